@@ -1,0 +1,29 @@
+# The same two commands in a container: `docker build --build-arg COMMIT=$(git rev-parse HEAD) -t resnet-recipes . && docker run --gpus all resnet-recipes`.
+#
+# python:3.11-slim rather than MosaicML's image: torch's wheels bring their own CUDA 12.6, cuDNN and NCCL, so the only
+# thing needed from the host is a driver of 525 or newer (NVIDIA Container Toolkit); MosaicML's newest image holds another
+# torch than the one pinned here, is several times larger, and is no longer rebuilt.
+FROM python:3.11.11-slim-bookworm AS build
+
+# A compiler, for the few pure-source packages among the dependencies; it stays in this stage.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY requirements.txt requirements-trackers.txt constraints.txt ./
+RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt --requirement requirements-trackers.txt
+
+FROM python:3.11.11-slim-bookworm
+# make, for `make train` and `make test`.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --no-install-recommends --yes make && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 trainer && install --directory --owner trainer /app
+WORKDIR /app
+COPY --from=build --chown=trainer /app/.venv .venv
+COPY --chown=trainer . .
+# The environment is complete: the Makefile shall not make it again.
+RUN touch .venv/.run && install --directory --owner trainer runs data
+USER trainer
+# A run records the commit that it was made with; .git is not in the image.
+ARG COMMIT=""
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 RECIPES_COMMIT=$COMMIT
+CMD ["make", "train"]

@@ -1,0 +1,38 @@
+# The environment, the first run, the checks and the tests. `make help` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Words after the YAML, as in: make train ARGS="recipe_name=mild max_duration=2ep"
+ARGS ?=
+
+.PHONY: help env train test check clean
+
+help:  ## List these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+# A stamp is older than its requirements exactly when they have changed since, so nothing is installed twice.
+.venv/.run: requirements.txt constraints.txt
+	@echo "making the environment in .venv (a few minutes and about 6 GB, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) --requirement requirements.txt
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.txt requirements-trackers.txt
+	@$(PIP) --requirement requirements.txt --requirement requirements-dev.txt
+	@touch $@
+
+env: .venv/.run  ## Make the environment that a run needs
+
+train: .venv/.run  ## Train a ResNet-18 on real scanned digits, about a minute on two cores
+	@$(BIN)/composer main.py yamls/digits.yaml $(ARGS)
+
+test: .venv/.dev  ## Run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev  ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
+
+clean:  ## Remove the environment and the caches; runs/ and data/ stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,20 @@
+"""The configuration of a run: its schema, how the layers merge, and every complaint about them. Imports no torch."""
+
+from config.check_data import is_made_on_demand
+from config.checks import check_world
+from config.durations import durations_of
+from config.errors import ConfigError, DataError, TrainingError, UserError
+from config.load import Run, complete, load
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Run",
+    "TrainingError",
+    "UserError",
+    "check_world",
+    "complete",
+    "durations_of",
+    "is_made_on_demand",
+    "load",
+]

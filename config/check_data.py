@@ -1,0 +1,75 @@
+"""Whether the data sections can be: paths, sizes and batches. Looks whether folders exist, never into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from config.report import Report
+
+MADE_ON_DEMAND = "data/digits"
+"""A folder that is made when it is missing: scikit-learn's digits as pictures."""
+
+
+def is_made_on_demand(path: str) -> bool:
+    """Whether a data set's folder is made when it is missing: data/digits in the current folder, and no other."""
+    return Path(path) == Path(MADE_ON_DEMAND)
+
+
+def check_data(config: DictConfig, report: Report) -> None:
+    """The data sections that the run uses: only evaluating takes no training data."""
+    for key in ("train_dataset", "eval_dataset"):
+        if key == "eval_dataset" or config.is_train:
+            check_place(config, key, report)
+            check_sizes(config, key, report)
+
+
+def check_place(config: DictConfig, key: str, report: Report) -> None:
+    """Where the pictures are."""
+    section = config[key]
+    path = section.path
+    if path is None:
+        if not config.dry_run:
+            report.problems.append(
+                f"{key}.path: missing; type {key}.path=FOLDER (with train/ and val/ below it), or "
+                f"{key}.path=s3://BUCKET/FOLDER {key}.is_streaming=true {key}.local=/tmp/cache; "
+                f"without any data: python main.py yamls/digits.yaml",
+            )
+        return
+    remote = "://" in path
+    if section.is_streaming and not section.local:
+        report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")
+    if remote and not section.is_streaming:
+        scheme = path.split("://")[0]
+        report.add(f"{key}.path", f"{path} is remote ({scheme}); type {key}.is_streaming=true {key}.local=/tmp/cache")
+    if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).is_dir():
+        here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
+        report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")
+
+
+def check_sizes(config: DictConfig, key: str, report: Report) -> None:
+    """Pixels, pictures per batch and workers."""
+    section = config[key]
+    crop, resize = section.crop_size, section.resize_size
+    if crop < 1:
+        report.add(f"{key}.crop_size", f"{crop} given, but a picture is at least 1 pixel wide")
+    if resize < 1 and resize != -1:
+        report.add(f"{key}.resize_size", f"{resize} given, but it must be pixels, or -1 for no resize")
+    elif 0 < resize < crop:
+        report.add(
+            f"{key}.resize_size",
+            f"a crop of {crop} px does not fit into pictures resized to {resize} px; make resize_size at least "
+            f"{crop}, or -1 for no resize",
+        )
+    if not 0 < section.get("min_crop_area", 1.0) <= 1:
+        report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it is a fraction, above 0 and up to 1")
+    if section.batch_size < 1:
+        report.add(f"{key}.batch_size", f"{section.batch_size} given, but it must be at least 1")
+    if section.num_workers is not None and section.num_workers < 0:
+        report.add(f"{key}.num_workers", f"{section.num_workers} given, but it must be 0 or more, or null")
+    if section.prefetch_factor is not None:
+        if section.prefetch_factor < 1:
+            report.add(f"{key}.prefetch_factor", f"{section.prefetch_factor} given, but it must be at least 1, or null")
+        elif section.num_workers == 0:
+            report.add(f"{key}.prefetch_factor", "nothing can be prefetched without workers; set num_workers above 0")

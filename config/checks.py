@@ -1,0 +1,212 @@
+"""Whether the values of a run can be: each check adds finished sentences, none stops at the first."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from config.check_algorithms import check_algorithms
+from config.check_data import check_data
+from config.durations import durations_of, parse
+from config.errors import ConfigError
+from config.report import Report
+from config.schema import DEVICES, LOSSES, MODELS, PRECISIONS
+from config.structure import Structure
+from config.suggest import did_you_mean, listing
+from recipes import registry
+from recipes.schedules import SCHEDULES
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
+
+
+def check_values(config: DictConfig, structure: Structure, lenient: bool) -> list[str]:
+    """Every complaint about the values of a configuration.
+
+    Args:
+        config: conforming to the schema; `precision: amp` is turned into amp_fp16 in place.
+        structure: knows which layer set a value.
+        lenient: whether what the published example accepted is accepted.
+    """
+    config.precision = OLD_PRECISIONS.get(str(config.precision), config.precision)
+    report = Report(structure)
+    check_names(config, report)
+    check_numbers(config, report)
+    check_lengths(config, report, lenient)
+    check_microbatch(config, report)
+    check_optimizer(config, report)
+    check_saving(config, report)
+    check_data(config, report)
+    check_algorithms(config, report)
+    for section, kind in (("callbacks", "callback"), ("loggers", "logger")):
+        for name, args in plain_of(config[section]).items():
+            report.extend(registry.check(kind, str(name), args, f"{section}.{name}"))
+    return report.problems
+
+
+def plain_of(section: DictConfig) -> dict[str, Any]:
+    """An open section as plain dictionaries and lists."""
+    return typing.cast(dict[str, Any], OmegaConf.to_container(section))
+
+
+def one_of(report: Report, key: str, value: Any, allowed: Iterable[str]) -> None:
+    """A value must be one of a few words."""
+    allowed = list(allowed)
+    if value not in allowed:
+        report.add(key, f"there is no {value!r}{did_you_mean(str(value), allowed)} (there are {listing(allowed)})")
+
+
+def check_names(config: DictConfig, report: Report) -> None:
+    """Values that are words out of a list."""
+    one_of(report, "model.name", config.model.name, MODELS)
+    one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
+    one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES)
+    for key, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
+        if config[key] is not None:
+            one_of(report, key, config[key], allowed)
+    if config.python_log_level is not None:
+        one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
+    if config.device == "cpu" and str(config.precision).startswith("amp"):
+        report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
+
+
+def check_numbers(config: DictConfig, report: Report) -> None:
+    """Numbers that have a range."""
+    if not 0 <= config.seed < 2**32:
+        report.add("seed", f"{config.seed} is out of range; it must be from 0 to {2**32 - 1}")
+    if config.model.num_classes < 2:
+        report.add("model.num_classes", f"{config.model.num_classes} given, but telling apart takes at least 2")
+    if not (config.scale_schedule_ratio > 0 and math.isfinite(config.scale_schedule_ratio)):
+        report.add("scale_schedule_ratio", f"{config.scale_schedule_ratio:g} given, but it must be more than 0")
+    if not 0 <= config.scheduler.alpha_f <= 1:
+        report.add("scheduler.alpha_f", f"{config.scheduler.alpha_f:g} given, but it is a fraction, from 0 to 1")
+    if not config.dist_timeout > 0:
+        report.add("dist_timeout", f"{config.dist_timeout:g} given, but it must be more than 0 seconds")
+
+
+def check_lengths(config: DictConfig, report: Report, lenient: bool) -> None:
+    """Durations must be readable, and the warm-up shorter than the run."""
+    keys = ("max_duration", "eval_interval", "save_interval", "scheduler.t_warmup")
+    values = [config.max_duration, config.eval_interval, config.save_interval, config.scheduler.t_warmup]
+    readable = [check_duration(report, key, value) for key, value in zip(keys, values, strict=True)]
+    if not all(readable) or not config.scale_schedule_ratio > 0:
+        return
+    try:
+        length, warmup = durations_of(config)
+    except ConfigError as error:
+        report.extend(error.problems)
+        return
+    too_long = warmup.value >= (1 if warmup.unit == "dur" else length.value)
+    if too_long and not lenient and warmup.unit in (length.unit, "dur"):
+        shorter = f"{length.value / 10:g}{length.unit}"
+        report.add(
+            "scheduler.t_warmup",
+            f"a warm-up of {warmup} leaves nothing of a run of {length} (max_duration); "
+            f"make the run longer or the warm-up shorter, as in scheduler.t_warmup={shorter}",
+        )
+
+
+def check_duration(report: Report, key: str, value: str) -> bool:
+    """One duration: readable, and of a length that its key can have."""
+    try:
+        duration = parse(value)
+    except ValueError as error:
+        report.add(key, str(error))
+        return False
+    if key == "scheduler.t_warmup":
+        return True
+    if duration.value == 0:
+        report.add(key, f"{value} is no length; give at least 1ba")
+        return False
+    if key == "max_duration" and duration.unit == "dur":
+        report.add(key, f"{value} is a fraction of itself; use ep, ba or sp, as in 90ep")
+        return False
+    if duration.unit != "dur" and not duration.value.is_integer():
+        report.add(key, f"{value} is not whole; use whole epochs, or batches, as in 500ba")
+        return False
+    return True
+
+
+def check_microbatch(config: DictConfig, report: Report) -> None:
+    """auto, a whole number of pictures, or nothing; and not in two ways at once."""
+    key, value = "device_train_microbatch_size", config.device_train_microbatch_size
+    if value is not None and value != "auto":
+        if isinstance(value, str) or value < 1:
+            report.add(key, f"{value!r} given, but it must be auto, null or a whole number from 1 up")
+        elif config.is_train and value > config.train_dataset.batch_size:
+            size = config.train_dataset.batch_size
+            report.add(key, f"{value} is more than the whole batch; train_dataset.batch_size is {size}")
+    accum = config.grad_accum
+    if accum is None:
+        return
+    if isinstance(accum, str) or accum < 1:
+        report.add("grad_accum", f"{accum!r} given, but it must be auto, null or a whole number from 1 up")
+    elif value is not None:
+        report.add("grad_accum", f"{accum} and {key}={value} say the same thing in two ways; keep {key}")
+
+
+def check_optimizer(config: DictConfig, report: Report) -> None:
+    """The optimizer's name and arguments."""
+    args = plain_of(config.optimizer)
+    name = args.pop("name", None)
+    if not isinstance(name, str) or registry.canonical("optimizer", name) not in registry.names("optimizer"):
+        one_of(report, "optimizer.name", name, registry.names("optimizer"))
+        return
+    if "name" in registry.signature("optimizer", name):
+        args["name"] = name
+    report.extend(registry.check("optimizer", name, args, "optimizer"))
+    if args.get("lr") is None:
+        report.add("optimizer.lr", f"missing; {name} needs a learning rate of its own, as in optimizer.lr=0.001")
+    for key in ("lr", "weight_decay", "momentum"):
+        value = args.get(key)
+        if isinstance(value, (int, float)) and not (value >= 0 and math.isfinite(value)):
+            report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
+
+
+def check_saving(config: DictConfig, report: Report) -> None:
+    """Names and folders that a run writes."""
+    name, folder = config.run_name, config.save_folder
+    if name is not None and (not name.strip() or re.search(r"[/\\{}]", name)):
+        report.add("run_name", f"{name!r} given, but it names a folder: no slashes or braces, and not empty")
+    for placeholder in re.findall(r"{([^{}]*)}", folder or ""):
+        if placeholder not in ("runs_folder", "run_name"):
+            there = "the placeholders are {runs_folder} and {run_name}"
+            report.add("save_folder", f"there is no {{{placeholder}}}; {there}")
+    if config.autoresume and folder is None:
+        report.add("autoresume", "there is nothing to resume from without checkpoints; set save_folder")
+    if config.autoresume and name is None:
+        report.add("autoresume", "a run finds its checkpoints by its name; set run_name")
+    keep = config.save_num_checkpoints_to_keep
+    if keep < -1 or keep == 0:
+        report.add("save_num_checkpoints_to_keep", f"{keep} given, but it must be -1 (all) or at least 1")
+    if config.load_weights_only and config.load_path is None:
+        report.add("load_weights_only", "there are no weights to load without load_path")
+
+
+def check_world(config: Any, world_size: int) -> None:
+    """Every device must get the same number of pictures, of each data set that the run uses.
+
+    Args:
+        config: a configuration.
+        world_size: the number of devices.
+
+    Raises:
+        ConfigError: if a batch size does not divide, naming the nearest sizes that do.
+    """
+    problems = []
+    for key in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
+        size = config[key].batch_size
+        below = size // world_size * world_size
+        if size != below:
+            near = listing(str(option) for option in (below, below + world_size) if option)
+            problems.append(f"{key}.batch_size: {size} does not divide by {world_size} devices; the nearest are {near}")
+    per_device = config.train_dataset.batch_size // world_size
+    if config.is_train and isinstance(config.grad_accum, int) and 0 < per_device < config.grad_accum:
+        problems.append(f"grad_accum: {config.grad_accum} parts of {per_device} pictures per device leave some empty")
+    if problems:
+        raise ConfigError(*problems)

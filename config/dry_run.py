@@ -1,0 +1,198 @@
+"""What `dry_run=true` prints: the whole run and where each value is from. Touches neither data nor GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from config.card import card_table
+from config.durations import UNITS, Duration, durations_of
+from config.load import Run, defaults
+from config.plot import curve
+from recipes import registry
+from recipes.schedules import SCHEDULES, progressive_size
+
+COLOURS = {"command line": "bold magenta"}
+
+
+def show(run: Run, console: Console | None = None) -> None:
+    """Print a run.
+
+    Args:
+        run: from config.load or config.complete.
+        console: where to print; the terminal if None.
+    """
+    # Into a file or a pipe rich would fold at 80 columns.
+    out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
+    length, warmup = durations_of(run.config)
+    heading(out, "Configuration", "every value, and the layer that set it")
+    out.print(Padding(configuration(run), (0, 0, 0, 2)))
+    if run.card:
+        heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
+        if run.card.get("published"):
+            out.print(Padding(card_table(run.card["published"]), (0, 0, 0, 2)))
+    heading(out, "Learning rate", schedule_line(run.config, length, warmup))
+    width = max(30, min(80, out.width - 16))
+    out.print(Padding(Text("\n".join(rate_plot(run.config, length, warmup, width))), (0, 0, 0, 2)))
+    sizes = size_lines(run.config, length)
+    if sizes:
+        heading(out, "Image size", "while training")
+        out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
+    heading(out, "What would be built")
+    out.print(Padding(built(run, length), (0, 0, 0, 2)))
+    out.print("\nDry run: nothing was built, and no data was touched.", style="dim")
+
+
+def heading(out: Console, title: str, note: str = "") -> None:
+    """A line above a part."""
+    out.print()
+    out.print(Text.assemble((title, "bold"), (f"   {note}" if note else "", "dim")))
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in a tree; an empty mapping is a value."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def configuration(run: Run) -> Table:
+    """Every key in a line of its own; dim where the value is the schema's default, whoever set it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    usual = dict(leaves(defaults()))
+    for key, value in leaves(OmegaConf.to_container(run.config)):
+        source = run.sources.get(key, "default")
+        quiet = "dim" if key in usual and usual[key] == value else ""
+        style = quiet or COLOURS.get(source, "cyan" if source.startswith("recipes/") else "green")
+        table.add_row(Text(key, quiet), Text(yaml_like(value), quiet or "bold"), Text(source, style))
+    return table
+
+
+def yaml_like(value: Any) -> str:
+    """A value as a YAML has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def schedule_line(config: Any, length: Duration, warmup: Duration) -> str:
+    """The schedule in a sentence."""
+    words = [config.scheduler.name.replace("_", " "), f"{warmup} of {length}"]
+    if config.scale_schedule_ratio != 1:
+        words.append(f"scaled by {config.scale_schedule_ratio:g} from {config.max_duration}")
+    return ", ".join(words)
+
+
+def steps(length: Duration, warmup: Duration) -> float | None:
+    """The warm-up in the unit of the run; None where only the number of pictures could tell."""
+    if warmup.unit == "dur":
+        return warmup.value * length.value
+    return warmup.value if warmup.unit == length.unit else None
+
+
+def rate_plot(config: Any, length: Duration, warmup: Duration, width: int) -> list[str]:
+    """The learning rate over the run, drawn."""
+    rise = steps(length, warmup)
+    if rise is None:
+        return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of pictures"]
+    peak = float(config.optimizer.lr)
+    multiplier = SCHEDULES[config.scheduler.name]
+
+    def rate(step: float) -> float:
+        return peak * multiplier(step, length.value, rise, config.scheduler.alpha_f)
+
+    return curve(rate, length.value, peak, UNITS[length.unit], width, label="optimizer.lr x schedule")
+
+
+def resizing(config: Any) -> dict[str, Any] | None:
+    """The arguments of progressive resizing, with the defaults filled in; None when it is off."""
+    if "progressive_resizing" not in config.algorithms:
+        return None
+    known = registry.signature("algorithm", "progressive_resizing")
+    return {key: p.default for key, p in known.items()} | dict(config.algorithms.progressive_resizing)
+
+
+def size_per_epoch(config: Any, length: Duration) -> list[int]:
+    """The image side in pixels at the start of each epoch, or of each hundredth of a run that is not in epochs."""
+    args = resizing(config)
+    crop = config.train_dataset.crop_size
+    count = int(length.value) if length.unit == "ep" else 100
+    if args is None:
+        return [crop] * count
+    keys = ("initial_scale", "delay_fraction", "finetune_fraction", "size_increment")
+    extra = {"max_sizes": args["max_sizes"]} if "max_sizes" in args else {}
+    return [progressive_size(i / count, crop, **{key: args[key] for key in keys}, **extra) for i in range(count)]
+
+
+def size_lines(config: Any, length: Duration) -> list[str]:
+    """'epochs 0-14: 88 px' for each stretch of one size; nothing when the size does not change."""
+    if resizing(config) is None:
+        return []
+    unit = "epoch" if length.unit == "ep" else "percent"
+    lines = []
+    for size, group in groupby(enumerate(size_per_epoch(config, length)), key=lambda pair: pair[1]):
+        first, *_, last = (numbers := [number for number, _ in group])[0], numbers[-1]
+        place = f"{unit} {first}" if first == last else f"{unit}s {first}-{last}"
+        lines.append(f"{place:<16} {size} px")
+    return lines
+
+
+def built(run: Run, length: Duration) -> Table:
+    """The parts of the run, in the order in which they would be made."""
+    config = run.config
+    model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}"
+    rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(dict(config.optimizer)))]
+    device = config.device or "gpu if there is one, else cpu"
+    rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
+    for key, name in (("train_dataset", "training data"), ("eval_dataset", "evaluation data")):
+        rows.append((name, data_line(config[key])))
+    training = f"{length}, evaluation every {config.eval_interval}"
+    rows.append(("length", training if config.is_train else "evaluation only"))
+    for number, (name, args) in enumerate(config.algorithms.items()):
+        rows.append(("algorithms" if number == 0 else "", call({"name": name, **args})))
+    if not config.algorithms:
+        rows.append(("algorithms", "none"))
+    for section in ("callbacks", "loggers"):
+        rows.append((section, ", ".join(config[section]) or "none"))
+    rows.append(("checkpoints", checkpoint_line(config)))
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        table.add_row(Text(name, "dim"), Text(text))
+    return table
+
+
+def call(args: dict[str, Any]) -> str:
+    """name(key=value, ...)."""
+    name = args.pop("name")
+    return f"{name}({', '.join(f'{key}={yaml_like(value)}' for key, value in args.items())})"
+
+
+def data_line(section: Any) -> str:
+    """A data section in a line."""
+    kind = "streamed shards" if section.is_streaming else "folder of pictures"
+    resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
+    place = section.path or "no path yet"
+    return f"{place} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
+
+
+def checkpoint_line(config: Any) -> str:
+    """Where checkpoints go."""
+    if config.save_folder is None:
+        return "none"
+    folder = config.save_folder.replace("{runs_folder}", config.runs_folder)
+    folder = folder.replace("{run_name}", config.run_name or "<run_name>")
+    kept = "all kept" if config.save_num_checkpoints_to_keep == -1 else f"{config.save_num_checkpoints_to_keep} kept"
+    return f"{folder}, every {config.save_interval}, {kept}"

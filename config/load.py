@@ -1,0 +1,229 @@
+"""From the words of a command line to a complete, checked run."""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from config.checks import check_values
+from config.errors import ConfigError
+from config.layers import SECTIONS, Layers
+from config.read import ROOT, USAGE, Tree, files_like, plain, read_words, read_yaml, undot
+from config.schema import Config
+from config.structure import Structure
+from config.suggest import did_you_mean, listing
+
+CALLER = "the caller"
+FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder")
+"""Keys whose value is a place, in which ~ is the user's folder."""
+
+
+@dataclass
+class Run:
+    """A configuration, and where it is from."""
+
+    config: DictConfig  # complete; keys are fixed, values may be assigned
+    sources: dict[str, str]  # dotted key -> the layer that set it
+    card: dict[str, Any] = field(default_factory=dict)  # the recipe's card
+    yaml_path: str | None = None  # as given; None when the caller merged by himself
+    argv: list[str] = field(default_factory=list)  # the words of the command line
+    lenient: bool = False  # True for callers of the published example's functions
+
+
+@dataclass
+class Recipe:
+    """A recipe's YAML as read."""
+
+    label: str  # recipes/mild.yaml, or the path that the user gave
+    name: str  # what a block of overrides for it is called
+    card: dict[str, Any] = field(default_factory=dict)
+    changes: Tree = field(default_factory=dict)
+
+
+def run_files() -> list[Path]:
+    """The runs of this checkout; a cluster's job file is none."""
+    return [file for file in sorted((ROOT / "yamls").glob("*.yaml")) if not file.name.startswith("mcloud")]
+
+
+def recipe_files() -> dict[str, Path]:
+    """The recipes of this checkout: name -> file."""
+    return {file.stem: file for file in sorted((ROOT / "recipes").glob("*.yaml"))}
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by name, or by the path of a YAML.
+
+    Raises:
+        ConfigError: if there is no such recipe, or its YAML cannot be read.
+    """
+    known = recipe_files()
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path, label = Path(name).expanduser(), name
+    elif name in known:
+        path, label = known[name], f"recipes/{name}.yaml"
+    else:
+        raise ConfigError(
+            f"recipe_name: there is no recipe {name!r}{did_you_mean(name, known)} "
+            f"(there are {listing(known)}, or a path to a YAML of yours; python -m recipes describes them)"
+        )
+    tree = read_yaml(path, label, known.values())
+    card = tree.pop("card", None) or {}
+    if not isinstance(card, dict):
+        raise ConfigError(f"{label}: card must be a mapping with summary and published")
+    if "recipe_name" in tree:
+        raise ConfigError(f"{label}: recipe_name in a recipe means nothing; remove it")
+    return Recipe(label, path.stem, card, tree)
+
+
+def defaults() -> Tree:
+    """The schema's defaults as a tree."""
+    return asdict(Config())
+
+
+def load(argv: list[str]) -> Run:
+    """The run that a command line asks for.
+
+    Args:
+        argv: the words after main.py: a YAML, then key=value.
+
+    Raises:
+        ConfigError: with everything that is wrong, at once.
+        SystemExit: after --help.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(USAGE, end="")
+        raise SystemExit(0)
+    yaml_path, words = split_words(argv)
+    said = read_yaml(Path(yaml_path).expanduser(), yaml_path, run_files())
+    if "parameters" in said and "command" in said:
+        raise ConfigError(f"{yaml_path}: is for the MosaicML platform; submit it with: mcli run -f {yaml_path}")
+    typed, problems = read_words(words)
+    name = typed.get("recipe_name", said.get("recipe_name"))
+    recipe, more = find_recipe(name)
+    blocks = take_blocks(said, recipe), take_blocks(typed, recipe)
+    layers = Layers(defaults())
+    layers.problems += problems + more + [line for block in blocks for line in unused_blocks(block, recipe)]
+    layers.add(yaml_path, said)
+    if recipe:
+        layers.add(recipe.label, recipe.changes)
+        layers.add(f"block {recipe.name}", blocks[0].get(recipe.name, {}))
+        layers.add("command line", blocks[1].get(recipe.name, {}), may_remove_nothing=True)
+    layers.add("command line", typed, may_remove_nothing=True)
+    config = finish(layers, lenient=False)
+    return Run(config, layers.sources, recipe.card if recipe else {}, yaml_path, list(argv))
+
+
+def complete(config: DictConfig) -> Run:
+    """The run that a caller means who merged YAML and command line by himself, as for the published example.
+
+    His values cannot be told from the defaults of the YAML that he started with. So a value that differs from the
+    schema's default is his own wish and wins over the recipe; one that equals it does not. His block for the recipe
+    wins over both, as it did in the published example.
+
+    Raises:
+        ConfigError: with everything that is wrong, at once.
+    """
+    try:
+        said = undot(plain(OmegaConf.to_container(OmegaConf.create(config), resolve=True)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    recipe, problems = find_recipe(said.get("recipe_name"))
+    blocks = take_blocks(said, recipe)
+    layers = Layers(defaults())
+    layers.problems += problems
+    if recipe:
+        layers.add(recipe.label, recipe.changes)
+    layers.add(CALLER, differing(said, defaults()), may_remove_nothing=True)
+    if recipe:
+        layers.add(f"block {recipe.name}", blocks.get(recipe.name, {}), may_remove_nothing=True)
+    return Run(finish(layers, lenient=True), layers.sources, recipe.card if recipe else {}, lenient=True)
+
+
+def split_words(argv: list[str]) -> tuple[str, list[str]]:
+    """The YAML among the words, and the other words."""
+    for at, word in enumerate(argv):
+        if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and not word.startswith("-"):
+            return word, argv[:at] + argv[at + 1 :]
+    known = files_like("", run_files())
+    rest = " ".join(argv)
+    raise ConfigError(f"no YAML given{known}; type: python main.py yamls/digits.yaml {rest}".rstrip())
+
+
+def find_recipe(name: Any) -> tuple[Recipe | None, list[str]]:
+    """The recipe of that name, if any, and what is wrong with it."""
+    if name is None:
+        return None, []
+    try:
+        return read_recipe(str(name)), []
+    except ConfigError as error:
+        return None, error.problems
+
+
+def take_blocks(tree: Tree, recipe: Recipe | None) -> dict[str, Tree]:
+    """Take the blocks of overrides out of a tree: mappings at its first level that are named after a recipe."""
+    recipes = {*recipe_files(), *([recipe.name] if recipe else [])} - set(Config.__dataclass_fields__)
+    found = [key for key, value in tree.items() if key in recipes and (isinstance(value, dict) or value is None)]
+    return {key: tree.pop(key) or {} for key in found}
+
+
+def unused_blocks(blocks: dict[str, Tree], recipe: Recipe | None) -> list[str]:
+    """Misspelt keys in the blocks of recipes that this run does not use: nobody else would notice them today."""
+    problems = []
+    for name, block in blocks.items():
+        if recipe is None or name != recipe.name:
+            structure = Structure({})
+            structure.conform({k: v for k, v in block.items() if isinstance(v, dict) or k not in SECTIONS})
+            problems += [f"{name}.{problem}" for problem in structure.problems]
+    return problems
+
+
+def differing(tree: Tree, from_: Tree) -> Tree:
+    """What of a tree is not the same in another."""
+    result: Tree = {}
+    for key, value in tree.items():
+        if key not in from_ or value != from_[key]:
+            both = isinstance(value, dict) and isinstance(from_.get(key), dict)
+            result[key] = differing(value, from_[key]) if both else value
+    return result
+
+
+def finish(layers: Layers, lenient: bool) -> DictConfig:
+    """Resolve, check and type what the layers add up to."""
+    try:
+        tree = plain(OmegaConf.to_container(OmegaConf.create(layers.tree), resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(*layers.problems, str(error).splitlines()[0]) from error
+    structure = Structure(layers.sources, recipe_files())
+    tree = structure.conform(tree)
+    if tree["grad_accum"] == "auto":
+        tree["grad_accum"] = None
+        tree["device_train_microbatch_size"] = "auto"
+    tree = at_home(tree)
+    config = OmegaConf.structured(as_dataclass(Config, tree))
+    values = check_values(config, structure, lenient)
+    problems = list(dict.fromkeys([*layers.problems, *structure.problems, *values]))
+    if problems:
+        raise ConfigError(*problems)
+    return config
+
+
+def at_home(tree: Tree) -> Tree:
+    """The same tree with ~ replaced by the user's folder in every place that it names."""
+    result: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            result[key] = at_home(value) if key in SECTIONS else value
+        else:
+            result[key] = os.path.expanduser(value) if key in FOLDERS and value is not None else value
+    return result
+
+
+def as_dataclass(cls: type, tree: Tree) -> Any:
+    """A tree that conforms to a schema as an object of it."""
+    inner = SECTIONS if cls is Config else {}
+    return cls(**{key: as_dataclass(inner[key], value) if key in inner else value for key, value in tree.items()})

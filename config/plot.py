@@ -1,0 +1,52 @@
+"""A curve as text: braille dots, two by four to a character, with labelled axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""The bit of each dot in a braille character, by row and column."""
+
+
+def curve(
+    f: Callable[[float], float], end: float, top: float, unit: str, width: int = 60, height: int = 8, label: str = ""
+) -> list[str]:
+    """The lines of a plot of f from 0 to `end`.
+
+    Args:
+        f: a function of the step.
+        end: the last step.
+        top: the greatest value, which the y axis ends at.
+        unit: of the steps, for the x axis.
+        width: of the plot in characters, without the y axis.
+        height: of the plot in characters.
+        label: what is plotted.
+    """
+    columns, rows = width * 2, height * 4
+    cells = [[0] * width for _ in range(height)]
+    before: int | None = None
+    for column in range(columns):
+        value = f(end * column / (columns - 1))
+        row = rows - 1 - round(max(0.0, min(1.0, value / top if top else 0.0)) * (rows - 1))
+        # A steep stretch is drawn through, so that the curve has no holes.
+        last = row if before is None else before
+        for y in range(min(row, last), max(row, last) + 1):
+            cells[y // 4][column // 2] |= DOTS[y % 4][column % 2]
+        before = row
+    marks = {0: f"{top:.4g}", height // 2: f"{top / 2:.4g}", height - 1: "0"}
+    margin = max(len(mark) for mark in marks.values())
+    lines = [f"{'':{margin}}  {label}"] if label else []
+    for number, cell in enumerate(cells):
+        axis = "┤" if number in marks else "│"
+        lines.append(f"{marks.get(number, ''):>{margin}} {axis}" + "".join(chr(0x2800 + bits) for bits in cell))
+    return [*lines, *x_axis(end, unit, width, margin)]
+
+
+def x_axis(end: float, unit: str, width: int, margin: int) -> list[str]:
+    """The line below the plot and its labels at the start, the middle and the end."""
+    middle = f"{end / 2:g}"
+    last = f"{end:g} {unit}"
+    left = width // 2 - len(middle) // 2
+    line = "0" + " " * (left - 1) + middle
+    line += " " * max(1, width - len(line) - len(last) + 1) + last
+    return [f"{'':{margin}} └" + "─" * width, f"{'':{margin}}  {line}"]

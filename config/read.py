@@ -1,0 +1,137 @@
+"""Reading what a user wrote: YAML files and the words of the command line, as plain nested dictionaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from config.errors import ConfigError
+from config.schema import Config
+from config.suggest import closest, listing
+
+Tree = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent
+USAGE = """\
+python main.py YAML [key=value ...]        one device
+composer main.py YAML [key=value ...]      every GPU of this machine
+
+  python main.py yamls/digits.yaml                          the first run: a minute on a CPU, no data needed
+  composer main.py yamls/resnet50.yaml recipe_name=mild train_dataset.path=/imagenet eval_dataset.path=/imagenet
+  python main.py yamls/resnet50.yaml recipe_name=hot dry_run=true
+  python -m recipes                                         the recipes, with their published figures
+
+Every key is explained in yamls/resnet50.yaml. dry_run=true prints the whole run and where each value is from.
+A later layer wins: defaults < the YAML < the recipe < the YAML's block for the recipe < the command line.
+"""
+
+
+def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
+    """The content of a YAML file, interpolations left as they are.
+
+    Args:
+        path: the file.
+        called: how the user named it, for messages.
+        others: files to offer when this one does not exist.
+
+    Raises:
+        ConfigError: if the file is missing, is no YAML or holds no mapping.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{called}: no such file{files_like(called, others)}")
+    try:
+        content = OmegaConf.load(path)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{called}{place}: this is no YAML: {error.problem or error.context}") from error
+    except (OmegaConfBaseException, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{called}: cannot be read: {str(error).splitlines()[0]}") from error
+    tree = OmegaConf.to_container(content, resolve=False)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
+    return undot(plain(tree))
+
+
+def files_like(called: str, files: Iterable[Path]) -> str:
+    """Which of the files was probably meant, and which there are, as they are typed from the current folder."""
+    away = "" if Path.cwd() == ROOT else f"{ROOT}/"
+    known = sorted(str(file.relative_to(ROOT)) for file in files)
+    meant = closest(called, known)
+    hint = f"; did you mean {away}{meant}?" if meant else ""
+    return f"{hint} (there are {listing(away + name for name in known)})"
+
+
+def plain(value: Any) -> Any:
+    """The same value with every key a text."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value
+
+
+def undot(tree: Tree) -> Tree:
+    """The same tree with `model.name: x` written as `model: {name: x}`, on its first level and in blocks."""
+    result: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and any("." in inner for inner in value):
+            value = undot(value)
+        *path, last = key.split(".")
+        node = result
+        for part in path:
+            below = node.get(part)
+            node[part] = below = below if isinstance(below, dict) else {}
+            node = below
+        old = node.get(last)
+        node[last] = deepen(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def deepen(below: Tree, above: Tree) -> Tree:
+    """Two trees as one; where both say something, `above` is right."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = deepen(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def read_words(words: list[str]) -> tuple[Tree, list[str]]:
+    """The key=value words of a command line as a tree, and what is wrong with the others."""
+    tree: Tree = {}
+    problems = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or word.startswith(("-", "+")) or not key.strip("."):
+            problems.append(explain(word))
+            continue
+        try:
+            # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
+            word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
+            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            problems.append(f"{word}: cannot be read: {str(error).splitlines()[0]}")
+            continue
+        tree = deepen(tree, said)
+    return tree, problems
+
+
+def explain(word: str) -> str:
+    """What is wrong with a word that is no key=value, and what was probably meant."""
+    keys = [item.name for item in fields(Config)]
+    bare = word.lstrip("-+")
+    key, equals, value = bare.partition("=")
+    if equals and bare != word:
+        return f"{word}: options have no dashes here; did you mean {key}={value}?"
+    if word.endswith((".yaml", ".yml")):
+        return f"{word}: a second YAML; a run has one, and a recipe's YAML is given as recipe_name={word}"
+    if (ROOT / "recipes" / f"{bare}.yaml").is_file():
+        return f"{word}: not of the form key=value; did you mean recipe_name={bare}?"
+    meant = closest(key.split(":")[0], keys)
+    hint = f"; did you mean {meant}=...?" if meant else ", as in seed=18 or train_dataset.path=/data/imagenet"
+    return f"{word}: not of the form key=value{hint}"

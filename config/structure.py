@@ -1,0 +1,114 @@
+"""Whether the merged layers have the schema's keys and types; what has not is reported and replaced by its default."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from config.read import Tree
+from config.schema import OPEN_SECTIONS, Config
+from config.suggest import closest
+from recipes import registry
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+HINTS = {
+    "grad_clip_norm": "algorithms.gradient_clipping",
+    "lr": "optimizer.lr",
+    "epochs": "max_duration",
+    "num_epochs": "max_duration",
+    "recipe": "recipe_name",
+    "name": "run_name",
+    "batch_size": "train_dataset.batch_size",
+    "num_workers": "train_dataset.num_workers",
+    "data": "train_dataset.path",
+    "model_name": "model.name",
+    "num_classes": "model.num_classes",
+}
+"""Keys that people try, and where they are."""
+
+
+class Structure:
+    """Checks a tree against the schema.
+
+    Args:
+        sources: dotted key -> the layer that set it.
+        blocks: names that a block of overrides may have, offered when a first-level key is misspelt.
+
+    Attributes:
+        problems: finished sentences.
+    """
+
+    def __init__(self, sources: dict[str, str], blocks: Iterable[str] = ()) -> None:
+        self.sources = sources
+        self.blocks = list(blocks)
+        self.problems: list[str] = []
+
+    def conform(self, tree: Tree, cls: type = Config, prefix: str = "") -> Tree:
+        """The same tree with right types, without unknown keys, and with defaults where a value was wrong."""
+        hints = typing.get_type_hints(cls)
+        result: Tree = {}
+        for key, value in tree.items():
+            if key not in hints:
+                self.problems.append(self._unknown(prefix, key, list(hints)))
+            elif is_dataclass(hints[key]):
+                result[key] = self.conform(value, typing.cast(type, hints[key]), f"{prefix}{key}.")
+            elif typing.get_origin(hints[key]) is dict:
+                result[key] = value
+            else:
+                result[key] = self._value(f"{prefix}{key}", value, hints[key], default(cls, key))
+        return result
+
+    def _unknown(self, prefix: str, key: str, known: list[str]) -> str:
+        """The complaint about a key that does not exist."""
+        place = f"{prefix}{key}"
+        meant = None if prefix else HINTS.get(key) or self._elsewhere(key)
+        if meant is None and (near := closest(key, known if prefix else [*known, *self.blocks])):
+            meant = f"{prefix}{near}"
+        hint = f"; did you mean {meant}?" if meant else f" (there are {', '.join(known)})"
+        return f"{place}: no such key{hint}{self.origin(place)}"
+
+    def _elsewhere(self, key: str) -> str | None:
+        """Where a name belongs that is a class's: sam -> algorithms.sam."""
+        for section, kind in OPEN_SECTIONS.items():
+            name = registry.canonical(kind, key)
+            if name in registry.names(kind):
+                return f"{section}.{name}"
+        return None
+
+    def _value(self, key: str, value: Any, hint: Any, fallback: Any) -> Any:
+        """A value turned into its type where nothing is lost, or the default and a complaint."""
+        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        for kind in allowed:
+            found = convert(value, kind)
+            if found is not MISSING:
+                return found
+        words = " or ".join(WORDS[kind] for kind in allowed)
+        self.problems.append(f"{key}: {value!r} given, but it must be {words}{self.origin(key)}")
+        return fallback
+
+    def origin(self, key: str) -> str:
+        """' [yamls/digits.yaml]': the layer that set a value, in the form in which messages end."""
+        below = [source for place, source in self.sources.items() if place == key or place.startswith(f"{key}.")]
+        return f" [{below[0]}]" if below and below[0] != "default" else ""
+
+
+def convert(value: Any, kind: type) -> Any:
+    """A value as `kind`, or MISSING if it is not one; 2048.0 is a whole number, 5 is a text where a text is wanted."""
+    if isinstance(value, bool) or value is None:
+        return value if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else MISSING
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and isinstance(value, (int, float)):
+        return str(value)
+    return value if isinstance(value, kind) else MISSING
+
+
+def default(cls: type, key: str) -> Any:
+    """The schema's default for a key."""
+    item = next(item for item in fields(cls) if item.name == key)
+    return item.default if item.default is not MISSING else typing.cast(Any, item.default_factory)()

@@ -1,0 +1,203 @@
+"""What `python data.py PATH [LOCAL]` does: look for faults, show what is there, and measure how fast it loads."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from config.errors import DataError
+from loaders.contact_sheet import Section, write_contact_sheet
+from loaders.inspection import SplitReport, inspect_folder, inspect_shards
+from loaders.remote import is_remote
+from loaders.workers import default_num_workers
+
+SHEET = Path("contact_sheet.png")
+MEASURED = 1.0  # seconds per split
+FIRST_BATCHES = 3
+MOST_FAULTS = 50
+RESIZE_SHARE = 256 / 224  # of the crop: what the baseline recipe resizes to before evaluating
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, as options."""
+    parser = argparse.ArgumentParser(
+        prog="python data.py",
+        description="Check a data set: list its faults, or show classes, sizes, batches, img/s and a contact sheet.",
+        epilog="examples:\n  python data.py /data/imagenet\n  python data.py s3://bucket/imagenet /local/cache",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
+    parser.add_argument("local", nargs="?", help="cache folder for the shards; giving it means that PATH holds shards")
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures per batch (default: 32)")
+    parser.add_argument("--crop-size", type=int, default=224, help="side of a picture in pixels (default: 224)")
+    parser.add_argument("--workers", type=int, default=default_num_workers(), help="processes (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
+    """Check the data set that the command line names.
+
+    Args:
+        arguments: the command line without the program's name.
+        build: `data.build_imagenet_dataspec`.
+
+    Returns:
+        The exit status: 1 if there are faults, which have been printed.
+    """
+    options = parse(arguments)
+    console = Console(soft_wrap=True)
+    console.width = max(100, console.width)  # a log file has no width of its own
+    if options.local is None and is_remote(options.path):
+        raise DataError(f"{options.path}: needs a cache folder, too: python data.py {options.path} /a/cache/folder")
+    if options.local is None:
+        reports, faults = inspect_folder(Path(options.path))
+    else:
+        reports, faults = inspect_shards(options.path, options.local)
+    faults = faults + [fault for report in reports for fault in report.faults]
+    if any(report.images for report in reports):
+        console.print(summary_table(options.path, reports))
+        for remark in (remark for report in reports for remark in report.remarks):
+            console.print(remark, style="dim", highlight=False)
+    if faults:
+        print_faults(console, options.path, faults)
+        return 1
+    show_batches(console, options, build)
+    return 0
+
+
+def print_faults(console: Console, path: str, faults: Sequence[str]) -> None:
+    """Print every fault as a sentence of its own (the first fifty, if there are more)."""
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    console.print(f"\n{path}: {count}", style="bold red", highlight=False)
+    for fault in faults[:MOST_FAULTS]:
+        console.print(f"- {fault}", highlight=False, markup=False)
+    if len(faults) > MOST_FAULTS:
+        console.print(f"and {len(faults) - MOST_FAULTS} more.")
+
+
+def summary_table(path: str, reports: Sequence[SplitReport]) -> Table:
+    """Classes, pictures, bytes and sizes of each split."""
+    table = Table(title=f"Data set {path}", title_justify="left")
+    for name in ("split", "classes", "images", "per class", "bytes", "pixels: min / median / max"):
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
+    for report in reports:
+        counts = report.per_class
+        spread = f"{min(counts)}" if counts and min(counts) == max(counts) else ""
+        if counts and not spread:
+            spread = f"{min(counts)} to {max(counts)}"
+        classes = "not recorded" if report.classes is None else f"{report.classes}"
+        table.add_row(
+            report.split, classes, f"{report.images:,}", spread or "-", megabytes(report.bytes), extent(report.sizes)
+        )
+    return table
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes, in MB."""
+    return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+def extent(sizes: Sequence[tuple[int, int]]) -> str:
+    """Smallest, median and largest width and height."""
+    if not sizes:
+        return "-"
+    low, middle, high = (np.percentile(np.array(sizes), share, axis=0).astype(int) for share in (0, 50, 100))
+    return " / ".join(f"{width}x{height}" for width, height in (low, middle, high))
+
+
+def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
+    """Load both splits as training would, print what comes out and how fast, and draw the contact sheet."""
+    table = Table(title="First batches", title_justify="left")
+    for name in ("split", "batch", "images", "memory format", "labels", "label values"):
+        table.add_column(name, no_wrap=True)
+    speeds, sections, classes = [], [], None
+    for split in ("train", "val"):
+        spec = build(
+            data_path=options.path,
+            is_streaming=options.local is not None,
+            batch_size=options.batch_size,
+            local=options.local,
+            is_train=split == "train",
+            drop_last=False,
+            resize_size=-1 if split == "train" else evaluation_resize(options.crop_size),
+            crop_size=options.crop_size,
+            num_workers=options.workers,
+        )
+        batches, speed = measure(spec.dataloader)
+        classes = spec.dataloader.dataset.classes
+        for number, batch in enumerate(batches):
+            table.add_row(split, str(number), *described(batch))
+        speeds.append(f"{split} {speed:,.0f} img/s")
+        sections.append(section(split, options, *batches[0]))
+    console.print(table)
+    console.print(
+        f"Loader: {', '.join(speeds)} (batches of {options.batch_size}, {options.workers} workers, "
+        f"crop {options.crop_size} px; start-up not counted)"
+    )
+    console.print(f"Contact sheet: {write_contact_sheet(SHEET, sections, classes)}", highlight=False)
+
+
+def described(batch: Batch) -> tuple[str, str, str, str]:
+    """A batch's shapes and types, as a table's cells."""
+    images, labels = batch
+    kind = "channels_last" if images.is_contiguous(memory_format=torch.channels_last) else "contiguous"
+    return (
+        f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}",
+        kind,
+        f"{list(labels.shape)} {str(labels.dtype).removeprefix('torch.')}",
+        f"{int(labels.min())} to {int(labels.max())}",
+    )
+
+
+def evaluation_resize(crop_size: int) -> int:
+    """The short side before the central crop, in pixels."""
+    return round(crop_size * RESIZE_SHARE)
+
+
+def section(split: str, options: argparse.Namespace, images: torch.Tensor, labels: torch.Tensor) -> Section:
+    """A batch as a section of the contact sheet."""
+    if split == "train":
+        return Section("Training", f"random crop to {options.crop_size} px and flip", images, labels)
+    caption = f"short side to {evaluation_resize(options.crop_size)} px, central {options.crop_size} px"
+    return Section("Evaluation", caption, images, labels)
+
+
+def measure(loader: Any) -> tuple[list[Batch], float]:
+    """Load for a while, over several epochs if one is short.
+
+    Args:
+        loader: the DataLoader.
+
+    Returns:
+        The first batches of the first epoch, and the images per second after the workers had started.
+    """
+    warm_up = min(2 * loader.num_workers, len(loader))
+    first: list[Batch] = []
+    images, began = 0, time.perf_counter()
+    for number, batch in enumerate(endless(loader)):
+        if number < min(FIRST_BATCHES, len(loader)):
+            first.append(batch)
+        if number <= warm_up:
+            began = time.perf_counter()
+            continue
+        images += len(batch[1])
+        if time.perf_counter() - began > MEASURED and len(first) == min(FIRST_BATCHES, len(loader)):
+            break
+    return first, images / (time.perf_counter() - began)
+
+
+def endless(loader: Any) -> Iterator[Batch]:
+    """One epoch after another."""
+    epoch = 0
+    while True:
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+        epoch += 1

@@ -1,0 +1,115 @@
+"""What every kind of storage has in common: seeded access by (epoch, index), and an exact place to resume from."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from config.errors import DataError
+from loaders.seeding import seeded
+from loaders.transforms import Picture, Pipeline
+
+Key = int | tuple[int, int]
+
+
+class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
+    """Pictures with labels, read one at a time (map-style).
+
+    A key is an index, or the pair (epoch, index) that EpochSampler yields: the epoch reaches the workers with the key,
+    so that persistent workers augment each epoch differently.
+
+    Args:
+        pipeline: bytes -> uint8 tensor.
+        seed: the run's seed, of which order and augmentation are functions.
+    """
+
+    #: Sorted class names, or None where the storage does not know them.
+    classes: list[str] | None = None
+
+    def __init__(self, pipeline: Pipeline, seed: int) -> None:
+        self.pipeline = pipeline
+        self.seed = seed
+        self.epoch = 0
+        self._resume: tuple[int, int] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many pictures there are, over all ranks."""
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[bytes | Picture, int]:
+        """One picture as stored, and its label.
+
+        Raises:
+            DataError: the picture cannot be fetched.
+        """
+
+    @abstractmethod
+    def name_of(self, index: int) -> str:
+        """Where a picture is stored, for messages."""
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        source, label = self.read(index)
+        sample_rng: AbstractContextManager[None] = contextlib.nullcontext()
+        if self.pipeline.random:
+            sample_rng = seeded(self.seed, epoch, index)
+        try:
+            with sample_rng:
+                return self.pipeline(source), label
+        except Exception as error:
+            raise DataError(
+                f"{self.name_of(index)}: cannot be read as a picture ({type(error).__name__}: {error}). "
+                "Replace or delete it; `python data.py` finds others of its kind."
+            ) from error
+
+    def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
+        """The order of one shuffled epoch, int64 [len(self)]: here, every order equally likely."""
+        return generator.permutation(len(self))
+
+    def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
+        """Fetch ahead of `order` while the context is open; the result is told each position that has been reached."""
+        return contextlib.nullcontext(lambda _position: None)
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """Where the run is, for a checkpoint (Composer calls this).
+
+        Args:
+            num_samples: samples of this epoch that all ranks together have trained on.
+            from_beginning: whether `num_samples` counts from the epoch's start; Composer's always does.
+        """
+        if not from_beginning:
+            raise NotImplementedError("samples are counted from the beginning of the epoch")
+        return {"epoch": self.epoch, "sample_in_epoch": int(num_samples), "size": len(self)}
+
+    def load_state_dict(self, obj: dict[str, Any] | None) -> None:
+        """Go on where a checkpoint stopped: the next iteration of that epoch starts at that sample.
+
+        Args:
+            obj: what `state_dict` returned; None (a checkpoint of another program's data set) starts at an epoch.
+
+        Raises:
+            DataError: it was a data set of another size, so that the place means nothing here.
+        """
+        if not obj:
+            return
+        place = int(obj.get("sample_in_epoch", 0))
+        size = int(obj.get("size", len(self)))
+        if place and size != len(self):
+            raise DataError(
+                f"the checkpoint stopped after {place} of {size} pictures, but this data set has {len(self)}: "
+                "go on with the data set that it was trained on, or start from its weights alone."
+            )
+        self._resume = (int(obj.get("epoch", 0)), place)
+
+    def take_resume(self, epoch: int) -> int:
+        """How many samples of `epoch` are done already; asked once, because the next time the epoch is full."""
+        if self._resume is None or self._resume[0] != epoch:
+            return 0
+        place, self._resume = self._resume[1], None
+        return place

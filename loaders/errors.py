@@ -1,0 +1,61 @@
+"""What a data set's faults look like, and how to get the sentence back out of a worker's traceback."""
+
+import re
+
+from config.errors import DataError, UserError
+
+_RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)
+
+
+class LocalMissing(DataError, ValueError):
+    """Streaming was asked for without a cache folder (a ValueError too, as in the published example)."""
+
+
+def plain(exc: BaseException) -> str | None:
+    """The sentence a user should read, from an exception or anything it was raised from.
+
+    A fault inside a DataLoader worker arrives as an exception of the same type, whose message is the worker's whole
+    traceback; the sentence is what follows the exception's name on the traceback's last frame.
+
+    Args:
+        exc: what was caught.
+
+    Returns:
+        The sentence without traceback, or None when no user's mistake is behind the exception.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = exc
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, UserError):
+            return _without_traceback(str(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _without_traceback(text: str) -> str:
+    """The last raised user's mistake in `text`, or `text` itself where it is no traceback."""
+    if "Traceback (most recent call last)" not in text:
+        return text
+    names = {kind.__name__ for kind in _subclasses(UserError)}
+    starts = [found.end() for found in _RAISED.finditer(text) if found.group(1) in names]
+    return text[starts[-1] :].strip() if starts else text
+
+
+def _subclasses(kind: type[UserError]) -> set[type[UserError]]:
+    """`kind` and every class derived from it."""
+    found = {kind}
+    for child in kind.__subclasses__():
+        found |= _subclasses(child)
+    return found
+
+
+def named(names: list[str], most: int = 5) -> str:
+    """A short list for a sentence: `a, b, c and 7 more`.
+
+    Args:
+        names: what to list.
+        most: how many to name.
+    """
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,211 @@
+"""Looks for everything that can be wrong with a data set, without training on it."""
+
+import os
+import urllib.parse
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from streaming.base.hashing import get_hash
+
+from config.errors import DataError
+from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
+from loaders.remote import StoreOutOfReach, is_remote, join, s3_client
+from loaders.shards import HASHES
+from loaders.streaming import StreamingDataset, check_index
+from loaders.transforms import Pipeline, open_picture
+
+SMALL = 5000  # pictures: up to here all are decoded
+SAMPLE = 500  # pictures decoded of a larger set
+SHARDS = 4  # shards downloaded of a larger set
+_SAMPLE_SEED = 0
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split."""
+
+    split: str
+    classes: int | None = None
+    images: int = 0
+    bytes: int = 0
+    per_class: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels, of those decoded
+    remarks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def inspect_folder(root: Path) -> tuple[list[SplitReport], list[str]]:
+    """Inspect an image folder: the names and sizes of all files, and a sample of them (or all, if few) decoded.
+
+    Returns:
+        One report per split, and the faults of the folder as a whole.
+    """
+    faults = structure_faults(root)
+    reports = [_inspect_pictures(root / split) for split in SPLITS if (root / split).is_dir()] if root.is_dir() else []
+    return reports, faults
+
+
+def _inspect_pictures(folder: Path) -> SplitReport:
+    """Look at every file's name and size, and into some."""
+    names = class_names(folder)
+    report = SplitReport(folder.name, classes=len(names))
+    pictures: list[Path] = []
+    empty, ignored = [], 0
+    for name in names:
+        before = len(pictures)
+        for parent, _, files in os.walk(folder / name, followlinks=True):
+            ignored += sum(not is_picture(file) for file in files)
+            pictures += [Path(parent, file) for file in files if is_picture(file)]
+        report.per_class.append(len(pictures) - before)
+        if len(pictures) == before:
+            empty.append(name)
+    if empty:
+        report.faults.append(empty_classes(folder, empty))
+    if ignored:
+        report.remarks.append(f"{folder.name}: {ignored} files are no pictures by their names, and are not read.")
+    pictures.sort()
+    report.images = len(pictures)
+    lengths = [_length(path) for path in pictures]
+    report.bytes = sum(lengths)
+    report.faults += [
+        f"{path}: is an empty file. Copy it again, or delete it."
+        for path, length in zip(pictures, lengths, strict=True)
+        if not length
+    ]
+    _decode(report, [path for path, length in zip(pictures, lengths, strict=True) if length], _read_file)
+    return report
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # a dangling link
+
+
+def _read_file(path: Path) -> tuple[str, bytes]:
+    return str(path), path.read_bytes()
+
+
+def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tuple[str, Any]]) -> None:
+    """Decode all of a small set or a sample of a large one, and note sizes and faults.
+
+    Args:
+        report: what to add to.
+        keys: the pictures.
+        read: gives a picture's name and bytes.
+    """
+    if len(keys) > SMALL:
+        chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(keys), SAMPLE, replace=False)
+        keys = [keys[number] for number in sorted(chosen)]
+        report.remarks.append(f"{report.split}: {SAMPLE} of its {report.images} pictures were decoded.")
+
+    def look(key: Any) -> tuple[tuple[int, int] | None, str]:
+        name = str(key)
+        try:
+            name, source = read(key)
+            return open_picture(source).size, ""
+        except DataError as error:
+            return None, str(error)
+        except Exception as error:
+            return None, f"{name}: cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+
+    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+        for size, fault in pool.map(look, keys):
+            if size:
+                report.sizes.append(size)
+            elif fault not in report.faults:
+                report.faults.append(fault)
+
+
+def inspect_shards(remote: str, local: str) -> tuple[list[SplitReport], list[str]]:
+    """Inspect MDS shards: the indexes, that every shard is there in its full length, and pictures of some shards.
+
+    Returns:
+        One report per split, and the faults that concern the whole store.
+    """
+    reports: list[SplitReport] = []
+    for split in SPLITS:
+        report = SplitReport(split)
+        try:
+            index = check_index(remote, local, split)
+            _inspect_index(report, index, remote, local)
+        except StoreOutOfReach as error:
+            return reports, [str(error)]  # the other split would only repeat it
+        except DataError as error:
+            report.faults.append(str(error))
+        reports.append(report)
+    return reports, []
+
+
+def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, local: str) -> None:
+    """Compare the index with what is stored, then read pictures from the first shards."""
+    shards = index["shards"]
+    stored = [shard.get("zip_data") or shard["raw_data"] for shard in shards]
+    report.images = sum(shard["samples"] for shard in shards)
+    report.bytes = sum(info["bytes"] for info in stored)
+    report.remarks.append(f"{report.split}: {len(shards)} shards.")
+    report.faults += _shard_faults(join(remote, report.split), stored)
+    if report.faults:
+        return
+    dataset = StreamingDataset(remote, local, report.split, Pipeline([], random=False), seed=0, batch_size=1)
+    report.classes = len(dataset.classes) if dataset.classes else None
+    if len(shards) > SHARDS:
+        report.remarks.append(f"{report.split}: pictures of {SHARDS} shards were decoded.")
+    last = sum(shard["samples"] for shard in shards[:SHARDS])
+    labels: list[int] = []
+
+    def read(number: int) -> tuple[str, Any]:
+        source, label = dataset.read(number)
+        labels.append(label)
+        return dataset.name_of(number), source
+
+    _decode(report, range(last), read)
+    if last == report.images and len(labels) == last:
+        report.per_class = np.bincount(labels).tolist()
+        report.classes = report.classes or len(report.per_class)
+
+
+def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
+    """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too."""
+    if is_remote(folder) and not folder.startswith("s3://"):
+        return []  # other stores are not listed; a missing shard is found when it is read
+    there = _listed(folder) if is_remote(folder) else {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    faults = []
+    for number, info in enumerate(stored):
+        place = join(folder, info["basename"])
+        if info["basename"] not in there:
+            faults.append(f"{place}: is missing, though index.json lists it. Copy or upload it again.")
+        elif there[info["basename"]] != info["bytes"]:
+            size = there[info["basename"]]
+            faults.append(f"{place}: is damaged ({size} bytes instead of {info['bytes']}). Copy or upload it again.")
+        elif number < SHARDS and not is_remote(folder) and not _hash_matches(place, info["hashes"]):
+            faults.append(f"{place}: is damaged (its hash is not the recorded one). Copy it again.")
+    return faults
+
+
+def _hash_matches(place: str, hashes: dict[str, str]) -> bool:
+    """Whether a file has the hash that was recorded; True where none was."""
+    name = next((name for name in HASHES if name in hashes), None)
+    return name is None or get_hash(name, Path(place).read_bytes()) == hashes[name]
+
+
+def _listed(folder: str) -> dict[str, int]:
+    """The names and bytes of a folder's objects in S3.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
+    from loaders.remote import fault
+
+    place = urllib.parse.urlparse(folder)
+    prefix = place.path.strip("/") + "/"
+    try:
+        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix)
+        return {item["Key"][len(prefix) :]: item["Size"] for page in pages for item in page.get("Contents", [])}
+    except Exception as error:
+        raise fault(error, folder) from error

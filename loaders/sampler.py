@@ -1,0 +1,70 @@
+"""The order of an epoch: a function of seed and epoch, the same for any number of ranks, and resumable inside."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from composer.utils import dist
+from torch.utils.data import DistributedSampler
+
+from loaders.dataset import PictureDataset
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Yields (epoch, index) for one rank.
+
+    Rank r takes every world_size-th sample of one global order, so that the samples of a step are consecutive in it and
+    "n samples done" is a place which a run with another number of ranks can go on from.
+
+    Unlike torch's DistributedSampler (and Composer's `dist.get_sampler`) the seed counts, and `len()` stays the full
+    epoch's while a resumed epoch yields what is left.
+
+    Args:
+        dataset: what to sample.
+        shuffle: a new order each epoch, or the stored one.
+        drop_last: cut the epoch to a multiple of the world size (training), or pad it by repeating the first samples
+            (evaluation; Composer drops exactly this padding from its metrics).
+        world_size: number of ranks; from the environment if None.
+        rank: this rank; from the environment if None.
+    """
+
+    dataset: PictureDataset
+
+    def __init__(
+        self,
+        dataset: PictureDataset,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        world_size: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(
+            dataset,
+            num_replicas=dist.get_world_size() if world_size is None else world_size,
+            rank=dist.get_global_rank() if rank is None else rank,
+            shuffle=shuffle,
+            seed=dataset.seed,
+            drop_last=drop_last,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is (Composer calls this before each)."""
+        super().set_epoch(epoch)
+        self.dataset.epoch = epoch
+
+    def global_order(self) -> np.ndarray:
+        """The current epoch's order over all ranks, int64 [len(dataset)]."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return self.dataset.epoch_order(np.random.default_rng([self.seed, self.epoch]))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        order = self.global_order()
+        left = order[self.dataset.take_resume(epoch) :]
+        steps = len(left) // self.num_replicas if self.drop_last else -(-len(left) // self.num_replicas)
+        padded = np.resize(np.concatenate([left, order]), steps * self.num_replicas)
+        with self.dataset.prefetch(left) as reached:
+            for step, index in enumerate(padded[self.rank :: self.num_replicas].tolist()):
+                reached(step * self.num_replicas)
+                yield epoch, index

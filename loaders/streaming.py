@@ -1,0 +1,201 @@
+"""MDS shards, on a disk or in a store such as S3: PATH/train/index.json, PATH/val/index.json, shards beside them.
+
+Columns as the published converter writes them: x (the picture as it was encoded) and y (its class).
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from composer.utils import dist
+
+from config.errors import DataError
+from loaders.dataset import PictureDataset
+from loaders.errors import LocalMissing, named
+from loaders.leftovers import remove_leftovers
+from loaders.prefetch import Prefetcher
+from loaders.remote import download, is_remote, join
+from loaders.shards import ShardStore, VerifiedStream
+from loaders.transforms import Picture, Pipeline
+
+SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
+
+
+class StreamingDataset(PictureDataset):
+    """One split of a data set in MDS shards, read by index; a shard is downloaded when it is first needed.
+
+    Args:
+        remote: the folder that holds train/ and val/: s3://bucket/folder, another store's, or a folder of a disk.
+        local: the cache folder; the same folder as `remote` where the shards need no copy.
+        split: `train` or `val`.
+        pipeline: bytes -> uint8 tensor.
+        seed: the run's seed.
+        batch_size: samples per device.
+
+    Raises:
+        LocalMissing: no cache folder.
+        DataError: no index, a malformed one, a store that cannot be reached or read, a cache of another data set.
+    """
+
+    def __init__(
+        self, remote: str, local: str | None, split: str, pipeline: Pipeline, seed: int, batch_size: int
+    ) -> None:
+        super().__init__(pipeline, seed)
+        if not local:
+            raise LocalMissing(
+                f"{remote}: streaming needs a cache folder, local=/some/folder, that shards are downloaded to; "
+                "give the path itself where the shards are on this machine already."
+            )
+        in_place = not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
+        self.root, self.split = remote, split
+        index = check_index(remote, local, split)
+        columns = index["shards"][0]["column_names"]
+        if not {"x", "y"} <= set(columns):
+            raise DataError(
+                f"{join(remote, split, 'index.json')}: has the columns {named(columns)}, but pictures are read from x "
+                "and their classes from y."
+            )
+        stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
+        self.store = open_store(stream, batch_size)
+        self.classes = read_classes(remote, local)
+
+    def __len__(self) -> int:
+        return int(self.store.num_samples)
+
+    def name_of(self, index: int) -> str:
+        shard, place = self.store.spanner[index]
+        return f"{self.store.place_of(shard)}, sample {place}"
+
+    def read(self, index: int) -> tuple[bytes | Picture, int]:
+        try:
+            sample = self.store[index]
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.name_of(index)}: cannot be read ({type(error).__name__}: {error}).") from error
+        return sample["x"], int(sample["y"])
+
+    def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
+        """Shards in random order, and their samples shuffled inside a window that rolls along.
+
+        A full permutation would need every shard for the first few batches; here an empty cache needs some tens. The
+        order depends on the seed and the epoch only, never on the cache or the number of ranks.
+        """
+        samples, starts = self.store.samples_per_shard, self.store.sample_offset_per_shard
+        shards = generator.permutation(len(samples))
+        order = np.concatenate([np.arange(starts[shard], starts[shard] + samples[shard]) for shard in shards])
+        keys = np.arange(len(order)) + generator.uniform(0, SHUFFLE_BLOCK, len(order))
+        return order[np.argsort(keys, kind="stable")]
+
+    def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:
+        """One process per node fetches ahead: its workers and the other ranks on it share the cache."""
+        if self.store.stream.remote is None or dist.get_local_rank() != 0:
+            return contextlib.nullcontext(lambda _position: None)
+        shards = np.searchsorted(self.store.sample_offset_per_shard, order, side="right") - 1
+        return Prefetcher(shards, lambda shard: self.store.prepare_shard(shard, blocking=False))
+
+
+def open_store(stream: VerifiedStream, batch_size: int) -> ShardStore:
+    """The shards' reader, with mosaicml-streaming's complaints turned into sentences.
+
+    Raises:
+        DataError: the index describes no readable shards, or another run on this machine uses the cache folder.
+    """
+    folder = join(stream.local, stream.split)
+    if dist.get_local_rank() == 0:
+        remove_leftovers(folder)
+    dist.barrier()  # a rank that looks for a free number opens what is being removed
+    try:
+        return ShardStore(stream, batch_size)
+    except DataError:
+        raise
+    except Exception as error:
+        if "Reused local directory" in str(error):
+            raise DataError(
+                f"{folder}: another run on this machine uses this cache folder. Wait for it "
+                "to end, or give another folder, local=/some/folder."
+            ) from error
+        place = join(stream.remote or stream.local, stream.split, "index.json")
+        raise DataError(f"{place}: cannot be used ({type(error).__name__}: {error}).") from error
+
+
+def read_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
+    """Fetch and parse a split's index.json.
+
+    Raises:
+        DataError: it is missing, out of reach or malformed.
+    """
+    place = join(remote, split, "index.json")
+    if is_remote(remote):
+        copy = Path(local, split, f".index.{os.getpid()}.json")
+        download(place, copy)
+        data = copy.read_bytes()
+        copy.unlink()
+    else:
+        problem = _no_local_index(Path(remote), split)
+        if problem:
+            raise DataError(problem)
+        data = Path(place).read_bytes()
+    try:
+        index = json.loads(data)
+        for shard in index["shards"]:
+            _ = shard["samples"], shard["column_names"], shard["raw_data"]["bytes"]
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{place}: is malformed ({what}). Convert the data set again.") from error
+    if not index["shards"]:
+        raise DataError(f"{place}: lists no shards. Convert the data set again.")
+    return data, index
+
+
+def _no_local_index(root: Path, split: str) -> str | None:
+    """Why there is no index in a folder of this machine's, or None when there is one."""
+    if not root.is_dir():
+        return f"{root}: no such folder. It should hold train/index.json and val/index.json with their shards."
+    folder = root / split
+    if not folder.is_dir():
+        return f"{root}: has no {split}/. Expected {folder}/index.json and its shards."
+    if not (folder / "index.json").is_file():
+        pictures = any(path.is_dir() for path in list(folder.iterdir()))
+        hint = "It holds folders; for folders of pictures set is_streaming=false." if pictures else "Copy it again."
+        return f"{folder / 'index.json'}: is missing. {hint}"
+    return None
+
+
+def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
+    """The split's index, after making sure that the cache folder is this data set's.
+
+    Raises:
+        DataError: as `read_index`, or the cache folder holds another data set's index.
+    """
+    data, index = read_index(remote, local, split)
+    cached = Path(local, split, "index.json")
+    if cached.is_file() and cached.read_bytes() != data:
+        raise DataError(
+            f"{cached.parent}: caches another data set, or an older state of {join(remote, split)}. "
+            f"Choose another cache folder, or type: rm -r {cached.parent}"
+        )
+    return index
+
+
+def read_classes(remote: str, local: str) -> list[str] | None:
+    """The class names from classes.json (a list, by label) beside train/ and val/; None where there is no such file."""
+    place = join(remote, "classes.json")
+    path = Path(place)
+    if is_remote(remote):
+        path = Path(local, f".classes.{os.getpid()}.json")
+        try:
+            download(place, path)
+        except DataError:
+            return None  # it is optional, and the index could be read from the same place
+    if not path.is_file():
+        return None
+    names = json.loads(path.read_text())
+    if is_remote(remote):
+        path.unlink()
+    return [str(name) for name in names]

@@ -1,0 +1,63 @@
+"""How many worker processes there are, how each one behaves, and a DataLoader that ends them in good order."""
+
+import atexit
+import gc
+import os
+import signal
+import threading
+import weakref
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+MOST_WORKERS = 8
+
+
+def default_num_workers() -> int:
+    """This rank's share of the machine's cores: at least 1, at most 8."""
+    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // ranks))
+
+
+def start_worker(_worker_id: int) -> None:
+    """A worker leaves signals to the trainer, which finishes its batch, saves, and then stops the workers.
+
+    SLURM sends SIGTERM to every process of a job, and a terminal sends SIGINT to the whole foreground group; a worker
+    that dies of it takes the trainer down before it can save. So the first SIGTERM is ignored, unless the trainer
+    itself sent it; a second one ends the worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_heed_second_sigterm, args=(os.getppid(),), daemon=True).start()
+    torch.set_num_threads(1)
+    # What was inherited is the parent's to collect: its unused loaders must not be shut down from here.
+    gc.freeze()
+
+
+def _heed_second_sigterm(trainer: int) -> None:
+    """Wait for SIGTERMs: only here, with the signal blocked, does Python learn who sent one."""
+    for heard in range(2):
+        sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+        if sender == trainer or heard == 1:
+            os._exit(0 if sender == trainer else 128 + signal.SIGTERM)
+
+
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader whose persistent workers end with it, promptly.
+
+    A stock one that is found by the garbage collector has had its queues closed before its `__del__` runs: it waits
+    five seconds for each worker, because none was told to stop. Here they are told first; at the program's end, too.
+    """
+
+    def __iter__(self) -> Any:
+        # A generator, which holds this loader: `next(iter(make_loader()))` must not end the workers under way.
+        yield from super().__iter__()
+
+    def _get_iterator(self) -> Any:
+        iterator: Any = super()._get_iterator()
+        if self.num_workers and self.persistent_workers:
+            end = weakref.finalize(self, iterator._shutdown_workers)
+            atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits
+        return iterator

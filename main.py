@@ -1,0 +1,101 @@
+"""Train a ResNet: `composer main.py yamls/resnet50.yaml recipe_name=mild`. One YAML, one command, one run folder.
+
+Reads top to bottom: configuration, devices, data, model, optimizer, schedule, algorithms, Trainer, fit, record.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from config import Run, UserError, check_world, complete, load
+from loaders.errors import plain
+
+if TYPE_CHECKING:
+    from composer import Trainer
+    from omegaconf import DictConfig
+
+
+def main(config: DictConfig | Run) -> Trainer:
+    """Train or evaluate as the configuration says.
+
+    Args:
+        config: what config.load() made of a command line, or an OmegaConf merged by the caller: then the rest is
+            filled in, and what the published Mosaic example let pass, passes.
+
+    Returns:
+        The Trainer, its model holding the weights that the recipe ends with (the averaged ones under EMA).
+
+    Raises:
+        UserError: a ConfigError, DataError or TrainingError, each a sentence for the person at the keyboard.
+        Interrupted: after a SIGTERM or Ctrl-C; its checkpoint is written.
+    """
+    started = time.monotonic()
+    run = config if isinstance(config, Run) else complete(config)
+
+    check_world(run.config, int(os.environ.get("WORLD_SIZE", "1")))
+
+    # torch and Composer take four seconds to import: a mistyped key is answered before.
+    from training import build, checkpoints, devices, guards, record
+    from training.fit import fit, make_trainer
+    from training.interrupt import StopRequest
+    from training.progress import ProgressLine
+    from training.recorder import Recorder
+
+    devices.prepare(run.config)
+    algorithms = build.algorithms(run.config)
+    data = build.data(run, algorithms)
+    model = build.model(run.config)
+    optimizer = build.optimizer(run.config, model)
+    schedule = build.schedule(run, data)
+
+    stop = StopRequest()
+    folder = record.claim(run)
+    with folder.discarded_if_refused():
+        saver = checkpoints.for_run(run, folder.name, stop)
+        recorder = Recorder(folder, started)
+        progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
+        with checkpoints.to_start_from(run.config, saver) as load_path:
+            trainer = make_trainer(
+                run.config,
+                run_name=folder.name,
+                model=model,
+                data=data,
+                optimizers=optimizer,
+                max_duration=schedule.max_duration,
+                algorithms=algorithms,
+                # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
+                callbacks=[*guards.for_run(schedule, data), recorder, progress, *build.callbacks(run.config), saver],
+                load_path=load_path,
+            )
+    fit(trainer, progress, saver)
+    return trainer
+
+
+def cli(argv: list[str]) -> int:
+    """Run a command line; its exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    try:
+        run = load(argv)
+        if run.config.dry_run:
+            from config.dry_run import show
+
+            show(run)
+            return 0
+        main(run)
+    except UserError as error:
+        print(f"\n{plain(error) or error}", file=sys.stderr)
+        return error.exit_status
+    except Exception as error:
+        from training.fit import explain
+
+        if (sentence := explain(error)) is None:
+            raise
+        print(f"\n{sentence}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli(sys.argv[1:]))

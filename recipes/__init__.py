@@ -1,0 +1,1 @@
+"""What makes one run train differently from another: recipe files, algorithms, optimizers, schedules."""

@@ -1,0 +1,90 @@
+"""ColOut: random rows and columns removed from the pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from composer.core import Event, State
+from composer.loggers import Logger
+from PIL import Image
+
+from recipes.algorithms._base import RecipeAlgorithm, in_layout_of, indices_to, seeded_generator
+
+
+def _kept(size: int, dropped_fraction: float, permutation: np.ndarray) -> np.ndarray:
+    """The sorted rows (or columns) that stay: int((1 - fraction) * size) of them, as published (176 -> 167)."""
+    return np.sort(permutation[: int((1 - dropped_fraction) * size)])
+
+
+class ColOutTransform:
+    """Removes rows and columns from one PIL image; draws from numpy's global generator, seeded per sample.
+
+    Args:
+        p_row: the part of the rows to remove.
+        p_col: the part of the columns to remove.
+    """
+
+    def __init__(self, p_row: float, p_col: float) -> None:
+        self.p_row = p_row
+        self.p_col = p_col
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """A smaller picture of the same mode."""
+        pixels = np.asarray(image)
+        height, width = pixels.shape[:2]
+        rows = _kept(height, self.p_row, np.random.permutation(height))
+        columns = _kept(width, self.p_col, np.random.permutation(width))
+        return Image.fromarray(np.ascontiguousarray(pixels[rows][:, columns]))
+
+
+class ColOut(RecipeAlgorithm):
+    """Removes random rows and columns: an augmentation that also makes pictures smaller.
+
+    From Composer (https://docs.mosaicml.com/projects/composer/en/stable/method_cards/colout.html). In batch mode all
+    pictures of a batch lose the same ones, on the device, at Event.BEFORE_FORWARD; all microbatches and both passes of
+    SAM agree. List it before progressive_resizing, as the published run had them. Published for hot: .05 and .05, to
+    the very end of the run, which thus never saw the full 176 px; finetune_fraction repairs that.
+
+    Args:
+        p_row: the part of the rows to remove, from 0, below 1.
+        p_col: the part of the columns to remove, from 0, below 1.
+        batch: the whole batch at once; otherwise each picture for itself in the loader, by `image_transform`.
+        finetune_fraction: the last part of the run, in which nothing is removed; only in batch mode.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self, p_row: float = 0.15, p_col: float = 0.15, batch: bool = True, finetune_fraction: float = 0.0
+    ) -> None:
+        for name, value in (("p_row", p_row), ("p_col", p_col)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}: it has to be at least 0 and below 1.")
+        if not 0 <= finetune_fraction <= 1:
+            raise ValueError(f"finetune_fraction is {finetune_fraction}: it has to be between 0 and 1.")
+        if finetune_fraction and not batch:
+            raise ValueError(
+                f"finetune_fraction is {finetune_fraction} with batch false: it has to be 0, "
+                "because the loader does not know how much of the run is over."
+            )
+        self.p_row = p_row
+        self.p_col = p_col
+        self.batch = batch
+        self.finetune_fraction = finetune_fraction
+        self.image_transform = None if batch else ColOutTransform(p_row, p_col)
+
+    def match(self, event: Event, state: State) -> bool:
+        """Before every training forward pass, in batch mode, until the fine-tuning phase."""
+        if not self.batch or event != Event.BEFORE_FORWARD:
+            return False
+        elapsed = state.get_elapsed_duration()
+        return elapsed is None or self.finetune_fraction == 0 or elapsed.value < 1 - self.finetune_fraction
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Take the rows and columns of this batch out of a microbatch of shape (N, C, H, W)."""
+        images = state.batch_get_item(0)
+        height, width = images.shape[-2:]
+        draw = seeded_generator(state, "colout")
+        rows = indices_to(images.device, _kept(height, self.p_row, draw.permutation(height)))
+        columns = indices_to(images.device, _kept(width, self.p_col, draw.permutation(width)))
+        state.batch_set_item(0, in_layout_of(images, images[..., rows[:, None], columns]))

@@ -1,0 +1,248 @@
+"""EMA: an exponential moving average of the weights, for evaluation, checkpoints and the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from composer.core import Event, State, Time, TimeUnit
+from composer.loggers import Logger
+from torch import Tensor, nn
+
+from config.errors import TrainingError
+from recipes.algorithms._base import RecipeAlgorithm, unwrapped
+
+_UPDATE_EVENTS = {TimeUnit.BATCH: Event.BATCH_END, TimeUnit.EPOCH: Event.EPOCH_END}
+_SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
+_SWAP_OUT = (Event.EVAL_END, Event.PREDICT_END)
+
+
+class EMA(RecipeAlgorithm):
+    """Averages all parameters and buffers: average = smoothing * average + (1 - smoothing) * current.
+
+    The same numbers as Composer's EMA, in fused operations. The averaged weights are in the model during evaluation and
+    prediction, inside `evaluation_weights`, and from the end of fit() on; a further fit() starts from the training
+    weights. Names carry no wrapper's prefix, so that a checkpoint fits any number of ranks; stock's are understood.
+
+    Tensors are exchanged in place: DDP's buckets, the optimizer and compiled graphs keep pointing at the right memory.
+
+    Args:
+        half_life: time after which a weight counts half, such as '100ba' (published, all recipes) or '1ep'.
+        smoothing: instead of half_life (which is then None), above 0 and below 1; per update.
+        ema_start: when averaging begins: '0.25dur', '500ba' or '3ep'.
+        update_interval: time between updates, such as '20ba' (published); default 1 in half_life's unit, or '1ba'.
+
+    Raises:
+        ValueError: an argument out of its range.
+        TrainingError: a loaded average that does not fit the model.
+    """
+
+    def __init__(
+        self,
+        half_life: str | None = "1000ba",
+        smoothing: float | None = None,
+        ema_start: str = "0.0dur",
+        update_interval: str | None = None,
+    ) -> None:
+        if (half_life is None) == (smoothing is None):
+            raise ValueError(f"half_life is {half_life} and smoothing is {smoothing}: exactly one has to be null.")
+        self.half_life = None if half_life is None else _time("half_life", half_life)
+        self.smoothing = smoothing
+        shortest = Time(1, TimeUnit.BATCH if self.half_life is None else self.half_life.unit)
+        self.update_interval = _time("update_interval", shortest if update_interval is None else update_interval)
+        self.ema_start = Time.from_input(ema_start)
+        if self.ema_start.unit not in (TimeUnit.DURATION, TimeUnit.BATCH, TimeUnit.EPOCH):
+            raise ValueError(f"ema_start is {ema_start}: it has to be in dur, ba or ep, such as '0.25dur'.")
+        if smoothing is not None and not 0 < smoothing < 1:
+            raise ValueError(f"smoothing is {smoothing}: it has to be above 0 and below 1.")
+        if self.half_life is not None and self.half_life.unit != self.update_interval.unit:
+            raise ValueError(
+                f"half_life is {half_life}, update_interval is {update_interval}: their units have to match."
+            )
+        self.ema_weights_active = False
+        self.ema_started = False
+        self._active_before = False
+        self._model: nn.Module | None = None
+        # The other set of weights: the average while the model trains, the training weights while the average is in.
+        self._parameters: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+
+    @property
+    def smoothing_per_update(self) -> float:
+        """How much of the average stays at an update; 2^(-20/100) = .87055 as published."""
+        if self.half_life is None:
+            assert self.smoothing is not None
+            return self.smoothing
+        return 2 ** (-(self.update_interval.value / self.half_life.value))
+
+    @property
+    def named_buffers(self) -> dict[str, Tensor]:
+        """The stored buffers by name, for averaging BatchNorm statistics over ranks in place; empty before the start.
+
+        Averaged ones while the training weights are in the model, those of training while the average is.
+        """
+        return self._buffers
+
+    def match(self, event: Event, state: State) -> bool:
+        """On the events where weights change or change places."""
+        if event == Event.INIT:
+            return True
+        if event == _UPDATE_EVENTS[self.update_interval.unit]:
+            return self.ema_started or self._starts_now(state)
+        return self.ema_started and event in (Event.FIT_START, Event.BATCH_START, Event.FIT_END, *_SWAP_IN, *_SWAP_OUT)
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Update the average, or exchange it with the weights in the model."""
+        if event == Event.INIT:
+            self._model = state.model
+        elif event in _UPDATE_EVENTS.values():
+            self._update(state)
+        elif event == Event.FIT_START:
+            self._follow(state)
+        elif event == Event.BATCH_START:
+            self._activate(state, False)
+        elif event == Event.FIT_END:
+            self._activate(state, True)
+        elif event in _SWAP_IN:
+            self._follow(state)
+            self._active_before = self.ema_weights_active
+            self._activate(state, True)
+        else:
+            self._activate(state, self._active_before)
+
+    @contextmanager
+    def evaluation_weights(self, state: State) -> Iterator[None]:
+        """Inside, the model holds the averaged weights, and state_dict() the training weights; then all as before.
+
+        For saving: write (or copy) the state inside, because state_dict() hands out the live tensors.
+        """
+        before = self.ema_weights_active
+        self._activate(state, True)
+        try:
+            yield
+        finally:
+            self._activate(state, before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """In the form of Composer's EMA."""
+        return {
+            **super().state_dict(),
+            "ema_model": {"named_parameters_dict": self._parameters, "named_buffers_dict": self._buffers},
+            "ema_weights_active": self.ema_weights_active,
+            "ema_started": self.ema_started,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over an average that this class or Composer's saved, on any number of ranks.
+
+        Raises:
+            TrainingError: names or shapes that are not the model's.
+        """
+        self.ema_started = bool(state["ema_started"])
+        self.ema_weights_active = self.ema_started and bool(state["ema_weights_active"])
+        if not self.ema_started:
+            return  # Stock stores the initial weights, which the start replaces.
+        assert self._model is not None, "the Trainer loads after Event.INIT"
+        saved, (parameters, buffers) = state["ema_model"], _weights(self._model)
+        self._parameters = _fitted(saved.get("named_parameters_dict", {}), parameters)
+        self._buffers = _fitted(saved.get("named_buffers_dict", {}), buffers)
+
+    def _starts_now(self, state: State) -> bool:
+        elapsed = state.get_elapsed_duration() if self.ema_start.unit == TimeUnit.DURATION else None
+        now = state.timestamp.get(self.ema_start.unit) if self.ema_start.unit != TimeUnit.DURATION else elapsed
+        return now is not None and now >= self.ema_start
+
+    @torch.no_grad()
+    def _update(self, state: State) -> None:
+        live = _weights(state.model)
+        if not self.ema_started:
+            self._parameters, self._buffers = ({k: v.detach().clone() for k, v in part.items()} for part in live)
+            self.ema_started = True
+        if state.timestamp.get(self.update_interval.unit).value % self.update_interval.value:
+            return
+        current, average = self._pairs(state)
+        keep = self.smoothing_per_update
+        floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]
+        torch._foreach_lerp_([average[i] for i in floats], [current[i] for i in floats], 1 - keep)
+        # Counters of integer type (num_batches_tracked) are averaged too, and truncated, as published.
+        counters = [i for i, tensor in enumerate(average) if not tensor.is_floating_point()]
+        if counters:
+            blend = torch._foreach_mul([average[i] for i in counters], keep)
+            torch._foreach_add_(blend, torch._foreach_mul([current[i] for i in counters], 1 - keep))
+            torch._foreach_copy_([average[i] for i in counters], blend)
+
+    @torch.no_grad()
+    def _activate(self, state: State, average: bool) -> None:
+        """Exchange the stored weights with the model's unless the wanted ones are in it already."""
+        if not self.ema_started or self.ema_weights_active == average:
+            return
+        live, stored = self._pairs(state)
+        scratch = [tensor.detach().clone() for tensor in live]
+        torch._foreach_copy_(live, stored)
+        torch._foreach_copy_(stored, scratch)
+        self.ema_weights_active = average
+
+    def _pairs(self, state: State) -> tuple[list[Tensor], list[Tensor]]:
+        """The model's tensors and the stored ones, in the same order."""
+        parameters, buffers = _weights(state.model)
+        if parameters.keys() != self._parameters.keys() or buffers.keys() != self._buffers.keys():
+            raise TrainingError(_mismatch({*parameters, *buffers}, {*self._parameters, *self._buffers}))
+        live = [*parameters.values(), *buffers.values()]
+        return live, [*(self._parameters[name] for name in parameters), *(self._buffers[name] for name in buffers)]
+
+    def _follow(self, state: State) -> None:
+        """Give the stored tensors the device and memory format that the model has by now."""
+        for stored, live in zip((self._parameters, self._buffers), _weights(state.model), strict=True):
+            for name, tensor in live.items():
+                if name in stored and (stored[name].device, stored[name].stride()) != (tensor.device, tensor.stride()):
+                    stored[name] = torch.empty_like(tensor, requires_grad=False).copy_(stored[name])
+
+
+def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The trained parameters and all buffers of a model, by their names in the unwrapped model."""
+    model = unwrapped(model)
+    parameters = {_plain(name): p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return parameters, {_plain(name): buffer for name, buffer in model.named_buffers()}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "")
+
+
+def _fitted(saved: dict[str, Tensor], live: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of saved tensors under the model's names, on its device and in its memory format."""
+    found: dict[str, Tensor] = {}
+    for key, tensor in saved.items():
+        name = _plain(key)
+        while name not in live and name.startswith("module."):  # DDP's prefix, as stock writes it
+            name = name.removeprefix("module.")
+        found[name] = tensor
+    if found.keys() != live.keys():
+        raise TrainingError(_mismatch(set(live), set(found)))
+    for name, tensor in live.items():
+        if found[name].shape != tensor.shape:
+            raise TrainingError(
+                f"The checkpoint's moving average does not fit the model: {name} has shape {tuple(found[name].shape)} "
+                f"in the checkpoint and {tuple(tensor.shape)} in the model."
+            )
+    return {name: torch.empty_like(tensor).copy_(found[name].detach()) for name, tensor in live.items()}
+
+
+def _mismatch(live: set[str], stored: set[str]) -> str:
+    """The sentence for an average of another model."""
+    missing, extra = sorted(live - stored), sorted(stored - live)
+    return (
+        f"The moving average does not fit the model: {len(missing)} of its tensors are missing"
+        f"{' (' + missing[0] + ', ...)' if missing else ''}, {len(extra)} are not in the model"
+        f"{' (' + extra[0] + ', ...)' if extra else ''}. Resume with the model and the algorithms of the checkpoint."
+    )
+
+
+def _time(name: str, value: str | Time) -> Time:
+    """A positive whole number of batches or epochs."""
+    time = Time.from_input(value)
+    if time.unit not in _UPDATE_EVENTS or time.value < 1:
+        raise ValueError(f"{name} is {value}: it has to be at least 1 batch or epoch, such as '20ba' or '1ep'.")
+    return time

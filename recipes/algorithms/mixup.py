@@ -1,0 +1,103 @@
+"""MixUp: pictures and targets blended in pairs, with draws that can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from composer.core import Event, State
+from composer.core.precision import get_precision_context
+from composer.loggers import Logger
+
+from config.errors import TrainingError
+from recipes.algorithms._base import (
+    RecipeAlgorithm,
+    dense_targets,
+    in_layout_of,
+    indices_to,
+    seeded_generator,
+    unwrapped,
+)
+
+
+class MixUp(RecipeAlgorithm):
+    """Trains on (1 - m) * picture + m * partner, with targets blended alike (Zhang et al. 2017, arXiv 1710.09412).
+
+    As published by Mosaic: one m = min(l, 1 - l), l ~ Beta(alpha, alpha), per microbatch; partners are a permutation of
+    the microbatch. Unlike stock, the draw depends only on seed, rank, batch and number of the microbatch: SAM's second
+    pass, a retry after running out of memory and a resumed run blend as before. The targets are paired at the loss, so
+    that label smoothing listed before or after smooths both of a pair (stock: only one, when listed before).
+
+    Args:
+        alpha: of the Beta distribution, at least 0. Published: .2 (medium), .25 (hot).
+        interpolate_loss: blend two losses instead of the targets; the same for a loss that is linear in its targets.
+
+    Raises:
+        ValueError: alpha below 0.
+        TrainingError: interpolate_loss with label_smoothing listed later, which would smooth one of two losses; a
+            configuration that has both, in whatever order, is refused before.
+    """
+
+    def __init__(self, alpha: float = 0.2, interpolate_loss: bool = False) -> None:
+        if alpha < 0:
+            raise ValueError(f"alpha is {alpha}: it has to be at least 0.")
+        self.alpha = alpha
+        self.interpolate_loss = interpolate_loss
+        self._microbatch = 0
+        self._mixing = 0.0
+        self._partners = torch.empty(0)
+        self._partner_targets = torch.empty(0)
+
+    def match(self, event: Event, state: State) -> bool:
+        """On events of training: where a pass begins, before its forward passes, and at its losses."""
+        if event == Event.BEFORE_BACKWARD:
+            return self.interpolate_loss
+        return event in (Event.INIT, Event.BEFORE_TRAIN_BATCH, Event.BEFORE_FORWARD, Event.BEFORE_LOSS)
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Blend pictures, targets or losses of the microbatch."""
+        steps: dict[Event, Callable[[State], None]] = {
+            Event.INIT: self._check_order,
+            Event.BEFORE_TRAIN_BATCH: self._begin_pass,
+            Event.BEFORE_FORWARD: self._blend_pictures,
+            Event.BEFORE_LOSS: self._pair_targets,
+            Event.BEFORE_BACKWARD: self._blend_losses,
+        }
+        steps[event](state)
+
+    def _check_order(self, state: State) -> None:
+        names = [type(algorithm).__name__ for algorithm in state.algorithms]
+        if self.interpolate_loss and "LabelSmoothing" in names[state.algorithms.index(self) :]:
+            raise TrainingError(
+                "label_smoothing is listed after mixup with interpolate_loss=true, and would smooth only one of the "
+                "two losses: set algorithms.mixup.interpolate_loss=false, or remove label_smoothing."
+            )
+
+    def _begin_pass(self, state: State) -> None:
+        self._microbatch = 0
+
+    def _blend_pictures(self, state: State) -> None:
+        draw = seeded_generator(state, "mixup", self._microbatch)
+        self._microbatch += 1
+        ratio = draw.beta(self.alpha, self.alpha) if self.alpha else 0.0
+        self._mixing = float(min(ratio, 1 - ratio))
+        images = state.batch_get_item(0)
+        self._partners = indices_to(images.device, draw.permutation(images.shape[0]))
+        partner_images = in_layout_of(images, images.index_select(0, self._partners))
+        state.batch_set_item(0, torch.lerp(images, partner_images, self._mixing))
+
+    def _pair_targets(self, state: State) -> None:
+        targets = state.batch_get_item(1)
+        if self.interpolate_loss:
+            self._partner_targets = targets.index_select(0, self._partners)
+            return
+        assert isinstance(state.outputs, torch.Tensor)
+        dense = dense_targets(state.outputs, targets)
+        state.batch_set_item(1, torch.lerp(dense, dense.index_select(0, self._partners), self._mixing))
+
+    def _blend_losses(self, state: State) -> None:
+        loss_function = unwrapped(state.model).loss
+        assert callable(loss_function) and isinstance(state.loss, torch.Tensor)
+        with get_precision_context(state.precision, state.precision_config):
+            partner_loss = loss_function(state.outputs, (state.batch_get_item(0), self._partner_targets))
+        state.loss = torch.lerp(state.loss, partner_loss, self._mixing)

@@ -1,0 +1,75 @@
+"""Type annotations as text, and whether a value from a YAML fits one. Only obvious misfits count."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+
+CHECKS: dict[str, Callable[[object], bool]] = {
+    "float": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+    "None": lambda value: value is None,
+    "list": lambda value: isinstance(value, Sequence) and not isinstance(value, str),
+    "dict": lambda value: isinstance(value, dict),
+}
+SAME = {"tuple": "list", "Sequence": "list", "List": "list", "Tuple": "list", "Dict": "dict"}
+WORDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "None": "null"}
+
+
+def literal(node: ast.expr) -> object:
+    """The value of a default that is written as a literal; None for any other."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def alternatives(node: ast.expr) -> list[ast.expr]:
+    """The members of a union, in any of its three spellings."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return alternatives(node.left) + alternatives(node.right)
+    if isinstance(node, ast.Subscript) and _name(node.value) == "Optional":
+        return [*alternatives(node.slice), ast.Constant(None)]
+    if isinstance(node, ast.Subscript) and _name(node.value) == "Union":
+        members = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return [leaf for member in members for leaf in alternatives(member)]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return alternatives(ast.parse(node.value, mode="eval").body)
+    return [node]
+
+
+def _name(node: ast.expr) -> str:
+    """The last word of a name, without its subscript: typing.List[int] -> list."""
+    if isinstance(node, ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    word = ast.unparse(node).split(".")[-1]
+    return SAME.get(word, word)
+
+
+def fits(value: object, annotation: object) -> bool:
+    """Whether a value can be meant by an annotation; anything fits one that we do not understand."""
+    if not isinstance(annotation, str):
+        return True
+    for node in alternatives(ast.parse(annotation, mode="eval").body):
+        name = _name(node)
+        if name == "Literal" and isinstance(node, ast.Subscript):
+            choices = ast.literal_eval(node.slice)
+            if value in (choices if isinstance(choices, tuple) else (choices,)):
+                return True
+        elif name not in CHECKS or CHECKS[name](value):
+            return True
+    return False
+
+
+def describe(annotation: object) -> str:
+    """An annotation in words: 'a number or null'."""
+    parts = []
+    for node in alternatives(ast.parse(str(annotation), mode="eval").body):
+        name = _name(node)
+        literal_of = isinstance(node, ast.Subscript) and name == "Literal"
+        parts.append(f"one of {ast.unparse(node.slice)}" if literal_of else WORDS.get(name, f"a {name}"))  # type: ignore[attr-defined]
+    return " or ".join(dict.fromkeys(parts))

@@ -1,0 +1,97 @@
+"""BlurPool: Composer's outputs and names, no graph breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from composer.algorithms import BlurPool as StockBlurPool
+from composer.algorithms.blurpool import apply_blurpool
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from config.errors import TrainingError
+from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d, BlurPool
+from tests.algorithms.tiny import equal, graph_breaks, resnet, saved_by, trainer, weights
+
+
+@pytest.mark.parametrize("block", [Bottleneck, BasicBlock])
+@pytest.mark.parametrize("blur_first", [True, False])
+def test_outputs_gradients_and_names_are_stocks(block, blur_first):
+    """The same state dict and the same numbers, in training and in evaluation."""
+    stock, ours = resnet(block), resnet(block)
+    apply_blurpool(stock, blur_first=blur_first, optimizers=[])
+    trainer([BlurPool(blur_first=blur_first)], model=ours)
+    assert equal(weights(stock), weights(ours))
+    images = torch.randn(4, 3, 32, 32)
+    gradients = []
+    for model in (stock, ours):
+        model(images).square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    assert equal(*gradients)
+    assert torch.equal(stock.eval()(images), ours.eval()(images))
+
+
+def test_no_graph_breaks_where_stock_has_many():
+    """Stock reads a tensor's value at every blurred layer; ours has constants."""
+    stock, ours = resnet(), resnet()
+    apply_blurpool(stock, optimizers=[])
+    trainer([BlurPool()], model=ours)
+    assert graph_breaks(stock) > 0
+    assert graph_breaks(ours) == 0
+    assert graph_breaks(ours.to(memory_format=torch.channels_last)) == 0
+
+
+def test_counts_of_a_resnet50_and_twice_is_once():
+    """1 max-pool and 6 convolutions, also after a second application."""
+    model = resnet(layers=(3, 4, 6, 3))
+    before = {name: id(p) for name, p in model.named_parameters()}
+    trainer([BlurPool(), BlurPool()], model=model)
+    kinds = [type(module) for module in model.modules()]
+    assert (kinds.count(BlurMaxPool2d), kinds.count(BlurConv2d)) == (1, 6)
+    assert sorted(id(p) for p in model.parameters()) == sorted(before.values()), "the optimizer holds these parameters"
+    assert not isinstance(model.conv1, BlurConv2d), "the stem sees 3 channels"
+
+
+def test_channels_last_is_kept():
+    """The blur passes the memory format on."""
+    model = resnet().to(memory_format=torch.channels_last)
+    trainer([BlurPool()], model=model)
+    images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    pooled = model.maxpool(model.conv1(images))
+    blurred = model.layer2[0].conv2(model.layer2[0].conv1(model.layer1(pooled)))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in (pooled, blurred))
+    assert model.layer2[0].conv2.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    model.eval()
+    expected = model(images.contiguous())
+    assert torch.allclose(model(images), expected, atol=1e-5)
+
+
+def test_nothing_to_blur_is_an_error():
+    """Stock warns; a recipe that does not do what it says is an error."""
+    with pytest.raises(TrainingError, match="blurpool changed nothing"):
+        trainer([BlurPool()], model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 10)))
+
+
+@pytest.mark.parametrize("arguments", [{"replace_convs": False, "replace_maxpools": False}, {"min_channels": 0}])
+def test_arguments_are_checked(arguments):
+    """A sentence for each impossible argument."""
+    with pytest.raises(ValueError, match="has to be"):
+        BlurPool(**arguments)
+
+
+@pytest.mark.parametrize("saver, loader", [(BlurPool, BlurPool), (StockBlurPool, BlurPool), (BlurPool, StockBlurPool)])
+def test_checkpoints_interchange_without_a_warning(saver, loader, tmp_path: Path):
+    """Composer does not add its own BlurPool to ours, and loads ours into its own."""
+    first = trainer([saver()])
+    path = saved_by(first, tmp_path)
+    second = trainer([loader()], model=resnet(seed=5), load_path=path)
+    assert equal(weights(first), weights(second))
+    assert [type(algorithm) for algorithm in second.state.algorithms] == [loader]
+
+
+def test_other_arguments_than_the_checkpoints_are_reported(tmp_path: Path):
+    """As stock does."""
+    path = saved_by(trainer([BlurPool()]), tmp_path)
+    with pytest.warns(UserWarning, match="The checkpoint was trained with"):
+        trainer([BlurPool(min_channels=17)], load_path=path)

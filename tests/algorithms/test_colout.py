@@ -1,0 +1,81 @@
+"""ColOut: the same rows and columns for a whole batch, none in the fine-tuning phase, or per picture in the loader."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from composer.algorithms import ColOut as StockColOut
+from composer.core import Event
+from PIL import Image
+
+from recipes.algorithms.colout import ColOut
+from recipes.algorithms.sam import SAM
+from tests.algorithms.tiny import loader, trainer
+
+
+def run_on_coordinates(*algorithms, duration: str = "4ba", **arguments):
+    """The pictures that the loss saw, whose pixels tell their row and column."""
+    pictures = loader(4, 40, 4)
+    grid = torch.arange(40 * 40).float().reshape(40, 40)
+    pictures.dataset.tensors[0][:] = grid
+    run = trainer(algorithms, duration=duration, train_loader=pictures, **arguments)
+    run.fit()
+    return [images for images, _ in run.state.model.seen]
+
+
+def test_a_batch_loses_the_same_lines_in_all_microbatches_and_passes():
+    """Another batch loses others; the sizes are those of Composer's."""
+    seen = run_on_coordinates(ColOut(0.15, 0.3), SAM(), device_train_microbatch_size=2)
+    assert len(seen) == 16
+    assert {tuple(images.shape) for images in seen} == {(2, 3, 34, 28)}
+    assert all(torch.equal(seen[i], seen[i - i % 4]) for i in range(16))
+    assert not torch.equal(seen[0], seen[4])
+    rows, columns = seen[0][0, 0] // 40, seen[0][0, 0] % 40
+    assert (rows[1:] > rows[:-1]).all() and (columns[:, 1:] > columns[:, :-1]).all()
+    assert (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+
+
+def test_stock_takes_lines_to_the_very_end():
+    """Why finetune_fraction exists: the published run never saw the full size."""
+    assert run_on_coordinates(StockColOut(0.05, 0.05))[-1].shape[-1] == 38
+    widths = [images.shape[-1] for images in run_on_coordinates(ColOut(0.05, 0.05, finetune_fraction=0.5))]
+    assert widths == [38, 38, 40, 40]
+
+
+def test_176_becomes_167_as_published_and_channels_last_is_kept():
+    """The size of the published hot run."""
+    run = trainer([ColOut(0.05, 0.05)])
+    images = torch.randn(1, 3, 176, 176).to(memory_format=torch.channels_last)
+    run.state.batch = (images, torch.zeros(1))
+    run.state.algorithms[0].apply(Event.BEFORE_FORWARD, run.state, run.logger)
+    found = run.state.batch_get_item(0)
+    assert found.shape == (1, 3, 167, 167) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_picture_for_itself_in_the_loader():
+    """A picklable transform that draws from numpy's generator; nothing happens to the batch."""
+    algorithm = ColOut(0.25, 0.5, batch=False)
+    assert ColOut().image_transform is None
+    transform = pickle.loads(pickle.dumps(algorithm.image_transform))
+    image = Image.fromarray(np.random.randint(0, 255, (40, 20, 3), dtype=np.uint8))
+    np.random.seed(1)
+    one = transform(image)
+    two = transform(image)
+    np.random.seed(1)
+    assert one.size == (10, 30) and one.mode == "RGB"
+    assert np.array_equal(np.asarray(one), np.asarray(transform(image)))
+    assert not np.array_equal(np.asarray(one), np.asarray(two))
+    assert run_on_coordinates(algorithm, duration="1ba")[0].shape[-1] == 40
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"p_row": 1.0}, {"p_col": -0.1}, {"finetune_fraction": 2.0}, {"batch": False, "finetune_fraction": 0.2}],
+)
+def test_arguments_are_checked(arguments):
+    """A sentence for each impossible argument."""
+    with pytest.raises(ValueError, match="has to be"):
+        ColOut(**arguments)

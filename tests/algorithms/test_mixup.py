@@ -1,0 +1,116 @@
+"""MixUp: the published mixture, with draws that repeat, and label smoothing on either side of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from composer.algorithms import LabelSmoothing as StockLabelSmoothing
+from composer.algorithms import MixUp as StockMixUp
+from composer.core import Time, TimeUnit
+
+from config.errors import TrainingError
+from recipes.algorithms.label_smoothing import LabelSmoothing
+from recipes.algorithms.mixup import MixUp
+from tests.algorithms.tiny import CLASSES, equal, loader, resnet, trainer, weights
+
+
+def mixing_of(batch: int, alpha: float = 0.2, rank_seed: int = 17) -> float:
+    """The coefficient that a batch gets."""
+    algorithm = MixUp(alpha)
+    images = torch.zeros(2, 1, 1, 1)
+    state = SimpleNamespace(
+        rank_zero_seed=rank_seed,
+        timestamp=SimpleNamespace(batch=Time(batch, TimeUnit.BATCH)),
+        batch_get_item=lambda _: images,
+        batch_set_item=lambda *_: None,
+    )
+    algorithm._blend_pictures(state)
+    return algorithm._mixing
+
+
+def test_coefficients_have_the_published_distribution():
+    """Kolmogorov-Smirnov against min(l, 1-l), l ~ numpy's Beta(alpha, alpha), and the mean."""
+    n = 3000
+    ours = np.sort([mixing_of(batch) for batch in range(n)])
+    draws = np.random.default_rng(0).beta(0.2, 0.2, size=200_000)
+    reference = np.sort(np.minimum(draws, 1 - draws))
+    distance = np.abs(np.searchsorted(reference, ours, "right") / len(reference) - np.arange(1, n + 1) / n).max()
+    assert distance < 1.63 / np.sqrt(n), "the critical value at 1 %"
+    assert ours.mean() == pytest.approx(reference.mean(), abs=0.01)
+    assert mixing_of(3, alpha=0.0) == 0.0
+    assert mixing_of(3) == mixing_of(3) != mixing_of(3, rank_seed=18)
+
+
+def test_pictures_and_targets_are_mixed_with_the_same_partners():
+    """Solve for the coefficient in the pictures; the targets have the same."""
+    run = trainer([mixup := MixUp(1.0)], duration="1ba")
+    run.fit()
+    images, labels = next(iter(loader()))
+    mixed, targets = run.state.model.seen[0]
+    partners, m = mixup._partners, mixup._mixing
+    assert 0 < m <= 0.5 and sorted(partners.tolist()) == list(range(8))
+    assert torch.allclose(mixed, (1 - m) * images + m * images[partners], atol=1e-6)
+    one_hot = torch.nn.functional.one_hot(labels, CLASSES).float()
+    assert torch.allclose(targets, (1 - m) * one_hot + m * one_hot[partners], atol=1e-6)
+
+
+def test_microbatches_draw_for_themselves_and_a_second_pass_repeats():
+    """A coefficient per microbatch, as published."""
+    seen = []
+    for _ in range(2):
+        run = trainer([MixUp(1.0)], duration="2ba", device_train_microbatch_size=4)
+        torch.rand(7)  # the global generators have no part in it
+        run.fit()
+        seen.append(run.state.model.seen)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(*seen, strict=True))
+    peaks = [targets.max(dim=1).values.min().item() for _, targets in seen[0]]
+    assert len(set(peaks)) == 4
+
+
+@pytest.mark.parametrize("mixup_first", [True, False])
+def test_label_smoothing_on_either_side_smooths_both_labels(mixup_first):
+    """The targets that the loss sees are the same either way."""
+    algorithms = [MixUp(1.0), LabelSmoothing(0.2)]
+    run = trainer(algorithms if mixup_first else algorithms[::-1], duration="1ba")
+    run.fit()
+    targets = run.state.model.seen[0][1]
+    assert torch.allclose(targets.min(dim=1).values, torch.full((8,), 0.2 / CLASSES))
+    assert torch.allclose(targets.sum(dim=1), torch.ones(8))
+
+
+def test_stock_smooths_one_label_when_smoothing_is_listed_first():
+    """Why ours pairs targets at the loss."""
+    run = trainer([StockLabelSmoothing(0.2), StockMixUp(1.0)], duration="1ba")
+    run.fit()
+    assert not torch.allclose(run.state.model.seen[0][1].min(dim=1).values, torch.full((8,), 0.2 / CLASSES))
+
+
+@pytest.mark.parametrize("smoothing", [[], [LabelSmoothing(0.2)]])
+def test_two_losses_are_the_loss_of_two_targets(smoothing):
+    """interpolate_loss gives the same training, for our loss is linear in its targets."""
+    pictures = loader(1)
+    pictures.dataset.tensors = (pictures.dataset.tensors[0].double(), pictures.dataset.tensors[1])
+    found = []
+    for interpolate in (True, False):
+        run = trainer(
+            [*smoothing, MixUp(1.0, interpolate)], model=resnet().double(), train_loader=pictures, duration="1ba"
+        )
+        run.fit()
+        found.append(weights(run))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+    assert not equal(found[0], weights(trainer()))
+
+
+def test_two_losses_with_smoothing_after_are_refused():
+    """The second loss would see labels that are not smoothed."""
+    with pytest.raises(TrainingError, match="interpolate_loss=false, or remove label_smoothing"):
+        trainer([MixUp(interpolate_loss=True), LabelSmoothing()])
+
+
+def test_arguments_are_checked():
+    """A sentence for an impossible alpha."""
+    with pytest.raises(ValueError, match="has to be"):
+        MixUp(-0.1)

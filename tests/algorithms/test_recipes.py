@@ -1,0 +1,107 @@
+"""The algorithms of the three published recipes together: they run, resume to the bit, and stay one graph."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from composer.core import Event
+
+from recipes import registry
+from recipes.algorithms.blurpool import BlurPool
+from recipes.algorithms.channels_last import ChannelsLast
+from recipes.algorithms.colout import ColOut
+from recipes.algorithms.ema import EMA
+from recipes.algorithms.label_smoothing import LabelSmoothing
+from recipes.algorithms.mixup import MixUp
+from recipes.algorithms.progressive_resizing import ProgressiveResizing
+from recipes.algorithms.randaugment import RandAugment
+from recipes.algorithms.sam import SAM
+from recipes.algorithms.stochastic_depth import StochasticDepth
+from recipes.optimizers import DecoupledSGDW
+from tests.algorithms.tiny import Recorder, equal, graph_breaks, loader, resnet, saved_by, trainer, weights
+
+FILES = sorted(Path(registry.HERE, "algorithms").glob("[!_]*.py"))
+
+
+def mild() -> list:
+    """Published order."""
+    return [
+        BlurPool(),
+        ChannelsLast(),
+        EMA("4ba", update_interval="2ba"),
+        ProgressiveResizing(initial_scale=0.5, delay_fraction=0.4, finetune_fraction=0.2),
+        LabelSmoothing(0.08),
+    ]
+
+
+def medium() -> list:
+    """mild, with mixup and SAM."""
+    return [*mild(), MixUp(0.2), SAM(rho=0.5, interval=2)]
+
+
+def hot() -> list:
+    """medium, with the augmentations that make pictures smaller or other, and dropped branches."""
+    return [
+        StochasticDepth(stochastic_method="sample", drop_rate=0.1),
+        ColOut(0.05, 0.05, finetune_fraction=0.2),
+        RandAugment(9, 1),
+        *medium(),
+    ]
+
+
+@pytest.mark.parametrize("recipe", [mild, medium, hot])
+def test_runs_and_ends_with_the_average_at_full_size(recipe):
+    """Ten batches of the whole list, with evaluations between, the last ones at the size of the loader."""
+    run = trainer(
+        recipe(),
+        optimizer=DecoupledSGDW,
+        duration="10ba",
+        train_loader=loader(10, 32),
+        eval_dataloader=loader(1, 32),
+        eval_interval="4ba",
+    )
+    run.fit()
+    widths = [images.shape[-1] for images, _ in run.state.model.seen]
+    assert widths[0] == 16 and widths[-1] == 32
+    assert next(a for a in run.state.algorithms if isinstance(a, EMA)).ema_weights_active
+    assert all(tensor.isfinite().all() for tensor in weights(run).values())
+
+
+@pytest.mark.parametrize("recipe", [medium, hot])
+def test_a_resumed_run_is_the_same_to_the_bit(recipe, tmp_path: Path):
+    """Twelve batches in microbatches, and the last six of them again from a checkpoint."""
+    common = {"optimizer": DecoupledSGDW, "device_train_microbatch_size": 4, "duration": "12ba"}
+    paths: list[str] = []
+    save = Recorder(
+        Event.BATCH_END, lambda state: state.timestamp.batch == 6 and paths.append(saved_by(whole, tmp_path))
+    )
+    whole = trainer(recipe(), train_loader=loader(12, 32), callbacks=[save], **common)
+    whole.fit()
+    again = trainer(recipe(), model=resnet(seed=9), train_loader=loader(12, 32), load_path=paths[0], **common)
+    assert again.state.timestamp.batch == 6
+    again.fit()
+    assert equal(weights(whole), weights(again))
+
+
+def test_the_hot_network_is_one_graph():
+    """Surgery of both kinds and channels_last: nothing for torch.compile to stumble over."""
+    model = resnet()
+    trainer(hot(), model=model)
+    assert graph_breaks(model) == 0
+
+
+def test_every_algorithm_is_found_by_its_file_name_and_shows_its_call():
+    """The registry's names, and a repr that makes the same algorithm again."""
+    assert {file.stem for file in FILES} <= set(registry.names("algorithm"))
+    for algorithm in hot():
+        call = ast.parse(repr(algorithm), mode="eval").body
+        assert isinstance(call, ast.Call) and ast.unparse(call.func) == type(algorithm).__name__
+        assert registry.table("algorithm")[registry.fold(type(algorithm).__name__)].module == type(algorithm).__module__
+
+
+def test_the_package_imports_neither_torch_nor_composer():
+    """A dry run may look into it."""
+    source = Path(registry.HERE, "algorithms", "__init__.py").read_text()
+    assert not any(line.startswith(("import torch", "from torch", "from composer")) for line in source.splitlines())

@@ -1,0 +1,31 @@
+"""What the loaders' tests share: one image folder, and the same pictures as shards."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import make_imagefolder, make_mds
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 20 pictures in train/ and val/ each."""
+    return make_imagefolder(tmp_path_factory.mktemp("folder"), per_class=20)
+
+
+@pytest.fixture(scope="session")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as uncompressed MDS, several shards per split."""
+    root = tmp_path_factory.mktemp("shards")
+    for split in ("train", "val"):
+        make_mds(folder / split, root / split, size_limit=16_000)
+    return root
+
+
+@pytest.fixture(scope="session")
+def compressed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as zstd-compressed MDS, several shards per split."""
+    root = tmp_path_factory.mktemp("compressed")
+    for split in ("train", "val"):
+        make_mds(folder / split, root / split, size_limit=16_000, compression="zstd:3")
+    return root

@@ -1,0 +1,184 @@
+"""`python data.py`: every fault is a sentence and exit status 1."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+from PIL import Image
+
+from data import check_dataloader
+from loaders.check import extent
+from tests.pictures import make_imagefolder
+from tests.s3 import free_port, upload, use_endpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Check:
+    """Runs the command in this process: (exit status, what it said)."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["data.py", *map(str, arguments)])
+        status = 0
+        try:
+            check_dataloader()
+        except SystemExit as end:
+            status = 1 if isinstance(end.code, str) else int(end.code or 0)
+            print(end.code if isinstance(end.code, str) else "")
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return status, captured.out
+
+    return run
+
+
+@pytest.fixture
+def broken(folder: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return shutil.copytree(folder, tmp_path / "set")
+
+
+def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "data.py"), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_command_lists_every_fault(broken: Path, tmp_path: Path) -> None:
+    """Three faults in one go, as a user would see them."""
+    (broken / "train/dog/0003.jpeg").write_bytes(b"not a picture")
+    (broken / "val/cat/0001.jpeg").write_bytes(b"")
+    for path in (broken / "val/person").iterdir():
+        path.unlink()
+    done = command(broken, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == ""
+    for expected in ("3 faults", "dog/0003.jpeg: cannot be read", "cat/0001.jpeg: is an empty file", "(person)"):
+        assert expected in done.stdout
+
+
+def test_command_succeeds_and_helps(folder: Path, tmp_path: Path) -> None:
+    done = command(folder, "--crop-size", 32, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "img/s" in done.stdout
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.width > 1000 and sheet.height > 800
+
+
+def test_help(check: Check) -> None:
+    status, said = check("--help")
+    assert status == 0 and "python data.py s3://bucket/imagenet /local/cache" in said
+
+
+def test_structure(check: Check, broken: Path, tmp_path: Path) -> None:
+    status, said = check(tmp_path / "nowhere")
+    assert status == 1 and "no such folder" in said
+    (tmp_path / "archive.tar").write_bytes(b"")
+    assert "unpack" in check(tmp_path / "archive.tar")[1]
+    shutil.move(broken / "val", broken / "test")
+    status, said = check(broken)
+    assert status == 1 and "has no val/ but has test/" in said and "mv " in said
+    shutil.rmtree(broken / "train")
+    status, said = check(broken)
+    assert status == 1 and "2 faults" in said and "has no train/" in said
+
+
+def test_flat_validation_folder(check: Check, broken: Path) -> None:
+    for number, path in enumerate(list((broken / "val").rglob("*.jpeg"))):
+        path.rename(broken / f"val/ILSVRC2012_val_{number:08}.JPEG")
+    for path in (broken / "val").iterdir():
+        if path.is_dir():
+            path.rmdir()
+    status, said = check(broken)
+    assert status == 1 and "60 pictures lie directly in it" in said
+
+
+def test_classes_that_disagree(check: Check, broken: Path) -> None:
+    (broken / "val/dog").rename(broken / "val/hound")
+    status, said = check(broken)
+    assert status == 1 and "in train/ but not in val/ (dog)" in said and "in val/ but not in train/ (hound)" in said
+
+
+def test_truncated_picture(check: Check, broken: Path) -> None:
+    path = broken / "val/dog/0002.jpeg"
+    path.write_bytes(path.read_bytes()[:-200])
+    status, said = check(broken)
+    assert status == 1 and f"{path}: cannot be read as a picture" in said and "1 fault" in said
+
+
+def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_path: Path) -> None:
+    status, said = check(shards, shards, "--crop-size", 32)
+    assert status == 0 and "shards" in said and "32x32" in said
+    status, said = check(compressed, tmp_path / "cache", "--crop-size", 32)
+    assert status == 0 and (tmp_path / "cache/val/index.json").exists()
+
+
+def test_faults_of_shards_on_disk(check: Check, shards: Path, folder: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    data = bytearray((source / "train/shard.00001.mds").read_bytes())
+    data[1000] ^= 1
+    (source / "train/shard.00001.mds").write_bytes(data)
+    (source / "val/shard.00002.mds").unlink()
+    status, said = check(source, tmp_path / "cache")
+    assert status == 1 and "2 faults" in said
+    assert "train/shard.00001.mds: is damaged" in said and "val/shard.00002.mds: is missing" in said
+    (source / "train/index.json").unlink()
+    (source / "val/index.json").write_text("{")
+    status, said = check(source, tmp_path / "cache")
+    assert status == 1 and "train/index.json: is missing" in said and "val/index.json: is malformed" in said
+    assert "is_streaming=true" in check(shards)[1], "shards given as pictures"
+    assert "is_streaming=false" in check(folder, tmp_path / "cache2")[1], "pictures given as shards"
+
+
+def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
+    remote = upload(shards, "pictures", "set")
+    assert "cache folder" in check(remote)[1]
+    status, _ = check(remote, tmp_path / "cache", "--crop-size", 32)
+    assert status == 0
+    boto3.client("s3").delete_object(Bucket="pictures", Key="set/train/shard.00001.mds")
+    status, said = check(remote, tmp_path / "cache2")
+    assert status == 1 and f"{remote}/train/shard.00001.mds: is missing" in said
+    status, said = check("s3://pictures/else", tmp_path / "cache3")
+    assert status == 1 and "s3://pictures/else/train/index.json: is missing" in said and "2 faults" in said
+    status, said = check("s3://other/set", tmp_path / "cache4")
+    assert status == 1 and "has no bucket 'other'" in said and "1 fault" in said
+
+
+def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    status, said = check("s3://pictures/set", tmp_path / "cache")
+    assert status == 1 and "no credentials" in said and "AWS_ACCESS_KEY_ID" in said
+    use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
+    status, said = check("s3://pictures/set", tmp_path / "cache")
+    assert status == 1 and "cannot be reached" in said
+    assert time.monotonic() - began < 30
+
+
+def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaders.inspection.SMALL", 10)
+    monkeypatch.setattr("loaders.inspection.SAMPLE", 5)
+    root = make_imagefolder(tmp_path / "set", per_class=5)
+    (root / "train/cat/notes.txt").write_text("of no consequence")
+    status, said = check(root, "--crop-size", 32)
+    assert status == 0 and "5 of its 15 pictures were decoded" in said and "1 files are no pictures" in said
+
+
+def test_extent() -> None:
+    assert extent([(10, 5), (20, 50), (30, 6)]) == "10x5 / 20x6 / 30x50"
+    assert extent([]) == "-"

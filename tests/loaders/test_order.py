@@ -1,0 +1,177 @@
+"""Order and augmentation are functions of seed, epoch and sample: not of workers, ranks or interruptions."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from config.errors import DataError
+from data import build_imagenet_dataspec
+from loaders.dataset import PictureDataset
+from loaders.sampler import EpochSampler
+from loaders.streaming import SHUFFLE_BLOCK, StreamingDataset
+from loaders.transforms import Pipeline
+
+
+class Numbers(PictureDataset):
+    """A data set of nothing but a length."""
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        super().__init__(Pipeline([], random=False), seed)
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        raise NotImplementedError
+
+    def name_of(self, index: int) -> str:
+        return str(index)
+
+
+def jitter(picture):
+    """Draws from all three generators, as other people's transforms do."""
+    shift = random.randrange(64) + np.random.randint(64) + int(torch.randint(64, ()))
+    return picture.point(lambda value: (value + shift) % 256)
+
+
+def load(root: Path, epochs: tuple[int, ...] = (0,), **options) -> list[torch.Tensor]:
+    """All batches of some epochs."""
+    options = {"is_streaming": False, "batch_size": 8, "crop_size": 16, "num_workers": 0, **options}
+    spec = build_imagenet_dataspec(root, image_transforms=[jitter], **options)
+    batches = []
+    for epoch in epochs:
+        spec.dataloader.sampler.set_epoch(epoch)
+        batches += [tensor for batch in spec.dataloader for tensor in batch]
+    return batches
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+def order(dataset: PictureDataset, epoch: int = 0, world: int = 1, drop_last: bool = True) -> list[list[int]]:
+    """What each rank is given."""
+    ranks = []
+    for rank in range(world):
+        sampler = EpochSampler(dataset, shuffle=True, drop_last=drop_last, world_size=world, rank=rank)
+        sampler.set_epoch(epoch)
+        ranks.append([index for _, index in sampler])
+    return ranks
+
+
+def test_same_seed_same_batches_for_any_number_of_workers(folder: Path) -> None:
+    reference = load(folder, epochs=(0, 1), seed=3)
+    for workers in (0, 1, 2):
+        assert same(reference, load(folder, epochs=(0, 1), seed=3, num_workers=workers))
+
+
+def test_seeds_and_epochs_differ(folder: Path) -> None:
+    first, second = load(folder, seed=3), load(folder, seed=4)
+    assert not any(map(torch.equal, first[::2], second[::2]))
+    assert not any(map(torch.equal, first[::2], load(folder, epochs=(1,), seed=3)[::2]))
+    unshuffled = [load(folder, seed=seed, shuffle=False) for seed in (3, 4)]
+    assert all(map(torch.equal, unshuffled[0][1::2], unshuffled[1][1::2])), "labels in stored order"
+    assert not any(map(torch.equal, unshuffled[0][::2], unshuffled[1][::2])), "but cropped differently"
+
+
+def test_main_process_generators_are_left_alone(folder: Path) -> None:
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    for workers in (0, 1):
+        load(folder, num_workers=workers)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_plain_indices_work(folder: Path) -> None:
+    dataset = build_imagenet_dataspec(folder, False, 8, crop_size=16, num_workers=0).dataloader.dataset
+    image, label = dataset[5]
+    assert image.shape == (3, 16, 16) and label == 0
+    assert torch.equal(image, dataset[(0, 5)][0]) and not torch.equal(image, dataset[(1, 5)][0])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_evaluation_counts_every_picture_once(world: int) -> None:
+    for length in (1, 2, 5, 21, 50):
+        dataset = Numbers(length)
+        samplers = [
+            EpochSampler(dataset, shuffle=False, drop_last=False, world_size=world, rank=rank) for rank in range(world)
+        ]
+        ranks = [[index for _, index in sampler] for sampler in samplers]
+        padding = samplers[0].total_size - length
+        # Composer takes the last sample of the last `padding` ranks away.
+        kept = [rank[:-1] if number >= world - padding else rank for number, rank in enumerate(ranks)]
+        assert sorted(index for rank in kept for index in rank) == list(range(length))
+        assert {len(rank) for rank in ranks} == {len(samplers[0])}
+
+
+def test_order_does_not_depend_on_the_world_size() -> None:
+    dataset = Numbers(48)
+    whole = order(dataset)[0]
+    assert sorted(whole) == list(range(48)) and whole != sorted(whole)
+    for world in (2, 3, 4):
+        ranks = order(dataset, world=world)
+        assert [index for step in zip(*ranks, strict=True) for index in step] == whole
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_resume_goes_on_at_the_sample(world: int) -> None:
+    """Stopped after 16 samples of epoch 2 on two ranks, resumed on 1, 2 or 4."""
+    dataset = Numbers(48, seed=5)
+    whole = order(dataset, epoch=2)[0]
+    assert dataset.epoch == 2
+    state = dataset.state_dict(16, True)
+    ranks = []
+    for rank in range(world):
+        resumed = Numbers(48, seed=5)
+        resumed.load_state_dict(state)
+        sampler = EpochSampler(resumed, shuffle=True, drop_last=True, world_size=world, rank=rank)
+        assert len(sampler) == 48 // world, "an epoch's length is the full epoch's"
+        sampler.set_epoch(2)
+        ranks.append([index for _, index in sampler])
+        sampler.set_epoch(3)
+        assert len(list(sampler)) == 48 // world, "the next epoch is full"
+        sampler.set_epoch(2)
+        assert len(list(sampler)) == 48 // world, "and so is a repetition"
+    assert [index for step in zip(*ranks, strict=True) for index in step] == whole[16:]
+
+
+def test_resumed_batches_are_the_same(folder: Path) -> None:
+    for workers in (0, 2):
+        spec = build_imagenet_dataspec(folder, False, 8, crop_size=16, seed=7, num_workers=workers)
+        spec.dataloader.sampler.set_epoch(1)
+        whole = list(spec.dataloader)
+        state = spec.dataloader.dataset.state_dict(24, True)
+        resumed = build_imagenet_dataspec(folder, False, 8, crop_size=16, seed=7, num_workers=workers)
+        resumed.dataloader.dataset.load_state_dict(state)
+        resumed.dataloader.sampler.set_epoch(1)
+        rest = list(resumed.dataloader)
+        assert len(rest) == 4 and len(resumed.dataloader) == 7
+        for (images, labels), (expected, expected_labels) in zip(rest, whole[3:], strict=True):
+            assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+
+
+def test_checkpoints_of_other_data_are_refused() -> None:
+    dataset = Numbers(10)
+    with pytest.raises(DataError, match="8 of 48 pictures, but this data set has 10"):
+        dataset.load_state_dict(Numbers(48).state_dict(8, True))
+    dataset.load_state_dict(Numbers(48).state_dict(0, True))  # at an epoch's start there is no place to lose
+    dataset.load_state_dict(None)
+    assert dataset.take_resume(0) == 0
+
+
+def test_streaming_shuffles_in_a_rolling_window(shards: Path) -> None:
+    dataset = StreamingDataset(str(shards), str(shards), "train", Pipeline([], False), seed=0, batch_size=4)
+    assert sorted(order(dataset)[0]) == list(range(60)) and order(dataset)[0] != order(dataset, epoch=1)[0]
+    # A large set: 2,000 shards of 640 pictures.
+    dataset.store.samples_per_shard = np.full(2000, 640)
+    dataset.store.sample_offset_per_shard = np.arange(2000) * 640
+    large = dataset.epoch_order(np.random.default_rng(0))
+    assert np.array_equal(np.sort(large), np.arange(2000 * 640))
+    assert len(np.unique(large[:2048] // 640)) < 100, "few shards for a first batch of 2,048"
+    assert len(np.unique(large[400_000:402_048] // 640)) > SHUFFLE_BLOCK / 640 * 0.8, "then a wide window"

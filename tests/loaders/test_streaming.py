@@ -1,0 +1,249 @@
+"""Shards on disk and in S3: the same pictures, and an error wherever stock Streaming ends early or hangs."""
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+import torch
+from composer.core import DataSpec
+from PIL import Image
+
+from config.errors import DataError
+from data import build_imagenet_dataspec
+from loaders.errors import plain
+from loaders.prefetch import AHEAD, Prefetcher
+from tests.pictures import make_mds
+from tests.s3 import free_port, upload, use_endpoint
+
+
+def build(remote: Path | str, local: Path | str, workers: int = 0, **options) -> DataSpec:
+    options = {"batch_size": 10, "is_train": False, "shuffle": False, "crop_size": 32, **options}
+    return build_imagenet_dataspec(remote, True, local=local, num_workers=workers, **options)
+
+
+def everything(spec: DataSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*spec.dataloader, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+@pytest.fixture
+def reference(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the image folder gives."""
+    return everything(
+        build_imagenet_dataspec(folder, False, 10, is_train=False, shuffle=False, crop_size=32, num_workers=0)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["shards", "compressed"])
+@pytest.mark.parametrize("place", ["s3", "folder", "in place"])
+def test_same_pictures_as_the_folder(
+    place: str, kind: str, workers: int, tmp_path: Path, reference, request: pytest.FixtureRequest
+) -> None:
+    source: Path = request.getfixturevalue(kind)
+    assert len(list((source / "val").glob("shard.*"))) >= 2
+    if place == "s3":
+        request.getfixturevalue("s3_server")
+        remote, local = upload(source, "pictures", "a/set"), tmp_path
+    elif place == "folder":
+        remote, local = str(source), tmp_path
+    else:
+        remote = local = shutil.copytree(source, tmp_path / "set")
+    spec = build(remote, local, workers)
+    images, labels = everything(spec)
+    assert torch.equal(images, reference[0]) and torch.equal(labels, reference[1])
+    assert len(spec.dataloader.dataset) == 60 and spec.dataloader.dataset.classes is None
+    again = build_order(spec, epochs=2)
+    assert sorted(again[0]) == sorted(again[1]) == list(range(60))
+
+
+def build_order(spec: DataSpec, epochs: int) -> list[list[int]]:
+    spec.dataloader.sampler.shuffle = True
+    orders = []
+    for epoch in range(epochs):
+        spec.dataloader.sampler.set_epoch(epoch)
+        orders.append([index for _, index in spec.dataloader.sampler])
+    return orders
+
+
+def test_train_and_val_have_caches_of_their_own(s3_server: str, shards: Path, tmp_path: Path) -> None:
+    remote = upload(shards, "pictures", "set")
+    train = build(remote, tmp_path, workers=1, is_train=True, shuffle=True)
+    val = build(remote, tmp_path, workers=1)
+    for _ in range(2):
+        assert len(everything(train)[1]) == len(everything(val)[1]) == 60
+    for split in ("train", "val"):
+        assert {path.name for path in (tmp_path / split).iterdir()} == {
+            path.name for path in (shards / split).iterdir()
+        }
+
+
+def test_class_names_from_s3(s3_server: str, shards: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    names = ["cat", "dog", "person"]
+    (source / "classes.json").write_text(json.dumps(names))
+    assert build(source, source).dataloader.dataset.classes == names
+    assert build(upload(source, "pictures", "set"), tmp_path / "c").dataloader.dataset.classes == names
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_grey_cmyk_and_palette_become_rgb(workers: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number, mode in enumerate(("L", "CMYK", "P", "RGBA", "LA", "RGB")):
+        for split in ("train", "val"):
+            place = tmp_path / "folder" / split / "one"
+            place.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).convert(mode)
+            extra = {"transparency": bytes(range(256))} if mode == "P" else {}
+            picture.save(place / f"{number}.{'jpeg' if mode in ('L', 'CMYK', 'RGB') else 'png'}", **extra)
+    options = {"batch_size": 6, "is_train": False, "shuffle": False, "crop_size": 32, "num_workers": workers}
+    images, _ = next(iter(build_imagenet_dataspec(tmp_path / "folder", False, **options).dataloader))
+    assert images.shape == (6, 3, 32, 32)
+    for path in (tmp_path / "folder").rglob("*.png"):
+        path.unlink()
+    make_mds(tmp_path / "folder/val", tmp_path / "mds/val")
+    mds, _ = next(iter(build(tmp_path / "mds", tmp_path / "mds", workers, batch_size=3).dataloader))
+    assert torch.equal(mds, images[[0, 1, 5]])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["shards", "compressed"])
+def test_missing_shard_in_mid_epoch(
+    kind: str, workers: int, s3_server: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source: Path = request.getfixturevalue(kind)
+    remote = upload(source, "pictures", "set")
+    name = sorted(path.name for path in (source / "val").glob("shard.00002*"))[0]
+    boto3.client("s3").delete_object(Bucket="pictures", Key=f"set/val/{name}")
+    spec = build(remote, tmp_path, workers, batch_size=2)
+    began, batches = time.monotonic(), 0
+    with pytest.raises(DataError) as caught:
+        for _ in spec.dataloader:
+            batches += 1
+    assert batches > 2 and time.monotonic() - began < 15
+    sentence = plain(caught.value)
+    assert sentence is not None and sentence.startswith(f"{remote}/val/{name}: is missing") and "\n" not in sentence
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["shards", "compressed"])
+def test_damaged_shard(kind: str, workers: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """One flipped byte: the recorded hash finds it, and the cache does not keep it."""
+    source = shutil.copytree(request.getfixturevalue(kind), tmp_path / "set")
+    shard = sorted((source / "val").glob("shard.00001*"))[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    spec = build(source, tmp_path / "cache", workers)
+    with pytest.raises(DataError) as caught:
+        list(spec.dataloader)
+    assert f"{shard}: is damaged" in str(plain(caught.value))
+    assert not list((tmp_path / "cache/val").glob("shard.00001*"))
+    assert shard.exists(), "never the original"
+
+
+def test_half_written_cache_is_fetched_again(shards: Path, tmp_path: Path, reference) -> None:
+    (tmp_path / "val").mkdir()
+    name = "shard.00001.mds"
+    (tmp_path / "val" / name).write_bytes((shards / "val" / name).read_bytes()[:-100])
+    assert torch.equal(everything(build(shards, tmp_path))[0], reference[0])
+
+
+def test_shards_in_place_are_checked_at_the_start(shards: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    shard = source / "val/shard.00001.mds"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"shard\.00001\.mds: is damaged .* bytes instead of"):
+        build(source, source)
+    shard.unlink()
+    with pytest.raises(DataError, match=r"shard\.00001\.mds: is missing"):
+        build(source, source)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_endpoint_dies_in_mid_epoch(
+    workers: int, s3_server: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = build(upload(shards, "pictures", "set"), tmp_path, workers)
+    use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        list(spec.dataloader)
+    assert "cannot be reached" in str(plain(caught.value)) and time.monotonic() - began < 30
+
+
+def test_a_short_outage_is_survived(shards: Path, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loaders import shards as module
+    from loaders.remote import StoreOutOfReach, download
+
+    asked: list[str] = []
+
+    def unsteady(remote: str, local: Path) -> None:
+        asked.append(remote)
+        if len(asked) == 2:
+            raise StoreOutOfReach("gone for a moment")
+        download(remote, local)
+
+    monkeypatch.setattr(module, "download", unsteady)
+    assert torch.equal(everything(build(shards, tmp_path))[0], reference[0])
+    assert len(asked) > len(set(asked))
+
+
+def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be copied to .*file"):
+        build(shards, tmp_path / "file")
+
+
+def test_cache_of_another_data_set(shards: Path, compressed: Path, tmp_path: Path) -> None:
+    build(shards, tmp_path)
+    with pytest.raises(DataError, match=r"caches another data set.*rm -r"):
+        build(compressed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "malformed"), ('{"version": 2, "shards": []}', "lists no shards"), ('{"version": 2}', "malformed")],
+)
+def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    (source / "val/index.json").write_text(content)
+    with pytest.raises(DataError, match=rf"val/index\.json: .*{said}"):
+        build(source, source)
+    (source / "val/index.json").unlink()
+    with pytest.raises(DataError, match=r"val/index\.json: is missing"):
+        build(source, source)
+
+
+def test_prefetch_stays_a_bounded_way_ahead() -> None:
+    fetched: list[int] = []
+    shards = np.repeat(np.arange(100), 10)
+    with Prefetcher(shards, fetched.append) as reached:
+        wait_for(lambda: len(fetched) == AHEAD)
+        reached(0)
+        wait_for(lambda: len(fetched) == AHEAD + 1)
+        reached(255)
+        wait_for(lambda: len(fetched) == AHEAD + 26)
+        time.sleep(0.05)
+        assert sorted(fetched) == list(range(AHEAD + 26))
+    wait_for(lambda: not any(thread.name.startswith("prefetch-") for thread in threading.enumerate()))
+
+
+def test_prefetch_leaves_faults_to_the_workers() -> None:
+    def fail(shard: int) -> None:
+        raise DataError(f"shard {shard}")
+
+    with Prefetcher(np.arange(50), fail):
+        wait_for(lambda: not any(thread.name.startswith("prefetch-") for thread in threading.enumerate()))
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

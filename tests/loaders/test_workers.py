@@ -1,0 +1,147 @@
+"""Worker processes: signals, ends, and faults that arrive as sentences. And the digits, written once."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from config.errors import ConfigError, DataError
+from data import build_imagenet_dataspec
+from loaders.digits import make_digits
+from loaders.errors import LocalMissing, plain
+from loaders.transforms import NormalizationFn
+from loaders.workers import default_num_workers
+
+
+def loader(folder: Path, **options):
+    return build_imagenet_dataspec(folder, False, 4, crop_size=16, **options).dataloader
+
+
+def alive(pid: int) -> bool:
+    return any(child.pid == pid and child.is_alive() for child in multiprocessing.active_children())
+
+
+def test_signals(folder: Path) -> None:
+    train = loader(folder, num_workers=1)
+    batches = iter(train)
+    next(batches)
+    pid = train._iterator._workers[0].pid
+    # From elsewhere, as SLURM does: an interrupt and a first SIGTERM change nothing.
+    elsewhere = [sys.executable, "-c", "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))", str(pid)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        subprocess.run([*elsewhere, str(int(number))], check=True)
+    time.sleep(0.2)
+    assert alive(pid) and len(list(batches)) == 14
+    worker = train._iterator._workers[0]
+    with contextlib.suppress(RuntimeError):  # torch may or may not notice that it is gone
+        subprocess.run([*elsewhere, str(int(signal.SIGTERM))], check=True)
+        worker.join(5)
+    worker.join(5)
+    assert worker.exitcode == 128 + signal.SIGTERM
+
+
+def test_the_trainer_itself_may_end_a_worker(folder: Path) -> None:
+    train = loader(folder, num_workers=1)
+    next(iter(train))
+    worker = train._iterator._workers[0]
+    worker.terminate()
+    worker.join(5)
+    assert worker.exitcode == 0
+
+
+def test_unused_loaders_end_their_workers_at_once(folder: Path) -> None:
+    spec = build_imagenet_dataspec(folder, False, 4, crop_size=16, num_workers=2)
+    next(iter(spec.dataloader))
+    pids = [worker.pid for worker in spec.dataloader._iterator._workers]
+    spec.itself = spec  # found by the garbage collector only, as a Trainer's loaders are
+    began = time.monotonic()
+    del spec
+    gc.collect()
+    assert not any(map(alive, pids)) and time.monotonic() - began < 4
+
+
+def test_an_iterator_keeps_its_loader(folder: Path) -> None:
+    batches = iter(loader(folder, num_workers=2))
+    gc.collect()
+    assert len(list(batches)) == 15
+
+
+def test_program_ends_promptly(folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, time\nfrom data import build_imagenet_dataspec\n"
+        f"spec = build_imagenet_dataspec({str(folder)!r}, False, 4, crop_size=16, num_workers=2)\n"
+        "next(iter(spec.dataloader))\nprint(time.time())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert time.time() - float(done.stdout) < 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_picture_is_named(workers: int, tmp_path: Path) -> None:
+    from tests.pictures import make_imagefolder
+
+    root = make_imagefolder(tmp_path)
+    path = root / "train/dog/0002.jpeg"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError) as caught:
+        list(loader(root, num_workers=workers))
+    sentence = plain(caught.value)
+    assert sentence is not None and sentence.startswith(f"{path}: cannot be read as a picture")
+    assert "Traceback" not in sentence
+
+
+def test_plain_finds_the_sentence() -> None:
+    assert plain(ValueError("ours")) is None
+    assert plain(DataError("a\nb")) == "a\nb"
+    assert plain(ConfigError("one", "two")) == "one\ntwo"
+    wrapped = RuntimeError("outer")
+    wrapped.__cause__ = LocalMissing("inner")
+    assert plain(wrapped) == "inner"
+    assert str(pickle.loads(pickle.dumps(LocalMissing("x")))) == "x"
+
+
+def test_default_num_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(64))
+    assert default_num_workers() == 8
+    for ranks, workers in (("8", 8), ("16", 4), ("64", 1), ("100", 1), ("", 8)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert default_num_workers() == workers
+
+
+def test_normalisation_pickles() -> None:
+    normalise = NormalizationFn()
+    batch = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(2)
+    first = normalise(batch)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(normalise))(batch)[0], first)
+    assert first[0, 0, 0, 0] == pytest.approx((1 - 0.485) / 0.229)
+
+
+def test_digits(tmp_path: Path) -> None:
+    """Four processes at once write one whole folder, and a second call keeps it."""
+    target = tmp_path / "data/digits"
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(make_digits, [target] * 4)
+    assert [path.name for path in target.parent.iterdir()] == ["digits"], "nothing is left half-done"
+    counts = {split: len(list((target / split).rglob("*.png"))) for split in ("train", "val")}
+    assert counts == {"train": 1438, "val": 359}
+    before = (target / "val/9").stat().st_mtime_ns
+    assert make_digits(target) == target and (target / "val/9").stat().st_mtime_ns == before
+    dataset = loader(target, num_workers=0).dataset
+    assert dataset.classes == [str(digit) for digit in range(10)]
+    assert len(dataset) == 1438
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(DataError, match="holds something else"):
+        make_digits(tmp_path / "other")

@@ -1,0 +1,111 @@
+"""Small runs for the tests: in this process, or through the real command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COMPOSER = str(Path(sys.executable).parent / "composer")
+TORCHRUN = str(Path(sys.executable).parent / "torchrun")
+
+
+def small_yaml(folder: Path, pictures: Path, **changes: Any) -> Path:
+    """Write a run of a ResNet-18 at 16 px over three classes: 4 batches of 12 an epoch, 2 epochs, seconds on a CPU.
+
+    A double underscore in the name of a change stands for a dot.
+    """
+    config: dict[str, Any] = {
+        "model": {"name": "resnet18", "num_classes": 3},
+        "train_dataset": {"path": str(pictures), "crop_size": 16, "batch_size": 12, "num_workers": 1},
+        "eval_dataset": {"path": str(pictures), "resize_size": 20, "crop_size": 16, "batch_size": 12, "num_workers": 1},
+        "optimizer": {"lr": 0.05, "momentum": 0.875, "weight_decay": 5.0e-4},
+        "scheduler": {"t_warmup": "1ba"},
+        "max_duration": "2ep",
+        "loggers": {},
+    }
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        node = config
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run_main(
+    *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), timeout: float = 240, **env: str
+):
+    """Run main.py to its end as a user would; a CompletedProcess with text."""
+    process = start_main(*words, cwd=cwd, launcher=launcher, **env)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_main(
+    *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **env: str
+) -> subprocess.Popen:
+    """Start main.py, or the .py script that the launcher's words end with, in a process group of its own."""
+    script = [] if launcher[-1].endswith(".py") else [str(ROOT / "main.py")]
+    return subprocess.Popen(
+        [*launcher, *script, *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, seconds: float = 120, process: subprocess.Popen | None = None) -> Any:
+    """Poll until condition() is true and give its value; fail if the process ends first or time runs out."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"ended with {process.returncode} too early:\n{''.join(process.communicate())}")
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in a checkpoint."""
+    return torch.load(checkpoint, weights_only=False, map_location="cpu")["state"]["model"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Two checkpoints hold the same model to the last bit."""
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, f"{len(different)} of {len(a)} tensors differ: {different[:5]}"
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """A run's summary.json."""
+    return json.loads((run / "summary.json").read_text())

@@ -1,0 +1,143 @@
+"""Mistakes that show only beside the data or in training: a sentence, status 1 or 2, no traceback, no half run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from main import cli
+from tests.runs import small_yaml, summary
+
+
+def fails(capfd: pytest.CaptureFixture, status: int, *words: object) -> str:
+    """Run the command line in this process; it must fail with this status and say why without a traceback."""
+    assert cli([str(word) for word in words]) == status
+    err = capfd.readouterr().err
+    assert "Traceback" not in err
+    assert err.strip(), "something must be said"
+    return re.sub(r"\s+", " ", err)
+
+
+def test_fewer_classes_than_outputs(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, pictures), "model.num_classes=10")
+    assert "model.num_classes: 10 was given, the data set holds 3 classes (cat, dog, person)" in said
+    assert "say model.num_classes=3" in said
+    assert not (workdir / "runs").exists()
+
+
+def test_more_classes_than_outputs(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, pictures), "model.num_classes=2")
+    assert "The first class without an output is 'person'" in said
+
+
+def test_batch_larger_than_the_data_set(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 1, small_yaml(workdir, pictures), "train_dataset.batch_size=64")
+    assert "a batch of 64 pictures is larger than the data set of 48: say train_dataset.batch_size=48 or less" in said
+    assert not (workdir / "runs").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["squeeze_excite.min_channels=100000", "blurpool.min_channels=100000"])
+def test_algorithm_that_changes_nothing(
+    algorithm: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture
+) -> None:
+    words = [small_yaml(workdir, pictures), f"algorithms.{algorithm}", "run_name=idle"]
+    if algorithm.startswith("blurpool"):
+        words.append("algorithms.blurpool.replace_maxpools=false")
+    assert "changed nothing" in fails(capfd, 1, *words)
+
+
+def test_save_folder_that_cannot_be_written(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    (workdir / "file").write_text("in the way")
+    said = fails(capfd, 1, small_yaml(workdir, pictures), "save_folder=file/checkpoints")
+    assert "save_folder: file/checkpoints cannot be written" in said and "save_folder=null" in said
+    assert not (workdir / "runs").exists()
+
+
+def test_run_folder_of_another_configuration(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    words = [small_yaml(workdir, pictures), "max_duration=2ba", "run_name=mine"]
+    assert cli([str(word) for word in words]) == 0
+    before = {file: file.stat().st_mtime_ns for file in (workdir / "runs/mine").rglob("*")}
+    said = fails(capfd, 2, *words)
+    assert "runs/mine exists already" in said and "autoresume=true" in said
+    said = fails(capfd, 2, *words, "autoresume=true", "optimizer.lr=0.07", "seed=5")
+    assert "optimizer.lr: 0.05 -> 0.07" in said and "seed: 17 -> 5" in said
+    assert {file: file.stat().st_mtime_ns for file in (workdir / "runs/mine").rglob("*")} == before
+
+
+def test_loss_that_is_not_a_number(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    """Stops, names the step and the learning rate, and leaves the last good checkpoint."""
+    words = ["optimizer.lr=1e20", "save_interval=1ba", "save_num_checkpoints_to_keep=-1", "run_name=hot"]
+    said = fails(capfd, 1, small_yaml(workdir, pictures), *words)
+    assert re.search(r"the loss is (nan|inf) at step \d+ \(epoch \d+\), learning rate", said) or "not a finite" in said
+    saved = list((workdir / "runs/hot/checkpoints").glob("ep*.pt"))
+    assert saved, "the checkpoint of step 0, whose learning rate was 0, is good"
+    import torch
+
+    for checkpoint in saved:
+        model = torch.load(checkpoint, weights_only=False)["state"]["model"]
+        assert all(torch.isfinite(tensor).all() for tensor in model.values())
+    assert summary(workdir / "runs/hot")["ended"].startswith("failed: ")
+
+
+def test_checkpoint_of_another_model(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, pictures)
+    assert cli([str(yaml), "max_duration=2ba", "run_name=eighteen", "save_interval=1ba"]) == 0
+    checkpoint = "runs/eighteen/checkpoints/ep0-ba2-rank0.pt"
+    said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "model.name=resnet34", "run_name=other")
+    assert "does not fit this model and recipe" in said
+    assert not (workdir / "runs/other").exists(), "a run that was refused leaves no folder"
+    said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "run_name=done", "max_duration=2ba")
+    assert "nothing is left of" in said and "load_weights_only=true" in said
+    said = fails(capfd, 1, yaml, "load_path=runs/eighteen/checkpoints/ep9.pt", "run_name=other")
+    assert "there is no" in said and "ep0-ba2-rank0.pt" in said
+    (workdir / "cut.pt").write_bytes((workdir / checkpoint).read_bytes()[:1000])
+    assert "is damaged" in fails(capfd, 1, yaml, "load_path=cut.pt", "run_name=other")
+
+
+def test_unreadable_picture_in_training(workdir: Path, capfd: pytest.CaptureFixture) -> None:
+    from tests.pictures import make_imagefolder
+
+    pictures = make_imagefolder(workdir / "data", per_class=16)
+    (pictures / "train/dog/0003.jpeg").write_bytes(b"not a picture")
+    said = fails(capfd, 1, small_yaml(workdir, pictures))
+    assert "train/dog/0003.jpeg" in said
+
+
+def test_tracker_that_is_not_installed(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    said = fails(capfd, 2, small_yaml(workdir, pictures), "loggers.mlflow.experiment_name=x")
+    assert "loggers.mlflow" in said and "requirements-trackers.txt" in said
+
+
+def test_warm_up_in_other_units_than_the_run(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, pictures), "max_duration=6ba", "scheduler.t_warmup=2ep")
+    assert "a warm-up of 2ep is 8 batches, the run of 6ba only 6" in said
+    assert not (workdir / "runs").exists()
+
+
+def test_streamed_labels_without_an_output(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    """Shards that say nothing of their classes are found out by the first label that has no output."""
+    from tests.pictures import make_mds
+
+    for split in ("train", "val"):
+        make_mds(pictures / split, workdir / "mds" / split)
+    streamed = [f"{name}.{word}" for name in ("train_dataset", "eval_dataset") for word in ("path=mds", "local=mds")]
+    streamed += ["train_dataset.is_streaming=true", "eval_dataset.is_streaming=true"]
+    said = fails(capfd, 2, small_yaml(workdir, pictures), *streamed, "model.num_classes=2")
+    assert "model.num_classes: 2 was given, but the data have a picture of class 2" in said
+
+
+def test_runs_folder_that_cannot_be_made(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    (workdir / "file").write_text("in the way")
+    said = fails(capfd, 1, small_yaml(workdir, pictures), "runs_folder=file/runs")
+    assert "runs_folder: file/runs" in said and "give another one" in said
+
+
+def test_evaluation_needs_no_training_data(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, pictures, train_dataset__path=None)
+    assert cli([str(yaml), "is_train=false"]) == 0
+    assert "untrained weights" in capfd.readouterr().out

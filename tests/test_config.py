@@ -1,0 +1,340 @@
+"""How the layers of a configuration merge, which layer set what, and what old YAMLs mean."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+import config as configuration
+from config import ConfigError, check_world, complete, durations_of, is_made_on_demand, load
+from config.dry_run import leaves
+from config.load import defaults
+
+ROOT = Path(__file__).parent.parent
+RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
+
+# As the published example's YAML had it (mosaic.md section 2), without what does not matter here.
+PUBLISHED: dict[str, Any] = {
+    "run_name": "r50_i1k_baseline",
+    "is_train": True,
+    "seed": 17,
+    "max_duration": "1ba",
+    "device_train_microbatch_size": None,
+    "model": {"name": "resnet50", "loss_name": "cross_entropy", "num_classes": 1000},
+    "train_dataset": {
+        "is_streaming": False,
+        "path": "/",
+        "local": "/tmp/x",
+        "resize_size": -1,
+        "crop_size": 16,
+        "batch_size": 2,
+    },
+    "eval_dataset": {
+        "is_streaming": False,
+        "path": "/",
+        "local": "/tmp/x",
+        "resize_size": 256,
+        "crop_size": 16,
+        "batch_size": 2,
+    },
+    "optimizer": {"lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4},
+    "scheduler": {"t_warmup": "8ep", "alpha_f": 0.0},
+    "loggers": {"progress_bar": {}},
+    "recipe_name": None,
+    "mild": {"model.loss_name": "binary_cross_entropy", "train_dataset.crop_size": 160, "max_duration": "2ba"},
+    "save_folder": None,
+    "save_interval": "10ep",
+    "save_num_checkpoints_to_keep": 1,
+    "load_path": None,
+}
+
+
+def write(folder: Path, name: str, tree: dict[str, Any]) -> str:
+    """A YAML file; its path."""
+    path = folder / name
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> str:
+    """A run's YAML that says nothing of interest."""
+    return write(tmp_path, "run.yaml", {"dry_run": True})
+
+
+VALUES = {
+    "seed": st.integers(0, 10),
+    "max_duration": st.sampled_from(["20ep", "30ep", "40ep"]),
+    "model.loss_name": st.sampled_from(["cross_entropy", "binary_cross_entropy"]),
+    "train_dataset.crop_size": st.integers(32, 64),
+    "optimizer.lr": st.floats(0.1, 2).map(lambda x: round(x, 3)),
+    "algorithms.label_smoothing.smoothing": st.sampled_from([0.05, 0.1, 0.2]),
+    "loggers.wandb.project": st.sampled_from(["a", "b"]),
+}
+LAYER = st.fixed_dictionaries({}, optional=VALUES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(run=LAYER, recipe=LAYER, block=LAYER, typed=LAYER)
+def test_the_later_layer_wins(run: dict, recipe: dict, block: dict, typed: dict) -> None:
+    """Defaults < YAML < recipe < block < command line, for any mixture of values, with the source of each."""
+    with TemporaryDirectory() as folder:
+        recipe_path = write(Path(folder), "mine.yaml", recipe)
+        run_path = write(Path(folder), "run.yaml", {**run, "mine": block, "recipe_name": recipe_path})
+        words = [f"{key}={value}" for key, value in typed.items()]
+        got = load([run_path, "dry_run=true", *words])
+    layers = {run_path: run, recipe_path: recipe, "block mine": block, "command line": typed}
+    for key in VALUES:
+        setters = [(name, layer[key]) for name, layer in layers.items() if key in layer]
+        value = OmegaConf.select(got.config, key)
+        if setters:
+            assert (got.sources[key], value) == setters[-1]
+        else:
+            standard = dict(leaves(defaults())).get(key)
+            assert value == standard
+            assert got.sources.get(key, "default") == "default"
+
+
+def test_every_value_has_a_source(empty: str) -> None:
+    run = load([empty, "recipe_name=hot", "loggers.wandb.init_kwargs={mode: offline}", "algorithms.sam=null"])
+    keys = {key for key, _ in leaves(OmegaConf.to_container(run.config))}
+    assert keys == set(run.sources)
+    assert run.yaml_path == empty
+    assert run.argv[0] == empty
+    assert not run.lenient
+
+
+def test_command_line_beats_recipe(empty: str) -> None:
+    """The published example trained 36 epochs here."""
+    assert load([empty, "recipe_name=mild", "max_duration=20ep"]).config.max_duration == "20ep"
+
+
+def test_algorithms_merge_and_go_by_any_spelling(empty: str) -> None:
+    words = ["recipe_name=medium", "algorithms.SAM.interval=3", "algorithms.blur_pool=null"]
+    algorithms = load([empty, *words]).config.algorithms
+    assert algorithms.sam == {"rho": 0.5, "epsilon": 1e-12, "interval": 3}
+    assert "blurpool" not in algorithms
+    assert not load([empty, "recipe_name=medium", "algorithms=null"]).config.algorithms
+
+
+def test_loggers_can_be_removed(empty: str) -> None:
+    assert not load([empty, "loggers.progress_bar=null"]).config.loggers
+    assert list(load([empty, "loggers.wandb.project=x"]).config.loggers) == ["progress_bar", "wandb"]
+
+
+def test_added_algorithms_find_their_place(empty: str) -> None:
+    order = list(load([empty, "recipe_name=mild", "algorithms.mixup={}", "algorithms.sam={}"]).config.algorithms)
+    assert order.index("mixup") < order.index("label_smoothing")
+    assert order[-1] == "channels_last"
+
+
+def test_another_optimizer_starts_with_a_clean_slate(empty: str) -> None:
+    run = load([empty, "optimizer.name=AdamW", "optimizer.lr=1e-3"])
+    assert run.config.optimizer == {"name": "adamw", "lr": 1e-3}
+    assert load([empty, "optimizer.name=decoupled_sgdw", "optimizer.lr=1"]).config.optimizer.momentum == 0.875
+
+
+@pytest.mark.parametrize(
+    "block", [{"model.loss_name": "binary_cross_entropy"}, {"model": {"loss_name": "binary_cross_entropy"}}]
+)
+def test_blocks_are_dotted_or_nested(tmp_path: Path, block: dict) -> None:
+    path = write(tmp_path, "run.yaml", {"dry_run": True, "recipe_name": "baseline", "baseline": block})
+    run = load([path])
+    assert run.config.model.loss_name == "binary_cross_entropy"
+    assert run.config.model.name == "resnet50"
+    assert run.sources["model.loss_name"] == "block baseline"
+
+
+def test_block_of_another_recipe_is_not_applied(tmp_path: Path) -> None:
+    path = write(tmp_path, "run.yaml", {"dry_run": True, "recipe_name": "mild", "hot": {"seed": 99}})
+    assert load([path]).config.seed == 17
+
+
+def test_block_from_the_command_line(empty: str) -> None:
+    """`mild.max_duration=5ep` was the published example's only way."""
+    assert load([empty, "recipe_name=mild", "mild.max_duration=20ep"]).config.max_duration == "20ep"
+
+
+def test_interpolations_are_resolved_after_merging(tmp_path: Path) -> None:
+    same = "${train_dataset.batch_size}"
+    tree = {"dry_run": True, "train_dataset": {"batch_size": 64}, "eval_dataset": {"batch_size": same}}
+    path = write(tmp_path, "run.yaml", tree)
+    assert load([path, "train_dataset.batch_size=128"]).config.eval_dataset.batch_size == 128
+
+
+def test_old_keys_keep_their_meaning(empty: str) -> None:
+    config = load([empty, "grad_accum=auto", "precision=amp"]).config
+    assert (config.device_train_microbatch_size, config.grad_accum, config.precision) == ("auto", None, "amp_fp16")
+    assert load([empty, "grad_accum=4"]).config.grad_accum == 4
+    config = load([empty, "loggers.wandb.entity=me", "loggers.wandb.group=g", "loggers.wandb.project=p"]).config
+    assert config.loggers.wandb == {"entity": "me", "group": "g", "project": "p"}
+
+
+def test_keys_are_fixed_and_values_are_not(empty: str) -> None:
+    config = load([empty]).config
+    config.seed = 3
+    config.train_dataset.path = "/somewhere"
+    with pytest.raises(Exception, match="no_such_key"):
+        config.no_such_key = 1
+
+
+def test_published_configuration_is_completed() -> None:
+    run = complete(OmegaConf.create(PUBLISHED))
+    assert run.lenient
+    assert run.yaml_path is None
+    assert (run.config.max_duration, run.config.scheduler.t_warmup) == ("1ba", "8ep")
+    assert run.config.save_folder is None
+    assert not run.config.algorithms
+
+
+def test_published_caller_gets_recipe_then_his_wishes_then_his_block() -> None:
+    run = complete(OmegaConf.create({**PUBLISHED, "recipe_name": "mild"}))
+    config = run.config
+    assert config.eval_dataset.resize_size == 232  # his 256 equals the default: the recipe's value
+    assert config.eval_dataset.crop_size == 16  # his own wish
+    assert config.train_dataset.crop_size == 160  # his block beats his own wish
+    assert config.max_duration == "2ba"
+    assert config.model.loss_name == "binary_cross_entropy"
+    assert list(config.algorithms)[-1] == "channels_last"
+    assert run.sources["eval_dataset.resize_size"] == "recipes/mild.yaml"
+    assert run.sources["max_duration"] == "block mild"
+
+
+def test_published_caller_hears_of_misspelt_keys() -> None:
+    with pytest.raises(ConfigError, match=r"sed: no such key; did you mean seed\?"):
+        complete(OmegaConf.create({**PUBLISHED, "sed": 3}))
+
+
+def test_warmup_longer_than_the_run_is_the_published_callers_affair(tmp_path: Path) -> None:
+    short = {**PUBLISHED, "max_duration": "2ep"}
+    assert complete(OmegaConf.create(short)).config.max_duration == "2ep"
+    with pytest.raises(ConfigError, match="t_warmup: a warm-up of 8ep leaves nothing of a run of 2ep"):
+        load([write(tmp_path, "run.yaml", short)])
+
+
+@pytest.mark.parametrize(
+    ("duration", "ratio", "scale_warmup", "expected"),
+    [
+        ("90ep", 1.0, True, ("90ep", "8ep")),
+        ("90ep", 0.36, True, ("32ep", "2.88ep")),
+        ("90ep", 0.36, False, ("32ep", "8ep")),
+        ("100ep", 0.29, False, ("29ep", "8ep")),
+        ("90ep", 2.0, True, ("180ep", "16ep")),
+        ("1001ba", 0.5, True, ("500ba", "4ep")),
+    ],
+)
+def test_scaled_durations(duration: str, ratio: float, scale_warmup: bool, expected: tuple, empty: str) -> None:
+    words = [f"max_duration={duration}", f"scale_schedule_ratio={ratio}", f"scheduler.scale_warmup={scale_warmup}"]
+    length, warmup = durations_of(load([empty, *words]).config)
+    assert (str(length), str(warmup)) == expected
+
+
+def test_a_warmup_in_parts_of_the_run_is_not_scaled_twice(empty: str) -> None:
+    _, warmup = durations_of(load([empty, "scheduler.t_warmup=0.1dur", "scale_schedule_ratio=0.5"]).config)
+    assert str(warmup) == "0.1dur"
+
+
+def test_check_world_names_the_nearest_sizes(empty: str) -> None:
+    config = load([empty, "train_dataset.batch_size=100"]).config
+    with pytest.raises(ConfigError, match=r"train_dataset.batch_size: 100 .* 8 devices; the nearest are 96 or 104"):
+        check_world(config, 8)
+    check_world(config, 4)
+    config.train_dataset.batch_size = 3
+    with pytest.raises(ConfigError, match="the nearest are 8"):
+        check_world(config, 8)
+
+
+def test_only_evaluating_asks_nothing_of_the_training_data(tmp_path: Path) -> None:
+    evaluation = {"path": str(tmp_path), "batch_size": 8}
+    path = write(tmp_path, "run.yaml", {"eval_dataset": evaluation, "is_train": False})
+    words = ["train_dataset.batch_size=7", "train_dataset.resize_size=5", "device_train_microbatch_size=8"]
+    config = load([path, *words, "grad_accum=null"]).config
+    check_world(config, 8)
+    config.grad_accum = 99
+    check_world(config, 8)
+    config.eval_dataset.batch_size = 9
+    with pytest.raises(ConfigError) as error:
+        check_world(config, 8)
+    assert [line.split(":")[0] for line in error.value.problems] == ["eval_dataset.batch_size"]
+    with pytest.raises(ConfigError) as error:
+        load([path, *words, "is_train=true"])
+    said = {line.split(":")[0] for line in error.value.problems}
+    assert said == {"train_dataset.path", "train_dataset.resize_size", "device_train_microbatch_size"}
+
+
+def test_the_users_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, for whoever uses the configuration; a remote stays as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    data = {"path": "~/pictures", "local": "~/cache"}
+    tree = {"train_dataset": data, "eval_dataset": data, "runs_folder": "~/runs", "load_path": "~/a~b.pt"}
+    config = load([write(tmp_path, "run.yaml", tree), "save_folder=~/saved/{run_name}"]).config
+    for section in (config.train_dataset, config.eval_dataset):
+        assert (section.path, section.local) == (f"{tmp_path}/pictures", f"{tmp_path}/cache")
+    assert config.save_folder == f"{tmp_path}/saved/{{run_name}}"
+    assert (config.runs_folder, config.load_path) == (f"{tmp_path}/runs", f"{tmp_path}/a~b.pt")
+    assert complete(OmegaConf.create({**PUBLISHED, "load_path": "~/x"})).config.load_path == f"{tmp_path}/x"
+    config = load([write(tmp_path, "s3.yaml", {"dry_run": True}), "load_path=s3://b/~/x"]).config
+    assert config.load_path == "s3://b/~/x"
+
+
+def test_checkpoints_are_saved_below_the_runs(empty: str) -> None:
+    assert load([empty]).config.save_folder == "{runs_folder}/{run_name}/checkpoints"
+    assert load([empty, "save_folder={runs_folder}/kept"]).config.save_folder == "{runs_folder}/kept"
+    assert load([empty, "save_folder={run_name}"]).config.save_folder == "{run_name}"
+
+
+def test_only_one_folder_is_made_on_demand() -> None:
+    assert all(map(is_made_on_demand, ("data/digits", "./data/digits", "data/digits/")))
+    others = ("/data/digits", "digits", "daat/digits", "../data/digits", "data/digits/train", "s3://data/digits", "")
+    assert not any(map(is_made_on_demand, others))
+
+
+def test_resnet50_yaml_shows_every_key_and_its_default() -> None:
+    shown = dict(leaves(yaml.safe_load(Path(RESNET50).read_text())))
+    assert shown == dict(leaves(defaults()))
+    lines = Path(RESNET50).read_text().splitlines()
+    for line in lines[lines.index("# The run") :]:
+        if line.strip() and not line.startswith("#") and not line.rstrip().endswith((":", "{}", "0.875")):
+            assert "#" in line, f"no comment: {line}"
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot"])
+def test_digits_yaml_goes_with_every_recipe(recipe: str) -> None:
+    run = load([str(ROOT / "yamls" / "digits.yaml"), f"recipe_name={recipe}"])
+    assert run.config.train_dataset.crop_size == run.config.eval_dataset.crop_size == 32
+    assert durations_of(run.config)[0].value <= 12
+
+
+def test_mcloud_parameters_are_a_run(tmp_path: Path) -> None:
+    parameters = yaml.safe_load((ROOT / "yamls" / "mcloud_run.yaml").read_text())["parameters"]
+    run = load([write(tmp_path, "parameters.yaml", parameters)])
+    assert run.config.recipe_name == "mild"
+    with pytest.raises(ConfigError, match="mcli run -f"):
+        load([str(ROOT / "yamls" / "mcloud_run.yaml")])
+
+
+def test_configuration_imports_no_torch() -> None:
+    """What makes a typing error cheap."""
+    code = (
+        "import sys, config, config.dry_run, recipes.registry as r, recipes.schedules;"
+        f"config.load([{RESNET50!r}, 'dry_run=true', 'recipe_name=hot']);"
+        "[r.names(k) for k in r.PACKAGES];"
+        "sys.exit(sum(m in sys.modules for m in ('torch', 'composer', 'torchvision', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_package_has_what_main_needs() -> None:
+    promised = {"Run", "load", "complete", "check_world", "durations_of", "ConfigError", "DataError", "UserError"}
+    promised.add("is_made_on_demand")
+    assert promised <= set(configuration.__all__)

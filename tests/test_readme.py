@@ -1,0 +1,342 @@
+"""What the README and docs/ tell people to type works: every command is run or checked, every name in them exists."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from config import ConfigError, check_world, load
+from config.load import read_recipe, recipe_files
+from recipes import registry
+from tests.pictures import make_imagefolder, make_mds
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ASSIGNMENT = re.compile(r"^[A-Z][A-Z0-9_]*=")
+ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
+"""Messages in the README that are torch's."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return [text for name, text in FENCE.findall(page.read_text()) if name == language]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's bash blocks, continuations joined, comments left out."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+
+
+@pytest.fixture(scope="module")
+def pictures_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A small ImageNet in both of its forms."""
+    root = tmp_path_factory.mktemp("imagenet")
+    folder = make_imagefolder(root / "folder", per_class=12)
+    for split in ("train", "val"):
+        make_mds(folder / split, root / "shards" / split)
+    return SimpleNamespace(folder=folder, shards=root / "shards")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures_and_shards: SimpleNamespace) -> SimpleNamespace:
+    """A current folder as the README's reader has it: yamls/, the README's own recipe, a run that has been made."""
+    (tmp_path / "yamls").symlink_to(ROOT / "yamls")
+    for text in blocks(README, "yaml"):
+        (tmp_path / text.split()[1]).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    leave_record(Path("runs/first"), ["yamls/digits.yaml", "run_name=first", "autoresume=true"])
+    return SimpleNamespace(at=tmp_path, monkeypatch=monkeypatch, **vars(pictures_and_shards))
+
+
+def leave_record(folder: Path, words: list[str]) -> None:
+    """What a run writes when it begins, of the README's own run."""
+    from training.record import RunFolder
+
+    run = load([*words, "dry_run=true"])
+    run.config.dry_run, run.config.device, run.config.precision = False, "cpu", "fp32"
+    RunFolder(folder, run).write_start()
+
+
+def check_run(words: list[str], world_size: int = 1) -> None:
+    """A run's YAML and its key=value words are right; folders of pictures need not be there."""
+    run = load([*words, "dry_run=true"])
+    check_world(run.config, world_size)
+    for section in (run.config.train_dataset, run.config.eval_dataset):
+        assert section.is_streaming == (section.path or "").startswith("s3://")
+
+
+def check_script(script: str, words: list[str], world_size: int) -> None:
+    """A launcher starts main.py, whatever environment it makes."""
+    assert script == "main.py"
+    check_run(words, world_size)
+
+
+def by_composer(words: list[str], desk: SimpleNamespace) -> None:
+    """`composer [-n N ...] main.py YAML ...`, read by Composer's own parser."""
+    from composer.cli import launcher
+
+    desk.monkeypatch.setattr(sys, "argv", words)
+    desk.monkeypatch.setenv("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    given = launcher._parse_args()
+    check_script(given.training_script, given.training_script_args, given.world_size)
+
+
+def by_torchrun(words: list[str], desk: SimpleNamespace) -> None:
+    """`torchrun --nproc_per_node N ... main.py YAML ...`, read by torch's own parser."""
+    from torch.distributed.run import parse_args
+
+    given = parse_args(words[1:])
+    nodes = int(given.nnodes.split(":")[-1])
+    check_script(given.training_script, given.training_script_args, int(given.nproc_per_node) * nodes)
+
+
+def by_python(words: list[str], desk: SimpleNamespace) -> None:
+    """`python main.py`, `python data.py` and `python -m MODULE`."""
+    if words[1] == "main.py":
+        check_run(words[2:])
+    elif words[1] == "data.py":
+        check_data(words[2:], desk)
+    elif words[1] == "-m" and words[2] in ("recipes", "recipes.__main__"):
+        assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
+    elif words[1] == "-m" and words[2].startswith("tools."):
+        check_tool(words[2], words[3:], desk)
+    elif words[1:3] == ["-m", "streaming.vision.convert.imagenet"]:
+        convert(words, desk)
+    else:
+        pytest.fail(f"no test for {words}")
+
+
+def check_data(words: list[str], desk: SimpleNamespace) -> None:
+    """`python data.py PATH [LOCAL]`, on a small data set of the same kind."""
+    from data import check_dataloader
+
+    remote = words[0].startswith("s3://")
+    assert len(words) == (2 if remote else 1)
+    here = [str(desk.shards), str(desk.at / "cache")] if remote else [str(desk.folder)]
+    desk.monkeypatch.setattr("loaders.check.MEASURED", 0.01)
+    desk.monkeypatch.setattr(sys, "argv", ["data.py", *here, "--batch-size=8", "--crop-size=16", "--workers=1"])
+    check_dataloader()
+    assert (desk.at / "contact_sheet.png").is_file()
+
+
+def check_tool(module: str, words: list[str], desk: SimpleNamespace) -> None:
+    """`python -m tools.NAME`: its --help works and knows the options; a run's words are right."""
+    options = [word for word in words if word.startswith("--")]
+    printed: list[str] = []
+    desk.monkeypatch.setattr("argparse.ArgumentParser._print_message", lambda _self, text, *_: printed.append(text))
+    desk.monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main()
+    assert ended.value.code == 0 and printed
+    assert all(option.split("=")[0] in printed[0] for option in options)
+    run = [word for word in words if word.endswith(".yaml") or re.fullmatch(r"[a-z_.]+=\S+", word)]
+    if run:
+        check_run(run)
+
+
+def convert(words: list[str], desk: SimpleNamespace) -> None:
+    """The converter of mosaicml-streaming, run on a few pictures; data.py reads what it writes."""
+    assert words[3::2] == ["--in_root", "--out_root"]
+    desk.monkeypatch.setattr(sys, "argv", [words[2], words[3], str(desk.folder), words[5], str(desk.at / "mds")])
+    module = importlib.import_module(words[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the pictures' files open
+        module.main(module.parse_args())
+    desk.shards = desk.at / "mds"
+    check_data(["s3://a/b", "cache"], desk)
+
+
+def by_make(words: list[str], desk: SimpleNamespace) -> None:
+    """`make TARGET [ARGS="..."]`: the target exists; the words after train are a run's."""
+    given = [word for word in words[1:] if "=" not in word]
+    done = subprocess.run(["make", "-n", *given], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    args = [word.removeprefix("ARGS=").split() for word in words[1:] if word.startswith("ARGS=")]
+    if given == ["train"]:
+        check_run(["yamls/digits.yaml", *(args[0] if args else [])])
+
+
+def by_pip(words: list[str], desk: SimpleNamespace) -> None:
+    """`pip install -c FILE -r FILE`: the files are there."""
+    assert words[1] == "install" and set(words[2::2]) <= {"-r", "-c"}
+    assert all((ROOT / name).is_file() for name in words[3::2])
+
+
+def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
+    """`mcli run -f YAML`: the parameters in it are a run, and its command starts main.py."""
+    assert words[1:3] == ["run", "-f"]
+    job = yaml.safe_load(Path(words[3]).read_text())
+    assert "composer main.py /mnt/config/parameters.yaml" in job["command"]
+    Path("parameters.yaml").write_text(yaml.safe_dump(job["parameters"]))
+    check_run(["parameters.yaml"], job["compute"]["gpus"])
+
+
+def by_docker(words: list[str], desk: SimpleNamespace) -> None:
+    """`docker build -t NAME .` or `docker run OPTIONS NAME [COMMAND]`: there is a Dockerfile, the command is right."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    if words[1] == "build":
+        assert f"`{' '.join(words)} &&" in dockerfile.splitlines()[0]
+        assert all(f"ARG {word.split('=')[0]}=" in dockerfile for word in words if "=" in word)
+    else:
+        assert words[1] == "run"
+        inside = words[words.index("resnet-recipes") + 1 :]
+        if inside:
+            KINDS[inside[0]](inside, desk)
+
+
+def by_source(words: list[str], desk: SimpleNamespace) -> None:
+    """`source .venv/bin/activate`: where the Makefile puts the environment."""
+    assert words[1:] == [".venv/bin/activate"]
+    assert "BIN := .venv/bin\n" in (ROOT / "Makefile").read_text()
+
+
+KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
+    "composer": by_composer,
+    "docker": by_docker,
+    "make": by_make,
+    "mcli": by_mcli,
+    "pip": by_pip,
+    "python": by_python,
+    "source": by_source,
+    "torchrun": by_torchrun,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace("'", "")[:60])
+def test_command(command: str, desk: SimpleNamespace) -> None:
+    """A command of a kind that is not known here fails: write a check for it."""
+    words = shlex.split(command)
+    while ASSIGNMENT.match(words[0]):
+        name, _, value = words.pop(0).partition("=")
+        desk.monkeypatch.setenv(name, value)
+    assert words[0] in KINDS, f"no test knows {words[0]!r}; write one before telling people to type it"
+    KINDS[words[0]](words, desk)
+
+
+def test_there_are_commands() -> None:
+    """The two commands that everything begins with are in the README, first."""
+    assert commands(README)[:2] == ["make train", "make test"]
+    assert len(COMMANDS) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Every link to a file leads to one, every link to a heading of the page to that, and other pages by https."""
+    text = page.read_text()
+    titles = re.findall("^#+ (.*)", text, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys(page: Path) -> None:
+    """Every `key=value` and `section.key` in the text is a key of a run, or an argument of an algorithm."""
+    known = {arg for name in registry.names("algorithm") for arg in registry.signature("algorithm", name)}
+    prose = FENCE.sub("", page.read_text())
+    for code in re.findall(r"`([a-z_][a-z_.]*(?:=\S+)?)`", prose):
+        if "=" in code or re.match(r"(model|train_dataset|eval_dataset|optimizer|scheduler|algorithms)\.[a-z]", code):
+            try:
+                load([str(ROOT / "yamls/digits.yaml"), code if "=" in code else f"{code}=1", "dry_run=true"])
+            except ConfigError as error:
+                unknown = "no such" in str(error) and code.split("=")[0] not in known
+                assert not unknown, f"{page.name}: {code}: {error}"
+
+
+def cells(heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading of the README, its title row left out."""
+    section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_recipes() -> None:
+    """The table has every recipe and every figure of its card, and says that none of them is ours."""
+    name, table = "", {}
+    for row in cells("Recipes"):
+        name = row[0].strip("`") or name
+        table.setdefault(name, []).append(row)
+    assert sorted(table) == sorted(recipe_files())
+    for name, rows in table.items():
+        published = read_recipe(name).card["published"]
+        assert [row[2] for row in rows] == [f"{figure['top1']} %" for figure in published]
+        assert [row[3] for row in rows] == [str(figure.get("epochs", "not stated")) for figure in published]
+    assert "Published, not ours" in README.read_text()
+
+
+def test_figures() -> None:
+    """Every measured figure names its command, which is checked, its machine and its date."""
+    for what, figure, command, machine, date in cells("Speed"):
+        waiting = [cell for cell in (figure, machine, date) if "FIGURES" in cell]
+        assert not waiting, f"README, Speed: {what!r} has not been measured yet"
+        assert re.search(r"\d", figure) and machine, what
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", date), what
+        assert re.fullmatch(r"`[^`]+`", command), what
+
+
+@pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Speed")}))
+def test_figures_command(command: str, desk: SimpleNamespace) -> None:
+    """The commands that measure work, too."""
+    test_command(command, desk)
+
+
+def test_troubleshooting() -> None:
+    """Every message that the README explains is one that this code says, or torch."""
+    folders = ("config", "loaders", "recipes", "training")
+    source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
+    messages = [row[0].strip("`") for row in cells("When it goes wrong") if row[0].startswith("`")]
+    assert len(messages) >= 8
+    for message in [part for row in messages for part in row.split("` or `")]:
+        beginning = message.removesuffix("nan").rstrip()
+        assert message in ELSEWHERE or beginning in said, f"nobody says {message!r}"
+
+
+def test_picture(desk: SimpleNamespace) -> None:
+    """The README's picture is drawn from a run's record by the code that prints a run."""
+    import csv
+    import json
+
+    from training.record import COLUMNS
+
+    run = desk.at / "runs/drawn"
+    run.mkdir()
+    row = dict.fromkeys(COLUMNS, 1.0) | {"epoch": 1, "step": 3, "image_size": 32, "top1": 97.53}
+    with (run / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerow(row)
+    clocks = ("train_seconds", "eval_seconds", "total_seconds", "samples_per_second", "val_loss", "top5", "best_top1")
+    summary = dict.fromkeys(clocks, 1.0) | {"run_name": "drawn", "ended": "finished", "epoch": 1, "top1": 97.53}
+    (run / "summary.json").write_text(json.dumps(summary | {"command": "composer main.py yamls/digits.yaml"}))
+    desk.monkeypatch.syspath_prepend(str(ROOT / "docs/images"))
+    assert importlib.import_module("draw").main([str(run), str(desk.at / "drawn.svg")]) == 0
+    drawn = (desk.at / "drawn.svg").read_text().replace("&#160;", " ")
+    assert "$ make train" in drawn and "97.53 %" in drawn and "@font-face" not in drawn
+
+
+def test_length() -> None:
+    """Five minutes of reading, and nothing of the machine that it was written on."""
+    text = README.read_text()
+    assert len(text.splitlines()) < 250
+    assert not re.search(r"/(work|home|root)/", text)

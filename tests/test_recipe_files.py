@@ -1,0 +1,187 @@
+"""The shipped recipes: published values to the digit, every argument spelled out, and golden traces."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from config import Run, durations_of, load
+from config.dry_run import size_per_epoch
+from config.load import read_recipe, recipe_files
+from recipes import registry
+from recipes.schedules import SCHEDULES, progressive_size, size_ladder
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+MOSAIC = ["baseline", "mild", "medium", "hot"]
+BLURPOOL = {"replace_convs": True, "replace_maxpools": True, "blur_first": True, "min_channels": 16}
+EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba"}
+RESIZE: dict[str, Any] = {
+    "mode": "resize",
+    "size_increment": 4,
+    "resize_targets": False,
+    "max_sizes": 8,
+    "finetune_fraction": 0.2,
+}
+# mosaic.md 1b; hot's weight decay and severity are those of 2022 (1c).
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "mild": {
+        "blurpool": BLURPOOL,
+        "ema": EMA,
+        "progressive_resizing": {**RESIZE, "initial_scale": 0.5, "delay_fraction": 0.4},
+        "label_smoothing": {"smoothing": 0.08},
+        "channels_last": {},
+    },
+    "medium": {
+        "blurpool": BLURPOOL,
+        "ema": EMA,
+        "progressive_resizing": {**RESIZE, "initial_scale": 0.5, "delay_fraction": 0.4},
+        "mixup": {"alpha": 0.2, "interpolate_loss": False},
+        "label_smoothing": {"smoothing": 0.1},
+        "sam": {"rho": 0.5, "epsilon": 1e-12, "interval": 10},
+        "channels_last": {},
+    },
+    "hot": {
+        "blurpool": BLURPOOL,
+        "ema": EMA,
+        "colout": {"p_row": 0.05, "p_col": 0.05, "batch": True, "finetune_fraction": 0.2},
+        "progressive_resizing": {**RESIZE, "initial_scale": 0.6, "delay_fraction": 0.2},
+        "mixup": {"alpha": 0.25, "interpolate_loss": False},
+        "label_smoothing": {"smoothing": 0.13},
+        "sam": {"rho": 0.5, "epsilon": 1e-12, "interval": 5},
+        "randaugment": {"severity": 10, "depth": 1, "augmentation_set": "all"},
+        "stochastic_depth": {
+            "target_layer_name": "ResNetBottleneck",
+            "stochastic_method": "sample",
+            "drop_rate": 0.1,
+            "drop_distribution": "linear",
+            "drop_warmup": 0.0,
+        },
+        "channels_last": {},
+    },
+}
+PLAIN = {
+    "baseline": ("90ep", "cross_entropy", 224, 256, 5e-4),
+    "mild": ("36ep", "binary_cross_entropy", 176, 232, 5e-4),
+    "medium": ("135ep", "binary_cross_entropy", 176, 232, 5e-4),
+    "hot": ("270ep", "binary_cross_entropy", 176, 232, 3e-4),
+}
+
+
+def run_of(recipe: str, *words: str) -> Run:
+    """The ImageNet run with a recipe."""
+    return load([str(ROOT / "yamls" / "resnet50.yaml"), f"recipe_name={recipe}", "dry_run=true", *words])
+
+
+@pytest.mark.parametrize("recipe", MOSAIC)
+def test_effective_values_are_the_published_ones(recipe: str) -> None:
+    """Of the merged run, not of the file: for four months the published blocks were not applied at all."""
+    config = run_of(recipe).config
+    got = (config.max_duration, config.model.loss_name, config.train_dataset.crop_size, config.eval_dataset.resize_size)
+    assert (*got, config.optimizer.weight_decay) == PLAIN[recipe]
+    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("decoupled_sgdw", 2.048, 0.875)
+    assert (config.scheduler.t_warmup, config.scheduler.alpha_f, config.train_dataset.batch_size) == ("8ep", 0.0, 2048)
+    assert (config.eval_dataset.crop_size, config.train_dataset.resize_size, config.seed) == (224, -1, 17)
+    algorithms = OmegaConf.to_container(config.algorithms)
+    assert algorithms == ALGORITHMS[recipe]
+    assert list(algorithms) == list(ALGORITHMS[recipe])  # the order too
+
+
+def test_baseline_is_the_same_as_no_recipe() -> None:
+    with_card, without = run_of("baseline"), run_of("null")
+    with_card.config.recipe_name = None
+    assert with_card.config == without.config
+    assert with_card.card
+    assert not without.card
+
+
+@pytest.mark.parametrize("recipe", recipe_files())
+def test_every_argument_of_every_algorithm_is_spelled_out(recipe: str) -> None:
+    for name, args in (read_recipe(recipe).changes.get("algorithms") or {}).items():
+        assert set(args) == set(registry.signature("algorithm", name)), name
+        assert registry.canonical("algorithm", name) == name
+
+
+@pytest.mark.parametrize("recipe", recipe_files())
+def test_cards_say_where_figures_are_from(recipe: str) -> None:
+    card = read_recipe(recipe).card
+    assert len(card["summary"]) < 100
+    assert card["published"]
+    for row in card["published"]:
+        assert set(row) <= {"top1", "epochs", "minutes", "hardware", "source", "note"}
+        assert row["source"]
+        assert row["note"] or row["hardware"]
+
+
+def test_unverified_figures_are_marked() -> None:
+    for recipe in ("medium", "hot"):
+        rows = [row for row in read_recipe(recipe).card["published"] if "third-party" in row["source"]]
+        assert rows
+        assert all("UNVERIFIED" in row["note"] for row in rows)
+
+
+def trace(recipe: str) -> str:
+    """Multiplier of the learning rate and image side at the start of each epoch, as text."""
+    config = run_of(recipe).config
+    length, warmup = durations_of(config)
+    f = SCHEDULES[config.scheduler.name]
+    sizes = size_per_epoch(config, length)
+    rows = [
+        f"{epoch} {f(epoch, length.value, warmup.value, config.scheduler.alpha_f):.6f} {size}"
+        for epoch, size in enumerate(sizes)
+    ]
+    return "\n".join(["epoch lr_multiplier image_size", *rows, ""])
+
+
+@pytest.mark.parametrize("recipe", MOSAIC)
+def test_golden_trace(recipe: str) -> None:
+    """To accept a wanted change: UPDATE_GOLDEN=1 pytest tests/test_recipe_files.py, and read the diff."""
+    file = GOLDEN / f"{recipe}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(trace(recipe))
+    assert trace(recipe) == file.read_text()
+
+
+def test_learning_rate_starts_at_zero_peaks_after_the_warmup_and_ends_at_alpha() -> None:
+    cosine = SCHEDULES["cosine_with_warmup"]
+    assert [cosine(step, 90, 8) for step in (0, 4, 8, 49, 90)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert cosine(90, 90, 8, 0.1) == pytest.approx(0.1)
+    assert cosine(30, 90, 8) == pytest.approx(0.5 * (1 + math.cos(math.pi * 22 / 82)))
+
+
+@pytest.mark.parametrize(("recipe", "smallest"), [("mild", 88), ("medium", 88), ("hot", 104)])
+def test_sizes_are_few_exact_and_end_at_the_crop(recipe: str, smallest: int) -> None:
+    config = run_of(recipe).config
+    sizes = size_per_epoch(config, durations_of(config)[0])
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (smallest, 176)
+    assert len(set(sizes)) <= 8
+    assert all(size % 4 == 0 for size in sizes)
+    at_full = sizes.count(176) / len(sizes)
+    assert 0.2 <= at_full <= 0.3
+
+
+def test_progressive_size_at_its_edges() -> None:
+    assert progressive_size(0, 176, 0.5, 0.4, 0.2) == 88
+    assert progressive_size(0.39, 176, 0.5, 0.4, 0.2) == 88
+    assert progressive_size(0.8, 176, 0.5, 0.4, 0.2) == 176
+    assert [progressive_size(x, 176, 0.5, 0.4, 0.6) for x in (0.39, 0.4)] == [88, 176]  # no ramp at all
+    assert size_ladder(223, 0.5)[-1] == 223
+
+
+@pytest.mark.parametrize("width", [100, 160])
+def test_table_of_recipes_fits_and_names_its_sources(width: int) -> None:
+    env = {**os.environ, "COLUMNS": str(width)}
+    done = subprocess.run([sys.executable, "-m", "recipes"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert max(len(line) for line in done.stdout.splitlines()) <= width
+    for word in (*MOSAIC, "36ep", "BCE", "crop 176 px", "blurpool", "76.14 %", "UNVERIFIED", "23.8 min"):
+        assert word in done.stdout

@@ -1,0 +1,148 @@
+"""A run that is killed goes on from its last checkpoint and ends with the weights of the run that was not."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from config import load as load_run
+from main import cli, main
+from tests.pictures import make_mds
+from tests.runs import assert_same_weights, metrics, run_main, small_yaml, start_main, summary, wait_for
+
+# Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
+RECIPES = {
+    "baseline": [],
+    "mild": ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"],
+    "medium": ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba", "algorithms.sam.interval=2"],
+}
+STREAMED = "baseline, streamed"
+
+
+def words(recipe: str, yaml: Path, name: str) -> list[str]:
+    small = ["train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ep", "seed=3"]
+    saving = ["save_interval=1ba", "save_num_checkpoints_to_keep=-1", "autoresume=true", f"run_name={name}"]
+    return [str(yaml), f"recipe_name={recipe}", *small, *saving, *RECIPES[recipe]]
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, STREAMED])
+def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> None:
+    yaml = small_yaml(tmp_path, pictures)
+    if recipe == STREAMED:
+        recipe, shards = "baseline", tmp_path / "mds"
+        for split in ("train", "val"):
+            make_mds(pictures / split, shards / split, size_limit=16_000)
+        source = {"is_streaming": True, "path": str(shards), "local": str(tmp_path / "cache")}
+        changes = {
+            f"{name}__{key}": value for name in ("train_dataset", "eval_dataset") for key, value in source.items()
+        }
+        yaml = small_yaml(tmp_path, pictures, **changes)
+    whole = run_main(*words(recipe, yaml, "whole"), cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+
+    process = start_main(*words(recipe, yaml, "killed"), cwd=tmp_path)
+    third = tmp_path / "runs/killed/checkpoints/ep0-ba3-rank0.pt"
+    wait_for(third.exists, process=process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    # Whatever else it managed before the signal goes, so that the resume starts in the middle of the first epoch.
+    for later in third.parent.glob("ep*.pt"):
+        if later.name > third.name:
+            later.unlink()
+
+    again = run_main(*words(recipe, yaml, "killed"), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from runs/killed/checkpoints/ep0-ba3-rank0.pt" in again.stdout
+    runs = tmp_path / "runs"
+    assert_same_weights(runs / "whole/checkpoints/ep2-ba8-rank0.pt", runs / "killed/checkpoints/ep2-ba8-rank0.pt")
+    exact = ("epoch", "step", "train_loss", "val_loss", "top1", "top5", "lr", "image_size")
+    assert [[row[c] for c in exact] for row in metrics(runs / "whole")] == [
+        [row[c] for c in exact] for row in metrics(runs / "killed")
+    ]
+
+    finished = run_main(*words(recipe, yaml, "killed"), cwd=tmp_path) if recipe == "baseline" else None
+    if finished:
+        assert finished.returncode == 0, "a finished run started again is a success"
+        assert summary(runs / "killed")["ended"] == "finished"
+
+
+def test_damaged_latest_checkpoint(tmp_path: Path, pictures: Path) -> None:
+    yaml = small_yaml(tmp_path, pictures)
+    command = words("baseline", yaml, "run")
+    assert run_main(*command, cwd=tmp_path).returncode == 0
+    folder = tmp_path / "runs/run/checkpoints"
+    final = folder / "ep2-ba8-rank0.pt"
+    content = final.read_bytes()
+    final.rename(tmp_path / "uninterrupted.pt")
+
+    (folder / "ep1-ba7-rank0.pt").write_bytes(content[: len(content) // 2])
+    flipped = bytearray((folder / "ep1-ba6-rank0.pt").read_bytes())
+    flipped[len(flipped) // 2] ^= 1  # one bit in the tensors: torch alone would load it in silence
+    (folder / "ep1-ba6-rank0.pt").write_bytes(flipped)
+    again = run_main(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "ep1-ba7-rank0.pt is damaged" in again.stdout
+    assert "ep1-ba6-rank0.pt is damaged" in again.stdout
+    assert "resuming from runs/run/checkpoints/ep1-ba5-rank0.pt" in again.stdout
+    assert_same_weights(tmp_path / "uninterrupted.pt", final)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop(signum: int, status: int, tmp_path: Path, pictures: Path) -> None:
+    yaml = small_yaml(tmp_path, pictures, max_duration="500ep", save_interval="100ep", run_name="run")
+    process = start_main(yaml, cwd=tmp_path)
+    wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
+    os.kill(process.pid, signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, out + err
+    assert "Traceback" not in err
+    run = tmp_path / "runs/run"
+    ended = summary(run)
+    assert ended["ended"] == f"interrupted by {signal.Signals(signum).name}"
+    (saved,) = (run / "checkpoints").glob("ep*.pt")
+    assert saved.name == f"ep{ended['epoch']}-ba{ended['step']}-rank0.pt"
+    assert not list((run / "checkpoints").glob(".*tmp"))
+
+
+def test_written_over(workdir: Path, pictures: Path) -> None:
+    """save_overwrite=true leaves nothing of the run before, however far it had come."""
+    yaml = str(small_yaml(workdir, pictures, max_duration="3ep", run_name="run"))
+    assert cli([yaml]) == 0
+    assert cli([yaml, "save_overwrite=true", "max_duration=2ep", "save_interval=1ba", "seed=5"]) == 0
+    folder = workdir / "runs/run/checkpoints"
+    kept = {"best-rank0.pt", "ep1-ba7-rank0.pt", "ep2-ba8-rank0.pt", "latest-rank0.pt"}
+    assert {file.name for file in folder.iterdir()} == kept
+    assert (folder / "latest-rank0.pt").resolve().name == "ep2-ba8-rank0.pt"
+
+
+@pytest.mark.parametrize("duration", ["6ba", "2ep"])
+def test_best_checkpoint_holds_the_weights_that_were_best(duration: str, workdir: Path, pictures: Path) -> None:
+    """Whether the run ends in mid-epoch or not, and whatever the interval of saving."""
+    yaml = str(small_yaml(workdir, pictures, max_duration=duration, save_interval="4ba", run_name="run"))
+    assert cli([yaml, "save_num_checkpoints_to_keep=-1"]) == 0
+    rows = metrics(workdir / "runs/run")
+    best = max(rows, key=lambda row: float(row["top1"]))  # the first of equals, as saved
+    state = torch.load(workdir / "runs/run/checkpoints/best-rank0.pt", weights_only=False)["state"]
+    assert state["timestamp"]["Timestamp"]["batch"] == int(best["step"])
+
+
+def test_command_line_wins_over_a_checkpoint(workdir: Path, pictures: Path) -> None:
+    """Stock Composer goes on with the checkpoint's learning rate, whatever is asked for."""
+    yaml = str(small_yaml(workdir, pictures, max_duration="1ep", run_name="first"))
+    assert cli([yaml]) == 0
+    load = "load_path=runs/first/checkpoints/latest-rank0.pt"
+    trainer = main(load_run([yaml, load, "run_name=second", "max_duration=2ep", "optimizer.lr=0.01"]))
+    group = trainer.state.optimizers[0].param_groups[0]
+    assert group["initial_lr"] == 0.01 and group["lr"] < 0.01
+
+
+def test_two_runs_in_one_second(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20200101-000000")
+    yaml = str(small_yaml(workdir, pictures, max_duration="2ba", save_folder=None))
+    assert cli([yaml]) == cli([yaml]) == 0
+    assert sorted(path.name for path in (workdir / "runs").iterdir()) == [
+        "small-baseline-20200101-000000",
+        "small-baseline-20200101-000000-2",
+    ]

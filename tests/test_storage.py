@@ -1,0 +1,107 @@
+"""Checkpoints and data in S3, against a real S3 server on this machine."""
+
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.pictures import make_mds
+from tests.runs import assert_same_weights, run_main, small_yaml
+from tests.s3 import upload
+from training.checkpoints import newest_first
+from training.storage import LocalFolder, S3Folder, UserError, open_folder
+
+
+def names(bucket: str) -> set[str]:
+    listing = boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {item["Key"] for item in listing}
+
+
+def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, pictures: Path) -> None:
+    """Shards from S3 (training's compressed, evaluation's not), checkpoints to S3, resumed from S3: equal weights."""
+    bucket = "recipes"
+    make_mds(pictures / "train", tmp_path / "mds/train", compression="zstd:3", size_limit=16_000)
+    make_mds(pictures / "val", tmp_path / "mds/val", size_limit=8_000)
+    assert len(list((tmp_path / "mds/train").glob("shard.*"))) >= 2
+    upload(tmp_path / "mds", bucket, "digits")
+    yaml = small_yaml(tmp_path, pictures)
+    words = [
+        yaml,
+        *(f"{name}.is_streaming=true" for name in ("train_dataset", "eval_dataset")),
+        *(f"{name}.path=s3://{bucket}/digits" for name in ("train_dataset", "eval_dataset")),
+        "save_folder=s3://recipes/{run_name}/checkpoints",
+        "save_num_checkpoints_to_keep=2",
+        "autoresume=true",
+    ]
+
+    def train(name: str, cache: str, *more: str):
+        local = [f"{d}.local={tmp_path / cache}" for d in ("train_dataset", "eval_dataset")]
+        return run_main(*words, f"run_name={name}", *local, *more, cwd=tmp_path)
+
+    whole = train("whole", "cache1", "save_interval=1ep")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    kept = {f"whole/checkpoints/{name}-rank0.pt" for name in ("ep1-ba4", "ep2-ba8", "best")}
+    assert {key for key in names(bucket) if key.startswith("whole/")} == kept
+
+    # The end of the same run is taken away; it goes on from S3 with an empty cache and no local checkpoint.
+    client = boto3.client("s3")
+    client.download_file(bucket, "whole/checkpoints/ep2-ba8-rank0.pt", str(tmp_path / "uninterrupted.pt"))
+    client.delete_object(Bucket=bucket, Key="whole/checkpoints/ep2-ba8-rank0.pt")
+    again = train("whole", "cache2", "save_interval=1ep")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "resuming from s3://recipes/whole/checkpoints/ep1-ba4-rank0.pt" in again.stdout
+    client.download_file(bucket, "whole/checkpoints/ep2-ba8-rank0.pt", str(tmp_path / "resumed.pt"))
+    assert_same_weights(tmp_path / "uninterrupted.pt", tmp_path / "resumed.pt")
+    assert not (tmp_path / "s3:").exists(), "no stale local copy"
+
+    # Evaluation from S3: streamed data for the evaluation only, weights from the best checkpoint in S3.
+    evaluated = run_main(
+        small_yaml(tmp_path, pictures),
+        "is_train=false",
+        "eval_dataset.is_streaming=true",
+        f"eval_dataset.path=s3://{bucket}/digits",
+        f"eval_dataset.local={tmp_path / 'cache3'}",
+        "load_path=s3://recipes/whole/checkpoints/latest-rank{rank}.pt",
+        cwd=tmp_path,
+    )
+    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+    assert "top-1" in evaluated.stdout
+
+
+def test_missing_bucket(s3_server, tmp_path: Path, pictures: Path) -> None:
+    done = run_main(small_yaml(tmp_path, pictures), "save_folder=s3://nowhere/at/all", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "s3://nowhere/at/all" in done.stderr and "NoSuchBucket" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
+    """The two kinds of folder behave alike."""
+    if kind == "s3":
+        boto3.client("s3").create_bucket(Bucket="folder")
+    folder = open_folder("s3://folder/a/b" if kind == "s3" else str(tmp_path / "a/b"))
+    assert isinstance(folder, S3Folder if kind == "s3" else LocalFolder)
+    assert folder.names() == []
+    folder.check_writable()
+    for name in ("ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt", "ep2-ba100-rank0.pt", "best-rank0.pt"):
+        file = folder.scratch() / "new.tmp"
+        file.write_text(name)
+        folder.put(file, name)
+        assert not file.exists()
+    assert newest_first(folder) == ["ep2-ba100-rank0.pt", "ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt"]
+    folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
+    assert folder.fetch("best-rank0.pt", tmp_path / "scratch").read_text() == "ep0-ba9-rank0.pt"
+    folder.delete("ep0-ba9-rank0.pt")
+    folder.delete("ep0-ba9-rank0.pt")
+    assert folder.names() == ["best-rank0.pt", "ep1-ba10-rank0.pt", "ep2-ba100-rank0.pt"]
+
+
+def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1") as caught:
+        S3Folder("s3://bucket/folder").check_writable()
+    assert "very-secret" not in str(caught.value)

@@ -1,0 +1,121 @@
+"""Every tracker gets the metrics, under the names that Composer users know, and no secret."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from main import cli
+from tests.runs import metrics, small_yaml, summary
+
+KNOWN = (
+    "metrics/eval/MulticlassAccuracy",
+    "metrics/eval/CrossEntropy",
+    "metrics/train/MulticlassAccuracy",
+    "loss/train/total",
+)
+
+
+def train(workdir: Path, pictures: Path, **loggers: dict) -> Path:
+    yaml = small_yaml(workdir, pictures, max_duration="1ep", loggers=loggers)
+    assert cli([str(yaml), "run_name=tracked", "save_folder=null"]) == 0
+    return workdir / "runs/tracked"
+
+
+def everything_under(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def test_wandb_offline(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(workdir, pictures, wandb={"project": "recipes", "entity": None, "group": "tests"})
+    (log,) = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
+    content = log.read_bytes()
+    for name in (*KNOWN, "num_classes"):
+        assert name.encode() in content
+
+
+def test_tensorboard(workdir: Path, pictures: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(workdir, pictures, tensorboard={"log_dir": str(workdir / "tb")})
+    tags: set[str] = set()
+    for events in (workdir / "tb").rglob("events.*"):
+        accumulator = EventAccumulator(str(events))
+        accumulator.Reload()
+        tags |= set(accumulator.Tags()["scalars"])
+    assert tags >= set(KNOWN)
+
+
+def test_mlflow(workdir: Path, pictures: Path) -> None:
+    train(workdir, pictures, mlflow={"tracking_uri": str(workdir / "mlruns"), "experiment_name": "recipes"})
+    written = {str(file.relative_to(workdir)).split("/metrics/", 1)[-1] for file in (workdir / "mlruns").rglob("*")}
+    assert written >= set(KNOWN)
+
+
+def test_comet_offline(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(workdir / "comet"))
+    monkeypatch.setenv("COMET_MODE", "create")
+    monkeypatch.setenv("COMET_ONLINE", "false")
+    monkeypatch.setenv("COMET_API_KEY", "comet-secret")
+    run = train(workdir, pictures, comet={"project_name": "recipes"})
+    assert b"comet-secret" not in everything_under(run)
+
+
+def test_file_and_in_memory(workdir: Path, pictures: Path) -> None:
+    train(workdir, pictures, file={"filename": str(workdir / "log.txt"), "flush_interval": 1}, in_memory={})
+    text = (workdir / "log.txt").read_text()
+    for name in KNOWN:
+        assert name in text
+
+
+def test_what_a_run_leaves_behind(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml runs as it stands, environment.json and summary.json are complete, and no secret is anywhere."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-value")
+    yaml = small_yaml(workdir, pictures, max_duration="2ep")
+    signed = "mlflow+https://me:hunter2@example.org/?X-Amz-Signature=abcdef0123"
+    words = ["run_name=one", "recipe_name=baseline", "callbacks.speed_monitor.gpu_flops_available=1"]
+    assert cli([str(yaml), *words]) == 0
+    run = workdir / "runs/one"
+    rows = metrics(run)
+    assert [row["epoch"] for row in rows] == ["1", "2"] and [row["step"] for row in rows] == ["4", "8"]
+    for row in rows:
+        assert 0 <= float(row["top1"]) <= 100 and float(row["top5"]) == 100
+        assert float(row["train_loss"]) > 0 and float(row["val_loss"]) > 0
+        assert row["image_size"] == "16" and float(row["samples_per_second"]) > 0
+        assert float(row["total_seconds"]) >= float(row["train_seconds"]) >= float(row["wait_seconds"]) > 0
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"] and environment["world_size"] == 1
+    assert environment["command"] == f"python main.py {yaml} {' '.join(words[1:])}", "a name is used once"
+    ended = summary(run)
+    assert ended["ended"] == "finished" and ended["step"] == 8
+    assert ended["top1"] == float(rows[-1]["top1"])
+
+    assert cli([str(run / "config.yaml"), "run_name=again"]) == 0
+    again = metrics(workdir / "runs/again")
+    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in rows], "the record repeats the run"
+
+    from training.identity import redacted
+
+    dirty = {"a": {"api_key": "k", "uri": signed, "plain": "x"}, "list": [signed]}
+    assert redacted("loggers.comet.exp_kwargs.api_key=k123") == "loggers.comet.exp_kwargs.api_key=(secret)"
+    assert redacted("loggers={comet: {api_key: k123, project: x}}") == (
+        "loggers={comet: {api_key: (secret), project: x}}"
+    )
+    clean = json.dumps(redacted(dirty))
+    assert not re.search('hunter2|abcdef0123|"k"', clean) and '"x"' in clean
+    assert b"aws-secret-value" not in everything_under(run)
+
+
+def test_eval_only_leaves_the_run_alone(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, pictures, max_duration="1ep")
+    assert cli([str(yaml), "run_name=run"]) == 0
+    files = {file: file.stat().st_mtime_ns for file in (workdir / "runs").rglob("*")}
+    capfd.readouterr()
+    load = "load_path=runs/run/checkpoints/best-rank0.pt"
+    assert cli([str(yaml), "run_name=run", "is_train=false", load]) == 0
+    said = capfd.readouterr().out
+    assert f"{float(metrics(workdir / 'runs/run')[-1]['top1']):.2f} %" in said
+    assert {file: file.stat().st_mtime_ns for file in (workdir / "runs").rglob("*")} == files

@@ -1,0 +1,66 @@
+"""The benchmark of a step runs and reports what it was asked for; how fast anything is, is not asked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import small_yaml
+from tools import bench_step
+
+
+@pytest.fixture
+def words(pictures: Path, workdir: Path) -> Iterator[list[str]]:
+    """The words for three steps' worth of tiny rounds; the process's settings are put back."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    yield [str(small_yaml(workdir, pictures, train_dataset__batch_size=4)), "--steps=4", "--rounds=1"]
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--input=synthetic", "--recipes=baseline,mild", "--sizes=16"], [("baseline", 16), ("mild", 16)]),
+        (["--input=real"], [("baseline", 16)]),
+    ],
+    ids=["synthetic", "real"],
+)
+def test_a_row_per_recipe_and_size(options, expected, words, capsys, workdir):
+    """Rows with a rate for both sides, in a table that is whole at 80 columns; nothing is left behind."""
+    rows = bench_step.main([*words, *options])
+    assert [(row.recipe, row.size) for row in rows] == expected
+    assert all(row.by_hand > 0 and row.ours > 0 and len(row.ratios) == 1 for row in rows)
+    printed = capsys.readouterr().out
+    assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
+    assert all(cell in printed for row in rows for cell in row.cells())
+    assert options[0].partition("=")[2] + " input" in " ".join(printed.split())
+    assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
+
+
+def test_synthetic_batches_are_as_the_loaders(words):
+    """Bytes in channels_last, so that copying and normalising are part of what is measured."""
+    run = bench_step.load_run(bench_step.parse(words), None, 16)
+    images, labels = next(iter(bench_step.Batches(run.config)))
+    assert images.shape == (4, 3, 16, 16) and images.dtype == torch.uint8 and labels.dtype == torch.int64
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_row_is_one_size(words):
+    """Of a recipe everything counts but the resizing, and the size that was asked for wins over the recipe's."""
+    run = bench_step.load_run(bench_step.parse(words), "hot", 32)
+    assert "sam" in run.config.algorithms and "progressive_resizing" not in run.config.algorithms
+    assert run.config.train_dataset.crop_size == 32 and run.config.recipe_name == "hot"
+
+
+def test_warm_up_is_not_timed(monkeypatch):
+    """A step of a round takes what its timed steps took on average."""
+    clock = iter([100.0, 108.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    watch = bench_step.Stopwatch("cpu", warm_up=3, steps=4)
+    for _ in range(7):
+        watch.step()
+    assert watch.lap() == 2.0

@@ -1,0 +1,93 @@
+"""The machine's part: threads, precision, microbatches, determinism of names."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from composer.utils import dist
+
+from config import ConfigError, load
+from main import cli, main
+from tests.runs import small_yaml
+from training import devices
+
+
+def test_cores_are_shared_among_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock Composer leaves every rank with the launcher's setting: none, so that each starts a thread per core."""
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(dist, "get_local_world_size", lambda: 4)
+    try:
+        devices._set_threads("cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["amp_bf16", "amp_fp16"])
+def test_half_precision_needs_a_gpu(
+    precision: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli([str(small_yaml(workdir, pictures)), f"precision={precision}"]) == 2
+    assert f"precision: {precision} needs a GPU" in capfd.readouterr().err
+    assert not (workdir / "runs").exists()
+
+
+def test_gpu_that_is_not_there(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch sees none here"):
+        main(load([str(small_yaml(workdir, pictures)), "device=gpu"]))
+
+
+@pytest.mark.parametrize(
+    ("word", "microbatch"),
+    [
+        ("device_train_microbatch_size=null", 12),
+        ("device_train_microbatch_size=auto", 12),
+        ("grad_accum=auto", 12),
+        ("device_train_microbatch_size=5", 5),
+        ("grad_accum=3", 4),
+    ],
+)
+def test_microbatch(word: str, microbatch: int, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    run = load([str(small_yaml(workdir, pictures, device="cpu")), word])
+    devices.prepare(run.config)
+    assert run.config.device_train_microbatch_size == microbatch
+    said = capfd.readouterr().out
+    assert said.count("\n") == ("auto" in word), "one line for auto on a CPU, none otherwise"
+
+
+def test_microbatches_train_as_the_whole_batch_does(workdir: Path, pictures: Path) -> None:
+    """Their gradients add up: without BatchNorm in the way, to the same step."""
+    losses = {}
+    for size in (4, 12):
+        words = [f"device_train_microbatch_size={size}", "max_duration=2ba", f"run_name=m{size}", "save_folder=null"]
+        trainer = main(load([str(small_yaml(workdir, pictures)), *words]))
+        assert trainer.state.device_train_microbatch_size == size
+        losses[size] = trainer.state.total_loss_dict["loss/train/total"]
+    assert losses[4] == pytest.approx(losses[12], rel=0.5) and losses[4] != losses[12]
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "hot"])
+def test_compile_has_no_graph_break(
+    recipe: str, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole run under torch.compile's tracer (its eager backend: a CPU's code generation takes minutes)."""
+    from torch._dynamo.utils import counters
+
+    compile_model = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **given: compile_model(model, backend="eager", **given))
+    torch._dynamo.reset()
+    counters.clear()
+    small = ["train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=1ep", "scheduler.t_warmup=1ba"]
+    words = [f"recipe_name={recipe}", "compile=true", "run_name=compiled", "save_num_checkpoints_to_keep=1", *small]
+    trainer = main(load([str(small_yaml(workdir, pictures)), *words]))
+    assert trainer.state.timestamp.batch == 4
+    assert counters["stats"]["unique_graphs"] > 0, "it was compiled"
+    assert not counters["graph_break"]
+    saved = torch.load(workdir / "runs/compiled/checkpoints/latest-rank0.pt", weights_only=False)["state"]["model"]
+    assert not [name for name in saved if "_orig_mod" in name or name.startswith("module.module")]
+    torch._dynamo.reset()

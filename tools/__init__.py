@@ -1,0 +1,1 @@
+"""Programs beside training, each `python -m tools.NAME`."""

@@ -1,0 +1,217 @@
+"""From a configuration to the parts of a Trainer: data, optimizer, schedule, algorithms, callbacks, loggers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from composer.core import Algorithm, Callback, DataSpec, Evaluator, Event, State
+from composer.loggers import Logger, LoggerDestination
+from composer.models import ComposerClassifier
+from composer.utils import dist
+from omegaconf import DictConfig
+
+from config import ConfigError, DataError, Run, TrainingError, durations_of, is_made_on_demand
+from data import build_imagenet_dataspec
+from loaders.dataset import PictureDataset
+from loaders.digits import make_digits
+from loaders.workers import WorkerLoader
+from model import build_composer_resnet
+from recipes import registry
+from recipes.schedules import SCHEDULES
+from training.devices import on_local_leaders, say
+
+
+def algorithms(config: DictConfig) -> list[Algorithm]:
+    """The algorithms of the recipe, in its order, each made to fail if it is surgery that finds nothing to change."""
+    built = [registry.build("algorithm", name, args) for name, args in config.algorithms.items()]
+    for algorithm in built:
+        if algorithm.required_on_load():
+            algorithm.apply = _must_change_the_model(algorithm, algorithm.apply)
+    return built
+
+
+def _must_change_the_model(algorithm: Algorithm, apply: Callable) -> Callable:
+    """Surgery that finds nothing to cut is a line in Composer's log at most, and the run trains without it."""
+
+    @functools.wraps(apply)
+    def checked(event: Event, state: State, logger: Logger) -> int | None:
+        if event != Event.INIT:
+            return apply(event, state, logger)
+        before = repr(state.model)
+        code = apply(event, state, logger)
+        if before == repr(state.model):
+            raise TrainingError(
+                f"{type(algorithm).__name__} changed nothing in {state.model.module.__class__.__name__}; "
+                f"remove it, or give it other arguments ({algorithm!r})"
+            )
+        return code
+
+    return checked
+
+
+def callbacks(config: DictConfig) -> list[Callback]:
+    """Composer's callbacks that the configuration names."""
+    return [registry.build("callback", name, args) for name, args in config.callbacks.items()]
+
+
+def loggers(config: DictConfig) -> list[LoggerDestination]:
+    """Composer's loggers that the configuration names; the progress bar is ours and made elsewhere."""
+    named = {name: args for name, args in config.loggers.items() if name != registry.PROGRESS_BAR}
+    return [registry.build("logger", name, args) for name, args in named.items()]
+
+
+def model(config: DictConfig) -> ComposerClassifier:
+    """The model, at its published initialisation, laid out as the batches are, for fast convolutions."""
+    built = build_composer_resnet(config.model.name, config.model.loss_name, config.model.num_classes)
+    return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def optimizer(config: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer, over all parameters: the published recipes decay BatchNorm and biases too."""
+    args = {key: value for key, value in config.optimizer.items() if key != "name"}
+    built = registry.build("optimizer", config.optimizer.name, args, model.parameters())
+    set_hyperparameters(built, config)
+    return built
+
+
+def set_hyperparameters(optimizer: torch.optim.Optimizer, config: DictConfig) -> None:
+    """Give every param group the configured numbers: a checkpoint brings its own, but the command line wins."""
+    numbers = {key: value for key, value in config.optimizer.items() if isinstance(value, int | float)}
+    for group in optimizer.param_groups:
+        group.update({key: value for key, value in numbers.items() if key in group})
+        group["initial_lr"] = numbers["lr"]
+
+
+def pictures(spec: DataSpec) -> PictureDataset:
+    """The data set behind a DataSpec of ours."""
+    return cast(WorkerLoader, spec.dataloader).dataset  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training data (None when only evaluating) and the evaluation data."""
+
+    train: DataSpec | None
+    evaluation: DataSpec
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole training epoch; 0 when only evaluating."""
+        return len(cast(WorkerLoader, self.train.dataloader)) if self.train else 0
+
+    @property
+    def eval_samples(self) -> int:
+        """Pictures in the evaluation set."""
+        return len(pictures(self.evaluation))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The run's length as a Composer time string, and the learning-rate multiplier of each batch, counted from 0."""
+
+    max_duration: str
+    multiplier: Callable[[int], float]
+
+
+def schedule(run: Run, data: Data) -> Schedule:
+    """The length and the learning-rate curve, both scaled by scale_schedule_ratio.
+
+    Raises:
+        ConfigError: if the warm-up takes the whole run; the published example let that pass.
+    """
+    config = run.config
+    length, warmup = durations_of(config)
+    total = length.batches(data.batches_per_epoch, config.train_dataset.batch_size)
+    warmup_batches = warmup.batches(data.batches_per_epoch, config.train_dataset.batch_size, total)
+    if config.is_train and warmup_batches >= total and not run.lenient:
+        raise ConfigError(
+            f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, the run of {length} only "
+            f"{total:g}; make the run longer or the warm-up shorter"
+        )
+    multiplier = functools.partial(
+        SCHEDULES[config.scheduler.name], total=total, warmup=warmup_batches, alpha_f=config.scheduler.alpha_f
+    )
+    return Schedule(f"{int(length.value)}{length.unit}", multiplier)
+
+
+def data(run: Run, algorithms: list[Algorithm]) -> Data:
+    """The data sets, checked against the model and against each other; the algorithms' own transforms built in.
+
+    Raises:
+        DataError, ConfigError: naming what does not fit, before anything is trained.
+    """
+    config = run.config
+    for name in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
+        if is_made_on_demand(config[name].path):
+            on_local_leaders(make_digits, Path(config[name].path))
+    transforms = [step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None]
+    train = _dataspec(config, "train_dataset", transforms) if config.is_train else None
+    evaluation = _dataspec(config, "eval_dataset")
+    _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)
+    for spec in (train, evaluation):
+        if spec is not None and pictures(spec).classes is None:
+            spec.batch_transforms = functools.partial(_check_labels, config.model.num_classes)
+    return Data(train, evaluation)
+
+
+def evaluator(config: DictConfig, spec: DataSpec) -> Evaluator:
+    """The evaluation data with a microbatch that fits wherever the training's does."""
+    train_size = config.device_train_microbatch_size
+    per_rank = config.eval_dataset.batch_size // dist.get_world_size()
+    size = train_size if train_size == "auto" else min(train_size, per_rank)
+    return Evaluator(label="eval", dataloader=spec, device_eval_microbatch_size=size)
+
+
+def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Refuse a label without an output, where the data do not say how many classes they have: on a GPU it aborts."""
+    largest = int(batch[1].max())
+    if largest >= num_classes:
+        raise ConfigError(
+            f"model.num_classes: {num_classes} was given, but the data have a picture of class {largest}; "
+            f"say model.num_classes={largest + 1} or more"
+        )
+    return batch
+
+
+def _dataspec(config: DictConfig, name: str, image_transforms: list[Callable] | None = None) -> DataSpec:
+    dataset, is_train = config[name], name == "train_dataset"
+    optional = ("num_workers", "prefetch_factor", "min_crop_area", "hflip")
+    given = {key: dataset[key] for key in optional if dataset.get(key) is not None}
+    return build_imagenet_dataspec(
+        dataset.path,
+        dataset.is_streaming,
+        dataset.batch_size // dist.get_world_size(),
+        local=dataset.local,
+        is_train=is_train,
+        drop_last=is_train,
+        shuffle=is_train,
+        resize_size=dataset.resize_size,
+        crop_size=dataset.crop_size,
+        seed=config.seed,
+        image_transforms=image_transforms or [],
+        **given,
+    )
+
+
+def _check_classes(run: Run, train: list[str] | None, evaluation: list[str] | None) -> None:
+    if train is not None and evaluation is not None and train != evaluation:
+        odd = sorted(set(train) ^ set(evaluation))
+        raise DataError(f"train/ and val/ hold different classes: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
+    classes = train or evaluation
+    wanted = run.config.model.num_classes
+    if classes is None or len(classes) == wanted:
+        return
+    message = (
+        f"model.num_classes: {wanted} was given, the data set holds {len(classes)} classes "
+        f"({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}); say model.num_classes={len(classes)}"
+    )
+    if len(classes) > wanted:
+        raise ConfigError(f"{message}. The first class without an output is {classes[wanted]!r}")
+    if not run.lenient:
+        raise ConfigError(f"{message}. The first output without a class is number {len(classes)}")
+    say(message)

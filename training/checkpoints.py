@@ -1,0 +1,283 @@
+"""Checkpoints that are whole or absent: written aside and renamed, verified before use, the newest good one found."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.core import Callback, Event, State, TimeUnit
+from composer.loggers import Logger
+from composer.utils import create_interval_scheduler, dist, reproducibility
+from omegaconf import DictConfig
+
+from config import ConfigError, Run, TrainingError, UserError
+from training.devices import on_local_leaders, on_rank_zero, say
+from training.guards import average_batchnorm
+from training.interrupt import Interrupted, StopRequest
+from training.record import LATEST
+from training.storage import Folder, open_folder, split
+
+NAME = "ep{epoch}-ba{batch}-rank0.pt"
+BEST = "best-rank0.pt"
+_PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")
+
+
+class Checkpoints(Callback):
+    """Saves the state at an interval, at the end, on a better top-1, and when the run is asked to stop.
+
+    Args:
+        folder: where; None saves nothing, and only the request to stop is watched.
+        interval: a Composer time string.
+        keep: how many of the newest to keep, -1 for all; the best one is kept beside them.
+        stop: the request to stop; honoured after a batch or an epoch, once the checkpoint is written.
+    """
+
+    def __init__(self, folder: Folder | None, interval: str, keep: int, stop: StopRequest) -> None:
+        self.folder, self.keep, self.stop = folder, keep, stop
+        self._is_due = create_interval_scheduler(interval, include_end_of_training=True)
+        self._due = False
+        self._own: list[str] = []  # this run's checkpoints, oldest first; all others in the folder are overtaken
+        self._best = float("-inf")
+        self._improved = False
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Take up the checkpoints that lie before the point that the run goes on from.
+
+        As rank 0 sees them: a node without the folder would think nothing saved, and enter a save that others skip.
+        """
+        if self.folder is not None and state.timestamp.batch.value:
+            names = on_rank_zero(newest_first, self.folder)[::-1]
+            self._own = [name for name in names if _batch_of(name) <= state.timestamp.batch.value]
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Note whether this evaluation is the best so far."""
+        metric = state.eval_metrics.get("eval", {}).get("MulticlassAccuracy")
+        if metric is not None and state.timestamp.batch.value and float(metric.compute()) > self._best:
+            self._best, self._improved = float(metric.compute()), True
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Save if it is due; stop if that was asked."""
+        self._save_if_due(state, Event.BATCH_CHECKPOINT)
+
+    def epoch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Save if it is due; stop if that was asked."""
+        self._save_if_due(state, Event.EPOCH_CHECKPOINT)
+
+    def finish(self, state: State) -> None:
+        """Keep the weights of the run's last evaluation if they are the best: it comes after the last checkpoint."""
+        if self._improved:
+            self._save_best(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best top-1 so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore state_dict()."""
+        self._best = state["best"]
+
+    def _save_if_due(self, state: State, event: Event) -> None:
+        signum = self.stop.on_any_rank(state)
+        self._due |= self._is_due(state, event)
+        if event == Event.BATCH_CHECKPOINT and not signum and _epoch_is_over(state):
+            return
+        due, self._due = self._due or bool(signum), False
+        if due and not self._is_saved(state):
+            self._save(state)
+        elif self._improved:
+            self._save_best(state)
+        if signum:
+            raise Interrupted(signum)
+
+    def _is_saved(self, state: State) -> bool:
+        return bool(self._own) and _batch_of(self._own[-1]) == state.timestamp.batch.value
+
+    def _save(self, state: State) -> None:
+        if self.folder is None:
+            return
+        name = NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
+        save(state, self.folder, name)
+        self._own.append(name)
+        if self.keep > 0:
+            self._own = self._own[-self.keep :]
+        on_rank_zero(_tidy, self.folder, self._own, self._improved)
+        self._improved = False
+
+    def _save_best(self, state: State) -> None:
+        if self.folder is not None and self._is_saved(state):
+            on_rank_zero(self.folder.copy, self._own[-1], BEST)
+        elif self.folder is not None:
+            save(state, self.folder, BEST)
+        self._improved = False
+
+
+def _tidy(folder: Folder, own: list[str], is_best: bool) -> None:
+    """After a checkpoint: keep a copy if it is the best, point to it as the latest, delete what is not to be kept."""
+    if is_best:
+        folder.copy(own[-1], BEST)
+    folder.point(LATEST, own[-1])
+    for name in newest_first(folder):
+        if name not in own:
+            folder.delete(name)
+
+
+def _batch_of(name: str) -> int:
+    match = _PATTERN.match(name)
+    assert match, f"{name} is no checkpoint's name"
+    return int(match[2])
+
+
+def _epoch_is_over(state: State) -> bool:
+    """Whether the epoch's end follows at once: a checkpoint is due after its evaluation then, not before."""
+    assert state.max_duration is not None
+    return state.max_duration.unit == TimeUnit.EPOCH and state.timestamp.batch_in_epoch == state.dataloader_len
+
+
+def save(state: State, folder: Folder, name: str) -> None:
+    """Write the state, and the random states of all ranks, under a name; every rank calls this, rank 0 writes.
+
+    Raises:
+        TrainingError: if a weight is not a finite number; the checkpoints already there stay the last good ones.
+        UserError: if the folder cannot be written.
+    """
+    with _evaluation_weights(state):
+        average_batchnorm(state)
+        _check_finite(state)
+        content = {"state": state.state_dict(), "rng": reproducibility.get_rng_state()}
+        on_rank_zero(_write, content, folder, name)
+
+
+def _write(content: dict[str, Any], folder: Folder, name: str) -> None:
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder.scratch())
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from the people who share the run
+        folder.put(Path(temporary), name)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(f"{folder}: the checkpoint {name} could not be written ({error})") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _evaluation_weights(state: State) -> Iterator[None]:
+    """Let every averaging algorithm put in the weights that it wants evaluated and saved."""
+    with ExitStack() as stack:
+        for algorithm in state.algorithms:
+            if hasattr(algorithm, "evaluation_weights"):
+                stack.enter_context(algorithm.evaluation_weights(state))
+        yield
+
+
+def _check_finite(state: State) -> None:
+    norms = torch.stack(torch._foreach_norm([p.detach() for p in state.model.parameters()]))
+    if not bool(torch.isfinite(norms).all()):
+        raise TrainingError(
+            f"a weight is not a finite number after batch {state.timestamp.batch.value}; nothing was saved. "
+            "Lower optimizer.lr, or lengthen scheduler.t_warmup"
+        )
+
+
+def newest_first(folder: Folder) -> list[str]:
+    """The checkpoints in a folder, by batch."""
+    found = [(int(match[2]), int(match[1]), name) for name in folder.names() if (match := _PATTERN.match(name))]
+    return [name for _, _, name in sorted(found, reverse=True)]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every record of a checkpoint has the checksum that it was written with."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # whatever bytes that are no checkpoint make zipfile say
+        return False
+
+
+def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
+    """The callback that saves this run, its folder tried now rather than after the first epoch.
+
+    Raises:
+        UserError: if the folder cannot be written, or holds another run's checkpoints.
+    """
+    config = run.config
+    folder = None
+    if config.save_folder and config.is_train:
+        path = config.save_folder.replace("{run_name}", folder_name).replace("{runs_folder}", config.runs_folder)
+        folder = open_folder(path)
+        on_rank_zero(_check_folder, folder, config.autoresume or config.save_overwrite)
+    return Checkpoints(folder, config.save_interval, config.save_num_checkpoints_to_keep, stop)
+
+
+def _check_folder(folder: Folder, may_hold_some: bool) -> None:
+    folder.check_writable()
+    if not may_hold_some and (there := newest_first(folder)):
+        raise ConfigError(
+            f"save_folder: {folder} holds checkpoints already ({', '.join(there[:3])}). Go on from them by "
+            "autoresume=true, write over them by save_overwrite=true, or give another save_folder="
+        )
+
+
+@contextmanager
+def to_start_from(config: DictConfig, saver: Checkpoints) -> Iterator[str | None]:
+    """The checkpoint that a run starts from, as a local path that exists while the context lasts; None for none.
+
+    Under autoresume the newest whole one of the run's own, else load_path, in which '{rank}' and 'latest-rank0.pt' are
+    understood. What comes from S3 is fetched and verified once per node, and removed afterwards.
+
+    Raises:
+        UserError: if load_path does not exist or is damaged.
+    """
+    if not config.is_train and not config.load_path:
+        say("no load_path was given: this evaluates untrained weights")
+    address = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
+    address = address or (config.load_path and on_rank_zero(_existing, config.load_path))
+    if not address:
+        yield None
+        return
+    folder, name = split(address)
+    scratch = Path(tempfile.gettempdir(), f"checkpoint-{os.getuid()}-{os.environ.get('MASTER_PORT', os.getpid())}")
+    try:
+        on_local_leaders(_fetch_whole, folder, name, scratch)
+        yield str(folder.path_of(name, scratch))
+    finally:
+        if dist.get_local_rank() == 0:  # the Trainer returns when every rank has loaded
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch_whole(folder: Folder, name: str, scratch: Path) -> None:
+    if not is_whole(folder.fetch(name, scratch)):
+        raise UserError(f"load_path: {folder}/{name} is damaged (cut short or changed); load another one")
+
+
+def _newest_whole(folder: Folder) -> str | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in newest_first(folder):
+            if is_whole(folder.fetch(name, Path(scratch))):
+                say(f"resuming from {folder}/{name}")
+                return f"{folder}/{name}"
+            say(f"{folder}/{name} is damaged (cut short or changed): passed over, the one before it is tried")
+    return None
+
+
+def _existing(load_path: str) -> str:
+    folder, name = split(load_path.replace("{rank}", "0"))
+    names = folder.names()
+    if name == LATEST and name not in names and (newest := newest_first(folder)):
+        name = newest[0]
+    if name not in names:
+        there = ", ".join(n for n in names if n.endswith(".pt")) or "no checkpoint"
+        raise UserError(f"load_path: there is no {folder}/{name}; that folder holds {there}")
+    return f"{folder}/{name}"

@@ -1,0 +1,135 @@
+"""The machine under a run: device, process group, threads, precision, and what a launcher leaves undone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from composer.utils import dist, get_device, reproducibility
+from omegaconf import DictConfig
+
+from config import ConfigError, UserError
+
+T = TypeVar("T")
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def prepare(config: DictConfig) -> None:
+    """Choose the device, join the other ranks, set threads and seeds; fill in `device`, `precision`, microbatch size.
+
+    Raises:
+        ConfigError: for a device, a precision or a compiler that this machine lacks.
+    """
+    compilers = [name for name in (os.environ.get("CC"), os.environ.get("CXX"), "cc", "gcc", "g++", "clang") if name]
+    if config.compile and not any(map(shutil.which, compilers)):
+        raise ConfigError("compile: torch.compile needs a C compiler and finds none; install gcc, or compile=false")
+    config.device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
+    config.precision = _precision(config)
+    die_with_launcher()
+    # torchrun sets no NODE_RANK, without which Composer refuses to load a checkpoint.
+    os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+    _set_threads(config.device)
+    _keep_freed_memory(config.device)
+    config.device_train_microbatch_size = _microbatch(config)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    # Sizes change a few times per run only, so cuDNN's search pays; deterministic runs must not search.
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if config.deterministic:
+        reproducibility.configure_deterministic_mode()
+    reproducibility.seed_all(config.seed)
+
+
+def _precision(config: DictConfig) -> str:
+    if config.device == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("device: 'gpu' was asked for, but torch sees none here; leave it out or say device=cpu")
+    if config.device == "cpu":
+        if config.precision not in (None, "fp32"):
+            raise ConfigError(f"precision: {config.precision} needs a GPU, and none is used here; say precision=fp32")
+        return "fp32"
+    return config.precision or ("amp_bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "amp_fp16")
+
+
+def _set_threads(device: str) -> None:
+    """Share the cores among this node's ranks: no launcher does, and each rank would start a thread per core."""
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // dist.get_local_world_size()))
+
+
+def _keep_freed_memory(device: str) -> None:
+    """Let the C library keep what a step frees on a CPU: the next one needs it again, and pages would fault anew.
+
+    Without this a step's time depends on where the heap's end happens to lie: the same ResNet-18 step took 0.100 to
+    0.120 s from one loop to the next, with it 0.104 to 0.107 (2 cores, tools.bench_step, 2026-11-20).
+    """
+    if device == "cpu" and sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # glibc; other C libraries have other ways
+            libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _microbatch(config: DictConfig) -> int | str:
+    """Resolve null, 'auto' and the old grad_accum into what Composer's Trainer takes, per device."""
+    dataset = config.train_dataset if config.is_train else config.eval_dataset
+    per_rank = dataset.batch_size // dist.get_world_size()
+    size = config.device_train_microbatch_size
+    if isinstance(config.grad_accum, int) and config.is_train:
+        size = -(-per_rank // config.grad_accum)
+    config.grad_accum = None  # said by the microbatch now
+    if size == "auto" and config.device == "cpu":
+        say(f"device_train_microbatch_size: auto searches on a GPU only; on the CPU it is the whole batch, {per_rank}")
+        size = None
+    return per_rank if size is None else size
+
+
+def die_with_launcher() -> None:
+    """Ask the kernel for a SIGTERM when the launcher dies, so that no rank trains on as an orphan (Linux only)."""
+    if sys.platform == "linux" and dist.get_world_size() > 1:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def on_rank_zero(do: Callable[..., T], *arguments: object) -> T:
+    """Do something on rank 0 alone and give every rank its result, or its fault: no rank waits for another in vain."""
+    outcome: list[Any] = [None, None]
+    if dist.get_global_rank() == 0:
+        outcome = _attempt(do, *arguments)
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def on_local_leaders(do: Callable[..., object], *arguments: object) -> None:
+    """Do something on one rank of every node, and raise on all ranks what any of them met."""
+    outcome = _attempt(do, *arguments) if dist.get_local_rank() == 0 else [None, None]
+    for fault in dist.all_gather_object(outcome[1]):
+        if fault is not None:
+            raise fault
+
+
+def _attempt(do: Callable[..., object], *arguments: object) -> list[Any]:
+    """[result, None], or [None, fault]: a UserError as it is, anything else as what can travel between ranks."""
+    try:
+        return [do(*arguments), None]
+    except UserError as error:
+        return [None, error]
+    except Exception as error:
+        traceback.print_exc()
+        return [None, RuntimeError(f"{type(error).__name__}: {error}")]
+
+
+def say(text: str) -> None:
+    """Print a line, once for all ranks."""
+    if dist.get_global_rank() == 0:
+        print(text, flush=True)

@@ -1,0 +1,149 @@
+"""The Trainer of a run, and its fit from the first batch to the record it leaves."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.algorithms.warnings import NoEffectWarning
+from composer.callbacks import LRMonitor, MemoryMonitor, SpeedMonitor
+from composer.core import Callback
+from composer.models import ComposerModel
+from composer.utils import dist
+from omegaconf import DictConfig
+
+from config import TrainingError
+from loaders.errors import plain
+from recipes.algorithms import reverse_eval_end
+from training import build
+from training.accuracy import TrainAccuracy
+from training.checkpoints import Checkpoints
+from training.devices import say
+from training.guards import ExactRandomState
+from training.interrupt import Interrupted
+from training.progress import ProgressLine, summary_table
+
+# What gloo and NCCL say when a rank that they wait for is gone.
+_LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
+SPEED_WINDOW = 50  # batches, as in the published example
+
+
+def make_trainer(
+    config: DictConfig,
+    *,
+    model: ComposerModel,
+    data: build.Data,
+    callbacks: list[Callback],
+    load_path: str | None,
+    **parts: Any,
+) -> Trainer:
+    """Composer's Trainer over the parts, with what Composer does in spite of us switched off.
+
+    Raises:
+        TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model.
+    """
+    loggers = build.loggers(config)
+    random_state = ExactRandomState()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NoEffectWarning)
+            trainer = Trainer(
+                model=model,
+                train_dataloader=data.train,
+                eval_dataloader=build.evaluator(config, data.evaluation),
+                eval_interval=config.eval_interval,
+                algorithm_passes=reverse_eval_end,
+                callbacks=[random_state, *_monitors(config, loggers), *callbacks],
+                loggers=loggers,
+                progress_bar=False,
+                load_path=load_path,
+                load_weights_only=config.load_weights_only,
+                load_progress_bar=False,
+                # The recipe's own algorithms are these already; Composer would add its versions beside them.
+                load_exclude_algorithms=[type(algorithm).__qualname__ for algorithm in parts["algorithms"]],
+                # Our samplers start where the checkpoint stopped; Composer would decode and discard up to there.
+                spin_dataloaders=False,
+                device=config.device,
+                precision=config.precision,
+                device_train_microbatch_size=config.device_train_microbatch_size,
+                compile_config={} if config.compile else None,
+                deterministic_mode=config.deterministic,
+                seed=config.seed,
+                dist_timeout=config.dist_timeout,
+                python_log_level=config.python_log_level,
+                **parts,
+            )
+    except NoEffectWarning as error:
+        raise TrainingError(f"an algorithm of the recipe changed nothing: {_one_line(error)}") from error
+    except (KeyError, RuntimeError) as error:
+        if load_path is None or isinstance(error, torch.OutOfMemoryError) or _LOST_RANK.search(str(error)):
+            raise
+        raise TrainingError(
+            f"the checkpoint {load_path} does not fit this model and recipe: {_one_line(error)}. "
+            "Give the model.name, model.num_classes and recipe_name that it was trained with"
+        ) from error
+    random_state.states, trainer._rng_state = trainer._rng_state, None
+    build.set_hyperparameters(trainer.state.optimizers[0], config)
+    return trainer
+
+
+def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
+    """Train or evaluate, and complete the run folder however that ends."""
+    ended = "failed"
+    state = trainer.state
+    recorder = progress.recorder
+    is_train = recorder.folder.run.config.is_train
+    if is_train and state.max_duration is not None and state.timestamp >= state.max_duration:
+        if not recorder.folder.run.config.autoresume:
+            raise TrainingError(
+                f"load_path: that run was trained for {state.timestamp.epoch}, nothing is left of "
+                f"{state.max_duration}; say a longer max_duration=, or load_weights_only=true to start anew"
+            )
+        say(f"{recorder.folder.path}: this run is finished already; nothing to do")
+        return
+    try:
+        if is_train:
+            with saver.stop:
+                trainer.fit()
+            saver.finish(state)
+            ended = "finished"
+        else:
+            trainer.eval()
+            ended = "evaluated"
+    except Interrupted as error:
+        ended = str(error)
+        raise
+    except BaseException as error:
+        ended = f"failed: {_one_line(error) or type(error).__name__}"
+        raise
+    finally:
+        progress.stop()
+        summary = recorder.summary(state, ended)
+        if is_train:
+            recorder.folder.write_summary(summary)
+        if dist.get_global_rank() == 0 and not ended.startswith("failed"):
+            progress.console.print(summary_table(summary, str(recorder.folder.path) if is_train else None))
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence for a fault that reached the top in another fault's wrapping; None if it is a bug of ours."""
+    if sentence := plain(error):
+        return sentence
+    if dist.get_world_size() > 1 and _LOST_RANK.search(str(error)):
+        return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"
+    return None
+
+
+def _monitors(config: DictConfig, loggers: list[Any]) -> list[Callback]:
+    """What the published example sends to its trackers; nothing where there is no tracker."""
+    if not loggers:
+        return []
+    memory: list[Callback] = [MemoryMonitor()] if config.device == "gpu" else []
+    return [SpeedMonitor(window_size=SPEED_WINDOW), LRMonitor(), TrainAccuracy(), *memory]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]

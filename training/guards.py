@@ -1,0 +1,146 @@
+"""Callbacks that keep a run honest: exact learning rate, counted samples, finite loss, common BatchNorm statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist, reproducibility
+from torch.nn.parallel import DistributedDataParallel
+
+from config import DataError, TrainingError
+
+if TYPE_CHECKING:
+    from training.build import Data, Schedule
+
+
+def for_run(schedule: Schedule, data: Data) -> list[Callback]:
+    """The guards of a run."""
+    guards: list[Callback] = [ExactSchedule(schedule.multiplier), FiniteLoss(), CommonBatchNorm()]
+    return [*guards, WholeEpochs(data.batches_per_epoch, data.eval_samples)]
+
+
+class ExactSchedule(Callback):
+    """Sets the learning rate of step t to lr * multiplier(t), a pure function of the step.
+
+    Stock Composer steps its schedulers before the clock moves on, so every step trains at the rate of the one before
+    (the first two at 0), and a schedule's own state must survive a resume; here there is none.
+
+    Args:
+        multiplier: from the batch, counted from 0, to the factor on each param group's initial_lr.
+    """
+
+    def __init__(self, multiplier: Callable[[int], float]) -> None:
+        self.multiplier = multiplier
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Set this step's learning rate."""
+        factor = self.multiplier(state.timestamp.batch.value)
+        for group in state.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+class ExactRandomState(Callback):
+    """Restores the random state of a checkpoint when a fit begins, also in mid-epoch.
+
+    Stock Composer restores it only where it decodes and discards the batches seen, which our loaders need not do.
+    """
+
+    def __init__(self) -> None:
+        self.states: list[dict] | None = None
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Restore it, once."""
+        if self.states is not None and len(self.states) == dist.get_world_size():
+            reproducibility.load_rng_state(self.states)
+        self.states = None
+
+
+class FiniteLoss(Callback):
+    """Stops a run whose loss is not a finite number, before anything of it is saved."""
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Raises TrainingError naming the step and the learning rate."""
+        loss = state.total_loss_dict.get("loss/train/total", 0.0)
+        if loss - loss != 0:  # inf and nan alike, without a tensor
+            raise TrainingError(
+                f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
+                f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. The last checkpoint before it is good. "
+                "Lower optimizer.lr, lengthen scheduler.t_warmup, or use precision=amp_bf16 or fp32"
+            )
+
+
+class WholeEpochs(Callback):
+    """Fails an epoch or an evaluation that saw fewer or more pictures than the data set holds.
+
+    Args:
+        batches: batches per training epoch, by the data set's size.
+        eval_samples: pictures in the evaluation set.
+    """
+
+    def __init__(self, batches: int, eval_samples: int) -> None:
+        self.batches, self.eval_samples = batches, eval_samples
+
+    def epoch_end(self, state: State, logger: Logger) -> None:
+        """Raises DataError if the training epoch was short."""
+        assert state.previous_timestamp is not None
+        seen = state.previous_timestamp.batch_in_epoch.value
+        if seen != self.batches:
+            raise DataError(
+                f"epoch {state.timestamp.epoch.value - 1} ended after {seen} of {self.batches} batches: pictures are "
+                "missing; check the data with `python data.py PATH`"
+            )
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Raises DataError if not every picture was counted exactly once."""
+        metric: Any = state.eval_metrics["eval"]["MulticlassAccuracy"]
+        count = (metric.tp + metric.fn).sum()
+        dist.all_reduce(count, "SUM")
+        if int(count) != self.eval_samples:
+            raise DataError(
+                f"the evaluation counted {int(count)} pictures, the data set holds {self.eval_samples}: "
+                "its figures would be wrong; check the data with `python data.py PATH`"
+            )
+
+
+class CommonBatchNorm(Callback):
+    """Averages BatchNorm's running statistics over the ranks before every evaluation and checkpoint.
+
+    Under stock Composer DDP overwrites every rank's with rank 0's before each step, so that what is evaluated and saved
+    has seen rank 0's pictures alone; each rank even evaluates with another last step. Here every rank keeps its own
+    until the mean of all is taken, and a step has one broadcast less.
+    """
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Let every rank keep its own statistics between the averages."""
+        if isinstance(state.model, DistributedDataParallel):
+            state.model.broadcast_buffers = False
+
+    def eval_start(self, state: State, logger: Logger) -> None:
+        """Average what is evaluated: the weights that an averaging algorithm put in, or the training weights."""
+        average_batchnorm(state)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Average what the run ends with."""
+        average_batchnorm(state)
+
+
+@torch.no_grad()
+def average_batchnorm(state: State) -> None:
+    """Replace all running statistics by their mean over the ranks, in one reduction.
+
+    Those in the model, and those that an averaging algorithm holds beside it. The mean of running means is the running
+    mean of means, so that it does not matter how often this is done.
+    """
+    held = [(name, buffer) for a in state.algorithms for name, buffer in getattr(a, "named_buffers", {}).items()]
+    tensors = [t for name, t in [*state.model.named_buffers(), *held] if name.endswith(("running_mean", "running_var"))]
+    if dist.get_world_size() == 1 or not tensors:
+        return
+    flat = torch.cat([t.reshape(-1) for t in tensors]).double()
+    dist.all_reduce(flat, "SUM")
+    flat /= dist.get_world_size()
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))

@@ -1,0 +1,237 @@
+"""What a run leaves behind: runs/<run_name>/ with its configuration, environment, metrics and summary."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import itertools
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from composer.utils import dist
+from omegaconf import OmegaConf
+
+from config import ConfigError, Run, UserError
+from training.devices import on_rank_zero
+from training.identity import differences, plain, redacted
+
+LATEST = "latest-rank0.pt"
+# Read before Composer fills in what a launcher would have set.
+_LAUNCHED = "LOCAL_WORLD_SIZE" in os.environ
+COLUMNS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "val_loss",
+    "top1",
+    "top5",
+    "lr",
+    "image_size",
+    "train_seconds",
+    "eval_seconds",
+    "wait_seconds",
+    "total_seconds",
+    "samples_per_second",
+)
+
+
+class RunFolder:
+    """runs/<run_name>/ of one run. Rank 0 writes, each file at once and whole."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path, self.run = path, run
+        self.name = path.name
+        self.rows: list[dict[str, Any]] = []
+
+    def write_start(self) -> None:
+        """Write config.yaml (runnable as it stands) and environment.json."""
+        config = OmegaConf.create(plain(self.run))
+        # A name would collide with this very folder, only a named run resumes, and a recipe is already merged in.
+        config.run_name = config.recipe_name = None
+        config.autoresume = False
+        recipe = self.run.config.recipe_name or "baseline"
+        header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
+        header += f"# composer main.py {self.path}/config.yaml\n"
+        self.write("config.yaml", header + OmegaConf.to_yaml(config))
+        self.write("environment.json", json.dumps(environment(self.run), indent=2) + "\n")
+
+    def load_rows(self, last_step: int) -> None:
+        """Take up the rows of the interrupted run, but not those after the step that it resumes from."""
+        metrics = self.path / "metrics.csv"
+        if metrics.exists():
+            with metrics.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Add one evaluation to metrics.csv."""
+        self.rows.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self.write("metrics.csv", text.getvalue())
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json: the final figures and how the run ended."""
+        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def discarded_if_refused(self) -> Iterator[None]:
+        """Remove the folder again if the run is refused within, before anything was written into it."""
+        try:
+            yield
+        except BaseException:
+            if dist.get_global_rank() == 0:
+                with contextlib.suppress(OSError):  # it holds something, or is not there
+                    self.path.rmdir()
+                    self.path.parent.rmdir()
+            raise
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all, and only on rank 0."""
+        if dist.get_global_rank() == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary = self.path / f".{name}.tmp"
+            temporary.write_text(text)
+            os.replace(temporary, self.path / name)
+
+
+def claim(run: Run) -> RunFolder:
+    """The folder of this run, the same on every rank, and every other rank's output kept in it.
+
+    Raises:
+        ConfigError: if it exists and this run is not the same one going on.
+        UserError: if it cannot be made.
+    """
+    folder = RunFolder(Path(on_rank_zero(_choose, run)), run)
+    if dist.get_global_rank() and run.config.is_train:
+        keep_output(folder.path / "logs" / f"rank{dist.get_global_rank()}.log")
+    return folder
+
+
+def _choose(run: Run) -> str:
+    config = run.config
+    path = Path(config.runs_folder) / (config.run_name or default_name(run))
+    if not config.is_train:
+        return str(path)
+    taken = (path / "config.yaml").exists()
+    if taken and config.autoresume:
+        if changed := differences(OmegaConf.load(path / "config.yaml"), plain(run)):
+            raise ConfigError(
+                f"{path} holds a run with another configuration, so autoresume cannot go on with it: "
+                f"{'; '.join(changed)}. Give the old values, or start a run of its own from its checkpoint: "
+                "autoresume=false run_name=ANOTHER load_path=CHECKPOINT"
+            )
+    elif taken and config.run_name and not run.lenient and not config.save_overwrite:
+        raise ConfigError(
+            f"run_name: {path} exists already. Go on with it by autoresume=true, write over it by save_overwrite=true, "
+            "or give another run_name="
+        )
+    may_exist = config.autoresume or config.save_overwrite or (bool(config.run_name) and not taken)
+    return str(_make(path, may_exist))
+
+
+def _make(path: Path, may_exist: bool) -> Path:
+    """Make the folder, or path-2, path-3, ... where it must be a new one: two runs may start in the same second."""
+    names = itertools.chain([path], (Path(f"{path}-{n}") for n in itertools.count(2)))
+    for name in names:
+        try:
+            name.mkdir(parents=True, exist_ok=may_exist)
+            return name
+        except FileExistsError:
+            if may_exist or not name.is_dir():
+                raise UserError(f"runs_folder: {name} is in the way and no folder; give another runs_folder=") from None
+        except OSError as error:
+            raise UserError(
+                f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"
+            ) from None
+    raise AssertionError("unreachable")
+
+
+def keep_output(file: Path) -> None:
+    """Write what this rank prints into a file too: the launcher shows rank 0 alone and deletes the others' output."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    log = file.open("a", buffering=1)
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _Tee(getattr(sys, name), log))
+
+
+class _Tee(io.TextIOBase):
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+    def fileno(self) -> int:
+        return self.streams[0].fileno()
+
+
+def default_name(run: Run) -> str:
+    """A name for a run that was given none: its YAML, its recipe and the time."""
+    stem = Path(run.yaml_path).stem if run.yaml_path else run.config.model.name
+    stem = run.config.model.name if stem == "config" else stem
+    recipe = Path(run.config.recipe_name or "baseline").stem
+    return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    packages = ("torch", "torchvision", "mosaicml", "mosaicml-streaming", "omegaconf", "numpy", "pillow")
+    gpu = torch.cuda.get_device_name() if run.config.device == "gpu" else None
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command(run),
+        "commit": commit(),
+        "recipe": run.config.recipe_name or "baseline",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
+        "precision": run.config.precision,
+        "world_size": dist.get_world_size(),
+        "nodes": dist.get_world_size() // dist.get_local_world_size(),
+    }
+
+
+def command(run: Run) -> str:
+    """The command that repeats this run as a new one, without the secrets that it was given."""
+    if not run.argv:
+        return f"{Path(sys.argv[0]).name}: main(config)"
+    ranks, nodes = dist.get_local_world_size(), dist.get_world_size() // dist.get_local_world_size()
+    launcher = ["composer", "-n", str(ranks)] if _LAUNCHED else ["python"]
+    if nodes > 1:
+        rendezvous = ("--master_addr", os.environ["MASTER_ADDR"], "--master_port", os.environ["MASTER_PORT"])
+        launcher += ["--world_size", str(dist.get_world_size()), "--node_rank", "NODE", *rendezvous]
+    words = [word for word in run.argv if not word.startswith(("run_name=", "autoresume="))]
+    return shlex.join([*launcher, "main.py", *map(redacted, words)])
+
+
+def commit() -> str | None:
+    """The commit of the code, with '+' if it was changed since; from RECIPES_COMMIT in an image, None if unknown."""
+    if built_from := os.environ.get("RECIPES_COMMIT"):
+        return built_from
+    root = Path(__file__).parent.parent
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

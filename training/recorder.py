@@ -1,0 +1,151 @@
+"""The callback that measures a run: three clocks, a row per evaluation, the summary at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from composer.core import Callback, State
+from composer.loggers import Logger
+
+from training.identity import plain
+from training.record import RunFolder, command
+
+
+class Recorder(Callback):
+    """Keeps the clocks of training, evaluation and everything, and writes metrics.csv and summary.json.
+
+    All clocks go on after a resume. Training time is that of the batches, waiting for data included, evaluation and
+    checkpoints not; top-1 and top-5 are in per cent, losses as Composer logs them, samples per second over the row's
+    interval.
+
+    Args:
+        folder: where the rows go.
+        started: time.monotonic() when the program began, for the clock of everything.
+    """
+
+    def __init__(self, folder: RunFolder, started: float) -> None:
+        self.folder = folder
+        self._started = started
+        self._total_before = 0.0  # what earlier processes of this run took
+        self._train_seconds = self._eval_seconds = self._wait_seconds = 0.0
+        self._batch_mark = self._eval_mark = 0.0
+        self._loss_sum = self._loss_count = 0.0
+        self._row_seconds = self._row_samples = 0.0
+        self._image_size = 0
+        self._best_top1 = 0.0
+        self._last_row: dict[str, Any] = {}
+
+    def init(self, state: State, logger: Logger) -> None:
+        """Send the configuration to the trackers."""
+        logger.log_hyperparameters(plain(self.folder.run))
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Write the files that a run begins with, now that nothing can be refused any more."""
+        if self.folder.run.config.is_train:
+            self.folder.write_start()
+            self.folder.load_rows(state.timestamp.batch.value)
+        self._start_interval(state)
+
+    def before_dataloader(self, state: State, logger: Logger) -> None:
+        """Start a batch: by waiting for data."""
+        self._batch_mark = time.monotonic()
+
+    def after_dataloader(self, state: State, logger: Logger) -> None:
+        """Stop waiting for data."""
+        self._wait_seconds += time.monotonic() - self._batch_mark
+
+    def before_backward(self, state: State, logger: Logger) -> None:
+        """Note the size at which pictures are trained now."""
+        self._image_size = state.batch[0].shape[-1]
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Add this batch's time and loss."""
+        self._train_seconds += time.monotonic() - self._batch_mark
+        self._loss_sum += state.total_loss_dict["loss/train/total"]
+        self._loss_count += 1
+
+    def eval_start(self, state: State, logger: Logger) -> None:
+        """Start the clock of evaluation."""
+        self._eval_mark = time.monotonic()
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Stop the clock of evaluation and write a row."""
+        self._eval_seconds += time.monotonic() - self._eval_mark
+        self._last_row = row = self._row(state)
+        if self.folder.run.config.is_train and state.timestamp.batch.value:
+            self._best_top1 = max(self._best_top1, row["top1"])
+            self.folder.add_row(row)
+        self._start_interval(state)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of training, of evaluation, of waiting for data, and of everything, earlier processes included."""
+        return {
+            "train_seconds": self._train_seconds,
+            "eval_seconds": self._eval_seconds,
+            "wait_seconds": self._wait_seconds,
+            "total_seconds": self._total_before + time.monotonic() - self._started,
+        }
+
+    def summary(self, state: State, ended: str) -> dict[str, Any]:
+        """The final figures: those of the last evaluation, the clocks, and how the run ended."""
+        clocks = self.seconds()
+        last = self._last_row or (self.folder.rows[-1] if self.folder.rows else {})
+        return {
+            "run_name": self.folder.name,
+            "recipe": self.folder.run.config.recipe_name or "baseline",
+            "ended": ended,
+            "epoch": state.timestamp.epoch.value,
+            "step": state.timestamp.batch.value,
+            **{key: _number(last.get(key)) for key in ("top1", "top5", "val_loss", "train_loss")},
+            "best_top1": self._best_top1 or None,
+            **{key: round(value, 3) for key, value in clocks.items()},
+            "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
+            "command": command(self.folder.run),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clocks and the running mean of the loss, so that a resumed run reports as an uninterrupted one."""
+        return {
+            "seconds": self.seconds(),
+            "loss": (self._loss_sum, self._loss_count),
+            "best_top1": self._best_top1,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore state_dict(), unless this is an evaluation alone: then another run's clocks mean nothing."""
+        if not self.folder.run.config.is_train:
+            return
+        seconds = state["seconds"]
+        self._train_seconds, self._eval_seconds = seconds["train_seconds"], seconds["eval_seconds"]
+        self._wait_seconds, self._total_before = seconds["wait_seconds"], seconds["total_seconds"]
+        self._loss_sum, self._loss_count = state["loss"]
+        self._best_top1 = state["best_top1"]
+
+    def _row(self, state: State) -> dict[str, Any]:
+        metrics = {name: float(metric.compute()) for name, metric in state.eval_metrics["eval"].items()}
+        clocks = self.seconds()
+        seconds = clocks["train_seconds"] - self._row_seconds
+        samples = state.timestamp.sample.value - self._row_samples
+        return {
+            "epoch": state.timestamp.epoch.value,
+            "step": state.timestamp.batch.value,
+            "train_loss": round(self._loss_sum / self._loss_count, 6) if self._loss_count else "",
+            "val_loss": round(metrics["CrossEntropy"], 6),
+            "top1": round(100 * metrics["MulticlassAccuracy"], 4),
+            "top5": round(100 * metrics["MulticlassTop5Accuracy"], 4),
+            "lr": state.optimizers[0].param_groups[0]["lr"] if state.optimizers else "",
+            "image_size": self._image_size,
+            **{key: round(value, 3) for key, value in clocks.items()},
+            "samples_per_second": round(samples / seconds, 1) if seconds > 0 else "",
+        }
+
+    def _start_interval(self, state: State) -> None:
+        if state.eval_timestamp.batch.value:
+            self._loss_sum = self._loss_count = 0.0
+        self._row_seconds = self._train_seconds
+        self._row_samples = state.timestamp.sample.value
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value not in (None, "") else None

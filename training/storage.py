@@ -1,0 +1,183 @@
+"""A folder of checkpoints, on disk or in S3, behind the five things that are done with one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+from config import UserError
+
+
+class LocalFolder:
+    """A folder on this node's disk or on a shared file system."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def check_writable(self) -> None:
+        """Raises UserError if nothing can be written there; makes no folder yet."""
+        ancestors = [self.folder, *self.folder.absolute().parents]
+        try:
+            with tempfile.TemporaryFile(dir=next(folder for folder in ancestors if folder.exists())):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"save_folder: {self.folder} cannot be written ({error.strerror}); "
+                "give another one with save_folder=FOLDER, or save_folder=null to keep no checkpoints"
+            ) from None
+
+    def names(self) -> list[str]:
+        """The names of the files there; none if the folder does not exist."""
+        return sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+
+    def put(self, file: Path, name: str) -> None:
+        """Move a finished file there under its name: all of it or nothing, even when the power fails."""
+        os.replace(file, self.folder / name)
+        _sync_folder(self.folder)
+
+    def copy(self, source: str, name: str) -> None:
+        """Make `name` the same file as `source`, without a second copy where the file system has hard links."""
+        temporary = self.folder / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.folder / source, temporary)
+        except OSError:
+            shutil.copy2(self.folder / source, temporary)
+        os.replace(temporary, self.folder / name)
+
+    def fetch(self, name: str, into: Path) -> Path:
+        """A path where the file can be read: its own."""
+        return self.path_of(name, into)
+
+    def path_of(self, name: str, into: Path) -> Path:
+        """Where fetch() puts a file."""
+        return self.folder / name
+
+    def point(self, alias: str, name: str) -> None:
+        """Make `alias` a link to a file, or a copy where the file system knows no links."""
+        temporary = self.folder / f".{alias}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(name)
+            os.replace(temporary, self.folder / alias)
+        except OSError:
+            self.copy(name, alias)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; no error if it is gone."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def scratch(self) -> Path:
+        """Where to write a file before put()."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder
+
+
+class S3Folder:
+    """A prefix in an S3 bucket, reached with the standard AWS credentials and endpoint variables."""
+
+    def __init__(self, uri: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        parsed = urlparse(uri)
+        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=os.environ.get("S3_ENDPOINT_URL"),  # Composer's and Streaming's name; boto3 reads its own
+            config=Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}),
+        )
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def check_writable(self) -> None:
+        """Raises UserError if nothing can be written there: before the run, not after its first epoch."""
+        self._call("put_object", Key=self._key(".writable"), Body=b"")
+        self._call("delete_object", Key=self._key(".writable"))
+
+    def names(self) -> list[str]:
+        """The names of the objects directly under the prefix."""
+        names: list[str] = []
+        token: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", Prefix=self._key(""), Delimiter="/", **token)
+            names += [item["Key"].rsplit("/", 1)[-1] for item in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return sorted(names)
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def put(self, file: Path, name: str) -> None:
+        """Upload a file and remove the local one; an object appears whole or not at all."""
+        self._call("upload_file", Filename=str(file), Key=self._key(name))
+        file.unlink()
+
+    def copy(self, source: str, name: str) -> None:
+        """Copy an object inside the bucket."""
+        self._call("copy", CopySource={"Bucket": self.bucket, "Key": self._key(source)}, Key=self._key(name))
+
+    def fetch(self, name: str, into: Path) -> Path:
+        """Download an object into a folder."""
+        into.mkdir(parents=True, exist_ok=True)
+        self._call("download_file", Key=self._key(name), Filename=str(self.path_of(name, into)))
+        return self.path_of(name, into)
+
+    def path_of(self, name: str, into: Path) -> Path:
+        """Where fetch() puts a file."""
+        return into / name
+
+    def point(self, alias: str, name: str) -> None:
+        """S3 knows no links, and needs none: the newest is found by listing."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object; no error if it is gone."""
+        self._call("delete_object", Key=self._key(name))
+
+    def scratch(self) -> Path:
+        """Where to write a file before put()."""
+        return Path(tempfile.gettempdir())
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def _call(self, operation: str, **arguments: object) -> dict:
+        """One S3 call; every fault becomes a sentence that names the folder and what S3 said."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise UserError(
+                f"{self}: S3 refused ({error}); check the bucket, the credentials and the endpoint"
+            ) from None
+
+
+Folder = LocalFolder | S3Folder
+
+
+def open_folder(path: str) -> Folder:
+    """The folder at a path or an s3:// address."""
+    return S3Folder(path) if path.startswith("s3://") else LocalFolder(path)
+
+
+def split(path: str) -> tuple[Folder, str]:
+    """A checkpoint's address as its folder and its name."""
+    folder, _, name = path.rpartition("/")
+    return open_folder(folder or "."), name
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse it for folders
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
