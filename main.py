@@ -83,7 +83,7 @@ def cli(argv: list[str]) -> int:
 
             show(run)
             return 0
-        main(run)
+        main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
     except UserError as error:
         print(f"\n{plain(error) or error}", file=sys.stderr)
         return error.exit_status
