@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from config.check_storage import check_storage
 from config.report import Report
 
 MADE_ON_DEMAND = "data/digits"
@@ -21,6 +22,7 @@ def check_data(config: DictConfig, report: Report) -> None:
     """The data sections that the run uses: only evaluating takes no training data."""
     for key in ("train_dataset", "eval_dataset"):
         if key == "eval_dataset" or config.is_train:
+            check_storage(config, key, report)
             check_place(config, key, report)
             check_sizes(config, key, report)
 
@@ -30,7 +32,7 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
     section = config[key]
     path = section.path
     if path is None:
-        if not config.dry_run:
+        if not config.dry_run and section.storage != "synthetic":
             report.problems.append(
                 f"{key}.path: missing; type {key}.path=FOLDER (with train/ and val/ below it), or "
                 f"{key}.path=s3://BUCKET/FOLDER {key}.is_streaming=true {key}.local=/tmp/cache; "
@@ -38,12 +40,12 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
             )
         return
     remote = "://" in path
-    if section.is_streaming and not section.local:
+    if section.is_streaming and not section.local and not section.preload:
         report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")
-    if remote and not section.is_streaming:
+    if remote and not section.is_streaming and not section.preload:
         scheme = path.split("://")[0]
         report.add(f"{key}.path", f"{path} is remote ({scheme}); type {key}.is_streaming=true {key}.local=/tmp/cache")
-    if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).is_dir():
+    if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():
         here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
         report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")
 

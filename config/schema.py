@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
@@ -33,6 +34,9 @@ class Dataset:
     is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<picture>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; has no default
     local: str | None = None  # the folder that caches streamed shards; needed when is_streaming
+    storage: str | None = None  # one of STORAGES; None: streaming or imagefolder, as is_streaming says
+    preload: str | None = None  # a folder on a fast disk that the data are copied to before training
+    pack_size: int | None = None  # for storage packed: short side in pixels that pictures are kept at; None: all pixels
     resize_size: int = -1  # shorter side in pixels before the random crop; -1: no such resize
     crop_size: int = 224  # side in pixels of the square that the network sees
     batch_size: int = 2048  # pictures per step over ALL devices

@@ -11,17 +11,18 @@ import torch
 from torch.utils.data import Dataset
 
 from config.errors import DataError
+from loaders.decoding import Source
 from loaders.seeding import seeded
-from loaders.transforms import Picture, Pipeline
+from loaders.transforms import Pipeline
 
-Key = int | tuple[int, int]
+Key = int | tuple[int, int] | tuple[int, int, int]
 
 
 class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     """Pictures with labels, read one at a time (map-style).
 
-    A key is an index, or the pair (epoch, index) that EpochSampler yields: the epoch reaches the workers with the key,
-    so that persistent workers augment each epoch differently.
+    A key is an index, or (epoch, index) or (epoch, index, size) as EpochSampler yields them: epoch and picture size
+    reach persistent workers with the key, for exactly the batch that they are meant for.
 
     Args:
         pipeline: bytes -> uint8 tensor.
@@ -42,7 +43,7 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         """How many pictures there are, over all ranks."""
 
     @abstractmethod
-    def read(self, index: int) -> tuple[bytes | Picture, int]:
+    def read(self, index: int) -> tuple[Source, int]:
         """One picture as stored, and its label.
 
         Raises:
@@ -54,19 +55,23 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         """Where a picture is stored, for messages."""
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
         source, label = self.read(index)
         sample_rng: AbstractContextManager[None] = contextlib.nullcontext()
         if self.pipeline.random:
             sample_rng = seeded(self.seed, epoch, index)
         try:
             with sample_rng:
-                return self.pipeline(source), label
+                return self.pipeline(source, *size), label
         except Exception as error:
-            raise DataError(
-                f"{self.name_of(index)}: cannot be read as a picture ({type(error).__name__}: {error}). "
-                "Replace or delete it; `python data.py` finds others of its kind."
-            ) from error
+            raise self.unreadable(index, error) from error
+
+    def unreadable(self, index: int, error: Exception) -> DataError:
+        """The sentence for a picture that could be fetched but not decoded."""
+        return DataError(
+            f"{self.name_of(index)}: cannot be read as a picture ({type(error).__name__}: {error}). "
+            "Replace or delete it; `python -m tools.verify` finds all of its kind."
+        )
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
         """The order of one shuffled epoch, int64 [len(self)]: here, every order equally likely."""
@@ -85,7 +90,8 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         """
         if not from_beginning:
             raise NotImplementedError("samples are counted from the beginning of the epoch")
-        return {"epoch": self.epoch, "sample_in_epoch": int(num_samples), "size": len(self)}
+        place = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
+        return {**place, "size": len(self), "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Go on where a checkpoint stopped: the next iteration of that epoch starts at that sample.
@@ -105,7 +111,29 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
                 f"the checkpoint stopped after {place} of {size} pictures, but this data set has {len(self)}: "
                 "go on with the data set that it was trained on, or start from its weights alone."
             )
+        self.check_classes(obj.get("classes"))
         self._resume = (int(obj.get("epoch", 0)), place)
+
+    def check_classes(self, trained: list[str] | None) -> None:
+        """Refuse a checkpoint whose labels mean other classes.
+
+        Args:
+            trained: the class names that it was trained with; None where they were not recorded.
+
+        Raises:
+            DataError: they differ from this data set's.
+        """
+        if trained is None or self.classes is None or list(trained) == list(self.classes):
+            return
+        label = next(
+            (n for n, (a, b) in enumerate(zip(trained, self.classes, strict=False)) if a != b),
+            min(len(trained), len(self.classes)),
+        )
+        was, now = (names[label] if label < len(names) else "nothing" for names in (trained, self.classes))
+        raise DataError(
+            f"the checkpoint was trained on other classes: label {label} was {was!r} and is {now!r} in this data set. "
+            "Give the data set that it was trained on, or load_weights_only=true to teach its weights these classes."
+        )
 
     def take_resume(self, epoch: int) -> int:
         """How many samples of `epoch` are done already; asked once, because the next time the epoch is full."""

@@ -12,11 +12,12 @@ import numpy as np
 from streaming.base.hashing import get_hash
 
 from config.errors import DataError
+from loaders.decoding import decode
 from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
 from loaders.remote import StoreOutOfReach, is_remote, join, s3_client
 from loaders.shards import HASHES
 from loaders.streaming import StreamingDataset, check_index
-from loaders.transforms import Pipeline, open_picture
+from loaders.transforms import EvaluationPipeline
 
 SMALL = 5000  # pictures: up to here all are decoded
 SAMPLE = 500  # pictures decoded of a larger set
@@ -108,7 +109,8 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         name = str(key)
         try:
             name, source = read(key)
-            return open_picture(source).size, ""
+            height, width = decode(source).shape[1:]
+            return (width, height), ""
         except DataError as error:
             return None, str(error)
         except Exception as error:
@@ -152,7 +154,7 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
     report.faults += _shard_faults(join(remote, report.split), stored)
     if report.faults:
         return
-    dataset = StreamingDataset(remote, local, report.split, Pipeline([], random=False), seed=0, batch_size=1)
+    dataset = StreamingDataset(remote, local, report.split, EvaluationPipeline(-1, 1), seed=0, batch_size=1)
     report.classes = len(dataset.classes) if dataset.classes else None
     if len(shards) > SHARDS:
         report.remarks.append(f"{report.split}: pictures of {SHARDS} shards were decoded.")

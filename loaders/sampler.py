@@ -1,16 +1,16 @@
 """The order of an epoch: a function of seed and epoch, the same for any number of ranks, and resumable inside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from composer.utils import dist
 from torch.utils.data import DistributedSampler
 
-from loaders.dataset import PictureDataset
+from loaders.dataset import Key, PictureDataset
 
 
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Yields (epoch, index) for one rank.
+class EpochSampler(DistributedSampler[Key]):
+    """Yields (epoch, index), or (epoch, index, size), for one rank.
 
     Rank r takes every world_size-th sample of one global order, so that the samples of a step are consecutive in it and
     "n samples done" is a place which a run with another number of ranks can go on from.
@@ -23,6 +23,8 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         shuffle: a new order each epoch, or the stored one.
         drop_last: cut the epoch to a multiple of the world size (training), or pad it by repeating the first samples
             (evaluation; Composer drops exactly this padding from its metrics).
+        batch_size: samples per step on one rank; only needed with `size_at`.
+        size_at: the pictures' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
         world_size: number of ranks; from the environment if None.
         rank: this rank; from the environment if None.
     """
@@ -35,6 +37,8 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         *,
         shuffle: bool,
         drop_last: bool,
+        batch_size: int = 1,
+        size_at: Callable[[int, int], int] | None = None,
         world_size: int | None = None,
         rank: int | None = None,
     ) -> None:
@@ -46,6 +50,8 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
             seed=dataset.seed,
             drop_last=drop_last,
         )
+        self.batch_size = batch_size
+        self.size_at = size_at
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is (Composer calls this before each)."""
@@ -58,13 +64,18 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
             return np.arange(len(self.dataset))
         return self.dataset.epoch_order(np.random.default_rng([self.seed, self.epoch]))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
         epoch = self.epoch
         order = self.global_order()
-        left = order[self.dataset.take_resume(epoch) :]
+        done = self.dataset.take_resume(epoch)
+        left = order[done:]
         steps = len(left) // self.num_replicas if self.drop_last else -(-len(left) // self.num_replicas)
         padded = np.resize(np.concatenate([left, order]), steps * self.num_replicas)
         with self.dataset.prefetch(left) as reached:
             for step, index in enumerate(padded[self.rank :: self.num_replicas].tolist()):
                 reached(step * self.num_replicas)
-                yield epoch, index
+                if self.size_at is None:
+                    yield epoch, index
+                else:
+                    batch = done // (self.batch_size * self.num_replicas) + step // self.batch_size
+                    yield epoch, index, self.size_at(epoch, batch)

@@ -16,12 +16,14 @@ from composer.utils import dist
 
 from config.errors import DataError
 from loaders.dataset import PictureDataset
+from loaders.decoding import Source
 from loaders.errors import LocalMissing, named
 from loaders.leftovers import remove_leftovers
 from loaders.prefetch import Prefetcher
 from loaders.remote import download, is_remote, join
+from loaders.shard_files import ShardFiles
 from loaders.shards import ShardStore, VerifiedStream
-from loaders.transforms import Picture, Pipeline
+from loaders.transforms import Pipeline
 
 SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
 
@@ -62,6 +64,7 @@ class StreamingDataset(PictureDataset):
             )
         stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
         self.store = open_store(stream, batch_size)
+        self.files = ShardFiles(self.store.shards)
         self.classes = read_classes(remote, local)
 
     def __len__(self) -> int:
@@ -71,14 +74,18 @@ class StreamingDataset(PictureDataset):
         shard, place = self.store.spanner[index]
         return f"{self.store.place_of(shard)}, sample {place}"
 
-    def read(self, index: int) -> tuple[bytes | Picture, int]:
+    def read(self, index: int) -> tuple[Source, int]:
+        shard, place = self.store.spanner[index]
         try:
-            sample = self.store[index]
+            try:
+                return self.files.read(shard, place)
+            except FileNotFoundError:
+                self.store.prepare_shard(shard)
+                return self.files.read(shard, place)
         except DataError:
             raise
         except Exception as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({type(error).__name__}: {error}).") from error
-        return sample["x"], int(sample["y"])
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
         """Shards in random order, and their samples shuffled inside a window that rolls along.

@@ -1,91 +1,137 @@
-"""From an encoded picture to a uint8 tensor, from tensors to a batch, and from a batch to normalised floats.
+"""From a picture to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
 
-This is the one place that decodes: a faster decoder replaces `Pipeline.__call__` and nothing else.
+Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized with
+torch's antialiased filter on bytes: at most 1 of 255 from what torchvision's transforms make of the same box with PIL.
 """
 
-import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch.utils.data import default_collate
-from torchvision.transforms import CenterCrop, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop, Resize
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import center_crop
+
+from loaders.decoding import Source, decode
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
+ASPECT_RATIO = (3 / 4, 4 / 3)  # of a random crop, width over height
 
-Picture = Image.Image
-PictureTransform = Callable[[Picture], Picture]
+PixelTransform = Callable[[torch.Tensor], torch.Tensor]
+"""uint8 [3, H, W] in and out."""
 
 
-def open_picture(source: bytes | Picture) -> Picture:
-    """Decode one picture to RGB.
+class Crop(NamedTuple):
+    """A box in pixels of the (resized) picture, and whether to mirror what it shows."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """A uint8 [3, H, W] picture at another size, bilinear and antialiased, as PIL's reduces it."""
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    # Not torchvision's v2.Resize: on processors with AVX-512 it takes a detour by floats (vision issue 8374).
+    return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
+
+
+def short_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of a picture whose short side becomes `size` pixels; the long side is cut to whole pixels."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+class Pipeline(ABC):
+    """An encoded picture to a uint8 tensor [3, side, side], stored row by row with the channels last.
 
     Args:
-        source: an encoded file's bytes, or a picture already decoded.
-
-    Raises:
-        Exception: whatever PIL raises for bytes that are no picture, or end too early.
-    """
-    picture = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
-    return picture.convert("RGB")
-
-
-class Pipeline:
-    """Encoded bytes -> uint8 tensor [3, H, W], stored row by row with the channels last.
-
-    Args:
-        steps: PIL -> PIL, in order.
-        random: whether any step draws random numbers (then each sample needs its seed).
+        resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
+        crop_size: the side of the result in pixels.
     """
 
-    def __init__(self, steps: Sequence[PictureTransform], random: bool) -> None:
-        self.steps = list(steps)
-        self.random = random
+    random: bool
+    """Whether random numbers are drawn (then each sample needs its seed)."""
 
-    def __call__(self, source: bytes | Picture) -> torch.Tensor:
-        picture = open_picture(source)
-        for step in self.steps:
-            picture = step(picture)
-        return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
+    def __init__(self, resize_size: int, crop_size: int) -> None:
+        self.resize_size = resize_size
+        self.crop_size = crop_size
+
+    def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
+        """Decode, resize and crop one picture.
+
+        Args:
+            source: as `loaders.decoding.decode` takes it.
+            size: the side of the result in pixels; `crop_size` if None.
+        """
+        pixels = decode(source)
+        if self.resize_size > 0:
+            pixels = resized(pixels, *short_side(*pixels.shape[1:], self.resize_size))
+        return self.cut(pixels, size or self.crop_size)
+
+    @abstractmethod
+    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+        """The square of `size` pixels out of a decoded picture."""
 
 
-def training_pipeline(
-    resize_size: int,
-    crop_size: int,
-    image_transforms: Sequence[PictureTransform] = (),
-    min_crop_area: float = 0.08,
-    hflip: bool = True,
-) -> Pipeline:
+class TrainingPipeline(Pipeline):
     """Random crop and flip of the published recipes (reference: He et al. 2015, as torchvision implements it).
 
     Args:
         resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
-        crop_size: the side of the square result in pixels.
-        image_transforms: what follows crop and flip, PIL -> PIL.
+        crop_size: the side of the result in pixels.
+        image_transforms: what follows crop and flip.
         min_crop_area: the smallest part of the picture's area that a random crop may show.
         hflip: mirror every other picture.
     """
-    steps: list[PictureTransform] = [Resize(resize_size)] if resize_size > 0 else []
-    crop = RandomResizedCrop(
-        crop_size, scale=(min_crop_area, 1.0), ratio=(3 / 4, 4 / 3), interpolation=InterpolationMode.BILINEAR
-    )
-    flip = [RandomHorizontalFlip()] if hflip else []
-    return Pipeline([*steps, crop, *flip, *image_transforms], random=True)
+
+    random = True
+
+    def __init__(
+        self,
+        resize_size: int,
+        crop_size: int,
+        image_transforms: Sequence[PixelTransform] = (),
+        min_crop_area: float = 0.08,
+        hflip: bool = True,
+    ) -> None:
+        super().__init__(resize_size, crop_size)
+        self.image_transforms = list(image_transforms)
+        self.min_crop_area = min_crop_area
+        self.hflip = hflip
+
+    def draw(self, height: int, width: int) -> Crop:
+        """The next random box in a picture of this size, from torch's global generator."""
+        shape = torch.empty(1).expand(1, height, width)  # torchvision asks for a picture, and looks at its size only
+        box = RandomResizedCrop.get_params(shape, [self.min_crop_area, 1.0], list(ASPECT_RATIO))
+        return Crop(*box, flip=self.hflip and bool(torch.rand(1) < 0.5))
+
+    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+        """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
+        crop = self.draw(*pixels.shape[1:])
+        box = pixels[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        square = resized(box, size, size)
+        square = square.flip(-1) if crop.flip else square
+        for transform in self.image_transforms:
+            square = transform(square)
+        return square
 
 
-def evaluation_pipeline(resize_size: int, crop_size: int) -> Pipeline:
-    """Resize of the short side, then the central square.
+class EvaluationPipeline(Pipeline):
+    """Resize of the short side, then the central square (smaller pictures are padded with black)."""
 
-    Args:
-        resize_size: the short side in pixels; -1 leaves the picture as it is.
-        crop_size: the side of the square result in pixels (smaller pictures are padded with black).
-    """
-    steps: list[PictureTransform] = [Resize(resize_size)] if resize_size > 0 else []
-    return Pipeline([*steps, CenterCrop(crop_size)], random=False)
+    random = False
+
+    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+        """The central square of the picture."""
+        return center_crop(pixels, [size, size])
 
 
 def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -149,8 +149,7 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
     for name in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
         if is_made_on_demand(config[name].path):
             on_local_leaders(make_digits, Path(config[name].path))
-    transforms = [step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None]
-    train = _dataspec(config, "train_dataset", transforms) if config.is_train else None
+    train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
     evaluation = _dataspec(config, "eval_dataset")
     _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)
     for spec in (train, evaluation):
@@ -178,24 +177,59 @@ def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) ->
     return batch
 
 
-def _dataspec(config: DictConfig, name: str, image_transforms: list[Callable] | None = None) -> DataSpec:
+def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = ()) -> DataSpec:
     dataset, is_train = config[name], name == "train_dataset"
+    path, local = dataset.path, dataset.local
+    if dataset.preload:
+        from loaders.preload import preload_once_per_node
+
+        path = str(preload_once_per_node(path, dataset.preload, ["train" if is_train else "val"]))
+        local = path if dataset.is_streaming else None
     optional = ("num_workers", "prefetch_factor", "min_crop_area", "hflip")
     given = {key: dataset[key] for key in optional if dataset.get(key) is not None}
-    return build_imagenet_dataspec(
-        dataset.path,
+    size_in_loader = _size_in_loader(config, algorithms)
+    spec = build_imagenet_dataspec(
+        path,
         dataset.is_streaming,
         dataset.batch_size // dist.get_world_size(),
-        local=dataset.local,
+        local=local,
         is_train=is_train,
         drop_last=is_train,
         shuffle=is_train,
         resize_size=dataset.resize_size,
         crop_size=dataset.crop_size,
         seed=config.seed,
-        image_transforms=image_transforms or [],
+        storage=dataset.storage,
+        pack_size=dataset.pack_size,
+        image_transforms=[step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None],
         **given,
     )
+    if size_in_loader is not None:
+        loader = cast(WorkerLoader, spec.dataloader)
+        loader.sampler.size_at = functools.partial(size_in_loader, len(loader))
+    return spec
+
+
+def _size_in_loader(config: DictConfig, algorithms: Sequence[Algorithm]) -> Callable[[int, int, int], int] | None:
+    """The pictures' side at (batches per epoch, epoch, batch of that epoch), where some algorithm trains on small ones.
+
+    Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.
+    """
+    steps = [algorithm for algorithm in algorithms if hasattr(algorithm, "size_in_loader")]
+    crop_size, length = config.train_dataset.crop_size, durations_of(config)[0]
+    if not steps:
+        return None
+    for algorithm in steps:
+        algorithm.crop_size = crop_size
+
+    def size_at(batches_per_epoch: int, epoch: int, batch: int) -> int:
+        # As Composer counts what has elapsed: a run of so many epochs is at a whole number of them until the next one.
+        batch = 0 if length.unit == "ep" else batch
+        done = epoch * batches_per_epoch + batch
+        elapsed = done / length.batches(batches_per_epoch, config.train_dataset.batch_size)
+        return functools.reduce(lambda size, step: step.size_in_loader(size, crop_size, elapsed), steps[::-1], crop_size)
+
+    return size_at
 
 
 def _check_classes(run: Run, train: list[str] | None, evaluation: list[str] | None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from composer.core import Event, State
 from composer.loggers import Logger
-from PIL import Image
+from torch import Tensor
 
 from recipes.algorithms._base import RecipeAlgorithm, in_layout_of, indices_to, seeded_generator
 
@@ -16,7 +17,7 @@ def _kept(size: int, dropped_fraction: float, permutation: np.ndarray) -> np.nda
 
 
 class ColOutTransform:
-    """Removes rows and columns from one PIL image; draws from numpy's global generator, seeded per sample.
+    """Removes rows and columns from one picture; draws from numpy's global generator, seeded per sample.
 
     Args:
         p_row: the part of the rows to remove.
@@ -27,13 +28,12 @@ class ColOutTransform:
         self.p_row = p_row
         self.p_col = p_col
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """A smaller picture of the same mode."""
-        pixels = np.asarray(image)
-        height, width = pixels.shape[:2]
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 [3, H, W] to a smaller one."""
+        height, width = pixels.shape[1:]
         rows = _kept(height, self.p_row, np.random.permutation(height))
         columns = _kept(width, self.p_col, np.random.permutation(width))
-        return Image.fromarray(np.ascontiguousarray(pixels[rows][:, columns]))
+        return torch.from_numpy(pixels.permute(1, 2, 0).numpy()[rows][:, columns]).permute(2, 0, 1)
 
 
 class ColOut(RecipeAlgorithm):
@@ -73,12 +73,22 @@ class ColOut(RecipeAlgorithm):
         self.finetune_fraction = finetune_fraction
         self.image_transform = None if batch else ColOutTransform(p_row, p_col)
 
+    def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
+        """The side that pictures must have before rows and columns go, for `wanted` pixels to be left, if they can."""
+        if not self.batch or not self._is_on(elapsed):
+            return wanted
+        kept = 1 - max(self.p_row, self.p_col)
+        return next((size for size in range(wanted, crop_size) if int(kept * size) >= wanted), crop_size)
+
+    def _is_on(self, elapsed: float) -> bool:
+        return self.finetune_fraction == 0 or elapsed < 1 - self.finetune_fraction
+
     def match(self, event: Event, state: State) -> bool:
         """Before every training forward pass, in batch mode, until the fine-tuning phase."""
         if not self.batch or event != Event.BEFORE_FORWARD:
             return False
         elapsed = state.get_elapsed_duration()
-        return elapsed is None or self.finetune_fraction == 0 or elapsed.value < 1 - self.finetune_fraction
+        return elapsed is None or self._is_on(elapsed.value)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Take the rows and columns of this batch out of a microbatch of shape (N, C, H, W)."""

@@ -16,10 +16,12 @@ _MODES = ("resize", "crop")
 
 
 class ProgressiveResizing(RecipeAlgorithm):
-    """Shrinks the microbatch on its device, at Event.BEFORE_FORWARD, to the size of this moment of the run.
+    """Trains at the size of this moment of the run: the loader makes such pictures, or the device shrinks them.
 
-    From fast.ai (https://github.com/fastai/fastbook, chapter 7). 'resize' is nearest-neighbour: the published code
-    never did anything else, although its documentation said bilinear. The published code rounded 120 px down to 119,
+    From fast.ai (https://github.com/fastai/fastbook, chapter 7). In mode 'resize' the loader is told the size of each
+    batch (`size_in_loader`) and resizes its crop to that once, antialiased. Pictures that come at full size all the
+    same (another program's loader) are shrunk at Event.BEFORE_FORWARD by nearest neighbour: the published code never
+    did anything else, although its documentation said bilinear. The published code rounded 120 px down to 119,
     left an odd size under the fine-tuning phase and used a new size every few batches; the sizes here are exact and
     few (recipes.schedules.progressive_size). `size` is the current one, in pixels. Evaluation is not touched.
 
@@ -67,6 +69,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.resize_targets = resize_targets
         self.max_sizes = max_sizes
         self.size = 0
+        self.crop_size: int | None = None  # told by whoever builds the loader; else a batch's own size is the full one
 
     def match(self, event: Event, state: State) -> bool:
         """At every batch, for the size, and before every training forward pass, for the pictures."""
@@ -77,7 +80,9 @@ class ProgressiveResizing(RecipeAlgorithm):
         inputs = state.batch_get_item(0)
         if event == Event.BATCH_START:
             # The loader's own width: by the forward pass colout may have taken columns away.
-            self.size = self._size_now(state, inputs.shape[-1])
+            elapsed = state.get_elapsed_duration()
+            assert elapsed is not None
+            self.size = self._size_at(elapsed.value, self.crop_size or inputs.shape[-1])
             logger.log_metrics({"progressive_resizing/size": self.size})
             return
         if self.size >= inputs.shape[-1]:
@@ -87,11 +92,13 @@ class ProgressiveResizing(RecipeAlgorithm):
         if self.resize_targets:
             state.batch_set_item(1, self._shrink_targets(state.batch_get_item(1), corner))
 
-    def _size_now(self, state: State, crop_size: int) -> int:
-        elapsed = state.get_elapsed_duration()
-        assert elapsed is not None
+    def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
+        """The side that pictures should have when they come here, after a fraction `elapsed` of the run."""
+        return self._size_at(elapsed, crop_size) if self.mode == "resize" else crop_size
+
+    def _size_at(self, elapsed: float, crop_size: int) -> int:
         return progressive_size(
-            elapsed.value,
+            elapsed,
             crop_size,
             self.initial_scale,
             self.delay_fraction,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from composer.algorithms.randaugment import RandAugmentTransform
-from composer.algorithms.utils import augmentation_sets
 from composer.core import Event, State
 from composer.loggers import Logger
 
 from recipes.algorithms._base import RecipeAlgorithm
+from recipes.augmentations import OPERATIONS, RandomOperations
 
 
 class RandAugment(RecipeAlgorithm):
     """Applies `depth` random operations to every picture (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
 
-    It acts on no event: `image_transform` (PIL image in, PIL image out) goes into the loader's transforms after crop
+    It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
     and flip. Stock Composer patches a data set's transforms at FIT_START, which fails on some data sets and silently
-    does nothing on others. The operations are Composer's; as published, each draws its own severity up to the maximum,
-    from numpy's global generator, which our data sets seed per sample.
+    does nothing on others. The operations are Composer's, on tensors; as published, each draws its own severity up to
+    the maximum, from numpy's global generator, which our data sets seed per sample.
 
     Args:
         severity: the greatest strength of an operation, 0 to 10. Published for hot: 10 (paper of 2022), later 9.
@@ -32,14 +31,14 @@ class RandAugment(RecipeAlgorithm):
             raise ValueError(f"severity is {severity}: it has to be between 0 and 10.")
         if depth < 1:
             raise ValueError(f"depth is {depth}: it has to be at least 1.")
-        if augmentation_set not in augmentation_sets:
+        if augmentation_set not in OPERATIONS:
             raise ValueError(
-                f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(augmentation_sets)}."
+                f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}."
             )
         self.severity = severity
         self.depth = depth
         self.augmentation_set = augmentation_set
-        self.image_transform = RandAugmentTransform(severity, depth, augmentation_set)
+        self.image_transform = RandomOperations(severity, depth, augmentation_set)
 
     def match(self, event: Event, state: State) -> bool:
         """Never: the loader applies `image_transform`."""

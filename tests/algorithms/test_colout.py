@@ -9,7 +9,6 @@ import pytest
 import torch
 from composer.algorithms import ColOut as StockColOut
 from composer.core import Event
-from PIL import Image
 
 from recipes.algorithms.colout import ColOut
 from recipes.algorithms.sam import SAM
@@ -60,14 +59,13 @@ def test_each_picture_for_itself_in_the_loader():
     algorithm = ColOut(0.25, 0.5, batch=False)
     assert ColOut().image_transform is None
     transform = pickle.loads(pickle.dumps(algorithm.image_transform))
-    image = Image.fromarray(np.random.randint(0, 255, (40, 20, 3), dtype=np.uint8))
+    image = torch.randint(0, 255, (3, 40, 20), dtype=torch.uint8)
     np.random.seed(1)
     one = transform(image)
     two = transform(image)
     np.random.seed(1)
-    assert one.size == (10, 30) and one.mode == "RGB"
-    assert np.array_equal(np.asarray(one), np.asarray(transform(image)))
-    assert not np.array_equal(np.asarray(one), np.asarray(two))
+    assert one.shape == (3, 30, 10) and one.dtype == torch.uint8
+    assert torch.equal(one, transform(image)) and not torch.equal(one, two)
     assert run_on_coordinates(algorithm, duration="1ba")[0].shape[-1] == 40
 
 

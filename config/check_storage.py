@@ -1,0 +1,50 @@
+"""Whether a storage kind, the keys beside it and the recipe go together (docs/data.md has the table)."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from config.report import Report
+from config.schema import STORAGES
+from config.suggest import did_you_mean, listing
+
+OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
+
+
+def check_storage(config: DictConfig, key: str, report: Report) -> None:
+    """The keys storage, is_streaming, preload and pack_size of one data section."""
+    section = config[key]
+    storage = section.storage
+    if storage is not None and storage not in STORAGES:
+        allowed = f"it must be {listing(STORAGES)}{did_you_mean(storage, STORAGES)}"
+        report.add(f"{key}.storage", f"{storage} given, but {allowed}")
+        return
+    if storage == "streaming" and not section.is_streaming:
+        report.add(f"{key}.storage", f"streaming reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
+    if section.is_streaming and storage in ("imagefolder", *OWN_FORMAT):
+        report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
+    if section.pack_size is not None:
+        if storage != "packed":
+            report.add(f"{key}.pack_size", f"only storage packed has it; type {key}.storage=packed or pack_size=null")
+        elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
+            report.add(
+                f"{key}.pack_size",
+                f"{section.pack_size} px given, but pictures of {needed} px are made of them; say {needed} or more, or "
+                "null for every pixel",
+            )
+    if section.preload is not None and storage == "synthetic":
+        report.add(f"{key}.preload", f"synthetic pictures are nowhere to be copied from; type {key}.preload=null")
+    if key == "train_dataset" and storage == "dali":
+        _check_dali(config, report)
+
+
+def _check_dali(config: DictConfig, report: Report) -> None:
+    """DALI crops and flips by itself; what a recipe does to single pictures in the loader has no place in it."""
+    for name, arguments in config.algorithms.items():
+        in_loader = name == "randaugment" or (name == "colout" and arguments and arguments.get("batch") is False)
+        if in_loader and arguments is not None:
+            report.add(
+                "train_dataset.storage",
+                f"dali cannot run {name}, which works on single pictures in the loader; type "
+                f"algorithms.{name}=null, or train_dataset.storage=null",
+            )

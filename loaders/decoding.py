@@ -1,0 +1,62 @@
+"""From an encoded picture to RGB pixels: libjpeg-turbo for ordinary JPEGs, PIL for everything else.
+
+Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped.
+"""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
+
+Picture = Image.Image
+Source = bytes | np.ndarray | Picture
+"""An encoded file, pixels as uint8 [H, W, 3], or a picture that PIL has opened."""
+
+_JPEG = b"\xff\xd8\xff"
+
+
+def open_picture(source: bytes | Picture) -> Picture:
+    """Decode one picture to RGB with PIL.
+
+    Args:
+        source: an encoded file's bytes, or a picture already decoded.
+
+    Raises:
+        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+    """
+    picture = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
+    return picture.convert("RGB")
+
+
+def decode(source: Source) -> torch.Tensor:
+    """Decode one picture to uint8 [3, H, W], stored row by row with the channels last.
+
+    Args:
+        source: an encoded file's bytes, pixels [H, W, 3], or a PIL picture.
+
+    Raises:
+        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+    """
+    if isinstance(source, np.ndarray):
+        return torch.from_numpy(source).permute(2, 0, 1)
+    if isinstance(source, bytes) and source.startswith(_JPEG):
+        pixels = _decode_jpeg(source)
+        if pixels is not None:
+            return pixels
+    return torch.from_numpy(np.array(open_picture(source), dtype=np.uint8)).permute(2, 0, 1)
+
+
+def _decode_jpeg(source: bytes) -> torch.Tensor | None:
+    """A grey or coloured JPEG by libjpeg-turbo; None for CMYK, and where PIL is to say what is wrong."""
+    try:
+        # bytearray: torch wants memory that it may write to; copying it costs a hundredth of decoding it.
+        pixels = decode_jpeg(torch.frombuffer(bytearray(source), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    except RuntimeError:
+        return None
+    if pixels.shape[0] == 1:
+        return pixels[0, :, :, None].expand(-1, -1, 3).contiguous().permute(2, 0, 1)
+    return pixels if pixels.shape[0] == 3 else None
