@@ -39,6 +39,7 @@ def main(config: DictConfig | Run) -> Trainer:
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
     from training import build, checkpoints, devices, guards, record
+    from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
     from training.progress import ProgressLine
@@ -55,7 +56,8 @@ def main(config: DictConfig | Run) -> Trainer:
     folder = record.claim(run)
     with folder.discarded_if_refused():
         saver = checkpoints.for_run(run, folder.name, stop)
-        recorder = Recorder(folder, started)
+        data_wait = DataWait(data.train.dataloader) if data.train else None
+        recorder = Recorder(folder, started, data_wait)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         with checkpoints.to_start_from(run.config, saver) as load_path:
             trainer = make_trainer(
@@ -67,7 +69,14 @@ def main(config: DictConfig | Run) -> Trainer:
                 max_duration=schedule.max_duration,
                 algorithms=algorithms,
                 # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
-                callbacks=[*guards.for_run(schedule, data), recorder, progress, *build.callbacks(run.config), saver],
+                callbacks=[
+                    *guards.for_run(schedule, data),
+                    *([data_wait] if data_wait else []),
+                    recorder,
+                    progress,
+                    *build.callbacks(run.config),
+                    saver,
+                ],
                 load_path=load_path,
             )
     fit(trainer, progress, saver)

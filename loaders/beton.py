@@ -88,18 +88,16 @@ class BetonDataset(PictureDataset):
         return f"{self.path}, sample {index}"
 
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
-        sample, size = self.samples[index], int(self.sizes[index])
+        sample, data = self.samples[index], np.empty(int(self.sizes[index]), np.uint8)
         try:
-            data = os.pread(self._file.fileno(), size, int(sample["address"]))
+            count = os.preadv(self._file.fileno(), [memoryview(data)], int(sample["address"]))
         except OSError as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror}).") from error
-        if len(data) != size:
+        if count != len(data):
             raise DataError(f"{self.name_of(index)}: the file has been cut since the run began. {_AGAIN}")
         if sample["mode"] == JPG:
-            return data, int(sample["label"])
-        # A copy, because torch takes arrays that may be written to only.
-        pixels = np.frombuffer(bytearray(data), np.uint8).reshape(sample["height"], sample["width"], 3)
-        return pixels, int(sample["label"])
+            return data.tobytes(), int(sample["label"])
+        return data.reshape(sample["height"], sample["width"], 3), int(sample["label"])
 
 
 def beton_file(path: str | os.PathLike[str], split: str) -> Path:

@@ -101,21 +101,18 @@ class DaliLoader(DataLoader[Any]):
         """What a pipeline makes of one epoch."""
         # On a GPU, DALI must not use a batch's memory again before what this stream does with it is done.
         stream = torch.cuda.current_stream() if self.device == "mixed" else None
-        try:
-            while True:
-                try:
-                    (pictures,) = pipeline.run(stream)
-                except StopIteration:
-                    return
-                except RuntimeError as error:
-                    feed.explain(error)
-                    raise
-                images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
-                if self.device == "cpu" and torch.cuda.is_available():
-                    images = images.pin_memory()
-                yield images, torch.tensor(feed.in_flight.popleft().labels)
-        finally:
-            del pipeline  # an error's traceback would keep its threads alive
+        while True:
+            try:
+                (pictures,) = pipeline.run(stream)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                feed.explain(error)
+                raise
+            images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
+            if self.device == "cpu" and torch.cuda.is_available():
+                images = images.pin_memory()
+            yield images, torch.tensor(feed.in_flight.popleft().labels)
 
 
 def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:

@@ -32,6 +32,9 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     #: Sorted class names, or None where the storage does not know them.
     classes: list[str] | None = None
 
+    #: Whether pictures come from elsewhere, so that an epoch may have to wait for them.
+    fetches = False
+
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         self.pipeline = pipeline
         self.seed = seed
@@ -111,7 +114,6 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
                 f"the checkpoint stopped after {place} of {size} pictures, but this data set has {len(self)}: "
                 "go on with the data set that it was trained on, or start from its weights alone."
             )
-        self.check_classes(obj.get("classes"))
         self._resume = (int(obj.get("epoch", 0)), place)
 
     def check_classes(self, trained: list[str] | None) -> None:

@@ -66,6 +66,7 @@ class StreamingDataset(PictureDataset):
         self.store = open_store(stream, batch_size)
         self.files = ShardFiles(self.store.shards)
         self.classes = read_classes(remote, local)
+        self.fetches = not in_place
 
     def __len__(self) -> int:
         return int(self.store.num_samples)

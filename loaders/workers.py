@@ -5,7 +5,9 @@ import gc
 import os
 import signal
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,9 +53,19 @@ class WorkerLoader(DataLoader[Any]):
     five seconds for each worker, because none was told to stop. Here they are told first; at the program's end, too.
     """
 
-    def __iter__(self) -> Any:
+    waited = 0.0
+    """Seconds that the consumer has spent waiting for batches, on this rank and since the loader was made."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator, which holds this loader: `next(iter(make_loader()))` must not end the workers under way.
-        yield from super().__iter__()
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
     def _get_iterator(self) -> Any:
         iterator: Any = super()._get_iterator()

@@ -184,7 +184,7 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
     watch = stopwatch(run, data.train.dataloader, steps)  # type: ignore[union-attr]
     schedule = build.schedule(run, data)
     checks = [guard for guard in guards.for_run(schedule, data) if not isinstance(guard, guards.WholeEpochs)]
-    recorder = Recorder(record.RunFolder(folder, run), time.monotonic())
+    recorder = Recorder(record.RunFolder(folder, run), time.monotonic(), None)
     trainer: Trainer = make_trainer(
         config,
         run_name="bench",

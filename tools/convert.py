@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-from config.errors import ConfigError, UserError
+from config.errors import ConfigError, DataError, UserError
 from loaders.errors import plain
 
 if TYPE_CHECKING:
@@ -102,14 +103,18 @@ def convert(given: argparse.Namespace, console: Console) -> None:
     check(given)
     from loaders.mds_writer import ShardFormat
     from tools.converting import to_beton
-    from tools.converting.destination import open_destination
+    from tools.converting.destination import LocalDestination, open_destination
     from tools.converting.meter import result_table
     from tools.converting.pictures import PictureOptions
     from tools.converting.plan import plan_split
     from tools.converting.sources import open_sources
     from tools.converting.to_mds import Conversion
 
+    # Composer, which the loaders import, ends a program at Ctrl-C without a word.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     destination = open_destination(given.destination)
+    if given.to == "ffcv" and not isinstance(destination, LocalDestination):
+        raise DataError(f"{given.destination}: FFCV reads files of disks only. Name a local folder.")
     destination.names("")  # a mistyped bucket shows here, before the source is looked through
     console.print(f"Looking through {given.source}", highlight=False)
     sources, classes = open_sources(given.source, given.local)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from loaders.errors import plain
 from loaders.preload import Copied, copy
-from loaders.progress import amount
+from loaders.preloading.progress import amount
 
 DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
 

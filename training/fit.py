@@ -16,6 +16,7 @@ from composer.utils import dist
 from omegaconf import DictConfig
 
 from config import TrainingError
+from loaders.dataset import PictureDataset
 from loaders.errors import plain
 from recipes.algorithms import reverse_eval_end
 from training import build
@@ -44,7 +45,10 @@ def make_trainer(
 
     Raises:
         TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model.
+        DataError: if the checkpoint was trained on other classes.
     """
+    if load_path and not config.load_weights_only:
+        _check_classes(load_path, build.pictures(data.evaluation))
     loggers = build.loggers(config)
     random_state = ExactRandomState()
     try:
@@ -143,6 +147,14 @@ def _monitors(config: DictConfig, loggers: list[Any]) -> list[Callback]:
         return []
     memory: list[Callback] = [MemoryMonitor()] if config.device == "gpu" else []
     return [SpeedMonitor(window_size=SPEED_WINDOW), LRMonitor(), TrainAccuracy(), *memory]
+
+
+def _check_classes(load_path: str, pictures: PictureDataset) -> None:
+    """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
+    # Mapped: of the weights, nothing is read here.
+    content = torch.load(load_path, map_location="cpu", mmap=True, weights_only=False)
+    trained = (content["state"].get("dataset_state") or {}).get("train") or {}
+    pictures.check_classes(trained.get("classes"))
 
 
 def _one_line(error: BaseException) -> str:

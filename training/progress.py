@@ -102,7 +102,8 @@ class ProgressLine(Callback):
         rate = f"{(n1 - n0) / (t1 - t0):,.0f} img/s" if t1 > t0 else "... img/s"
         rows = self.recorder.folder.rows
         top1 = f"top-1 {float(rows[-1]['top1']):.2f} %" if rows else "top-1 ..."
-        return f"loss {state.total_loss_dict['loss/train/total']:.3f}  {top1}  {rate}"
+        wait = f"  waiting {100 * share:.0f} %" if (share := self.recorder.wait_share) >= 0.01 else ""
+        return f"loss {state.total_loss_dict['loss/train/total']:.3f}  {top1}  {rate}{wait}"
 
 
 def summary_table(summary: dict[str, Any], folder: str | None) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from training.data_wait import DataWait
 from training.identity import plain
 from training.record import RunFolder, command
 
@@ -22,13 +23,15 @@ class Recorder(Callback):
     Args:
         folder: where the rows go.
         started: time.monotonic() when the program began, for the clock of everything.
+        data_wait: measures the waiting for data, and has its turn before this; None when only evaluating.
     """
 
-    def __init__(self, folder: RunFolder, started: float) -> None:
+    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait | None) -> None:
         self.folder = folder
+        self.data_wait = data_wait
         self._started = started
         self._total_before = 0.0  # what earlier processes of this run took
-        self._train_seconds = self._eval_seconds = self._wait_seconds = 0.0
+        self._train_seconds = self._eval_seconds = 0.0
         self._batch_mark = self._eval_mark = 0.0
         self._loss_sum = self._loss_count = 0.0
         self._row_seconds = self._row_samples = 0.0
@@ -50,10 +53,6 @@ class Recorder(Callback):
     def before_dataloader(self, state: State, logger: Logger) -> None:
         """Start a batch: by waiting for data."""
         self._batch_mark = time.monotonic()
-
-    def after_dataloader(self, state: State, logger: Logger) -> None:
-        """Stop waiting for data."""
-        self._wait_seconds += time.monotonic() - self._batch_mark
 
     def before_backward(self, state: State, logger: Logger) -> None:
         """Note the size at which pictures are trained now."""
@@ -83,9 +82,14 @@ class Recorder(Callback):
         return {
             "train_seconds": self._train_seconds,
             "eval_seconds": self._eval_seconds,
-            "wait_seconds": self._wait_seconds,
+            "wait_seconds": self.data_wait.seconds if self.data_wait else 0.0,
             "total_seconds": self._total_before + time.monotonic() - self._started,
         }
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the last steps' time that went by waiting for data, 0 to 1."""
+        return self.data_wait.share if self.data_wait else 0.0
 
     def summary(self, state: State, ended: str) -> dict[str, Any]:
         """The final figures: those of the last evaluation, the clocks, and how the run ended."""
@@ -118,7 +122,7 @@ class Recorder(Callback):
             return
         seconds = state["seconds"]
         self._train_seconds, self._eval_seconds = seconds["train_seconds"], seconds["eval_seconds"]
-        self._wait_seconds, self._total_before = seconds["wait_seconds"], seconds["total_seconds"]
+        self._total_before = seconds["total_seconds"]
         self._loss_sum, self._loss_count = state["loss"]
         self._best_top1 = state["best_top1"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from config.errors import DataError
 from loaders.checksums import QUICK, chunks, hash_of, new_hash
+from loaders.preloading.progress import Progress, amount
 from loaders.preloading.records import Entry, Records, size_of
 from loaders.preloading.source_files import SourceFile, is_wanted, list_files, without_credentials
-from loaders.progress import Progress, amount
 from loaders.remote import download, is_remote, join
 
 THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
@@ -27,7 +27,7 @@ _PATIENCE = 5.0  # seconds for the other threads to end what they are at
 
 @dataclass(frozen=True)
 class Copied:
-    """What a preload did: the files and bytes of the copy, and how much of it was copied now, in how many seconds."""
+    """What a preload did: the files and bytes of the copy, how much of it was copied now, and in how many seconds."""
 
     files: int
     bytes: int
@@ -66,7 +66,6 @@ class Copier:
         Raises:
             DataError: the source cannot be read or is damaged, or the destination has no room or cannot be written.
         """
-        began = time.monotonic()
         with _writing(self.destination):
             shutil.rmtree(self._parts, ignore_errors=True)
             self._parts.mkdir()
@@ -75,6 +74,7 @@ class Copier:
             files = list_files(self.source, self.splits, self._parts)
             self._remove_surplus({file.name for file in files})
             self._check_room([file for file in files if not self._expected(file)])
+            began = time.monotonic()
             self._bring_all(files)
         finally:
             self.records.close()

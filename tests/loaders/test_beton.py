@@ -23,8 +23,9 @@ from loaders.decoding import decode
 from loaders.imagefolder import ImageFolderDataset
 from loaders.transforms import EvaluationPipeline
 
-# Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by two
-# processes, so that the pictures lie out of order. Of each, what ffcv's own reader says: kind, label, start of SHA-256.
+# Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by
+# three processes, so that the pictures lie out of order. Of each, what ffcv's own reader says: kind, label, start of
+# the SHA-256 of its bytes.
 GOLDEN = Path(__file__).parents[1] / "golden" / "ffcv.beton.xz"
 GOLDEN_SAMPLES = [
     (np.ndarray, 5, "98917776e8e00b4b"),
@@ -66,10 +67,6 @@ def written(path: Path, pictures: list[bytes], workers: int = 1) -> BetonDataset
 def noise(side: int = 40, mode: str = "RGB", seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
-
-
-def sixteen_bit() -> Image.Image:
-    return Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70)
 
 
 def rotated() -> Image.Exif:
@@ -142,7 +139,7 @@ def test_a_folder_becomes_a_file(folder: Path, tmp_path: Path) -> None:
         (False, encoded(noise(), "PNG")),
         (False, encoded(noise(mode="RGBA"), "PNG")),
         (False, encoded(noise(mode="P"), "PNG", transparency=3)),
-        (False, encoded(sixteen_bit(), "PNG")),
+        (False, encoded(Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70), "PNG")),
         (False, encoded(noise(mode="LA"), "WEBP", lossless=True)),
     ],
     ids=["jpeg", "progressive", "grey", "rotated", "cmyk", "png", "alpha", "palette", "16 bits", "webp"],
@@ -220,7 +217,9 @@ ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # where the samples' table begins
         (ROWS, b"\x02", r"sample 0: the file's tables place no picture here \(1 of 6"),
         (ROWS + SAMPLE.itemsize * 2 + 1, b"\x0a", r"sample 2: the file's tables"),
         (ROWS + SAMPLE.itemsize * 3 + 5, b"\xff" * 8, r"sample 3: the file's tables"),
-        (-ALLOCATION.itemsize * 5 + 16, b"\xff" * 8, r"sample 2: the file's tables"),
+        (ROWS + SAMPLE.itemsize * 3 + 5, b"\xd9", r"sample 3: the file's tables"),
+        (-ALLOCATION.itemsize * 6 + 16, b"\xff" * 8, r"sample 1: the file's tables"),
+        (-ALLOCATION.itemsize * 5 + 16, b"\x01", r"sample 0: the file's tables"),
         (ROWS + 16, b"\xff" * 8, r"has labels from -1 to 4, but a class is 0 or more"),
     ],
 )
@@ -268,13 +267,16 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
         written(path, [encoded(Image.new("RGB", (1, 70_000)), "PNG")])
     with pytest.raises(DataError, match="there are no pictures to write"):
         written(path, [])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)  # lowered, it is as a disk that is full there
-    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_SIZE + 10_000, before[1]))
-    try:
-        with pytest.raises(DataError, match=r"train\.beton: cannot be written \(File too large\)\. Free some space"):
-            written(path, good)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (PAGE_SIZE + 10_000, 2 * PAGE_SIZE + 10):  # as on a full disk: amid the pictures, and amid the table
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            with pytest.raises(
+                DataError, match=r"train\.beton: cannot be written \(File too large\)\. Free some space"
+            ):
+                written(path, good)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -216,7 +216,7 @@ for index in range(len(packed)):
 dist.barrier()
 packed.memory[0] = 17 * (dist.get_global_rank() + 1) if dist.get_global_rank() == 1 else packed.memory[0]
 dist.barrier()
-sys.stdout.write(f"seen {int(packed.memory[0])}\n")
+print(f"seen {int(packed.memory[0])}", end=chr(10), flush=True)
 """
 
 

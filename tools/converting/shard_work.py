@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +84,11 @@ def make_shard(job: ShardJob) -> Note:
 
 
 def why(error: Exception) -> str:
-    """What is wrong with an unreadable picture, in a few words."""
+    """What is wrong with an unreadable picture, in a few words; the same words in every run."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read ({error.strerror})"
-    return f"cannot be read as a picture ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    text = re.sub(r" at 0x[0-9a-f]+", "", (str(error).splitlines() or [""])[0])
+    return f"cannot be read as a picture ({type(error).__name__}: {text})"
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:

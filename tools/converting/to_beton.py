@@ -35,11 +35,10 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
         workers: processes.
 
     Raises:
-        DataError: the destination is a store or holds something already, or the source or the disk fails.
+        DataError: the destination, a folder of a disk, holds something already, or the source or the disk fails.
     """
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
-    if not isinstance(target, LocalDestination):
-        raise DataError(f"{target.path}: FFCV reads files of disks only. Name a local folder.")
+    assert isinstance(target, LocalDestination)
     stage = _stage(conversion, target)
     rows = {}
     with _resumable(stage, splits) as finished:

@@ -1,16 +1,15 @@
-"""How far a long task is: a bar in a terminal, a line a minute in a log file."""
+"""How far a copy is: a bar in a terminal, a line a minute in a log file."""
 
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-LOG_SECONDS = 60.0
-RATE_SECONDS = 10.0  # rates are taken over so long: steady, and yet a stall is seen
+LOG_SECONDS = 60.0  # between lines, without a terminal
+RATE_SECONDS = 10.0  # over which MB/s are taken
 _DRAW_SECONDS = 0.1
 
 
@@ -20,17 +19,16 @@ def amount(count: float) -> str:
 
 
 class Progress:
-    """Shows how much of a task is done, how fast it goes and how long it will take.
+    """Shows how much is copied, how fast, and how long it will take; a context manager.
 
     Args:
-        what: the task, as in `copying`.
-        total: how much there is to do.
-        figure: how to write a part of the total.
+        what: what is being done, as in `copying`.
+        total: bytes.
         shown: False for every process but one.
     """
 
-    def __init__(self, what: str, total: int, figure: Callable[[float], str] = amount, shown: bool = True) -> None:
-        self.what, self.total, self.figure, self.shown = what, total, figure, shown
+    def __init__(self, what: str, total: int, shown: bool) -> None:
+        self.what, self.total, self.shown = what, total, shown
         self._console = Console(soft_wrap=True, highlight=False)
         self._window = deque([(time.monotonic(), 0)])
         self._printed = self._drawn = time.monotonic()
@@ -49,11 +47,7 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int) -> None:
-        """So much is done; cheap enough to be called at every turn.
-
-        Args:
-            done: how much of the total.
-        """
+        """So many bytes are there; cheap enough to be called at every turn."""
         now = time.monotonic()
         if not self.shown or now - self._drawn < _DRAW_SECONDS:
             return
@@ -62,14 +56,14 @@ class Progress:
         while now - self._window[0][0] > RATE_SECONDS and len(self._window) > 2:
             self._window.popleft()
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, figures=self.figures(done))
+            self._bar.update(self._bar.task_ids[0], completed=done, figures=self._figures(done))
         elif now - self._printed >= LOG_SECONDS:
             self._printed = now
-            self._console.print(f"{self.what}: {self.figures(done)}", markup=False)
+            self._console.print(f"{self.what}: {self._figures(done)}", markup=False)
 
-    def figures(self, done: int) -> str:
+    def _figures(self, done: int) -> str:
         """How much of how much, how fast, how long still."""
         (began, before), (now, _) = self._window[0], self._window[-1]
         speed = (done - before) / (now - began) if now > began else 0.0
         left = f", {timedelta(seconds=round((self.total - done) / speed))} left" if speed > 0 else ""
-        return f"{self.figure(done)} of {self.figure(self.total)}, {self.figure(speed)}/s{left}"
+        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"

@@ -1,0 +1,159 @@
+"""What a worker process does: read, hash and decode the pictures of a part of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from config.errors import DataError
+from loaders.decoding import Source, decode
+from loaders.remote import StoreOutOfReach, download, is_remote, join
+from tools.converting.crew import report
+
+Sample = tuple[str, int, Callable[[], Source]]
+"""A picture's name, its label, and how to read it."""
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """Some pictures of one class.
+
+    Args:
+        start: the first one's place in the split.
+        folder: the class' folder.
+        names: the files in it.
+        label: of the class.
+    """
+
+    start: int
+    folder: Path
+    names: list[str]
+    label: int
+
+    def samples(self) -> Iterator[Sample]:
+        """The pictures."""
+        for name in self.names:
+            path = self.folder / name
+            yield str(path), self.label, path.read_bytes
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One MDS shard.
+
+    Args:
+        start: its first picture's place in the split.
+        remote: the data set's folder, of a store or a disk.
+        local: the cache folder for a store's shards.
+        split: `train` or `val`.
+        entry: the shard's entry in index.json.
+    """
+
+    start: int
+    remote: str
+    local: str
+    split: str
+    entry: dict[str, Any]
+
+    def samples(self) -> Iterator[Sample]:
+        """The pictures.
+
+        Raises:
+            DataError: the shard is missing or damaged.
+        """
+        from loaders.mds_writer import count_samples, read_sample  # seconds to import, needed only for shards
+
+        raw, name = self._unpacked(), self.place()
+        if count_samples(raw) != self.entry["samples"]:
+            counts = f"it holds {count_samples(raw)} pictures, but index.json says {self.entry['samples']}"
+            raise DataError(f"{name}: {counts}. Convert the data set again.")
+        for number in range(self.entry["samples"]):
+            _, picture, label = read_sample(self.entry, raw, number)
+            yield f"{name}, sample {number}", label, lambda picture=picture: picture
+
+    def place(self) -> str:
+        """Where the shard is stored, for messages."""
+        return join(self.remote, self.split, (self.entry.get("zip_data") or self.entry["raw_data"])["basename"])
+
+    def _unpacked(self) -> bytes:
+        """The shard's bytes, uncompressed, after checking the hashes of every file that it consists of."""
+        in_store = is_remote(self.remote)
+        folder = Path(self.local if in_store else self.remote, self.split)
+        for fresh in (False, True):
+            try:
+                return self._read(folder, download_again=fresh)
+            except (ValueError, OSError) as error:
+                if fresh or not in_store:
+                    raise DataError(f"{self.place()}: is damaged ({error}). Copy or upload it again.") from error
+        raise AssertionError("unreachable")
+
+    def _read(self, folder: Path, download_again: bool) -> bytes:
+        """One attempt; a ValueError means that a file is not what the index describes."""
+        from loaders.mds_writer import unpack
+
+        entry = {"zip_data": None, **self.entry}
+        kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
+        paths = [folder / (kind["zip_data"] or kind["raw_data"])["basename"] for kind in kinds]
+        if download_again or not any(path.is_file() for path in paths):
+            if not is_remote(self.remote):
+                raise DataError(f"{paths[0]}: is missing, though index.json lists it. Copy it again.")
+            download(self.place(), paths[0])
+            paths = paths[:1]
+        there = [(kind, path) for kind, path in zip(kinds, paths, strict=False) if path.is_file()]
+        return [unpack(kind, path.read_bytes()) for kind, path in there][-1]
+
+
+Job = FolderJob | ShardJob
+
+
+@dataclass
+class Looked:
+    """What was found in a job's pictures, one item per picture in all but `faults`.
+
+    Args:
+        digests: hashes of the stored bytes, 64 bits.
+        bytes: lengths; 0 of what could not be read.
+        labels: as stored.
+        sizes: (width, height) in pixels; (0, 0) of what is no picture.
+        faults: a sentence each.
+    """
+
+    digests: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def look(job: Job) -> Looked:
+    """Look into all pictures of a job.
+
+    Raises:
+        StoreOutOfReach: no file of the store can be read.
+    """
+    found = Looked()
+    try:
+        for name, label, read in job.samples():
+            stored, size = b"", (0, 0)
+            try:
+                source = read()
+                stored = source if isinstance(source, bytes) else b""
+                height, width = decode(source).shape[1:]
+                size = (width, height)
+            except Exception as error:  # whatever a decoder raises
+                what = "is an empty file" if isinstance(error, Exception) and not stored else "cannot be read"
+                found.faults.append(f"{name}: {what}")
+            found.digests.append(xxhash.xxh3_64_intdigest(stored))
+            found.bytes.append(len(stored))
+            found.labels.append(label)
+            found.sizes.append(size)
+            report(1)
+    except StoreOutOfReach:
+        raise
+    except DataError as error:
+        found.faults.append(str(error))
+    return found

@@ -1,0 +1,112 @@
+"""Watches how long training waits for data, and says what to change when that is too long."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from loaders.dataset import PictureDataset
+from loaders.workers import WorkerLoader
+from training.devices import say
+
+WINDOW = 50  # steps
+TOLERATED = 0.10  # of a window's time
+_START_UP = 5  # steps in which the workers are still being started
+
+
+class DataWait(Callback):
+    """Measures, at each step, how long the loader kept the trainer waiting.
+
+    Each rank counts what its own loader took to hand over a batch, however many microbatches are made of it. Ranks move
+    in step, so that the one that waits longest delays all: `seconds` and `share` are its, exact to a window.
+
+    Args:
+        loader: the training data of this rank.
+    """
+
+    def __init__(self, loader: WorkerLoader) -> None:
+        self.loader = loader
+        self.seconds = 0.0
+        """Waited in all, of the rank that waited longest, as of the last window or evaluation."""
+        self.share = 0.0
+        """Of the last whole window's time, 0 to 1."""
+        self._told = False
+        self._before = 0.0  # what earlier processes of this run waited
+        self._steps = -_START_UP
+        self._began = self._waited_then = 0.0
+
+    def epoch_start(self, state: State, logger: Logger) -> None:
+        """Begin a window: evaluation and checkpoints lie between epochs."""
+        self._start()
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Bring `seconds` up to date, and leave the evaluation out of the window."""
+        if not state.timestamp.batch.value:
+            return
+        (self.seconds,) = _largest(self._before + self.loader.waited)
+        self._start()
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Close a window that is full."""
+        self._steps += 1
+        if self._steps == 0:
+            self._start()
+        if self._steps < WINDOW:
+            return
+        share = (self.loader.waited - self._waited_then) / (time.perf_counter() - self._began)
+        self.share, self.seconds = _largest(share, self._before + self.loader.waited)
+        logger.log_metrics({"data/wait_share": self.share})
+        if self.share > TOLERATED and not self._told:
+            self._told = True
+            say(f"waiting for data {100 * self.share:.0f} % of the time: {advice(self.loader)}")
+        self._start()
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds so far, as the row of the next evaluation counts them."""
+        return {"seconds": _largest(self._before + self.loader.waited)[0]}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on counting from a checkpoint's seconds."""
+        self._before = self.seconds = state["seconds"]
+
+    def _start(self) -> None:
+        self._steps = min(self._steps, 0)
+        self._began, self._waited_then = time.perf_counter(), self.loader.waited
+
+
+def _largest(*values: float) -> list[float]:
+    """The largest of each over all ranks."""
+    if dist.get_world_size() == 1:
+        return list(values)
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor, reduce_operation="MAX")
+    return [float(value) for value in tensor]
+
+
+def advice(loader: WorkerLoader) -> str:
+    """The likely cause, and the next setting to change."""
+    cores = len(os.sched_getaffinity(0)) // max(1, dist.get_local_world_size())
+    dataset: PictureDataset = loader.dataset  # type: ignore[assignment]
+    if loader.num_workers == 0:
+        return f"the trainer decodes the pictures itself; say train_dataset.num_workers={max(1, cores)}"
+    if dataset.epoch == 0 and dataset.fetches:
+        return (
+            "this first epoch also downloads the shards; train_dataset.preload=/a/local/folder fetches them before "
+            "training, the next epochs read the cache"
+        )
+    if loader.num_workers < cores:
+        return (
+            f"{loader.num_workers} workers on {cores} cores per device decode too slowly; say "
+            f"train_dataset.num_workers={cores}"
+        )
+    return (
+        f"{loader.num_workers} workers keep all {cores} cores of this device busy. Smaller files decode faster (python -m "
+        "tools.convert --max-size 500), train_dataset.storage=packed decodes once if memory is large enough, dali uses "
+        "the GPU; python -m tools.bench_data measures each"
+    )
