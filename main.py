@@ -56,7 +56,7 @@ def main(config: DictConfig | Run) -> Trainer:
     folder = record.claim(run)
     with folder.discarded_if_refused():
         saver = checkpoints.for_run(run, folder.name, stop)
-        data_wait = DataWait(data.train.dataloader) if data.train else None
+        data_wait = DataWait(build.loader_of(data.train)) if data.train else None
         recorder = Recorder(folder, started, data_wait)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         with checkpoints.to_start_from(run.config, saver) as load_path:

@@ -90,7 +90,7 @@ class BetonDataset(PictureDataset):
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
         sample, data = self.samples[index], np.empty(int(self.sizes[index]), np.uint8)
         try:
-            count = os.preadv(self._file.fileno(), [memoryview(data)], int(sample["address"]))
+            count = os.preadv(self._file.fileno(), [data.data], int(sample["address"]))
         except OSError as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror}).") from error
         if count != len(data):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from composer.utils import dist
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from config.errors import DataError
 from loaders.dataset import Key, PictureDataset
@@ -25,12 +24,14 @@ from loaders.decoding import Source, decode
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
 from loaders.transforms import Crop, TrainingPipeline, short_side
+from loaders.workers import WorkerLoader
 
 PREFETCH = 2  # decoded batches that DALI keeps ready or under way
 READ_AHEAD = 2  # encoded batches that are read before DALI wants them
 
 _FAILED = re.compile(r"sample #(\d+)")
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those that belong into the midst of a scan
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -52,11 +53,11 @@ def require_dali(device: str = "cpu") -> None:
         raise DataError("decoding with DALI on a GPU (mixed) needs a GPU, and torch sees none: decode on the CPU.")
 
 
-class DaliLoader(DataLoader[Any]):
+class DaliLoader(WorkerLoader):
     """Batches (uint8 [B, 3, size, size] in channels_last memory format, int64 [B]) that DALI decodes.
 
     A DataLoader because Composer sets the epoch, and saves the place in it, of DataLoaders only. Threads replace worker
-    processes. Memory: at most READ_AHEAD encoded and PREFETCH + 1 decoded batches.
+    processes. Memory: READ_AHEAD + PREFETCH + 1 batches as they are stored, and PREFETCH + 1 decoded.
 
     Args:
         dataset: what to load; its pipeline says how to crop.
@@ -107,7 +108,7 @@ class DaliLoader(DataLoader[Any]):
             except StopIteration:
                 return
             except RuntimeError as error:
-                feed.explain(error)
+                pass
                 raise
             images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
             if self.device == "cpu" and torch.cuda.is_available():
@@ -210,7 +211,7 @@ class _Feed:
         found = _FAILED.search(str(error))
         if found:
             index = self.in_flight[0].indices[int(found.group(1))]
-            raise unreadable(self.dataset, index, "DALI cannot decode it") from error
+            raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
         index = _parts(key)[1]
@@ -218,7 +219,7 @@ class _Feed:
         try:
             return _Sample(*encoded(source), label)
         except Exception as error:
-            raise unreadable(self.dataset, index, f"{type(error).__name__}: {error}") from error
+            raise self.dataset.unreadable(index, error) from error
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
@@ -258,9 +259,9 @@ def _parts(key: Key) -> tuple[int, int, int | None]:
 def encoded(source: Source) -> tuple[np.ndarray, int, int]:
     """A picture as a file that DALI decodes to the pixels of `loaders.decoding.decode`; uint8 [bytes], height, width.
 
-    An ordinary JPEG stays as it is. Everything else is decoded here: DALI has its own ideas of CMYK, palettes, alpha
-    and 16 bits. So is a JPEG that does not end as it should, because DALI reads on only to the end of the crop and
-    would not notice.
+    An ordinary JPEG stays as it is: grey or coloured, one scan from its header to the very end. Everything else is
+    decoded here. DALI has its own ideas of CMYK, palettes, alpha and 16 bits; and a scan that is cut short, or that
+    damage has put a marker into, it fills up with grey and says nothing.
 
     Args:
         source: as the data set reads it.
@@ -268,9 +269,12 @@ def encoded(source: Source) -> tuple[np.ndarray, int, int]:
     Raises:
         Exception: as `decode`, for bytes that are no picture or end too early.
     """
-    if isinstance(source, bytes) and source.startswith(_JPEG_START) and source.endswith(_JPEG_END):
-        picture = Image.open(io.BytesIO(source))  # reads no further than the header
-        if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
+    if isinstance(source, bytes) and source.startswith(_JPEG_START):
+        file = io.BytesIO(source)
+        picture = Image.open(file)  # reads the header, and no further
+        marker = _MARKER.search(source, file.tell())
+        ends_well = marker is not None and source[marker.start() :] == _JPEG_END
+        if ends_well and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
             return np.frombuffer(source, np.uint8), picture.height, picture.width
     pixels = decode(source).permute(1, 2, 0).contiguous().numpy()
     height, width = pixels.shape[:2]
@@ -284,11 +288,3 @@ def central(height: int, width: int, size: int) -> Crop:
         round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
     )
     return Crop(top, left, size, size, flip=False)
-
-
-def unreadable(dataset: PictureDataset, index: int, reason: str) -> DataError:
-    """The error for a picture that cannot be decoded, which names it."""
-    return DataError(
-        f"{dataset.name_of(index)}: cannot be read as a picture ({reason}). "
-        "Replace or delete it; `python data.py` finds others of its kind."
-    )

@@ -54,8 +54,8 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
         splits: as in `preload`.
         shown: show how far it is.
     """
-    source, folder = _named(source), Path(destination)
-    _prepare(source, folder)
+    source = _named(source)
+    folder = _prepare(source, destination)
     with _alone(folder, shown):
         records = Records(folder, source)
         if not records.is_current(splits):
@@ -94,13 +94,12 @@ def preload_once_per_node(source: str, destination: str | Path, splits: Sequence
         for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     )
     call = next(_calls)
-    folder = Path(destination)
+    folder = _prepare(_named(source), destination)
     if local_rank != 0:
         wait_for_announcement(folder, call)
     elif ranks_here == 1:
         copy(source, folder, splits, shown=rank == 0)
     else:
-        _prepare(_named(source), folder)
         with Announcement(folder, call):
             copy(source, folder, splits, shown=rank == 0)
     return folder
@@ -112,8 +111,8 @@ def _named(source: str | Path) -> str:
     return without_credentials(text) if text.startswith("s3://") else text
 
 
-def _prepare(source: str, destination: Path) -> None:
-    """Make the destination, if it may be one.
+def _prepare(source: str, destination: str | Path) -> Path:
+    """Make the destination's folder, if it may be one.
 
     Raises:
         DataError: it is a store, holds something else, overlaps with the source, or cannot be made.
@@ -125,12 +124,14 @@ def _prepare(source: str, destination: Path) -> None:
         here, there = os.path.realpath(destination), os.path.realpath(source)
         if os.path.commonpath([here, there]) in (here, there):
             raise DataError(f"{destination}: lies in {source}, or the other way round. Name a folder elsewhere.")
+    folder = Path(destination)
     try:
-        if destination.is_dir() and os.listdir(destination) and not (destination / OWN_FOLDER).is_dir():
-            raise DataError(f"{destination}: holds files that no preload has written. Name a new or empty folder.")
-        (destination / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
+        if folder.is_dir() and os.listdir(folder) and not (folder / OWN_FOLDER).is_dir():
+            raise DataError(f"{folder}: holds files that no preload has written. Name a new or empty folder.")
+        (folder / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{destination}: cannot be made or looked into ({error.strerror}). Name another.") from error
+        raise DataError(f"{folder}: cannot be made or looked into ({error.strerror}). Name another.") from error
+    return folder
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class EpochSampler(DistributedSampler[Key]):
             return np.arange(len(self.dataset))
         return self.dataset.epoch_order(np.random.default_rng([self.seed, self.epoch]))
 
-    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch
         order = self.global_order()
         done = self.dataset.take_resume(epoch)

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from composer.utils import dist
+from streaming.base.format.mds.reader import MDSReader
 
 from config.errors import DataError
 from loaders.dataset import PictureDataset
@@ -64,7 +65,7 @@ class StreamingDataset(PictureDataset):
             )
         stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
         self.store = open_store(stream, batch_size)
-        self.files = ShardFiles(self.store.shards)
+        self.files = ShardFiles(cast(list[MDSReader], self.store.shards))
         self.classes = read_classes(remote, local)
         self.fetches = not in_place
 

@@ -46,6 +46,7 @@ class SyntheticLoader(WorkerLoader):
 
     def __init__(self, dataset: SyntheticDataset, batch_size: int, sampler: EpochSampler, drop_last: bool) -> None:
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, num_workers=0)
+        self._pictures = batch_size
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
 
@@ -58,7 +59,7 @@ class SyntheticLoader(WorkerLoader):
     def _batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         if size not in self._made:
             draw = torch.Generator().manual_seed(self.dataset.seed)
-            images = torch.randint(0, 256, (self.batch_size, size, size, 3), dtype=torch.uint8, generator=draw)
-            labels = torch.randint(0, 2, (self.batch_size,), generator=draw)
+            images = torch.randint(0, 256, (self._pictures, size, size, 3), dtype=torch.uint8, generator=draw)
+            labels = torch.randint(0, 2, (self._pictures,), generator=draw)
             self._made[size] = images.to(self._device).permute(0, 3, 1, 2), labels.to(self._device)
         return self._made[size]

@@ -73,7 +73,8 @@ class Pipeline(ABC):
         """
         pixels = decode(source)
         if self.resize_size > 0:
-            pixels = resized(pixels, *short_side(*pixels.shape[1:], self.resize_size))
+            height, width = pixels.shape[1:]
+            pixels = resized(pixels, *short_side(height, width, self.resize_size))
         return self.cut(pixels, size or self.crop_size)
 
     @abstractmethod
@@ -111,11 +112,13 @@ class TrainingPipeline(Pipeline):
         """The next random box in a picture of this size, from torch's global generator."""
         shape = torch.empty(1).expand(1, height, width)  # torchvision asks for a picture, and looks at its size only
         box = RandomResizedCrop.get_params(shape, [self.min_crop_area, 1.0], list(ASPECT_RATIO))
-        return Crop(*box, flip=self.hflip and bool(torch.rand(1) < 0.5))
+        top, left, height, width = box
+        return Crop(top, left, height, width, flip=self.hflip and bool(torch.rand(1) < 0.5))
 
     def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
         """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
-        crop = self.draw(*pixels.shape[1:])
+        height, width = pixels.shape[1:]
+        crop = self.draw(height, width)
         box = pixels[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         square = resized(box, size, size)
         square = square.flip(-1) if crop.flip else square

@@ -1,4 +1,4 @@
-"""RandAugment's operations on tensors: Composer's draws, PIL's pixels, and the histograms of torchvision's reference."""
+"""RandAugment's operations on tensors: Composer's draws, PIL's pixels, the histograms of torchvision's reference."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,8 +116,6 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
         assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
     elif words[1] == "-m" and words[2].startswith("tools."):
         check_tool(words[2], words[3:], desk)
-    elif words[1:3] == ["-m", "streaming.vision.convert.imagenet"]:
-        convert(words, desk)
     else:
         pytest.fail(f"no test for {words}")
 
@@ -149,18 +146,15 @@ def check_tool(module: str, words: list[str], desk: SimpleNamespace) -> None:
     run = [word for word in words if word.endswith(".yaml") or re.fullmatch(r"[a-z_.]+=\S+", word)]
     if run:
         check_run(run)
+    if module in ON_PICTURES:
+        here = [word for word in words if "://" not in word and not word.startswith("/")]
+        places = [str(desk.folder), *([str(desk.at / "made")] if module != "tools.verify" else [])]
+        assert len(words) - len(here) == len(places), words
+        assert importlib.import_module(module).main([*places, *here]) == 0
 
 
-def convert(words: list[str], desk: SimpleNamespace) -> None:
-    """The converter of mosaicml-streaming, run on a few pictures; data.py reads what it writes."""
-    assert words[3::2] == ["--in_root", "--out_root"]
-    desk.monkeypatch.setattr(sys, "argv", [words[2], words[3], str(desk.folder), words[5], str(desk.at / "mds")])
-    module = importlib.import_module(words[2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the pictures' files open
-        module.main(module.parse_args())
-    desk.shards = desk.at / "mds"
-    check_data(["s3://a/b", "cache"], desk)
+ON_PICTURES = ("tools.convert", "tools.preload", "tools.verify")
+"""Programs that are run, on a small data set in place of the one that is named."""
 
 
 def by_make(words: list[str], desk: SimpleNamespace) -> None:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from composer.core import Algorithm, Callback, DataSpec, Evaluator, Event, State
@@ -19,6 +19,7 @@ from config import ConfigError, DataError, Run, TrainingError, durations_of, is_
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.digits import make_digits
+from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry
@@ -89,7 +90,12 @@ def set_hyperparameters(optimizer: torch.optim.Optimizer, config: DictConfig) ->
 
 def pictures(spec: DataSpec) -> PictureDataset:
     """The data set behind a DataSpec of ours."""
-    return cast(WorkerLoader, spec.dataloader).dataset  # type: ignore[return-value]
+    return loader_of(spec).dataset  # type: ignore[return-value]
+
+
+def loader_of(spec: DataSpec) -> WorkerLoader:
+    """The loader behind a DataSpec of ours."""
+    return cast(WorkerLoader, spec.dataloader)
 
 
 @dataclass(frozen=True)
@@ -205,8 +211,8 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
         **given,
     )
     if size_in_loader is not None:
-        loader = cast(WorkerLoader, spec.dataloader)
-        loader.sampler.size_at = functools.partial(size_in_loader, len(loader))
+        loader = loader_of(spec)
+        cast(EpochSampler, loader.sampler).size_at = functools.partial(size_in_loader, len(loader))
     return spec
 
 
@@ -215,7 +221,7 @@ def _size_in_loader(config: DictConfig, algorithms: Sequence[Algorithm]) -> Call
 
     Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.
     """
-    steps = [algorithm for algorithm in algorithms if hasattr(algorithm, "size_in_loader")]
+    steps: list[Any] = [algorithm for algorithm in algorithms if hasattr(algorithm, "size_in_loader")]
     crop_size, length = config.train_dataset.crop_size, durations_of(config)[0]
     if not steps:
         return None
@@ -227,7 +233,10 @@ def _size_in_loader(config: DictConfig, algorithms: Sequence[Algorithm]) -> Call
         batch = 0 if length.unit == "ep" else batch
         done = epoch * batches_per_epoch + batch
         elapsed = done / length.batches(batches_per_epoch, config.train_dataset.batch_size)
-        return functools.reduce(lambda size, step: step.size_in_loader(size, crop_size, elapsed), steps[::-1], crop_size)
+        size = crop_size
+        for step in reversed(steps):
+            size = step.size_in_loader(size, crop_size, elapsed)
+        return size
 
     return size_at
 

@@ -106,7 +106,7 @@ def advice(loader: WorkerLoader) -> str:
             f"train_dataset.num_workers={cores}"
         )
     return (
-        f"{loader.num_workers} workers keep all {cores} cores of this device busy. Smaller files decode faster (python -m "
-        "tools.convert --max-size 500), train_dataset.storage=packed decodes once if memory is large enough, dali uses "
-        "the GPU; python -m tools.bench_data measures each"
+        f"{loader.num_workers} workers keep all {cores} cores of this device busy. Smaller files decode faster "
+        "(python -m tools.convert --max-size 500), train_dataset.storage=packed decodes once if memory is large "
+        "enough, dali uses the GPU; python -m tools.bench_data measures each"
     )

@@ -1,7 +1,8 @@
 """How the copying rank of a node tells the others how it goes, without a collective operation.
 
 The word is a small file below the copy, which the copying rank keeps locked for as long as it lives: the kernel drops
-the lock however the process ends, so that a file of an earlier run, or of a dead one, is never taken for an answer.
+the lock however the process ends. What nobody holds a lock on is an earlier run's word, unless it is younger than the
+process that reads it.
 """
 
 import fcntl
@@ -18,6 +19,7 @@ from loaders.preloading.source_files import OWN_FOLDER
 
 BEGIN_SECONDS = 30.0  # by which the ranks of a node may be apart
 _POLL = 0.2
+_began = time.time()
 _held: dict[Path, IO[str]] = {}  # open until the process ends: closing one drops its lock
 
 
@@ -89,13 +91,13 @@ def wait_for_announcement(destination: Path, call: int) -> None:
     path, deadline = _word_file(destination), time.monotonic() + BEGIN_SECONDS
     seen = False
     while True:
-        alive, word = _ask(path)
-        if word and word["call"] >= call and (alive or seen):
+        alive, written, word = _ask(path)
+        seen = seen or alive or (word is not None and written > _began)
+        if seen and word and word["call"] >= call:
             if word["state"] == "done" or word["call"] > call:
                 return
             if word["state"] == "failed":
                 raise DataError(word["why"])
-            seen = True
         if seen and not alive:
             raise DataError(
                 f"{destination}: the process that copied to it (local rank 0) has died. Look at its last lines, then "
@@ -109,15 +111,16 @@ def wait_for_announcement(destination: Path, call: int) -> None:
         time.sleep(_POLL)
 
 
-def _ask(path: Path) -> tuple[bool, dict[str, Any] | None]:
-    """Whether the copying rank lives, and its last word, if any."""
-    alive = False
+def _ask(path: Path) -> tuple[bool, float, dict[str, Any] | None]:
+    """Whether the copying rank lives, when it spoke last (as time.time does), and its last word, if any."""
+    alive, written = False, 0.0
     try:
         with path.open() as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 alive = True
-            return alive, json.loads(file.read())
+            written = os.fstat(file.fileno()).st_mtime
+            return alive, written, json.loads(file.read())
     except (OSError, ValueError):
-        return alive, None
+        return alive, written, None

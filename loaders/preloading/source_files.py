@@ -138,13 +138,14 @@ def _scan(source: str, folder: str) -> tuple[list[SourceFile], list[str]]:
     """The files in one folder, and the folders in it."""
     files, folders = [], []
     try:
-        for entry in os.scandir(os.path.join(source, folder)):
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
-                folders.append(name)
-            elif entry.is_file() or entry.is_symlink():
-                status = entry.stat()
-                files.append(SourceFile(name, status.st_size, str(status.st_mtime_ns)))
+        with os.scandir(os.path.join(source, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir():
+                    folders.append(name)
+                elif entry.is_file() or entry.is_symlink():
+                    status = entry.stat()
+                    files.append(SourceFile(name, status.st_size, str(status.st_mtime_ns)))
     except OSError as error:
         place = error.filename or os.path.join(source, folder)
         raise DataError(f"{place}: cannot be read ({error.strerror}). Mend or delete it.") from error

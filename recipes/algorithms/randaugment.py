@@ -32,9 +32,7 @@ class RandAugment(RecipeAlgorithm):
         if depth < 1:
             raise ValueError(f"depth is {depth}: it has to be at least 1.")
         if augmentation_set not in OPERATIONS:
-            raise ValueError(
-                f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}."
-            )
+            raise ValueError(f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}.")
         self.severity = severity
         self.depth = depth
         self.augmentation_set = augmentation_set

@@ -3,9 +3,10 @@
 import gc
 import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from config.errors import DataError
-from loaders.dali import DaliLoader, require_dali
+from loaders.dali import DaliLoader, encoded, require_dali
 from loaders.dataset import PictureDataset
 from loaders.imagefolder import ImageFolderDataset
 from loaders.sampler import EpochSampler
@@ -26,7 +27,6 @@ from loaders.streaming import StreamingDataset
 from loaders.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from tests.pictures import make_mds
 
-ROOT = Path(__file__).parents[2]
 SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
 
 
@@ -35,15 +35,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two photographs in six sizes, 4:4:4, 4:2:2 and 4:2:0, some progressive: 36 pictures in train/ and val/ each."""
     root = tmp_path_factory.mktemp("photographs")
     for name, pixels in zip(("flower", "temple"), load_sample_images().images, strict=True):
-        for split in ("train", "val"):
-            (root / split / name).mkdir(parents=True)
+        (root / "train" / name).mkdir(parents=True)
         for number, size in enumerate(SIZES):
             picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
             for sampling in range(3):
-                file = f"{name}/{number}{sampling}.jpg"
                 options = {"quality": 85 + 5 * sampling, "progressive": number == sampling}
-                picture.save(root / "train" / file, subsampling=sampling, **options)
-                (root / "val" / file).write_bytes((root / "train" / file).read_bytes())
+                picture.save(root / f"train/{name}/{number}{sampling}.jpg", subsampling=sampling, **options)
+    shutil.copytree(root / "train", root / "val")
     return root
 
 
@@ -64,6 +62,7 @@ def dali(
 
 
 def train_set(root: Path, resize_size: int = -1, crop_size: int = 64, seed: int = 3) -> ImageFolderDataset:
+    """Random crops of the photographs."""
     return ImageFolderDataset(root, "train", TrainingPipeline(resize_size, crop_size), seed)
 
 
@@ -72,9 +71,8 @@ def pairs(loader: DaliLoader) -> list[tuple[torch.Tensor, torch.Tensor]]:
     batches = []
     for keys, (images, labels) in zip(list(loader.batch_sampler), loader, strict=True):
         expected, expected_labels = collate([loader.dataset[key] for key in keys])
-        assert images.dtype == torch.uint8 and images.is_contiguous(memory_format=torch.channels_last)
-        assert labels.dtype == torch.int64 and torch.equal(labels, expected_labels)
-        assert images.shape == expected.shape
+        assert images.shape == expected.shape and images.is_contiguous(memory_format=torch.channels_last)
+        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64) and torch.equal(labels, expected_labels)
         batches.append((images, expected))
     assert len(batches) == len(loader)
     return batches
@@ -84,8 +82,8 @@ def differences(loader: DaliLoader) -> tuple[torch.Tensor, int]:
     """The PSNR of each picture in dB, and the largest difference inside the outermost rows and columns."""
     images, expected = (torch.cat(side).float() for side in zip(*pairs(loader), strict=True))
     error = (images - expected).abs()
-    noise = error.square().flatten(1).mean(1).clamp_min(1e-9)
-    return 10 * torch.log10(255**2 / noise), int(error[..., 1:-1, 1:-1].max())
+    psnr = 10 * torch.log10(255**2 / error.square().flatten(1).mean(1).clamp_min(1e-9))
+    return psnr, int(error[..., 1:-1, 1:-1].max())
 
 
 @pytest.mark.parametrize(("resize_size", "crop_size", "most"), [(-1, 176, 1), (-1, 64, 1), (128, 96, 2)])
@@ -105,7 +103,7 @@ def test_evaluation_pictures(photographs: Path) -> None:
     dataset = ImageFolderDataset(photographs, "val", EvaluationPipeline(128, 112), seed=0)
     psnr, largest = differences(dali(dataset, batch_size=10))
     assert len(psnr) == 36 and psnr.min() > 54 and largest <= 1
-    # Without resizing nothing is left to differ, where the picture is smaller than the crop neither.
+    # Nothing is left to differ without resizing, not even around pictures smaller than the crop.
     whole = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 201), seed=0)
     assert all(torch.equal(images, expected) for images, expected in pairs(dali(whole)))
 
@@ -122,9 +120,7 @@ def save_odd_pictures(folder: Path) -> None:
     colour.save(folder / "named.jpg", "png")
     colour.save(folder / "exif.jpg", exif=turned)
     colour.save(folder / "rgb.jpg", keep_rgb=True)
-    colour.save(folder / "colour.webp")
-    colour.save(folder / "colour.tiff")
-    for mode, kind in (("L", "jpg"), ("L", "png"), ("1", "png"), ("CMYK", "jpg")):
+    for mode, kind in (("RGB", "webp"), ("RGB", "tiff"), ("L", "jpg"), ("L", "png"), ("1", "png"), ("CMYK", "jpg")):
         colour.convert(mode).save(folder / f"{mode}.{kind}")
     colour.quantize(16).save(folder / "palette.png", transparency=3)
     alpha.save(folder / "alpha.png")
@@ -142,8 +138,14 @@ def test_odd_pictures_have_pils_colours(tmp_path: Path) -> None:
         with Image.open(dataset.path_of(number)) as picture:
             picture = picture.convert("RGBA") if "transparency" in picture.info else picture
             pil = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-        assert torch.equal(image, ours), dataset.path_of(number).name
-        assert torch.equal(image[:, 4:44], pil[:, :, 6:54]), dataset.path_of(number).name
+        assert torch.equal(image, ours) and torch.equal(image[:, 4:44], pil[:, :, 6:54]), dataset.name_of(number)
+
+
+def test_ordinary_jpegs_are_left_to_dali(photographs: Path) -> None:
+    plain, progressive = ((photographs / "val/flower" / name).read_bytes() for name in ("01.jpg", "00.jpg"))
+    data, height, width = encoded(plain)
+    assert data.tobytes() == plain and (height, width) == (427, 640)
+    assert encoded(progressive)[0].tobytes() != progressive, "its scans are many, and a damaged one is not noticed"
 
 
 def test_shards_give_what_folders_give(photographs: Path, tmp_path: Path) -> None:
@@ -165,8 +167,8 @@ def test_batches_are_a_function_of_seed_and_epoch(photographs: Path) -> None:
             assert all(map(torch.equal, batch, expected))
     for other in dali(train_set(photographs)), dali(train_set(photographs, seed=4), epoch=1):
         assert not any(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(other, reference, strict=True))
-    assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]
-    assert torch.equal(torch.get_rng_state(), before[2])
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert before[:2] == after[:2] and torch.equal(before[2], after[2])
 
 
 def test_resumed_batches_are_the_same(photographs: Path) -> None:
@@ -174,8 +176,7 @@ def test_resumed_batches_are_the_same(photographs: Path) -> None:
     whole = list(loader)
     resumed = train_set(photographs)
     resumed.load_state_dict(loader.dataset.state_dict(16, True))
-    again = dali(resumed, epoch=2)
-    rest = list(again)
+    rest = list(again := dali(resumed, epoch=2))
     assert len(whole) == len(again) == 4 and len(rest) == 2
     for batch, expected in zip(rest, whole[2:], strict=True):
         assert all(map(torch.equal, batch, expected))
@@ -200,8 +201,7 @@ def test_pictures_grow_at_the_batch_that_is_asked_for(photographs: Path) -> None
 
 def test_composer_knows_it_as_a_loader(photographs: Path) -> None:
     loader = dali(train_set(photographs), batch_size=5)
-    assert DataSpec(loader).num_samples == 36
-    assert len(loader) == 7 and isinstance(loader, torch.utils.data.DataLoader)
+    assert DataSpec(loader).num_samples == 36 and len(loader) == 7
     assert {len(labels) for _, labels in loader} == {5}
     evaluation = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 16), seed=0)
     assert [len(labels) for _, labels in dali(evaluation)] == [8, 8, 8, 8, 4]
@@ -213,18 +213,20 @@ def damaged(data: bytes, how: str) -> bytes:
         return data[: len(data) * 9 // 10]
     if how == "no picture":
         return b"\xff\xd8\xff" + bytes(100) + b"\xff\xd9"
+    if how == "a marker in its midst":
+        return data[: len(data) // 2] + b"\xff\xd8" + data[len(data) // 2 + 2 :]
     table = data.index(b"\xff\xc4") + 4  # a Huffman table whose codes are impossible; the header is whole
     return data[: table + 1] + b"\xff" * 16 + data[table + 17 :]
 
 
 @pytest.mark.parametrize("pipeline", [TrainingPipeline(-1, 32), EvaluationPipeline(64, 56)])
-@pytest.mark.parametrize("how", ["cut short", "no picture", "impossible codes"])
+@pytest.mark.parametrize("how", ["cut short", "no picture", "a marker in its midst", "impossible codes"])
 def test_a_damaged_picture_is_named(photographs: Path, tmp_path: Path, how: str, pipeline: Pipeline) -> None:
     split = "train" if pipeline.random else "val"
     folder = tmp_path / split / "flower"
     folder.mkdir(parents=True)
     for number in range(16):
-        data = (photographs / "train/flower/00.jpg").read_bytes()
+        data = (photographs / "train/flower/01.jpg").read_bytes()
         (folder / f"{number:02}.jpg").write_bytes(damaged(data, how) if number == 13 else data)
     loader = dali(ImageFolderDataset(tmp_path, split, pipeline, seed=0), batch_size=4)
     with pytest.raises(DataError, match=r"flower/13\.jpg: cannot be read as a picture .*Replace or delete it"):
@@ -238,7 +240,7 @@ def test_a_vanished_picture_is_named(photographs: Path) -> None:
         list(dali(dataset))
 
 
-def threads(at_most: int = sys.maxsize) -> int:
+def count_threads(at_most: int = sys.maxsize) -> int:
     """This process' threads, those of other languages than Python, too; those that are ending get time for it."""
     deadline = time.monotonic() + 5
     while (count := len(os.listdir("/proc/self/task"))) > at_most and time.monotonic() < deadline:
@@ -251,57 +253,42 @@ def test_no_threads_are_left(photographs: Path) -> None:
     gc.collect()
     gc.disable()  # none may wait for the garbage collector
     try:
-        before = threads()
-        for _ in (loader := dali(train_set(photographs))):
-            assert threads() > before
+        before = count_threads()
+        for _ in dali(train_set(photographs)):
+            assert count_threads() > before
             break
-        assert threads(at_most=before) <= before
-        batches = iter(loader)
-        next(batches)
-        del loader, batches
-        assert threads(at_most=before) <= before
+        assert count_threads(at_most=before) <= before
+        next(batches := iter(dali(train_set(photographs))))
+        del batches
+        assert count_threads(at_most=before) <= before
     finally:
         gc.enable()
 
 
-HANGING = """
-import sys, threading
-from loaders.dali import DaliLoader
-from loaders.imagefolder import ImageFolderDataset
-from loaders.sampler import EpochSampler
-from loaders.transforms import TrainingPipeline
-
-class Hanging(ImageFolderDataset):
-    def read(self, index):
-        if self.stuck.is_set():
-            threading.Event().wait()
-        return super().read(index)
-
-dataset = Hanging(sys.argv[1], "train", TrainingPipeline(-1, 32), 0)
-dataset.stuck = threading.Event()
-sampler = EpochSampler(dataset, shuffle=True, drop_last=True)
-for number, batch in enumerate(DaliLoader(dataset, 4, sampler, drop_last=True, num_workers=2)):
-    if number == 1:
-        dataset.stuck.set()
-        print("stuck", flush=True)
-"""
-
-
 def test_an_interrupt_ends_it_while_a_read_hangs(photographs: Path) -> None:
-    program = subprocess.Popen([sys.executable, "-c", HANGING, photographs], cwd=ROOT, stdout=subprocess.PIPE)
-    with program:
-        try:
-            assert program.stdout.readline() == b"stuck\n"
-            time.sleep(0.3)
-            program.send_signal(signal.SIGINT)
-            assert program.wait(30) in (-signal.SIGINT, 128 + signal.SIGINT)
-        finally:
-            program.kill()
+    stuck, released = threading.Event(), threading.Event()
+
+    class Hanging(ImageFolderDataset):
+        def read(self, index: int) -> tuple[bytes, int]:
+            return super().read(index) if not stuck.is_set() or released.wait() else (b"", 0)
+
+    batches = iter(dali(Hanging(photographs, "train", TrainingPipeline(-1, 32), 0), batch_size=4))
+    next(batches)
+    stuck.set()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):  # Composer makes the second out of the first
+        list(batches)
+    timer.join()
+    left = set(threading.enumerate()) - {threading.main_thread()}
+    assert left and all(thread.daemon for thread in left), "a read that hangs does not keep the program from ending"
+    released.set()
+    for thread in left:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
-def test_what_dali_cannot_do_is_said_before_anything_is_read(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_dali_cannot_do_is_said_at_once(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformed = ImageFolderDataset(photographs, "train", TrainingPipeline(-1, 32, [torch.clone]), seed=0)
     with pytest.raises(ValueError, match="image_transforms"):
         dali(transformed)

@@ -234,7 +234,7 @@ def test_packed_memory_is_one_for_all_ranks_and_leaves_nothing(folder: Path, tmp
 
 def test_synthetic_batches_need_no_data() -> None:
     spec = build_imagenet_dataspec(
-        "", False, 64, storage="synthetic", crop_size=32, size_at=lambda epoch, batch: 16 if batch < 3 else 32
+        "", False, 64, storage="synthetic", crop_size=32, size_at=lambda _epoch, batch: 16 if batch < 3 else 32
     )
     batches = list(spec.dataloader)
     assert len(batches) == len(spec.dataloader) == 12_811 // 64

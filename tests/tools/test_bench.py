@@ -64,3 +64,18 @@ def test_warm_up_is_not_timed(monkeypatch):
     for _ in range(7):
         watch.step()
     assert watch.lap() == 2.0
+
+
+def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path) -> None:
+    """Real loaders over pictures like ImageNet's, beside torchvision's; a user's own pictures, too."""
+    from tools import bench_data
+
+    words = ["--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder,streaming,synthetic", "--plot=a.png"]
+    assert bench_data.main([*words, "--sizes=64"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for row in ("decode", "augment (RandAugment)", "default, floats", "imagefolder", "streaming", "synthetic", "64"):
+        assert row in printed
+    assert "200 pictures of 1" in printed and (workdir / "a.png").stat().st_size > 5000
+    run = [str(small_yaml(workdir, pictures)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
+    assert bench_data.main(run) == 1, "48 pictures are too few"
+    assert "48 pictures" in capsys.readouterr().err

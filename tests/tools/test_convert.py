@@ -138,7 +138,8 @@ def fed(pipe: Path, data: bytes) -> Iterator[None]:
             with pipe.open("wb") as out:
                 if not over.is_set():
                     out.write(data)
-            time.sleep(0.05)  # until the reader has closed its end, or it would get the picture twice
+            while _is_read(pipe):  # or it would get the picture twice
+                time.sleep(0.01)
 
     thread = threading.Thread(target=feed)
     thread.start()
@@ -148,6 +149,15 @@ def fed(pipe: Path, data: bytes) -> Iterator[None]:
         over.set()
         with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb"):
             thread.join()
+
+
+def _is_read(pipe: Path) -> bool:
+    """Whether a process has the named pipe open for reading."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_share_and_seconds(
     microbatch: int, clock: Clock, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """4 batches of 3 s an epoch; a third of each step, also in three microbatches. Evaluation counts nowhere."""
-    monkeypatch.setattr("training.build.callbacks", lambda config: [Work(clock)])
+    monkeypatch.setattr("training.build.callbacks", lambda _config: [Work(clock)])
     yaml = small_yaml(workdir, pictures, max_duration="4ep", device_train_microbatch_size=microbatch)
     assert cli([str(yaml), "run_name=slow", "train_dataset.num_workers=0", "eval_dataset.num_workers=0"]) == 0
     assert [float(row["wait_seconds"]) for row in metrics(workdir / "runs/slow")] == [12.0, 24.0, 36.0, 48.0]
@@ -72,7 +72,7 @@ def test_nothing_is_said_below_a_tenth(clock: Clock, workdir: Path, pictures: Pa
         def batch_start(self, state, logger) -> None:
             self.clock.now += 30.0
 
-    monkeypatch.setattr("training.build.callbacks", lambda config: [Slower(clock)])
+    monkeypatch.setattr("training.build.callbacks", lambda _config: [Slower(clock)])
     yaml = small_yaml(workdir, pictures)
     assert cli([str(yaml), "run_name=fast", "train_dataset.num_workers=0", "eval_dataset.num_workers=0"]) == 0
     assert "waiting for data" not in capsys.readouterr().out

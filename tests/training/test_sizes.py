@@ -1,4 +1,4 @@
-"""Progressive resizing in the loader: the size of each batch, by epoch or by batch, with workers, and after a resume."""
+"""Progressive resizing in the loader: the size of each batch, by epoch or by batch, with workers, after a resume."""
 
 from __future__ import annotations
 

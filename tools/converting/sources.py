@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,8 +69,8 @@ class FolderSource:
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
         with ThreadPoolExecutor(STAT_THREADS) as pool:
-            sizes = pool.map(_size, map(self.files.path_of, range(len(self.files))), chunksize=256)
-            self.sizes = np.fromiter(sizes, np.int64, len(self.files))
+            runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
+            self.sizes = np.concatenate(list(runs))
         digest = hashlib.sha256(json.dumps(self.files.classes).encode())
         for array in (self.files.names, self.files.labels, self.sizes):
             digest.update(array.tobytes())
@@ -76,15 +78,21 @@ class FolderSource:
 
     def part(self, indices: np.ndarray) -> FolderPart:
         """The files at these places."""
-        paths = [str(self.files.path_of(index)) for index in indices]
-        return FolderPart(indices, paths, self.files.labels[indices].tolist())
+        return FolderPart(indices, self._paths(indices), self.files.labels[indices].tolist())
 
+    def _paths(self, indices: np.ndarray) -> list[str]:
+        """`files.path_of` for many."""
+        folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
+        labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
+        return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0  # reading it will tell why
+    def _sizes(self, indices: np.ndarray) -> np.ndarray:
+        """Bytes of these files, int64; 0 for one that is not there: reading it will tell why."""
+        sizes = np.zeros(len(indices), np.int64)
+        for place, path in enumerate(self._paths(indices)):
+            with contextlib.suppress(OSError):
+                sizes[place] = os.stat(path).st_size
+        return sizes
 
 
 @dataclass(frozen=True)

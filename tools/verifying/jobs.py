@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from loaders.decoding import Source, decode
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from tools.converting.crew import report
 
-Sample = tuple[str, int, Callable[[], Source]]
-"""A picture's name, its label, and how to read it."""
+EMPTY = "is an empty file. Copy it again, or delete it."
+Sample = tuple[str, int, Source | Path]
+"""A picture's name, its label, and what is stored, or where."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FolderJob:
         """The pictures."""
         for name in self.names:
             path = self.folder / name
-            yield str(path), self.label, path.read_bytes
+            yield str(path), self.label, path
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,12 @@ class ShardJob:
             counts = f"it holds {count_samples(raw)} pictures, but index.json says {self.entry['samples']}"
             raise DataError(f"{name}: {counts}. Convert the data set again.")
         for number in range(self.entry["samples"]):
-            _, picture, label = read_sample(self.entry, raw, number)
-            yield f"{name}, sample {number}", label, lambda picture=picture: picture
+            sample = f"{name}, sample {number}"
+            try:
+                _, picture, label = read_sample(self.entry, raw, number)
+            except Exception as error:  # bytes that no hash was recorded of may be anything
+                raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
+            yield sample, label, picture
 
     def place(self) -> str:
         """Where the shard is stored, for messages."""
@@ -137,16 +142,17 @@ def look(job: Job) -> Looked:
     """
     found = Looked()
     try:
-        for name, label, read in job.samples():
+        for name, label, kept in job.samples():
             stored, size = b"", (0, 0)
             try:
-                source = read()
-                stored = source if isinstance(source, bytes) else b""
+                source = kept.read_bytes() if isinstance(kept, Path) else kept
+                stored = source if isinstance(source, bytes) else source.tobytes()
                 height, width = decode(source).shape[1:]
                 size = (width, height)
-            except Exception as error:  # whatever a decoder raises
-                what = "is an empty file" if isinstance(error, Exception) and not stored else "cannot be read"
-                found.faults.append(f"{name}: {what}")
+            except Exception as error:  # each decoder has its own
+                why = f"cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+                empty = not stored and not isinstance(error, OSError)
+                found.faults.append(f"{name}: {EMPTY if empty else why}")
             found.digests.append(xxhash.xxh3_64_intdigest(stored))
             found.bytes.append(len(stored))
             found.labels.append(label)

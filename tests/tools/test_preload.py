@@ -1,0 +1,369 @@
+"""Copies to a local disk: whole or not complete, whatever interrupts them, and only what is missing is copied again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from config.errors import DataError
+from loaders.preload import copy, is_complete, preload, preload_once_per_node
+from loaders.preloading import node
+from loaders.preloading.source_files import list_files, without_credentials
+from tests.pictures import make_imagefolder, make_mds
+from tests.runs import ROOT, wait_for
+from tests.s3 import upload, use_endpoint
+from tools.preload import run
+
+PROGRAM = """
+import os, signal, sys
+from config.errors import DataError
+from loaders.preload import preload_once_per_node
+from loaders.preloading.records import Records
+
+source, after, *destinations = sys.argv[1:]
+finish, files = Records.note, []
+
+def note(self, name, entry):
+    # As somebody's kill would: in the middle, other threads at work on other files.
+    finish(self, name, entry)
+    files.append(name)
+    if len(files) == int(after):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+Records.note = note
+print("ready", flush=True)
+try:
+    for destination in destinations:
+        print(preload_once_per_node(source, destination), flush=True)
+except DataError as error:
+    sys.exit(f"sentence: {error}")
+"""
+NEVER = 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, a list of classes and another file; never written to."""
+    root = make_imagefolder(tmp_path_factory.mktemp("source"), per_class=5)
+    (root / "classes.json").write_text('["cat", "dog", "person"]')
+    (root / "train.beton").write_bytes(os.urandom(3 << 20))
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures in compressed shards, several per split; never written to."""
+    root = tmp_path_factory.mktemp("shards")
+    for split in ("train", "val"):
+        make_mds(folder / split, root / split, size_limit=8_000, compression="zstd:3")
+    shutil.copy(folder / "classes.json", root)
+    return root
+
+
+@pytest.fixture
+def start() -> Iterator:
+    """Starts processes that end with the test."""
+    begun: list[subprocess.Popen] = []
+
+    def begin(source: Path, after: int, *destinations: Path, rank: int = 0, ranks: int = 1) -> subprocess.Popen:
+        words = [sys.executable, "-c", PROGRAM, str(source), str(after), *map(str, destinations)]
+        env = {"LOCAL_RANK": rank, "RANK": rank, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": 1234, "PYTHONPATH": ROOT}
+        settings = os.environ | {name: str(value) for name, value in env.items()}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        begun.append(subprocess.Popen(words, env=settings, text=True, **pipes))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """What a folder holds, the records of a copy left out."""
+    paths = [path for path in root.rglob("*") if path.is_file() and ".preload" not in path.parts]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+def manifest(copied: Path) -> dict:
+    return json.loads((copied / ".preload/manifest.json").read_text())
+
+
+def journal(copied: Path) -> Path:
+    return copied / ".preload/journal.jsonl"
+
+
+def lines(copied: Path) -> int:
+    """How many lines the journal of an unfinished copy has."""
+    return journal(copied).read_bytes().count(b"\n")
+
+
+def stopped(process: subprocess.Popen) -> bool:
+    """Whether a process stands still where PROGRAM lets it stop."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_copy_is_made_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run([str(folder), str(tmp_path / "copy")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "32" in said and "train_dataset.preload=" in said and "eval_dataset.preload=" in said
+    assert tree(tmp_path / "copy") == tree(folder) and is_complete(tmp_path / "copy", str(folder))
+    assert not list((tmp_path / "copy").rglob("*.part")) and not (tmp_path / "copy/.preload/parts").exists()
+    assert run([str(folder), str(tmp_path / "copy")]) == 0
+    assert "was complete already" in " ".join(capsys.readouterr().out.split())
+
+
+def test_splits_come_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    destination = preload(str(folder), tmp_path / "copy", ["train"])
+    assert not (destination / "val").exists() and (destination / "train.beton").is_file()
+    assert is_complete(destination, str(folder), ["train"])
+    assert not is_complete(destination, str(folder), ["val"]) and not is_complete(destination, str(folder))
+    assert copy(str(folder), destination, ["val"]).copied_files == 15
+    assert is_complete(destination, str(folder), ["train", "val"])
+    assert copy(str(folder), destination).copied_files == 0 and is_complete(destination, str(folder))
+    with pytest.raises(DataError, match="has no test/"):
+        preload(str(folder), tmp_path / "other", ["test"])
+
+
+def test_killed_copy_is_not_complete_and_goes_on(folder: Path, tmp_path: Path, start) -> None:
+    """kill -9 in the middle: no manifest, and the files that were there already keep their inodes."""
+    destination = tmp_path / "copy"
+    process = start(folder, 10, destination)
+    wait_for(lambda: stopped(process), process=process)
+    process.kill()
+    process.wait()
+    done = lines(destination) - 1  # its head
+    before = {path: path.stat().st_ino for path in destination.rglob("*.jpeg")}
+    assert 10 <= done < 32 and not is_complete(destination, str(folder))
+    assert not (destination / ".preload/manifest.json").exists()
+    damaged = next(path for path in before if f'"{path.relative_to(destination)}"' in journal(destination).read_text())
+    damaged.write_bytes(b"x" * damaged.stat().st_size)  # as a power failure may: the right length, other bytes
+    assert copy(str(folder), destination).copied_files == 32 - done + 1
+    assert tree(destination) == tree(folder) and is_complete(destination, str(folder))
+    assert sum(path.stat().st_ino == inode for path, inode in before.items()) >= done - 2  # not the damaged one, nor a .beton
+
+
+def test_two_processes_at_once(folder: Path, tmp_path: Path, start) -> None:
+    """One copies, the other waits for it and copies nothing."""
+    destination = tmp_path / "copy"
+    first = start(folder, 10, destination)
+    wait_for(lambda: stopped(first), process=first)
+    second = start(folder, 1, destination)  # would stand still, if it copied
+    assert second.stdout.readline() == "ready\n" and "another process is copying" in second.stdout.readline()
+    assert not is_complete(destination, str(folder))
+    first.send_signal(signal.SIGCONT)
+    assert [process.communicate(timeout=60)[0].splitlines()[-1] for process in (first, second)] == [
+        str(destination)
+    ] * 2
+    assert tree(destination) == tree(folder)
+
+
+def test_no_room(folder: Path, tmp_path: Path) -> None:
+    """Both numbers, and nothing is copied; a sparse file is as large as it says."""
+    source = shutil.copytree(folder, tmp_path / "set")
+    size = 2 * shutil.disk_usage(tmp_path).free
+    with (source / "train/huge.beton").open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(DataError, match=r"\d{9,} bytes\) are needed, but .* are free.*--split train") as caught:
+        preload(str(source), tmp_path / "copy")
+    needed = int(str(caught.value).split("(")[1].split()[0])
+    assert size < needed < size + (32 * 4096) + (4 << 20)
+    assert not tree(tmp_path / "copy") and not is_complete(tmp_path / "copy", str(source))
+
+
+def test_room_to_unpack(shards: Path, tmp_path: Path) -> None:
+    """Compressed shards are unpacked beside themselves when they are trained on."""
+    files = {file.name: file for file in list_files(str(shards), None, tmp_path)}
+    index = json.loads((shards / "train/index.json").read_text())
+    first = index["shards"][0]
+    file = files[f"train/{first['zip_data']['basename']}"]
+    assert file.unpacked == first["raw_data"]["bytes"] and file.size == first["zip_data"]["bytes"]
+    assert file.recorded == f"sha1:{first['zip_data']['hashes']['sha1']}"
+
+
+@pytest.mark.parametrize("fault", ["flipped", "short", "missing", "index"])
+def test_damaged_shards_are_refused(fault: str, shards: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    path = source / "val/shard.00001.mds.zstd"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if fault == "missing":
+        path.unlink()
+    elif fault == "index":
+        path = source / "val/index.json"
+        path.write_text("{")
+    else:
+        path.write_bytes(data if fault == "flipped" else data[:-1])
+    with pytest.raises(DataError, match=rf"{path}: is (missing|damaged|malformed)"):
+        preload(str(source), tmp_path / "copy")
+    assert not (tmp_path / "copy/val/shard.00001.mds.zstd").exists()
+    assert not is_complete(tmp_path / "copy", str(source))
+
+
+def test_a_changed_source_is_noticed(shards: Path, tmp_path: Path) -> None:
+    """Of a new conversion, what differs is copied, and what is no more there is removed."""
+    source = shutil.copytree(shards, tmp_path / "set")
+    destination = preload(str(source), tmp_path / "copy")
+    index = json.loads((source / "val/index.json").read_text())
+    gone = index["shards"].pop()["zip_data"]["basename"]
+    (source / "val" / gone).unlink()
+    (source / "val/index.json").write_text(json.dumps(index))
+    assert not is_complete(destination, str(source))
+    assert copy(str(source), destination).copied_files == 1
+    assert tree(destination) == tree(source) and is_complete(destination, str(source))
+    (destination / "train/index.json").unlink()
+    assert copy(str(source), destination).copied_files == 1 and tree(destination) == tree(source)
+
+
+def test_a_source_that_has_gone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = shutil.copytree(folder, tmp_path / "set")
+    preload(str(source), tmp_path / "copy")
+    source.rename(tmp_path / "unmounted")
+    preload(str(source), tmp_path / "copy")
+    assert "cannot be reached; its copy" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no such folder"):
+        preload(str(source), tmp_path / "other")
+
+
+def test_refused_destinations(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("of value")
+    preload(str(folder), tmp_path / "copy")
+    cases = {
+        tmp_path / "mine": "holds files that no preload has written",
+        folder / "copy": "lies in",
+        folder.parent: "lies in",
+        Path("/proc/copy"): "cannot be made",
+        "s3://user:secret@bucket/copy": "s3://bucket/copy: is no folder",
+    }
+    for destination, said in cases.items():
+        with pytest.raises(DataError, match=said):
+            preload(str(folder), destination)
+    with pytest.raises(DataError, match=rf"holds a copy of {folder}, not of .*rm -r"):
+        preload(str(tmp_path / "mine"), tmp_path / "copy")
+    assert (tmp_path / "mine/letter.txt").exists() and is_complete(tmp_path / "copy", str(folder))
+
+
+def test_unreadable_sources(folder: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folder, tmp_path / "set")
+    (source / "train/cat/0000.jpeg").unlink()
+    (source / "train/cat/0000.jpeg").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"0000\.jpeg: cannot be read"):
+        preload(str(source), tmp_path / "copy")
+    with pytest.raises(DataError, match="is a file"):
+        preload(str(source / "classes.json"), tmp_path / "copy2")
+
+
+def test_from_s3(s3_server: str, folder: Path, shards: Path, tmp_path: Path) -> None:
+    """Pictures and shards, a password in the address kept out of manifest and messages."""
+    client = boto3.client("s3")
+    pictures = upload(folder, "pictures", "a/set")
+    assert tree(preload(pictures, tmp_path / "pictures")) == tree(folder)
+    upload(shards, "shards", "set")
+    source = "s3://key:secret@shards/set?signature=secret"
+    destination = preload(source, tmp_path / "shards", ["train"])
+    assert set(tree(destination)) == {name for name in tree(shards) if not name.startswith("val")}
+    assert manifest(destination)["source"] == "s3://shards/set" and is_complete(destination, source, ["train"])
+    stored = bytearray((shards / "val/shard.00001.mds.zstd").read_bytes())
+    stored[100] ^= 1
+    client.put_object(Bucket="shards", Key="set/val/shard.00001.mds.zstd", Body=bytes(stored))
+    with pytest.raises(DataError, match=r"^s3://shards/set/val/shard\.00001\.mds\.zstd: is damaged"):
+        preload(source, destination)
+    client.delete_object(Bucket="shards", Key="set/val/index.json")
+    with pytest.raises(DataError, match="no bucket 'nowhere'") as caught:
+        preload("s3://key:secret@nowhere/set", tmp_path / "other")
+    assert "secret" not in str(caught.value)
+
+
+def test_s3_out_of_reach(s3_server: str, shards: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    source = upload(shards, "shards", "set")
+    destination = preload(source, tmp_path / "copy")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert preload(source, destination) == destination and "cannot be reached" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no credentials"):
+        preload(source, tmp_path / "other")
+    use_endpoint(monkeypatch, s3_server)
+    assert copy(source, destination).copied_files == 0 and "cannot be reached" not in capsys.readouterr().out
+
+
+def test_other_stores_tell_by_their_indexes(s3_server: str, shards: Path, tmp_path: Path) -> None:
+    """The files that a store without a listing is asked for are those that a listing shows."""
+    from loaders.preloading.source_files import _list_indexed
+
+    source = upload(shards, "shards", "set")
+    told = {file.name: (file.size, file.recorded) for file in _list_indexed(source, ("train", "val"), tmp_path)}
+    listed = {file.name: (file.size, file.recorded) for file in list_files(source, None, tmp_path)}
+    assert told.pop("classes.json")[0] == listed.pop("classes.json")[0]
+    assert told == listed and len(told) > 6
+
+
+def test_names_that_leave_the_copy(s3_server: str, tmp_path: Path) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bad")
+    client.put_object(Bucket="bad", Key="set/train/../../../outside", Body=b"x")
+    with pytest.raises(DataError, match="is no name for a file of a disk"):
+        preload("s3://bad/set", tmp_path / "copy")
+
+
+def test_ranks_of_a_node(folder: Path, tmp_path: Path, start) -> None:
+    """Rank 1 waits for rank 0, through two calls, however late it is; nobody but rank 0 says anything."""
+    destinations = [tmp_path / "one", tmp_path / "two"]
+    waiting = start(folder, NEVER, *destinations, rank=1, ranks=2)
+    assert waiting.stdout.readline() == "ready\n"
+    copying = start(folder, 10, *destinations, rank=0, ranks=2)
+    wait_for(lambda: stopped(copying), process=copying)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=0.5)
+    copying.send_signal(signal.SIGCONT)
+    expected = "".join(f"{path}\n" for path in destinations)
+    assert waiting.communicate(timeout=60) == (expected, "")
+    assert copying.communicate(timeout=60) == (f"ready\n{expected}", "")
+    assert all(is_complete(path, str(folder)) for path in destinations)
+
+
+def test_the_copying_rank_dies(folder: Path, tmp_path: Path, start) -> None:
+    """The rank that waits ends too, with a sentence."""
+    waiting = start(folder, NEVER, tmp_path / "copy", rank=1, ranks=2)
+    assert waiting.stdout.readline() == "ready\n"
+    copying = start(folder, 10, tmp_path / "copy", rank=0, ranks=2)
+    wait_for(lambda: stopped(copying), process=copying)
+    copying.kill()
+    said = waiting.communicate(timeout=20)[1]
+    assert waiting.returncode == 1 and said.startswith("sentence:") and "has died" in said
+    assert not is_complete(tmp_path / "copy", str(folder))
+
+
+def test_the_copying_rank_fails(tmp_path: Path, start) -> None:
+    """Both say why, at once."""
+    waiting = start(tmp_path / "nowhere", NEVER, tmp_path / "copy", rank=1, ranks=2)
+    assert waiting.stdout.readline() == "ready\n"
+    copying = start(tmp_path / "nowhere", NEVER, tmp_path / "copy", rank=0, ranks=2)
+    said = [process.communicate(timeout=20)[1] for process in (waiting, copying)]
+    assert said[0] == said[1] and "nowhere: no such folder" in said[0]
+
+
+def test_a_copying_rank_that_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier run said counts for nothing."""
+    monkeypatch.setattr(node, "BEGIN_SECONDS", 0.5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    word = node._word_file(tmp_path)
+    word.parent.mkdir()
+    word.write_text('{"call": 99, "state": "done", "why": ""}\n')
+    with pytest.raises(DataError, match="has not begun"):
+        preload_once_per_node("/nowhere", tmp_path)
+
+
+def test_without_credentials() -> None:
+    assert without_credentials("sftp://me:p@ss@host:22/a/b") == "sftp://host:22/a/b"
+    assert without_credentials("https://host/a?sig=x&y=z: is missing. Why?") == "https://host/a is missing. Why?"
+    assert without_credentials("/data/a@b?c") == "/data/a@b?c"

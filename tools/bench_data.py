@@ -1,0 +1,217 @@
+"""How fast pictures are loaded: each step on one core, each kind of storage on the machine, beside torchvision.
+
+    python -m tools.bench_data                                       # JPEGs like ImageNet's, made for it
+    python -m tools.bench_data yamls/resnet50.yaml train_dataset.path=/data/imagenet --images 2000
+    python -m tools.bench_data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
+
+All kinds load the same pictures, each from its own format, and take turns epoch by epoch; a ratio is taken within a
+turn, and its median, smallest and largest are shown. Per core: pictures per second of processor time, of all processes
+together. The default is what torchvision's examples have: ImageFolder, PIL, RandomResizedCrop, ToTensor, Normalize.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from config import UserError, load
+from loaders.errors import plain
+from loaders.storage import open_dataset
+from loaders.transforms import EvaluationPipeline
+from loaders.workers import default_num_workers
+from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
+from tools.benching.pictures import copy_pictures, make_pictures
+from tools.benching.stages import mean_bytes, measure_stages, median_ratio
+
+KINDS = ("imagefolder", "streaming", "packed", "ffcv", "dali", "synthetic")
+STAGED = 400  # pictures that the stages are measured on
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, as options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose pictures and crop to use")
+    parser.add_argument("--images", type=int, default=1000, help="how many pictures (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs of each kind (default: 5)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
+    parser.add_argument("--sizes", default="", help="more crop sizes, as in progressive resizing: 96,128")
+    parser.add_argument("--workers", type=int, default=default_num_workers(), help="processes (default: %(default)s)")
+    parser.add_argument("--plot", metavar="PNG", help="draw the comparison")
+    given = parser.parse_args(argv)
+    given.kinds = [name for name in given.kinds.split(",") if name]
+    unknown = sorted(set(given.kinds) - set(KINDS))
+    if unknown:
+        parser.error(f"--kinds: {', '.join(unknown)} is none of {', '.join(KINDS)}")
+    given.sizes = [int(size) for size in given.sizes.split(",") if size]
+    if given.images < 2 * BATCH:
+        parser.error(f"--images: {given.images} given, but two batches of {BATCH} are needed")
+    return given
+
+
+def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
+    """Prepare the pictures in every format, measure, and print the tables."""
+    crop_size = prepare(given, folder / "imagefolder")
+    folders = {"imagefolder": folder / "imagefolder"} | convert(given.kinds, folder, console)
+    files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
+    size = mean_bytes(files)
+    console.print(f"{len(files)} pictures of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    stages = measure_stages(files[:STAGED], crop_size, given.rounds, device)
+    console.print(stage_table(stages, size))
+    ran = measure(kinds(folders, crop_size, given.workers, given.kinds), given.rounds, console.print)
+    title = f"Loaders: {given.workers} workers, batches of 100, {given.rounds} epochs each"
+    console.print(kind_table(ran, size, title))
+    if given.sizes:
+        at_sizes(given, console, folders, crop_size)
+    if given.plot:
+        plot(ran, Path(given.plot))
+        console.print(f"Plot: {Path(given.plot).resolve()}", highlight=False)
+
+
+def prepare(given: argparse.Namespace, root: Path) -> int:
+    """Write the pictures as an image folder; the crop size."""
+    if not given.run:
+        make_pictures(root, given.images)
+        return 176
+    run = load(given.run)
+    section = run.config.train_dataset
+    dataset = open_dataset(
+        section.storage or ("streaming" if section.is_streaming else "imagefolder"),
+        section.path,
+        is_streaming=section.is_streaming,
+        local=section.local,
+        split="train",
+        pipeline=EvaluationPipeline(-1, section.crop_size),
+        seed=0,
+        batch_size=1,
+    )
+    if len(dataset) < 2 * BATCH:
+        raise UserError(f"{section.path}: {len(dataset)} pictures, but two batches of {BATCH} are needed")
+    copy_pictures(dataset, root, given.images)
+    return int(section.crop_size)
+
+
+def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]:
+    """The same bytes in the formats that some kinds read."""
+    from tools.convert import main as convert_main
+
+    made = {}
+    for kind, target in (("streaming", "mds"), ("ffcv", "ffcv")):
+        if kind in names:
+            made[kind] = folder / kind
+            words = [str(folder / "imagefolder"), str(made[kind]), "--to", target]
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                failed = convert_main(words)
+            if failed:
+                console.print(said.getvalue(), highlight=False)
+                raise UserError(f"the pictures could not be converted for {kind}; what went wrong stands above")
+    return made
+
+
+def stage_table(stages: dict[str, list[float]], size: float) -> Table:
+    """A row per step, and per whole way, with the ratio of ways."""
+    table = Table(title="One core, file in memory cache to batch", title_justify="left")
+    for name in ("step", "us a picture", "img/s a core", "MB/s", "beside default, floats", "beside default, bytes"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    for name, seconds in stages.items():
+        middle = statistics.median(seconds)
+        whole = name == "ours" or name.startswith("default")
+        ratios = [ratio(stages[f"default, {kind}"], seconds) if whole else "" for kind in ("floats", "bytes")]
+        table.add_row(
+            name,
+            f"{1e6 * middle:,.0f}",
+            f"{1 / middle:,.0f}",
+            f"{size / middle / 1e6:,.0f}",
+            *ratios,
+            end_section=name == "augment (RandAugment)",
+        )
+    return table
+
+
+def ratio(numerators: list[float], denominators: list[float]) -> str:
+    """Median (smallest-largest) of the rounds' own ratios."""
+    middle, low, high = median_ratio(numerators, denominators)
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def kind_table(ran: list[Kind], size: float, title: str) -> Table:
+    """A row per loader."""
+    table = Table(title=title, title_justify="left")
+    for name in ("loader", "img/s", "MB/s", "img/s a core", "per core, beside floats", "per core, beside bytes"):
+        table.add_column(name, justify="left" if name == "loader" else "right")
+    bases = {kind.name: kind for kind in ran}
+    for kind in ran:
+        wall, processor = statistics.median(kind.wall), statistics.median(kind.processor)
+        ratios = [ratio(bases[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES)]
+        if kind.name == "synthetic":  # nothing is loaded: what its batches cost is not worth a figure per core
+            table.add_row(kind.name, f"{1 / wall:,.0f}", "", "", "", "")
+            continue
+        row = [f"{1 / wall:,.0f}", f"{size / wall / 1e6:,.0f}", f"{1 / processor:,.0f}"]
+        table.add_row(kind.name, *row, *ratios)
+    return table
+
+
+def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Path], crop_size: int) -> None:
+    """What smaller pictures save in the loader."""
+    table = Table(title="Smaller pictures (imagefolder)", title_justify="left")
+    for name in ("px", "img/s", "img/s a core", f"processor time beside {crop_size} px"):
+        table.add_column(name, justify="right")
+    ran = []
+    for size in sorted({*given.sizes, crop_size}):
+        (kind,) = kinds(folders, size, given.workers, ["imagefolder"])[2:]
+        kind.name = str(size)
+        ran.append(kind)
+    ran = measure(ran, given.rounds, console.print)
+    whole = next(kind for kind in ran if kind.name == str(crop_size))
+    for kind in ran:
+        rates = [f"{1 / statistics.median(values):,.0f}" for values in (kind.wall, kind.processor)]
+        table.add_row(kind.name, *rates, ratio(kind.processor, whole.processor))
+    console.print(table)
+
+
+def plot(ran: list[Kind], path: Path) -> None:
+    """Bars of pictures per second and core."""
+    from matplotlib.figure import Figure
+
+    shown = [kind for kind in ran if kind.name != "synthetic"][::-1]
+    figure = Figure(figsize=(7, 0.5 + 0.4 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    rates = [1 / statistics.median(kind.processor) for kind in shown]
+    bars = axes.barh(
+        [kind.name for kind in shown], rates, color=["#8c959f" if "default" in k.name else "#0969da" for k in shown]
+    )
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3)
+    axes.set_xlabel("pictures per second of processor time (one core)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    given = parse(sys.argv[1:] if argv is None else argv)
+    console = Console(soft_wrap=True)
+    console.width = max(110, console.width)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
+            bench(given, console, Path(folder))
+    except UserError as error:
+        print(f"\n{plain(error) or error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

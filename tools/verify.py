@@ -1,0 +1,141 @@
+"""Look into every picture of a data set before training on it.
+
+    python -m tools.verify /data/imagenet
+    python -m tools.verify s3://bucket/imagenet /local/cache
+    python -m tools.verify /data/imagenet --fold LOC_val_solution.csv
+
+Decodes all pictures, checks the hashes of all shards and the labels, looks for pictures that train/ and val/ share, and
+recognises ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the pictures that lie directly in
+val/ into one folder per class: the mapping has a line per picture, its name and its class, or its class alone in the
+order of the sorted names (the development kit's ground truth, with meta.mat beside it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from config.errors import DataError
+from loaders.errors import plain
+from loaders.remote import is_remote
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("path", help="folder with train/ and val/, of pictures or of MDS shards; or s3://bucket/folder")
+    parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
+    )
+    sort = parser.add_mutually_exclusive_group()
+    sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
+    sort.add_argument("--unfold", action="store_true", help="move back what --fold moved, and do nothing else")
+    given = parser.parse_args(argv)
+    if given.workers < 1:
+        parser.error(f"--workers {given.workers}: must be at least 1")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; 1 if there are faults."""
+    given = parse(argv)
+    console = Console(soft_wrap=True, highlight=False)
+    console.width = max(100, console.width)  # a log file has no width of its own
+    if (given.fold or given.unfold) and is_remote(given.path):
+        raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
+    if given.unfold:
+        from tools.verifying.folding import unfold
+
+        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} pictures back.", markup=False)
+        return 0
+    if given.fold:
+        _fold(console, given.path, given.fold)
+    return _verify(console, given)
+
+
+def _fold(console: Console, path: str, mapping: str) -> None:
+    """Sort val/ and say so."""
+    from tools.verifying.folding import LOG, fold
+
+    moved = fold(Path(path), Path(mapping))
+    if not moved:
+        console.print(f"{path}/val: no pictures lie directly in it; nothing was moved.", markup=False)
+        return
+    console.print(f"{path}/val: sorted {moved:,} pictures into folders, as {path}/{LOG} lists.", markup=False)
+    console.print(f"To undo: python -m tools.verify {path} --unfold", markup=False)
+
+
+def _verify(console: Console, given: argparse.Namespace) -> int:
+    """Look, and print the table and the faults."""
+    from loaders.check import summary_table
+    from tools.converting.crew import Crew
+    from tools.converting.meter import Meter
+    from tools.verifying import compare
+    from tools.verifying.jobs import look
+    from tools.verifying.splits import open_splits
+
+    splits, faults = open_splits(given.path, given.local)
+    began = time.monotonic()
+    with Crew(given.workers) as crew:
+        for split in splits:
+            with Meter(console, split.report.split, split.report.images) as meter:
+                for (job,), found in crew.run(look, ((job,) for job in split.jobs), meter):
+                    split.add(job, found)
+            split.finish()
+    seconds, images = time.monotonic() - began, sum(split.report.images for split in splits)
+    remarks = [remark for split in splits for remark in split.report.remarks]
+    if len(splits) == 2:
+        faults += compare.labels_apart(*splits) + compare.shared_pictures(*splits)
+        remarks += filter(None, [compare.compare_with_imagenet(*splits)])
+    faults = [fault for split in splits for fault in split.report.faults] + faults
+    if splits:
+        console.print(summary_table(given.path, [split.report for split in splits]))
+        remarks.append(
+            f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
+        )
+    for remark in remarks:
+        console.print(remark, markup=False)
+    return _print_faults(console, given.path, faults)
+
+
+def _print_faults(console: Console, path: str, faults: list[str]) -> int:
+    """Every fault as a sentence of its own; the exit status."""
+    if not faults:
+        console.print(f"{path}: no faults.", markup=False)
+        return 0
+    console.print(f"\n{path}: {'1 fault' if len(faults) == 1 else f'{len(faults):,} faults'}", style="bold red")
+    for fault in faults:
+        console.print(f"- {fault}", markup=False)
+    if any("lie directly in it" in fault for fault in faults):
+        console.print(
+            f"To sort them: python -m tools.verify {path} --fold MAPPING (--help says what that is)", markup=False
+        )
+    return 1
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    try:
+        return main(argv)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = plain(error)
+        if sentence is None:
+            raise
+        print(sentence, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run())
