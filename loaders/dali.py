@@ -108,7 +108,7 @@ class DaliLoader(WorkerLoader):
             except StopIteration:
                 return
             except RuntimeError as error:
-                pass
+                feed.explain(error)
                 raise
             images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
             if self.device == "cpu" and torch.cuda.is_available():

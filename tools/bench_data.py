@@ -155,10 +155,10 @@ def kind_table(ran: list[Kind], size: float, title: str) -> Table:
     bases = {kind.name: kind for kind in ran}
     for kind in ran:
         wall, processor = statistics.median(kind.wall), statistics.median(kind.processor)
-        ratios = [ratio(bases[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES)]
         if kind.name == "synthetic":  # nothing is loaded: what its batches cost is not worth a figure per core
             table.add_row(kind.name, f"{1 / wall:,.0f}", "", "", "", "")
             continue
+        ratios = [ratio(bases[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES)]
         row = [f"{1 / wall:,.0f}", f"{size / wall / 1e6:,.0f}", f"{1 / processor:,.0f}"]
         table.add_row(kind.name, *row, *ratios)
     return table
