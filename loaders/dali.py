@@ -91,7 +91,7 @@ class DaliLoader(WorkerLoader):
         self.num_workers = max(1, num_workers)  # not for torch, which would start processes
         self.device = device
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def _get_iterator(self) -> Iterator[Batch]:
         feed = _Feed(self)
         try:
             yield from self._batches(build_pipeline(self, feed), feed)

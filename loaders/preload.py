@@ -17,7 +17,7 @@ from config.errors import DataError
 from loaders.preloading.copying import Copied, Copier
 from loaders.preloading.node import Announcement, wait_for_announcement
 from loaders.preloading.records import Records
-from loaders.preloading.source_files import OWN_FOLDER, is_wanted, without_credentials
+from loaders.preloading.source_files import OWN_FOLDER, without_credentials
 from loaders.remote import is_remote
 
 _POLL = 0.2  # seconds
@@ -62,7 +62,7 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
             return Copier(records, splits, shown).run()
         if shown and not records.source_reached:
             print(f"{records.identity}: cannot be reached; its copy in {folder} is used as it is.", flush=True)
-        sizes = [entry.size for name, entry in records.files.items() if is_wanted(name, splits)]
+        sizes = [entry[0] for entry in records.files(splits).values()]
         return Copied(len(sizes), sum(sizes))
 
 

@@ -112,7 +112,8 @@ def build_loader(
         from loaders.dali import DaliLoader
 
         threads = dataloader_kwargs.get("num_workers")
-        return DaliLoader(dataset, batch_size, sampler, drop_last, threads or default_num_workers())
+        device = "mixed" if torch.cuda.is_available() else "cpu"
+        return DaliLoader(dataset, batch_size, sampler, drop_last, threads or default_num_workers(), device)
     # A generator of its own: the loader's draws must not shift the model's.
     generator = torch.Generator().manual_seed(dataset.seed)
     defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}

@@ -50,7 +50,7 @@ class SyntheticLoader(WorkerLoader):
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
 
-    def _get_iterator(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+    def _get_iterator(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for keys in self.batch_sampler:  # type: ignore[union-attr]
             size = keys[0][2] if len(keys[0]) == 3 else self.dataset.pipeline.crop_size
             images, labels = self._batch(size)

@@ -168,9 +168,11 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c FILE -r FILE`: the files are there."""
-    assert words[1] == "install" and set(words[2::2]) <= {"-r", "-c"}
-    assert all((ROOT / name).is_file() for name in words[3::2])
+    """`pip install -c FILE -r FILE`, or a pinned name: the files are there, and so is the pin."""
+    assert words[1:3] == ["install", "-c"]
+    *files, last = [word for word in words[3:] if word != "-r"]
+    assert all((ROOT / name).is_file() for name in files)
+    assert (ROOT / last).is_file() or last in (ROOT / "constraints.txt").read_text().splitlines()
 
 
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:

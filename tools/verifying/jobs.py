@@ -14,7 +14,6 @@ from loaders.decoding import Source, decode
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from tools.converting.crew import report
 
-EMPTY = "is an empty file. Copy it again, or delete it."
 Sample = tuple[str, int, Source | Path]
 """A picture's name, its label, and what is stored, or where."""
 
@@ -143,16 +142,9 @@ def look(job: Job) -> Looked:
     found = Looked()
     try:
         for name, label, kept in job.samples():
-            stored, size = b"", (0, 0)
-            try:
-                source = kept.read_bytes() if isinstance(kept, Path) else kept
-                stored = source if isinstance(source, bytes) else source.tobytes()
-                height, width = decode(source).shape[1:]
-                size = (width, height)
-            except Exception as error:  # each decoder has its own
-                why = f"cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
-                empty = not stored and not isinstance(error, OSError)
-                found.faults.append(f"{name}: {EMPTY if empty else why}")
+            stored, size, fault = _open(kept)
+            if fault:
+                found.faults.append(f"{name}: {fault}")
             found.digests.append(xxhash.xxh3_64_intdigest(stored))
             found.bytes.append(len(stored))
             found.labels.append(label)
@@ -163,3 +155,18 @@ def look(job: Job) -> Looked:
     except DataError as error:
         found.faults.append(str(error))
     return found
+
+
+def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str]:
+    """A picture's stored bytes, its width and height, and what is wrong with it, if anything is."""
+    stored = b""
+    try:
+        source = kept.read_bytes() if isinstance(kept, Path) else kept
+        stored = source if isinstance(source, bytes) else source.tobytes()
+        if not stored:
+            return stored, (0, 0), "is an empty file. Copy it again, or delete it."
+        height, width = decode(source).shape[1:]
+        return stored, (width, height), ""
+    except Exception as error:  # each decoder has its own
+        why = f"cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+        return stored, (0, 0), why
