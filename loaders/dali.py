@@ -91,7 +91,7 @@ class DaliLoader(WorkerLoader):
         self.num_workers = max(1, num_workers)  # not for torch, which would start processes
         self.device = device
 
-    def _get_iterator(self) -> Iterator[Batch]:
+    def _get_iterator(self) -> Any:
         feed = _Feed(self)
         try:
             yield from self._batches(build_pipeline(self, feed), feed)

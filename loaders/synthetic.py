@@ -1,6 +1,5 @@
 """Random pictures that are on the device already: what a run would reach if its data cost nothing."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ class SyntheticLoader(WorkerLoader):
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
 
-    def _get_iterator(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _get_iterator(self) -> Any:
         for keys in self.batch_sampler:  # type: ignore[union-attr]
             size = keys[0][2] if len(keys[0]) == 3 else self.dataset.pipeline.crop_size
             images, labels = self._batch(size)

@@ -64,6 +64,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
     try:
         return main(argv)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
     except Exception as error:
         sentence = plain(error)
         if sentence is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 import sys
@@ -287,14 +286,13 @@ def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, t
         ([label for _, label in answers()[1:]], "has 14 lines for 15 pictures"),
         ([*(f"{name} {label}" for name, label in answers()), f"{answers()[0][0]} dog"], "no class, or two"),
         ([], "is empty"),
-        (["\x00\xff"], "does not"),
     ],
 )
 def test_mappings_that_do_not_do(lines: list[str], said: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.txt"
     mapping.write_text("\n".join(lines), encoding="utf-8")
     status, heard = verify(flat, "--fold", mapping)
-    assert status == 1 and (said in heard or lines == ["\x00\xff"])
+    assert status == 1 and said in heard
     assert len(list((flat / "val").glob("*.JPEG"))) == 15 and not (flat / LOG).exists()
 
 
@@ -306,8 +304,8 @@ def test_folding_elsewhere(verify: Verify, flat: Path, tmp_path: Path) -> None:
     name = answers()[0][0]
     shutil.copy(flat / "val" / name, flat / "val/cat" / name)
     mapping = tmp_path / "mapping.txt"
-    mapping.write_text(json.dumps("x") + "".join(f"\n{name},{label}" for name, label in answers()))
-    assert "gives" in verify(flat, "--fold", mapping)[1]
+    mapping.write_text("name\n" + "".join(f"{name},{label}\n" for name, label in answers()))
+    assert "gives name no class" in verify(flat, "--fold", mapping)[1]
     mapping.write_text("".join(f"{name},{label}\n" for name, label in answers()))
     status, said = verify(flat, "--fold", mapping)
     assert status == 1 and f"cat/{name} are there already" in said
