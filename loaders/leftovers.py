@@ -1,46 +1,104 @@
-"""Shared memory that a killed run left behind: found, told apart from a living run's, and removed.
+"""One run per cache folder: a living run's is refused, what a dead one left in shared memory is removed.
 
 mosaicml-streaming keeps what the processes of a run share in /dev/shm, under a number, and refuses a cache folder that
-any number names. A run ended by SIGKILL leaves its number there for ever.
+any number names. A run ended by SIGKILL leaves its number there for ever; a run that has downloaded anything leaves a
+lock file, and numbers that have one are neither looked at nor used again.
 """
 
+import contextlib
+import fcntl
 import os
+import re
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN
 
+from config.errors import DataError
+
 SHARED = Path("/dev/shm")
+GRACE = 8.0  # seconds that the workers of a run that was killed may need to notice
+OTHERS_START = 60.0  # seconds that another run may need to open what it has just made
+_LOCKS = (BARRIER_FILELOCK, CACHE_FILELOCK)
 
 
-def remove_leftovers(folder: str) -> None:
-    """Remove the shared memory of dead runs that used a cache folder; a living run's stays.
+@contextlib.contextmanager
+def claimed(folder: str) -> Iterator[None]:
+    """Take a cache folder for this run: only within this does mosaicml-streaming choose a number, one run at a time.
 
     Args:
         folder: a split's folder in the cache.
+
+    Raises:
+        DataError: another run uses it.
     """
-    wanted = os.path.abspath(folder).lstrip("/").encode()
+    if not SHARED.is_dir():
+        yield  # not Linux: mosaicml-streaming alone watches
+        return
+    turn = os.open(SHARED, os.O_RDONLY)
+    try:
+        _lock(turn)
+        deadline = time.monotonic() + GRACE
+        while _clean(folder):
+            if time.monotonic() > deadline:
+                raise DataError(
+                    f"{folder}: another run on this machine uses this cache folder. Wait for it "
+                    "to end, or give another folder, local=/some/folder."
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(turn)
+
+
+def _lock(turn: int) -> None:
+    """Wait for this run's turn, but not for ever: two runs on the same two nodes could wait for each other."""
+    deadline = time.monotonic() + OTHERS_START
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+
+
+def _clean(folder: str) -> bool:
+    """Remove what dead runs left; whether a living one, other than this, uses the folder."""
+    wanted = os.path.abspath(folder)
+    mapped, ours = _mapped("[0-9]*"), _mapped(str(os.getpid()))
+    used = False
     for file in SHARED.glob(f"*_{LOCALS}"):
-        try:
-            names = file.read_bytes()
-        except OSError:
-            continue
         number = file.name.removesuffix(f"_{LOCALS}")
-        if wanted not in names or _is_mapped(number):
-            continue
-        for name in SHM_TO_CLEAN:
-            (SHARED / f"{number}_{name}").unlink(missing_ok=True)
-        for name in (BARRIER_FILELOCK, CACHE_FILELOCK):
-            Path(tempfile.gettempdir(), f"{number}_{name}").unlink(missing_ok=True)
-
-
-def _is_mapped(number: str) -> bool:
-    """Whether a process has the shared memory of this number open."""
-    wanted = f"{SHARED}/{number}_"
-    for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            if wanted in maps.read_text():
-                return True
+            folders, age = _folders(file), time.time() - file.stat().st_mtime
         except OSError:
-            continue  # it has just ended, or belongs to somebody else
-    return False
+            continue  # somebody else's, or it has just gone
+        if number in mapped:
+            used = used or (wanted in folders and number not in ours)
+        elif wanted in folders or age > OTHERS_START:
+            _remove(SHARED / f"{number}_{name}" for name in SHM_TO_CLEAN)
+    for name in _LOCKS:
+        locks = Path(tempfile.gettempdir()).glob(f"[0-9]*_{name}")
+        _remove(lock for lock in locks if not (SHARED / f"{lock.name.removesuffix(name)}{LOCALS}").exists())
+    return used
+
+
+def _folders(file: Path) -> list[str]:
+    """The cache folders that a number names; none once its data set was deleted, which zeroes the length in front."""
+    data = file.read_bytes()
+    return data[4 : int.from_bytes(data[:4], "little")].decode(errors="replace").split("\0")[:-1]
+
+
+def _mapped(process: str) -> set[str]:
+    """The numbers whose shared memory a process has open, or any process that matches."""
+    numbers: set[str] = set()
+    for maps in Path("/proc").glob(f"{process}/maps"):
+        with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
+            numbers.update(re.findall(rf"{SHARED}/(\d+)_", maps.read_text()))
+    return numbers
+
+
+def _remove(paths: Iterator[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # somebody else's
+            path.unlink(missing_ok=True)

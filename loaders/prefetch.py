@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from loaders.errors import plain
+from loaders.remote import StoreOutOfReach
 
 AHEAD = 16  # shards that may lie in the cache before they are needed (64 MiB each, as usually written)
 THREADS = 4
@@ -15,7 +16,8 @@ class Prefetcher:
     """Walks an epoch's shards in the order of first use, at most `AHEAD` of them before the trainer.
 
     A fault is not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
-    can see it. The threads are daemons, because a download that never ends must not keep a program from ending.
+    can see it, or has better luck; after an outage the next shard is tried. The threads are daemons, because a download
+    under way must not keep a program from ending.
 
     Args:
         shards: int64 [positions], the shard of each position of the epoch.
@@ -67,6 +69,8 @@ class Prefetcher:
         while (shard := self._take()) is not None:
             try:
                 self._fetch(shard)
+            except StoreOutOfReach:
+                continue
             except Exception as error:
                 if plain(error) is None:
                     raise  # a mistake of ours, not of the data's

@@ -5,26 +5,29 @@ when a shard is missing or corrupt, so that only its map-style access is used, a
 that verifies, cleans up after itself and never leaves another process waiting.
 """
 
+import atexit
+import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from streaming import StreamingDataset
 from streaming.base.compression import decompress
-from streaming.base.format.base.reader import Reader
+from streaming.base.format.base.reader import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
 from streaming.base.hashing import get_hash
 from streaming.base.stream import Stream
 
 from config.errors import DataError
-from loaders.remote import StoreOutOfReach, download, join
+from loaders.remote import Damaged, download, join, part_of, unwritable, without_password
 
 # streaming.base.dataset._ShardState: values that live in shared memory.
-REMOTE, PREPARING = 1, 2
+REMOTE, PREPARING, LOCAL = 1, 2, 3
 HASHES = ("sha1", "xxh3_64", "xxh64", "xxh128", "sha256", "md5")  # which one is checked, of those that were recorded
-STALLED = 900.0  # seconds after which a download by another process counts as dead
-_TICK = 0.01
+STALLED = 8.0  # seconds without a new byte, after which somebody else's download is not waited for
+_TICK = 0.01  # seconds
 
 
 class VerifiedStream(Stream):
@@ -53,15 +56,14 @@ class VerifiedStream(Stream):
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: Any) -> None:
         """Drop what an interrupted run left half-written in the cache, then note which shards are there."""
         if self.remote is not None:
-            for shard in shards:
-                for info in (info for pair in shard.file_pairs for info in pair if info):
-                    path = Path(shard.dirname, shard.split, info.basename)
-                    if path.is_file() and path.stat().st_size != info.bytes:
-                        path.unlink()
+            self.drop_parts()
+            for path, info in ((self._path(info), info) for shard in shards for info in _files(shard)):
+                if path.is_file() and path.stat().st_size != info.bytes:
+                    path.unlink()
         super().set_up_local(shards, cache_usage_per_shard)
 
     def prepare_shard(self, shard: Reader) -> int:
-        """Download, verify and decompress; once more if the store did not answer or what arrived was damaged.
+        """Download, verify and decompress. What has its own name in the cache has been verified.
 
         Returns:
             The change in cache usage in bytes.
@@ -69,63 +71,104 @@ class VerifiedStream(Stream):
         Raises:
             DataError: the shard cannot be had; the sentence names it.
         """
-        attempts = 2 if self.remote is not None else 1
-        for attempt in range(attempts):
-            try:
-                return self._fetch(shard)
-            except StoreOutOfReach:
-                if attempt + 1 == attempts:
-                    raise
-            except DataError:
-                raise
-            except OSError as error:
-                place = self.local
-                raise DataError(f"{place}: cannot be written ({error}). Free some space, or name another.") from error
-            except Exception as error:
-                self._discard(shard)
-                if attempt + 1 == attempts:
-                    advice = "Copy it again" if self.remote is None else "Copy or upload it again"
-                    raise DataError(f"{self.place_of(shard)}: is damaged ({error}). {advice}.") from error
-        raise AssertionError("unreachable")
-
-    def _fetch(self, shard: Reader) -> int:
-        """One attempt; a ValueError, or what the decompressor raises, means that the data are damaged."""
         raw, zip_info = shard.file_pairs[0]
-        unpacked = Path(self.local, self.split, raw.basename)
-        if unpacked.is_file():
+        path = self._path(raw)
+        if path.is_file():
             return 0
-        stored = zip_info or raw
-        path = unpacked.with_name(stored.basename)
-        used = 0 if path.is_file() else stored.bytes
-        if used:
-            self._download_file(stored.basename)
-        data = path.read_bytes()
-        if self.verified_hash and get_hash(self.verified_hash, data) != stored.hashes[self.verified_hash]:
-            raise ValueError(f"its {self.verified_hash} is not the recorded one")
-        if zip_info:
-            data = decompress(shard.compression, data)
-        if len(data) != raw.bytes:
-            raise ValueError(f"{len(data)} bytes instead of {raw.bytes}")
-        if zip_info:
-            part = unpacked.with_name(f"{unpacked.name}.{os.getpid()}.part")
-            part.write_bytes(data)
-            part.replace(unpacked)
-            used += raw.bytes
+        if zip_info is None:
+            self._fetch(raw, path)
+        else:
+            self._write(path, self._decompressed(shard), shard)
             if not self.safe_keep_zip:
-                path.unlink()
-                used -= zip_info.bytes
-        return used
+                self._path(zip_info).unlink(missing_ok=True)
+        return int(raw.bytes)
 
     def place_of(self, shard: Reader) -> str:
         """Where a shard is stored, for messages."""
         raw, zip_info = shard.file_pairs[0]
-        return join(self.remote or self.local, self.split, (zip_info or raw).basename)
+        return join(without_password(self.remote or self.local), self.split, (zip_info or raw).basename)
+
+    def drop_parts(self) -> None:
+        """Remove what was being written when its process ended."""
+        for part in Path(self.local, self.split).glob("*.part"):
+            part.unlink(missing_ok=True)
+
+    def arrived(self, shard: Reader) -> int:
+        """How many bytes of a shard the download that is furthest has written so far."""
+        furthest = 0
+        for info in _files(shard):
+            for part in self._path(info).parent.glob(f"{info.basename}.*part"):
+                with contextlib.suppress(FileNotFoundError):  # it has just become whole
+                    furthest = max(furthest, part.stat().st_size)
+        return furthest
+
+    def _path(self, info: FileInfo) -> Path:
+        return Path(self.local, self.split, info.basename)
+
+    def _fetch(self, info: FileInfo, path: Path) -> None:
+        """Download one file, which gets its name only after it was verified."""
+        if self.remote is None:
+            raise DataError(f"{path}: is missing, though index.json lists it. Copy the whole folder again.")
+        place = join(self.remote, self.split, info.basename)
+        download(place, path, lambda part: self._verify(info, part.read_bytes()))
+
+    def _verify(self, info: FileInfo, data: bytes) -> None:
+        """Raises Damaged if a file's content is not of the recorded size and hash."""
+        if len(data) != info.bytes:
+            raise Damaged(f"{len(data)} bytes instead of {info.bytes}")
+        if self.verified_hash and get_hash(self.verified_hash, data) != info.hashes[self.verified_hash]:
+            raise Damaged(f"its {self.verified_hash} is not the recorded one")
+
+    def _compressed(self, info: FileInfo) -> bytes:
+        """A compressed shard, verified: the one that is there already, or else downloaded."""
+        path = self._path(info)
+        try:
+            data = path.read_bytes()
+            self._verify(info, data)
+            return data
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            if self.remote is None:
+                raise DataError(f"{path}: is damaged ({error}). Copy it again.") from error
+        part = part_of(path)  # not its own name: nobody else is to see it, or to miss it when it is removed
+        try:
+            self._fetch(info, part)
+            return part.read_bytes()
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _decompressed(self, shard: Reader) -> bytes:
+        """What a compressed shard holds."""
+        raw, zip_info = shard.file_pairs[0]
+        data = self._compressed(zip_info)
+        try:
+            data = decompress(shard.compression, data)
+        except Exception as error:  # each codec has its own kind
+            what = f"cannot be decompressed ({type(error).__name__}: {error})"
+            raise DataError(f"{self.place_of(shard)}: {what}. Convert the data set again.") from error
+        if len(data) != raw.bytes:
+            raise DataError(
+                f"{self.place_of(shard)}: is damaged ({len(data)} bytes instead of {raw.bytes}). "
+                "Convert the data set again."
+            )
+        return data
+
+    def _write(self, path: Path, data: bytes, shard: Reader) -> None:
+        """Write a decompressed shard, whole or not at all."""
+        part = part_of(path)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            raise unwritable(error, path.parent, self.place_of(shard)) from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def _download_file(self, from_basename: str, to_basename: str | None = None) -> str:
+        """Fetch the index (the parent class calls this)."""
         local = Path(self.local, self.split, to_basename or from_basename)
-        if self.remote is None:
-            raise DataError(f"{local}: is missing, though index.json lists it. Copy the whole folder again.")
-        download(join(self.remote, self.split, from_basename), local)
+        download(join(self.remote or "", self.split, from_basename), local)
         return str(local)
 
     def _check_in_place(self, shards: list[Reader]) -> None:
@@ -144,11 +187,10 @@ class VerifiedStream(Stream):
                         f"{paths[name]}: is damaged ({size} bytes instead of {sizes[name]}). Copy it again."
                     )
 
-    def _discard(self, shard: Reader) -> None:
-        """Forget a damaged shard's cached files, so that the next run does not read them. Never touches an original."""
-        if self.remote is not None:
-            for info in (info for pair in shard.file_pairs for info in pair if info):
-                Path(shard.dirname, shard.split, info.basename).unlink(missing_ok=True)
+
+def _files(shard: Reader) -> list[FileInfo]:
+    """The files that a shard may lie in: uncompressed, and compressed where it is stored so."""
+    return [info for pair in shard.file_pairs for info in pair if info]
 
 
 class ShardStore(StreamingDataset):
@@ -163,6 +205,8 @@ class ShardStore(StreamingDataset):
         super().__init__(streams=[stream], batch_size=batch_size)
         self.stream = stream
         self._owner = os.getpid()
+        if stream.remote is not None:
+            atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):
             # The pictures are wanted as stored: decoding them is loaders.transforms' business.
             encodings = shard.column_encodings
@@ -175,8 +219,8 @@ class ShardStore(StreamingDataset):
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Have a shard in the cache.
 
-        As in the parent class, except that a failed download is not left marked as being in progress, which would make
-        every other process wait for ever.
+        As in the parent class, except that nobody waits for a download that has failed, or that gets no further because
+        its process died or its store is silent.
 
         Args:
             shard_id: which one.
@@ -189,22 +233,39 @@ class ShardStore(StreamingDataset):
             # A lock that some thread of the parent held at the fork would stay locked in this process.
             self.__dict__.pop("_cache_filelock", None)
             self._owner = os.getpid()
-        deadline = time.monotonic() + STALLED
+        patience = _Patience(lambda: self.stream.arrived(self.shards[shard_id]))
         while True:
             try:
                 super().prepare_shard(shard_id, blocking=False)
             except BaseException:
                 self._shard_states[shard_id] = REMOTE
                 raise
-            if not blocking or self._shard_states[shard_id] != PREPARING:
+            if not blocking or self._shard_states[shard_id] == LOCAL:
                 return
-            self._wait(shard_id, deadline)
+            while self._shard_states[shard_id] == PREPARING:
+                if patience.is_over():
+                    self._shard_states[shard_id] = REMOTE  # ours to fetch now; a download may well be made twice
+                time.sleep(_TICK)
 
-    def _wait(self, shard_id: int, deadline: float) -> None:
-        """Wait until nobody is fetching the shard, or whoever was must be dead."""
-        parent = os.getppid()
-        while self._shard_states[shard_id] == PREPARING:
-            if time.monotonic() > deadline or os.getppid() != parent:
-                place = self.place_of(shard_id)
-                raise DataError(f"{place}: still not downloaded by another process; start the run again.")
-            time.sleep(_TICK)
+
+class _Patience:
+    """Tells a download that goes on from one that came to a stop, with its process or with its store.
+
+    Args:
+        arrived: how many bytes there are so far.
+    """
+
+    def __init__(self, arrived: Callable[[], int]) -> None:
+        self._arrived = arrived
+        self._furthest, self._since = 0, time.monotonic()
+        self._look = self._since
+
+    def is_over(self) -> bool:
+        """Whether nothing new has arrived for STALLED seconds."""
+        now = time.monotonic()
+        if now < self._look:  # it lists a folder
+            return False
+        self._look = now + STALLED / 16
+        if (size := self._arrived()) > self._furthest:
+            self._furthest, self._since = size, now
+        return now > self._since + STALLED

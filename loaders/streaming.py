@@ -19,7 +19,7 @@ from config.errors import DataError
 from loaders.dataset import PictureDataset
 from loaders.decoding import Source
 from loaders.errors import LocalMissing, named
-from loaders.leftovers import remove_leftovers
+from loaders.leftovers import claimed
 from loaders.prefetch import Prefetcher
 from loaders.remote import download, is_remote, join
 from loaders.shard_files import ShardFiles
@@ -116,11 +116,10 @@ def open_store(stream: VerifiedStream, batch_size: int) -> ShardStore:
         DataError: the index describes no readable shards, or another run on this machine uses the cache folder.
     """
     folder = join(stream.local, stream.split)
-    if dist.get_local_rank() == 0:
-        remove_leftovers(folder)
-    dist.barrier()  # a rank that looks for a free number opens what is being removed
     try:
-        return ShardStore(stream, batch_size)
+        with claimed(folder) if dist.get_local_rank() == 0 else contextlib.nullcontext():
+            dist.barrier()  # a rank that looks for a free number opens what is being removed
+            return ShardStore(stream, batch_size)
     except DataError:
         raise
     except Exception as error:

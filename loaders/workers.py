@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 MOST_WORKERS = 8
+STUCK = 2.0  # seconds that workers have for the picture that they are at when they are told to stop
 
 
 def default_num_workers() -> int:
@@ -46,6 +47,21 @@ def _heed_second_sigterm(trainer: int) -> None:
             os._exit(0 if sender == trainer else 128 + signal.SIGTERM)
 
 
+def _end_workers(iterator: Any) -> None:
+    """Tell all workers to stop, and end those that do not: stock torch waits five seconds for each that is stuck."""
+    if iterator._shutdown:
+        return
+    iterator._workers_done_event.set()
+    for queue in iterator._index_queues:
+        queue.put(None)
+    deadline = time.monotonic() + STUCK
+    for worker in iterator._workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+    for worker in iterator._workers:
+        worker.terminate()
+    iterator._shutdown_workers()
+
+
 class WorkerLoader(DataLoader[Any]):
     """A DataLoader whose persistent workers end with it, promptly.
 
@@ -70,6 +86,6 @@ class WorkerLoader(DataLoader[Any]):
     def _get_iterator(self) -> Any:
         iterator: Any = super()._get_iterator()
         if self.num_workers and self.persistent_workers:
-            end = weakref.finalize(self, iterator._shutdown_workers)
+            end = weakref.finalize(self, _end_workers, iterator)
             atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits
         return iterator

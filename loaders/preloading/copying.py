@@ -67,9 +67,13 @@ class Copier:
             DataError: the source cannot be read or is damaged, or the destination has no room or cannot be written.
         """
         with _writing(self.destination):
-            shutil.rmtree(self._parts, ignore_errors=True)
-            self._parts.mkdir()
-            self._known = self.records.begin(self.splits)
+            return self._run()
+
+    def _run(self) -> Copied:
+        """As `run`, with what the destination refuses raised as it comes."""
+        shutil.rmtree(self._parts, ignore_errors=True)
+        self._parts.mkdir()
+        self._known = self.records.begin(self.splits)
         try:
             files = list_files(self.source, self.splits, self._parts)
             self._remove_surplus({file.name for file in files})
@@ -78,10 +82,9 @@ class Copier:
             self._bring_all(files)
         finally:
             self.records.close()
-        others = {name: entry for name, entry in self._known.items() if not is_wanted(name, self.splits)}
-        with _writing(self.destination):
-            self.records.finish(self.splits, others | dict(sorted(self._done.items())))
             shutil.rmtree(self._parts, ignore_errors=True)
+        others = {name: entry for name, entry in self._known.items() if not is_wanted(name, self.splits)}
+        self.records.finish(self.splits, others | dict(sorted(self._done.items())))
         total, seconds = sum(file.size for file in files), time.monotonic() - began
         return Copied(len(files), total, len(self._copied), sum(self._copied), seconds)
 
@@ -169,20 +172,19 @@ class Copier:
             self._advance(file.size)
             self._note(file, Entry(file.size, expected, file.version))
             return
-        with _writing(self.destination):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)  # there may be no room for both
-            for attempt in range(_ATTEMPTS):
-                part = self._parts / f"{next(self._numbers)}.part"
-                try:
-                    found = self._fetch(file, part)
-                    break
-                except DataError:
-                    if not is_remote(self.source) or attempt + 1 == _ATTEMPTS or self._stop.is_set():
-                        raise
-            if self._stop.is_set():
-                raise _Stopped
-            part.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # there may be no room for both
+        for attempt in range(_ATTEMPTS):
+            part = self._parts / f"{next(self._numbers)}.part"
+            try:
+                found = self._fetch(file, part)
+                break
+            except DataError:
+                if not is_remote(self.source) or attempt + 1 == _ATTEMPTS or self._stop.is_set():
+                    raise
+        if self._stop.is_set():
+            raise _Stopped
+        part.replace(target)
         self._copied.append(file.size)
         self._note(file, Entry(file.size, found, file.version))
 

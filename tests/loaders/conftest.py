@@ -7,6 +7,13 @@ import pytest
 from tests.pictures import make_imagefolder, make_mds
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails is given up in seconds; the programs that tests start keep their half minute."""
+    for name, seconds in {"PATIENCE": 3.0, "FIRST_PATIENCE": 1.0, "READ_TIMEOUT": 1.0, "CONNECT_TIMEOUT": 1.0}.items():
+        monkeypatch.setattr(f"loaders.remote.{name}", seconds)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 20 pictures in train/ and val/ each."""

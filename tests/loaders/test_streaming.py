@@ -177,23 +177,6 @@ def test_endpoint_dies_in_mid_epoch(
     assert "cannot be reached" in str(plain(caught.value)) and time.monotonic() - began < 30
 
 
-def test_a_short_outage_is_survived(shards: Path, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loaders import shards as module
-    from loaders.remote import StoreOutOfReach, download
-
-    asked: list[str] = []
-
-    def unsteady(remote: str, local: Path) -> None:
-        asked.append(remote)
-        if len(asked) == 2:
-            raise StoreOutOfReach("gone for a moment")
-        download(remote, local)
-
-    monkeypatch.setattr(module, "download", unsteady)
-    assert torch.equal(everything(build(shards, tmp_path))[0], reference[0])
-    assert len(asked) > len(set(asked))
-
-
 def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be copied to .*file"):

@@ -13,7 +13,6 @@ import boto3
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 from sklearn.datasets import load_sample_images
 
 from tests.pictures import make_imagefolder, make_mds
@@ -21,7 +20,6 @@ from tests.runs import ROOT
 from tests.s3 import upload
 from tools.verify import run
 from tools.verifying.compare import compare_with_imagenet
-from tools.verifying.folding import LOG
 from tools.verifying.splits import Split
 
 Verify = Callable[..., tuple[int, str]]
@@ -57,24 +55,6 @@ def verify(capsys: pytest.CaptureFixture) -> Verify:
         return status, captured.out + captured.err
 
     return verify
-
-
-@pytest.fixture
-def flat(folder: Path, tmp_path: Path) -> Path:
-    """A copy whose val/ is as ImageNet's archive of validation pictures: 15 pictures, the first of class cat."""
-    root = shutil.copytree(folder, tmp_path / "flat")
-    pictures = sorted((root / "val").glob("*/*.jpeg"))
-    for number, path in enumerate(pictures, 1):
-        path.rename(root / f"val/ILSVRC2012_val_{number:08}.JPEG")
-    for name in ("cat", "dog", "person"):
-        (root / "val" / name).rmdir()
-    return root
-
-
-def answers() -> list[tuple[str, str]]:
-    """The flat pictures' names and classes."""
-    names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 16)]
-    return list(zip(names, ["cat"] * 5 + ["dog"] * 5 + ["person"] * 5, strict=True))
 
 
 def test_command(folder: Path) -> None:
@@ -216,98 +196,3 @@ def test_imagenet_is_recognised() -> None:
     assert "train has 100,000 of" in str(found(wnids, 100_000, 50_000)), "a subset of all classes"
     assert found([f"class {number}" for number in range(1000)], 100_000, 50_000) is None
     assert found(["cat", "dog"], 20, 10, 2) is None
-
-
-def test_a_flat_folder_is_detected(verify: Verify, flat: Path) -> None:
-    status, said = verify(flat)
-    assert status == 1 and "15 pictures lie directly in it" in said and "--fold MAPPING" in said
-    (flat / "val/cat").mkdir()
-    for name in ("dog", "person"):
-        (flat / "val" / name).mkdir()
-    status, said = verify(flat)
-    assert status == 1 and "lie directly in it, beside the classes' folders" in said
-
-
-@pytest.mark.parametrize("kind", ["text", "kaggle", "ordered", "numbers"])
-def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: Path) -> None:
-    """Four kinds of mapping, one result; and back again."""
-    mapping = tmp_path / "mapping.txt"
-    shuffled = [answers()[at] for at in np.random.default_rng(0).permutation(15)]
-    if kind == "text":
-        mapping.write_text("".join(f"{name} {label}\n" for name, label in shuffled))
-    elif kind == "kaggle":
-        rows = [f"{Path(name).stem},{label} 85 1 499 272 {label} 1 2 3 4\n" for name, label in shuffled]
-        mapping.write_text("ImageId,PredictionString\n" + "".join(rows))
-    elif kind == "ordered":
-        mapping.write_text("".join(f"{label}\n" for _, label in answers()))
-    else:
-        numbers = {"dog": 1, "person": 2, "cat": 3}
-        mapping.write_text("".join(f"{numbers[label]}\n" for _, label in answers()))
-        status, said = verify(flat, "--fold", mapping)
-        assert status == 1 and "meta.mat" in said and len(list((flat / "val").iterdir())) == 15
-        kit = np.array(
-            [(n, name, "words") for name, n in numbers.items()],
-            dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")],
-        )
-        savemat(tmp_path / "meta.mat", {"synsets": kit})
-    before = {path.name: path.read_bytes() for path in (flat / "val").iterdir()}
-    status, said = verify(flat, "--fold", mapping)
-    assert status == 0 and "sorted 15 pictures into folders" in said and "--unfold" in said
-    for split in ("train", "val"):
-        for name in ("cat", "dog", "person"):
-            pictures = [path.read_bytes() for path in sorted((flat / split / name).iterdir())]
-            assert pictures == [path.read_bytes() for path in sorted((folder / split / name).iterdir())]
-    status, said = verify(flat, "--fold", mapping)
-    assert status == 0 and "nothing was moved" in said
-    assert verify(flat, "--unfold")[0] == 0
-    assert {path.name: path.read_bytes() for path in (flat / "val").iterdir()} == before and not (flat / LOG).exists()
-
-
-@pytest.mark.parametrize("kind", ["text", "ordered"])
-def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
-    """As after a kill: planned, some moved; the order of the names still counts those."""
-    mapping = tmp_path / "mapping.txt"
-    mapping.write_text("".join(f"{name} {label}\n" if kind == "text" else f"{label}\n" for name, label in answers()))
-    (flat / LOG).write_text("".join(f"{name},{label}/{name}\r\n" for name, label in answers()))
-    for name, label in answers()[:8]:
-        (flat / "val" / label).mkdir(exist_ok=True)
-        (flat / "val" / name).rename(flat / "val" / label / name)
-    status, said = verify(flat, "--fold", mapping)
-    assert status == 0 and "sorted 7 pictures" in said
-    assert verify(flat, "--unfold")[0] == 0 and len(list((flat / "val").glob("*.JPEG"))) == 15
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ([f"{name} {label}" for name, label in answers()[1:]], r"does not say the class of 1 of 15 pictures"),
-        ([f"{name} {label}s" for name, label in answers()], "classes that train/ lacks (cats, dogs, persons)"),
-        ([f"{name} {number}" for number, (name, _) in enumerate(answers())], "Numbers beside names"),
-        ([label for _, label in answers()[1:]], "has 14 lines for 15 pictures"),
-        ([*(f"{name} {label}" for name, label in answers()), f"{answers()[0][0]} dog"], "no class, or two"),
-        ([], "is empty"),
-    ],
-)
-def test_mappings_that_do_not_do(lines: list[str], said: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
-    mapping = tmp_path / "mapping.txt"
-    mapping.write_text("\n".join(lines), encoding="utf-8")
-    status, heard = verify(flat, "--fold", mapping)
-    assert status == 1 and said in heard
-    assert len(list((flat / "val").glob("*.JPEG"))) == 15 and not (flat / LOG).exists()
-
-
-def test_folding_elsewhere(verify: Verify, flat: Path, tmp_path: Path) -> None:
-    assert "cannot be read as a text file" in verify(flat, "--fold", tmp_path / "nowhere.txt")[1]
-    assert "folders of a disk only" in verify("s3://bucket/set", tmp_path, "--fold", "x")[1]
-    assert "nobody knows what was moved" in verify(flat, "--unfold")[1]
-    (flat / "val/cat").mkdir()
-    name = answers()[0][0]
-    shutil.copy(flat / "val" / name, flat / "val/cat" / name)
-    mapping = tmp_path / "mapping.txt"
-    mapping.write_text("name\n" + "".join(f"{name},{label}\n" for name, label in answers()))
-    assert "gives name no class" in verify(flat, "--fold", mapping)[1]
-    mapping.write_text("".join(f"{name},{label}\n" for name, label in answers()))
-    status, said = verify(flat, "--fold", mapping)
-    assert status == 1 and f"cat/{name} are there already" in said
-    shutil.rmtree(flat / "train")
-    assert "train: no such folder" in verify(flat, "--fold", mapping)[1]

@@ -98,7 +98,7 @@ class LocalDestination:
         free = shutil.disk_usage(there).free
         if wanted > free:
             raise DataError(
-                f"{self.path}: about {wanted / 1e9:,.1f} GB are to be written, but {free / 1e9:,.1f} GB are free. "
+                f"{self.path}: about {wanted / 1e6:,.1f} MB are to be written, but {free / 1e6:,.1f} MB are free. "
                 "Free some space, name another disk, or make the pictures smaller (--max-size 500)."
             )
 

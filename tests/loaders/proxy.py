@@ -1,0 +1,169 @@
+"""A real HTTP proxy in front of the tests' S3 server that fails on purpose: one rule says which requests, and how."""
+
+import contextlib
+import http.client
+import random
+import re
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+PIECES = 20  # that a slow answer is sent in
+_DROPPED = {"connection", "transfer-encoding", "content-length", "server", "date"}
+
+
+@dataclass
+class Rule:
+    """What goes wrong with some of the requests.
+
+    Args:
+        fault: an HTTP status, e.g. 503; `hang` accepts and never answers; `drop` closes the connection; `cut` announces
+            all of the content and sends half; `short` is consistently half; `flip` changes one byte; `slow` takes
+            `pause` seconds before each of 20 pieces.
+        match: which paths, a regular expression to be found in them.
+        share: of those requests, chosen at random by the proxy's seed.
+        times: at most so many.
+        code: S3's name for the fault, where `fault` is a status.
+        pause: seconds.
+    """
+
+    fault: int | str
+    match: str = ""
+    share: float = 1.0
+    times: int | None = None
+    code: str = "InternalError"
+    pause: float = 0.1
+
+
+@dataclass
+class FaultProxy:
+    """Listens on 127.0.0.1 while it is entered as a context, and notes what it was asked for.
+
+    Args:
+        target: the S3 server's address.
+        rules: the first one that matches a GET, if any, is what happens to it.
+        seed: of the choice among the requests that match.
+    """
+
+    target: str
+    rules: list[Rule] = field(default_factory=list)
+    seed: int = 0
+
+    def __enter__(self) -> "FaultProxy":
+        self.asked: list[str] = []
+        self.failed: list[str] = []
+        self.ended = threading.Event()
+        self._random, self._lock = random.Random(self.seed), threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fault-proxy", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def choose(self, path: str) -> Rule | None:
+        """The rule that a GET falls under; notes the request."""
+        with self._lock:
+            self.asked.append(path)
+            for rule in self.rules:
+                if re.search(rule.match, path) and self._random.random() < rule.share and rule.times != 0:
+                    rule.times = None if rule.times is None else rule.times - 1
+                    self.failed.append(path)
+                    return rule
+        return None
+
+    def count(self, match: str) -> int:
+        """How many GETs there were of paths that match."""
+        return sum(bool(re.search(match, path)) for path in self.asked)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Passes one connection's requests on, or fails them."""
+
+    proxy: FaultProxy
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        rule = self.proxy.choose(self.path)
+        if rule is None:
+            self._answer(*self._forward())
+        elif isinstance(rule.fault, int):
+            body = f"<?xml version='1.0'?><Error><Code>{rule.code}</Code><Message>no</Message></Error>"
+            self._answer(rule.fault, {"Content-Type": "application/xml"}, body.encode())
+        elif rule.fault == "hang":
+            self.proxy.ended.wait()
+            self._close()
+        elif rule.fault == "drop":
+            self._close()
+        else:
+            self._spoil(rule)
+
+    def do_PUT(self) -> None:
+        self._answer(*self._forward())
+
+    do_HEAD = do_DELETE = do_POST = do_PUT
+
+    def _spoil(self, rule: Rule) -> None:
+        """Answer with content that is not as it should be."""
+        status, headers, body = self._forward()
+        half = len(body) // 2
+        if rule.fault == "short":
+            self._answer(status, headers, body[:half])
+        elif rule.fault == "flip":
+            self._answer(status, headers, body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :])
+        elif rule.fault == "cut":
+            self._answer(status, headers, body, [body[:half]])
+            self._close()
+        elif rule.fault == "slow":
+            size = len(body) // PIECES + 1
+            self._answer(status, headers, body, [body[at : at + size] for at in range(0, len(body), size)], rule.pause)
+        else:
+            raise ValueError(rule.fault)
+
+    def _forward(self) -> tuple[int, Mapping[str, str], bytes]:
+        """The S3 server's own answer: status, headers, content."""
+        server = http.client.HTTPConnection(urllib.parse.urlsplit(self.proxy.target).netloc, timeout=30)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        server.request(self.command, self.path, content, dict(self.headers.items()))
+        answer = server.getresponse()
+        body = answer.read()
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in _DROPPED}
+        if self.command == "HEAD":
+            headers["Content-Length"] = answer.getheader("Content-Length", "0")
+        server.close()
+        return answer.status, headers, body
+
+    def _answer(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        pieces: list[bytes] | None = None,
+        pause: float = 0.0,
+    ) -> None:
+        """Send an answer that announces `body`, and its pieces."""
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):  # whoever asked was killed, or has given up
+            for piece in [body] if pieces is None else pieces:
+                time.sleep(pause)
+                self.wfile.write(piece)
+
+    def _close(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests ask `failed`."""

@@ -1,0 +1,275 @@
+"""S3 that fails: what passes is survived with every picture in its place, what stays is one sentence, in time."""
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import torch
+from composer.core import DataSpec
+
+from config.errors import DataError
+from data import build_imagenet_dataspec
+from loaders import remote
+from loaders import shards as shards_module
+from loaders.errors import plain
+from tests.loaders.proxy import FaultProxy, Rule
+from tests.pictures import make_mds
+from tests.s3 import upload, use_endpoint
+
+REMOTE = "s3://pictures/set"
+DAMAGED = "shard.00002.mds"
+LONGEST = remote.PATIENCE + remote.CONNECT_TIMEOUT + remote.READ_TIMEOUT + shards_module.STALLED
+
+
+def build(local: Path, workers: int = 0, path: Path | str = REMOTE, **options) -> DataSpec:
+    options = {"batch_size": 2, "is_train": False, "shuffle": False, "crop_size": 32, **options}
+    return build_imagenet_dataspec(path, True, local=local, num_workers=workers, **options)
+
+
+def everything(spec: DataSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*spec.dataloader, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def sentence(run: Callable[[], object]) -> str:
+    """What a user reads when `run` fails: one line."""
+    with pytest.raises(DataError) as caught:
+        run()
+    said = plain(caught.value)
+    assert said is not None and "\n" not in said and "Traceback" not in said
+    return said
+
+
+def assert_whole(cache: Path, source: Path) -> None:
+    """A cache folder holds whole files under their own names, and nothing else."""
+    for path in (path for path in cache.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (source / path.relative_to(cache)).read_bytes(), path
+
+
+@pytest.fixture(scope="module")
+def small_shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """val/ in some 30 shards."""
+    root = tmp_path_factory.mktemp("small_shards")
+    make_mds(folder / "val", root / "val", size_limit=5_000)
+    return root
+
+
+@pytest.fixture
+def stored(s3_server: str, shards: Path) -> str:
+    """The pictures in S3, 60 in each split."""
+    return upload(shards, "pictures", "set")
+
+
+@pytest.fixture
+def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A store that can be made to fail; every client made from now on uses it."""
+    monkeypatch.setattr(remote, "_PAUSES", (0.02, 0.1))
+    with FaultProxy(s3_server) as proxy:
+        use_endpoint(monkeypatch, proxy.address)
+        yield proxy
+
+
+@pytest.fixture
+def reference(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the image folder gives."""
+    return everything(
+        build_imagenet_dataspec(folder, False, 10, is_train=False, shuffle=False, crop_size=32, num_workers=0)
+    )
+
+
+def test_every_fault_ends_within_a_minute() -> None:
+    """A worker waits for somebody else's download at most so long, then tries itself at most so long."""
+    assert LONGEST < 50, "ten seconds are left for the rest of the run to end"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_passing_faults_lose_nothing(
+    workers: int, small_shards: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all requests 20 % fail, in every way there is."""
+    monkeypatch.setattr(remote, "READ_TIMEOUT", 0.5)
+    upload(small_shards, "pictures", "set")
+    faults: list[int | str] = [500, 503, "hang", "drop", "cut"]
+    proxy.rules = [Rule(fault, share=0.04, code="SlowDown") for fault in faults]
+    proxy.rules.append(Rule("flip", r"shard\.0000[37]\.mds", times=1))
+    spec = build(tmp_path, workers)
+    for _ in range(2):
+        images, labels = everything(spec)
+        assert torch.equal(images, reference[0]) and torch.equal(labels, reference[1])
+    print(len(proxy.failed), len(proxy.asked))
+    assert len(proxy.failed) >= 5
+    assert_whole(tmp_path, small_shards)
+
+
+@pytest.mark.parametrize(
+    ("fault", "workers", "said"),
+    [
+        ("missing", 0, "is missing"),
+        ("missing", 2, "is missing"),
+        ("cut", 0, "keeps failing (IncompleteReadError)"),
+        ("cut", 2, "keeps failing (IncompleteReadError)"),
+        ("hash", 0, "is damaged (its sha1 is not the recorded one)"),
+        ("hash", 2, "is damaged (its sha1 is not the recorded one)"),
+        ("short", 0, "is damaged"),
+        ("flip", 2, "is damaged"),
+        ("hang", 2, "does not answer"),
+        (503, 0, "keeps failing (SlowDown)"),
+    ],
+)
+def test_a_fault_that_stays_names_the_shard(
+    fault: int | str, workers: int, said: str, stored: str, shards: Path, proxy: FaultProxy, tmp_path: Path, monkeypatch
+) -> None:
+    for module, name in ((remote, "PATIENCE"), (remote, "READ_TIMEOUT"), (shards_module, "STALLED")):
+        monkeypatch.setattr(module, name, 0.3)
+    client = boto3.client("s3")
+    if fault == "missing":
+        client.delete_object(Bucket="pictures", Key=f"set/val/{DAMAGED}")
+    elif fault == "hash":
+        data = bytearray((shards / "val" / DAMAGED).read_bytes())
+        data[len(data) // 2] ^= 1
+        client.put_object(Bucket="pictures", Key=f"set/val/{DAMAGED}", Body=bytes(data))
+    else:
+        proxy.rules = [Rule(fault, DAMAGED, code="SlowDown")]
+    spec, batches = build(tmp_path, workers), []
+    message = sentence(lambda: batches.extend(spec.dataloader))
+    assert message.startswith(f"{REMOTE}/val/{DAMAGED}: ") and said in message
+    assert len(batches) > 2, "what comes before is trained on"
+    wait_for(lambda: not list(tmp_path.rglob("*.part")))
+    assert not (tmp_path / "val" / DAMAGED).exists()
+    assert_whole(tmp_path, shards)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_local_shard_lost_in_mid_epoch(workers: int, shards: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(shards, tmp_path / "set")
+    spec = build(source, workers, source)
+    (source / "val" / DAMAGED).unlink()
+    assert f"{DAMAGED}: is missing" in sentence(lambda: list(spec.dataloader))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule(404, code="NoSuchKey"), "index.json: is missing"),
+        (Rule("short"), "index.json: is "),
+        (Rule("hang"), "index.json: http://127.0.0.1:{port} does not answer"),
+        (Rule("drop"), "index.json: http://127.0.0.1:{port} keeps failing"),
+        (Rule(403, code="InvalidAccessKeyId"), "index.json: http://127.0.0.1:{port} refuses the credentials"),
+        (Rule(403, code="SignatureDoesNotMatch"), "index.json: http://127.0.0.1:{port} refuses the credentials"),
+        (Rule(400, code="ExpiredToken"), "index.json: http://127.0.0.1:{port} refuses the credentials"),
+        (Rule(403, code="AccessDenied"), "index.json: access denied (AccessDenied)"),
+    ],
+)
+def test_no_index(rule: Rule, said: str, stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(remote, "PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "READ_TIMEOUT", 0.3)
+    proxy.rules = [rule]
+    message = sentence(lambda: build(tmp_path))
+    assert message.startswith(f"{REMOTE}/val/" + said.format(port=proxy.address.rpartition(":")[2]))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_no_bucket_no_index_no_credentials(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "has no bucket 'picture'" in sentence(lambda: build(tmp_path, path="s3://picture/set"))
+    assert "set/a/val/index.json: is missing" in sentence(lambda: build(tmp_path, path=f"{REMOTE}/a"))
+    boto3.client("s3").put_object(Bucket="pictures", Key="set/val/index.json", Body=b'{"version": 2, "shards": [{')
+    assert "val/index.json: is malformed" in sentence(lambda: build(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "val/index.json: no credentials" in sentence(lambda: build(tmp_path))
+
+
+def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_endpoint(monkeypatch, "http://somebody:very-secret@127.0.0.1:1")
+    message = sentence(lambda: build(tmp_path))
+    assert "127.0.0.1:1" in message and "very-secret" not in message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_slow_download_is_left_in_peace(
+    workers: int, folder: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than every limit, but goes on: it is neither given up nor begun a second time."""
+    for name in ("PATIENCE", "READ_TIMEOUT"):
+        monkeypatch.setattr(remote, name, 0.6)
+    monkeypatch.setattr(remote, "_CHUNK", 10_000)
+    monkeypatch.setattr(shards_module, "STALLED", 0.6)
+    upload(make_mds(folder / "val", tmp_path / "set/val"), "pictures", "set/val")
+    proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.06)]
+    images, labels = everything(build(tmp_path / "cache", workers))
+    assert torch.equal(images, reference[0]) and torch.equal(labels, reference[1])
+    assert proxy.count("shard.00000.mds") == 1
+
+
+def test_a_download_whose_process_died_is_taken_over(
+    stored: str, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "STALLED", 0.5)
+    monkeypatch.setattr(remote, "READ_TIMEOUT", 30.0)
+    proxy.rules = [Rule("hang", "shard.00000.mds", times=1)]
+    spec = build(tmp_path)
+    fetch = spec.dataloader.dataset.store.prepare_shard
+    victim = multiprocessing.get_context("fork").Process(target=fetch, args=(0,))
+    victim.start()
+    wait_for(lambda: proxy.failed)
+    victim.kill()
+    victim.join()
+    assert torch.equal(everything(spec)[0], reference[0])
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[int]:
+    """A folder that `size` bytes fit into; gives the error that follows.
+
+    A file system of its own where we may mount one, or else a limit on the size of files, which only the last bytes of
+    a shard run into.
+    """
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0:
+        try:
+            yield errno.ENOSPC
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
+    try:
+        yield errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["shards", "compressed"])
+def test_a_full_disk(kind: str, s3_server: str, tmp_path: Path, reference, request: pytest.FixtureRequest) -> None:
+    """It is said, nothing half-written stays, and the next run goes on with what fitted."""
+    source: Path = request.getfixturevalue(kind)
+    upload(source, "pictures", "set")
+    cache = tmp_path / "cache"
+    with small_disk(cache, 80 << 10) as code:
+        message = sentence(lambda: list(build(cache, workers=2).dataloader))
+        assert message.startswith(f"{REMOTE}/val/shard.") and os.strerror(code) in message and str(cache) in message
+        assert "local=" in message
+        wait_for(lambda: not list(cache.rglob("*.part")))
+        if code == errno.ENOSPC:
+            assert list(cache.rglob("shard.*.mds"))
+        if kind == "shards":
+            assert_whole(cache, source)
+        shutil.copytree(cache, tmp_path / "larger")
+    assert torch.equal(everything(build(tmp_path / "larger"))[0], reference[0])
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,132 @@
+"""Whole runs from an S3 that fails: killed, refused, started again, stuck; what is said and what is left behind."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from config.errors import DataError
+from data import build_imagenet_dataspec
+from loaders import leftovers
+from tests.loaders.proxy import FaultProxy, Rule
+from tests.pictures import make_mds
+from tests.runs import COMPOSER, ROOT, metrics, run_main, small_yaml, start_main, wait_for
+from tests.s3 import upload, use_endpoint
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-very-secret-key", "AWS_SESSION_TOKEN": "the-very-secret-token"}
+
+#: main.py that gives a store up sooner.
+IMPATIENT = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from loaders import remote, shards
+remote.PATIENCE = remote.READ_TIMEOUT = shards.STALLED = 1.0
+from main import cli
+if __name__ == "__main__":
+    sys.exit(cli(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def mds(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs' pictures as shards: some ten for training, four for evaluation."""
+    root = tmp_path_factory.mktemp("mds")
+    make_mds(pictures / "train", root / "train", size_limit=8_000)
+    make_mds(pictures / "val", root / "val", size_limit=8_000, compression="zstd:3")
+    return root
+
+
+def words(folder: Path, pictures: Path, *more: str) -> list[object]:
+    """A run's command line: all data from S3, a cache for each split, everything logged that can be."""
+    names = ("train_dataset", "eval_dataset")
+    return [
+        small_yaml(folder, pictures, loggers={"tensorboard": {"log_dir": str(folder / "board")}}),
+        *(f"{name}.{word}" for name in names for word in ("is_streaming=true", "path=s3://pictures/set")),
+        *(f"{name}.local={folder / 'cache'}" for name in names),
+        "python_log_level=debug",
+        *more,
+    ]
+
+
+def segments(folder: Path) -> list[str]:
+    """The shared memory that runs with a cache below a folder have left."""
+    wanted = str(folder).encode()
+    found = (file.name.partition("_")[0] for file in leftovers.SHARED.glob("*_locals") if wanted in file.read_bytes())
+    return [path.name for number in found for path in leftovers.SHARED.glob(f"{number}_*")]
+
+
+def group(pid: int) -> list[psutil.Process]:
+    """The living processes of a process group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def assert_no_secret(folder: Path, done: subprocess.CompletedProcess) -> None:
+    """Neither what a run printed nor what it wrote holds a credential or a signed address."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "config.yaml" for path in files) and any("events" in path.name for path in files)
+    assert "DEBUG" in done.stderr + done.stdout
+    everything = b"".join([done.stdout.encode(), done.stderr.encode(), *(path.read_bytes() for path in files)])
+    for secret in (*SECRETS.values(), "X-Amz-Signature", "Authorization"):
+        assert secret.encode() not in everything, secret
+
+
+def test_killed_in_mid_epoch_and_started_again(
+    s3_server: str, mds: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may not have the cache folder meanwhile; the next one may, and loses nothing in spite of faults."""
+    monkeypatch.setattr(leftovers, "GRACE", 0.2)
+    upload(mds, "pictures", "set")
+    cache = tmp_path / "cache"
+    with FaultProxy(s3_server, [Rule("slow", "train/shard.00007", pause=5.0)]) as proxy:
+        use_endpoint(monkeypatch, proxy.address)
+        first = start_main(*words(tmp_path, pictures), cwd=tmp_path)
+        try:
+            wait_for(lambda: list(cache.glob("train/shard.00007.*.part")), process=first)
+            wait_for(lambda: len(list(cache.glob("train/shard.*.mds"))) > 3, process=first)
+            for is_train, folder in ((True, cache), (False, cache)):
+                with pytest.raises(DataError, match=f"{folder}.*another run on this machine uses this cache"):
+                    build_imagenet_dataspec("s3://pictures/set", True, 4, local=folder, is_train=is_train)
+            assert first.poll() is None
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+            first.communicate()
+        assert segments(tmp_path) and list(cache.rglob("*.part")), "a killed run cannot clean up"
+        proxy.rules = [Rule(fault, share=0.07) for fault in (500, 503, "drop")]
+        again = run_main(*words(tmp_path, pictures, "run_name=again"), cwd=tmp_path, **SECRETS)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert proxy.failed, "nothing has gone wrong"
+    assert len(metrics(tmp_path / "runs/again")) == 2
+    assert not segments(tmp_path)
+    assert {path.name for path in cache.glob("train/*")} == {path.name for path in (mds / "train").iterdir()}
+    assert not list(cache.rglob("*.part"))
+    assert_no_secret(tmp_path, again)
+
+
+def test_two_ranks_and_a_store_that_falls_silent(
+    s3_server: str, mds: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In mid-epoch: every rank ends, with the object's name and without any remains."""
+    upload(mds, "pictures", "set")
+    program = tmp_path / "impatient.py"
+    program.write_text(IMPATIENT)
+    with FaultProxy(s3_server, [Rule("hang", "val/shard.00002")]) as proxy:
+        use_endpoint(monkeypatch, proxy.address)
+        command = words(tmp_path, pictures, "train_dataset.num_workers=2", "run_name=stuck")
+        done = run_main(*command, cwd=tmp_path, launcher=(COMPOSER, "-n", "2", str(program)), timeout=90, **SECRETS)
+        assert proxy.failed
+    assert done.returncode not in (0, None)
+    said = done.stdout + done.stderr
+    assert "s3://pictures/set/val/shard.00002.mds.zstd: http://127.0.0.1" in said and "does not answer" in said
+    assert not segments(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.part"))
+    assert_no_secret(tmp_path, done)
