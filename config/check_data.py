@@ -13,9 +13,9 @@ MADE_ON_DEMAND = "data/digits"
 """A folder that is made when it is missing: scikit-learn's digits as pictures."""
 
 
-def is_made_on_demand(path: str) -> bool:
+def is_made_on_demand(path: str | None) -> bool:
     """Whether a data set's folder is made when it is missing: data/digits in the current folder, and no other."""
-    return Path(path) == Path(MADE_ON_DEMAND)
+    return path is not None and Path(path) == Path(MADE_ON_DEMAND)
 
 
 def check_data(config: DictConfig, report: Report) -> None:

@@ -129,7 +129,8 @@ def _split_faults(folder: Path) -> list[str]:
     if flat:
         return [
             f"{folder}: {flat} pictures lie directly in it, as in ImageNet's archive of validation pictures. "
-            "They must be sorted into one folder per class, with the class names of train/."
+            "They must be sorted into one folder per class, with the class names of train/: python -m tools.verify "
+            f"{folder.parent} --fold MAPPING"
         ]
     return [f"{folder}: is empty. Expected one folder per class."]
 

@@ -1,0 +1,94 @@
+"""The keys of a data section: preload copies first, storage names the kind, what does not go together is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError, load
+from main import cli
+from tests.pictures import make_mds
+from tests.runs import metrics, small_yaml
+from tools.convert import main as convert
+
+
+def test_every_kind_trains_the_same_run(workdir: Path, pictures: Path) -> None:
+    """Folders, a preloaded copy of them, decoded in memory, FFCV files: the same losses."""
+    assert convert([str(pictures), "beton", "--to", "ffcv", "--workers", "1"]) == 0
+    source = shutil.copytree(pictures, workdir / "source")
+    yaml = small_yaml(workdir, pictures, max_duration="1ep", save_folder=None)
+
+    def both(**values: object) -> list[str]:
+        return [
+            f"{section}.{key}={value}" for section in ("train_dataset", "eval_dataset") for key, value in values.items()
+        ]
+
+    kinds = {
+        "folder": [],
+        "packed": both(storage="packed"),
+        "preloaded": both(path=source, preload="copy"),
+        "ffcv": both(path="beton", storage="ffcv"),
+    }
+    losses = {}
+    for name, words in kinds.items():
+        assert cli([str(yaml), f"run_name={name}", *words]) == 0
+        (row,) = metrics(workdir / "runs" / name)
+        losses[name] = row["train_loss"], row["val_loss"]
+    # A conversion shuffles train/ once: another order, of the same pictures.
+    assert losses.pop("ffcv") and len(set(losses.values())) == 1 and (workdir / "copy/train/cat").is_dir()
+
+
+def test_preloaded_shards_are_read_in_place(workdir: Path, pictures: Path) -> None:
+    for split in ("train", "val"):
+        make_mds(pictures / split, workdir / "shards" / split, size_limit=16_000, compression="zstd:3")
+    yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
+    words = [
+        f"{section}.{word}"
+        for section in ("train_dataset", "eval_dataset")
+        for word in ("is_streaming=true", "preload=copy")
+    ]
+    assert cli([str(yaml), "run_name=one", *words]) == 0
+    assert list((workdir / "copy/train").glob("*.mds*"))
+
+
+def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
+    yaml = small_yaml(workdir, pictures, max_duration="2ba", save_folder=None)
+    words = [
+        f"{section}.{word}"
+        for section in ("train_dataset", "eval_dataset")
+        for word in ("storage=synthetic", "path=null")
+    ]
+    assert cli([str(yaml), "run_name=noise", *words]) == 0
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["train_dataset.storage=tape"], "train_dataset.storage: tape given, but it must be imagefolder, streaming"),
+        (["train_dataset.storage=pack"], "did you mean packed?"),
+        (["train_dataset.storage=streaming"], "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache"),
+        (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "ffcv reads no MDS"),
+        (["train_dataset.pack_size=100"], "train_dataset.pack_size: only storage packed has it"),
+        (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "say 16 or more"),
+        (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "nowhere to be copied from"),
+        (["train_dataset.storage=dali", "algorithms.randaugment={}"], "dali cannot run randaugment"),
+        (["train_dataset.storage=dali", "recipe_name=hot"], "type algorithms.randaugment=null"),
+        (["train_dataset.storage=dali", "algorithms.colout.batch=false"], "dali cannot run colout"),
+    ],
+)
+def test_what_does_not_go_together(words: list[str], said: str, workdir: Path, pictures: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([str(small_yaml(workdir, pictures)), *words])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", ["imagefolder", "packed", "ffcv", "synthetic"])
+@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot"])
+def test_every_recipe_runs_on_every_other_kind(recipe: str, storage: str) -> None:
+    """The table of docs/data.md, as the configuration sees it."""
+    words = ["yamls/resnet50.yaml", f"recipe_name={recipe}", f"train_dataset.storage={storage}", "dry_run=true"]
+    assert load(words).config.train_dataset.storage == storage
+    if recipe != "hot":
+        load([*words[:2], "train_dataset.storage=dali", "dry_run=true"])
