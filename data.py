@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ def build_imagenet_dataspec(
     image_transforms: Sequence[PixelTransform] = (),
     min_crop_area: float = 0.08,
     hflip: bool = True,
-    size_at: Callable[[int, int], int] | None = None,
     **dataloader_kwargs: Any,
 ) -> DataSpec:
     """Load train/ or val/ of a data set, for this rank.
@@ -54,8 +53,6 @@ def build_imagenet_dataspec(
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
         min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
         hflip: mirror every other picture; training only.
-        size_at: the side in pixels of the pictures at (epoch, batch of that epoch), for progressive resizing; training
-            only. None: always crop_size.
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 
     Raises:
@@ -79,7 +76,7 @@ def build_imagenet_dataspec(
         batch_size=batch_size,
         pack_size=pack_size,
     )
-    loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, size_at)
+    loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 
 

@@ -56,8 +56,9 @@ def main(config: DictConfig | Run) -> Trainer:
     folder = record.claim(run)
     with folder.discarded_if_refused():
         saver = checkpoints.for_run(run, folder.name, stop)
-        data_wait = DataWait(build.loader_of(data.train)) if data.train else None
+        data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
+        callbacks = build.callbacks(run.config)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         with checkpoints.to_start_from(run.config, saver) as load_path:
             trainer = make_trainer(
@@ -69,14 +70,7 @@ def main(config: DictConfig | Run) -> Trainer:
                 max_duration=schedule.max_duration,
                 algorithms=algorithms,
                 # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
-                callbacks=[
-                    *guards.for_run(schedule, data),
-                    *([data_wait] if data_wait else []),
-                    recorder,
-                    progress,
-                    *build.callbacks(run.config),
-                    saver,
-                ],
+                callbacks=[*guards.for_run(schedule, data), data_wait, recorder, progress, *callbacks, saver],
                 load_path=load_path,
             )
     fit(trainer, progress, saver)

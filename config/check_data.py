@@ -44,7 +44,9 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
         report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")
     if remote and not section.is_streaming and not section.preload:
         scheme = path.split("://")[0]
-        report.add(f"{key}.path", f"{path} is remote ({scheme}); type {key}.is_streaming=true {key}.local=/tmp/cache")
+        shards = section.storage in (None, "streaming", "packed", "dali")
+        advice = f"{key}.is_streaming=true {key}.local=/tmp/cache" if shards else f"{key}.preload=/a/local/folder"
+        report.add(f"{key}.path", f"{path} is remote ({scheme}); type {advice}")
     if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():
         here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
         report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")

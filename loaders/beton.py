@@ -8,7 +8,6 @@ stored, width, height, address; label); from a page's boundary on the pictures, 
 the table of allocations, in any order, up to the file's end: only it knows how many bytes a picture takes.
 """
 
-import json
 import os
 import weakref
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from config.errors import DataError
-from loaders.dataset import PictureDataset
+from loaders.dataset import PictureDataset, class_list
 from loaders.errors import named
 from loaders.remote import is_remote
 from loaders.transforms import Pipeline
@@ -204,13 +203,7 @@ def read_classes(path: Path, labels: np.ndarray) -> list[str] | None:
     place = path.with_name("classes.json")
     names = None
     if place.is_file():
-        try:
-            names = [str(name) for name in json.loads(place.read_text())]
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{place}: is no list of class names ({type(error).__name__}: {error}). "
-                "Copy it again from where the data set was converted, or remove it."
-            ) from error
+        names = class_list(place, place)
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or (names is not None and highest >= len(names)):
         allowed = f"{place} names {len(names)} classes" if names is not None else "a class is 0 or more"

@@ -1,9 +1,11 @@
 """What every kind of storage has in common: seeded access by (epoch, index), and an exact place to resume from."""
 
 import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from config.errors import DataError
-from loaders.decoding import Source
+from loaders.decoding import Source, shape_of
 from loaders.seeding import seeded
 from loaders.transforms import Pipeline
 
@@ -31,6 +33,12 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     #: Sorted class names, or None where the storage does not know them.
     classes: list[str] | None = None
+
+    #: Whether a label may be any number: it is stored with each picture, not made from the class names.
+    labels_are_free = True
+
+    #: Which of two orders `epoch_order` gives; a place in the one means nothing in the other.
+    order = "over all"
 
     #: Whether pictures come from elsewhere, so that an epoch may have to wait for them.
     fetches = False
@@ -52,6 +60,18 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         Raises:
             DataError: the picture cannot be fetched.
         """
+
+    def measure(self, index: int) -> tuple[int, int, int]:
+        """Height and width of a picture in pixels, without decoding it, and its label.
+
+        Raises:
+            DataError: it cannot be fetched, or is no picture.
+        """
+        source, label = self.read(index)
+        try:
+            return *shape_of(source), label
+        except Exception as error:
+            raise self.unreadable(index, error) from error
 
     @abstractmethod
     def name_of(self, index: int) -> str:
@@ -94,7 +114,7 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         if not from_beginning:
             raise NotImplementedError("samples are counted from the beginning of the epoch")
         place = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
-        return {**place, "size": len(self), "classes": self.classes}
+        return {**place, "size": len(self), "order": self.order, "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Go on where a checkpoint stopped: the next iteration of that epoch starts at that sample.
@@ -113,6 +133,11 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             raise DataError(
                 f"the checkpoint stopped after {place} of {size} pictures, but this data set has {len(self)}: "
                 "go on with the data set that it was trained on, or start from its weights alone."
+            )
+        if place and obj.get("order", self.order) != self.order:
+            raise DataError(
+                f"the checkpoint stopped in mid-epoch, of pictures shuffled {obj['order']}, but this kind of storage "
+                f"shuffles them {self.order}: go on with the kind that it was trained on."
             )
         self._resume = (int(obj.get("epoch", 0)), place)
 
@@ -143,3 +168,25 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             return 0
         place, self._resume = self._resume[1], None
         return place
+
+
+def class_list(path: Path, place: str | Path) -> list[str]:
+    """The class names in a classes.json: a list, by label.
+
+    Args:
+        path: the file.
+        place: where it is stored, for messages.
+
+    Raises:
+        DataError: it is no such list.
+    """
+    try:
+        names = json.loads(path.read_text())
+        if not isinstance(names, list):
+            raise TypeError(f"it holds a {type(names).__name__}")
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{place}: is no list of class names ({type(error).__name__}: {error}). "
+            "Copy it again from where the data set was converted, or remove it."
+        ) from error
+    return [str(name) for name in names]

@@ -4,6 +4,7 @@ Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotatio
 """
 
 import io
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,23 @@ Source = bytes | np.ndarray | Picture
 """An encoded file, pixels as uint8 [H, W, 3], or a picture that PIL has opened."""
 
 _JPEG = b"\xff\xd8\xff"
+
+
+def shape_of(source: Source | Path) -> tuple[int, int]:
+    """Height and width in pixels, from a file's first bytes.
+
+    Args:
+        source: as for `decode`, or the path of a file, of which no more is read.
+
+    Raises:
+        Exception: whatever PIL raises for bytes that are no picture.
+    """
+    if isinstance(source, np.ndarray):
+        return source.shape[0], source.shape[1]
+    if isinstance(source, Picture):
+        return source.height, source.width
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        return picture.height, picture.width
 
 
 def open_picture(source: bytes | Picture) -> Picture:

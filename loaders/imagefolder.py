@@ -7,6 +7,7 @@ import numpy as np
 
 from config.errors import DataError
 from loaders.dataset import PictureDataset
+from loaders.decoding import shape_of
 from loaders.errors import named
 from loaders.transforms import Pipeline
 
@@ -31,6 +32,7 @@ class ImageFolderDataset(PictureDataset):
     """
 
     classes: list[str]
+    labels_are_free = False
 
     def __init__(self, root: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
         super().__init__(pipeline, seed)
@@ -62,6 +64,12 @@ class ImageFolderDataset(PictureDataset):
             return path.read_bytes(), int(self.labels[index])
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+
+    def measure(self, index: int) -> tuple[int, int, int]:
+        try:
+            return *shape_of(self.path_of(index)), int(self.labels[index])
+        except Exception as error:
+            raise self.unreadable(index, error) from error
 
 
 def class_names(folder: Path) -> list[str]:
@@ -113,6 +121,8 @@ def _missing_split(root: Path, split: str) -> str:
     """The sentence for a folder without train/ or val/, with a guess at what it is instead."""
     if split == "val" and (root / "test").is_dir():
         return f"{root}: has no val/ but has test/. Rename it: mv {root / 'test'} {root / 'val'}"
+    if (root / f"{split}.beton").is_file():
+        return f"{root}: holds {split}.beton, an FFCV file. Set storage=ffcv to train from it; it is not verified here."
     folders = class_names(root)
     found = f"it holds {named([name + '/' for name in folders])}" if folders else "it holds no folders"
     return f"{root}: has no {split}/ ({found}). Expected {root / split}/CLASS/*.JPEG."

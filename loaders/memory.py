@@ -9,7 +9,7 @@ from config.errors import DataError
 
 SHARED = Path("/dev/shm")
 PREFETCH_BYTES = 4 << 30
-"""What the batches that a rank's workers hold ready may take together; fewer are held where batches are large."""
+"""What the batches that a rank's workers hold ready should take together; each worker holds one at least."""
 DEFAULT_PREFETCH = 2  # batches per worker, as PyTorch has it
 
 
@@ -21,7 +21,9 @@ def free_shared_memory() -> int:
             limits.append(int(line.split()[1]) * 1024)
     group = Path("/sys/fs/cgroup")
     try:
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))  # given back when it is wanted
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache)
     except (OSError, ValueError):
         pass  # no limit, or an older kernel's layout
     return max(0, min(limits))

@@ -2,8 +2,10 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 from composer.utils import dist
@@ -14,6 +16,7 @@ from loaders.decoding import decode
 from loaders.memory import SHARED, free_shared_memory
 from loaders.transforms import resized, short_side
 
+T = TypeVar("T")
 _SPARE = 0.9  # the part of the free memory that may be taken: workers and the trainer need some
 
 
@@ -34,7 +37,7 @@ class PackedDataset(PictureDataset):
     def __init__(self, source: PictureDataset, pack_size: int | None = None) -> None:
         super().__init__(source.pipeline, source.seed)
         self.source, self.pack_size = source, pack_size
-        self.classes = source.classes
+        self.classes, self.labels_are_free = source.classes, source.labels_are_free
         shapes, self.labels = self._measure()
         self.shapes = shapes
         self.offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1) * 3)])
@@ -53,35 +56,20 @@ class PackedDataset(PictureDataset):
         return self.memory[begin:end].reshape(*self.shapes[index], 3), int(self.labels[index])
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Height and width of every picture as it will be packed, int64 [N, 2], and the labels, int64 [N]."""
+        """Height and width of every picture as it will be packed, int64 [N, 2], and the labels, int64 [N].
+
+        Every node packs all of it: each rank looks at its share of its node's work, and all tell each other.
+        """
         mine = self._share()
 
         def look(index: int) -> tuple[int, int, int]:
-            source, label = self.source.read(index)
-            return *self._packed_shape(*self._size(index, source)), label
+            height, width, label = self.source.measure(index)
+            return *self._packed_shape(height, width), label
 
         found = np.zeros((len(self), 3), np.int64)
-        with ThreadPoolExecutor(_threads()) as pool:
-            found[mine.start : mine.stop] = list(pool.map(look, mine)) or np.zeros((0, 3))
-        # Every node packs all of it: each rank looks at its node's share, the ranks of the first node tell all.
-        parts = dist.all_gather_object((mine.start, mine.stop, found[mine.start : mine.stop]))
-        for start, stop, part in parts:
-            found[start:stop] = part
+        for start, part in _together(lambda: (mine.start, np.array(_in_threads(look, mine)).reshape(-1, 3))):
+            found[start : start + len(part)] = part
         return found[:, :2], found[:, 2]
-
-    def _size(self, index: int, source: object) -> tuple[int, int]:
-        """Height and width of a stored picture, from its first bytes."""
-        import io
-
-        from PIL import Image
-
-        if isinstance(source, np.ndarray):
-            return source.shape[0], source.shape[1]
-        try:
-            picture = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
-            return picture.height, picture.width  # type: ignore[attr-defined]
-        except Exception as error:
-            raise self.unreadable(index, error) from error
 
     def _packed_shape(self, height: int, width: int) -> tuple[int, int]:
         if self.pack_size is None or min(height, width) <= self.pack_size:
@@ -110,25 +98,35 @@ class PackedDataset(PictureDataset):
         """The node's memory, uint8 [bytes]: made by its first rank, opened by the others, and then without a name."""
         names = dist.all_gather_object(str(SHARED / f"packed-{uuid.uuid4().hex}"))
         path = Path(names[dist.get_global_rank() - dist.get_local_rank()])
-        is_first = dist.get_local_rank() == 0
+        size = max(1, int(self.offsets[-1]))
+        if dist.get_local_rank() == 0:
+            path.touch()
         try:
-            if is_first:
-                with path.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, max(1, int(self.offsets[-1])))
             dist.barrier()
-            return np.memmap(path, np.uint8, "r+")
+            file = path.open("r+b")
+            dist.barrier()
         finally:
-            dist.barrier()
-            if is_first:
-                path.unlink(missing_ok=True)
+            if dist.get_local_rank() == 0:
+                path.unlink(missing_ok=True)  # from here on it goes with the last process that has it open
+
+        def allocate() -> None:
+            try:
+                if dist.get_local_rank() == 0:
+                    os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise DataError(f"storage=packed: {SHARED} cannot give {size / 1e9:,.1f} GB ({error}).") from error
+
+        _together(allocate)
+        with file:
+            return np.memmap(file, np.uint8, "r+", shape=(size,))
 
     def _fill(self) -> None:
         """Decode this rank's share, and wait for the others'."""
 
         def put(index: int) -> None:
             try:
-                pixels = decode(self.source.read(index)[0])
-                pixels = resized(pixels, *self.shapes[index].tolist())
+                height, width = self.shapes[index].tolist()
+                pixels = resized(decode(self.source.read(index)[0]), height, width)
             except DataError:
                 raise
             except Exception as error:
@@ -136,21 +134,35 @@ class PackedDataset(PictureDataset):
             begin, end = self.offsets[index : index + 2]
             self.memory[begin:end] = pixels.permute(1, 2, 0).reshape(-1).numpy()
 
-        fault: DataError | None = None
-        with ThreadPoolExecutor(_threads()) as pool:
-            try:
-                for _ in pool.map(put, self._share()):
-                    pass
-            except DataError as error:
-                pool.shutdown(cancel_futures=True)
-                fault = error
-        faults = [text for text in dist.all_gather_object(fault and str(fault)) if text]
-        if faults:
-            raise fault or DataError(faults[0])
+        if dist.get_global_rank() == 0:
+            print(f"packing {len(self):,} pictures into {self.offsets[-1] / 1e9:,.2f} GB of memory", flush=True)
+        _together(lambda: _in_threads(put, self._share()))
 
 
-def _threads() -> int:
-    """This rank's share of the cores."""
-    from loaders.workers import default_num_workers
+def _together(do: Callable[[], T]) -> list[T]:
+    """What every rank's `do` returned, by rank.
 
-    return default_num_workers()
+    Raises:
+        DataError: on every rank, if one failed: nobody is left waiting for it.
+    """
+    result, fault = None, None
+    try:
+        result = do()
+    except DataError as error:
+        fault = str(error)
+    said = dist.all_gather_object((result, fault))
+    faults = [fault for _, fault in said if fault]
+    if faults:
+        raise DataError(faults[0])
+    return [cast(T, result) for result, _ in said]
+
+
+def _in_threads(do: Callable[[int], T], indices: range) -> list[T]:
+    """`do` of each index, on this rank's share of the cores; the first fault ends it."""
+    cores = len(os.sched_getaffinity(0)) // max(1, dist.get_local_world_size())
+    with ThreadPoolExecutor(max(1, cores)) as pool:
+        try:
+            return list(pool.map(do, indices))
+        except DataError:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,5 +1,6 @@
 """Threads that fetch the next shards while the pictures of the present ones are being trained on."""
 
+import atexit
 import threading
 from collections.abc import Callable
 
@@ -35,11 +36,16 @@ class Prefetcher:
         self._stopped = False
 
     def __enter__(self) -> Callable[[int], None]:
+        atexit.register(self._stop)  # the program may end in mid-epoch
         for number in range(min(THREADS, len(self._shards))):
             threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True).start()
         return self.reached
 
     def __exit__(self, *_: object) -> None:
+        atexit.unregister(self._stop)
+        self._stop()
+
+    def _stop(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -72,6 +78,6 @@ class Prefetcher:
             except StoreOutOfReach:
                 continue
             except Exception as error:
-                if plain(error) is None:
-                    raise  # a mistake of ours, not of the data's
+                if plain(error) is None and not self._stopped:
+                    raise  # a mistake of ours, not of the data's, nor of a program that ends
                 return

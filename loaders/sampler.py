@@ -24,9 +24,11 @@ class EpochSampler(DistributedSampler[Key]):
         drop_last: cut the epoch to a multiple of the world size (training), or pad it by repeating the first samples
             (evaluation; Composer drops exactly this padding from its metrics).
         batch_size: samples per step on one rank; only needed with `size_at`.
-        size_at: the pictures' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
         world_size: number of ranks; from the environment if None.
         rank: this rank; from the environment if None.
+
+    Attributes:
+        size_at: the pictures' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
     """
 
     dataset: PictureDataset
@@ -38,7 +40,6 @@ class EpochSampler(DistributedSampler[Key]):
         shuffle: bool,
         drop_last: bool,
         batch_size: int = 1,
-        size_at: Callable[[int, int], int] | None = None,
         world_size: int | None = None,
         rank: int | None = None,
     ) -> None:
@@ -51,7 +52,7 @@ class EpochSampler(DistributedSampler[Key]):
             drop_last=drop_last,
         )
         self.batch_size = batch_size
-        self.size_at = size_at
+        self.size_at: Callable[[int, int], int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is (Composer calls this before each)."""

@@ -1,7 +1,7 @@
 """Samples straight out of MDS shard files: one system call each, instead of mosaicml-streaming's three and an open."""
 
+import contextlib
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,36 @@ from loaders.decoding import Source
 MOST_OPEN = 256  # files per process: well below the 1,024 that a process may usually have open
 
 
+class _File:
+    """An open shard and where its samples begin; closed when nobody reads it any more, not sooner.
+
+    Args:
+        path: the shard.
+        samples: how many it should hold.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no such shard.
+    """
+
+    def __init__(self, path: Path, samples: int) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        header = os.pread(self.descriptor, 4 * (samples + 2), 0)
+        numbers = np.frombuffer(header[: len(header) // 4 * 4], np.uint32)
+        if len(numbers) != samples + 2 or numbers[0] != samples:
+            raise ValueError(f"it does not begin like a shard of {samples} samples")
+        self.offsets = numbers[1:]
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 class ShardFiles:
     """Reads the columns x and y of samples in uncompressed shard files, by shard and place in it.
 
-    The files are read at offsets, so that forked workers may share them. (Not mapped into memory: a mapped file that is
-    cut short under a running program ends it with a bus error, this gives a sentence.)
+    The files are read at offsets, so that forked workers and threads may share them. (Not mapped into memory: a mapped
+    file that is cut short under a running program ends it with a bus error, this gives a sentence.)
 
     Args:
         shards: their descriptions, from the index; the files themselves may be missing until they are read.
@@ -27,7 +52,7 @@ class ShardFiles:
 
     def __init__(self, shards: Sequence[MDSReader]) -> None:
         self._shards = shards
-        self._open: OrderedDict[int, tuple[int, np.ndarray]] = OrderedDict()
+        self._open: dict[int, _File] = {}
 
     def path_of(self, shard: int) -> Path:
         """The file of a shard."""
@@ -41,30 +66,23 @@ class ShardFiles:
             FileNotFoundError: the shard is not in the cache (yet).
             ValueError: the file ends too early, or is no shard.
         """
-        descriptor, offsets = self._file(shard)
-        begin, end = int(offsets[place]), int(offsets[place + 1])
-        data = os.pread(descriptor, end - begin, begin)
+        file = self._file(shard)
+        begin, end = int(file.offsets[place]), int(file.offsets[place + 1])
+        data = os.pread(file.descriptor, end - begin, begin)
         if len(data) != end - begin:
             raise ValueError(f"it ends at byte {begin + len(data)}, in the middle of a sample")
         values = self._columns(self._shards[shard], data)
         return values["x"], int(values["y"])
 
-    def _file(self, shard: int) -> tuple[int, np.ndarray]:
-        """A shard's open file and where its samples begin, uint32 [samples + 1]."""
-        if shard in self._open:
-            self._open.move_to_end(shard)
-            return self._open[shard]
-        count = self._shards[shard].samples
-        descriptor = os.open(self.path_of(shard), os.O_RDONLY | os.O_CLOEXEC)
-        header = os.pread(descriptor, 4 * (count + 2), 0)
-        numbers = np.frombuffer(header[: len(header) // 4 * 4], np.uint32)
-        if len(numbers) != count + 2 or numbers[0] != count:
-            os.close(descriptor)
-            raise ValueError(f"it does not begin like a shard of {count} samples")
-        self._open[shard] = descriptor, numbers[1:]
-        if len(self._open) > MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1][0])
-        return descriptor, numbers[1:]
+    def _file(self, shard: int) -> _File:
+        """A shard's open file. Two threads may open it twice; the one that is forgotten closes with its reader."""
+        file = self._open.get(shard)
+        if file is None:
+            file = self._open[shard] = _File(self.path_of(shard), self._shards[shard].samples)
+            while len(self._open) > MOST_OPEN:
+                with contextlib.suppress(RuntimeError, StopIteration):  # another thread is at it as well
+                    self._open.pop(next(iter(self._open)), None)
+        return file
 
     @staticmethod
     def _columns(shard: MDSReader, data: bytes) -> dict[str, Any]:
@@ -78,7 +96,3 @@ class ShardFiles:
                 values[name] = mds_decode(encoding, data[at : at + size])
             at += size
         return values
-
-    def __del__(self) -> None:
-        for descriptor, _ in self._open.values():
-            os.close(descriptor)

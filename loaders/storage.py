@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -81,7 +80,6 @@ def build_loader(
     drop_last: bool,
     shuffle: bool,
     dataloader_kwargs: dict[str, Any],
-    size_at: Callable[[int, int], int] | None = None,
 ) -> WorkerLoader:
     """A DataLoader with this rank's share of each epoch.
 
@@ -92,12 +90,11 @@ def build_loader(
         drop_last: leave out what fills no whole batch.
         shuffle: a new order each epoch.
         dataloader_kwargs: overrides of the defaults below.
-        size_at: the pictures' side in pixels at (epoch, batch of that epoch); None: always the crop size.
 
     Raises:
         DataError: the data set does not fill a single batch, or its batches do not fit into shared memory.
     """
-    sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size, size_at=size_at)
+    sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
     if drop_last and len(sampler) < batch_size:
         ranks = sampler.num_replicas
         raise DataError(

@@ -16,7 +16,7 @@ from composer.utils import dist
 from streaming.base.format.mds.reader import MDSReader
 
 from config.errors import DataError
-from loaders.dataset import PictureDataset
+from loaders.dataset import PictureDataset, class_list
 from loaders.decoding import Source
 from loaders.errors import LocalMissing, named
 from loaders.leftovers import claimed
@@ -44,6 +44,8 @@ class StreamingDataset(PictureDataset):
         LocalMissing: no cache folder.
         DataError: no index, a malformed one, a store that cannot be reached or read, a cache of another data set.
     """
+
+    order = "in a window over shards"
 
     def __init__(
         self, remote: str, local: str | None, split: str, pipeline: Pipeline, seed: int, batch_size: int
@@ -203,7 +205,7 @@ def read_classes(remote: str, local: str) -> list[str] | None:
             return None  # it is optional, and the index could be read from the same place
     if not path.is_file():
         return None
-    names = json.loads(path.read_text())
+    names = class_list(path, place)
     if is_remote(remote):
         path.unlink()
-    return [str(name) for name in names]
+    return names

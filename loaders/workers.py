@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 MOST_WORKERS = 8
+ORPHANED = 2.0  # seconds between two looks at whether the trainer still lives
 STUCK = 2.0  # seconds that workers have for the picture that they are at when they are told to stop
 
 
@@ -40,11 +41,17 @@ def start_worker(_worker_id: int) -> None:
 
 
 def _heed_second_sigterm(trainer: int) -> None:
-    """Wait for SIGTERMs: only here, with the signal blocked, does Python learn who sent one."""
-    for heard in range(2):
-        sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
-        if sender == trainer or heard == 1:
-            os._exit(0 if sender == trainer else 128 + signal.SIGTERM)
+    """Wait for SIGTERMs: only here, with the signal blocked, does Python learn who sent one.
+
+    A worker whose trainer was killed ends at once, in the middle of whatever it is waiting for.
+    """
+    heard = 0
+    while os.getppid() == trainer:
+        received = signal.sigtimedwait({signal.SIGTERM}, ORPHANED)
+        heard += received is not None
+        if received and (received.si_pid == trainer or heard == 2):
+            os._exit(0 if received.si_pid == trainer else 128 + signal.SIGTERM)
+    os._exit(1)
 
 
 def _end_workers(iterator: Any) -> None:

@@ -80,6 +80,8 @@ def posterize(pixels: Tensor, severity: float) -> Tensor:
 def solarize(pixels: Tensor, severity: float) -> Tensor:
     """Invert the values above a threshold."""
     threshold = 256 - int(drawn(severity) * 25.6)
+    if threshold > 255:  # no byte is: and as a byte, 256 would be 0
+        return pixels
     return pixels ^ (pixels >= threshold).to(torch.uint8).mul_(255)
 
 

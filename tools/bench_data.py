@@ -17,6 +17,7 @@ import io
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,16 +25,28 @@ from rich.console import Console
 from rich.table import Table
 
 from config import UserError, load
-from loaders.errors import plain
 from loaders.storage import open_dataset
 from loaders.transforms import EvaluationPipeline
 from loaders.workers import default_num_workers
 from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
 from tools.benching.pictures import copy_pictures, make_pictures
 from tools.benching.stages import mean_bytes, measure_stages, median_ratio
+from tools.command import run as run_command
 
 KINDS = ("imagefolder", "streaming", "packed", "ffcv", "dali", "synthetic")
 STAGED = 400  # pictures that the stages are measured on
+
+
+def positive(word: str) -> int:
+    """A whole number from 1 on, of the command line."""
+    if (number := int(word)) < 1:
+        raise argparse.ArgumentTypeError(f"{word} given, but it must be 1 or more")
+    return number
+
+
+def sizes(word: str) -> list[int]:
+    """Whole numbers with commas between them, of the command line."""
+    return [positive(size) for size in word.split(",") if size]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -42,18 +55,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m tools.bench_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose pictures and crop to use")
-    parser.add_argument("--images", type=int, default=1000, help="how many pictures (default: 1000)")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each kind (default: 5)")
+    parser.add_argument("--images", type=positive, default=1000, help="how many pictures (default: 1000)")
+    parser.add_argument("--rounds", type=positive, default=5, help="epochs of each kind (default: 5)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
-    parser.add_argument("--sizes", default="", help="more crop sizes, as in progressive resizing: 96,128")
-    parser.add_argument("--workers", type=int, default=default_num_workers(), help="processes (default: %(default)s)")
+    parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="more crop sizes, such as 96,128")
+    parser.add_argument("--workers", type=positive, default=default_num_workers(), help="(default: %(default)s)")
     parser.add_argument("--plot", metavar="PNG", help="draw the comparison")
     given = parser.parse_args(argv)
     given.kinds = [name for name in given.kinds.split(",") if name]
     unknown = sorted(set(given.kinds) - set(KINDS))
     if unknown:
         parser.error(f"--kinds: {', '.join(unknown)} is none of {', '.join(KINDS)}")
-    given.sizes = [int(size) for size in given.sizes.split(",") if size]
     if given.images < 2 * BATCH:
         parser.error(f"--images: {given.images} given, but two batches of {BATCH} are needed")
     return given
@@ -87,6 +99,8 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
         return 176
     run = load(given.run)
     section = run.config.train_dataset
+    if section.storage == "synthetic":
+        raise UserError("train_dataset.storage: synthetic pictures are not loaded; name pictures to measure with")
     dataset = open_dataset(
         section.storage or ("streaming" if section.is_streaming else "imagefolder"),
         section.path,
@@ -201,16 +215,16 @@ def plot(ran: list[Kind], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
-    given = parse(sys.argv[1:] if argv is None else argv)
-    console = Console(soft_wrap=True)
-    console.width = max(110, console.width)
-    try:
+
+    def work(words: Sequence[str]) -> int:
+        given = parse(list(words))
+        console = Console(soft_wrap=True)
+        console.width = max(110, console.width)
         with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
             bench(given, console, Path(folder))
-    except UserError as error:
-        print(f"\n{plain(error) or error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+        return 0
+
+    return run_command(work, argv)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from config import Run, load
 from data import split_batch
 from loaders.transforms import NormalizationFn
 from training import build, devices, guards, record
+from training.data_wait import DataWait
 from training.fit import make_trainer
 from training.progress import ProgressLine
 from training.recorder import Recorder
@@ -184,7 +185,7 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
     watch = stopwatch(run, data.train.dataloader, steps)  # type: ignore[union-attr]
     schedule = build.schedule(run, data)
     checks = [guard for guard in guards.for_run(schedule, data) if not isinstance(guard, guards.WholeEpochs)]
-    recorder = Recorder(record.RunFolder(folder, run), time.monotonic(), None)
+    recorder = Recorder(record.RunFolder(folder, run), time.monotonic(), DataWait(None))
     trainer: Trainer = make_trainer(
         config,
         run_name="bench",

@@ -9,10 +9,11 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from config.errors import ConfigError, DataError, UserError
-from loaders.errors import plain
+from config.errors import ConfigError, DataError
+from tools.command import run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,18 +134,14 @@ def convert(given: argparse.Namespace, console: Console) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Convert; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
-    given = parse(argv)
-    from rich.console import Console
 
-    try:
-        convert(given, Console(soft_wrap=True))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(f"\n{plain(error) or error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    def work(words: Sequence[str]) -> int:
+        from rich.console import Console
+
+        convert(parse(list(words)), Console(soft_wrap=True))
+        return 0
+
+    return run(work, argv, "stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from loaders.errors import plain
 from loaders.preload import Copied, copy
 from loaders.preloading.progress import amount
+from tools import command
 
 DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
 
@@ -62,17 +62,7 @@ def table(copied: Copied) -> Table:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    try:
-        return main(argv)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        sentence = plain(error)
-        if sentence is None:
-            raise
-        print(sentence, file=sys.stderr)
-        return 1
+    return command.run(main, argv, "stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.console import Console
 
 from config.errors import DataError
-from loaders.errors import plain
 from loaders.remote import is_remote
+from tools import command
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -124,17 +124,7 @@ def _print_faults(console: Console, path: str, faults: list[str]) -> int:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    try:
-        return main(argv)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        sentence = plain(error)
-        if sentence is None:
-            raise
-        print(sentence, file=sys.stderr)
-        return 1
+    return command.run(main, argv)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
     evaluation = _dataspec(config, "eval_dataset")
     _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)
     for spec in (train, evaluation):
-        if spec is not None and pictures(spec).classes is None:
+        if spec is not None and pictures(spec).labels_are_free:
             spec.batch_transforms = functools.partial(_check_labels, config.model.num_classes)
     return Data(train, evaluation)
 

@@ -26,10 +26,10 @@ class DataWait(Callback):
     in step, so that the one that waits longest delays all: `seconds` and `share` are its, exact to a window.
 
     Args:
-        loader: the training data of this rank.
+        loader: the training data of this rank; None when only evaluating.
     """
 
-    def __init__(self, loader: WorkerLoader) -> None:
+    def __init__(self, loader: WorkerLoader | None) -> None:
         self.loader = loader
         self.seconds = 0.0
         """Waited in all, of the rank that waited longest, as of the last window or evaluation."""
@@ -38,45 +38,51 @@ class DataWait(Callback):
         self._told = False
         self._before = 0.0  # what earlier processes of this run waited
         self._steps = -_START_UP
-        self._began = self._waited_then = 0.0
+        self._spent = self._waited = 0.0  # seconds of the steps of this window, and of waiting in them
+        self._mark = self._waited_then = 0.0
 
     def epoch_start(self, state: State, logger: Logger) -> None:
-        """Begin a window: evaluation and checkpoints lie between epochs."""
+        """Start the clock of a step."""
         self._start()
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Bring `seconds` up to date, and leave the evaluation out of the window."""
-        if not state.timestamp.batch.value:
-            return
-        (self.seconds,) = _largest(self._before + self.loader.waited)
+        if state.timestamp.batch.value:
+            (self.seconds,) = _largest(self.so_far)
         self._start()
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Close a window that is full."""
+        """Add a step to the window; close it when it is full."""
         self._steps += 1
-        if self._steps == 0:
-            self._start()
+        if self._steps > 0:
+            self._spent += time.perf_counter() - self._mark
+            self._waited += self.loader.waited - self._waited_then if self.loader else 0.0
+        self._start()
         if self._steps < WINDOW:
             return
-        share = (self.loader.waited - self._waited_then) / (time.perf_counter() - self._began)
-        self.share, self.seconds = _largest(share, self._before + self.loader.waited)
+        self.share, self.seconds = _largest(self._waited / (self._spent or 1.0), self.so_far)
         logger.log_metrics({"data/wait_share": self.share})
-        if self.share > TOLERATED and not self._told:
+        if self.share > TOLERATED and not self._told and self.loader is not None:
             self._told = True
             say(f"waiting for data {100 * self.share:.0f} % of the time: {advice(self.loader)}")
-        self._start()
+        self._steps, self._spent, self._waited = 0, 0.0, 0.0
+
+    @property
+    def so_far(self) -> float:
+        """Seconds that this rank has waited until now."""
+        return self._before + (self.loader.waited if self.loader else 0.0)
 
     def state_dict(self) -> dict[str, float]:
         """The seconds so far, as the row of the next evaluation counts them."""
-        return {"seconds": _largest(self._before + self.loader.waited)[0]}
+        return {"seconds": _largest(self.so_far)[0]}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on counting from a checkpoint's seconds."""
         self._before = self.seconds = state["seconds"]
 
     def _start(self) -> None:
-        self._steps = min(self._steps, 0)
-        self._began, self._waited_then = time.perf_counter(), self.loader.waited
+        self._mark = time.perf_counter()
+        self._waited_then = self.loader.waited if self.loader else 0.0
 
 
 def _largest(*values: float) -> list[float]:
@@ -105,8 +111,14 @@ def advice(loader: WorkerLoader) -> str:
             f"{loader.num_workers} workers on {cores} cores per device decode too slowly; say "
             f"train_dataset.num_workers={cores}"
         )
+    kind = type(dataset).__name__
+    remedies = {
+        "storage=dali uses the GPU": torch.cuda.is_available() and not hasattr(loader, "device"),
+        "storage=packed decodes once, if memory is large enough": kind != "PackedDataset",
+        "smaller files decode faster (python -m tools.convert --max-size 500)": kind != "PackedDataset",
+    }
+    open_to_you = [remedy for remedy, is_new in remedies.items() if is_new]
     return (
-        f"{loader.num_workers} workers keep all {cores} cores of this device busy. Smaller files decode faster "
-        "(python -m tools.convert --max-size 500), train_dataset.storage=packed decodes once if memory is large "
-        "enough, dali uses the GPU; python -m tools.bench_data measures each"
+        f"{loader.num_workers} workers keep all {cores} cores of this device busy. "
+        f"{'; '.join([*open_to_you, 'python -m tools.bench_data measures each kind'])}"
     )

@@ -44,10 +44,10 @@ def make_trainer(
     """Composer's Trainer over the parts, with what Composer does in spite of us switched off.
 
     Raises:
-        TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model.
+        TrainingError: if an algorithm changed nothing, or the checkpoint is none or does not fit the model.
         DataError: if the checkpoint was trained on other classes.
     """
-    if load_path and not config.load_weights_only:
+    if load_path and not (config.load_weights_only and config.is_train):
         _check_classes(load_path, build.pictures(data.evaluation))
     loggers = build.loggers(config)
     random_state = ExactRandomState()
@@ -153,7 +153,10 @@ def _check_classes(load_path: str, pictures: PictureDataset) -> None:
     """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
     # Mapped: of the weights, nothing is read here.
     content = torch.load(load_path, map_location="cpu", mmap=True, weights_only=False)
-    trained = (content["state"].get("dataset_state") or {}).get("train") or {}
+    state = content.get("state") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or "model" not in state:
+        raise TrainingError(f"load_path: {load_path} is no checkpoint of a run; name one that a run has saved")
+    trained = (state.get("dataset_state") or {}).get("train") or {}
     pictures.check_classes(trained.get("classes"))
 
 

@@ -23,10 +23,10 @@ class Recorder(Callback):
     Args:
         folder: where the rows go.
         started: time.monotonic() when the program began, for the clock of everything.
-        data_wait: measures the waiting for data, and has its turn before this; None when only evaluating.
+        data_wait: measures the waiting for data, and has its turn before this.
     """
 
-    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait | None) -> None:
+    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait) -> None:
         self.folder = folder
         self.data_wait = data_wait
         self._started = started
@@ -82,14 +82,14 @@ class Recorder(Callback):
         return {
             "train_seconds": self._train_seconds,
             "eval_seconds": self._eval_seconds,
-            "wait_seconds": self.data_wait.seconds if self.data_wait else 0.0,
+            "wait_seconds": self.data_wait.seconds,
             "total_seconds": self._total_before + time.monotonic() - self._started,
         }
 
     @property
     def wait_share(self) -> float:
         """The part of the last steps' time that went by waiting for data, 0 to 1."""
-        return self.data_wait.share if self.data_wait else 0.0
+        return self.data_wait.share
 
     def summary(self, state: State, ended: str) -> dict[str, Any]:
         """The final figures: those of the last evaluation, the clocks, and how the run ended."""
@@ -104,6 +104,7 @@ class Recorder(Callback):
             **{key: _number(last.get(key)) for key in ("top1", "top5", "val_loss", "train_loss")},
             "best_top1": self._best_top1 or None,
             **{key: round(value, 3) for key, value in clocks.items()},
+            "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
             "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
             "command": command(self.folder.run),
         }

@@ -79,6 +79,9 @@ class Records:
                 return True
             if any(_version(Path(self.source, name)) != files[name][2] for name in spots):
                 return False
+            times = self.manifest.get("folders", {}) if self.manifest else {}
+            if any(_version(Path(self.source, name)) != times[name] for name in times if is_wanted(name, splits)):
+                return False  # a folder's time changes with what is put into it or taken away
         indexes = [name for name in files if name.rpartition("/")[2] == INDEX]
         try:
             return all(self._index_hash(name) == files[name][1] for name in indexes)
@@ -109,6 +112,7 @@ class Records:
         Raises:
             DataError: they are another source's.
         """
+        self._times = _folder_times(self.source, splits)
         if self.covers(splits):
             self._manifest.replace(self._older)
             self.manifest = None
@@ -154,10 +158,11 @@ class Records:
             files: all files of the copy.
         """
         promised: list[str] | None = None if splits is None else sorted(splits)
+        times = (self.manifest or {}).get("folders", {}) | self._times
         if promised is not None and self.manifest is not None:
             promised = sorted({*promised, *self.manifest["splits"]})
         os.sync()  # or a power failure could leave a manifest without its files
-        self.manifest = {"source": self.identity, "splits": promised, "files": files}
+        self.manifest = {"source": self.identity, "splits": promised, "files": files, "folders": times}
         write_json(self._manifest, self.manifest)
         self._older.unlink(missing_ok=True)
         self._journal.unlink()
@@ -200,6 +205,16 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def _folder_times(source: str, splits: Sequence[str] | None) -> dict[str, str]:
+    """When something was last added to or removed from the split and class folders of a folder, by name."""
+    if is_remote(source):
+        return {}
+    splits_there = [entry.name for entry in os.scandir(source) if entry.is_dir()]
+    wanted = [name for name in splits_there if splits is None or name in splits]
+    classes = [f"{name}/{entry.name}" for name in wanted for entry in os.scandir(Path(source, name)) if entry.is_dir()]
+    return {name: _version(Path(source, name)) for name in [*wanted, *classes]}
 
 
 def _version(path: Path) -> str:

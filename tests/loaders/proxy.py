@@ -5,6 +5,7 @@ import http.client
 import random
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -59,8 +60,7 @@ class FaultProxy:
         self.failed: list[str] = []
         self.ended = threading.Event()
         self._random, self._lock = random.Random(self.seed), threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fault-proxy", daemon=True).start()
         return self
@@ -84,6 +84,16 @@ class FaultProxy:
     def count(self, match: str) -> int:
         """How many GETs there were of paths that match."""
         return sum(bool(re.search(match, path)) for path in self.asked)
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread per connection; nothing is said about a client that was killed."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

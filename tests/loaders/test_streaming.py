@@ -230,3 +230,29 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_threads_read_the_right_sample(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others close the files of shards that have not been read for long."""
+    from loaders import shard_files
+
+    dataset = build(shards, shards).dataloader.dataset
+    expected = [dataset.read(index) for index in range(len(dataset))]
+    monkeypatch.setattr(shard_files, "MOST_OPEN", 1)
+    wrong = []
+
+    def read_on(seed: int) -> None:
+        for index in np.random.default_rng(seed).integers(0, len(dataset), 3000).tolist():
+            try:
+                found = dataset.read(index)
+            except DataError as error:
+                found = error
+            if found != expected[index]:
+                wrong.append((index, found))
+
+    threads = [threading.Thread(target=read_on, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

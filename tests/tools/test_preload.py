@@ -221,3 +221,17 @@ def test_without_credentials() -> None:
     assert without_credentials("sftp://me:p@ss@host:22/a/b") == "sftp://host:22/a/b"
     assert without_credentials("https://host/a?sig=x&y=z: is missing. Why?") == "https://host/a is missing. Why?"
     assert without_credentials("/data/a@b?c") == "/data/a@b?c"
+
+
+def test_pictures_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> None:
+    """Without an index, a folder's own time tells: a class more, or a picture."""
+    source = shutil.copytree(folder, tmp_path / "source")
+    destination = tmp_path / "copy"
+    copy(str(source), destination, ["train"])
+    assert is_complete(destination, str(source), ["train"])
+    shutil.copy(next((source / "train/cat").iterdir()), source / "train/cat/more.jpeg")
+    assert not is_complete(destination, str(source), ["train"])
+    assert copy(str(source), destination, ["train"]).copied_files == 1
+    shutil.copytree(source / "train/cat", source / "train/zebra")
+    assert copy(str(source), destination, ["train"]).copied_files == 6
+    assert is_complete(destination, str(source), ["train"])

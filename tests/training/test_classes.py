@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from main import cli
+from tests.pictures import make_mds
 from tests.runs import small_yaml
 
 
@@ -24,3 +26,24 @@ def test_other_classes_are_refused(workdir: Path, pictures: Path, capsys: pytest
         assert "label 0 was 'cat' and is 'dog'" in said and "load_weights_only=true" in said
     tuning = [f"train_dataset.path={other}", "load_weights_only=true", "run_name=tuned"]
     assert cli([str(yaml), *words, *tuning]) == 0
+
+
+def test_other_files_are_no_checkpoints(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, pictures)
+    for content in ({"conv1.weight": torch.zeros(1)}, [1, 2], {"state": 3}):
+        torch.save(content, workdir / "foreign.pt")
+        assert cli([str(yaml), "load_path=foreign.pt", "is_train=false"]) == 1
+        assert "foreign.pt is no checkpoint of a run" in capsys.readouterr().err
+
+
+def test_class_lists_that_are_none(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    """Malformed, or too short for the labels that are stored: both are sentences, before a label meets the loss."""
+    for split in ("train", "val"):
+        make_mds(pictures / split, workdir / "shards" / split)
+    yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
+    sections = ("train_dataset", "eval_dataset")
+    words = [f"{section}.{word}" for section in sections for word in ("is_streaming=true", f"local={workdir}/shards")]
+    for content, said in (("{nonsense", "classes.json: is no list of class names"), ('["cat", "dog"]', "class 2")):
+        (workdir / "shards/classes.json").write_text(content)
+        assert cli([str(yaml), *words, "model.num_classes=2"]) in (1, 2)
+        assert said in capsys.readouterr().err

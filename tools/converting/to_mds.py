@@ -222,7 +222,7 @@ def check_empty(destination: Destination, splits: list[str], classes: list[str] 
             count = sum(shard["samples"] for shard in shards)
             what = f"is there already: {count:,} pictures in {len(shards)} shards"
         elif names:
-            what = f"is not empty ({named(names)})"
+            raise DataError(f"{destination.place(split)}: is not empty ({named(names)}). Name another destination.")
         else:
             continue
         raise DataError(

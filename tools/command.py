@@ -1,0 +1,33 @@
+"""What every program in tools/ ends with: a sentence and an exit status in place of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from config.errors import UserError
+from loaders.errors import plain
+
+
+def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None, stopped: str = "stopped") -> int:
+    """The exit status of a program.
+
+    Args:
+        main: does the work, given the words of the command line.
+        argv: those words; None takes the process's own.
+        stopped: what to say after Ctrl-C.
+    """
+    try:
+        return main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
+    except UserError as error:
+        print(f"\n{plain(error) or error}", file=sys.stderr)
+        return error.exit_status
+    except Exception as error:
+        sentence = plain(error)
+        if sentence is None:
+            raise
+        print(f"\n{sentence}", file=sys.stderr)
+        return 1
