@@ -21,7 +21,7 @@ from loaders.decoding import Source
 from loaders.errors import LocalMissing, named
 from loaders.leftovers import claimed
 from loaders.prefetch import Prefetcher
-from loaders.remote import download, is_remote, join
+from loaders.remote import StoreOutOfReach, download, is_remote, join
 from loaders.shard_files import ShardFiles
 from loaders.shards import ShardStore, VerifiedStream
 from loaders.transforms import Pipeline
@@ -201,8 +201,12 @@ def read_classes(remote: str, local: str) -> list[str] | None:
         path = Path(local, f".classes.{os.getpid()}.json")
         try:
             download(place, path)
+        except StoreOutOfReach as error:
+            if "access denied" in str(error):
+                return None  # as some stores answer for what is not there
+            raise
         except DataError:
-            return None  # it is optional, and the index could be read from the same place
+            return None  # it is optional
     if not path.is_file():
         return None
     names = class_list(path, place)

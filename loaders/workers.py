@@ -54,8 +54,10 @@ def _heed_second_sigterm(trainer: int) -> None:
     os._exit(1)
 
 
-def _end_workers(iterator: Any) -> None:
+def _end_workers(iterator: Any, owner: int) -> None:
     """Tell all workers to stop, and end those that do not: stock torch waits five seconds for each that is stuck."""
+    if owner != os.getpid():
+        iterator._shutdown = True  # a fork's copy, collected before `start_worker` could freeze it
     if iterator._shutdown:
         return
     iterator._workers_done_event.set()
@@ -93,6 +95,6 @@ class WorkerLoader(DataLoader[Any]):
     def _get_iterator(self) -> Any:
         iterator: Any = super()._get_iterator()
         if self.num_workers and self.persistent_workers:
-            end = weakref.finalize(self, _end_workers, iterator)
+            end = weakref.finalize(self, _end_workers, iterator, os.getpid())
             atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits
         return iterator

@@ -85,5 +85,4 @@ def test_published_yaml_blocks(workdir: Path) -> None:
     assert trainer.state.timestamp.batch == 1
     assert {type(algorithm).__name__ for algorithm in trainer.state.algorithms} >= {"BlurPool", "EMA", "LabelSmoothing"}
     assert trainer.state.model._loss_fn.__name__ == "binary_cross_entropy_with_logits"
-    batch, _ = next(iter(trainer.state.train_dataloader))
-    assert batch.shape[-1] == 24
+    assert trainer.state.train_dataloader.dataset.pipeline.crop_size == 24

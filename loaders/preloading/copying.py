@@ -20,7 +20,7 @@ from loaders.remote import download, is_remote, join
 
 THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
 _LARGE = 1 << 20  # bytes; from here on what is read back comes from the disk and not from memory
-_ATTEMPTS = 2  # at a store, beside its client's own
+_ATTEMPTS = 1  # at a store: `download` tries again by itself
 _TICK = 0.05
 _PATIENCE = 5.0  # seconds for the other threads to end what they are at
 

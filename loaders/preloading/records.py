@@ -80,7 +80,11 @@ class Records:
             if any(_version(Path(self.source, name)) != files[name][2] for name in spots):
                 return False
             times = self.manifest.get("folders", {}) if self.manifest else {}
-            if any(_version(Path(self.source, name)) != times[name] for name in times if is_wanted(name, splits)):
+            if any(
+                _version(Path(self.source, name)) != times[name]
+                for name in times
+                if splits is None or name.split("/")[0] in splits
+            ):
                 return False  # a folder's time changes with what is put into it or taken away
         indexes = [name for name in files if name.rpartition("/")[2] == INDEX]
         try:
@@ -209,7 +213,7 @@ def size_of(path: Path) -> int:
 
 def _folder_times(source: str, splits: Sequence[str] | None) -> dict[str, str]:
     """When something was last added to or removed from the split and class folders of a folder, by name."""
-    if is_remote(source):
+    if is_remote(source) or not os.path.isdir(source):
         return {}
     splits_there = [entry.name for entry in os.scandir(source) if entry.is_dir()]
     wanted = [name for name in splits_there if splits is None or name in splits]

@@ -55,8 +55,9 @@ def dali(
 ) -> DaliLoader:
     """A loader of one rank's share, shuffled where the data set crops at random."""
     train = dataset.pipeline.random
-    options = {"shuffle": train, "drop_last": train, "batch_size": batch_size, "size_at": size_at}
+    options = {"shuffle": train, "drop_last": train, "batch_size": batch_size}
     sampler = EpochSampler(dataset, world_size=world[0], rank=world[1], **options)
+    sampler.size_at = size_at
     sampler.set_epoch(epoch)
     return DaliLoader(dataset, batch_size, sampler, drop_last=train, num_workers=workers)
 

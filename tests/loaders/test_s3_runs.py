@@ -24,7 +24,7 @@ IMPATIENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from loaders import remote, shards
-remote.PATIENCE = remote.READ_TIMEOUT = shards.STALLED = 1.0
+remote.PATIENCE = remote.READ_TIMEOUT = shards.STALLED = 4.0
 from main import cli
 if __name__ == "__main__":
     sys.exit(cli(sys.argv[1:]))
