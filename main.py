@@ -45,7 +45,7 @@ def main(config: DictConfig | Run) -> Trainer:
     from training.progress import ProgressLine
     from training.recorder import Recorder
 
-    devices.prepare(run.config)
+    devices.prepare(run.config, run.is_of_recipe("precision"))
     algorithms = build.algorithms(run.config)
     data = build.data(run, algorithms)
     model = build.model(run.config)

@@ -15,7 +15,7 @@ from config.check_data import check_data
 from config.durations import durations_of, parse
 from config.errors import ConfigError
 from config.report import Report
-from config.schema import DEVICES, LOSSES, MODELS, PRECISIONS
+from config.schema import DEVICES, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
 from config.structure import Structure
 from config.suggest import did_you_mean, listing
 from recipes import registry
@@ -37,6 +37,7 @@ def check_values(config: DictConfig, structure: Structure, lenient: bool) -> lis
     report = Report(structure)
     check_names(config, report)
     check_numbers(config, report)
+    check_schedule(config, report)
     check_lengths(config, report, lenient)
     check_microbatch(config, report)
     check_optimizer(config, report)
@@ -71,7 +72,8 @@ def check_names(config: DictConfig, report: Report) -> None:
             one_of(report, key, config[key], allowed)
     if config.python_log_level is not None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
-    if config.device == "cpu" and str(config.precision).startswith("amp"):
+    of_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
+    if config.device == "cpu" and str(config.precision).startswith("amp") and not of_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
 
 
@@ -83,10 +85,39 @@ def check_numbers(config: DictConfig, report: Report) -> None:
         report.add("model.num_classes", f"{config.model.num_classes} given, but telling apart takes at least 2")
     if not (config.scale_schedule_ratio > 0 and math.isfinite(config.scale_schedule_ratio)):
         report.add("scale_schedule_ratio", f"{config.scale_schedule_ratio:g} given, but it must be more than 0")
-    if not 0 <= config.scheduler.alpha_f <= 1:
-        report.add("scheduler.alpha_f", f"{config.scheduler.alpha_f:g} given, but it is a fraction, from 0 to 1")
     if not config.dist_timeout > 0:
         report.add("dist_timeout", f"{config.dist_timeout:g} given, but it must be more than 0 seconds")
+
+
+def check_schedule(config: DictConfig, report: Report) -> None:
+    """The learning rate's and the momentum's curves."""
+    scheduler, lr = config.scheduler, config.optimizer.get("lr")
+    for key in ("alpha_i", "alpha_f"):
+        if not 0 <= scheduler[key] <= 1:
+            report.add(f"scheduler.{key}", f"{scheduler[key]:g} given, but it is a fraction, from 0 to 1")
+    if scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= (lr if isinstance(lr, int | float) else 0):
+        report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
+    if scheduler.name != "one_cycle":
+        return
+    if not isinstance(lr, int | float) or lr <= 0:
+        report.add("optimizer.lr", f"{lr} given, but it is the peak of one_cycle and must be more than 0")
+    if not 0 < scheduler.pct_start < 1:
+        given = f"{scheduler.pct_start:g} given, but it is the part of the run that rises"
+        report.add("scheduler.pct_start", f"{given}: more than 0 and less than 1, as in scheduler.pct_start=0.3")
+    for key in ("div_factor", "final_div_factor"):
+        if not scheduler[key] >= 1:
+            report.add(f"scheduler.{key}", f"{scheduler[key]:g} given, but it divides the learning rate: 1 or more")
+    low, high = scheduler.base_momentum, scheduler.max_momentum
+    if low is None:
+        return
+    if not 0 <= low <= high < 1:
+        given = f"{low:g} and scheduler.max_momentum={high:g} given"
+        report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
+    elif not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
+        report.add(
+            "scheduler.base_momentum",
+            f"{config.optimizer.name} has no momentum to cycle; type scheduler.base_momentum=null",
+        )
 
 
 def check_lengths(config: DictConfig, report: Report, lenient: bool) -> None:
@@ -154,6 +185,8 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
     """The optimizer's name and arguments."""
     args = plain_of(config.optimizer)
     name = args.pop("name", None)
+    if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
+        report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
     if not isinstance(name, str) or registry.canonical("optimizer", name) not in registry.names("optimizer"):
         one_of(report, "optimizer.name", name, registry.names("optimizer"))
         return

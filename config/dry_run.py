@@ -18,7 +18,7 @@ from config.durations import UNITS, Duration, durations_of
 from config.load import Run, defaults
 from config.plot import curve
 from recipes import registry
-from recipes.schedules import SCHEDULES, progressive_size
+from recipes.schedules import learning_rate, progressive_size
 
 COLOURS = {"command line": "bold magenta"}
 
@@ -90,7 +90,9 @@ def yaml_like(value: Any) -> str:
 
 def schedule_line(config: Any, length: Duration, warmup: Duration) -> str:
     """The schedule in a sentence."""
-    words = [config.scheduler.name.replace("_", " "), f"{warmup} of {length}"]
+    words = [config.scheduler.name.replace("_", " ")]
+    words.append(f"{config.scheduler.pct_start:g}" if words[0] == "one cycle" else f"{warmup}")
+    words[-1] += f" of {length}"
     if config.scale_schedule_ratio != 1:
         words.append(f"scaled by {config.scale_schedule_ratio:g} from {config.max_duration}")
     return ", ".join(words)
@@ -98,7 +100,7 @@ def schedule_line(config: Any, length: Duration, warmup: Duration) -> str:
 
 def steps(length: Duration, warmup: Duration) -> float | None:
     """The warm-up in the unit of the run; None where only the number of pictures could tell."""
-    if warmup.unit == "dur":
+    if warmup.unit == "dur" or not warmup.value:
         return warmup.value * length.value
     return warmup.value if warmup.unit == length.unit else None
 
@@ -109,10 +111,12 @@ def rate_plot(config: Any, length: Duration, warmup: Duration, width: int) -> li
     if rise is None:
         return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of pictures"]
     peak = float(config.optimizer.lr)
-    multiplier = SCHEDULES[config.scheduler.name]
+    # In fine steps: where a curve ends depends on what one step is.
+    fine = 1000
+    multiplier = learning_rate(config.scheduler, peak, fine * length.value, fine * rise)
 
     def rate(step: float) -> float:
-        return peak * multiplier(step, length.value, rise, config.scheduler.alpha_f)
+        return peak * multiplier(fine * step)
 
     return curve(rate, length.value, peak, UNITS[length.unit], width, label="optimizer.lr x schedule")
 

@@ -29,10 +29,19 @@ class Run:
 
     config: DictConfig  # complete; keys are fixed, values may be assigned
     sources: dict[str, str]  # dotted key -> the layer that set it
-    card: dict[str, Any] = field(default_factory=dict)  # the recipe's card
     yaml_path: str | None = None  # as given; None when the caller merged by himself
     argv: list[str] = field(default_factory=list)  # the words of the command line
     lenient: bool = False  # True for callers of the published example's functions
+    recipe: Recipe | None = None  # None: the YAML alone
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The recipe's card; empty without a recipe."""
+        return self.recipe.card if self.recipe else {}
+
+    def is_of_recipe(self, key: str) -> bool:
+        """Whether the recipe's own file set a key."""
+        return self.recipe is not None and self.sources.get(key) == self.recipe.label
 
 
 @dataclass
@@ -115,7 +124,7 @@ def load(argv: list[str]) -> Run:
         layers.add("command line", blocks[1].get(recipe.name, {}), may_remove_nothing=True)
     layers.add("command line", typed, may_remove_nothing=True)
     config = finish(layers, lenient=False)
-    return Run(config, layers.sources, recipe.card if recipe else {}, yaml_path, list(argv))
+    return Run(config, layers.sources, yaml_path, list(argv), recipe=recipe)
 
 
 def complete(config: DictConfig) -> Run:
@@ -141,7 +150,7 @@ def complete(config: DictConfig) -> Run:
     layers.add(CALLER, differing(said, defaults()), may_remove_nothing=True)
     if recipe:
         layers.add(f"block {recipe.name}", blocks.get(recipe.name, {}), may_remove_nothing=True)
-    return Run(finish(layers, lenient=True), layers.sources, recipe.card if recipe else {}, lenient=True)
+    return Run(finish(layers, lenient=True), layers.sources, lenient=True, recipe=recipe)
 
 
 def split_words(argv: list[str]) -> tuple[str, list[str]]:

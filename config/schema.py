@@ -59,6 +59,10 @@ class EvalDataset(Dataset):
     resize_size: int = 256  # shorter side in pixels before the central crop; -1: no resize
 
 
+WEIGHT_DECAY_ON = "weight_decay_on"
+"""A key of the optimizer section that is no argument of its class: all, or weights."""
+
+
 def default_optimizer() -> dict[str, Any]:
     """The published baseline's optimizer."""
     return {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
@@ -69,9 +73,16 @@ class Scheduler:
     """How the learning rate runs over the training."""
 
     name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES
-    t_warmup: str = "8ep"  # length of the rise from 0 to optimizer.lr
+    t_warmup: str = "8ep"  # length of the linear rise to optimizer.lr
+    alpha_i: float = 0.0  # the fraction of optimizer.lr where the rise begins
     alpha_f: float = 0.0  # the fraction of optimizer.lr where the curve ends
+    eta_min: float | None = None  # the learning rate where the curve ends, in place of alpha_f
     scale_warmup: bool = True  # whether scale_schedule_ratio shortens the warm-up too
+    pct_start: float = 0.3  # one_cycle: the part of the run that rises
+    div_factor: float = 25.0  # one_cycle: begins at optimizer.lr divided by this
+    final_div_factor: float = 1.0e4  # one_cycle: ends at the beginning divided by this
+    base_momentum: float | None = 0.85  # one_cycle: the momentum at the peak; None leaves optimizer.momentum alone
+    max_momentum: float = 0.95  # one_cycle: the momentum at both ends
 
 
 @dataclass

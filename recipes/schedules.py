@@ -3,40 +3,95 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 
-def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0) -> float:
-    """The multiplier of the peak learning rate at `step`: linear from 0 over `warmup` steps, then a half cosine.
+def warm_up(step: float, warmup: float, alpha_i: float) -> float:
+    """The multiplier of a linear rise from alpha_i to 1 over `warmup` steps."""
+    return alpha_i + (1 - alpha_i) * step / warmup
+
+
+def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
+    """The multiplier of the peak learning rate at `step`: linear from alpha_i over `warmup` steps, then a half cosine.
 
     Args:
         step: 0 for the first batch; the value is exact for that batch (stock Composer lags by one).
         total: length of the run, in the unit of `step`.
         warmup: length of the warm-up, in the same unit.
         alpha_f: the multiplier where the cosine ends, at `total`.
+        alpha_i: the multiplier where the warm-up begins.
     """
     if step < warmup:
-        return step / warmup
+        return warm_up(step, warmup, alpha_i)
     progress = min(1.0, (step - warmup) / max(total - warmup, 1e-12))
     return alpha_f + (1 - alpha_f) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def constant_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 1.0) -> float:  # noqa: ARG001
-    """The multiplier of a constant schedule after a linear warm-up from 0."""
-    return min(1.0, step / warmup) if warmup else 1.0
+def constant_with_warmup(step: float, warmup: float, alpha_i: float = 0.0, **_: float) -> float:
+    """The multiplier of a constant schedule after a linear warm-up from alpha_i."""
+    return warm_up(step, warmup, alpha_i) if step < warmup else 1.0
 
 
-def linear_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0) -> float:
+def linear_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
     """The multiplier of a straight line from 1 at the end of the warm-up to alpha_f at `total`."""
     if step < warmup:
-        return step / warmup
+        return warm_up(step, warmup, alpha_i)
     return 1 + (alpha_f - 1) * min(1.0, (step - warmup) / max(total - warmup, 1e-12))
 
 
-SCHEDULES = {
+def one_cycle(step: float, total: float, pct_start: float, bottom: float, top: float, end: float) -> float:
+    """A half cosine from `bottom` to `top` over the first pct_start of the run, another from there to `end`.
+
+    As torch's OneCycleLR with two phases, of which the last step, total - 1, is exactly at the end.
+    """
+    peak, last = pct_start * total - 1, total - 1
+    if step <= peak:
+        begin, finish, progress = bottom, top, step / peak if peak > 0 else 1.0
+    else:
+        begin, finish, progress = top, end, min(1.0, (step - peak) / max(last - peak, 1e-12))
+    return finish + (begin - finish) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+WITH_WARMUP: dict[str, Callable[..., float]] = {
     "cosine_with_warmup": cosine_with_warmup,
     "linear_with_warmup": linear_with_warmup,
     "constant_with_warmup": constant_with_warmup,
 }
+SCHEDULES = (*WITH_WARMUP, "one_cycle")
+Curve = Callable[[float], float]
+
+
+def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> Curve:
+    """The multiplier of the peak learning rate, as a function of the step.
+
+    Args:
+        scheduler: the section of a configuration, or any object with its attributes.
+        peak: optimizer.lr.
+        total: length of the run, in steps.
+        warmup: length of the warm-up, in steps.
+    """
+    if scheduler.name == "one_cycle":
+        bottom = 1 / scheduler.div_factor
+        end = bottom / scheduler.final_div_factor
+        return partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=bottom, top=1.0, end=end)
+    alpha_f = scheduler.alpha_f if scheduler.eta_min is None else scheduler.eta_min / peak if peak else 0.0
+    curve = WITH_WARMUP[scheduler.name]
+    return partial(curve, total=total, warmup=warmup, alpha_f=alpha_f, alpha_i=scheduler.alpha_i)
+
+
+def momentum(scheduler: Any, total: float) -> Curve | None:
+    """The momentum as a function of the step; None where it stays as it is.
+
+    Args:
+        scheduler: as for `learning_rate`.
+        total: length of the run, in steps.
+    """
+    if scheduler.name != "one_cycle" or scheduler.base_momentum is None:
+        return None
+    low, high = scheduler.base_momentum, scheduler.max_momentum
+    return partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=high, top=low, end=high)
 
 
 def size_ladder(crop_size: int, initial_scale: float, size_increment: int = 4, max_sizes: int = 8) -> list[int]:

@@ -50,7 +50,7 @@ MISTAKES = {
     "algorithms.sam=true": "algorithms.sam={} switches it on",
     "algorithms=sam": "algorithms: 'sam' given (command line), but it must map names to arguments",
     # words out of a list
-    "recipe_name=hott": "there is no recipe 'hott'; did you mean hot? (there are baseline, ",
+    "recipe_name=hott": "there is no recipe 'hott'; did you mean hot? (there are adam, baseline, ",
     "recipe_name=my/own.yaml": "my/own.yaml: no such file",
     "model.name=resnet51": "model.name: there is no 'resnet51'; did you mean",
     "model.loss_name=bce": "model.loss_name: there is no 'bce' (there are cross_entropy or binary_cross_entropy)",

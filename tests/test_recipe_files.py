@@ -16,7 +16,7 @@ from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
 from config.load import read_recipe, recipe_files
 from recipes import registry
-from recipes.schedules import SCHEDULES, progressive_size, size_ladder
+from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,16 +132,16 @@ def trace(recipe: str) -> str:
     """Multiplier of the learning rate and image side at the start of each epoch, as text."""
     config = run_of(recipe).config
     length, warmup = durations_of(config)
-    f = SCHEDULES[config.scheduler.name]
+    f = learning_rate(config.scheduler, config.optimizer.lr, length.value, warmup.value)
     sizes = size_per_epoch(config, length)
     rows = [
-        f"{epoch} {f(epoch, length.value, warmup.value, config.scheduler.alpha_f):.6f} {size}"
+        f"{epoch} {f(epoch):.6f} {size}"
         for epoch, size in enumerate(sizes)
     ]
     return "\n".join(["epoch lr_multiplier image_size", *rows, ""])
 
 
-@pytest.mark.parametrize("recipe", MOSAIC)
+@pytest.mark.parametrize("recipe", recipe_files())
 def test_golden_trace(recipe: str) -> None:
     """To accept a wanted change: UPDATE_GOLDEN=1 pytest tests/test_recipe_files.py, and read the diff."""
     file = GOLDEN / f"{recipe}.txt"
@@ -151,7 +151,7 @@ def test_golden_trace(recipe: str) -> None:
 
 
 def test_learning_rate_starts_at_zero_peaks_after_the_warmup_and_ends_at_alpha() -> None:
-    cosine = SCHEDULES["cosine_with_warmup"]
+    cosine = cosine_with_warmup
     assert [cosine(step, 90, 8) for step in (0, 4, 8, 49, 90)] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert cosine(90, 90, 8, 0.1) == pytest.approx(0.1)
     assert cosine(30, 90, 8) == pytest.approx(0.5 * (1 + math.cos(math.pi * 22 / 82)))

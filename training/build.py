@@ -14,16 +14,17 @@ from composer.loggers import Logger, LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
 from omegaconf import DictConfig
+from torch.nn.modules.batchnorm import _NormBase
 
 from config import ConfigError, DataError, Run, TrainingError, durations_of, is_made_on_demand
+from config.schema import WEIGHT_DECAY_ON
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.digits import make_digits
 from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
-from recipes import registry
-from recipes.schedules import SCHEDULES
+from recipes import registry, schedules
 from training.devices import on_local_leaders, say
 
 
@@ -73,18 +74,33 @@ def model(config: DictConfig) -> ComposerClassifier:
 
 
 def optimizer(config: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer, over all parameters: the published recipes decay BatchNorm and biases too."""
-    args = {key: value for key, value in config.optimizer.items() if key != "name"}
-    built = registry.build("optimizer", config.optimizer.name, args, model.parameters())
+    """The optimizer. Mosaic's recipes decay all parameters; weight_decay_on=weights spares BatchNorm and biases."""
+    args = {key: value for key, value in config.optimizer.items() if key not in ("name", WEIGHT_DECAY_ON)}
+    parameters = _groups(model) if config.optimizer.get(WEIGHT_DECAY_ON) == "weights" else model.parameters()
+    built = registry.build("optimizer", config.optimizer.name, args, parameters)
     set_hyperparameters(built, config)
     return built
+
+
+def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """The parameters that decay, and those of normalisation layers and the biases, which do not.
+
+    By the type of the module, not by a name with "bn" in it: that would miss the BatchNorms of the shortcuts.
+    """
+    weights, rest = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_weight = name != "bias" and not isinstance(module, _NormBase)
+            (weights if is_weight else rest).append(parameter)
+    return [{"params": weights}, {"params": rest, "weight_decay": 0.0, "decays": False}]
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: DictConfig) -> None:
     """Give every param group the configured numbers: a checkpoint brings its own, but the command line wins."""
     numbers = {key: value for key, value in config.optimizer.items() if isinstance(value, int | float)}
     for group in optimizer.param_groups:
-        group.update({key: value for key, value in numbers.items() if key in group})
+        kept = () if group.get("decays", True) else ("weight_decay",)
+        group.update({key: value for key, value in numbers.items() if key in group and key not in kept})
         group["initial_lr"] = numbers["lr"]
 
 
@@ -118,10 +134,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The run's length as a Composer time string, and the learning-rate multiplier of each batch, counted from 0."""
+    """The run's length as a Composer time string, and for each batch, counted from 0, what its optimizer is set to."""
 
     max_duration: str
-    multiplier: Callable[[int], float]
+    multiplier: Callable[[int], float]  # of the learning rate
+    momentum: Callable[[int], float] | None  # None: it stays as it is
 
 
 def schedule(run: Run, data: Data) -> Schedule:
@@ -139,10 +156,8 @@ def schedule(run: Run, data: Data) -> Schedule:
             f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, the run of {length} only "
             f"{total:g}; make the run longer or the warm-up shorter"
         )
-    multiplier = functools.partial(
-        SCHEDULES[config.scheduler.name], total=total, warmup=warmup_batches, alpha_f=config.scheduler.alpha_f
-    )
-    return Schedule(f"{int(length.value)}{length.unit}", multiplier)
+    multiplier = schedules.learning_rate(config.scheduler, config.optimizer.lr, total, warmup_batches)
+    return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total))
 
 
 def data(run: Run, algorithms: list[Algorithm]) -> Data:

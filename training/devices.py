@@ -23,8 +23,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def prepare(config: DictConfig) -> None:
+def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     """Choose the device, join the other ranks, set threads and seeds; fill in `device`, `precision`, microbatch size.
+
+    Args:
+        config: of the run.
+        precision_of_recipe: the recipe chose the precision, not the user: a CPU then takes fp32 and says so.
 
     Raises:
         ConfigError: for a device, a precision or a compiler that this machine lacks.
@@ -33,7 +37,7 @@ def prepare(config: DictConfig) -> None:
     if config.compile and not any(map(shutil.which, compilers)):
         raise ConfigError("compile: torch.compile needs a C compiler and finds none; install gcc, or compile=false")
     config.device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
-    config.precision = _precision(config)
+    config.precision = _precision(config, precision_of_recipe)
     die_with_launcher()
     # torchrun sets no NODE_RANK, without which Composer refuses to load a checkpoint.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
@@ -50,11 +54,13 @@ def prepare(config: DictConfig) -> None:
     reproducibility.seed_all(config.seed)
 
 
-def _precision(config: DictConfig) -> str:
+def _precision(config: DictConfig, of_recipe: bool) -> str:
     if config.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("device: 'gpu' was asked for, but torch sees none here; leave it out or say device=cpu")
     if config.device == "cpu":
-        if config.precision not in (None, "fp32"):
+        if of_recipe and config.precision != "fp32":
+            say(f"the recipe's precision {config.precision} needs a GPU: this CPU trains in fp32")
+        elif config.precision not in (None, "fp32"):
             raise ConfigError(f"precision: {config.precision} needs a GPU, and none is used here; say precision=fp32")
         return "fp32"
     return config.precision or ("amp_bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "amp_fp16")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
     """The guards of a run."""
-    guards: list[Callback] = [ExactSchedule(schedule.multiplier), FiniteLoss(), CommonBatchNorm()]
+    guards: list[Callback] = [ExactSchedule(schedule.multiplier, schedule.momentum), FiniteLoss(), CommonBatchNorm()]
     return [*guards, WholeEpochs(data.batches_per_epoch, data.eval_samples)]
 
 
@@ -31,16 +31,20 @@ class ExactSchedule(Callback):
 
     Args:
         multiplier: from the batch, counted from 0, to the factor on each param group's initial_lr.
+        momentum: from the batch to the momentum (the first of Adam's betas); None leaves it alone.
     """
 
-    def __init__(self, multiplier: Callable[[int], float]) -> None:
-        self.multiplier = multiplier
+    def __init__(self, multiplier: Callable[[int], float], momentum: Callable[[int], float] | None = None) -> None:
+        self.multiplier, self.momentum = multiplier, momentum
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Set this step's learning rate."""
         factor = self.multiplier(state.timestamp.batch.value)
         for group in state.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
+            if self.momentum is not None:
+                momentum = self.momentum(state.timestamp.batch.value)
+                group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
 
 
 class ExactRandomState(Callback):
