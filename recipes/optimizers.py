@@ -1,4 +1,4 @@
-"""Composer's optimizers with decoupled weight decay, in fused operations instead of a Python loop over parameters."""
+"""Optimizers: Composer's with decoupled weight decay, in fused operations; schedule-free ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from composer.optim import DecoupledAdamW as StockDecoupledAdamW
 from composer.optim import DecoupledSGDW as StockDecoupledSGDW
+from schedulefree import AdamWScheduleFree as StockAdamWScheduleFree
+from schedulefree import SGDScheduleFree as StockSGDScheduleFree
 from torch import Tensor
 
 
@@ -120,3 +122,14 @@ class DecoupledAdamW(StockDecoupledAdamW):
         torch._foreach_div_(denominators, math.sqrt(1 - beta2**step))
         torch._foreach_add_(denominators, group["eps"])
         torch._foreach_addcdiv_(parameters, means, denominators, value=-group["lr"] / (1 - beta1**step))
+
+
+class SGDScheduleFree(StockSGDScheduleFree):
+    """Schedule-free SGD of the package `schedulefree`; to be used with the algorithm schedule_free, which switches it.
+
+    Its warm-up is the schedule's (scheduler.t_warmup); warmup_steps would come on top of that.
+    """
+
+
+class AdamWScheduleFree(StockAdamWScheduleFree):
+    """Schedule-free AdamW of the same package, in the same way."""

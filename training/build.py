@@ -87,7 +87,8 @@ def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 
     By the type of the module, not by a name with "bn" in it: that would miss the BatchNorms of the shortcuts.
     """
-    weights, rest = [], []
+    weights: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_weight = name != "bias" and not isinstance(module, _NormBase)

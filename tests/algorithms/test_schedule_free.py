@@ -1,0 +1,244 @@
+"""ScheduleFree: the package's steps, the right weights at the right time, and a run that evaluations leave alone."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schedulefree
+import torch
+from composer import Trainer
+from composer.core import Event
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from config import ConfigError, load
+from config.durations import durations_of
+from data import build_imagenet_dataspec
+from loaders.transforms import NormalizationFn, collate
+from recipes import optimizers
+from recipes.algorithms.label_smoothing import LabelSmoothing
+from recipes.algorithms.schedule_free import ScheduleFree
+from recipes.batchnorm_statistics import FirstPictures
+from recipes.schedules import learning_rate
+from tests.algorithms.tiny import Recorder, equal, resnet, saved_by, soft_bce, trainer, weights
+from tests.runs import ROOT
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SGDScheduleFree": {"lr": 0.2, "momentum": 0.9, "weight_decay": 1e-4},
+    "AdamWScheduleFree": {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1},
+}
+NAMES = [*ARGUMENTS]
+
+
+def run_of(pictures: Path, name: str = "SGDScheduleFree", **arguments: Any) -> Trainer:
+    """A run over 48 pictures in batches of eight: six to an epoch."""
+
+    def optimizer(parameters, **given) -> torch.optim.Optimizer:
+        weights, rest = [], []
+        for parameter in parameters:
+            (weights if parameter.ndim > 1 else rest).append(parameter)
+        groups = [{"params": weights}, {"params": rest, "weight_decay": 0.0}]
+        return getattr(optimizers, name)(groups, **ARGUMENTS[name])
+
+    data = build_imagenet_dataspec(str(pictures), False, 8, crop_size=16, seed=3, num_workers=0)
+    options = {"train_loader": data, "spin_dataloaders": False, **arguments}
+    return trainer([LabelSmoothing(0.1), ScheduleFree(24)], optimizer=optimizer, **options)
+
+
+def evaluation(pictures: Path) -> dict[str, Any]:
+    """A Trainer's arguments for an evaluation after every second batch."""
+    options = {"is_train": False, "drop_last": False, "shuffle": False, "num_workers": 0}
+    data = build_imagenet_dataspec(str(pictures), False, 8, crop_size=16, resize_size=20, **options)
+    return {"eval_dataloader": data, "eval_interval": "2ba"}
+
+
+def by_hand(name: str, model: nn.Module, batches: list) -> Any:
+    """The package's own optimizer over recorded batches, as its documentation says; the model ends with the average."""
+    parameters = [*model.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = getattr(schedulefree, name)(groups, **ARGUMENTS[name])
+    optimizer.train()
+    for images, targets in batches:
+        optimizer.zero_grad()
+        soft_bce(model(images), targets).backward()
+        optimizer.step()
+    optimizer.eval()
+    return optimizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_is_the_packages_to_the_bit(name: str, pictures: Path):
+    """Six steps through evaluations and closures, then the average with statistics over the first 24 pictures."""
+    run = run_of(pictures, name, **evaluation(pictures))
+    run.fit()
+    model = resnet()
+    assert len(run.state.model.seen) == 6
+    optimizer = by_hand(name, model, run.state.model.seen)
+    data = run.state.train_dataloader.dataset
+    images, _ = NormalizationFn()(collate([data[key] for key in FirstPictures(data, 24, 8)]))
+    update_bn(images.split(8), model)
+    assert equal(weights(run.state.model.module), weights(model))
+    ours = run.state.optimizers[0]
+    assert type(ours).__qualname__ == name
+    assert [g["k"] for g in ours.param_groups] == [g["k"] for g in optimizer.param_groups] == [6, 6]
+
+
+def trace(run: Trainer) -> list[Any]:
+    """Fit; all weights and buffers, the random state and the pictures of every batch, before and after its step."""
+    events = (Event.BEFORE_FORWARD, Event.BATCH_END)
+    looks = [
+        Recorder(event, lambda state: (weights(state.model), torch.get_rng_state(), state.batch[0].clone()))
+        for event in events
+    ]
+    run.state.callbacks += looks
+    run.fit()
+    return [found for look in looks for found in look.found]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluating_and_saving_leave_no_trace(name: str, pictures: Path, tmp_path: Path):
+    """Not in a weight, a statistic or a random number, and no training picture is lost."""
+
+    def save(state) -> None:
+        with state.algorithms[-1].evaluation_weights(state):
+            saved_by(disturbed, tmp_path)
+
+    common = {"duration": "9ba", "device_train_microbatch_size": 4}
+    plain = run_of(pictures, name, **common)
+    looks = [Recorder(Event.BATCH_CHECKPOINT, save)]
+    disturbed = run_of(pictures, name, **common, **evaluation(pictures), callbacks=looks)
+    for one, other in zip(trace(plain), trace(disturbed), strict=True):
+        assert equal(one[0], other[0])
+        assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+    assert equal(weights(plain), weights(disturbed))
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, pictures: Path, tmp_path: Path):
+    """From mid-epoch, whichever weights the checkpoint's model holds; the whole run did not even save."""
+    whole = run_of(pictures, name, duration="9ba")
+    expected = trace(whole)
+    half = run_of(pictures, name, duration="9ba")
+    half.state.callbacks.append(Recorder(Event.BATCH_END, lambda state: state.timestamp.batch == 4 and stop(state)))
+    paths = []
+
+    def stop(state) -> None:
+        with state.algorithms[-1].evaluation_weights(state) if averaged else nullcontext():
+            paths.append(saved_by(half, tmp_path))
+        state.stop_training()
+
+    half.fit()
+    again = run_of(pictures, name, duration="9ba", model=resnet(seed=9), load_path=paths[0])
+    assert again.state.timestamp.batch == 4
+    found = trace(again)
+    for one, other in zip(expected[4:9] + expected[13:], found, strict=True):
+        assert equal(one[0], other[0]) and torch.equal(one[2], other[2])
+    assert equal(weights(whole), weights(again))
+
+
+def test_checkpoints_and_evaluations_hold_the_average(pictures: Path, tmp_path: Path):
+    """The same weights and statistics in both, and the training weights in no reader's way."""
+    files: list[Any] = []
+
+    def save(state) -> None:
+        with state.algorithms[-1].evaluation_weights(state):
+            path = saved_by(run, tmp_path)
+        files.append(torch.load(path, weights_only=False)["state"])
+
+    evaluated = Recorder(Event.EVAL_BATCH_END, lambda state: weights(state.model))
+    trained = Recorder(Event.BATCH_END, lambda state: weights(state.model))
+    looks = [evaluated, trained, Recorder(Event.BATCH_CHECKPOINT, save)]
+    run = run_of(pictures, duration="2ba", callbacks=looks, **evaluation(pictures))
+    run.fit()
+    assert len(files) == 2, "one before the evaluation, one after"
+    for state, training in zip(files, trained.found, strict=True):
+        assert not equal(state["model"], training)
+        assert equal(dict(state["algorithms"])["ScheduleFree"]["training_weights"], training)
+    assert equal(state["model"], evaluated.found[-1]) and equal(state["model"], weights(run))
+    assert not any(group["train_mode"] for group in run.state.optimizers[0].param_groups)
+
+    # An evaluation of its own changes nothing, and neither does one of a loaded checkpoint, without training data.
+    scores = [float(run.state.eval_metrics["eval"]["MulticlassAccuracy"].compute())]
+    loaded = run_of(pictures, load_path=str(tmp_path / "checkpoint.pt"), model=resnet(seed=9), **evaluation(pictures))
+    loaded.state.train_dataloader = None
+    for later in (run, loaded):
+        later.eval()
+        scores.append(float(later.state.eval_metrics["eval"]["MulticlassAccuracy"].compute()))
+        assert equal(state["model"], weights(later))
+    assert scores == [scores[0]] * 3
+
+    # A further fit goes on from the training weights.
+    before = Recorder(Event.BATCH_START, lambda state: weights(state.model))
+    run.state.callbacks.append(before)
+    run.fit(duration="1ba")
+    assert equal(before.found[0], trained.found[1])
+
+
+def test_gradients_that_overflow_skip_the_step():
+    """As under amp_fp16: a GradScaler steps it without a closure, and not at all where a gradient is infinite."""
+    model = nn.Linear(2, 2)
+    optimizer = optimizers.SGDScheduleFree(model.parameters(), lr=0.1)
+    optimizer.train()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor in (1.0, float("inf")):
+        before = weights(model)
+        scaler.scale(model(torch.ones(1, 2)).sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert equal(before, weights(model)) == (factor != 1.0)
+    assert optimizer.param_groups[0]["k"] == 1 and scaler.get_scale() == 2.0
+
+
+RESNET50 = str(ROOT / "yamls/resnet50.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("scheduler.name=cosine_with_warmup", "scheduler.name: cosine_with_warmup changes the learning rate"),
+        ("algorithms.ema={}", "algorithms.ema: averages the weights once more"),
+        ("algorithms.swa={}", "algorithms.swa: averages the weights once more"),
+        ("optimizer.warmup_steps=9", "optimizer.warmup_steps: comes on top of scheduler.t_warmup=5ep"),
+        ("optimizer.momentum=0", "optimizer.momentum: 0 given, but 0 must be more than 0"),
+        ("algorithms.schedule_free.num_samples=0", "algorithms.schedule_free.num_samples: 0 given"),
+        ("algorithms.schedule_free=null", "nothing switches them; type algorithms.schedule_free={}"),
+        ("recipe_name=sgd algorithms.schedule_free={}", "finds nothing to switch in optimizer.name=sgd"),
+    ],
+)
+def test_what_does_not_go_with_it(words: str, sentence: str):
+    """Each in one sentence, at configuration time."""
+    with pytest.raises(ConfigError) as caught:
+        load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true", *words.split()])
+    assert caught.value.exit_status == 2
+    assert len(caught.value.problems) == 1 and sentence in caught.value.problems[0]
+
+
+def test_no_samples():
+    """The class refuses them too."""
+    with pytest.raises(ValueError, match="has to be"):
+        ScheduleFree(0)
+
+
+def test_the_recipes_warmup_is_the_optimizers_own():
+    """6,255 of 112,590 steps at 1,251 to an epoch, to a 6,255th of the rate; half of them in half of the run."""
+    config = load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true"]).config
+    length, warmup = durations_of(config)
+    total, steps = (duration.batches(1251, 1024) for duration in (length, warmup))
+    assert (total, steps) == (112_590, 6255)
+    curve = learning_rate(config.scheduler, config.optimizer.lr, total, steps)
+    optimizer = schedulefree.SGDScheduleFree([nn.Parameter(torch.ones(1))], lr=6.0, warmup_steps=6255)
+    optimizer.train()
+    for step in range(6300):
+        optimizer.step()
+        assert 6.0 * curve(step) == pytest.approx(optimizer.param_groups[0]["scheduled_lr"], abs=6.0 / 6255)
+    assert curve(0) == pytest.approx(1 / 6255, rel=1e-2) and curve(6255) == curve(total) == 1
+    half = load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true", "scale_schedule_ratio=0.5"]).config
+    assert [str(duration) for duration in durations_of(half)] == ["45ep", "2.5ep"]
