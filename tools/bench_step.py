@@ -253,7 +253,7 @@ def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) ->
     if given.input == "synthetic":
         words += ["train_dataset.path=.", "eval_dataset.path=."]  # no data is read
     run = load(words)
-    devices.prepare(run.config)
+    devices.prepare(run.config, run.is_of_recipe("precision"))
     run.config.algorithms = {name: args for name, args in run.config.algorithms.items() if name != LEFT_OUT}
     return run
 

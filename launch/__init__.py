@@ -1,0 +1,1 @@
+"""Starting the same command on a cluster: one package per kind of scheduler."""

@@ -1,0 +1,65 @@
+"""The layer table: the figures that are known of a ResNet-50, the recipe's own layers, and mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model import build_composer_resnet
+from tests.runs import ROOT
+from tools.model_summary import run
+
+DIGITS = str(ROOT / "yamls" / "digits.yaml")
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    """The lines that the program prints."""
+    assert run(list(words)) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_resnet50(workdir: Path, capsys) -> None:
+    """Without a word it is a ResNet-50 at 224 px, with the totals that were published (as torchsummary prints them)."""
+    lines = printed(capsys)
+    for total in (
+        "Total params: 25,557,032",
+        "Trainable params: 25,557,032",
+        "Input size (MB): 0.57",
+        "Forward/backward pass size (MB): 286.56",
+        "Params size (MB): 97.49",
+        "Estimated total size (MB): 384.62",
+    ):
+        assert total in lines
+    cells = [line.split() for line in lines]
+    assert ["ResNet", "1x1000", "25,557,032"] in cells
+    assert ["conv1", "(Conv2d)", "1x64x112x112", "9,408"] in cells
+    assert ["layer4", "(Sequential)", "1x2048x7x7", "14,964,736"] in cells
+    assert ["fc", "(Linear)", "1x1000", "2,049,000"] in cells
+    assert max(map(len, lines)) == 80
+
+
+def test_recipe_and_options(workdir: Path, capsys) -> None:
+    """The recipe's layers and picture size, a batch, and the upper levels alone."""
+    lines = printed(capsys, DIGITS, "recipe_name=mild", "--batch=2", "--depth=1")
+    parameters = sum(p.numel() for p in build_composer_resnet("resnet18", num_classes=10).parameters())
+    assert f"Total params: {parameters:,}" in lines
+    assert any("maxpool (BlurMaxPool2d)" in line and "2x64x8x8" in line for line in lines)
+    layers = [line for line in lines if line.startswith("  ")]
+    assert len(layers) == 10 and not any(line.startswith("   ") for line in layers)
+    whole = printed(capsys, DIGITS, "recipe_name=mild")
+    assert len(whole) > len(lines) and any("BlurConv2d" in line for line in whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["model.name=resnet5"], "did you mean resnet50?"),
+        (["--batch=0"], "--batch 0: give at least 1"),
+        (["--depth=0"], "--depth 0: give at least 1"),
+        (["missing.yaml"], "missing.yaml: no such file"),
+    ],
+)
+def test_bad_input(words: list[str], expected: str, workdir: Path, capsys) -> None:
+    assert run(words) == 2
+    assert expected in capsys.readouterr().err
