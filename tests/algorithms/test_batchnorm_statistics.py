@@ -25,9 +25,9 @@ BATCH = 8
 
 def spec(folder: Path, workers: int = 0, size_at: Callable[[int, int], int] | None = None) -> DataSpec:
     """The 48 training pictures in batches of eight."""
-    return build_imagenet_dataspec(
-        str(folder), False, BATCH, crop_size=16, seed=3, num_workers=workers, size_at=size_at
-    )
+    built = build_imagenet_dataspec(str(folder), False, BATCH, crop_size=16, seed=3, num_workers=workers)
+    built.dataloader.sampler.size_at = size_at
+    return built
 
 
 def network() -> nn.Module:

@@ -267,6 +267,7 @@ def test_no_threads_are_left(photographs: Path) -> None:
 
 
 def test_an_interrupt_ends_it_while_a_read_hangs(photographs: Path) -> None:
+    before = set(threading.enumerate())
     stuck, released = threading.Event(), threading.Event()
 
     class Hanging(ImageFolderDataset):
@@ -281,7 +282,7 @@ def test_an_interrupt_ends_it_while_a_read_hangs(photographs: Path) -> None:
     with pytest.raises((KeyboardInterrupt, SystemExit)):  # Composer makes the second out of the first
         list(batches)
     timer.join()
-    left = set(threading.enumerate()) - {threading.main_thread()}
+    left = set(threading.enumerate()) - before
     assert left and all(thread.daemon for thread in left), "a read that hangs does not keep the program from ending"
     released.set()
     for thread in left:
