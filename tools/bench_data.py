@@ -1,7 +1,7 @@
 """How fast pictures are loaded: each step on one core, each kind of storage on the machine, beside torchvision.
 
     python -m tools.bench_data                                       # JPEGs like ImageNet's, made for it
-    python -m tools.bench_data yamls/resnet50.yaml train_dataset.path=/data/imagenet --images 2000
+    python -m tools.bench_data yamls/resnet50.yaml train_dataset.path=/data/imagenet eval_dataset.path=/data/imagenet
     python -m tools.bench_data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
 
 All kinds load the same pictures, each from its own format, and take turns epoch by epoch; a ratio is taken within a

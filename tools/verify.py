@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; 1 if there are faults."""
     given = parse(argv)
     console = Console(soft_wrap=True, highlight=False)
-    console.width = max(100, console.width)  # a log file has no width of its own
+    if not console.is_terminal:
+        console.width = max(100, console.width)  # a log file has no width of its own
     if (given.fold or given.unfold) and is_remote(given.path):
         raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
     if given.unfold:
