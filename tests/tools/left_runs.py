@@ -1,0 +1,74 @@
+"""Run folders for the tests of what reads them, written by what writes them in a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from config import load
+from config.durations import durations_of
+from training.record import COLUMNS, RunFolder
+
+ROOT = Path(__file__).parent.parent.parent
+IMAGENET = {"train_images": 1_281_167, "eval_images": 50_000, "classes": 1000, "names": "0123456789ab"}
+DIGITS = {"train_images": 1438, "eval_images": 359, "classes": 10, "names": "ba9876543210"}
+A100 = {"device": "NVIDIA A100-SXM4-40GB", "world_size": 8, "nodes": 1}
+A10G = {"device": "NVIDIA A10G", "world_size": 1, "nodes": 1}
+
+
+def leave_run(
+    folder: Path,
+    *words: str,
+    top1: float | Sequence[float] = 76.0,
+    top5: float = 93.0,
+    epoch_seconds: float = 100.0,
+    ended: str | None = "finished",
+    epochs: int | None = None,
+    data: dict[str, Any] | None = IMAGENET,
+    machine: dict[str, Any] = A100,
+    yaml: str = "resnet50",
+) -> Path:
+    """Leave a run of one evaluation per epoch: top-1 rises to `top1` in equal steps, or is what is given.
+
+    Args:
+        folder: runs/NAME.
+        words: key=value, as on the command line.
+        top1, top5: at the end, in per cent.
+        epoch_seconds: of training; evaluation takes a tenth of that, everything a fifth more.
+        ended: the summary's word; None leaves no summary.
+        epochs: how far it got; None: to its end.
+        data: environment.json's word on the data; None: a record from before it had one.
+        machine: the same on the device.
+        yaml: of yamls/.
+    """
+    if any(word.startswith("max_duration") for word in words):
+        words = ("scheduler.t_warmup=1ep", *words)  # the published 8 epochs leave nothing of a short run
+    run = load([str(ROOT / f"yamls/{yaml}.yaml"), *words, "dry_run=true"])
+    run.argv = [f"yamls/{yaml}.yaml", *words]
+    run.config.dry_run, run.config.device, run.config.precision = False, "cpu", "fp32"
+    record = RunFolder(folder, run)
+    record.write_start(data)
+    environment = folder / "environment.json"
+    environment.write_text(json.dumps(json.loads(environment.read_text()) | machine | {"commit": "c0ffee"}))
+    length = epochs or int(durations_of(run.config)[0].value)
+    curve = list(top1) if isinstance(top1, Sequence) else [top1 * (n + 1) / length for n in range(length)]
+    for epoch, accuracy in enumerate(curve, 1):
+        row = _row(run.config, epoch, accuracy, top5 * accuracy / curve[-1], epoch_seconds)
+        record.rows.append(dict(zip(COLUMNS, row, strict=True)))
+    if record.rows:
+        record.add_row(record.rows.pop())
+    if ended:
+        last = {key: float(value) for key, value in record.rows[-1].items()} if record.rows else {}
+        record.write_summary(
+            {"run_name": folder.name, "recipe": run.config.recipe_name or "baseline", **last} | {"ended": ended}
+        )
+    return folder
+
+
+def _row(config: Any, epoch: int, top1: float, top5: float, seconds: float) -> tuple[Any, ...]:
+    """A row of metrics.csv, in the order of its columns."""
+    clocks = (epoch * seconds, epoch * seconds / 10, epoch * seconds / 50, epoch * seconds * 1.2)
+    rate = config.optimizer.lr * (1 - epoch / 100)
+    return (epoch, 625 * epoch, 7 - top1 / 20, 6 - top1 / 20, top1, top5, rate, 176, *clocks, 1_281_167 / seconds)
