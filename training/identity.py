@@ -58,7 +58,7 @@ def redacted(value: Any) -> Any:
 
 def differences(old: Any, new: dict[str, Any]) -> list[str]:
     """Where two configurations would train differently, each as 'key: old -> new'."""
-    before, after = _training_keys(OmegaConf.to_container(old, resolve=True)), _training_keys(new)
+    before, after = training_keys(OmegaConf.to_container(old, resolve=True)), training_keys(new)
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
@@ -66,7 +66,8 @@ def differences(old: Any, new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _training_keys(config: Any) -> dict[str, Any]:
+def training_keys(config: Any) -> dict[str, Any]:
+    """What of a configuration says what is trained, as dotted key -> value; not where and how."""
     flat: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -23,6 +24,7 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from config import ConfigError, Run, UserError
+from loaders.dataset import PictureDataset
 from training.devices import on_rank_zero
 from training.identity import differences, plain, redacted
 
@@ -54,8 +56,8 @@ class RunFolder:
         self.name = path.name
         self.rows: list[dict[str, Any]] = []
 
-    def write_start(self) -> None:
-        """Write config.yaml (runnable as it stands) and environment.json."""
+    def write_start(self, data: dict[str, Any] | None = None) -> None:
+        """Write config.yaml (runnable as it stands) and environment.json; `data` is what describe() says of them."""
         config = OmegaConf.create(plain(self.run))
         # A name would collide with this very folder, only a named run resumes, and a recipe is already merged in.
         config.run_name = config.recipe_name = None
@@ -64,7 +66,7 @@ class RunFolder:
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {self.path}/config.yaml\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
-        self.write("environment.json", json.dumps(environment(self.run), indent=2) + "\n")
+        self.write("environment.json", json.dumps(environment(self.run, data), indent=2) + "\n")
 
     def load_rows(self, last_step: int) -> None:
         """Take up the rows of the interrupted run, but not those after the step that it resumes from."""
@@ -72,6 +74,17 @@ class RunFolder:
         if metrics.exists():
             with metrics.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+
+    def seconds_paid(self) -> float:
+        """The clock of everything when the interrupted run last wrote; a killed one went on after its checkpoint."""
+        metrics, summary = self.path / "metrics.csv", self.path / "summary.json"
+        paid = [0.0]
+        if metrics.exists():
+            with metrics.open(newline="") as file:
+                paid += [float(row["total_seconds"]) for row in csv.DictReader(file)]
+        if summary.exists():
+            paid.append(json.loads(summary.read_text())["total_seconds"])
+        return max(paid)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Add one evaluation to metrics.csv."""
@@ -192,8 +205,19 @@ def default_name(run: Run) -> str:
     return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def environment(run: Run) -> dict[str, Any]:
-    """Where and with what a run was made."""
+def describe(train: PictureDataset, evaluation: PictureDataset) -> dict[str, Any]:
+    """What tells one data set from another, wherever it lies: how many pictures and classes, a hash of their names."""
+    classes = train.classes or evaluation.classes
+    return {
+        "train_images": len(train),
+        "eval_images": len(evaluation),
+        "classes": len(classes) if classes else None,
+        "names": hashlib.sha256("\n".join(classes).encode()).hexdigest()[:12] if classes else None,
+    }
+
+
+def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Where and with what a run was made, and of which data."""
     packages = ("torch", "torchvision", "mosaicml", "mosaicml-streaming", "omegaconf", "numpy", "pillow")
     gpu = torch.cuda.get_device_name() if run.config.device == "gpu" else None
     return {
@@ -207,6 +231,7 @@ def environment(run: Run) -> dict[str, Any]:
         "precision": run.config.precision,
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),
+        **({"data": data} if data else {}),
     }
 
 

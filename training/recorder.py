@@ -10,7 +10,7 @@ from composer.loggers import Logger
 
 from training.data_wait import DataWait
 from training.identity import plain
-from training.record import RunFolder, command
+from training.record import RunFolder, command, describe
 
 
 class Recorder(Callback):
@@ -46,7 +46,9 @@ class Recorder(Callback):
     def after_load(self, state: State, logger: Logger) -> None:
         """Write the files that a run begins with, now that nothing can be refused any more."""
         if self.folder.run.config.is_train:
-            self.folder.write_start()
+            if self.folder.run.config.autoresume:
+                self._total_before = max(self._total_before, self.folder.seconds_paid())
+            self.folder.write_start(_data(state))
             self.folder.load_rows(state.timestamp.batch.value)
         self._start_interval(state)
 
@@ -150,6 +152,12 @@ class Recorder(Callback):
             self._loss_sum = self._loss_count = 0.0
         self._row_seconds = self._train_seconds
         self._row_samples = state.timestamp.sample.value
+
+
+def _data(state: State) -> dict[str, Any]:
+    """What environment.json says of the data; the evaluator wraps a DataSpec, which wraps the loader."""
+    evaluation: Any = state.evaluators[0].dataloader.dataloader
+    return describe(state.train_dataloader.dataset, evaluation.dataset)  # type: ignore[union-attr]
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,66 @@
+"""The record of a run says what it was trained on, and loses no time that was paid for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from config import load
+from main import main
+from tests.runs import metrics, small_yaml, summary
+from training.record import describe
+
+
+@pytest.mark.parametrize("told_by", ["metrics.csv", "summary.json", "neither"])
+def test_time_after_the_checkpoint(workdir: Path, pictures: Path, told_by: str) -> None:
+    """A killed process went on after its last checkpoint: a resumed run's clock starts where that one's stopped."""
+    words = [str(small_yaml(workdir, pictures)), "run_name=run", "autoresume=true", "save_interval=1ba"]
+    words += ["save_num_checkpoints_to_keep=-1"]
+    main(load(words)).close()
+    run = workdir / "runs/run"
+    before = summary(run)["total_seconds"]
+    for late in ("ep1-ba7-rank0.pt", "ep2-ba8-rank0.pt", "latest-rank0.pt", "best-rank0.pt"):
+        (run / "checkpoints" / late).unlink(missing_ok=True)
+    if told_by == "metrics.csv":  # the row of step 8 is dropped, since the run goes on from step 6
+        (run / "summary.json").unlink()
+        lines = (run / "metrics.csv").read_text().splitlines()
+        lines[-1] = lines[-1].replace(f",{metrics(run)[-1]['total_seconds']},", ",1000.0,")
+        (run / "metrics.csv").write_text("\n".join([*lines, ""]))
+    elif told_by == "summary.json":
+        (run / "summary.json").write_text(json.dumps(summary(run) | {"total_seconds": 1000.0}))
+    main(load(words)).close()
+    after = summary(run)["total_seconds"]
+    least = before if told_by == "neither" else 1000
+    assert least < after < least + 100
+    assert [int(row["step"]) for row in metrics(run)] == [4, 8]
+    assert float(metrics(run)[-1]["total_seconds"]) > least
+
+
+def test_new_run_over_an_old_one(workdir: Path, pictures: Path) -> None:
+    """Its clock starts at 0: it is another run."""
+    words = [str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep", "save_overwrite=true"]
+    main(load(words)).close()
+    path = workdir / "runs/run/summary.json"
+    path.write_text(json.dumps(summary(path.parent) | {"total_seconds": 1000.0}))
+    main(load(words)).close()
+    assert summary(path.parent)["total_seconds"] < 1000
+
+
+def test_data_in_the_record(workdir: Path, pictures: Path) -> None:
+    """How many pictures and classes, and which: the same wherever they lie."""
+    main(load([str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep"])).close()
+    said = json.loads((workdir / "runs/run/environment.json").read_text())["data"]
+    assert {key: said[key] for key in said if key != "names"} == {"train_images": 48, "eval_images": 21, "classes": 3}
+    assert len(said["names"]) == 12
+
+
+def test_data_without_names() -> None:
+    class Unnamed:
+        classes = None
+
+        def __len__(self) -> int:
+            return 5
+
+    assert describe(Unnamed(), Unnamed()) == {"train_images": 5, "eval_images": 5, "classes": None, "names": None}
