@@ -1,0 +1,166 @@
+"""What runs cost, curves over repeated runs, and what others have published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.errors import DataError
+from config.load import read_recipe, recipe_files
+from tests.tools.left_runs import A10G, A100, leave_run
+from tools.records import Prices, Record, for_group, over_steps, over_time, read_published, read_run, read_runs, tables
+from tools.records.curves import seconds_to
+
+
+def run_of(seconds: float, device: str = "NVIDIA A10G", world_size: int = 1, nodes: int = 1) -> Record:
+    """A record of which only the machine and the wall clock are known."""
+    environment = {"device": device, "world_size": world_size, "nodes": nodes}
+    return Record(Path("run"), "run", environment=environment, summary={"total_seconds": seconds})
+
+
+def test_the_published_run() -> None:
+    """cr21/Resnet50-Imagenet1K: 50 epochs of 2103 s by its log are 29.2 h and $28.33; its page says 27 h and $26.41."""
+    run = run_of(50 * 2103)
+    assert run.total_seconds / 3600 == pytest.approx(29.2, abs=0.01)
+    assert round(Prices(per_hour=0.97).of(run).dollars, 2) == 28.33
+    assert round(Prices(spot=True).of(run).dollars, 2) == 28.33
+    assert round(Prices(per_hour=0.97).of(run_of(27 * 3600)).dollars, 2) == 26.19
+
+
+def test_storage() -> None:
+    """390 GB at $0.08 per GB and month are $31.20 for 730 hours, and $1.25 for 29.2."""
+    with_disk = Prices(per_hour=0.97, storage_gb=390, storage_price=0.08)
+    assert round(with_disk.of(run_of(29.2 * 3600)).dollars, 2) == round(28.324 + 1.248, 2)
+    assert "390 GB at $0.08" in with_disk.basis and "as given" in with_disk.basis
+
+
+@pytest.mark.parametrize(
+    ("machine", "price", "why"),
+    [
+        (("NVIDIA A100-SXM4-40GB", 8, 1), 32.7726, "p4d.24xlarge at $32.7726/h on-demand"),
+        (("NVIDIA A100-SXM4-40GB", 16, 2), 65.5452, "2 x p4d.24xlarge"),
+        (("NVIDIA H100 80GB HBM3", 8, 1), 98.32, "p5.48xlarge"),
+        (("NVIDIA A100-SXM4-40GB", 4, 1), None, "no price for 4x NVIDIA A100-SXM4-40GB in prices.yaml: add one"),
+        (("NVIDIA A40", 4, 1), None, "no on-demand price for 4xA40"),
+        (("CPU, 2 cores (x86_64)", 1, 1), None, "no price for CPU, 2 cores (x86_64)"),
+        (("", 1, 1), None, "no price for unknown hardware"),
+    ],
+)
+def test_machines(machine: tuple[str, int, int], price: float | None, why: str) -> None:
+    """A machine without a price has no cost, and the reason is said."""
+    cost = Prices().of(run_of(3600, *machine))
+    assert cost.dollars == (pytest.approx(price) if price else None) and why in cost.why
+
+
+def test_wall_clock(tmp_path: Path) -> None:
+    """Evaluation counts, and so does what a run took that did not finish; no clock, no cost."""
+    whole = read_run(leave_run(tmp_path / "a", "max_duration=3ep", epoch_seconds=1000, machine=A10G))
+    assert Prices(per_hour=1).of(whole).dollars == pytest.approx(3600 / 3600)
+    cut = read_run(leave_run(tmp_path / "b", "max_duration=3ep", epochs=2, epoch_seconds=1000, ended=None))
+    assert Prices(per_hour=1).of(cut).dollars == pytest.approx(2400 / 3600)
+    assert Prices(per_hour=1).of(Record(Path("x"), "x")).why == "its wall clock was not recorded"
+
+
+def test_no_price_list(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text("machines: [{name: x}]")
+    with pytest.raises(DataError, match="is no list of prices"):
+        Prices(file=tmp_path / "prices.yaml").of(run_of(1))
+
+
+def test_bands(tmp_path: Path) -> None:
+    """By hand: 60, 62 and 67 have the mean 63; (9 + 1 + 16) / 2 = 13, of which two roots are 7.2111."""
+    for seed, top1 in enumerate((60.0, 62.0, 67.0)):
+        leave_run(tmp_path / f"s{seed}", f"seed={seed}", "max_duration=2ep", top1=[top1 / 2, top1])
+    group = tables(read_runs([tmp_path]))[0].groups[0]
+    curve = over_steps(group, "top1")
+    assert curve.x.tolist() == [625, 1250] and curve.n == 3
+    assert curve.mean.tolist() == [31.5, 63]
+    assert curve.band[0][1] == pytest.approx(63 - 7.2111, abs=1e-4)
+    assert curve.band[1][1] == pytest.approx(63 + 7.2111, abs=1e-4)
+
+
+def test_time_is_interpolated(tmp_path: Path) -> None:
+    """Epochs of 100 s and of 200 s: at 200 s the one run is at its end (40), the other at its first row (20)."""
+    for seed, seconds in enumerate((100.0, 200.0)):
+        leave_run(tmp_path / f"s{seed}", f"seed={seed}", "max_duration=2ep", top1=[20, 40], epoch_seconds=seconds)
+    group = tables(read_runs([tmp_path]))[0].groups[0]
+    curve = over_time(group, "top1")
+    assert (curve.x.min(), curve.x.max()) == (200, 200) and curve.mean.tolist() == [30]
+    assert [seconds_to(record, 30) for record in group.records] == [200, 400]
+    assert seconds_to(group.records[0], 41) is None
+
+
+def test_one_run_has_no_band(tmp_path: Path) -> None:
+    leave_run(tmp_path / "one", "max_duration=3ep")
+    group = tables(read_runs([tmp_path]))[0].groups[0]
+    assert over_steps(group, "top1").band is None
+    assert len(over_time(group, "top1").x) == 120
+    assert over_steps(group, "no_such_column") is None
+    group.records[0].rows["train_loss"][:2] = np.nan
+    assert over_steps(group, "train_loss").x.tolist() == [1875]
+
+
+def test_every_published_figure_has_a_source() -> None:
+    rows = read_published()
+    assert len(rows) > 50
+    for row in rows:
+        assert row.recipe and row.source and row.verified, row
+        assert row.top1 or row.minutes, row
+
+
+@pytest.mark.parametrize("name", sorted(recipe_files()))
+def test_cards_are_in_the_table(name: str) -> None:
+    """Every figure of every card, as far as the card rounds it."""
+    rows = [row for row in read_published() if row.recipe == name]
+    for figure in read_recipe(name).card["published"]:
+        if figure["top1"] == "-":
+            continue
+        assert any(agrees(figure, row) for row in rows), figure
+
+
+def agrees(figure: dict, row) -> bool:
+    """Whether a card's figure is a row of the table."""
+    for key in ("top1", "epochs", "minutes"):
+        said = figure.get(key)
+        number = row.number(key)
+        if isinstance(said, int | float):
+            digits = len(str(said).partition(".")[2])
+            if number is None or round(number, digits) != pytest.approx(said):
+                return False
+        elif str(said or "") != getattr(row, key):
+            return False
+    return figure.get("hardware", "") == row.hardware and figure["source"].split(" (")[0] in row.source
+
+
+def test_what_may_be_compared(tmp_path: Path) -> None:
+    """The row of the same length is taken; another length, mirroring, averaging or size forbids a difference."""
+    leave_run(tmp_path / "a")
+    leave_run(tmp_path / "b", "recipe_name=mild")
+    leave_run(tmp_path / "c", "recipe_name=mild", "scale_schedule_ratio=0.8888889")
+    rows = read_published()
+    groups = {(g.recipe, g.length): g for g in tables(read_runs([tmp_path]))[0].groups}
+    baseline = groups["baseline", "90ep"]
+    assert for_group(baseline, rows).epochs == "90" and for_group(baseline, rows).differs_from(baseline) == []
+    mild = groups["mild", "36ep"]
+    assert for_group(mild, rows).differs_from(mild) == ["32 epochs"]
+    short = groups["mild", "32ep"]
+    assert for_group(short, rows).differs_from(short) == []
+    ffcv = next(row for row in rows if row.recipe == "ffcv_88")
+    assert ffcv.differs_from(baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
+    assert "no EMA" in next(row for row in rows if row.recipe == "adam").differs_from(mild)
+
+
+def test_no_table(tmp_path: Path) -> None:
+    (tmp_path / "reference.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="is no table of published figures"):
+        read_published(tmp_path / "reference.csv")
+
+
+def test_strange_environment(tmp_path: Path) -> None:
+    """A record whose numbers are no numbers has no price."""
+    folder = leave_run(tmp_path / "a", "max_duration=2ep", machine=A100 | {"world_size": "many"})
+    assert json.loads((folder / "environment.json").read_text())["world_size"] == "many"
+    assert Prices().of(read_run(folder)).dollars is None
