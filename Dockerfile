@@ -9,8 +9,8 @@ FROM python:3.11.11-slim-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY requirements.txt requirements-trackers.txt constraints.txt ./
-RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt --requirement requirements-trackers.txt
+COPY requirements.txt constraints.txt ./
+RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt wandb tensorboard mlflow comet-ml
 
 FROM python:3.11.11-slim-bookworm
 # make, for `make train` and `make test`.

@@ -17,7 +17,7 @@ help:  ## List these targets
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
-.venv/.dev: .venv/.run requirements-dev.txt requirements-trackers.txt
+.venv/.dev: .venv/.run requirements-dev.txt
 	@$(PIP) --requirement requirements.txt --requirement requirements-dev.txt
 	@touch $@
 

@@ -34,6 +34,7 @@ PACKAGES = {
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml"}
+SOLD_AS = {"cometml": "comet_ml"}  # a package that is not called as its logger
 
 
 @dataclass(frozen=True)
@@ -275,5 +276,5 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{where}: a package that {name} needs is not installed; type: "
-            "pip install -r requirements-trackers.txt -c constraints.txt"
+            f"pip install -c constraints.txt {SOLD_AS.get(entry.name, entry.name)}"
         ) from error

@@ -110,7 +110,7 @@ def test_tracker_that_is_not_installed(
 
     monkeypatch.setitem(sys.modules, "mlflow", None)
     said = fails(capfd, 2, small_yaml(workdir, pictures), "loggers.mlflow.experiment_name=x")
-    assert "loggers.mlflow" in said and "requirements-trackers.txt" in said
+    assert "loggers.mlflow" in said and "pip install -c constraints.txt mlflow" in said
 
 
 def test_warm_up_in_other_units_than_the_run(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:

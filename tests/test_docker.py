@@ -97,8 +97,9 @@ def test_environment_is_constrained() -> None:
     words = pip_words(first)
     copied = shlex.split(" ".join(all_of(first, "COPY")))
     files = [words[at + 1] for at, word in enumerate(words) if word in ("--constraint", "--requirement")]
-    assert files == ["constraints.txt", "requirements.txt", "requirements-trackers.txt"]
+    assert files == ["constraints.txt", "requirements.txt"]
     assert set(files) <= set(copied)
+    assert {"wandb", "tensorboard", "mlflow", "comet-ml"} <= set(words)
 
 
 def test_starts_the_readmes_command() -> None:

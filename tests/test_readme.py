@@ -168,11 +168,11 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c FILE -r FILE`, or a pinned name: the files are there, and so is the pin."""
-    assert words[1:3] == ["install", "-c"]
-    *files, last = [word for word in words[3:] if word != "-r"]
-    assert all((ROOT / name).is_file() for name in files)
-    assert (ROOT / last).is_file() or last in (ROOT / "constraints.txt").read_text().splitlines()
+    """`pip install -c constraints.txt NAME ...`: every name is pinned there."""
+    assert words[1:4] == ["install", "-c", "constraints.txt"]
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    for name in words[4:]:
+        assert any(line == name or line.startswith(f"{name}==") for line in pinned), name
 
 
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
