@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from config import UserError
+from tools.files import write_whole
 from tools.lr_finding.rules import Suggestion
 from tools.lr_finding.sweep import Sweep
 
@@ -30,20 +30,6 @@ def prepare(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from error
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Replace a file by another content at once, or not at all; its permissions stay."""
-    file = file.resolve()  # a link stays one
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as new:
-            new.write(content)
-        os.chmod(temporary, file.stat().st_mode & 0o777 if file.exists() else 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_all(

@@ -9,7 +9,7 @@ from typing import Any
 from config import ConfigError, load
 from config.load import recipe_files, split_words
 from config.read import read_yaml
-from tools.lr_finding.files import write_whole
+from tools.files import write_whole
 
 KEY = "optimizer.lr"
 

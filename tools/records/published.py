@@ -60,7 +60,7 @@ class Published:
         epochs, length = self.number("epochs"), parse(group.length)
         said = []
         if length.unit != "ep" or epochs != length.value:
-            said.append(f"{self.epochs or 'unknown'} epochs")
+            said.append(f"{self.epochs} epochs" if self.epochs else "epochs not stated")
         resize, crop = (str(group.settings.get(f"eval_dataset.{key}_size")) for key in ("resize", "crop"))
         if self.resolution and self.resolution not in (crop, f"{resize}/{crop}"):
             said.append(f"evaluated at {self.resolution} px")

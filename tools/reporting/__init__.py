@@ -1,0 +1,1 @@
+"""The report of runs: what it says, its charts, and its two forms."""
