@@ -207,7 +207,7 @@ def test_changes(tmp_path: Path) -> None:
     base = read_run(leave_run(tmp_path / "b", "max_duration=2ep")).config
     found = changes(mild, base)
     assert found["seed"] == (3, 17) and found["train_dataset.crop_size"] == (176, 224)
-    assert found["algorithms.ema.half_life"] == ("100ba", None)
+    assert found["algorithms.ema.half_life"] == ("100ba", "-")
     assert "max_duration" not in found and not any("path" in key for key in found)
 
 

@@ -13,6 +13,7 @@ from config.read import Tree, deepen, plain, undot
 from training.identity import training_keys
 
 SEED = "seed"
+ABSENT = "-"
 
 
 def completed(content: Any) -> Tree:
@@ -54,14 +55,16 @@ def settings(config: Tree) -> dict[str, Any]:
     flat = training_keys(config)
     for key in (SEED, "scale_schedule_ratio", "scheduler.scale_warmup"):
         flat.pop(key, None)
+    if flat.get("algorithms") == {}:
+        del flat["algorithms"]  # those that are there stand under keys of their own
     return flat | {"max_duration": str(length), "scheduler.t_warmup": str(warmup)}
 
 
 def changes(config: Tree, base: Tree) -> dict[str, tuple[Any, Any]]:
-    """Where a configuration trains differently from another: dotted key -> (its value, the other's); None: no such."""
+    """Where a configuration trains differently from another: dotted key -> (its value, the other's), ABSENT if none."""
     one, other = (settings(tree) | {SEED: tree.get(SEED)} for tree in (config, base))
     return {
-        key: (one.get(key), other.get(key))
+        key: (one.get(key, ABSENT), other.get(key, ABSENT))
         for key in sorted(one.keys() | other.keys())
-        if one.get(key) != other.get(key)
+        if one.get(key, ABSENT) != other.get(key, ABSENT)
     }

@@ -162,6 +162,12 @@ def _identity(data: DataSet, all_data: Sequence[DataSet]) -> tuple:
     return (*counts, data.names or (names.pop() if len(names) == 1 else None))
 
 
+def same_data(records: Sequence[Record]) -> bool:
+    """Whether runs saw one data set."""
+    data = [data_of(record) for record in records]
+    return len({_identity(its, data) for its in data}) == 1
+
+
 def groups(records: Iterable[Record]) -> list[Group]:
     """Runs of one data set and model in groups, the highest mean top-1 first."""
     found: dict[str, Group] = {}

@@ -169,10 +169,10 @@ def _number_ends(axes: Axes, curves: list[Curve | None]) -> None:
 
 
 def _neighbours(positions: list[float]) -> list[list[int]]:
-    """Who stands beside whom, as indices: within LABEL_WIDTH of the next."""
+    """Who stands beside whom, as indices: within LABEL_WIDTH of the first of them."""
     found: list[list[int]] = []
     for at in sorted(range(len(positions)), key=lambda at: positions[at]):
-        if found and positions[at] - positions[found[-1][-1]] < LABEL_WIDTH:
+        if found and positions[at] - positions[found[-1][0]] < LABEL_WIDTH:
             found[-1].append(at)
         else:
             found.append([at])

@@ -73,6 +73,11 @@ class Part:
     environment: list[tuple[str, str]] = field(default_factory=list)
     evaluation: Evaluation | None = None
 
+    @property
+    def command(self) -> str:
+        """What repeats it; nothing where that was not recorded."""
+        return str(self.record.environment.get("command") or "")
+
 
 @dataclass(frozen=True)
 class Section:

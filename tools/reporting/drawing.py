@@ -94,7 +94,7 @@ def svg(figure: Figure, salt: str) -> str:
     for colour, variable in VARIABLES.items():
         element = element.replace(colour, variable)
     # Ids as #text_12 come again in every figure; those of clip paths and marks are hashes already.
-    return re.sub(r' id="[a-z]+[a-zA-Z]*_\d+"', "", element)
+    return re.sub(r' id="[\w.]+_\d+"', "", element)
 
 
 def _own_font(match: re.Match[str]) -> str:

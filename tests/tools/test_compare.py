@@ -1,0 +1,119 @@
+"""Two groups of runs: the difference, how sure it is, and what has no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tools.left_runs import A10G, DIGITS, leave_run
+from tools.compare import difference, run
+from tools.records import Spread
+
+
+@pytest.fixture
+def runs(workdir: Path) -> Path:
+    """runs/ with three runs of mild, two of baseline, one of sgd, and one of hot that failed."""
+    for seed, top1 in enumerate((76.8, 77.0, 77.2)):
+        leave_run(workdir / f"runs/mild-{seed}", "recipe_name=mild", f"seed={seed}", top1=top1, epoch_seconds=50)
+    for seed, top1 in enumerate((76.0, 76.4)):
+        leave_run(workdir / f"runs/base-{seed}", f"seed={seed}", top1=top1)
+    leave_run(workdir / "runs/sgd-0", "recipe_name=sgd", "seed=0", top1=77.1)
+    leave_run(workdir / "runs/hot-0", "recipe_name=hot", epochs=3, ended="failed: the loss is nan")
+    return workdir / "runs"
+
+
+def said(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> str:
+    """What the program prints, and it ends with the status; never a traceback."""
+    assert run(list(words)) == status
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return printed.err if status else printed.out
+
+
+def test_interval_by_hand() -> None:
+    """Two runs a side, each with a deviation of .2: the error is .2, the freedom (.02 + .02)² / (.02² + .02²) = 2, of
+    which tables give the t of 97.5 % as 4.303."""
+    found = difference(Spread(2, 77.0, 0.2), Spread(2, 76.2, 0.2))
+    assert found.mean == pytest.approx(0.8)
+    assert found.interval == pytest.approx((0.8 - 4.303 * 0.2, 0.8 + 4.303 * 0.2), abs=1e-4)
+    assert not found.is_clear
+
+
+def test_interval_of_scipy() -> None:
+    """The same as scipy's own Welch test gives."""
+    from scipy.stats import ttest_ind
+
+    a, b = [77.1, 77.4, 77.0, 77.3], [76.0, 76.5, 76.1]
+    spreads = [
+        Spread(len(x), sum(x) / len(x), (sum((v - sum(x) / len(x)) ** 2 for v in x) / (len(x) - 1)) ** 0.5)
+        for x in (a, b)
+    ]
+    interval = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert difference(*spreads).interval == pytest.approx((interval.low, interval.high))
+    assert difference(*spreads).is_clear
+
+
+def test_without_spread() -> None:
+    assert difference(Spread(1, 77, None), Spread(3, 76, 0.1)).interval is None
+    assert difference(Spread(2, 77, 0.0), Spread(2, 76, 0.0)).interval == (1, 1)
+
+
+def test_two_recipes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = said(capsys, 0, "mild", "baseline", "--target", "76.5")
+    assert "A: mild, 36ep, 8x NVIDIA A100-SXM4-40GB, n = 3: mild-0, mild-1, mild-2" in printed
+    assert "77.00 ± 0.20" in printed and "76.20 ± 0.28" in printed and "+0.80 (-0.40 to +2.00)" in printed
+    assert "The interval includes 0: these runs do not tell A and B apart." in printed
+    assert "seconds to 76.5 %  1,800.0 ± 0.0" in printed and "never" in printed
+    assert "algorithms.ema.half_life" in printed and "train_dataset.crop_size" in printed
+
+
+def test_clearly_better(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, top1 in enumerate((74.0, 74.1, 74.2)):
+        leave_run(runs / f"adam-{seed}", "recipe_name=adam", f"seed={seed}", top1=top1)
+    assert "A is more accurate, by 2." in said(capsys, 0, "mild", "adam")
+    assert "B is more accurate, by 2." in said(capsys, 0, "adam", "mild")
+
+
+def test_too_few_to_tell(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = said(capsys, 0, "sgd", "mild")
+    assert (
+        "+0.10 (no interval)" in printed
+        and "A has one run: nothing says how much of the difference is chance" in printed
+    )
+    assert "Train it again: python main.py yamls/resnet50.yaml recipe_name=sgd seed=1\n" in printed
+
+
+def test_folders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By folder, by name, several with commas, all of a folder; unequal hardware is no other configuration."""
+    leave_run(runs.parent / "other/mild-9", "recipe_name=mild", "seed=9", top1=77.4, machine=A10G)
+    printed = said(capsys, 0, "runs/mild-0,mild-1,other", "base-0,runs/base-1")
+    assert "n = 3: mild-0, mild-1, mild-9" in printed
+    assert "A: made on 1x NVIDIA A10G and 8x NVIDIA A100-SXM4-40GB: its times say little" in printed
+
+
+def test_trained_alike(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = said(capsys, 0, "mild-0", "mild-1", "--target", "70")
+    assert "A and B were trained alike." in printed and "seconds to 70 %" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["mold", "baseline"], 1, "mold: neither a run nor a recipe of a run in runs; did you mean mild?"),
+        (["hot", "baseline"], 1, "A: hot-0 is left out: failed: the loss is nan\nA: no finished run is left"),
+        (["mild", "mild-0"], 2, "A and B share the run"),
+        (["mild", ","], 1, "',': names no run"),
+        (["mild", "baseline", "--target", "101"], 2, "--target 101: is a top-1 in per cent"),
+        (["mild", "baseline", "--runs", "nowhere"], 1, "nowhere: there is no such folder"),
+        (["mild,sgd", "baseline"], 2, "A: its runs are no repetitions of each other. Name the runs of one of these:"),
+    ],
+)
+def test_mistakes(runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, sentence: str) -> None:
+    assert sentence in said(capsys, status, *words)
+
+
+def test_other_data(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(runs / "digits-0", yaml="digits", data=DIGITS)
+    assert "accuracies on different pictures do not compare" in said(capsys, 1, "digits-0", "mild")
+    assert "its runs are of different data sets" in said(capsys, 1, "digits-0,base-0", "mild")
