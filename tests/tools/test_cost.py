@@ -150,6 +150,10 @@ def test_what_may_be_compared(tmp_path: Path) -> None:
     assert for_group(short, rows).differs_from(short) == []
     ffcv = next(row for row in rows if row.recipe == "ffcv_88")
     assert ffcv.differs_from(baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
+    leave_run(tmp_path / "changed/a", "optimizer.lr=1.5", "algorithms.channels_last={}", "seed=4")
+    (changed,) = tables(read_runs([tmp_path / "changed"]))[0].groups
+    own = "here with algorithms.channels_last, optimizer.lr of its own"
+    assert for_group(changed, rows).differs_from(changed) == [own]
     assert "no EMA" in next(row for row in rows if row.recipe == "adam").differs_from(mild)
 
 

@@ -8,11 +8,19 @@ from pathlib import Path
 
 from config.durations import parse
 from config.errors import DataError
+from config.load import recipe_files
 from config.read import ROOT
+from loaders.errors import named
+from tools.records.configs import as_shipped, settings
 from tools.records.groups import Group
 
 REFERENCE = ROOT / "results/reference.csv"
 MODEL = "resnet50"
+TRAINED = ("optimizer.", "scheduler.", "algorithms.", "model.", "train_dataset.", "eval_dataset.")
+STORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {
+    f"{section}_dataset.{key}" for section in ("train", "eval") for key in ("is_streaming", "storage")
+}
+"""Of these keys, those that follow the length or say where pictures are."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Published:
             return None
 
     def differs_from(self, group: Group) -> list[str]:
-        """What forbids subtracting this figure from a group's: another length, another way to evaluate."""
+        """What forbids subtracting this figure from a group's: another length, recipe, or way to evaluate."""
         epochs, length = self.number("epochs"), parse(group.length)
         said = []
         if length.unit != "ep" or epochs != length.value:
@@ -69,7 +77,18 @@ class Published:
         said += [part for part in parts if part != "EMA" or not averaged]
         if averaged and "EMA" not in parts:
             said.append("no EMA")
+        if changed := changed_settings(group):
+            said.append(f"here with {named(changed, 2)} of its own")
         return said
+
+
+def changed_settings(group: Group) -> list[str]:
+    """The settings in which a group trains differently from its recipe as it is shipped, its length apart."""
+    if group.recipe not in recipe_files():
+        return []
+    shipped = settings(as_shipped(group.recipe))
+    keys = [key for key in shipped.keys() | group.settings.keys() if key.startswith(TRAINED) and key not in STORED]
+    return sorted(key for key in keys if shipped.get(key) != group.settings.get(key))
 
 
 def read_published(file: Path = REFERENCE) -> list[Published]:

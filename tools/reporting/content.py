@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from config.layers import Layers
-from config.load import defaults, read_recipe
 from config.read import Tree
 from tools.records import (
     Group,
@@ -23,6 +20,7 @@ from tools.records import (
     spread,
     tables,
 )
+from tools.records.configs import as_shipped
 from tools.records.published import MODEL
 from tools.reporting import words
 from tools.reporting.charts import COLOURED, Chart, charts
@@ -233,16 +231,7 @@ def baseline_for(record: Record, table: Table | None) -> tuple[str, Tree]:
     runs = [one for group in table.groups for one in group.records if one.recipe == BASELINE] if table else []
     if runs and runs[0] is not record:
         return f"the run {runs[0].name}", runs[0].config
-    return "the published baseline (recipes/baseline.yaml on the defaults)", published_baseline()
-
-
-@functools.cache
-def published_baseline() -> Tree:
-    """The configuration of the published baseline."""
-    layers = Layers(defaults())
-    recipe = read_recipe(BASELINE)
-    layers.add(recipe.label, recipe.changes)
-    return layers.tree
+    return "the published baseline (recipes/baseline.yaml on the defaults)", as_shipped(BASELINE)
 
 
 def environment(record: Record) -> list[tuple[str, str]]:
