@@ -18,6 +18,7 @@ from composer.utils import create_interval_scheduler, dist, reproducibility
 from omegaconf import DictConfig
 
 from config import ConfigError, Run, TrainingError, UserError
+from recipes.algorithms import at_own_pace
 from training import rank_states
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
@@ -106,9 +107,8 @@ class Checkpoints(Callback):
 
     def _asked_to_stop(self, state: State, event: Event) -> int:
         """The signal that any rank received; in mid-epoch a few batches late where ranks do not wait for each other."""
-        late = [a.late_maximum for a in state.algorithms if hasattr(a, "late_maximum") and not a.lockstep]
-        if late and event == Event.BATCH_CHECKPOINT and not _epoch_is_over(state):
-            return late[0](state, self.stop.signum)
+        if at_own_pace(state) and event == Event.BATCH_CHECKPOINT and not _epoch_is_over(state):
+            return self.stop.lately_on_any_rank(state)
         return self.stop.on_any_rank(state)
 
     def _is_saved(self, state: State) -> bool:

@@ -1,4 +1,4 @@
-"""Each rank's own weights and optimizer, in files beside a checkpoint, where ranks do not train one and the same model.
+"""Each rank's own state, in files beside a checkpoint, where ranks do not train one and the same model.
 
 The checkpoint itself holds the mean of all ranks' weights, so that everything else reads it as any other. A run on as
 many ranks takes up the rest too, and goes on to the bit; one on another number of ranks starts from the mean.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from composer.core import State
+from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
 from config import UserError
@@ -45,7 +45,7 @@ def save(state: State, folder: Folder, base: str) -> None:
         "model": state.model.state_dict(),
         "optimizer": state.optimizers[0].state_dict()["state"],
         "scaler": state.scaler.state_dict() if state.scaler else {},
-        "algorithms": {type(a).__qualname__: a.state_dict() for a in state.algorithms},
+        "parts": {type(part).__qualname__: part.state_dict() for part in _parts(state)},
     }
     fault = None
     try:
@@ -82,9 +82,9 @@ def restore(state: State, folder: Folder, base: str) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]})
     if state.scaler:
         state.scaler.load_state_dict(content["scaler"])
-    for algorithm in state.algorithms:
-        if type(algorithm).__qualname__ in content["algorithms"]:
-            algorithm.load_state_dict(content["algorithms"][type(algorithm).__qualname__])
+    for part in _parts(state):
+        if type(part).__qualname__ in content["parts"]:
+            part.load_state_dict(content["parts"][type(part).__qualname__])
 
 
 def tidy(folder: Folder, kept: Iterable[str]) -> None:
@@ -98,6 +98,11 @@ def tidy(folder: Folder, kept: Iterable[str]) -> None:
     for name in folder.names():
         if (match := _PATTERN.match(name)) and match[1] not in kept:
             folder.delete(name)
+
+
+def _parts(state: State) -> list[Algorithm | Callback]:
+    """What keeps a state of its own: moving averages, sums of losses, clocks."""
+    return [*state.algorithms, *state.callbacks]
 
 
 def _name(base: str) -> str:

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any, cast
 
 import composer.trainer.trainer as trainer_module
-import torch
-from composer.core import State
 from composer.utils import dist
 from torch import Tensor
-from torch.distributed import Work
-
-AGREE_EVERY = 8  # batches: how late a rank learns that another one was asked to stop
 
 
 class OwnPace:
     """`composer.utils.dist` as the Trainer sees it; while `active`, sums are taken as n equal parts, without waiting.
 
-    In every batch the Trainer asks all ranks for the end of the epoch, the batch size, the loss, the number of samples
-    and the time. All but the last two are the same everywhere, because every rank has as many batches of as many
-    pictures (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
+    In every batch the Trainer asks all ranks for the end of the epoch, the batch size, the number of samples, the loss
+    and the time. The first three are the same everywhere, because every rank has as many batches of as many pictures
+    (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
     """
 
     def __init__(self) -> None:
@@ -49,27 +44,3 @@ class OwnPace:
         """As Composer's, or nothing."""
         if not self.active:
             dist.broadcast(tensor, src, group)
-
-
-class LateMaximum:
-    """The largest of the ranks' numbers, asked for at every eighth batch and read eight batches later.
-
-    All ranks get the same answer at the same batch, and none waits for one that is less than eight batches behind.
-    """
-
-    def __init__(self) -> None:
-        self._asked: tuple[Work, Tensor] | None = None
-
-    def __call__(self, state: State, mine: int) -> int:
-        """The answer to the last question, 0 if it was not asked; to be called after every batch."""
-        if state.timestamp.batch.value % AGREE_EVERY:
-            return 0
-        largest = 0
-        if self._asked is not None:
-            work, answer = self._asked
-            work.wait()
-            largest = int(answer.item())
-        question = state.device.tensor_to_device(torch.tensor(mine))
-        work = torch.distributed.all_reduce(question, torch.distributed.ReduceOp.MAX, async_op=True)
-        self._asked = (cast(Work, work), question)
-        return largest

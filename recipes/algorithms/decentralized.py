@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from config.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
-from recipes.algorithms._own_pace import LateMaximum, OwnPace
+from recipes.algorithms._own_pace import OwnPace
 from recipes.topologies import DEFAULT, TOPOLOGIES, rounds
 
 _SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
@@ -55,7 +55,6 @@ class Decentralized(RecipeAlgorithm):
         self.topology = topology
         self.lockstep = lockstep
         self.consensus_distance = 0.0
-        self.late_maximum = LateMaximum()
         self._pace = OwnPace()
         self._groups: list[tuple[ProcessGroup | None, int]] = []  # this rank's in each round, and how many are in it
         self._exchange: Work | None = None  # under way since the end of the last step
@@ -191,12 +190,12 @@ def _data_parallel(state: State) -> DistributedDataParallel:
 
 
 def _weights(model: nn.Module) -> list[Tensor]:
-    """The trained parameters."""
-    return [p.detach() for p in model.parameters() if p.requires_grad]
+    """All parameters, frozen ones too: what layer freezing stops to train would else be left out of an exchange."""
+    return [p.detach() for p in model.parameters()]
 
 
 def _flat(model: nn.Module) -> Tensor:
-    """A copy of the trained parameters in a row, each in the order that it has in memory."""
+    """A copy of all parameters in a row, each in the order that it has in memory."""
     weights = _weights(model)
     flat = weights[0].new_empty(sum(p.numel() for p in weights))
     torch._foreach_copy_(_views(flat, model), weights)

@@ -34,6 +34,7 @@ from tests.algorithms.toy_ranks import (
     OPTIMIZERS,
     WORLD,
     Counter,
+    Losses,
     Scatter,
     everything,
     loader,
@@ -44,7 +45,9 @@ from tests.algorithms.toy_ranks import (
     weights,
 )
 from tests.runs import small_yaml
-from training import checkpoints, guards
+from tools.benching.links import end, start
+from training import build, checkpoints, data_wait, guards
+from training.accuracy import TrainAccuracy
 from training.interrupt import Interrupted, StopRequest
 from training.storage import LocalFolder
 
@@ -110,11 +113,16 @@ def evaluation(with_ema: bool) -> dict[str, Any]:
 
 
 def collectives() -> dict[bool, tuple[int, int, Tensor]]:
-    """With and without lockstep: reductions over all ranks in three steps, samples in all, the weights."""
+    """With and without lockstep: reductions over all ranks in three steps, samples in all, the weights.
+
+    Beside callbacks of every run that has trackers, with a window of data_wait's closed in every step.
+    """
     found = {}
+    data_wait.WINDOW, data_wait._START_UP = 1, 0
     for lockstep in (True, False):
         counter = Counter()
-        run = trainer([Decentralized("ring", lockstep=lockstep)], callbacks=[counter])
+        callbacks = [counter, TrainAccuracy(), data_wait.DataWait(None)]
+        run = trainer([Decentralized("ring", lockstep=lockstep)], callbacks=callbacks)
         run.fit()
         found[lockstep] = (counter.calls, run.state.timestamp.sample.value, own_weights(run))
     return found
@@ -180,8 +188,8 @@ def told_to_stop(folder: Path) -> tuple[int, int, list[str]]:
     return status, run.state.timestamp.batch.value, sorted(os.listdir(place))
 
 
-def through_main(folder: Path, pictures: str) -> dict[str, bool]:
-    """A whole run by main(), its second half again from the middle, and a start without the ranks' own files."""
+def through_main(folder: Path, pictures: str) -> dict[str, Any]:
+    """A whole run by main(), its last third again from the middle, and a start without the ranks' own files."""
     os.chdir(folder)
     yaml = folder / "small.yaml"
     if dist.get_global_rank() == 0:
@@ -192,10 +200,12 @@ def through_main(folder: Path, pictures: str) -> dict[str, bool]:
     middle = Path("runs/whole/checkpoints/ep0-ba2-rank0.pt")
     again = [f"load_path={middle}", "save_folder=null"]
     still = ["optimizer.lr=0", "optimizer.weight_decay=0"]
-    ends, own = {}, {}
+    ends, own, losses = {}, {}, {}
     for name, more in {"whole": [], "again": again, "mean": [*still, *again]}.items():
         if name == "mean":
             Path(str(middle).replace("rank0", f"own{dist.get_global_rank()}-of-4")).unlink()
+        losses[name] = Losses()
+        build.callbacks = lambda _config, noted=losses[name]: [noted]
         run = run_main(load([*words, "max_duration=3ba", *more, f"run_name={name}"]))
         ends[name], own[name] = weights(run.state), own_weights(run)
         run.close()
@@ -205,6 +215,7 @@ def through_main(folder: Path, pictures: str) -> dict[str, bool]:
         "the same to the bit": torch.equal(own["whole"], own["again"]) and torch.equal(ends["whole"], ends["again"]),
         "weights of its own": not torch.equal(own["whole"], ends["whole"]),
         "started from the mean": torch.equal(own["mean"], row(saved[name] for name in names)),
+        "losses": losses["whole"].found,
     }
 
 
@@ -213,7 +224,7 @@ def rank(number: int, folder: Path, pictures: str, port: str) -> None:
     names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD, "NODE_RANK": 0}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     warnings.simplefilter("ignore")
-    dist.initialize_dist("cpu", timeout=60)
+    dist.initialize_dist("cpu", timeout=300)
     results = {
         "consensus": consensus(),
         "parity": parity(),
@@ -229,22 +240,16 @@ def rank(number: int, folder: Path, pictures: str, port: str) -> None:
 
 
 def main(folder: Path, pictures: str, port: str) -> int:
-    """Fork the ranks and wait for them; when one fails, the others are ended. How many did not succeed."""
-    children = set()
-    for number in range(WORLD):
-        if (child := os.fork()) == 0:
-            rank(number, folder, pictures, port)
-            return 0
-        children.add(child)
-    failed = 0
+    """Fork the ranks, which die with this process, and wait for them; when one fails, the others are ended."""
+    children = {start(rank, number, folder, pictures, port) for number in range(WORLD)}
     while children:
         child, status = os.wait()
         children.remove(child)
-        if status and not failed:
+        if status:
             for other in children:
-                os.kill(other, signal.SIGKILL)
-        failed += bool(status)
-    return failed
+                end(other)
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

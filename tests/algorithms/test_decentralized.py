@@ -17,6 +17,7 @@ from recipes.optimizers import AccumAdam
 from tests.algorithms.four_ranks import PARITY
 from tests.algorithms.tiny import equal, loader, resnet, saved_by, trainer, weights
 from tests.algorithms.toy_ranks import WORLD
+from tests.runs import metrics
 from tests.s3 import free_port
 
 SCRIPT = Path(__file__).parent / "four_ranks.py"
@@ -27,10 +28,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[dict
     """What four_ranks.py found on each rank."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, str(SCRIPT), str(folder), str(pictures), str(free_port())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "COLUMNS": "100"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-10000:]
     found = [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(WORLD)]
-    found[0]["output"] = done.stdout
+    found[0]["output"], found[0]["runs"] = done.stdout, folder / "runs"
     return found
 
 
@@ -79,10 +80,10 @@ def test_distance_is_that_of_the_ranks_from_their_mean(ranks: list[dict[str, Any
 
 
 def test_no_rank_waits_for_all_others(ranks: list[dict[str, Any]]) -> None:
-    """Composer's five reductions per batch are gone without lockstep, and nothing but them: the same weights."""
+    """Seven reductions per batch, five of them Composer's, are gone without lockstep; the weights are the same."""
     for found in each(ranks, "collectives"):
         lockstep, own_pace = found[True], found[False]
-        assert (lockstep[0], own_pace[0]) == (15, 0)
+        assert (lockstep[0], own_pace[0]) == (21, 0)
         assert lockstep[1] == own_pace[1] == 7 * 4 * WORLD
         assert torch.equal(lockstep[2], own_pace[2])
 
@@ -105,8 +106,18 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_batch(ranks: list[dict[st
 def test_through_main(ranks: list[dict[str, Any]]) -> None:
     """The same by the program itself; without the ranks' own files a run starts from the mean, and says so."""
     for found in each(ranks, "main"):
-        assert found == {"the same to the bit": True, "weights of its own": True, "started from the mean": True}
+        held = ("the same to the bit", "weights of its own", "started from the mean")
+        assert {name: found[name] for name in held} == dict.fromkeys(held, True)
     assert "weights of their own are kept there for 0 of these 4 ranks" in ranks[0]["output"]
+
+
+def test_recorded_loss_is_the_mean_over_the_ranks(ranks: list[dict[str, Any]]) -> None:
+    """Of all batches since the evaluation before, those before a resume too, though each rank sees its own alone."""
+    losses = [found["losses"] for found in each(ranks, "main")]
+    assert losses[0] != losses[1]
+    (whole,), (again,) = (metrics(ranks[0]["runs"] / name) for name in ("whole", "again"))
+    assert float(whole["train_loss"]) == pytest.approx(sum(map(sum, losses)) / (3 * WORLD), abs=1e-6)
+    assert again["train_loss"] == whole["train_loss"]
 
 
 @pytest.mark.parametrize("accum_iter", [1, 3])

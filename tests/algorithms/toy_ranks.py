@@ -102,6 +102,17 @@ class Scatter(Callback):
             p.data += torch.randn(p.shape, generator=generator)
 
 
+class Losses(Callback):
+    """Notes the loss of each batch, as this rank knows it."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def batch_end(self, state: State, logger: Any) -> None:
+        """Note it."""
+        self.found.append(state.total_loss_dict["loss/train/total"])
+
+
 class Counter(Callback):
     """Counts the calls that all ranks take part in, from the third batch's beginning to the sixth's."""
 
