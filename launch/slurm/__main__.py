@@ -24,6 +24,7 @@ from config import ConfigError, Run, UserError, check_world, load
 from config.read import ROOT, read_yaml
 from config.suggest import did_you_mean, listing
 from launch.slurm.job import Job, script
+from recipes.topologies import check_topology
 
 PRESETS = Path(__file__).with_name("presets.yaml")
 
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = script(job, name, [main_py, *words], str(Path.cwd()), str(Path(sys.executable).parent), command)
     config = load_run(words).config
     check_world(config, job.world_size)
+    check_topology(config, job.world_size, job.processes)
     if given.submit:
         submit(text)
     else:
