@@ -62,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sweep, or print it; 1 if a run failed."""
     given = parse(argv)
-    plan = read(given.sweep, given.words)
+    plan = read(given.sweep, given.words, elsewhere=given.emit is not None)
     if given.emit:
         made_by = shlex.join(["python", "-m", "tools.sweep", *(sys.argv[1:] if argv is None else argv)])
         print(emit.KINDS[given.emit](plan, made_by), end="")
@@ -73,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_all(plan: Plan, console: Console) -> int:
     """Run what is not finished yet; 0 if all runs are in the end."""
-    lines = [
-        Line(run, plan.folder / run.name, FINISHED if is_finished(plan, run) else WAITING) for run in plan.runs
-    ]
+    lines = [Line(run, plan.folder / run.name, FINISHED if is_finished(plan, run) else WAITING) for run in plan.runs]
     done = sum(line.state == FINISHED for line in lines)
     console.print(f"{len(lines)} runs in {plan.folder}" + (f", {done} of them finished already" if done else ""))
     try:
@@ -119,7 +117,9 @@ def report(plan: Plan, failed: list[Line], console: Console) -> int:
         for text in last_lines(line.folder):
             console.print(f"  {text}", markup=False)
     if failed:
-        console.print(f"\n{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again", markup=False)
+        console.print(
+            f"\n{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again", markup=False
+        )
         return 1
     console.print(f"Compare them: python -m tools.report {plan.folder}", markup=False)
     return 0

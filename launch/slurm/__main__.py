@@ -18,12 +18,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from config import ConfigError, Run, UserError, check_world, load
 from config.read import ROOT
 from config.suggest import listing
 from launch.slurm.job import Job, presets, script, shape
+from recipes.topologies import check_topology
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -92,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = script(job, name, [[main_py, *words]], str(Path.cwd()), str(Path(sys.executable).parent), command)
     config = load_run(words).config
     check_world(config, job.world_size)
+    check_topology(config, job.world_size, job.processes)
     if given.submit:
         submit(text)
     else:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from config import ConfigError
 from config.read import ROOT
 from launch.slurm.job import script, shape
 from tools.sweeping.plan import Plan
@@ -33,8 +34,13 @@ def slurm(plan: Plan, made_by: str) -> str:
     """
     main_py = "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
     runs = [[main_py, *run.words] for run in plan.runs]
-    binaries = str(Path(sys.executable).parent)
-    return script(shape(plan.slurm), plan.folder.name, runs, str(Path.cwd()), binaries, made_by)
+    job, binaries = shape(plan.slurm), str(Path(sys.executable).parent)
+    if not job.problems() and job.world_size != plan.processes:
+        raise ConfigError(
+            f"processes: {plan.processes} given, but a job of this shape has {job.world_size}; say processes: "
+            f"{job.world_size}, or another preset under slurm"
+        )
+    return script(job, plan.folder.name, runs, str(Path.cwd()), binaries, made_by)
 
 
 KINDS: dict[str, Callable[[Plan, str], str]] = {"commands": commands, "shell": shell, "slurm": slurm}
