@@ -117,8 +117,21 @@ def test_each_run(runs: Path) -> None:
     assert "Against the run base-0" in page and "eval_dataset.resize_size 232 256" in page
     assert "algorithms.ema.half_life 100ba -" in page
     assert "python main.py yamls/resnet50.yaml recipe_name=mild scale_schedule_ratio=0.8888889 seed=1" in page
-    assert "Against the published baseline (recipes/baseline.yaml on the defaults)" in page  # of base-0 itself
+    assert "Against recipe baseline of yamls/resnet50.yaml" in page  # of base-0 itself
     assert "packages torch" in page and "commit c0ffee" in page
+
+
+def test_against_a_baseline_that_was_not_run(workdir: Path) -> None:
+    """The run's own YAML tells what its baseline would have been; of an unknown one, the published baseline does."""
+    leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
+    other = leave_run(workdir / "runs/b", "recipe_name=mild", "seed=3", yaml="digits", data=DIGITS)
+    environment = other / "environment.json"
+    environment.write_text(environment.read_text().replace("yamls/digits.yaml", "mine.yaml"))
+    page = report("runs").text
+    first, second = page.split("Runs a : finished")[1].split("b : finished")
+    assert "Against recipe baseline of yamls/digits.yaml" in first and "max_duration 8ep 10ep" in first
+    assert "model.name" not in first and "model.name resnet18 resnet50" in second
+    assert "Against the published baseline (recipes/baseline.yaml on the defaults)" in second
 
 
 def test_markdown(runs: Path) -> None:

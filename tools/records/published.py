@@ -106,7 +106,7 @@ def read_published(file: Path = REFERENCE) -> list[Published]:
 
 
 def for_group(group: Group, rows: list[Published]) -> Published | None:
-    """The figure to put beside a group: of its recipe, first one that may be compared, then the nearest in length."""
+    """The figure to put beside a group: of its recipe, what differs least, then what is nearest in length."""
     length = parse(group.length)
     mine = [row for row in rows if row.recipe == group.recipe and row.number("top1") is not None]
 

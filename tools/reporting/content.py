@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
+
+from config.errors import ConfigError
+from config.load import load, run_files
 from config.read import Tree
 from tools.records import (
     Group,
@@ -20,7 +27,7 @@ from tools.records import (
     spread,
     tables,
 )
-from tools.records.configs import as_shipped
+from tools.records.configs import as_shipped, completed
 from tools.records.published import MODEL
 from tools.reporting import words
 from tools.reporting.charts import COLOURED, Chart, charts
@@ -213,25 +220,44 @@ def part(record: Record, prices: Prices, table: Table | None) -> Part:
         figures=", ".join(reached) or "no evaluation",
         cost=dollars,
         against=against,
-        changes=[
-            (key, words.value(its), words.value(other)) for key, (its, other) in changes(record.config, base).items()
-        ]
-        if record.config
-        else [],
+        changes=in_words(changes(record.config, base)) if record.config else [],
         environment=environment(record),
         evaluation=read_evaluation(record.folder),
     )
+
+
+def in_words(found: dict[str, tuple[Any, Any]]) -> list[tuple[str, str, str]]:
+    """Differences as they are printed."""
+    return [(key, words.value(its), words.value(other)) for key, (its, other) in found.items()]
 
 
 _ACCURACIES = (("top1", "top-1"), ("top5", "top-5"))
 
 
 def baseline_for(record: Record, table: Table | None) -> tuple[str, Tree]:
-    """What a run's configuration is compared with: a baseline run of its table, or else the published baseline."""
+    """What a run's configuration is compared with.
+
+    A baseline run of its table; else the baseline of the YAML that it was started with; else the published one.
+    """
     runs = [one for group in table.groups for one in group.records if one.recipe == BASELINE] if table else []
     if runs and runs[0] is not record:
         return f"the run {runs[0].name}", runs[0].config
+    known = {file.name: file for file in run_files()}
+    words = str(record.environment.get("command", "")).split()
+    file = next((known[name] for word in words if (name := Path(word).name) in known), None)
+    if file is not None and (tree := baseline_of(file)):
+        return f"recipe {BASELINE} of yamls/{file.name}", tree
     return "the published baseline (recipes/baseline.yaml on the defaults)", as_shipped(BASELINE)
+
+
+@functools.cache
+def baseline_of(file: Path) -> Tree:
+    """The configuration of a run's YAML with the recipe baseline; empty where it cannot be merged."""
+    try:
+        run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
+    except ConfigError:
+        return {}
+    return completed(OmegaConf.to_container(run.config))
 
 
 def environment(record: Record) -> list[tuple[str, str]]:
