@@ -172,6 +172,17 @@ def test_runs_in_no_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "in no table: killed: no summary" in capsys.readouterr().out
 
 
+def test_broken_records(runs: Path) -> None:
+    """What could be read of them is used, and the fault stands under the table and with the run."""
+    with (runs / "mild-0/metrics.csv").open("a") as file:
+        file.write("33,2062")
+    (runs / "mild-1/environment.json").write_text("{")
+    page = report("runs").text
+    assert page.count("mild-0: metrics.csv is cut off in line 34: '33,2062' is not used.") == 1
+    assert "mild-1: environment.json cannot be read" in page
+    assert "unknown hardware" in page and "Cost: no price for unknown hardware in prices.yaml" in page
+
+
 def test_nothing_finished(workdir: Path) -> None:
     leave_run(workdir / "runs/killed", epochs=6, ended=None)
     page = report("runs")
