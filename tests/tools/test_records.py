@@ -91,6 +91,7 @@ def test_broken_rows_and_empty_cells(tmp_path: Path) -> None:
         ("config.yaml", "", State.UNREADABLE),
         ("config.yaml", "model: 3", State.UNREADABLE),
         ("config.yaml", "max_duration: long", State.UNREADABLE),
+        ("config.yaml", "scale_schedule_ratio: 1.0e+30", State.UNREADABLE),
         ("environment.json", "{", State.FINISHED),
         ("environment.json", "[1]", State.FINISHED),
         ("summary.json", '{"ended": ', State.UNFINISHED),
@@ -183,7 +184,7 @@ def test_remarks_of_a_group(tmp_path: Path) -> None:
     environment.write_text(environment.read_text().replace("c0ffee", "decaf"))
     (table,) = tables(read_runs([tmp_path]))
     assert table.groups[0].remarks == [
-        "baseline, 2ep: 2 runs, but 1 seeds: some repeat each other",
+        "baseline, 2ep: 2 runs, but not 2 seeds: some repeat each other",
         "baseline, 2ep: made with 2 commits of the code",
     ]
 
@@ -219,6 +220,19 @@ def test_an_old_record(tmp_path: Path) -> None:
     (old / "config.yaml").write_text("\n".join(line for line in lines if "deterministic" not in line))
     (table,) = tables(read_runs([tmp_path]))
     assert [len(group.records) for group in table.groups] == [2]
+
+
+def test_strange_values(tmp_path: Path) -> None:
+    """Of other types than a run writes: they count as not there, or are told as they are."""
+    leave_run(tmp_path / "whole", "max_duration=2ep")
+    folder = leave_run(tmp_path / "strange", "max_duration=2ep")
+    strange = {"data": {"train_images": "x", "classes": [1], "names": {}}, "commit": ["x"], "device": 5, "recipe": {}}
+    (folder / "environment.json").write_text(json.dumps(strange))
+    summary = {"ended": "finished", "top1": "76", "top5": None, "train_seconds": float("inf"), "step": []}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    group = next(g for t in tables(read_runs([tmp_path])) for g in t.groups if g.records[0].name == "strange")
+    assert (group.figure("top1").mean, group.figure("train_seconds").mean) == (76, 200)  # metrics.csv has them
+    assert group.label == "unknown recipe, 2ep"
 
 
 def test_unreadable_folder(tmp_path: Path) -> None:

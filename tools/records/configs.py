@@ -6,7 +6,7 @@ import functools
 from types import SimpleNamespace
 from typing import Any
 
-from config.durations import Duration, durations_of
+from config.durations import Duration, durations_of, parse
 from config.errors import ConfigError
 from config.layers import SECTIONS, Layers
 from config.load import defaults, read_recipe
@@ -30,7 +30,7 @@ def completed(content: Any) -> Tree:
     for name in (*SECTIONS, "optimizer", "algorithms"):
         if not isinstance(tree[name], dict):
             raise ConfigError(f"{name} is {tree[name]!r}, not a section with keys")
-    durations(tree)
+    parse(str(durations(tree)[0]))  # a length that cannot be read back cannot be told either
     return tree
 
 

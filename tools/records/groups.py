@@ -96,11 +96,11 @@ class Group:
     @property
     def remarks(self) -> list[str]:
         """What to know before trusting the mean."""
-        seeds = [record.config["seed"] for record in self.records]
-        commits = {record.environment.get("commit") for record in self.records}
+        seeds = [str(record.config["seed"]) for record in self.records]
+        commits = {str(record.environment.get("commit")) for record in self.records}
         said = []
         if len(set(seeds)) < len(seeds):
-            said.append(f"{self.label}: {len(seeds)} runs, but {len(set(seeds))} seeds: some repeat each other")
+            said.append(f"{self.label}: {len(seeds)} runs, but not {len(seeds)} seeds: some repeat each other")
         if len(commits) > 1:
             said.append(f"{self.label}: made with {len(commits)} commits of the code")
         return said
@@ -126,11 +126,16 @@ def data_of(record: Record) -> DataSet:
     place = str(train) if train == evaluation else f"{train} and {evaluation}"
     said = record.environment.get("data")
     said = said if isinstance(said, dict) else {}
-    classes = said.get("classes") or record.config["model"]["num_classes"]
-    train_images, eval_images = said.get("train_images"), said.get("eval_images")
-    if not isinstance(train_images, int) or not isinstance(eval_images, int):
+    train_images, eval_images, classes = (_count(said.get(key)) for key in ("train_images", "eval_images", "classes"))
+    classes = classes or _count(record.config["model"]["num_classes"])
+    if train_images is None or eval_images is None:
         return DataSet(None, None, classes, None, place)
-    return DataSet(train_images, eval_images, classes, said.get("names"), place)
+    names = said.get("names")
+    return DataSet(train_images, eval_images, classes, names and str(names), place)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def tables(records: Iterable[Record]) -> list[Table]:

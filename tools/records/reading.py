@@ -19,6 +19,7 @@ from tools.records.configs import completed
 
 FILES = ("config.yaml", "environment.json", "metrics.csv", "summary.json")
 INTEGERS = ("epoch", "step", "image_size")
+LARGEST = 1e300  # more is no figure, and neither is what is not a number
 DEPTH = 3  # folders below a given one in which runs are looked for: a sweep has a folder of its own
 Columns = dict[str, np.ndarray]
 
@@ -104,7 +105,7 @@ class Record:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
