@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +71,11 @@ def trainer(
 def row(tensors: Any) -> Tensor:
     """A copy of tensors in a row."""
     return torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
+
+
+def digest(values: Tensor) -> bytes:
+    """What tells a ResNet's weights from others in place of 90 MB."""
+    return hashlib.sha256(values.numpy().tobytes()).digest()
 
 
 def weights(state: State) -> Tensor:
