@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -73,9 +73,12 @@ def row(tensors: Any) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
 
 
-def digest(values: Tensor) -> bytes:
-    """What tells a ResNet's weights from others in place of 90 MB."""
-    return hashlib.sha256(values.numpy().tobytes()).digest()
+def digest(tensors: Iterable[Tensor]) -> bytes:
+    """What tells tensors from others, without a copy of them."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().numpy().tobytes())
+    return found.digest()
 
 
 def weights(state: State) -> Tensor:
@@ -92,9 +95,14 @@ def everything(state: State) -> Tensor:
     return row(parts)
 
 
-def own_weights(run: Trainer) -> Tensor:
-    """This rank's own weights, for which fit() has left the mean in the model; they are in it afterwards."""
+def put_back(run: Trainer) -> None:
+    """Bring this rank's own weights back, for which fit() has left the mean in the model."""
     run.state.algorithms[-1]._put_back(run.state)  # type: ignore[attr-defined]
+
+
+def own_weights(run: Trainer) -> Tensor:
+    """This rank's own weights after fit(); they are in the model afterwards."""
+    put_back(run)
     return weights(run.state)
 
 
