@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config import UserError, load
-from loaders.storage import open_dataset
+from loaders.storage import default_storage, open_dataset
 from loaders.transforms import EvaluationPipeline
 from loaders.workers import default_num_workers
 from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
@@ -102,7 +102,7 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
     if section.storage == "synthetic":
         raise UserError("train_dataset.storage: synthetic pictures are not loaded; name pictures to measure with")
     dataset = open_dataset(
-        section.storage or ("streaming" if section.is_streaming else "imagefolder"),
+        section.storage or default_storage(section.is_streaming),
         section.path,
         is_streaming=section.is_streaming,
         local=section.local,
