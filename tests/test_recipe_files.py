@@ -134,10 +134,7 @@ def trace(recipe: str) -> str:
     length, warmup = durations_of(config)
     f = learning_rate(config.scheduler, config.optimizer.lr, length.value, warmup.value)
     sizes = size_per_epoch(config, length)
-    rows = [
-        f"{epoch} {f(epoch):.6f} {size}"
-        for epoch, size in enumerate(sizes)
-    ]
+    rows = [f"{epoch} {f(epoch):.6f} {size}" for epoch, size in enumerate(sizes)]
     return "\n".join(["epoch lr_multiplier image_size", *rows, ""])
 
 
