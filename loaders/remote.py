@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from config.errors import DataError
+from config.suggest import address_meant
 
 # A store that never answers is given up after PATIENCE + CONNECT_TIMEOUT + READ_TIMEOUT = 41 seconds at most; one that
 # fails every twentieth request fails four in a row, and thereby a run, once in 160,000 files.
@@ -58,7 +59,13 @@ _QUERY = re.compile(r"(://[^\s?]*)[?]\S*")
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a store (`s3://...`) and not a folder."""
+    """Whether a path names a store (`s3://...`) and not a folder.
+
+    Raises:
+        DataError: it is an address with a slash too few.
+    """
+    if meant := address_meant(path):
+        raise DataError(f"{path}: is neither an address nor a folder; did you mean {meant}?")
     return "://" in path
 
 

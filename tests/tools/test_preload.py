@@ -140,6 +140,7 @@ def test_refused_destinations(folder: Path, tmp_path: Path) -> None:
         folder.parent: "lies in",
         Path("/proc/copy"): "cannot be made",
         "s3://user:secret@bucket/copy": "s3://bucket/copy: is no folder",
+        "s3:/bucket/copy": "did you mean s3://bucket/copy",
     }
     for destination, said in cases.items():
         with pytest.raises(DataError, match=said):
