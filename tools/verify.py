@@ -79,7 +79,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     """Look, and print the table and the faults."""
     from loaders.check import summary_table
     from tools.converting.crew import Crew
-    from tools.converting.meter import Meter
+    from tools.converting.meter import PictureMeter
     from tools.verifying import compare
     from tools.verifying.jobs import look
     from tools.verifying.splits import open_splits
@@ -88,7 +88,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     began = time.monotonic()
     with Crew(given.workers) as crew:
         for split in splits:
-            with Meter(console, split.report.split, split.report.images) as meter:
+            with PictureMeter(console, split.report.split, split.report.images) as meter:
                 for (job,), found in crew.run(look, ((job,) for job in split.jobs), meter):
                     split.add(job, found)
             split.finish()

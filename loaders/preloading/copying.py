@@ -13,10 +13,11 @@ from pathlib import Path
 
 from config.errors import DataError
 from loaders.checksums import QUICK, chunks, hash_of, new_hash
-from loaders.preloading.progress import Progress, amount
+from loaders.preloading.progress import ByteMeter, amount
 from loaders.preloading.records import Entry, Records, size_of
 from loaders.preloading.source_files import SourceFile, is_wanted, list_files
 from loaders.remote import download, is_remote, join, without_credentials
+from loaders.terminal import console
 
 THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
 _LARGE = 1 << 20  # bytes; from here on what is read back comes from the disk and not from memory
@@ -149,12 +150,12 @@ class Copier:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(files)))]
         try:
             total = sum(file.size for file in files)
-            with Progress(f"copying to {self.destination}", total, shown=self.shown) as progress:
+            with ByteMeter(console(), f"copying to {self.destination}", total, self.shown) as meter:
                 for thread in threads:
                     thread.start()
                 while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
                     threads[0].join(_TICK)
-                    progress.update(self._bytes)
+                    meter(self._bytes)
         finally:
             self._stop.set()
             deadline = time.monotonic() + _PATIENCE

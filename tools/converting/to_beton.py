@@ -17,7 +17,7 @@ from loaders.beton_writer import write_beton
 from loaders.decoding import decode
 from loaders.transforms import EvaluationPipeline
 from tools.converting.destination import WORK, Destination, LocalDestination
-from tools.converting.meter import Meter, Row
+from tools.converting.meter import PictureMeter, Row
 from tools.converting.plan import recorded
 from tools.converting.sources import ShardPart, ShardSource
 from tools.converting.to_mds import CLASSES, INDEX, SKIPPED, Conversion
@@ -94,7 +94,7 @@ def _write(
     path = Path(target.place(f"{split}.beton"))
     began = time.monotonic()
     if not path.is_file():
-        with Meter(conversion.console, path.name, count) as meter:
+        with PictureMeter(conversion.console, path.name, count) as meter:
             write_beton(path, count, part.read, workers, meter)
     _check(path, split, part)
     seconds = time.monotonic() - began + (made.seconds if made else 0.0)

@@ -16,7 +16,7 @@ from loaders.errors import named
 from loaders.mds_writer import ShardFormat, stored_file
 from tools.converting.crew import Crew
 from tools.converting.destination import WORK, Destination
-from tools.converting.meter import Meter, Row
+from tools.converting.meter import PictureMeter, Row
 from tools.converting.pictures import PictureOptions
 from tools.converting.plan import SplitPlan, recorded
 from tools.converting.shard_work import Note, ShardJob, check_shard, make_shard, note_name
@@ -146,7 +146,7 @@ class Conversion:
         missing = [number for number in range(plan.shards) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
-        with Meter(self.console, plan.split, result.made) as meter:
+        with PictureMeter(self.console, plan.split, result.made) as meter:
             jobs = ((self.job(plan, number),) for number in missing)
             for (job,), note in crew.run(make_shard, jobs, meter):
                 result.notes[job.number] = note
@@ -166,7 +166,7 @@ class Conversion:
                 yield from ((self.job(plan, number), note) for number, note in sorted(result.notes.items()))
 
         faults = []
-        with Meter(self.console, "checking", sum(result.row().pictures for result in results)) as meter:
+        with PictureMeter(self.console, "checking", sum(result.row().pictures for result in results)) as meter:
             for (job, note), fault in crew.run(check_shard, jobs(), meter):
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))
