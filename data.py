@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from composer.core import DataSpec
 
-from loaders.errors import plain
 from loaders.storage import build_loader, default_storage, open_dataset
 from loaders.transforms import NormalizationFn, PixelTransform, build_pipeline
 
@@ -88,15 +87,9 @@ def check_dataloader() -> None:
     fault.
     """
     from loaders.check import main
+    from tools.command import run
 
-    try:
-        status = main(sys.argv[1:], build_imagenet_dataspec)
-    except Exception as error:
-        sentence = plain(error)
-        if sentence is None:
-            raise
-        sys.exit(sentence)
-    if status:
+    if status := run(lambda words: main(words, build_imagenet_dataspec)):
         sys.exit(status)
 
 

@@ -115,12 +115,15 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         except Exception as error:
             return None, f"{name}: cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
 
-    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
+    try:
         for size, fault in pool.map(look, keys):
             if size:
                 report.sizes.append(size)
             elif fault not in report.faults:
                 report.faults.append(fault)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
 
 
 def inspect_shards(remote: str, local: str) -> tuple[list[SplitReport], list[str]]:

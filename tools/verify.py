@@ -22,7 +22,10 @@ from pathlib import Path
 from rich.console import Console
 
 from config.errors import DataError
+from loaders import terminal
 from loaders.remote import is_remote
+from loaders.terminal import positive
+from loaders.unfinished import refuse_unfinished
 from tools import command
 
 
@@ -34,23 +37,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("path", help="folder with train/ and val/, of pictures or of MDS shards; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
+        "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
     )
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
     sort.add_argument("--unfold", action="store_true", help="move back what --fold moved, and do nothing else")
-    given = parser.parse_args(argv)
-    if given.workers < 1:
-        parser.error(f"--workers {given.workers}: must be at least 1")
-    return given
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; 1 if there are faults."""
     given = parse(argv)
-    console = Console(soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        console.width = max(100, console.width)  # a log file has no width of its own
+    console = terminal.console()
     if (given.fold or given.unfold) and is_remote(given.path):
         raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
     if given.unfold:
@@ -60,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if given.fold:
         _fold(console, given.path, given.fold)
+    refuse_unfinished(given.path)
     return _verify(console, given)
 
 
