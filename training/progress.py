@@ -122,7 +122,7 @@ def _percent(value: float | None) -> str:
 
 def _epochs(state: State) -> int:
     """Epochs of the whole run, a started one included."""
-    assert state.max_duration is not None and state.train_dataloader is not None
+    assert state.max_duration is not None
     if state.max_duration.unit.value == "ep":
         return state.max_duration.value
     batches = state.max_duration.value if state.max_duration.unit.value == "ba" else state.timestamp.batch.value
