@@ -57,7 +57,6 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
         The exit status: 1 if there are faults, which have been printed.
     """
     options = parse(arguments)
-    check_writable(SHEET)
     console = terminal.console()
     if options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder, too: python data.py {options.path} /a/cache/folder")
@@ -74,6 +73,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     if faults:
         print_faults(console, options.path, faults)
         return 1
+    check_writable(SHEET)
     show_batches(console, options, build)
     return 0
 
