@@ -27,7 +27,7 @@ train: .venv/.run  ## Train a ResNet-18 on real scanned digits, about a minute o
 	@$(BIN)/composer main.py yamls/digits.yaml $(ARGS)
 
 test: .venv/.dev  ## Run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 check: .venv/.dev  ## Check style and types
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from config import Run, UserError, check_world, complete, load
 from loaders.errors import plain
+from recipes.topologies import check_topology
 
 if TYPE_CHECKING:
     from composer import Trainer
@@ -35,7 +36,9 @@ def main(config: DictConfig | Run) -> Trainer:
     started = time.monotonic()
     run = config if isinstance(config, Run) else complete(config)
 
-    check_world(run.config, int(os.environ.get("WORLD_SIZE", "1")))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    check_world(run.config, world_size)
+    check_topology(run.config, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
     from training import build, checkpoints, devices, guards, record
@@ -73,6 +76,7 @@ def main(config: DictConfig | Run) -> Trainer:
                 callbacks=[*guards.for_run(schedule, data), data_wait, recorder, progress, *callbacks, saver],
                 load_path=load_path,
             )
+            saver.restore_ranks(trainer.state)
     fit(trainer, progress, saver)
     return trainer
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from config.check_decentralized import check_decentralized
 from config.check_schedule_free import check_schedule_free
 from config.durations import parse
 from config.layers import MIXERS
@@ -75,6 +76,7 @@ def check_algorithms(config: DictConfig, report: Report) -> None:
             check_arguments(name, args, report)
     check_order(algorithms, report)
     check_schedule_free(config, algorithms, report)
+    check_decentralized(config, algorithms, report)
     if "progressive_resizing" in algorithms:
         check_resizing(algorithms["progressive_resizing"], config.train_dataset.crop_size, report)
     if config.compile and part_of_run(algorithms.get("stochastic_depth", {}).get("drop_warmup", 0.0)) > 0:

@@ -13,6 +13,7 @@ from recipes import registry
 AVERAGING = {
     "ema": "averages the weights once more",
     "swa": "averages the weights once more",
+    "decentralized": "averages the ranks' weights, but not what the optimizer computes them from",
 }
 """Algorithms that do not go with it, and what they would do."""
 

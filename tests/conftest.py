@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,31 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if int(surplus.stem) >= 7:
             surplus.unlink()  # 21 pictures: no number of ranks or batches divides them evenly
     return root
+
+
+@pytest.fixture(autouse=True)
+def trainers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Composer keeps each Trainer that nobody closed, with its model and its workers, until the process ends."""
+    from composer.core.engine import Engine
+    from torch.distributed.checkpoint import state_dict
+
+    made: list[Engine] = []
+    stock = Engine.__init__
+
+    def noted(self: Engine, *args: object, **kwargs: object) -> None:
+        made.append(self)
+        stock(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "__init__", noted)
+    yield
+    if made:
+        while made:
+            engine = made.pop()
+            engine.close()
+            atexit.unregister(engine._close)
+            del engine
+        state_dict._get_fqns.cache_clear()  # torch's cache, whose keys are models
+        gc.collect()
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ def run_main(
 def start_main(
     *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **env: str
 ) -> subprocess.Popen:
-    """Start main.py, or the .py script that the launcher's words end with, in a process group of its own."""
-    script = [] if launcher[-1].endswith(".py") else [str(ROOT / "main.py")]
+    """Start main.py, or the script or module that the launcher's words end with, in a process group of its own."""
+    script = [] if launcher[-1].endswith(".py") or "-m" in launcher else [str(ROOT / "main.py")]
     return subprocess.Popen(
         [*launcher, *script, *map(str, words)],
         cwd=cwd,

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from composer.loss import soft_cross_entropy
 
 from config.errors import ConfigError
 from model import build_composer_resnet
@@ -16,6 +17,18 @@ def test_binary_cross_entropy_is_summed_over_classes() -> None:
     logits = torch.full((4, 1000), -math.log(1000))
     loss = model.loss(logits, (None, torch.tensor([0, 1, 2, 3])))
     assert loss.item() == pytest.approx(7.907, abs=2e-3)
+
+
+def test_cross_entropy_of_smoothed_targets() -> None:
+    """Composer's figure, without its warning about targets that rounding alone makes smaller than 1."""
+    labels = torch.arange(12) % 3
+    smoothed = torch.nn.functional.one_hot(labels, 3) * 0.9 + 0.1 / 3
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    model = build_composer_resnet("resnet18", "cross_entropy", 3)
+    with pytest.warns(UserWarning, match="less than 1 total probability"):
+        stock = soft_cross_entropy(logits, smoothed)
+    torch.testing.assert_close(model.loss(logits, (None, smoothed)), stock)
+    assert torch.equal(model.loss(logits, (None, labels)), soft_cross_entropy(logits, labels))
 
 
 def test_initialisation() -> None:

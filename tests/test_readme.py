@@ -18,6 +18,7 @@ import yaml
 from config import ConfigError, check_world, load
 from config.load import read_recipe, recipe_files
 from recipes import registry
+from recipes.topologies import check_topology
 from tests.pictures import make_imagefolder, make_shards
 
 ROOT = Path(__file__).parent.parent
@@ -72,18 +73,23 @@ def leave_record(folder: Path, words: list[str]) -> None:
     RunFolder(folder, run).write_start()
 
 
-def check_run(words: list[str], world_size: int = 1) -> None:
-    """A run's YAML and its key=value words are right; folders of pictures need not be there."""
+def check_run(words: list[str], world_size: int = 1, per_node: int | None = None) -> None:
+    """A run's YAML and its key=value words are right; folders of pictures need not be there.
+
+    Where the number of processes of a node is known, their topology fits too.
+    """
     run = load([*words, "dry_run=true"])
     check_world(run.config, world_size)
+    if per_node:
+        check_topology(run.config, world_size, per_node)
     for section in (run.config.train_dataset, run.config.eval_dataset):
         assert section.is_streaming == (section.path or "").startswith("s3://")
 
 
-def check_script(script: str, words: list[str], world_size: int) -> None:
+def check_script(script: str, words: list[str], world_size: int, per_node: int) -> None:
     """A launcher starts main.py, whatever environment it makes."""
     assert script == "main.py"
-    check_run(words, world_size)
+    check_run(words, world_size, per_node)
 
 
 def by_composer(words: list[str], desk: SimpleNamespace) -> None:
@@ -93,7 +99,7 @@ def by_composer(words: list[str], desk: SimpleNamespace) -> None:
     desk.monkeypatch.setattr(sys, "argv", words)
     desk.monkeypatch.setenv("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
     given = launcher._parse_args()
-    check_script(given.training_script, given.training_script_args, given.world_size)
+    check_script(given.training_script, given.training_script_args, given.world_size, given.nproc)
 
 
 def by_torchrun(words: list[str], desk: SimpleNamespace) -> None:
@@ -101,20 +107,23 @@ def by_torchrun(words: list[str], desk: SimpleNamespace) -> None:
     from torch.distributed.run import parse_args
 
     given = parse_args(words[1:])
-    nodes = int(given.nnodes.split(":")[-1])
-    check_script(given.training_script, given.training_script_args, int(given.nproc_per_node) * nodes)
+    nodes, per_node = int(given.nnodes.split(":")[-1]), int(given.nproc_per_node)
+    check_script(given.training_script, given.training_script_args, per_node * nodes, per_node)
 
 
 def by_python(words: list[str], desk: SimpleNamespace) -> None:
     """`python main.py`, `python data.py` and `python -m MODULE`."""
+    module = words[2] if words[1] == "-m" else None
     if words[1] == "main.py":
         check_run(words[2:])
     elif words[1] == "data.py":
         check_data(words[2:], desk)
-    elif words[1] == "-m" and words[2] in ("recipes", "recipes.__main__"):
+    elif module in ("recipes", "recipes.__main__"):
         assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
-    elif words[1] == "-m" and words[2].startswith("tools."):
-        check_tool(words[2], words[3:], desk)
+    elif module == "launch.slurm":
+        assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
+    elif module is not None and module.startswith("tools."):
+        check_tool(module, words[3:], desk)
     else:
         pytest.fail(f"no test for {words}")
 

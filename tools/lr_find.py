@@ -34,6 +34,7 @@ LEFT_OUT = {
     "progressive_resizing": "a rate is found at one size of pictures",
     "sam": "its loss is that of other weights",
     "schedule_free": "is for evaluation and checkpoints, of which there are none",
+    "decentralized": "its ranks would each find a rate of their own",
 }
 """Algorithms that a sweep does without, and why."""
 LEAST_POINTS = 10

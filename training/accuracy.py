@@ -7,6 +7,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
+from recipes.algorithms import at_own_pace
+
 
 class TrainAccuracy(Callback):
     """Logs metrics/train/MulticlassAccuracy, the share of a batch's pictures whose label came first.
@@ -14,6 +16,7 @@ class TrainAccuracy(Callback):
     The same number as Composer's train metric, which switches the whole model between train and eval mode in every
     step (about a millisecond of a ResNet's step) and makes a dozen reductions over the ranks; here it is one. Pictures
     count as they were trained, mixed or cut, against the labels that they came with; of SAM's passes, the second.
+    Where ranks do not wait for each other it is the accuracy of this rank's own pictures, without that reduction.
     """
 
     def __init__(self) -> None:
@@ -37,9 +40,10 @@ class TrainAccuracy(Callback):
         self._counts.append(torch.stack([right.sum(), torch.full_like(right.sum(), len(right))]))
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Log it, over all ranks."""
+        """Log it, over all ranks if they wait for each other."""
         counts = torch.stack(self._counts).sum(dim=0)
-        dist.all_reduce(counts, "SUM")
+        if not at_own_pace(state):
+            dist.all_reduce(counts, "SUM")
         right, pictures = counts.tolist()
         self.accuracy = right / pictures
         logger.log_metrics({"metrics/train/MulticlassAccuracy": self.accuracy})

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,11 +18,14 @@ from composer.utils import create_interval_scheduler, dist, reproducibility
 from omegaconf import DictConfig
 
 from config import ConfigError, Run, TrainingError, UserError
+from recipes.algorithms import at_own_pace
+from training import rank_states
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
 from training.record import LATEST
 from training.storage import Folder, open_folder, split
+from training.whole_files import is_whole, write
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
 BEST = "best-rank0.pt"
@@ -42,6 +44,7 @@ class Checkpoints(Callback):
 
     def __init__(self, folder: Folder | None, interval: str, keep: int, stop: StopRequest) -> None:
         self.folder, self.keep, self.stop = folder, keep, stop
+        self.source: Folder | None = None  # where the run started from, if it was a checkpoint
         self._is_due = create_interval_scheduler(interval, include_end_of_training=True)
         self._due = False
         self._own: list[str] = []  # this run's checkpoints, oldest first; all others in the folder are overtaken
@@ -71,6 +74,11 @@ class Checkpoints(Callback):
         """Save if it is due; stop if that was asked."""
         self._save_if_due(state, Event.EPOCH_CHECKPOINT)
 
+    def restore_ranks(self, state: State) -> None:
+        """Give every rank the state of its own that was saved beside the checkpoint which the Trainer has loaded."""
+        if self.source is not None:
+            rank_states.restore(state, self.source, _base(_name(state)))
+
     def finish(self, state: State) -> None:
         """Keep the weights of the run's last evaluation if they are the best: it comes after the last checkpoint."""
         if self._improved:
@@ -85,7 +93,7 @@ class Checkpoints(Callback):
         self._best = state["best"]
 
     def _save_if_due(self, state: State, event: Event) -> None:
-        signum = self.stop.on_any_rank(state)
+        signum = self._asked_to_stop(state, event)
         self._due |= self._is_due(state, event)
         if event == Event.BATCH_CHECKPOINT and not signum and _epoch_is_over(state):
             return
@@ -97,13 +105,20 @@ class Checkpoints(Callback):
         if signum:
             raise Interrupted(signum)
 
+    def _asked_to_stop(self, state: State, event: Event) -> int:
+        """The signal that any rank received; in mid-epoch a few batches late where ranks do not wait for each other."""
+        if at_own_pace(state) and event == Event.BATCH_CHECKPOINT and not _epoch_is_over(state):
+            return self.stop.lately_on_any_rank(state)
+        return self.stop.on_any_rank(state)
+
     def _is_saved(self, state: State) -> bool:
         return bool(self._own) and _batch_of(self._own[-1]) == state.timestamp.batch.value
 
     def _save(self, state: State) -> None:
         if self.folder is None:
             return
-        name = NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
+        name = _name(state)
+        rank_states.save(state, self.folder, _base(name))
         save(state, self.folder, name)
         self._own.append(name)
         if self.keep > 0:
@@ -127,6 +142,15 @@ def _tidy(folder: Folder, own: list[str], is_best: bool) -> None:
     for name in newest_first(folder):
         if name not in own:
             folder.delete(name)
+    rank_states.tidy(folder, map(_base, own))
+
+
+def _name(state: State) -> str:
+    return NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
+
+
+def _base(name: str) -> str:
+    return name.removesuffix("-rank0.pt")
 
 
 def _batch_of(name: str) -> int:
@@ -152,24 +176,7 @@ def save(state: State, folder: Folder, name: str) -> None:
         average_batchnorm(state)
         _check_finite(state)
         content = {"state": state.state_dict(), "rng": reproducibility.get_rng_state()}
-        on_rank_zero(_write, content, folder, name)
-
-
-def _write(content: dict[str, Any], folder: Folder, name: str) -> None:
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder.scratch())
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from the people who share the run
-        folder.put(Path(temporary), name)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f"{folder}: the checkpoint {name} could not be written ({error})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        on_rank_zero(write, content, folder, name)
 
 
 @contextmanager
@@ -195,15 +202,6 @@ def newest_first(folder: Folder) -> list[str]:
     """The checkpoints in a folder, by batch."""
     found = [(int(match[2]), int(match[1]), name) for name in folder.names() if (match := _PATTERN.match(name))]
     return [name for _, _, name in sorted(found, reverse=True)]
-
-
-def is_whole(path: Path) -> bool:
-    """Whether every record of a checkpoint has the checksum that it was written with."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:  # whatever bytes that are no checkpoint make zipfile say
-        return False
 
 
 def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
@@ -248,6 +246,8 @@ def to_start_from(config: DictConfig, saver: Checkpoints) -> Iterator[str | None
         yield None
         return
     folder, name = split(address)
+    if config.is_train and not config.load_weights_only:
+        saver.source = folder
     scratch = Path(tempfile.gettempdir(), f"checkpoint-{os.getuid()}-{os.environ.get('MASTER_PORT', os.getpid())}")
     try:
         on_local_leaders(_fetch_whole, folder, name, scratch)

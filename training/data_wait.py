@@ -12,6 +12,7 @@ from composer.utils import dist
 
 from loaders.dataset import PictureDataset
 from loaders.workers import WorkerLoader
+from recipes.algorithms import at_own_pace
 from training.devices import say
 
 WINDOW = 50  # steps
@@ -23,7 +24,8 @@ class DataWait(Callback):
     """Measures, at each step, how long the loader kept the trainer waiting.
 
     Each rank counts what its own loader took to hand over a batch, however many microbatches are made of it. Ranks move
-    in step, so that the one that waits longest delays all: `seconds` and `share` are its, exact to a window.
+    in step, so that the one that waits longest delays all: `seconds` and `share` are its, exact to a window. Where
+    ranks do not wait for each other a window's are this rank's own, and only an evaluation brings the longest.
 
     Args:
         loader: the training data of this rank; None when only evaluating.
@@ -60,7 +62,8 @@ class DataWait(Callback):
         self._start()
         if self._steps < WINDOW:
             return
-        self.share, self.seconds = _largest(self._waited / (self._spent or 1.0), self.so_far)
+        share = self._waited / (self._spent or 1.0)
+        self.share, self.seconds = (share, self.so_far) if at_own_pace(state) else _largest(share, self.so_far)
         logger.log_metrics({"data/wait_share": self.share})
         if self.share > TOLERATED and not self._told and self.loader is not None:
             self._told = True

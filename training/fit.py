@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import warnings
+import weakref
 from typing import Any
 
 import torch
@@ -89,6 +91,7 @@ def make_trainer(
             f"the checkpoint {load_path} does not fit this model and recipe: {_one_line(error)}. "
             "Give the model.name, model.num_classes and recipe_name that it was trained with"
         ) from error
+    _closed_at_exit(trainer)
     random_state.states, trainer._rng_state = trainer._rng_state, None
     build.set_hyperparameters(trainer.state.optimizers[0], config)
     return trainer
@@ -139,6 +142,18 @@ def explain(error: Exception) -> str | None:
     if dist.get_world_size() > 1 and _LOST_RANK.search(str(error)):
         return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"
     return None
+
+
+def _closed_at_exit(trainer: Trainer) -> None:
+    """Let go of a Trainer that nobody uses any more: Composer keeps each, with its model, until the program ends."""
+    atexit.unregister(trainer.engine._close)
+    engine = weakref.ref(trainer.engine)
+
+    def close() -> None:
+        if left := engine():
+            left.close()
+
+    atexit.register(close)
 
 
 def _monitors(config: DictConfig, loggers: list[Any]) -> list[Callback]:

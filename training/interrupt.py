@@ -6,13 +6,17 @@ import os
 import signal
 import time
 from types import FrameType
+from typing import cast
 
 import torch
 from composer.core import State
 from composer.utils import dist
+from torch import Tensor
+from torch.distributed import Work
 
 # A launcher passes on the signal that it got itself; a repetition within this many seconds is that echo.
 ECHO_SECONDS = 2.0
+AGREE_EVERY = 8  # batches: how late ranks that do not wait for each other learn that one was asked to stop
 
 
 class Interrupted(SystemExit):
@@ -36,6 +40,7 @@ class StopRequest:
         self.signum = 0
         self._since = 0.0
         self._before: dict[int, object] = {}
+        self._question: tuple[Work, Tensor] | None = None  # under way in lately_on_any_rank()
 
     def __enter__(self) -> StopRequest:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -63,3 +68,21 @@ class StopRequest:
         signum = state.device.tensor_to_device(torch.tensor(self.signum))
         dist.all_reduce(signum, "MAX")
         return int(signum.item())
+
+    def lately_on_any_rank(self, state: State) -> int:
+        """As on_any_rank(), for ranks that do not wait for each other; to be called after every batch.
+
+        It is asked at every eighth batch and answered at the next such one, 0 between: on all ranks at the same batch,
+        and none waits for one that is less than eight batches behind.
+        """
+        if state.timestamp.batch.value % AGREE_EVERY:
+            return 0
+        answer = 0
+        if self._question is not None:
+            work, largest = self._question
+            work.wait()
+            answer = int(largest.item())
+        signum = state.device.tensor_to_device(torch.tensor(self.signum))
+        work = torch.distributed.all_reduce(signum, torch.distributed.ReduceOp.MAX, async_op=True)
+        self._question = (cast(Work, work), signum)
+        return answer

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
+from composer.utils import dist
 
+from recipes.algorithms import at_own_pace
 from training.data_wait import DataWait
 from training.identity import plain
 from training.record import RunFolder, command
@@ -65,8 +68,13 @@ class Recorder(Callback):
         self._loss_count += 1
 
     def eval_start(self, state: State, logger: Logger) -> None:
-        """Start the clock of evaluation."""
+        """Start the clock of evaluation; bring the ranks' losses together, if batches did not."""
         self._eval_mark = time.monotonic()
+        if at_own_pace(state):
+            sums = torch.tensor([self._loss_sum, self._loss_count], dtype=torch.float64)
+            sums = state.device.tensor_to_device(sums)
+            dist.all_reduce(sums)
+            self._loss_sum, self._loss_count = sums.tolist()
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Stop the clock of evaluation and write a row."""

@@ -18,14 +18,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from config import ConfigError, Run, UserError, check_world, load
-from config.read import ROOT, read_yaml
-from config.suggest import did_you_mean, listing
-from launch.slurm.job import Job, script
-
-PRESETS = Path(__file__).with_name("presets.yaml")
+from config.read import ROOT
+from config.suggest import listing
+from launch.slurm.job import Job, presets, script, shape
+from recipes.topologies import check_topology
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,29 +45,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def presets() -> dict[str, Any]:
-    """The shapes by name."""
-    return read_yaml(PRESETS, str(PRESETS), [])
-
-
 def job_of(given: argparse.Namespace) -> Job:
     """The preset with what the command line says over it.
 
     Raises:
         ConfigError: if there is no such preset.
     """
-    known = presets()
-    if given.preset is not None and given.preset not in known:
-        meant = did_you_mean(given.preset, known)
-        raise ConfigError(f"--preset {given.preset}: there is none{meant} (there are {listing(known)})")
-    values = dict(known.get(given.preset, {}))
     said = {item.name: getattr(given, item.name) for item in fields(Job)}
-    pairs = [word.partition("=")[::2] for word in said.pop("env") or []]
-    more = said.pop("sbatch") or []
-    values.update({key: value for key, value in said.items() if value is not None})
-    values["sbatch"] = [*values.get("sbatch", []), *more]
-    values["env"] = {**values.get("env", {}), **dict(pairs)}
-    return Job(**values)
+    said["env"] = dict(word.partition("=")[::2] for word in given.env or [])
+    return shape({"preset": given.preset, **said})
 
 
 def load_run(words: list[str]) -> Run:
@@ -106,9 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [*given.words, *added, *([] if run.config.autoresume else ["autoresume=true"])]
     main_py = "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
     command = shlex.join(["python", "-m", "launch.slurm", *argv])
-    text = script(job, name, [main_py, *words], str(Path.cwd()), str(Path(sys.executable).parent), command)
+    text = script(job, name, [[main_py, *words]], str(Path.cwd()), str(Path(sys.executable).parent), command)
     config = load_run(words).config
     check_world(config, job.world_size)
+    check_topology(config, job.world_size, job.processes)
     if given.submit:
         submit(text)
     else:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 from config import ConfigError
+from config.read import read_yaml
+from config.suggest import did_you_mean, listing
 
+PRESETS = Path(__file__).with_name("presets.yaml")
 SAVE_SECONDS = 300  # before the time limit, SLURM asks the run to save and stop
 _GPUS = re.compile(r"^(?:[\w.-]+:)?([1-9]\d*)$")
 _TIME = re.compile(r"^(?:(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|(\d+)(?::(\d+))?(?::(\d+))?)$")
@@ -58,6 +63,33 @@ class Job:
         return found
 
 
+def presets() -> dict[str, Any]:
+    """The shapes by name."""
+    return read_yaml(PRESETS, str(PRESETS), [])
+
+
+def shape(said: dict[str, Any]) -> Job:
+    """A job of a preset, with what is said over it; sbatch's options and variables are added to the preset's.
+
+    Args:
+        said: `preset` and the attributes of a Job; None stands for nothing said.
+
+    Raises:
+        ConfigError: if there is no such preset or attribute.
+    """
+    known, keys = presets(), [item.name for item in fields(Job)]
+    said = {key: value for key, value in said.items() if value is not None}
+    preset = said.pop("preset", None)
+    if preset is not None and preset not in known:
+        raise ConfigError(f"preset {preset}: there is none{did_you_mean(preset, known)} (there are {listing(known)})")
+    if wrong := [key for key in said if key not in keys]:
+        raise ConfigError(*(f"{key}: no such key of a job{did_you_mean(key, keys)}" for key in wrong))
+    values = {**known.get(preset, {}), **said}
+    values["sbatch"] = [*known.get(preset, {}).get("sbatch", []), *said.get("sbatch", [])]
+    values["env"] = {**known.get(preset, {}).get("env", {}), **said.get("env", {})}
+    return Job(**values)
+
+
 def seconds_of(limit: str) -> int:
     """A time limit as sbatch reads it, in seconds: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; -1 for others."""
     match = _TIME.match(limit)
@@ -72,13 +104,13 @@ def seconds_of(limit: str) -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def script(job: Job, name: str, words: list[str], folder: str, binaries: str, command: str) -> str:
-    """The script for sbatch: one Composer launcher per node.
+def script(job: Job, name: str, runs: list[list[str]], folder: str, binaries: str, command: str) -> str:
+    """The script for sbatch: one Composer launcher per node. Several runs become an array, a task for each.
 
     Args:
         job: its shape.
-        name: of the run and of the job.
-        words: main.py, a YAML and key=value words, among them the run's name and autoresume=true.
+        name: of the job.
+        runs: main.py, a YAML and key=value words of each, among them the run's name and autoresume=true.
         folder: where it runs.
         binaries: the folder with `composer` in it.
         command: what made the script.
@@ -96,7 +128,8 @@ def script(job: Job, name: str, words: list[str], folder: str, binaries: str, co
         "ntasks-per-node": 1,
         "gpus-per-node": job.gpus_per_node,
         **{key: value for key, value in asked.items() if value},
-        "output": "slurm-%x-%j.log",
+        "output": "slurm-%x-%j.log" if len(runs) == 1 else "slurm-%x-%A_%a.log",
+        **({"array": f"0-{len(runs) - 1}"} if len(runs) > 1 else {}),
         "open-mode": "append",
         "signal": f"TERM@{SAVE_SECONDS}",
     }
@@ -110,8 +143,15 @@ def script(job: Job, name: str, words: list[str], folder: str, binaries: str, co
         minutes=SAVE_SECONDS // 60,
         processes=job.processes,
         world_size=job.world_size,
-        words=shlex.join(words),
+        choice="" if len(runs) == 1 else _choice(runs),
+        words=shlex.join(runs[0]) if len(runs) == 1 else '"${words[@]}"',
     )
+
+
+def _choice(runs: list[list[str]]) -> str:
+    """What picks a task's words."""
+    cases = "".join(f"  {task}) words=({shlex.join(words)}) ;;\n" for task, words in enumerate(runs))
+    return f'\ncase "$SLURM_ARRAY_TASK_ID" in\n{cases}esac\n'
 
 
 TEMPLATE = """#!/usr/bin/env bash
@@ -119,7 +159,7 @@ TEMPLATE = """#!/usr/bin/env bash
 {options}
 set -euo pipefail
 {exports}
-
+{choice}
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR=${{hosts%%$'\\n'*}}
 export MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))  # two jobs on one node do not meet

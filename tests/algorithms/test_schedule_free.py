@@ -206,6 +206,7 @@ RESNET50 = str(ROOT / "yamls/resnet50.yaml")
         ("scheduler.name=cosine_with_warmup", "scheduler.name: cosine_with_warmup changes the learning rate"),
         ("algorithms.ema={}", "algorithms.ema: averages the weights once more"),
         ("algorithms.swa={}", "algorithms.swa: averages the weights once more"),
+        ("algorithms.decentralized={}", "algorithms.decentralized: averages the ranks' weights, but not what"),
         ("optimizer.warmup_steps=9", "optimizer.warmup_steps: comes on top of scheduler.t_warmup=5ep"),
         ("optimizer.momentum=0", "optimizer.momentum: 0 given, but 0 must be more than 0"),
         ("algorithms.schedule_free.num_samples=0", "algorithms.schedule_free.num_samples: 0 given"),

@@ -20,6 +20,8 @@ from launch.slurm.job import seconds_of
 from tests.runs import ROOT, small_yaml, summary, wait_for
 
 DIGITS = str(ROOT / "yamls" / "digits.yaml")
+DECENTRALIZED = ["algorithms.decentralized.topology=alternating_exp_ring", "train_dataset.batch_size=60"]
+DECENTRALIZED += ["eval_dataset.batch_size=60"]
 
 # Starts the command once per node, each a session of its own; SIGTERM goes to every process there, as SLURM sends it.
 SRUN = """
@@ -175,6 +177,7 @@ def test_options_win_over_the_preset(workdir: Path, capsys) -> None:
         (["--preset=4xA40", DIGITS, "save_folder=null"], "autoresume: there is nothing to resume from"),
         (["--preset=32xT4", DIGITS, "train_dataset.batch_size=100"], "does not divide by 32 devices"),
         (["--preset=4xA40", str(ROOT / "yamls/resnet50.yaml")], "train_dataset.path: missing"),
+        (["--preset=8xA100", "--nodes=3", DIGITS, *DECENTRALIZED], "12 ranks on 3 nodes; the nearest are 2 and 4"),
     ],
 )
 def test_bad_input(words: list[str], expected: str, workdir: Path, capsys) -> None:

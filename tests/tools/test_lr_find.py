@@ -148,7 +148,7 @@ def test_seeds_differ_and_repeat(workdir: Path, pictures: Path, capsys) -> None:
         assert figures["lowest"] <= figures["lr"] <= figures["highest"]
 
 
-@pytest.mark.parametrize("recipe", ["mild", "schedulefree_sgd"])
+@pytest.mark.parametrize("recipe", ["mild", "schedulefree_sgd", "decentralized"])
 def test_recipes(recipe: str, workdir: Path, pictures: Path, capsys) -> None:
     """A recipe's loss and algorithms take part, except those that average or have a pace of their own."""
     words = [str(small_yaml(workdir, pictures)), f"recipe_name={recipe}", "max_duration=40ep", "scheduler.t_warmup=1ba"]

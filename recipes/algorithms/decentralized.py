@@ -1,0 +1,225 @@
+"""Decentralized training: weights are averaged with neighbours, instead of gradients with everybody."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from composer.core import Event, State
+from composer.loggers import Logger
+from composer.trainer.trainer import OOM_FOUND_ON_OTHER_RANK
+from composer.utils import dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup, Work
+from torch.nn.parallel import DistributedDataParallel
+
+from config.errors import TrainingError
+from recipes.algorithms._base import RecipeAlgorithm
+from recipes.algorithms._own_pace import OwnPace
+from recipes.topologies import DEFAULT, TOPOLOGIES, rounds
+
+_SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
+_SWAP_OUT = (Event.EVAL_END, Event.PREDICT_END)
+_STEPS = (Event.BEFORE_DATALOADER, Event.BATCH_START, Event.AFTER_TRAIN_BATCH, Event.BATCH_END, Event.EPOCH_END)
+
+
+class Decentralized(RecipeAlgorithm):
+    """Each rank trains a model of its own and keeps it close to its neighbours' (Wang et al. 2025, arXiv 2410.11998).
+
+    Step t of rank i is x_i(t+1) = mean of x_j(t) over its group of the step - the optimizer's update with the gradient
+    at x_i(t). Groups change from step to step (recipes/topologies.py). The exchange of x(t) starts as soon as a step is
+    over and runs while the next batch is fetched and its gradient computed; the mean replaces the weights just before
+    the optimizer changes them. So any optimizer, schedule, precision, clipping and microbatching works as it is.
+
+    The model is the mean of all ranks': it is what evaluation, prediction, `evaluation_weights` and the end of fit()
+    see. Each rank's own weights come back to the bit; BatchNorm's running statistics, which training does not read,
+    are averaged for good (training/guards.py). The ranks' distance from the mean is logged at each evaluation.
+
+    Args:
+        topology: one of recipes.topologies.TOPOLOGIES; each fits certain numbers of ranks.
+        lockstep: True leaves Composer's own reductions in every batch, at which all ranks wait for the slowest one. The
+            weights are the same, bit for bit. Under device_train_microbatch_size=auto it is always so.
+
+    Raises:
+        ValueError: an unknown topology.
+        ConfigError: a topology that does not fit the number of ranks or nodes.
+    """
+
+    ranks_differ = True  # training/rank_states.py keeps every rank's own state beside a checkpoint
+
+    def __init__(self, topology: str = DEFAULT, lockstep: bool = False) -> None:
+        if topology not in TOPOLOGIES:
+            raise ValueError(f"topology is {topology!r}: it has to be one of {', '.join(TOPOLOGIES)}.")
+        self.topology = topology
+        self.lockstep = lockstep
+        self.consensus_distance = 0.0
+        self._pace = OwnPace()
+        self._groups: list[tuple[ProcessGroup | None, int]] = []  # this rank's in each round, and how many are in it
+        self._exchange: Work | None = None  # under way since the end of the last step
+        self._buffer = torch.empty(0)  # what is exchanged: all weights, in a row
+        self._own: Tensor | None = None  # this rank's weights, while the mean of all ranks' is in the model
+        self._mean_before = False
+
+    def match(self, event: Event, state: State) -> bool:
+        """In every step, and where others than the own weights are wanted; never on a single rank."""
+        wanted = (Event.FIT_START, Event.FIT_END, *_STEPS, *_SWAP_IN, *_SWAP_OUT)
+        return event in wanted and dist.get_world_size() > 1
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Exchange, mix, or change the weights in the model for the mean."""
+        if event in _STEPS:
+            self._in_step(event, state)
+        elif event == Event.FIT_START:
+            self._put_back(state)
+            self._prepare(state)
+        elif event == Event.FIT_END:
+            self._finish_exchange()
+            self._pace.remove()
+            self._put_in_mean(state)
+        elif event in _SWAP_IN:
+            self._mean_before = self._own is not None
+            if not self._mean_before:
+                relative = self._put_in_mean(state)
+                names = {"consensus_distance": self.consensus_distance, "relative_consensus_distance": relative}
+                logger.log_metrics({f"decentralized/{name}": value for name, value in names.items()})
+        elif not self._mean_before:
+            self._put_back(state)
+
+    @contextmanager
+    def evaluation_weights(self, state: State) -> Iterator[None]:
+        """Inside, the model holds the mean of all ranks' weights; then this rank's own again. All ranks enter."""
+        before = self._own is not None or dist.get_world_size() == 1
+        if not before:
+            self._put_in_mean(state)
+        try:
+            yield
+        finally:
+            if not before:
+                self._put_back(state)
+
+    def _in_step(self, event: Event, state: State) -> None:
+        """What belongs to the step before and after the optimizer's."""
+        if event == Event.BEFORE_DATALOADER:
+            self._pace.active = not self.lockstep and not state.auto_microbatching
+        elif event == Event.BATCH_START:
+            _data_parallel(state).require_backward_grad_sync = False
+            if self._exchange is None and state.timestamp.batch.value:
+                self._start_exchange(state)  # the one that was under way when the checkpoint was saved
+        elif event == Event.AFTER_TRAIN_BATCH:
+            if state.auto_microbatching:
+                _all_have_gradients(state)
+            if self._exchange is not None:  # an optimizer's second pass over the batch finds it done
+                self._finish_exchange()
+                with torch.no_grad():
+                    torch._foreach_copy_(_weights(state.model), _views(self._buffer, state.model))
+        else:
+            self._pace.active = False
+            if event == Event.BATCH_END:
+                self._start_exchange(state)
+
+    def _prepare(self, state: State) -> None:
+        """Switch the averaging of gradients off, and make this rank's groups: all ranks make all, in the same order."""
+        parallel = _data_parallel(state)
+        parallel.require_backward_grad_sync = parallel.broadcast_buffers = False
+        self._pace.install()
+        self._buffer = _flat(state.model)
+        if self._groups:
+            return
+        per_node = dist.get_local_world_size()
+        groups: dict[tuple[int, ...], ProcessGroup] = {}
+        for round_ in rounds(self.topology, dist.get_world_size() // per_node, per_node):
+            for ranks in round_:
+                if len(ranks) > 1 and ranks not in groups:
+                    groups[ranks] = torch.distributed.new_group(list(ranks))
+                if dist.get_global_rank() in ranks:
+                    self._groups.append((groups.get(ranks), len(ranks)))
+        for ranks, group in groups.items():  # connects them now: NCCL would do it in the middle of training
+            if dist.get_global_rank() in ranks:
+                torch.distributed.all_reduce(torch.zeros_like(self._buffer[:1]), group=group)
+
+    @torch.no_grad()
+    def _start_exchange(self, state: State) -> None:
+        """Begin to sum the weights over this rank's group of the step that has ended."""
+        group, size = self._groups[(state.timestamp.batch.value - 1) % len(self._groups)]
+        if group is None:
+            return
+        torch._foreach_copy_(_views(self._buffer, state.model), _weights(state.model))
+        self._buffer.mul_(1 / size)
+        self._exchange = torch.distributed.all_reduce(self._buffer, group=group, async_op=True)
+
+    def _finish_exchange(self) -> None:
+        if self._exchange is not None:
+            self._exchange.wait()
+            self._exchange = None
+
+    @torch.no_grad()
+    def _put_in_mean(self, state: State) -> float:
+        """Put the mean of all ranks' weights into the model, and this rank's aside.
+
+        Returns:
+            The root mean square over the ranks of their distance from the mean, as a part of the mean's own length.
+        """
+        self._own = _flat(state.model)
+        mean = self._own.clone()
+        dist.all_reduce(mean)
+        mean.div_(dist.get_world_size())
+        square = (self._own - mean).square_().sum()
+        dist.all_reduce(square)
+        self.consensus_distance = math.sqrt(float(square) / dist.get_world_size())
+        torch._foreach_copy_(_weights(state.model), _views(mean, state.model))
+        return self.consensus_distance / max(float(mean.norm()), 1e-30)
+
+    @torch.no_grad()
+    def _put_back(self, state: State) -> None:
+        """Put this rank's own weights back, if the mean is in the model."""
+        if self._own is not None:
+            torch._foreach_copy_(_weights(state.model), _views(self._own, state.model))
+            self._own = None
+
+
+def _data_parallel(state: State) -> DistributedDataParallel:
+    """The wrapper that averages gradients, and is to leave it."""
+    if not isinstance(state.model, DistributedDataParallel):
+        raise TrainingError(
+            f"decentralized trains models under DistributedDataParallel; this one is a {type(state.model).__name__}. "
+            "Start the Trainer without parallelism_config"
+        )
+    return state.model
+
+
+def _weights(model: nn.Module) -> list[Tensor]:
+    """All parameters, frozen ones too: what layer freezing stops to train would else be left out of an exchange."""
+    return [p.detach() for p in model.parameters()]
+
+
+def _flat(model: nn.Module) -> Tensor:
+    """A copy of all parameters in a row, each in the order that it has in memory."""
+    weights = _weights(model)
+    flat = weights[0].new_empty(sum(p.numel() for p in weights))
+    torch._foreach_copy_(_views(flat, model), weights)
+    return flat
+
+
+def _views(flat: Tensor, model: nn.Module) -> list[Tensor]:
+    """The parts of a row of all weights, each with the shape and the strides of its parameter."""
+    views, start = [], 0
+    for p in _weights(model):
+        views.append(flat.as_strided(p.shape, p.stride(), start))
+        start += p.numel()
+    return views
+
+
+def _all_have_gradients(state: State) -> None:
+    """Composer's handshake about memory, once more before weights change: all ranks step, or all try again.
+
+    It comes after each forward pass, and leaves it to the averaging of gradients that no rank goes on while another
+    runs out of memory in its backward pass.
+    """
+    short = state.device.tensor_to_device(torch.tensor([0], dtype=torch.uint8))
+    dist.all_reduce(short, "MAX")
+    finished = state.device.tensor_to_device(torch.tensor([0], dtype=torch.uint8))
+    dist.all_reduce(finished, "MIN")
+    if short.item():
+        raise RuntimeError(OOM_FOUND_ON_OTHER_RANK)

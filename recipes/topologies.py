@@ -1,0 +1,144 @@
+"""Which ranks average their weights with which, step by step, in decentralized training. Imports no torch.
+
+A topology is a short cycle of rounds. In a round every rank belongs to exactly one group, and all of a group of m take
+its mean: each weight is 1/m, the mean over all ranks stays what it was. Step t uses round t modulo their number.
+The groups are those of the decent-dp package (https://github.com/WangZesen/Decent-DP).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.errors import ConfigError
+
+Round = list[tuple[int, ...]]
+DEFAULT = "one_peer_exp"  # when none is named: it asks nothing of the nodes
+
+
+def complete(nodes: int, per_node: int) -> list[Round]:
+    """All ranks together, in every step."""
+    return [[tuple(range(nodes * per_node))]]
+
+
+def ring(nodes: int, per_node: int) -> list[Round]:
+    """Pairs of neighbours on a ring: with the next rank, then with the one before."""
+    n = nodes * per_node
+    return [[tuple(sorted((i, (i + way) % n))) for i in range(0, n, 2)] for way in (1, -1)]
+
+
+def one_peer_exp(nodes: int, per_node: int) -> list[Round]:
+    """Pairs at distance 1, 2, 4, ...: after log2(n) steps every rank has heard of every other's weights."""
+    n = nodes * per_node
+    return [_pairs(n, 2**k) for k in range(n.bit_length() - 1)]
+
+
+def alternating_exp_ring(nodes: int, per_node: int) -> list[Round]:
+    """The ranks of two nodes together, or of one node alone, in turns; the nodes are at distance 1, 2, 4, ...
+
+    In each step half of the pairs of nodes use the slow link between them, the other half only the fast one inside.
+    """
+    cycle: list[Round] = []
+    number = 0
+    for k in range(nodes.bit_length() - 1):
+        one: Round = []
+        other: Round = []
+        for j, t in _pairs(nodes, 2**k):
+            here, there = (tuple(range(node * per_node, (node + 1) * per_node)) for node in (j, t))
+            apart, together = ([here, there], [here + there])
+            one += together if number % 2 else apart
+            other += apart if number % 2 else together
+            number += 1
+        cycle += [one, other]
+    return cycle
+
+
+def _pairs(n: int, distance: int) -> Round:
+    """All of range(n), n a power of two, in pairs at a distance that is one too."""
+    return [(i, i + distance) for i in range(n) if not i & distance]
+
+
+TOPOLOGIES = {
+    "complete": complete,
+    "ring": ring,
+    "one_peer_exp": one_peer_exp,
+    "alternating_exp_ring": alternating_exp_ring,
+}
+
+
+def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
+    """The cycle of a topology.
+
+    Args:
+        topology: one of TOPOLOGIES.
+        nodes: machines; only alternating_exp_ring asks how the ranks are spread.
+        per_node: ranks of each.
+
+    Raises:
+        ConfigError: if it does not fit, with the rule and what would.
+    """
+    if problem := misfit(topology, nodes, per_node):
+        raise ConfigError(f"algorithms.decentralized.topology: {problem}")
+    return TOPOLOGIES[topology](nodes, per_node)
+
+
+def misfit(topology: str, nodes: int, per_node: int) -> str | None:
+    """Why a topology cannot be had on so many ranks, with the nearest numbers that can; None if it can."""
+    if _fits(topology, nodes, per_node):
+        return None
+    n = nodes * per_node
+    if topology == "alternating_exp_ring":
+        rule, nearest = "2, 4, 8, ... nodes (a power of two)", _near(nodes)
+    elif n == 1:
+        return f"{topology} needs at least 2 ranks, and this run has 1; start it with: composer -n 2 main.py ..."
+    elif topology == "ring":
+        rule, nearest = "an even number of ranks", [n - 1, n + 1]
+    else:
+        rule, nearest = "2, 4, 8, ... ranks (a power of two)", _near(n)
+    given = f"{_count(n, 'rank')} on {_count(nodes, 'node')}"
+    near = f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(map(str, nearest))}"
+    others = " or ".join(name for name in TOPOLOGIES if _fits(name, nodes, per_node))
+    instead = f", or say algorithms.decentralized.topology={others}" if others else ""
+    return f"{topology} needs {rule}, and this run has {given}; {near}{instead}"
+
+
+def _fits(topology: str, nodes: int, per_node: int) -> bool:
+    n = nodes * per_node
+    if topology == "alternating_exp_ring":
+        return _is_power(nodes)
+    return n >= 2 and (topology != "ring" or n % 2 == 0) and (topology != "one_peer_exp" or _is_power(n))
+
+
+def _is_power(n: int) -> bool:
+    return n >= 2 and n & (n - 1) == 0
+
+
+def _near(n: int) -> list[int]:
+    """The powers of two, from 2 up, below and above a number that is none."""
+    above = 1 << n.bit_length()
+    return [above // 2, above] if above > 2 else [2]
+
+
+def _count(n: int, unit: str) -> str:
+    return f"{n} {unit}{'s' if n > 1 else ''}"
+
+
+def check_topology(config: Any, world_size: int, local_world_size: int) -> None:
+    """Whether the topology of a run, if it has one, fits the ranks that were started.
+
+    Args:
+        config: a configuration whose values were checked.
+        world_size: ranks in all.
+        local_world_size: ranks of this node; all nodes must have as many.
+
+    Raises:
+        ConfigError: if not, with the rule and the nearest possibilities.
+    """
+    args = config.algorithms.get("decentralized")
+    if args is None or not config.is_train:
+        return
+    if world_size % local_world_size:
+        raise ConfigError(
+            f"algorithms.decentralized: {world_size} ranks are not shared evenly by nodes of {local_world_size}; "
+            "start the same number of ranks on every node"
+        )
+    rounds(args.get("topology", DEFAULT), world_size // local_world_size, local_world_size)

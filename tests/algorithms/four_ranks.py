@@ -1,0 +1,256 @@
+"""What the tests of decentralized training run on four ranks: `python four_ranks.py FOLDER PICTURES PORT`.
+
+Every check returns plain figures and small tensors of its rank; they are written to FOLDER/results-RANK.pt and asserted
+in test_decentralized.py, so that one start serves all of them. The ranks are forks of one process, which has imported
+what they need: that alone would take four of them ten seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+import composer.algorithms  # noqa: F401  # which the first Trainer would import, on every rank
+import torch
+import torch.nn.functional as F
+from composer.core import Event
+from composer.loggers import InMemoryLogger
+from composer.utils import dist
+from decent_dp.ddp import DecentralizedDataParallel
+from torch import Tensor
+
+from config import load
+from main import main as run_main
+from recipes.algorithms.decentralized import Decentralized
+from recipes.algorithms.ema import EMA
+from tests.algorithms.tiny import Recorder
+from tests.algorithms.toy_ranks import (
+    OPTIMIZERS,
+    WORLD,
+    Counter,
+    Losses,
+    Scatter,
+    everything,
+    loader,
+    network,
+    own_weights,
+    row,
+    trainer,
+    weights,
+)
+from tests.runs import small_yaml
+from tools.benching.links import end, start
+from training import build, checkpoints, data_wait, guards
+from training.accuracy import TrainAccuracy
+from training.interrupt import Interrupted, StopRequest
+from training.storage import LocalFolder
+
+PARITY = [(topology, optimizer) for topology in ("ring", "one_peer_exp", "complete") for optimizer in ("sgd", "adam")]
+
+
+def consensus() -> list[Tensor]:
+    """The weights after each of three steps at learning rate 0, from different ones."""
+    look = Recorder(Event.BATCH_END, weights)
+    still = {"lr": 0.0}
+    trainer([Decentralized("one_peer_exp")], batches=3, optimizer_args=still, callbacks=[Scatter(), look]).fit()
+    return look.found
+
+
+def parity() -> dict[tuple[str, str], float]:
+    """How far the weights are from decent-dp's after seven steps, for each topology and optimizer."""
+    found = {}
+    for topology, optimizer in PARITY:
+        run = trainer([Decentralized(topology)], optimizer)
+        theirs = DecentralizedDataParallel(
+            network(),
+            lambda named, optimizer=optimizer: OPTIMIZERS[optimizer]([p for _, p in named]),
+            topology=topology.replace("_", "-"),
+        )
+        # The package begins with the second round of the cycle and then leaves one out. Ours begins at the beginning;
+        # so does this one, with the package's own groups.
+        edges = theirs._topo._edges
+        theirs._topo.get_edge = lambda step, edges=edges: edges[max(0, step - 2) % len(edges)]
+        run.fit()
+        theirs.train()
+        for images, labels in loader(7):
+            F.cross_entropy(theirs(images), labels).backward()
+        found[topology, optimizer] = float((own_weights(run) - row(theirs.parameters())).abs().max())
+    return found
+
+
+def evaluation(with_ema: bool) -> dict[str, Any]:
+    """The weights before, in and after an evaluation in mid-training, and the distance that was logged."""
+    before, inside, after = (Recorder(e, weights) for e in (Event.BATCH_END, Event.EVAL_BATCH_START, Event.EVAL_END))
+    statistics = Recorder(Event.EVAL_BATCH_START, lambda state: row(state.model.buffers()))
+    ema = EMA("2ba", update_interval="1ba")
+    logged = InMemoryLogger()
+    average = Recorder(Event.BATCH_END, lambda _: row(ema._parameters.values()))
+    run = trainer(
+        [ema, Decentralized("ring")] if with_ema else [Decentralized("ring")],
+        callbacks=[guards.CommonBatchNorm(), before, inside, after, statistics, *([average] if with_ema else [])],
+        eval_dataloader=loader(1),
+        loggers=logged,
+        eval_interval="3ba",
+    )
+    run.fit()
+    return {
+        "before": before.found[2],
+        "evaluated": (average if with_ema else before).found[2],
+        "inside": inside.found[0],
+        "statistics": statistics.found[0],
+        "after": after.found[0],
+        "end": weights(run.state),
+        "logged": float(
+            logged.get_timeseries("decentralized/consensus_distance")["decentralized/consensus_distance"][0]
+        ),
+    }
+
+
+def collectives() -> dict[bool, tuple[int, int, Tensor]]:
+    """With and without lockstep: reductions over all ranks in three steps, samples in all, the weights.
+
+    Beside callbacks of every run that has trackers, with a window of data_wait's closed in every step.
+    """
+    found = {}
+    data_wait.WINDOW, data_wait._START_UP = 1, 0
+    for lockstep in (True, False):
+        counter = Counter()
+        callbacks = [counter, TrainAccuracy(), data_wait.DataWait(None)]
+        run = trainer([Decentralized("ring", lockstep=lockstep)], callbacks=callbacks)
+        run.fit()
+        found[lockstep] = (counter.calls, run.state.timestamp.sample.value, own_weights(run))
+    return found
+
+
+def out_of_memory() -> tuple[int, int]:
+    """Rank 1 runs out of memory in its fourth batch: how many steps this rank makes, and the microbatch then."""
+    run = trainer([Decentralized("ring")], device_train_microbatch_size=2)
+    run.state.auto_microbatching = True
+    passes: list[int] = []
+
+    def fail(_: Tensor) -> None:
+        passes.append(1)
+        if len(passes) == 8 and dist.get_global_rank() == 1:  # in the second half's backward pass, after all others
+            raise RuntimeError("CUDA out of memory")
+
+    run.state.model.module.module[0].weight.register_hook(fail)
+    steps: list[int] = []
+    run.state.optimizers[0].register_step_post_hook(lambda *_: steps.append(1))
+    run.fit()
+    return len(steps), run.state.device_train_microbatch_size
+
+
+def resumed(folder: Path) -> dict[str, bool]:
+    """For two optimizers: whether the last four of seven steps give this rank the same again, from a checkpoint."""
+    found = {}
+    for optimizer, with_ema in (("sgd", False), ("accum_adam", True)):
+        ends = []
+        for again in (False, True):
+            place = LocalFolder(str(folder / optimizer))
+            saver = checkpoints.Checkpoints(place, "3ba", -1, StopRequest())
+            look = Recorder(Event.BATCH_END, everything)
+            run = trainer(
+                [*([EMA("2ba", update_interval="1ba")] if with_ema else []), Decentralized("one_peer_exp")],
+                optimizer,
+                callbacks=[guards.CommonBatchNorm(), saver, look],
+                load_path=str(place.folder / "ep0-ba3-rank0.pt") if again else None,
+            )
+            if again:
+                saver.source = place
+                saver.restore_ranks(run.state)
+            run.fit()
+            assert len(look.found) == (4 if again else 7)
+            ends.append(look.found[-1])
+        found[optimizer] = torch.equal(*ends)
+    return found
+
+
+def told_to_stop(folder: Path) -> tuple[int, int, list[str]]:
+    """Rank 1 alone gets a SIGTERM in its fourth batch: this rank's exit status, its last batch, what was saved."""
+    place = folder / "stopped"
+    saver = checkpoints.Checkpoints(LocalFolder(str(place)), "1000ba", -1, StopRequest())
+    kill = Recorder(Event.BATCH_START, lambda s: s.timestamp.batch == 3 and os.kill(os.getpid(), signal.SIGTERM))
+    callbacks = [saver, kill] if dist.get_global_rank() == 1 else [saver]
+    run = trainer([Decentralized("ring")], batches=30, callbacks=callbacks)
+    status = 0
+    try:
+        with saver.stop:
+            run.fit()
+    except Interrupted as interrupted:
+        status = int(str(interrupted.code))
+    dist.barrier()
+    return status, run.state.timestamp.batch.value, sorted(os.listdir(place))
+
+
+def through_main(folder: Path, pictures: str) -> dict[str, Any]:
+    """A whole run by main(), its last third again from the middle, and a start without the ranks' own files."""
+    os.chdir(folder)
+    yaml = folder / "small.yaml"
+    if dist.get_global_rank() == 0:
+        alone = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
+        small_yaml(folder, Path(pictures), optimizer__lr=0.01, eval_interval="3ba", **alone)
+    dist.barrier()
+    words = [str(yaml), "algorithms.decentralized={}", "save_interval=2ba", "save_num_checkpoints_to_keep=-1"]
+    middle = Path("runs/whole/checkpoints/ep0-ba2-rank0.pt")
+    again = [f"load_path={middle}", "save_folder=null"]
+    still = ["optimizer.lr=0", "optimizer.weight_decay=0"]
+    ends, own, losses = {}, {}, {}
+    for name, more in {"whole": [], "again": again, "mean": [*still, *again]}.items():
+        if name == "mean":
+            Path(str(middle).replace("rank0", f"own{dist.get_global_rank()}-of-4")).unlink()
+        losses[name] = Losses()
+        build.callbacks = lambda _config, noted=losses[name]: [noted]
+        run = run_main(load([*words, "max_duration=3ba", *more, f"run_name={name}"]))
+        ends[name], own[name] = weights(run.state), own_weights(run)
+        run.close()
+    saved = torch.load(middle, weights_only=False)["state"]["model"]
+    names = [name.removeprefix("module.") for name, _ in run.state.model.named_parameters()]
+    return {
+        "the same to the bit": torch.equal(own["whole"], own["again"]) and torch.equal(ends["whole"], ends["again"]),
+        "weights of its own": not torch.equal(own["whole"], ends["whole"]),
+        "started from the mean": torch.equal(own["mean"], row(saved[name] for name in names)),
+        "losses": losses["whole"].found,
+    }
+
+
+def rank(number: int, folder: Path, pictures: str, port: str) -> None:
+    """Run every check and write this rank's results."""
+    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD, "NODE_RANK": 0}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    warnings.simplefilter("ignore")
+    dist.initialize_dist("cpu", timeout=300)
+    results = {
+        "consensus": consensus(),
+        "parity": parity(),
+        "evaluation": evaluation(with_ema=False),
+        "evaluation with ema": evaluation(with_ema=True),
+        "collectives": collectives(),
+        "out of memory": out_of_memory(),
+        "resumed": resumed(folder),
+        "told to stop": told_to_stop(folder),
+        "main": through_main(folder, pictures),
+    }
+    torch.save(results, folder / f"results-{number}.pt")
+
+
+def main(folder: Path, pictures: str, port: str) -> int:
+    """Fork the ranks, which die with this process, and wait for them; when one fails, the others are ended."""
+    children = {start(rank, number, folder, pictures, port) for number in range(WORLD)}
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status:
+            for other in children:
+                end(other)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,175 @@
+"""Decentralized training on four ranks, every check in one start of them; and its optimizer, on one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from decent_dp.optim import AccumAdam as PublishedAccumAdam
+
+from recipes.algorithms.decentralized import Decentralized
+from recipes.optimizers import AccumAdam
+from tests.algorithms.four_ranks import PARITY
+from tests.algorithms.tiny import equal, loader, resnet, saved_by, trainer, weights
+from tests.algorithms.toy_ranks import WORLD
+from tests.runs import metrics
+from tests.s3 import free_port
+
+SCRIPT = Path(__file__).parent / "four_ranks.py"
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[dict[str, Any]]:
+    """What four_ranks.py found on each rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, str(SCRIPT), str(folder), str(pictures), str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "100"})
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-10000:]
+    found = [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(WORLD)]
+    found[0]["output"], found[0]["runs"] = done.stdout, folder / "runs"
+    return found
+
+
+def each(ranks: list[dict[str, Any]], check: str) -> list[Any]:
+    """One check's results, rank by rank."""
+    return [found[check] for found in ranks]
+
+
+def test_consensus_in_log2_n_steps(ranks: list[dict[str, Any]]) -> None:
+    """At learning rate 0 one_peer_exp averages four ranks exactly in two exchanges, and in one it does not."""
+    start, half, end = zip(*each(ranks, "consensus"), strict=True)
+    assert len({tuple(one.tolist()) for one in start}) == WORLD
+    assert len({tuple(one.tolist()) for one in half}) == 2
+    assert len({tuple(one.tolist()) for one in end}) == 1
+    torch.testing.assert_close(end[0], sum(start) / WORLD, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("topology", "optimizer"), PARITY)
+def test_updates_are_those_of_decent_dp(topology: str, optimizer: str, ranks: list[dict[str, Any]]) -> None:
+    """Bit for bit for pairs; a sum over four ranks depends on its order, which differs."""
+    differences = [found[topology, optimizer] for found in each(ranks, "parity")]
+    assert max(differences) <= (0.0 if topology != "complete" else 5e-7), differences
+
+
+@pytest.mark.parametrize("check", ["evaluation", "evaluation with ema"])
+def test_evaluation_sees_the_mean_and_training_goes_on_with_the_own_weights(
+    check: str, ranks: list[dict[str, Any]]
+) -> None:
+    """Of the weights, or of EMA's averages; BatchNorm's statistics are the ranks' mean too, and fit() ends with all."""
+    found = each(ranks, check)
+    mean = sum(one["evaluated"] for one in found) / WORLD
+    for one in found:
+        for key in ("inside", "statistics", "end"):
+            assert torch.equal(one[key], found[0][key]), key
+        torch.testing.assert_close(one["inside"], mean, rtol=0, atol=1e-7)
+        assert torch.equal(one["after"], one["before"])
+    assert not torch.equal(found[0]["before"], found[1]["before"])
+
+
+def test_distance_is_that_of_the_ranks_from_their_mean(ranks: list[dict[str, Any]]) -> None:
+    found = each(ranks, "evaluation")
+    mean = sum(one["evaluated"] for one in found) / WORLD
+    squares = [float((one["evaluated"] - mean).square().sum()) for one in found]
+    for one in found:
+        assert one["logged"] == pytest.approx((sum(squares) / WORLD) ** 0.5, rel=1e-4)
+
+
+def test_no_rank_waits_for_all_others(ranks: list[dict[str, Any]]) -> None:
+    """Seven reductions per batch, five of them Composer's, are gone without lockstep; the weights are the same."""
+    for found in each(ranks, "collectives"):
+        lockstep, own_pace = found[True], found[False]
+        assert (lockstep[0], own_pace[0]) == (21, 0)
+        assert lockstep[1] == own_pace[1] == 7 * 4 * WORLD
+        assert torch.equal(lockstep[2], own_pace[2])
+
+
+def test_out_of_memory_on_one_rank(ranks: list[dict[str, Any]]) -> None:
+    """All ranks try the batch again with half the microbatch, and none has made its step twice."""
+    assert each(ranks, "out of memory") == [(7, 1)] * WORLD
+
+
+def test_resume_is_exact_on_every_rank(ranks: list[dict[str, Any]]) -> None:
+    """Weights, statistics, the optimizer's state and moving averages."""
+    assert each(ranks, "resumed") == [{"sgd": True, "accum_adam": True}] * WORLD
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_batch(ranks: list[dict[str, Any]]) -> None:
+    files = [f"ep0-ba16-own{rank}-of-4.pt" for rank in range(WORLD)]
+    assert each(ranks, "told to stop") == [(143, 16, [*files, "ep0-ba16-rank0.pt", "latest-rank0.pt"])] * WORLD
+
+
+def test_through_main(ranks: list[dict[str, Any]]) -> None:
+    """The same by the program itself; without the ranks' own files a run starts from the mean, and says so."""
+    for found in each(ranks, "main"):
+        held = ("the same to the bit", "weights of its own", "started from the mean")
+        assert {name: found[name] for name in held} == dict.fromkeys(held, True)
+    assert "weights of their own are kept there for 0 of these 4 ranks" in ranks[0]["output"]
+
+
+def test_recorded_loss_is_the_mean_over_the_ranks(ranks: list[dict[str, Any]]) -> None:
+    """Of all batches since the evaluation before, those before a resume too, though each rank sees its own alone."""
+    losses = [found["losses"] for found in each(ranks, "main")]
+    assert losses[0] != losses[1]
+    (whole,), (again,) = (metrics(ranks[0]["runs"] / name) for name in ("whole", "again"))
+    assert float(whole["train_loss"]) == pytest.approx(sum(map(sum, losses)) / (3 * WORLD), abs=1e-6)
+    assert again["train_loss"] == whole["train_loss"]
+
+
+@pytest.mark.parametrize("accum_iter", [1, 3])
+def test_accum_adam_is_the_published_one(accum_iter: int) -> None:
+    """Bit for bit over thirteen steps, by a closure; the gradients stay as they are."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(5, 4)), torch.nn.Parameter(torch.randn(3))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    arguments: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.01, "accum_iter": accum_iter}
+    optimizer, published = AccumAdam(ours, **arguments), PublishedAccumAdam(theirs, **arguments)
+    for _ in range(13):
+        gradients = [torch.randn_like(p) for p in ours]
+        for q, gradient in zip(theirs, gradients, strict=True):
+            q.grad = gradient.clone()
+
+        def closure(gradients: list[torch.Tensor] = gradients) -> float:
+            for p, gradient in zip(ours, gradients, strict=True):
+                p.grad = gradient.clone()
+            return 1.5
+
+        assert optimizer.step(closure) == 1.5
+        published.step()
+        assert all(torch.equal(p.grad, gradient) for p, gradient in zip(ours, gradients, strict=True))  # type: ignore[arg-type]
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_accum_adam_resumes_between_two_moves_of_its_moments(tmp_path: Path) -> None:
+    """Five steps of interval three, and two more from a checkpoint."""
+
+    def make(parameters: Any, **_: Any) -> AccumAdam:
+        return AccumAdam(parameters, lr=0.01, accum_iter=3)
+
+    common: dict[str, Any] = {"optimizer": make, "train_loader": loader(7)}
+    whole, part = trainer(duration="7ba", **common), trainer(duration="5ba", **common)
+    whole.fit()
+    part.fit()
+    again = trainer(model=resnet(seed=9), duration="7ba", load_path=saved_by(part, tmp_path), **common)
+    again.fit()
+    assert equal(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize("arguments", [{"accum_iter": 0}, {"betas": (0.9, 1.0)}])
+def test_arguments_of_accum_adam_are_checked(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        AccumAdam([torch.nn.Parameter(torch.zeros(1))], **arguments)
+
+
+def test_on_one_rank_it_does_nothing() -> None:
+    """A recipe is evaluated there as any other; an unknown topology is refused in a sentence."""
+    run, plain = trainer([Decentralized()]), trainer()
+    run.fit()
+    plain.fit()
+    assert equal(weights(run), weights(plain))
+    with pytest.raises(ValueError, match="one of complete, ring"):
+        Decentralized("star")

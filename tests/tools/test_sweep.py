@@ -1,0 +1,185 @@
+"""Sweeps: what they plan, that they go on, that a failing run stops nobody, and what they write for others to run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config import ConfigError
+from tests.runs import ROOT, metrics, small_yaml, start_main, summary, wait_for
+from tools import command
+from tools.sweep import main
+from tools.sweeping.plan import read
+from tools.sweeping.running import composer
+
+SWEEP = (sys.executable, "-m", "tools.sweep")
+
+
+def sweep_yaml(folder: Path, **keys: Any) -> str:
+    """A sweep over folder/small.yaml."""
+    said = {"yaml": str(folder / "small.yaml"), "recipes": ["baseline"], "seeds": 1, **keys}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}))
+    return "sweep.yaml"
+
+
+def test_plan(workdir: Path, pictures: Path) -> None:
+    """Each recipe once before any comes again, each with its own name; typed words win over the YAML's."""
+    small_yaml(workdir, pictures, seed=5)
+    keys = {"ratios": [0.5, 1], "seeds": 2, "recipes": ["baseline", "mild"]}
+    path = sweep_yaml(workdir, overrides={"optimizer.lr": 0.1, "algorithms": {"ema": {}}, "precision": "fp32"}, **keys)
+    plan = read(path, ["optimizer.lr=0.2"])
+    assert [run.name for run in plan.runs[:5]] == [
+        "baseline-x0.5-seed5",
+        "mild-x0.5-seed5",
+        "baseline-seed5",
+        "mild-seed5",
+        "baseline-x0.5-seed6",
+    ]
+    assert len({run.name for run in plan.runs}) == len(plan.runs) == 8
+    assert composer(plan, plan.runs[1])[:3] == ["composer", "-n", "1"]
+    words = plan.runs[1].words
+    assert words[1:] == (
+        *("algorithms.ema={}", "optimizer.lr=0.1", "precision=fp32", "optimizer.lr=0.2"),
+        *("recipe_name=mild", "seed=5", "scale_schedule_ratio=0.5"),
+        *("run_name=mild-x0.5-seed5", "runs_folder=runs/sweep", "autoresume=true"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"recipe": ["mild"]}, "recipe: no such key; did you mean recipes?"),
+        ({"recipes": None}, "recipes is missing: a list of names"),
+        ({"recipes": "mild"}, "recipes: 'mild' given, but it must be a list"),
+        ({"recipes": ["mild", "mild"]}, "recipes: mild stands there twice"),
+        ({"recipes": ["midl"]}, "midl-seed17: recipe_name: there is no recipe 'midl'; did you mean mild?"),
+        ({"recipes": ["decentralized"]}, "decentralized-seed17: "),
+        ({"seeds": [1, 1]}, "seeds: 1 stands there twice"),
+        ({"seeds": "x"}, "seeds: 'x' given"),
+        ({"ratios": ["long"]}, "ratios: ['long'] given, but it must be a list of scale_schedule_ratio"),
+        (
+            {"overrides": {"optimizer.momentun": 0.9}},
+            "optimizer.momentun: decoupled_sgdw has no such argument; did you mean momentum?",
+        ),
+        ({"overrides": ["x"]}, "overrides: ['x'] given"),
+        ({"processes": 5}, "does not divide by"),
+        ({"yaml": "yamls/nothing.yaml"}, "yamls/nothing.yaml: no such file"),
+    ],
+)
+def test_bad_sweeps(keys: dict[str, Any], said: str, workdir: Path, pictures: Path, capsys) -> None:
+    """One sentence, before anything runs."""
+    small_yaml(workdir, pictures)
+    sweep_yaml(workdir, **keys)
+    assert command.run(main, ["sweep.yaml"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (workdir / "runs").exists()
+
+
+def test_a_missing_sweep_is_offered_those_that_there_are(workdir: Path, capsys) -> None:
+    assert command.run(main, ["digits.yaml"]) == 2
+    assert "yamls/sweeps/digits.yaml" in capsys.readouterr().err
+
+
+def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Path, capsys) -> None:
+    """The runs after it are made; the same command repeats it alone."""
+    small_yaml(workdir, pictures, max_duration="1ep")
+    shutil.copytree(pictures, workdir / "damaged")
+    picture = next((workdir / "damaged/train").rglob("*.jpeg"))
+    whole = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    (workdir / "fails.yaml").write_text("train_dataset: {path: damaged}")
+    words = [sweep_yaml(workdir, recipes=["./fails.yaml", "baseline"], seeds=[3, 4]), "device=cpu"]
+    assert main(words) == 1
+    runs = workdir / "runs/sweep"
+    first, second = (metrics(runs / f"baseline-seed{seed}")[0] for seed in (3, 4))
+    assert first["train_loss"] != second["train_loss"] and first["val_loss"] != second["val_loss"]
+    printed = capsys.readouterr().out
+    assert "2 of 4 runs failed; the same command tries them again" in printed
+    assert "; all that it printed is in runs/sweep/fails-seed3/logs/output.log" in printed
+    assert f"{picture.name}" in printed.split("all that it printed")[1], "its last lines say why"
+
+    made = [(runs / f"baseline-seed{seed}/summary.json").stat().st_mtime_ns for seed in (3, 4)]
+    picture.write_bytes(whole)
+    assert main(words) == 0
+    assert made == [(runs / f"baseline-seed{seed}/summary.json").stat().st_mtime_ns for seed in (3, 4)]
+    assert all(summary(runs / f"fails-seed{seed}")["ended"] == "finished" for seed in (3, 4))
+    assert "4 runs in runs/sweep, 2 of them finished already" in capsys.readouterr().out
+    assert command.run(main, [*words, "optimizer.lr=0.3"]) == 2
+    assert "holds a run with another configuration (optimizer.lr: 0.05 -> 0.3)" in capsys.readouterr().err
+
+
+def test_ctrl_c_and_on(workdir: Path, pictures: Path) -> None:
+    """The run saves and ends with the sweep; the same command goes on with it."""
+    small_yaml(workdir, pictures, max_duration="12ep", train_dataset__num_workers=0)
+    path = sweep_yaml(workdir)
+    run = workdir / "runs/sweep/baseline-seed17"
+    process = start_main(path, "device=cpu", cwd=workdir, launcher=SWEEP, PYTHONPATH=str(ROOT))
+    wait_for(lambda: (run / "metrics.csv").exists() and len(metrics(run)) > 1, process=process)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "stopped; the same command goes on" in err
+    stopped = summary(run)
+    assert stopped["ended"] == "interrupted by SIGINT" and 2 <= stopped["epoch"] < 12
+    before = metrics(run)
+    assert main([path, "device=cpu"]) == 0
+    assert metrics(run)[: len(before)] == before and len(metrics(run)) == 12
+
+
+def test_two_at_once(workdir: Path, pictures: Path, capsys) -> None:
+    small_yaml(workdir, pictures)
+    path = sweep_yaml(workdir)
+    (workdir / "runs/sweep").mkdir(parents=True)
+    with (workdir / "runs/sweep/.sweep.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert command.run(main, [path]) == 1
+    assert "runs/sweep: another sweep is at work there" in capsys.readouterr().err
+
+
+def test_written_down(workdir: Path, pictures: Path, capsys) -> None:
+    """The data need not be here; a task of the array runs what the list has in its line."""
+    small_yaml(workdir, pictures, train_dataset__path="/nowhere/at all", train_dataset__batch_size=12)
+    path = sweep_yaml(workdir, seeds=3, processes=4, slurm={"preset": "4xA100", "account": "us"})
+    printed = {}
+    for kind in ("commands", "shell", "slurm"):
+        assert main([path, "--emit", kind]) == 0
+        printed[kind] = capsys.readouterr().out
+    listed = printed["commands"].splitlines()
+    assert len(listed) == 3 and listed[1].startswith("composer -n 4 ") and "seed=18" in listed[1]
+
+    (workdir / "composer").write_text('#!/bin/sh\nprintf "%s " composer "$@"; echo; exit 3\n')
+    (workdir / "composer").chmod(0o755)
+    paths = {"PATH": f"{workdir}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", printed["shell"]], capture_output=True, text=True, env=os.environ | paths)
+    assert [line.strip() for line in done.stdout.splitlines()] == [line.replace("'", "") for line in listed]
+    assert done.returncode == 3
+
+    assert "\n#SBATCH --array=0-2\n" in printed["slurm"] and "\n#SBATCH --account=us\n" in printed["slurm"]
+    choice = printed["slurm"].split("case ")[1].split("esac")[0]
+    script = f'case {choice}esac; echo "${{words[@]}}"'
+    chosen = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={"SLURM_ARRAY_TASK_ID": "1"})
+    assert chosen.stdout.strip() == " ".join(listed[1].split()[3:]).replace("'", "")
+    assert subprocess.run(["bash", "-n"], input=printed["slurm"], text=True).returncode == 0
+
+    with pytest.raises(ConfigError, match="processes: 2 given, but a job of this shape has 4"):
+        main([sweep_yaml(workdir, processes=2, slurm={"preset": "4xA100"}), "--emit", "slurm"])
+    with pytest.raises(ConfigError, match="preset 4xA10: there is none; did you mean 4xA100"):
+        main([sweep_yaml(workdir, slurm={"preset": "4xA10"}), "--emit", "slurm"])
+
+
+def test_shipped_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits' one has every recipe that a single process can run."""
+    from config.load import recipe_files
+
+    monkeypatch.chdir(ROOT)
+    assert {run.recipe for run in read("yamls/sweeps/digits.yaml", []).runs} == set(recipe_files()) - {"decentralized"}
+    assert len(read("yamls/sweeps/imagenet.yaml", [], elsewhere=True).runs) == 48
