@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from composer.core import DataSpec
 
-from loaders.errors import plain
-from loaders.storage import build_loader, open_dataset
-from loaders.transforms import EvaluationPipeline, NormalizationFn, PixelTransform, TrainingPipeline
+from loaders.storage import build_loader, default_storage, open_dataset
+from loaders.transforms import NormalizationFn, PixelTransform, build_pipeline
 
 
 def build_imagenet_dataspec(
@@ -59,19 +58,14 @@ def build_imagenet_dataspec(
         DataError: the data set is not there or not whole; one sentence per fault.
         ValueError: streaming without `local` (a DataError, too).
     """
-    pipeline = (
-        TrainingPipeline(resize_size, crop_size, image_transforms, min_crop_area, hflip)
-        if is_train
-        else EvaluationPipeline(resize_size, crop_size)
-    )
-    storage = storage or ("streaming" if is_streaming else "imagefolder")
+    storage = storage or default_storage(is_streaming)
     dataset = open_dataset(
         storage,
         os.fspath(data_path) if data_path else "",
         is_streaming=is_streaming,
         local=os.fspath(local) if local else None,
         split="train" if is_train else "val",
-        pipeline=pipeline,
+        pipeline=build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip),
         seed=seed,
         batch_size=batch_size,
         pack_size=pack_size,
@@ -93,15 +87,9 @@ def check_dataloader() -> None:
     fault.
     """
     from loaders.check import main
+    from tools.command import run
 
-    try:
-        status = main(sys.argv[1:], build_imagenet_dataspec)
-    except Exception as error:
-        sentence = plain(error)
-        if sentence is None:
-            raise
-        sys.exit(sentence)
-    if status:
+    if status := run(lambda words: main(words, build_imagenet_dataspec)):
         sys.exit(status)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from config.check_storage import check_storage
 from config.report import Report
+from config.suggest import address_meant
 
 MADE_ON_DEMAND = "data/digits"
 """A folder that is made when it is missing: scikit-learn's digits as pictures."""
@@ -20,6 +21,11 @@ def is_made_on_demand(path: str | None) -> bool:
 
 def check_data(config: DictConfig, report: Report) -> None:
     """The data sections that the run uses: only evaluating takes no training data."""
+    sections = [f"{key}.{name}" for key in ("train_dataset", "eval_dataset") for name in ("path", "local", "preload")]
+    for key in ("runs_folder", "save_folder", "load_path", *sections):
+        value = OmegaConf.select(config, key)
+        if value and (meant := address_meant(value)):
+            report.add(key, f"{value} is neither an address nor a folder; did you mean {meant}?")
     for key in ("train_dataset", "eval_dataset"):
         if key == "eval_dataset" or config.is_train:
             check_storage(config, key, report)
@@ -39,6 +45,8 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
                 f"without any data: python main.py yamls/digits.yaml",
             )
         return
+    if address_meant(path):
+        return  # there is a complaint already
     remote = "://" in path
     if section.is_streaming and not section.local and not section.preload:
         report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")

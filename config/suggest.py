@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -22,6 +23,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?', or nothing when no known word is near."""
     match = closest(word, known)
     return f"; did you mean {match}?" if match else ""
+
+
+def address_meant(path: str) -> str | None:
+    """s3://bucket/folder where s3:/bucket/folder was typed, which would be a folder of this disk; else None."""
+    found = re.fullmatch(r"(s3|gs|oci):/?([^/].*)", path)
+    return f"{found[1]}://{found[2]}" if found else None
 
 
 def listing(words: Iterable[str]) -> str:

@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from config.errors import DataError
+from loaders import terminal
 from loaders.contact_sheet import Section, write_contact_sheet
 from loaders.inspection import SplitReport, inspect_folder, inspect_shards
 from loaders.remote import is_remote
+from loaders.terminal import check_writable, not_negative, positive
+from loaders.unfinished import refuse_unfinished
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")
@@ -36,9 +39,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
     parser.add_argument("local", nargs="?", help="cache folder for the shards; giving it means that PATH holds shards")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures per batch (default: 32)")
-    parser.add_argument("--crop-size", type=int, default=224, help="side of a picture in pixels (default: 224)")
-    parser.add_argument("--workers", type=int, default=default_num_workers(), help="processes (default: %(default)s)")
+    add = parser.add_argument
+    add("--batch-size", type=positive, default=32, help="pictures per batch (default: 32)")
+    add("--crop-size", type=positive, default=224, help="side of a picture in pixels (default: 224)")
+    add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -53,10 +57,10 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
         The exit status: 1 if there are faults, which have been printed.
     """
     options = parse(arguments)
-    console = Console(soft_wrap=True)
-    console.width = max(100, console.width)  # a log file has no width of its own
+    console = terminal.console()
     if options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder, too: python data.py {options.path} /a/cache/folder")
+    refuse_unfinished(options.path)
     if options.local is None:
         reports, faults = inspect_folder(Path(options.path))
     else:
@@ -69,6 +73,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     if faults:
         print_faults(console, options.path, faults)
         return 1
+    check_writable(SHEET)
     show_batches(console, options, build)
     return 0
 
@@ -87,7 +92,7 @@ def summary_table(path: str, reports: Sequence[SplitReport]) -> Table:
     """Classes, pictures, bytes and sizes of each split."""
     table = Table(title=f"Data set {path}", title_justify="left")
     for name in ("split", "classes", "images", "per class", "bytes", "pixels: min / median / max"):
-        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=not name.startswith("pixels"))
     for report in reports:
         counts = report.per_class
         spread = f"{min(counts)}" if counts and min(counts) == max(counts) else ""
@@ -116,8 +121,8 @@ def extent(sizes: Sequence[tuple[int, int]]) -> str:
 def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
     """Load both splits as training would, print what comes out and how fast, and draw the contact sheet."""
     table = Table(title="First batches", title_justify="left")
-    for name in ("split", "batch", "images", "memory format", "labels", "label values"):
-        table.add_column(name, no_wrap=True)
+    for name in ("split", "batch", "images", "memory format", "labels", "values"):
+        table.add_column(name, no_wrap=name != "images")
     speeds, sections, classes = [], [], None
     for split in ("train", "val"):
         spec = build(

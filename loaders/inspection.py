@@ -1,7 +1,6 @@
 """Looks for everything that can be wrong with a data set, without training on it."""
 
 import os
-import urllib.parse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from streaming.base.hashing import get_hash
 
 from config.errors import DataError
+from loaders.checksums import hash_of, recorded_hash
 from loaders.decoding import decode
 from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
-from loaders.remote import StoreOutOfReach, is_remote, join, s3_client
-from loaders.shards import HASHES
+from loaders.preloading.source_files import list_s3
+from loaders.remote import StoreOutOfReach, is_remote, join
 from loaders.streaming import StreamingDataset, check_index
 from loaders.transforms import EvaluationPipeline
 
@@ -116,12 +115,15 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         except Exception as error:
             return None, f"{name}: cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
 
-    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
+    try:
         for size, fault in pool.map(look, keys):
             if size:
                 report.sizes.append(size)
             elif fault not in report.faults:
                 report.faults.append(fault)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
 
 
 def inspect_shards(remote: str, local: str) -> tuple[list[SplitReport], list[str]]:
@@ -176,7 +178,10 @@ def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
     """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too."""
     if is_remote(folder) and not folder.startswith("s3://"):
         return []  # other stores are not listed; a missing shard is found when it is read
-    there = _listed(folder) if is_remote(folder) else {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    if is_remote(folder):
+        there = {file.name: file.size for file in list_s3(folder)}
+    else:
+        there = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
     faults = []
     for number, info in enumerate(stored):
         place = join(folder, info["basename"])
@@ -185,29 +190,12 @@ def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
         elif there[info["basename"]] != info["bytes"]:
             size = there[info["basename"]]
             faults.append(f"{place}: is damaged ({size} bytes instead of {info['bytes']}). Copy or upload it again.")
-        elif number < SHARDS and not is_remote(folder) and not _hash_matches(place, info["hashes"]):
+        elif number < SHARDS and not is_remote(folder) and not _hash_matches(place, info):
             faults.append(f"{place}: is damaged (its hash is not the recorded one). Copy it again.")
     return faults
 
 
-def _hash_matches(place: str, hashes: dict[str, str]) -> bool:
+def _hash_matches(place: str, info: dict[str, Any]) -> bool:
     """Whether a file has the hash that was recorded; True where none was."""
-    name = next((name for name in HASHES if name in hashes), None)
-    return name is None or get_hash(name, Path(place).read_bytes()) == hashes[name]
-
-
-def _listed(folder: str) -> dict[str, int]:
-    """The names and bytes of a folder's objects in S3.
-
-    Raises:
-        DataError: it cannot be listed.
-    """
-    from loaders.remote import fault
-
-    place = urllib.parse.urlparse(folder)
-    prefix = place.path.strip("/") + "/"
-    try:
-        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix)
-        return {item["Key"][len(prefix) :]: item["Size"] for page in pages for item in page.get("Contents", [])}
-    except Exception as error:
-        raise fault(error, folder) from error
+    recorded = recorded_hash(info)
+    return not recorded or hash_of(place, recorded.partition(":")[0]) == recorded

@@ -19,7 +19,7 @@ from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SH
 from config.errors import DataError
 
 SHARED = Path("/dev/shm")
-GRACE = 8.0  # seconds that the workers of a run that was killed may need to notice
+GRACE = 20.0  # seconds that the workers of a run that was killed may need to notice; they look every five
 OTHERS_START = 60.0  # seconds that another run may need to open what it has just made
 _LOCKS = (BARRIER_FILELOCK, CACHE_FILELOCK)
 

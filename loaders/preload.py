@@ -17,14 +17,14 @@ from config.errors import DataError
 from loaders.preloading.copying import Copied, Copier
 from loaders.preloading.node import Announcement, wait_for_announcement
 from loaders.preloading.records import Records
-from loaders.preloading.source_files import OWN_FOLDER, without_credentials
-from loaders.remote import is_remote
+from loaders.preloading.source_files import OWN_FOLDER
+from loaders.remote import is_remote, without_credentials
 
 _POLL = 0.2  # seconds
 _calls = itertools.count(1)
 
 
-def preload(source: str, destination: str | Path, splits: Sequence[str] | None = None) -> Path:
+def copy(source: str, destination: str | Path, splits: Sequence[str] | None = None, shown: bool = True) -> Copied:
     """Make `destination` a complete copy of `source`; of one that is complete already, only some files are looked at.
 
     Args:
@@ -33,26 +33,14 @@ def preload(source: str, destination: str | Path, splits: Sequence[str] | None =
         destination: a folder of this machine, new or of an earlier preload. Two processes may name the same one: the
             second waits for the first.
         splits: copy these (`train`, `val`) and classes.json only; None for everything.
+        shown: show how far it is.
 
     Returns:
-        The destination.
+        What was done.
 
     Raises:
         DataError: the source cannot be read or is damaged, or the destination has too little room, cannot be written
             or holds something else. What was copied stays, for the next call.
-    """
-    copy(source, destination, splits)
-    return Path(destination)
-
-
-def copy(source: str, destination: str | Path, splits: Sequence[str] | None = None, shown: bool = True) -> Copied:
-    """As `preload`, and tell what was done.
-
-    Args:
-        source: as in `preload`.
-        destination: as in `preload`.
-        splits: as in `preload`.
-        shown: show how far it is.
     """
     source = _named(source)
     folder = _prepare(source, destination)
@@ -66,28 +54,14 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
         return Copied(len(sizes), sum(sizes))
 
 
-def is_complete(destination: str | Path, source: str, splits: Sequence[str] | None = None) -> bool:
-    """Whether a folder is a complete and current copy: as its manifest says, some of its files looked at.
-
-    Args:
-        destination: the copy.
-        source: what it should be a copy of.
-        splits: the splits that are needed; None for everything.
-    """
-    try:
-        return Records(Path(destination), _named(source)).is_current(splits)
-    except DataError:
-        return False
-
-
 def preload_once_per_node(source: str, destination: str | Path, splits: Sequence[str] | None = None) -> Path:
-    """As `preload`, called by every rank of a distributed run: local rank 0 copies, the others of its node wait.
+    """As `copy`, called by every rank of a distributed run: local rank 0 copies, the others of its node wait.
 
     No collective operation is used, because a copy takes longer than any of those may. Only global rank 0 shows how far
     it is.
 
     Raises:
-        DataError: as `preload`, on every rank of the node; or the copying rank has died.
+        DataError: as `copy`, on every rank of the node; or the copying rank has died.
     """
     rank, local_rank, ranks_here = (
         int(os.environ.get(name) or default)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from config.errors import DataError
+from config.suggest import address_meant
 
 # A store that never answers is given up after PATIENCE + CONNECT_TIMEOUT + READ_TIMEOUT = 41 seconds at most; one that
 # fails every twentieth request fails four in a row, and thereby a run, once in 160,000 files.
@@ -53,10 +54,18 @@ _UNWRITABLE = {
 }
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _ABSENT = {"404", "NoSuchKey"}
+_USER = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(r"(://[^\s?]*)[?]\S*")
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a store (`s3://...`) and not a folder."""
+    """Whether a path names a store (`s3://...`) and not a folder.
+
+    Raises:
+        DataError: it is an address with a slash too few.
+    """
+    if meant := address_meant(path):
+        raise DataError(f"{path}: is neither an address nor a folder; did you mean {meant}?")
     return "://" in path
 
 
@@ -122,7 +131,7 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
     except DataError:
         raise
     except Damaged as error:
-        raise DataError(f"{without_password(remote)}: is damaged ({error}). Copy or upload it again.") from error
+        raise DataError(f"{without_credentials(remote)}: is damaged ({error}). Copy or upload it again.") from error
     except OSError as error:
         if error.errno in _UNWRITABLE:
             raise unwritable(error, local.parent, remote) from error
@@ -220,7 +229,7 @@ def _answer(error: BaseException) -> dict[str, Any]:
 def unwritable(error: OSError, folder: Path | str, what: str) -> DataError:
     """Why `what` could not be written into a folder, in a sentence with what to try next."""
     return DataError(
-        f"{without_password(what)}: cannot be copied to {folder} ({error.strerror}). "
+        f"{without_credentials(what)}: cannot be copied to {folder} ({error.strerror}). "
         "Free some space there if it is full, or name another folder, local=/some/folder."
     )
 
@@ -228,10 +237,10 @@ def unwritable(error: OSError, folder: Path | str, what: str) -> DataError:
 def fault(error: BaseException, remote: str) -> DataError:
     """Why `remote` could not be fetched, in a sentence with what to try next."""
     kind = type(error).__name__
-    remote = without_password(remote)
+    remote = without_credentials(remote)
     bucket = urllib.parse.urlparse(remote).netloc
     code = str(_answer(error).get("Error", {}).get("Code", ""))
-    endpoint = without_password(_endpoint())
+    endpoint = without_credentials(_endpoint())
     if kind in _NO_CREDENTIALS:
         return StoreOutOfReach(
             f"{remote}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
@@ -257,7 +266,7 @@ def fault(error: BaseException, remote: str) -> DataError:
             f"{remote}: access denied ({code}). These credentials may not read the bucket {bucket!r}, "
             "or the object is missing and they may not list it."
         )
-    message = without_password(str(error)).splitlines() or [code]
+    message = without_credentials(str(error)).splitlines() or [code]
     return DataError(f"{remote}: cannot be read ({kind}: {message[0]}).")
 
 
@@ -266,6 +275,6 @@ def _endpoint() -> str:
     return os.environ.get("S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
 
 
-def without_password(text: str) -> str:
-    """A text whose addresses name no user and no password."""
-    return re.sub(r"//[^/\s]*@", "//", text)
+def without_credentials(text: str) -> str:
+    """A path, or a sentence with URLs in it, without their users, passwords and signatures."""
+    return _QUERY.sub(r"\1", _USER.sub("", text))

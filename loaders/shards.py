@@ -21,7 +21,7 @@ from streaming.base.hashing import get_hash
 from streaming.base.stream import Stream
 
 from config.errors import DataError
-from loaders.remote import Damaged, download, join, part_of, unwritable, without_password
+from loaders.remote import Damaged, download, join, part_of, unwritable, without_credentials
 
 # streaming.base.dataset._ShardState: values that live in shared memory.
 REMOTE, PREPARING, LOCAL = 1, 2, 3
@@ -86,7 +86,7 @@ class VerifiedStream(Stream):
     def place_of(self, shard: Reader) -> str:
         """Where a shard is stored, for messages."""
         raw, zip_info = shard.file_pairs[0]
-        return join(without_password(self.remote or self.local), self.split, (zip_info or raw).basename)
+        return join(without_credentials(self.remote or self.local), self.split, (zip_info or raw).basename)
 
     def drop_parts(self) -> None:
         """Remove what was being written when its process ended."""

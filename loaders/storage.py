@@ -16,6 +16,11 @@ from loaders.transforms import Pipeline, collate
 from loaders.workers import WorkerLoader, default_num_workers, start_worker
 
 
+def default_storage(is_streaming: bool) -> str:
+    """The kind of a data set that names none."""
+    return "streaming" if is_streaming else "imagefolder"
+
+
 def open_dataset(
     storage: str,
     path: str,

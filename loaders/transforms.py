@@ -137,6 +137,15 @@ class EvaluationPipeline(Pipeline):
         return center_crop(pixels, [size, size])
 
 
+def build_pipeline(
+    is_train: bool, resize_size: int, crop_size: int, steps: Sequence[PixelTransform], min_crop_area: float, hflip: bool
+) -> Pipeline:
+    """Training's pipeline, or evaluation's, for which the last three mean nothing."""
+    if is_train:
+        return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip)
+    return EvaluationPipeline(resize_size, crop_size)
+
+
 def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]).
 

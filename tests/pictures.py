@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,3 +59,10 @@ def make_mds(
             with Image.open(path) as picture:
                 writer.write({"i": number, "x": picture, "y": label})
     return out
+
+
+def make_shards(folder: Path, root: Path, **options: Any) -> Path:
+    """Convert both splits of an image folder, with `make_mds`' options; returns `root`."""
+    for split in ("train", "val"):
+        make_mds(folder / split, root / split, **options)
+    return root

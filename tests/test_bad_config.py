@@ -106,6 +106,8 @@ MISTAKES = {
     "train_dataset.path=/daat/digits": "train_dataset.path: there is no folder /daat/digits",
     "train_dataset.path=daat/digits": "train_dataset.path: there is no folder daat/digits (looked in ",
     "train_dataset.path=s3://b/x": "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
+    "train_dataset.path=s3:/b/x": "train_dataset.path: s3:/b/x is neither an address nor a folder; did you mean s3://b/x?",
+    "save_folder=s3:b/x": "save_folder: s3:b/x is neither an address nor a folder; did you mean s3://b/x?",
     "train_dataset.is_streaming=true": "train_dataset.local: streaming needs a folder",
     # names and folders
     "run_name=a/b": "run_name: 'a/b' given, but it names a folder",

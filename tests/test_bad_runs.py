@@ -121,10 +121,9 @@ def test_warm_up_in_other_units_than_the_run(workdir: Path, pictures: Path, capf
 
 def test_streamed_labels_without_an_output(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
     """Shards that say nothing of their classes are found out by the first label that has no output."""
-    from tests.pictures import make_mds
+    from tests.pictures import make_shards
 
-    for split in ("train", "val"):
-        make_mds(pictures / split, workdir / "mds" / split)
+    make_shards(pictures, workdir / "mds")
     streamed = [f"{name}.{word}" for name in ("train_dataset", "eval_dataset") for word in ("path=mds", "local=mds")]
     streamed += ["train_dataset.is_streaming=true", "eval_dataset.is_streaming=true"]
     said = fails(capfd, 2, small_yaml(workdir, pictures), *streamed, "model.num_classes=2")

@@ -19,7 +19,7 @@ from config import ConfigError, check_world, load
 from config.load import read_recipe, recipe_files
 from recipes import registry
 from recipes.topologies import check_topology
-from tests.pictures import make_imagefolder, make_mds
+from tests.pictures import make_imagefolder, make_shards
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -49,8 +49,7 @@ def pictures_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     """A small ImageNet in both of its forms."""
     root = tmp_path_factory.mktemp("imagenet")
     folder = make_imagefolder(root / "folder", per_class=12)
-    for split in ("train", "val"):
-        make_mds(folder / split, root / "shards" / split)
+    make_shards(folder, root / "shards")
     return SimpleNamespace(folder=folder, shards=root / "shards")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from config import load as load_run
 from main import cli, main
-from tests.pictures import make_mds
+from tests.pictures import make_shards
 from tests.runs import assert_same_weights, metrics, run_main, small_yaml, start_main, summary, wait_for
 
 # Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
@@ -38,8 +38,7 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
     yaml = small_yaml(tmp_path, pictures)
     if recipe == STREAMED:
         recipe, shards = "baseline", tmp_path / "mds"
-        for split in ("train", "val"):
-            make_mds(pictures / split, shards / split, size_limit=16_000)
+        make_shards(pictures, shards, size_limit=16_000)
         source = {"is_streaming": True, "path": str(shards), "local": str(tmp_path / "cache")}
         changes = {
             f"{name}__{key}": value for name in ("train_dataset", "eval_dataset") for key, value in source.items()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from decent_dp.topo import TopologyReg
@@ -81,6 +84,19 @@ def test_what_a_sentence_recommends_fits(topology: str, ranks: int) -> None:
     elif "say" in problem:
         for other in problem.split("topology=")[1].split(" or "):
             assert rounds(other, 1, ranks)
+
+
+def test_the_recipe_on_one_process() -> None:
+    """One sentence with what to type, before torch is imported; a dry run shows it all the same."""
+    code = "import sys, main; status = main.cli(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(status)"
+    words = [sys.executable, "-c", code, DIGITS, "recipe_name=decentralized"]
+    refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    (sentence,) = refused.stderr.strip().splitlines()
+    assert sentence.endswith("this run has 1; start it with: composer -n 2 main.py ...")
+    shown = subprocess.run([*words, "dry_run=true"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "decentralized(topology=one_peer_exp, lockstep=false)" in shown.stdout
 
 
 def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -25,7 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from config import UserError, load
-from loaders.storage import open_dataset
+from config.suggest import listing
+from loaders import terminal
+from loaders.storage import default_storage, open_dataset
+from loaders.terminal import check_writable, positive
 from loaders.transforms import EvaluationPipeline
 from loaders.workers import default_num_workers
 from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
@@ -34,14 +37,8 @@ from tools.benching.stages import mean_bytes, measure_stages, median_ratio
 from tools.command import run as run_command
 
 KINDS = ("imagefolder", "streaming", "packed", "ffcv", "dali", "synthetic")
+PLOTS = (".png", ".svg", ".pdf", ".jpg")
 STAGED = 400  # pictures that the stages are measured on
-
-
-def positive(word: str) -> int:
-    """A whole number from 1 on, of the command line."""
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"{word} given, but it must be 1 or more")
-    return number
 
 
 def sizes(word: str) -> list[int]:
@@ -60,12 +57,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
     parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="more crop sizes, such as 96,128")
     parser.add_argument("--workers", type=positive, default=default_num_workers(), help="(default: %(default)s)")
-    parser.add_argument("--plot", metavar="PNG", help="draw the comparison")
+    parser.add_argument("--plot", metavar="FILE", help="draw the comparison")
     given = parser.parse_args(argv)
     given.kinds = [name for name in given.kinds.split(",") if name]
     unknown = sorted(set(given.kinds) - set(KINDS))
     if unknown:
         parser.error(f"--kinds: {', '.join(unknown)} is none of {', '.join(KINDS)}")
+    if given.plot and Path(given.plot).suffix not in PLOTS:
+        parser.error(f"--plot: {given.plot} must end in {listing(PLOTS)}")
     if given.images < 2 * BATCH:
         parser.error(f"--images: {given.images} given, but two batches of {BATCH} are needed")
     return given
@@ -73,6 +72,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     """Prepare the pictures in every format, measure, and print the tables."""
+    if given.plot:
+        check_writable(Path(given.plot))
     crop_size = prepare(given, folder / "imagefolder")
     folders = {"imagefolder": folder / "imagefolder"} | convert(given.kinds, folder, console)
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
@@ -102,7 +103,7 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
     if section.storage == "synthetic":
         raise UserError("train_dataset.storage: synthetic pictures are not loaded; name pictures to measure with")
     dataset = open_dataset(
-        section.storage or ("streaming" if section.is_streaming else "imagefolder"),
+        section.storage or default_storage(section.is_streaming),
         section.path,
         is_streaming=section.is_streaming,
         local=section.local,
@@ -138,7 +139,14 @@ def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]
 def stage_table(stages: dict[str, list[float]], size: float) -> Table:
     """A row per step, and per whole way, with the ratio of ways."""
     table = Table(title="One core, file in memory cache to batch", title_justify="left")
-    for name in ("step", "us a picture", "img/s a core", "MB/s", "beside default, floats", "beside default, bytes"):
+    for name in (
+        "step",
+        "us a\npicture",
+        "img/s\na core",
+        "MB/s",
+        "beside\ndefault,\nfloats",
+        "beside\ndefault,\nbytes",
+    ):
         table.add_column(name, justify="left" if name == "step" else "right")
     for name, seconds in stages.items():
         middle = statistics.median(seconds)
@@ -164,7 +172,7 @@ def ratio(numerators: list[float], denominators: list[float]) -> str:
 def kind_table(ran: list[Kind], size: float, title: str) -> Table:
     """A row per loader."""
     table = Table(title=title, title_justify="left")
-    for name in ("loader", "img/s", "MB/s", "img/s a core", "per core, beside floats", "per core, beside bytes"):
+    for name in ("loader", "img/s", "MB/s", "img/s\na core", "per core,\nbeside floats", "per core,\nbeside bytes"):
         table.add_column(name, justify="left" if name == "loader" else "right")
     bases = {kind.name: kind for kind in ran}
     for kind in ran:
@@ -218,8 +226,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work(words: Sequence[str]) -> int:
         given = parse(list(words))
-        console = Console(soft_wrap=True)
-        console.width = max(110, console.width)
+        console = terminal.console(log_width=110)
         with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
             bench(given, console, Path(folder))
         return 0

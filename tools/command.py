@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from config.errors import UserError
 from loaders.errors import plain
 
+INTERRUPTED = 130  # the exit status after Ctrl-C
+
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None, stopped: str = "stopped") -> int:
     """The exit status of a program.
@@ -19,9 +21,12 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None,
     """
     try:
         return main(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Composer, which the loaders import, makes an exit of Ctrl-C, without a word.
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         print(f"\n{stopped}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except UserError as error:
         print(f"\n{plain(error) or error}", file=sys.stderr)
         return error.exit_status

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from config.errors import ConfigError, DataError
+from loaders.terminal import positive
 from tools.command import run
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+QUALITY = 90
 
 EXAMPLES = """examples:
   # ImageNet as it is, the original JPEGs kept bit for bit
@@ -46,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
     add("--to", choices=("mds", "ffcv"), default="mds", help="what to write (default: mds)")
     add("--max-size", type=positive, metavar="PIXELS", help="make larger pictures this long on their longer side")
-    add("--quality", type=int, default=90, help="of the JPEGs that smaller pictures are stored as (default: 90)")
+    add("--quality", type=int, help=f"of the JPEGs that smaller pictures are stored as (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
     add("--compression", metavar="KIND", help="of shards: zstd, zstd:7, gz, ... (default: none; JPEGs hardly shrink)")
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
@@ -54,14 +57,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--skip-unreadable", action="store_true", help="leave unreadable pictures out, listed in DST/skipped.txt")
     add("--workers", type=positive, default=cores(), help="processes (default: a core each, here %(default)s)")
     return parser.parse_args(argv)
-
-
-def positive(word: str) -> int:
-    """A whole number from 1 on."""
-    number = int(word)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def cores() -> int:
@@ -80,7 +75,9 @@ def check(given: argparse.Namespace) -> None:
     from loaders.shards import HASHES
 
     problems = []
-    if not 1 <= given.quality <= 100:
+    if given.quality is not None and given.max_size is None:
+        problems.append(f"--quality {given.quality}: pictures stay as they are without --max-size PIXELS; add that.")
+    elif given.quality is not None and not 1 <= given.quality <= 100:
         problems.append(f"--quality {given.quality}: must be from 1 to 100.")
     if not 0 < given.shard_mb <= 1024:
         problems.append(f"--shard-mb {given.shard_mb:g}: must be more than 0, and at most 1024.")
@@ -95,8 +92,13 @@ def check(given: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def convert(given: argparse.Namespace, console: Console) -> None:
+def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     """Do what the command line says, and print the table.
+
+    Args:
+        given: the command line.
+        console: where to.
+        command: the whole of it, to go on with.
 
     Raises:
         UserError: the source, the destination or an option is not as it must be.
@@ -111,18 +113,16 @@ def convert(given: argparse.Namespace, console: Console) -> None:
     from tools.converting.sources import open_sources
     from tools.converting.to_mds import Conversion
 
-    # Composer, which the loaders import, ends a program at Ctrl-C without a word.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     destination = open_destination(given.destination)
     if given.to == "ffcv" and not isinstance(destination, LocalDestination):
         raise DataError(f"{given.destination}: FFCV reads files of disks only. Name a local folder.")
     destination.names("")  # a mistyped bucket shows here, before the source is looked through
     console.print(f"Looking through {given.source}", highlight=False)
     sources, classes = open_sources(given.source, given.local)
-    pictures = PictureOptions(given.max_size, given.quality)
+    pictures = PictureOptions(given.max_size, given.quality or QUALITY)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20))
     plans = [plan_split(split, source, pictures, shards.size_limit) for split, source in sources.items()]
-    conversion = Conversion(destination, plans, classes, pictures, shards, given.skip_unreadable, console)
+    conversion = Conversion(destination, plans, classes, pictures, shards, given.skip_unreadable, console, command)
     rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
     console.print(result_table(given.destination, rows))
     skipped = sum(len(plan.order) for plan in plans) - sum(row.pictures for row in rows)
@@ -138,7 +138,10 @@ def main(argv: list[str] | None = None) -> int:
     def work(words: Sequence[str]) -> int:
         from rich.console import Console
 
-        convert(parse(list(words)), Console(soft_wrap=True))
+        from loaders.remote import without_credentials
+
+        command = without_credentials(shlex.join(["python", "-m", "tools.convert", *words]))
+        convert(parse(list(words)), Console(soft_wrap=True), command)
         return 0
 
     return run(work, argv, "stopped; the same command goes on from here")

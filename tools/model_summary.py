@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from config import ConfigError, Run, UserError, load
+from config import ConfigError, Run, load
 from config.read import ROOT
-from loaders.errors import plain
+from tools import command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,11 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    try:
-        return main(argv)
-    except UserError as error:
-        print(plain(error) or error, file=sys.stderr)
-        return error.exit_status
+    return command.run(main, argv)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ from pathlib import Path
 from rich.console import Console
 
 from config.errors import DataError
+from loaders import terminal
 from loaders.remote import is_remote
+from loaders.terminal import positive
+from loaders.unfinished import refuse_unfinished
 from tools import command
 
 
@@ -34,23 +37,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("path", help="folder with train/ and val/, of pictures or of MDS shards; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
+        "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
     )
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
     sort.add_argument("--unfold", action="store_true", help="move back what --fold moved, and do nothing else")
-    given = parser.parse_args(argv)
-    if given.workers < 1:
-        parser.error(f"--workers {given.workers}: must be at least 1")
-    return given
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; 1 if there are faults."""
     given = parse(argv)
-    console = Console(soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        console.width = max(100, console.width)  # a log file has no width of its own
+    console = terminal.console()
     if (given.fold or given.unfold) and is_remote(given.path):
         raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
     if given.unfold:
@@ -60,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if given.fold:
         _fold(console, given.path, given.fold)
+    refuse_unfinished(given.path)
     return _verify(console, given)
 
 
@@ -79,7 +78,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     """Look, and print the table and the faults."""
     from loaders.check import summary_table
     from tools.converting.crew import Crew
-    from tools.converting.meter import Meter
+    from tools.converting.meter import PictureMeter
     from tools.verifying import compare
     from tools.verifying.jobs import look
     from tools.verifying.splits import open_splits
@@ -88,7 +87,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     began = time.monotonic()
     with Crew(given.workers) as crew:
         for split in splits:
-            with Meter(console, split.report.split, split.report.images) as meter:
+            with PictureMeter(console, split.report.split, split.report.images) as meter:
                 for (job,), found in crew.run(look, ((job,) for job in split.jobs), meter):
                     split.add(job, found)
             split.finish()

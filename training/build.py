@@ -125,7 +125,7 @@ class Data:
     @property
     def batches_per_epoch(self) -> int:
         """Batches of a whole training epoch; 0 when only evaluating."""
-        return len(cast(WorkerLoader, self.train.dataloader)) if self.train else 0
+        return len(loader_of(self.train)) if self.train else 0
 
     @property
     def eval_samples(self) -> int:
@@ -242,7 +242,8 @@ def _size_in_loader(config: DictConfig, algorithms: Sequence[Algorithm]) -> Call
     if not steps:
         return None
     for algorithm in steps:
-        algorithm.crop_size = crop_size
+        if hasattr(algorithm, "crop_size"):
+            algorithm.crop_size = crop_size
 
     def size_at(batches_per_epoch: int, epoch: int, batch: int) -> int:
         # As Composer counts what has elapsed: a run of so many epochs is at a whole number of them until the next one.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist, reproducibility
 from torch.nn.parallel import DistributedDataParallel
 
 from config import DataError, TrainingError
+from recipes.batchnorm_statistics import average_over_ranks
 
 if TYPE_CHECKING:
     from training.build import Data, Schedule
@@ -132,7 +132,6 @@ class CommonBatchNorm(Callback):
         average_batchnorm(state)
 
 
-@torch.no_grad()
 def average_batchnorm(state: State) -> None:
     """Replace all running statistics by their mean over the ranks, in one reduction.
 
@@ -141,10 +140,4 @@ def average_batchnorm(state: State) -> None:
     """
     held = [(name, buffer) for a in state.algorithms for name, buffer in getattr(a, "named_buffers", {}).items()]
     tensors = [t for name, t in [*state.model.named_buffers(), *held] if name.endswith(("running_mean", "running_var"))]
-    if dist.get_world_size() == 1 or not tensors:
-        return
-    flat = torch.cat([t.reshape(-1) for t in tensors]).double()
-    dist.all_reduce(flat, "SUM")
-    flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
+    average_over_ranks(tensors)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sized
+from typing import Any, cast
 
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from loaders.terminal import LOG_SECONDS, Rate, bar, clock
 from training.recorder import Recorder
-
-# Without a terminal the bar is replaced by a line every so many seconds, so that a log file stays readable.
-LOG_SECONDS = 60.0
-# Rates are taken over this many seconds: long enough to be steady, short enough to show a stall.
-RATE_SECONDS = 10.0
 
 
 class ProgressLine(Callback):
@@ -32,24 +29,15 @@ class ProgressLine(Callback):
         self.recorder, self.console, self.bar = recorder, Console(), bar
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._window: list[tuple[float, int]] = []
+        self._rate = Rate()
         self._logged = time.monotonic()
         self._shown = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Start the bar where the run stands."""
         if dist.get_global_rank() == 0 and self.bar and self.console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[figures]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
-                console=self.console,
-                expand=True,
-            )
+            left = TimeRemainingColumn(elapsed_when_finished=False)
+            self._progress = bar(self.console, TextColumn("left"), left)
             self._task = self._progress.add_task("epoch 1", total=1.0, figures="")
             self._progress.start()
 
@@ -59,9 +47,7 @@ class ProgressLine(Callback):
         if dist.get_global_rank() != 0 or not self.bar or now - self._shown < 0.1:
             return
         self._shown = now
-        self._window.append((now, state.timestamp.sample.value))
-        while now - self._window[0][0] > RATE_SECONDS:
-            self._window.pop(0)
+        self._rate.add(now, state.timestamp.sample.value)
         if self._progress is not None:
             done = float(state.get_elapsed_duration() or 0)
             epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
@@ -79,10 +65,11 @@ class ProgressLine(Callback):
         row = self.recorder.folder.rows[-1]
         loss = f"loss {row['train_loss']:.4f}  " if row["train_loss"] != "" else ""
         rate = f"{row['samples_per_second']:,.0f} img/s  " if row["samples_per_second"] != "" else ""
+        started = state.timestamp.epoch.value + (state.timestamp.batch_in_epoch.value > 0)
         self.console.print(
-            f"epoch {row['epoch']:>3}/{_epochs(state)}  {loss}val loss {row['val_loss']:.4f}  "
+            f"epoch {started:>3}/{_epochs(state)}  {loss}val loss {row['val_loss']:.4f}  "
             f"top-1 {row['top1']:.2f} %  top-5 {row['top5']:.2f} %  {rate}"
-            f"lr {row['lr']:<9.4g}  {row['image_size']} px  {_clock(row['total_seconds'])}",
+            f"lr {row['lr']:<9.4g}  {row['image_size']} px  {clock(int(float(row['total_seconds'])))}",
             highlight=False,
             soft_wrap=True,
         )
@@ -98,8 +85,8 @@ class ProgressLine(Callback):
             self._progress = None
 
     def _figures(self, state: State) -> str:
-        (t0, n0), (t1, n1) = self._window[0], self._window[-1]
-        rate = f"{(n1 - n0) / (t1 - t0):,.0f} img/s" if t1 > t0 else "... img/s"
+        speed = self._rate.per_second
+        rate = f"{speed:,.0f} img/s" if speed else "... img/s"
         rows = self.recorder.folder.rows
         top1 = f"top-1 {float(rows[-1]['top1']):.2f} %" if rows else "top-1 ..."
         wait = f"  waiting {100 * share:.0f} %" if (share := self.recorder.wait_share) >= 0.01 else ""
@@ -139,10 +126,4 @@ def _epochs(state: State) -> int:
     if state.max_duration.unit.value == "ep":
         return state.max_duration.value
     batches = state.max_duration.value if state.max_duration.unit.value == "ba" else state.timestamp.batch.value
-    return max(1, -(-batches // max(1, int(state.dataloader_len or 1))))
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(float(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return max(1, -(-batches // len(cast(Sized, state.train_dataloader))))

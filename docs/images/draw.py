@@ -39,11 +39,13 @@ def draw(run: Path) -> Console:
     line = ProgressLine(cast(Any, recorder), bar=False)
     line.console = Console(record=True, width=116, file=io.StringIO(), force_terminal=True)
     length = SimpleNamespace(unit=SimpleNamespace(value="ep"), value=summary["epoch"])
-    state = SimpleNamespace(timestamp=SimpleNamespace(batch=SimpleNamespace(value=1)), max_duration=length)
+    batch, none = SimpleNamespace(value=1), SimpleNamespace(value=0)
+    state = SimpleNamespace(timestamp=SimpleNamespace(batch=batch, batch_in_epoch=none), max_duration=length)
     typed = "make train" if summary["command"] == MAKE_TRAIN else summary["command"]
     line.console.print(f"$ {typed}", style="bold", highlight=False)
     for row in rows:
         recorder.folder.rows = [row]
+        state.timestamp.epoch = SimpleNamespace(value=row["epoch"])
         line.eval_end(cast(Any, state), cast(Any, None))
     line.console.print(summary_table(summary, f"{run.parent.name}/{run.name}"))
     return line.console

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from config.errors import DataError
 from loaders.checksums import QUICK, chunks, hash_of, new_hash
-from loaders.preloading.progress import Progress, amount
+from loaders.preloading.progress import ByteMeter, amount
 from loaders.preloading.records import Entry, Records, size_of
-from loaders.preloading.source_files import SourceFile, is_wanted, list_files, without_credentials
-from loaders.remote import download, is_remote, join
+from loaders.preloading.source_files import SourceFile, is_wanted, list_files
+from loaders.remote import download, is_remote, join, without_credentials
+from loaders.terminal import console
 
 THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
 _LARGE = 1 << 20  # bytes; from here on what is read back comes from the disk and not from memory
-_ATTEMPTS = 1  # at a store: `download` tries again by itself
 _TICK = 0.05
 _PATIENCE = 5.0  # seconds for the other threads to end what they are at
 
@@ -150,12 +150,12 @@ class Copier:
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(files)))]
         try:
             total = sum(file.size for file in files)
-            with Progress(f"copying to {self.destination}", total, shown=self.shown) as progress:
+            with ByteMeter(console(), f"copying to {self.destination}", total, self.shown) as meter:
                 for thread in threads:
                     thread.start()
                 while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
                     threads[0].join(_TICK)
-                    progress.update(self._bytes)
+                    meter(self._bytes)
         finally:
             self._stop.set()
             deadline = time.monotonic() + _PATIENCE
@@ -174,14 +174,8 @@ class Copier:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # there may be no room for both
-        for attempt in range(_ATTEMPTS):
-            part = self._parts / f"{next(self._numbers)}.part"
-            try:
-                found = self._fetch(file, part)
-                break
-            except DataError:
-                if not is_remote(self.source) or attempt + 1 == _ATTEMPTS or self._stop.is_set():
-                    raise
+        part = self._parts / f"{next(self._numbers)}.part"
+        found = self._fetch(file, part)
         if self._stop.is_set():
             raise _Stopped
         part.replace(target)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from config.errors import DataError
 from loaders.checksums import hash_of
-from loaders.preloading.source_files import INDEX, OWN_FOLDER, identity, is_wanted, without_credentials
-from loaders.remote import StoreOutOfReach, download, is_remote, join
+from loaders.preloading.source_files import INDEX, OWN_FOLDER, identity, is_wanted
+from loaders.remote import StoreOutOfReach, download, is_remote, join, without_credentials
 
 SPOT_CHECK = 1000  # files of a complete copy that are looked at before it is used again
 

@@ -1,7 +1,6 @@
 """What a data set consists of, wherever it is stored: each file's name, size and, for shards, recorded hash."""
 
 import os
-import re
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,11 @@ from typing import Any
 
 from config.errors import DataError
 from loaders.checksums import quick_hash, recorded_hash
-from loaders.remote import download, fault, is_remote, join, s3_client
+from loaders.remote import download, fault, is_remote, join, s3_client, without_credentials
 
 INDEX, CLASSES = "index.json", "classes.json"
 OWN_FOLDER = ".preload"  # below a copy: how far it is
 _LISTING_THREADS = 16  # a folder on NFS answers in milliseconds
-_USER = re.compile(r"(?<=://)[^/\s]*@")
-_QUERY = re.compile(r"(://[^\s?]*)[?]\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +35,6 @@ class SourceFile:
     version: str = ""
     recorded: str = ""
     unpacked: int = 0
-
-
-def without_credentials(text: str) -> str:
-    """A path, or a sentence with URLs in it, without their users, passwords and signatures."""
-    return _QUERY.sub(r"\1", _USER.sub("", text))
 
 
 def identity(source: str) -> str:

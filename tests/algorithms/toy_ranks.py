@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +73,14 @@ def row(tensors: Any) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
 
 
+def digest(tensors: Iterable[Tensor]) -> bytes:
+    """What tells tensors from others, without a copy of them."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().numpy().tobytes())
+    return found.digest()
+
+
 def weights(state: State) -> Tensor:
     """All weights of this rank in a row."""
     return row(state.model.parameters())
@@ -86,9 +95,14 @@ def everything(state: State) -> Tensor:
     return row(parts)
 
 
-def own_weights(run: Trainer) -> Tensor:
-    """This rank's own weights, for which fit() has left the mean in the model; they are in it afterwards."""
+def put_back(run: Trainer) -> None:
+    """Bring this rank's own weights back, for which fit() has left the mean in the model."""
     run.state.algorithms[-1]._put_back(run.state)  # type: ignore[attr-defined]
+
+
+def own_weights(run: Trainer) -> Tensor:
+    """This rank's own weights after fit(); they are in the model afterwards."""
+    put_back(run)
     return weights(run.state)
 
 

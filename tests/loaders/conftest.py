@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import make_imagefolder, make_mds
+from tests.pictures import make_imagefolder, make_shards
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +23,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as uncompressed MDS, several shards per split."""
-    root = tmp_path_factory.mktemp("shards")
-    for split in ("train", "val"):
-        make_mds(folder / split, root / split, size_limit=16_000)
-    return root
+    return make_shards(folder, tmp_path_factory.mktemp("shards"), size_limit=16_000)
 
 
 @pytest.fixture(scope="session")
 def compressed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as zstd-compressed MDS, several shards per split."""
-    root = tmp_path_factory.mktemp("compressed")
-    for split in ("train", "val"):
-        make_mds(folder / split, root / split, size_limit=16_000, compression="zstd:3")
-    return root
+    return make_shards(folder, tmp_path_factory.mktemp("compressed"), size_limit=16_000, compression="zstd:3")

@@ -32,11 +32,10 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         try:
             check_dataloader()
         except SystemExit as end:
-            status = 1 if isinstance(end.code, str) else int(end.code or 0)
-            print(end.code if isinstance(end.code, str) else "")
+            status = int(end.code or 0)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.out + captured.err
-        return status, captured.out
+        return status, captured.out + captured.err
 
     return run
 
@@ -177,6 +176,52 @@ def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytes
     (root / "train/cat/notes.txt").write_text("of no consequence")
     status, said = check(root, "--crop-size", 32)
     assert status == 0 and "5 of its 15 pictures were decoded" in said and "1 files are no pictures" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--workers", "-1"], "--workers: -1 given, but it must be 0 or more"),
+        (["--crop-size", "0"], "--crop-size: 0 given, but it must be 1 or more"),
+        (["--batch-size", "few"], "--batch-size: 'few' given, but it must be a whole number"),
+    ],
+)
+def test_bad_words(check: Check, folder: Path, words: list[str], expected: str) -> None:
+    status, said = check(folder, *words)
+    assert status == 2 and expected in said
+
+
+def test_sheet_that_cannot_be_written(check: Check, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "contact_sheet.png").mkdir()
+    status, said = check(folder)
+    assert status == 2 and f"{tmp_path}/contact_sheet.png: cannot be written (Is a directory)" in said
+
+
+def test_unfinished_conversions(check: Check, broken: Path) -> None:
+    for name, command in ((".ffcv-0123", "python -m tools.convert SRC"), (".convert", "python -m tools.convert a b")):
+        (broken / name).mkdir()
+        (broken / ".convert/command").write_text(command) if name == ".convert" else None
+        status, said = check(broken)
+        assert status == 1 and f"conversion has not ended. To go on with it, type: {command}" in said
+    (broken / ".ffcv-0123").rmdir()
+    assert check(broken, "--crop-size", 16)[0] == 0, "notes without a plan are no conversion's"
+
+
+def test_tables_fit_a_narrow_terminal(
+    check: Check, broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (1800, 1200)).save(broken / "train/cat/0000.jpeg")
+    Image.new("RGB", (2000, 1200)).save(broken / "train/cat/0001.jpeg")
+    monkeypatch.setenv("COLUMNS", "80")
+    status, said = check(broken, "--batch-size", 128, "--workers", 0)
+    tables = [line for line in said.splitlines() if line[:1] in "┏┃┡│└"]
+    assert status == 0 and "…" not in said and max(map(len, tables)) <= 80 and len(tables) > 10
+    assert "2000x1200" in said and "[60, 3, 224, 224]" in said
+
+
+def test_an_address_with_a_slash_too_few(check: Check) -> None:
+    status, said = check("s3:/bucket/set")
+    assert status == 1 and "did you mean s3://bucket/set?" in said
 
 
 def test_extent() -> None:

@@ -79,3 +79,31 @@ def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path) -> None:
     run = [str(small_yaml(workdir, pictures)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
     assert bench_data.main(run) == 1, "48 pictures are too few"
     assert "48 pictures" in capsys.readouterr().err
+
+
+def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from loaders.terminal import console
+    from tools import bench_data
+
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("crop, resize, flip", "augment (RandAugment)", "ours", "default, bytes", "default, floats")
+    console().print(bench_data.stage_table({name: [1e-2, 2e-5] for name in names}, 108e3))
+    ran = [
+        bench_data.Kind(name, print, [1e-3], [1e-3, 2e-5]) for name in (bench_data.DEFAULT, bench_data.DEFAULT_BYTES)
+    ]
+    console().print(bench_data.kind_table(ran, 108e3, "Loaders"))
+    said = capsys.readouterr().out
+    assert "…" not in said and max(map(len, said.splitlines())) <= 80
+    for whole in ("(RandAugment)", "(1.00-1.00)", "torchvision", "picture"):
+        assert f" {whole} " in said
+
+
+def test_plots_that_cannot_be_written(workdir: Path, capsys) -> None:
+    """Found out before anything is measured."""
+    from tools import bench_data
+
+    assert bench_data.main(["--plot=/nowhere/a.png"]) == 2
+    assert capsys.readouterr().err == "\n/nowhere/a.png: cannot be written (No such file or directory).\n"
+    with pytest.raises(SystemExit):
+        bench_data.main(["--plot=a.doc"])
+    assert "a.doc must end in .png, .svg, .pdf or .jpg" in capsys.readouterr().err

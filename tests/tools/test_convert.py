@@ -135,6 +135,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert "no such folder" in refused(tmp_path / "imagnet", out)
     assert "--compression zst: no such kind" in refused(source, out, "--compression", "zst", status=2)
     assert "--hash crc: no such kind" in refused(source, out, "--hash", "crc", "--quality", 0, status=2)
+    assert "--quality 80: pictures stay as they are" in refused(source, out, "--quality", 80, status=2)
+    assert "did you mean s3://b/set?" in refused(source, "s3:/b/set")
     assert "--local" in refused("s3://pictures/set", out)
     assert "nowhere else" in refused(source, "gs://bucket/set")
     assert "has no bucket 'nowhere'" in refused(source, "s3://nowhere/set")

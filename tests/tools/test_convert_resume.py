@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from config.errors import DataError
+from loaders.unfinished import refuse_unfinished
 from tests.tools.conversions import convert, files_of, make_source, originals_of, pictures_of
 from tools.convert import main
 
@@ -134,9 +137,12 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
     assert not list(out.rglob("index.json"))
 
     capfd.readouterr()
-    assert main([*words, "--quality", "80"]) == 1
+    with pytest.raises(DataError, match="has not ended") as unfinished:
+        refuse_unfinished(str(out))
+    assert str(unfinished.value).endswith(f"type: {shlex.join(['python', '-m', 'tools.convert', *words])}")
+    assert main([*words, "--hash", "md5"]) == 1
     error = capfd.readouterr().err
-    assert "unfinished conversion with other options (quality 90)" in error and f"rm -r {out}/.convert" in error
+    assert "unfinished conversion with other options (hash_name sha1)" in error and f"rm -r {out}/.convert" in error
 
     notes = {path.stem for path in (out / ".convert" / "train").glob("*.json")}
     noted = sorted(path for path in finished if path.name.split(".")[1] in notes)

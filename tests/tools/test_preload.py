@@ -11,10 +11,12 @@ import boto3
 import pytest
 
 from config.errors import DataError
-from loaders.preload import copy, is_complete, preload
-from loaders.preloading.source_files import list_files, without_credentials
-from tests.pictures import make_imagefolder, make_mds
+from loaders.preload import copy
+from loaders.preloading.source_files import list_files
+from loaders.remote import without_credentials
+from tests.pictures import make_imagefolder, make_shards
 from tests.s3 import upload, use_endpoint
+from tests.tools.copies import is_complete, preload, tree
 from tools.preload import run
 
 
@@ -30,17 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pictures in compressed shards, several per split; never written to."""
-    root = tmp_path_factory.mktemp("shards")
-    for split in ("train", "val"):
-        make_mds(folder / split, root / split, size_limit=8_000, compression="zstd:3")
+    root = make_shards(folder, tmp_path_factory.mktemp("shards"), size_limit=8_000, compression="zstd:3")
     shutil.copy(folder / "classes.json", root)
     return root
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """What a folder holds, the records of a copy left out."""
-    paths = [path for path in root.rglob("*") if path.is_file() and ".preload" not in path.parts]
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def manifest(copied: Path) -> dict:
@@ -146,6 +140,7 @@ def test_refused_destinations(folder: Path, tmp_path: Path) -> None:
         folder.parent: "lies in",
         Path("/proc/copy"): "cannot be made",
         "s3://user:secret@bucket/copy": "s3://bucket/copy: is no folder",
+        "s3:/bucket/copy": "did you mean s3://bucket/copy",
     }
     for destination, said in cases.items():
         with pytest.raises(DataError, match=said):

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from config.errors import DataError
-from loaders.preload import copy, is_complete, preload_once_per_node
+from loaders.preload import copy, preload_once_per_node
 from loaders.preloading import node
 from tests.runs import ROOT, wait_for
-from tests.tools.test_preload import folder, tree
+from tests.tools.copies import is_complete, tree
+from tests.tools.test_preload import folder
 
 __all__ = ["folder"]
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from tests.pictures import make_imagefolder, make_mds
+from tests.pictures import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
 from tests.s3 import upload
 from tools.verify import run
@@ -132,8 +132,7 @@ def test_pictures_in_shards(verify: Verify, folder: Path, tmp_path: Path) -> Non
     """A picture that train and val share, one that is damaged, and a class that is only evaluated."""
     root = shutil.copytree(folder, tmp_path / "set")
     shutil.copy(root / "train/person/0000.jpeg", root / "val/cat/0000.jpeg")
-    for split in ("train", "val"):
-        make_mds(root / split, tmp_path / "mds" / split)
+    make_shards(root, tmp_path / "mds")
     status, said = verify(tmp_path / "mds")
     assert status == 1 and "1 fault" in said
     assert "val/shard.00000.mds, sample 0: is the same file as" in said and "shard.00000.mds, sample 10," in said

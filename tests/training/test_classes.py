@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from main import cli
-from tests.pictures import make_mds
+from tests.pictures import make_shards
 from tests.runs import small_yaml
 
 
@@ -38,8 +38,7 @@ def test_other_files_are_no_checkpoints(workdir: Path, pictures: Path, capsys: p
 
 def test_class_lists_that_are_none(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
     """Malformed, or too short for the labels that are stored: both are sentences, before a label meets the loss."""
-    for split in ("train", "val"):
-        make_mds(pictures / split, workdir / "shards" / split)
+    make_shards(pictures, workdir / "shards")
     yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
     sections = ("train_dataset", "eval_dataset")
     words = [f"{section}.{word}" for section in sections for word in ("is_streaming=true", f"local={workdir}/shards")]

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from config.errors import DataError
 from loaders.remote import StoreOutOfReach, fault, is_remote, s3_client
-
-WORK = ".convert"
-"""The folder of an unfinished conversion's notes, below the destination."""
+from loaders.unfinished import WORK
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 from config.errors import DataError
 from loaders.decoding import decode
 from loaders.mds_writer import Sample, ShardFormat, count_samples, read_sample, stored_file, unpack
+from loaders.unfinished import WORK
 from tools.converting import crew
-from tools.converting.destination import WORK, Destination
+from tools.converting.destination import Destination
 from tools.converting.pictures import PictureOptions
 from tools.converting.sources import Part
 

@@ -16,14 +16,13 @@ from loaders.beton import BetonDataset
 from loaders.beton_writer import write_beton
 from loaders.decoding import decode
 from loaders.transforms import EvaluationPipeline
-from tools.converting.destination import WORK, Destination, LocalDestination
-from tools.converting.meter import Meter, Row
+from loaders.unfinished import COMMAND, STAGE, WORK
+from tools.converting.destination import Destination, LocalDestination
+from tools.converting.meter import PictureMeter, Row
 from tools.converting.plan import recorded
 from tools.converting.sources import ShardPart, ShardSource
 from tools.converting.to_mds import CLASSES, INDEX, SKIPPED, Conversion
 
-STAGE = ".ffcv-"
-"""How the folder of the shards begins; what it goes on with tells one conversion from another."""
 COMPARED = 100  # pictures per split, evenly spread
 
 
@@ -44,6 +43,7 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
     with _resumable(stage, splits) as finished:
         if not finished:
             target.check_room(2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
+            target.write(COMMAND, conversion.command.encode())
             conversion.destination = stage
             rows = {row.split: row for row in conversion.run(workers)}
         for name in (CLASSES, SKIPPED):
@@ -94,7 +94,7 @@ def _write(
     path = Path(target.place(f"{split}.beton"))
     began = time.monotonic()
     if not path.is_file():
-        with Meter(conversion.console, path.name, count) as meter:
+        with PictureMeter(conversion.console, path.name, count) as meter:
             write_beton(path, count, part.read, workers, meter)
     _check(path, split, part)
     seconds = time.monotonic() - began + (made.seconds if made else 0.0)

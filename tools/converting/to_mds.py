@@ -14,14 +14,14 @@ from rich.console import Console
 from config.errors import DataError
 from loaders.errors import named
 from loaders.mds_writer import ShardFormat, stored_file
+from loaders.unfinished import COMMAND, PLAN, WORK
 from tools.converting.crew import Crew
-from tools.converting.destination import WORK, Destination
-from tools.converting.meter import Meter, Row
+from tools.converting.destination import Destination
+from tools.converting.meter import PictureMeter, Row
 from tools.converting.pictures import PictureOptions
 from tools.converting.plan import SplitPlan, recorded
 from tools.converting.shard_work import Note, ShardJob, check_shard, make_shard, note_name
 
-PLAN = f"{WORK}/plan.json"
 CLASSES, SKIPPED, INDEX = "classes.json", "skipped.txt", "index.json"
 READ_THREADS = 16  # a store answers one question per round trip
 
@@ -71,6 +71,7 @@ class Conversion:
         shards: how shards are.
         skip: leave unreadable pictures out, instead of giving up.
         console: where progress is shown.
+        command: what to type to go on with it.
     """
 
     destination: Destination
@@ -80,6 +81,7 @@ class Conversion:
     shards: ShardFormat
     skip: bool
     console: Console
+    command: str
 
     def job(self, plan: SplitPlan, number: int) -> ShardJob:
         """One shard's work."""
@@ -125,6 +127,7 @@ class Conversion:
             )
         )
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
+        self.destination.write(COMMAND, self.command.encode())
         found = sum(len(result.notes) for result in results)
         if found:
             total = sum(split.shards for split in self.plans)
@@ -146,7 +149,7 @@ class Conversion:
         missing = [number for number in range(plan.shards) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
-        with Meter(self.console, plan.split, result.made) as meter:
+        with PictureMeter(self.console, plan.split, result.made) as meter:
             jobs = ((self.job(plan, number),) for number in missing)
             for (job,), note in crew.run(make_shard, jobs, meter):
                 result.notes[job.number] = note
@@ -166,7 +169,7 @@ class Conversion:
                 yield from ((self.job(plan, number), note) for number, note in sorted(result.notes.items()))
 
         faults = []
-        with Meter(self.console, "checking", sum(result.row().pictures for result in results)) as meter:
+        with PictureMeter(self.console, "checking", sum(result.row().pictures for result in results)) as meter:
             for (job, note), fault in crew.run(check_shard, jobs(), meter):
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))

@@ -54,9 +54,9 @@ def is_finished(plan: Plan, run: Planned) -> bool:
     folder = plan.folder / run.name
     if not (folder / "config.yaml").is_file():
         return False
-    there, wanted = OmegaConf.load(folder / "config.yaml"), plain(loaded(run))
-    wanted["precision"] = wanted["precision"] or there.get("precision")  # which the device chose
-    if changed := differences(there, wanted):
+    there, wanted = OmegaConf.load(folder / "config.yaml"), loaded(run)
+    wanted.config.precision = wanted.config.precision or OmegaConf.select(there, "precision")  # which the device chose
+    if changed := differences(there, plain(wanted)):
         raise ConfigError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
             "give the sweep another runs_folder, or move that folder away"

@@ -1,0 +1,59 @@
+"""How programs end: Ctrl-C is a sentence and exit status 130, in whatever it finds them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pictures import make_imagefolder
+from tests.runs import ROOT, wait_for
+from tools.command import run
+
+VERIFY = "from tools.verify import run; sys.exit(run([sys.argv[1], '--workers=1']))"
+DATA = """
+import data, loaders.check
+loaders.check.MEASURED = 1000.0
+sys.argv += ["--workers=1", "--crop-size=16"]
+data.check_dataloader()
+"""
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(130)], ids=["python", "composer"])
+def test_ctrl_c(stop: BaseException, capsys: pytest.CaptureFixture) -> None:
+    def main(_: object) -> int:
+        raise stop
+
+    assert run(main, [], "stopped here") == 130
+    assert capsys.readouterr().err == "\nstopped here\n"
+
+
+def test_another_exit_is_passed_on() -> None:
+    with pytest.raises(SystemExit) as end:
+        run(lambda _: sys.exit(2), [])
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
+def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
+    """Once there is a worker; verify's is kept waiting by a picture that is a named pipe."""
+    root = make_imagefolder(tmp_path / "set")
+    if program == VERIFY:
+        (root / "train/cat/0000.jpeg").unlink()
+        os.mkfifo(root / "train/cat/0000.jpeg")
+    words = [sys.executable, "-c", f"import sys\n{program}", str(root)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, cwd=tmp_path, env=settings, text=True, **pipes)
+    try:
+        wait_for(lambda: psutil.Process(process.pid).children(), process=process)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130 and said == "\nstopped\n"
