@@ -96,9 +96,9 @@ class Prices:
         """What the costs rest on, in a sentence."""
         storage = f", and {self.storage_gb:g} GB at ${self.storage_price:g} per GB and month" if self.storage_gb else ""
         if self.per_hour is not None:
-            return f"Wall clock, evaluation and restarts included, at ${self.per_hour:g} per hour as given{storage}."
+            return f"Cost is the wall clock at ${self.per_hour:g} per hour as given{storage}."
         return (
-            f"Wall clock, evaluation and restarts included, at the {'spot' if self.spot else 'on-demand'} prices of "
-            f"launch/{self.file.name} as of {self.listed.get('read')}{storage}. They are list prices from memory: "
+            f"Cost is the wall clock at the {'spot' if self.spot else 'on-demand'} prices of "
+            f"launch/{self.file.name} as of {self.listed.get('read')}{storage}. That file says where they are from: "
             "check them before you rely on them."
         )
