@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,53 +13,12 @@ import pytest
 from config import load
 from main import main as train
 from tests.runs import small_yaml
+from tests.tools.checked_page import Checked
 from tests.tools.left_runs import A10G, DIGITS, ROOT, leave_run
 from tools.report import run
 from tools.reporting.charts import pareto
 from tools.reporting.drawing import spread_labels
 from tools.reporting.words import letter
-
-VOID = {"meta", "br", "img", "hr", "link", "input"}
-
-
-class Checked(HTMLParser):
-    """Collects text and attributes; every tag that is opened must be closed, in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.said: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.append(tag)
-        for key, value in attrs:
-            if key == "id":
-                self.ids.append(value)
-            elif key in ("src", "href", "xlink:href"):
-                self.addresses.append(value)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open[-1:]:
-            self.said.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.said).split())
 
 
 def report(*words: str) -> Checked:
