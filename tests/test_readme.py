@@ -152,7 +152,9 @@ def check_tool(module: str, words: list[str], desk: SimpleNamespace) -> None:
     assert ended.value.code == 0 and printed
     assert all(option.split("=")[0] in printed[0] for option in options)
     run = [word for word in words if word.endswith(".yaml") or re.fullmatch(r"[a-z_.]+=\S+", word)]
-    if run:
+    if module == "tools.sweep":
+        assert importlib.import_module(module).main([*words, "--emit", "commands"]) == 0
+    elif run:
         check_run(run)
     if module in ON_PICTURES:
         here = [word for word in words if "://" not in word and not word.startswith("/")]
