@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -36,6 +37,9 @@ def start_worker(_worker_id: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed_second_sigterm, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+    # Batches are handed over through a socket in it. Made later, it would fail where nobody hears it (a full disk), and
+    # the trainer would wait for ever.
+    multiprocessing.util.get_temp_dir()
     # What was inherited is the parent's to collect: its unused loaders must not be shut down from here.
     gc.freeze()
 

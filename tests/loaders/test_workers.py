@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_signals(folder: Path) -> None:
         worker.join(5)
     worker.join(5)
     assert worker.exitcode == 128 + signal.SIGTERM
+
+
+def test_no_place_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the worker's, not a batch that never comes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setitem(multiprocessing.process.current_process()._config, "tempdir", None)
+    with pytest.raises(OSError, match="gone"):
+        next(iter(loader(folder, num_workers=1)))
 
 
 def test_the_trainer_itself_may_end_a_worker(folder: Path) -> None:

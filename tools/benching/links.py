@@ -82,8 +82,8 @@ class Links:
     def _make(self, node: int, stack: contextlib.ExitStack) -> int:
         """A node's namespace and device; the descriptor at the device's other end."""
         name, temporary = self.names[node], f"bench{os.getpid()}n{node}"[:15]
-        command("ip", "netns", "add", name)
-        stack.callback(command, "ip", "netns", "del", name)
+        stack.callback(subprocess.run, ["ip", "netns", "del", name], capture_output=True)  # before there is one:
+        command("ip", "netns", "add", name)  # a stop may come in the middle of this
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         stack.callback(os.close, device)
         flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
@@ -146,8 +146,10 @@ def end(child: int) -> None:
 def carry(device: int, devices: list[int], delay: float) -> None:
     """Carry what leaves one device to the device that it is for, each packet `delay` seconds later; without end."""
     waiting: deque[tuple[float, bytes]] = deque()
+    ready = select.poll()  # any descriptor, where select() takes those below 1024
+    ready.register(device, select.POLLIN)
     while True:
-        select.select([device], [], [], max(0.0, waiting[0][0] - time.monotonic()) if waiting else None)
+        ready.poll(max(0.0, 1e3 * (waiting[0][0] - time.monotonic())) if waiting else None)
         waiting.extend((time.monotonic() + delay, packet) for packet in arrived(device))
         while waiting and waiting[0][0] <= time.monotonic():
             packet = waiting.popleft()[1]
