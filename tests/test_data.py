@@ -78,6 +78,7 @@ def test_evaluation_equals_torchvision(pictures: Path) -> None:
 def test_check_dataloader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     root = make_imagefolder(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "argv", ["script.py", str(root)])
     check_dataloader()
     said = capsys.readouterr().out

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +24,6 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from config import ConfigError, Run, UserError
-from loaders.dataset import PictureDataset
 from training.devices import on_rank_zero
 from training.identity import differences, plain, redacted
 
@@ -205,9 +204,9 @@ def default_name(run: Run) -> str:
     return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def describe(train: PictureDataset, evaluation: PictureDataset) -> dict[str, Any]:
+def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
     """What tells one data set from another, wherever it lies: how many pictures and classes, a hash of their names."""
-    classes = train.classes or evaluation.classes
+    classes = getattr(train, "classes", None) or getattr(evaluation, "classes", None)  # a benchmark's have none
     return {
         "train_images": len(train),
         "eval_images": len(evaluation),

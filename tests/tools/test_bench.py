@@ -66,10 +66,11 @@ def test_warm_up_is_not_timed(monkeypatch):
     assert watch.lap() == 2.0
 
 
-def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path) -> None:
+def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real loaders over pictures like ImageNet's, beside torchvision's; a user's own pictures, too."""
     from tools import bench_data
 
+    monkeypatch.setenv("COLUMNS", "100")
     words = ["--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder,streaming,synthetic", "--plot=a.png"]
     assert bench_data.main([*words, "--sizes=64"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
