@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,15 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 
-from config import load
+from config import TrainingError, load
 from main import cli, main
 from tests.pictures import make_mds
 from tests.runs import ROOT, run_main, small_yaml
+from tests.s3 import upload
 from tools.evaluate import run
 from tools.evaluating import figures, printing
 from tools.evaluating.figures import Answers, Pass
-from tools.evaluating.passes import answers, mean_of_probabilities
+from tools.evaluating.passes import Listener, answers, mean_of_probabilities
 
 EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
 
@@ -46,10 +48,10 @@ def its_copy(trained: Path, workdir: Path) -> Path:
     return shutil.copytree(trained / "checkpoints", folder / "checkpoints", copy_function=os.link).parent
 
 
-def change(folder: Path, **changes: Any) -> None:
-    """Change keys of eval_dataset in a run's configuration."""
+def change(folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> None:
+    """Change keys of eval_dataset in a run's configuration, and those of `run` in the whole."""
     file = folder / "config.yaml"
-    config = yaml.safe_load(file.read_text())
+    config = yaml.safe_load(file.read_text()) | (run or {})
     config["eval_dataset"].update(changes)
     file.write_text(yaml.safe_dump(config))
 
@@ -168,6 +170,28 @@ def test_shards_without_a_class(its_copy: Path, pictures: Path, capsys) -> None:
     last = rows(its_copy / "evaluation", "per_class")[-1]
     assert last == {"class": "person", "images": "0", "top1": "", "top5": ""}
     assert summary(its_copy / "evaluation")["images"] == 14
+
+
+def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
+    """Trained on a GPU with a large batch, pictures in memory, its checkpoints in S3."""
+    elsewhere = {"device": "gpu", "precision": "amp_bf16", "compile": True, "device_train_microbatch_size": "auto"}
+    elsewhere |= {
+        "load_path": "gone.pt",
+        "load_weights_only": True,
+        "save_folder": "s3://bucket/{run_name}/checkpoints",
+    }
+    (its_copy / "checkpoints").rename("here")
+    Path("store").mkdir()
+    newest = next(Path("here").glob("ep2-*"))
+    os.link(newest, Path("store", newest.name))  # a store has no link by the name of latest
+    upload(Path("store"), "bucket", "it/checkpoints")
+    change(its_copy, run=elsewhere, batch_size=2048, storage="packed", pack_size=24)
+    assert run([str(its_copy), "--checkpoint=latest"]) == 0
+    assert torch.cuda.is_available() or "evaluated in fp32: the run's amp_bf16 needs a GPU" in capsys.readouterr().out
+    found = summary(its_copy / "evaluation")
+    assert found["checkpoint"] == f"s3://bucket/it/checkpoints/{newest.name}" and found["images"] == 21
+    assert run([str(its_copy), "--checkpoint=here/latest-rank0.pt", "-o", "here/out"]) == 0
+    assert summary(Path("here/out"))["loss"] == found["loss"]
 
 
 def test_command(its_copy: Path) -> None:
@@ -308,6 +332,16 @@ def test_answers_by_hand() -> None:
     assert in_top5.tolist() == [1, 1]
     five = answers(torch.arange(7.0)[None].repeat(2, 1), torch.tensor([1, 2]))[2]
     assert five.tolist() == [0, 1]
+
+
+def test_outputs_that_are_no_numbers() -> None:
+    listener = Listener(flip=False)
+    listener.eval_start(None, None)
+    listener.eval_after_forward(
+        SimpleNamespace(batch=(None, torch.tensor([0, 1])), outputs=torch.tensor([[1.0, 2.0], [torch.nan, 1.0]])), None
+    )
+    with pytest.raises(TrainingError, match="not finite numbers for 1 of 2 pictures at 32 px"):
+        listener.result(32)
 
 
 def test_no_mistakes(capsys) -> None:
