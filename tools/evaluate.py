@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,7 @@ def prepare(run: Run, console: Console) -> None:
 
     from training import devices
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits without a word
     trained = run.config.precision
     if not torch.cuda.is_available():
         run.config.precision = None
