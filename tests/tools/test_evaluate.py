@@ -1,0 +1,353 @@
+"""A closer look at a run: the figures are those of main.py's own evaluation, and those that one reckons by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageOps
+
+from config import TrainingError, load
+from main import cli, main
+from tests.pictures import make_mds
+from tests.runs import ROOT, run_main, small_yaml
+from tests.s3 import upload
+from tools.evaluate import run
+from tools.evaluating import figures, printing
+from tools.evaluating.figures import Answers, Pass
+from tools.evaluating.passes import Listener, answers, mean_of_probabilities
+
+EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """The folder of a run with averaged weights that has learned little; never written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    small = small_yaml(folder, pictures, optimizer__lr=0.05, algorithms=EMA)
+    done = run_main(small, "run_name=it", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "it"
+
+
+@pytest.fixture
+def its_copy(trained: Path, workdir: Path) -> Path:
+    """The same in the current folder's runs/, its checkpoints without a second copy on the disk."""
+    folder = shutil.copytree(trained, workdir / "runs" / "it", ignore=shutil.ignore_patterns("checkpoints"))
+    return shutil.copytree(trained / "checkpoints", folder / "checkpoints", copy_function=os.link).parent
+
+
+def change(folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> None:
+    """Change keys of eval_dataset in a run's configuration, and those of `run` in the whole."""
+    file = folder / "config.yaml"
+    config = yaml.safe_load(file.read_text()) | (run or {})
+    config["eval_dataset"].update(changes)
+    file.write_text(yaml.safe_dump(config))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_main(folder: Path, *words: str) -> dict[str, float]:
+    """What main.py's own evaluation of the best checkpoint gives."""
+    more = [f"load_path={folder}/checkpoints/best-rank0.pt", "is_train=false", *words]
+    metrics = main(load([str(folder / "config.yaml"), *more])).state.eval_metrics["eval"]
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def check_equal(folder: Path, found: dict[str, Any], *words: str) -> None:
+    """The same figures as main.py's; 7 divides the 21 pictures, so that its loss is the mean over pictures, too."""
+    expected = by_main(folder, *words)
+    assert found["top1"] == pytest.approx(100 * expected["MulticlassAccuracy"], abs=1e-3)
+    assert found["top5"] == pytest.approx(100 * expected["MulticlassTop5Accuracy"], abs=1e-3)
+    assert found["loss"] == pytest.approx(expected["CrossEntropy"], abs=2e-6)
+
+
+def test_equal_to_main(its_copy: Path, capsys) -> None:
+    """At its own size and at another one, with averaged weights; the files hold what their names say."""
+    change(its_copy, batch_size=7)
+    assert run([str(its_copy), "--sizes=16,24"]) == 0
+    printed = capsys.readouterr().out
+    out = its_copy / "evaluation"
+    found = summary(out)
+    check_equal(its_copy, found)
+    keys = ["top1", "top5", "loss", "calibration_error", "images", "checkpoint", "data", "size", "flip"]
+    assert list(found) == keys and list(found["flip"]) == ["top1", "top5", "loss"]
+    assert found["images"] == 21 and found["size"] == 16 and found["checkpoint"].endswith("best-rank0.pt")
+
+    small, large = rows(out, "sizes")
+    assert (small["size"], large["size"]) == ("16", "24")
+    assert float(small["top1"]) == found["top1"] and float(small["flip_top1"]) == found["flip"]["top1"]
+    at_24 = by_main(its_copy, "eval_dataset.crop_size=24", "eval_dataset.resize_size=30")
+    assert float(large["top1"]) == pytest.approx(100 * at_24["MulticlassAccuracy"], abs=1e-3)
+
+    classes, pairs, bins = rows(out, "per_class"), rows(out, "confusions"), rows(out, "reliability")
+    assert [row["class"] for row in classes] == ["cat", "dog", "person"] and {row["images"] for row in classes} == {"7"}
+    assert np.mean([float(row["top1"]) for row in classes]) == pytest.approx(found["top1"], abs=1e-3)
+    wrong = round(21 * (1 - found["top1"] / 100))
+    assert wrong and sum(int(row["count"]) for row in pairs) == wrong, "or this would test nothing"
+    assert len(bins) == 15 and sum(int(row["images"]) for row in bins) == 21
+    with Image.open(out / "mistakes.png") as sheet:
+        assert sheet.width > 1000
+    assert f"{found['top1']:.2f} %" in printed and "Worst classes" in printed and pairs[0]["true"] in printed
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png"]
+    )
+
+
+def test_schedule_free(workdir: Path, pictures: Path) -> None:
+    """The average that such a run evaluates, with its own BatchNorm statistics."""
+    words = ["recipe_name=schedulefree_sgd", "optimizer.lr=0.1", "scheduler.t_warmup=1ba", "max_duration=1ep"]
+    words += ["train_dataset.crop_size=16", "train_dataset.batch_size=12", "run_name=free"]
+    words += ["eval_dataset.crop_size=16", "eval_dataset.resize_size=20", "eval_dataset.batch_size=7"]
+    assert cli([str(small_yaml(workdir, pictures)), *words]) == 0
+    assert run(["runs/free", "--checkpoint=latest", "--no-flip"]) == 0
+    check_equal(Path("runs/free"), summary(Path("runs/free/evaluation")))
+    assert summary(Path("runs/free/evaluation"))["flip"] is None
+    assert rows(Path("runs/free/evaluation"), "sizes")[0]["flip_top1"] == ""
+
+
+def test_every_picture_counts_once(its_copy: Path) -> None:
+    """A smaller last batch changes nothing, nor does its size; a second evaluation takes the first one's place."""
+    assert run([str(its_copy), "-o", "a"]) == 0
+    change(its_copy, batch_size=4, num_workers=0)
+    assert run([str(its_copy), "-o", "a/b", "--gallery=0"]) == 0
+    one, other = summary(Path("a")), summary(Path("a/b"))
+    assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    assert {**one, "loss": 0, "flip": 0} == {
+        **other,
+        "loss": 0,
+        "flip": 0,
+        "calibration_error": one["calibration_error"],
+    }
+    assert Path("a/mistakes.png").exists() and not Path("a/b/mistakes.png").exists()
+    Path("a/own.txt").touch()
+    assert run([str(its_copy), "-o", "a", "--gallery=0"]) == 0
+    assert not Path("a/mistakes.png").exists() and Path("a/own.txt").exists()
+
+
+def test_mirrored_pictures(its_copy: Path, pictures: Path) -> None:
+    """Mirrored data give other answers, and the same ones once both are averaged."""
+    for file in (pictures / "val").glob("*/*.jpeg"):
+        with Image.open(file) as picture:
+            picture.paste(0, (16, 0, 32, 32))  # something that has a left and a right
+            for name, its in (("straight", picture), ("mirrored", ImageOps.mirror(picture))):
+                target = Path(name, file.relative_to(pictures)).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                its.save(target)
+    assert run([str(its_copy), "-o", "a", "--data=straight"]) == 0
+    assert run([str(its_copy), "-o", "b", "--data=mirrored"]) == 0
+    straight, mirrored = summary(Path("a")), summary(Path("b"))
+    assert mirrored["data"] == "mirrored"
+    assert straight["flip"]["loss"] == pytest.approx(mirrored["flip"]["loss"], abs=2e-5)
+    assert abs(straight["loss"] - mirrored["loss"]) > 1e-3, "or this would test nothing"
+
+
+def test_shards_without_a_class(its_copy: Path, pictures: Path, capsys) -> None:
+    """Shards of a disk; a class that no picture is of has no figures."""
+    two = shutil.copytree(pictures, Path("two"))
+    shutil.rmtree(two / "val/person")
+    make_mds(two / "val", Path("shards/val"))
+    Path("shards/classes.json").write_text('["cat", "dog", "person"]')
+    assert run([str(its_copy), "--data=shards", "--no-flip"]) == 0
+    last = rows(its_copy / "evaluation", "per_class")[-1]
+    assert last == {"class": "person", "images": "0", "top1": "", "top5": ""}
+    assert summary(its_copy / "evaluation")["images"] == 14
+
+
+def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
+    """Trained on a GPU with a large batch, pictures in memory, its checkpoints in S3."""
+    elsewhere = {"device": "gpu", "precision": "amp_bf16", "compile": True, "device_train_microbatch_size": "auto"}
+    elsewhere |= {
+        "load_path": "gone.pt",
+        "load_weights_only": True,
+        "save_folder": "s3://bucket/{run_name}/checkpoints",
+    }
+    (its_copy / "checkpoints").rename("here")
+    Path("store").mkdir()
+    newest = next(Path("here").glob("ep2-*"))
+    os.link(newest, Path("store", newest.name))  # a store has no link by the name of latest
+    upload(Path("store"), "bucket", "it/checkpoints")
+    change(its_copy, run=elsewhere, batch_size=2048, storage="packed", pack_size=24)
+    assert run([str(its_copy), "--checkpoint=latest"]) == 0
+    assert torch.cuda.is_available() or "evaluated in fp32: the run's amp_bf16 needs a GPU" in capsys.readouterr().out
+    found = summary(its_copy / "evaluation")
+    assert found["checkpoint"] == f"s3://bucket/it/checkpoints/{newest.name}" and found["images"] == 21
+    assert run([str(its_copy), "--checkpoint=here/latest-rank0.pt", "-o", "here/out"]) == 0
+    assert summary(Path("here/out"))["loss"] == found["loss"]
+
+
+def test_command(its_copy: Path) -> None:
+    """As a user types it, with no data where they were."""
+    change(its_copy, path="/nowhere")
+    words = [sys.executable, "-m", "tools.evaluate", str(its_copy)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "\n/nowhere: the run's data set is not here; name it, or another one: --data PATH\n"
+
+
+def damage(folder: Path) -> None:
+    file = folder / "checkpoints/best-rank0.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.unlink()  # it is a link
+    file.write_bytes(content)
+
+
+def unlearn(folder: Path) -> None:
+    for file in (folder / "checkpoints").iterdir():
+        file.unlink()
+
+
+def foreign(folder: Path) -> None:
+    torch.save([1], folder / "checkpoints/foreign.pt")
+
+
+@pytest.mark.parametrize(
+    ("words", "prepare", "status", "expected"),
+    [
+        (["runs/itt"], None, 2, "runs/itt: there is no such folder; runs holds it; did you mean it?"),
+        (["."], None, 2, "is no run's folder, it has no config.yaml"),
+        (["runs/it", "--sizes=160,abc"], None, 2, "--sizes 160,abc: 'abc' is no size; give whole pixels from 16"),
+        (["runs/it", "--sizes=160,"], None, 2, "'' is no size"),
+        (["runs/it", "--sizes=8"], None, 2, "'8' is no size"),
+        (["runs/it", "--gallery=-1"], None, 2, "--gallery -1: give 0 (no picture) to 600"),
+        (["runs/it", "--data=nowhere"], None, 2, "--data nowhere: there is no such folder"),
+        (["runs/it", "--data=s3://bucket/set"], None, 2, "shards need a cache folder: --local FOLDER"),
+        (["runs/it", "--local=cache"], None, 2, "--local cache: is for the data set of --data"),
+        (["runs/it", "--checkpoint=ep9.pt"], None, 1, "--checkpoint ep9.pt: there is no ./ep9.pt, nor any other"),
+        (["runs/it"], unlearn, 1, "there is no runs/it/checkpoints/best-rank0.pt, nor any other"),
+        (["runs/it"], damage, 1, "best-rank0.pt: is damaged (cut short or changed); name another one: --checkpoint"),
+        (["runs/it", "--checkpoint=runs/it/checkpoints/foreign.pt"], foreign, 1, "is no checkpoint of a run"),
+        (["runs/it", "-o", "runs/it/config.yaml"], None, 1, "config.yaml: cannot be written (File exists)"),
+        (["runs/it", "-o", "runs/it/config.yaml/x"], None, 1, "cannot be written (Not a directory)"),
+    ],
+)
+def test_bad_input(words: list[str], prepare, status: int, expected: str, its_copy: Path, capsys) -> None:
+    """One sentence, and nothing is written."""
+    if prepare:
+        prepare(its_copy)
+    assert run(words) == status
+    said = capsys.readouterr().err
+    assert expected in said and "Traceback" not in said
+    assert not (its_copy / "evaluation").exists()
+
+
+def test_other_classes(its_copy: Path, pictures: Path, capsys) -> None:
+    """Other names, and more or fewer of them, are refused."""
+    other = shutil.copytree(pictures, Path("other"))
+    shutil.rmtree(other / "train")
+    (other / "val/cat").rename(other / "val/eel")
+    assert run([str(its_copy), "--data=other"]) == 1
+    assert "label 0 was 'cat' and is 'dog'" in capsys.readouterr().err
+    shutil.rmtree(other / "val/eel")
+    assert run([str(its_copy), "--data=other"]) == 1
+    assert "other: does not hold the 3 classes that this run was trained on" in capsys.readouterr().err
+    assert not (its_copy / "evaluation").exists()
+
+
+# True classes a a a b b c, of the classes a b c d.
+MADE_UP = Pass(
+    32,
+    np.array([0, 0, 0, 1, 1, 2]),
+    Answers(
+        predicted=np.array([0, 1, 1, 1, 0, 0]),
+        confidence=np.array([0.95, 0.9, 0.5, 0.2, 1.0, 0.2]),
+        in_top5=np.array([True, True, False, True, True, True]),
+        losses=np.array([0.1, 1.0, 2.0, 0.3, 3.0, 0.4]),
+    ),
+    None,
+)
+
+
+def test_figures_by_hand() -> None:
+    found = figures.findings(MADE_UP, list("abcd"))
+    assert (found.plain.top1, found.plain.top5) == pytest.approx((100 / 3, 500 / 6))
+    assert found.plain.loss == pytest.approx(6.8 / 6) and found.flipped is None
+    assert [(one.name, one.images) for one in found.classes] == [("a", 3), ("b", 2), ("c", 1), ("d", 0)]
+    assert [one.top1 for one in found.classes] == [pytest.approx(100 / 3), 50.0, 0.0, None]
+    assert [one.top5 for one in found.classes] == [pytest.approx(200 / 3), 100.0, 100.0, None]
+    assert [(one.true, one.predicted, one.count) for one in found.confusions] == [
+        ("a", "b", 2),
+        ("c", "a", 1),
+        ("b", "a", 1),
+    ]
+    assert [one.share for one in found.confusions] == pytest.approx([2 / 3, 1.0, 0.5])
+    assert [one.name for one in figures.worst(found.classes, 9)] == ["c", "a", "b"]
+    assert figures.mistakes(MADE_UP, 3) == [4, 1, 2] and figures.mistakes(MADE_UP, 0) == []
+
+
+def test_calibration_by_hand() -> None:
+    """A confidence on a border belongs to the bin below it, and one of 1 to the last."""
+    bins = figures.findings(MADE_UP, list("abcd")).bins
+    filled = {number: b for number, b in enumerate(bins) if b.images}
+    assert {number: b.images for number, b in filled.items()} == {2: 2, 7: 1, 13: 1, 14: 2}
+    assert (bins[2].low, bins[2].high) == pytest.approx((2 / 15, 3 / 15))
+    assert (filled[2].confidence, filled[2].accuracy) == pytest.approx((0.2, 0.5))
+    assert (filled[14].confidence, filled[14].accuracy) == pytest.approx((0.975, 0.5))
+    assert bins[0].confidence is None and bins[0].accuracy is None
+    expected = (2 * 0.3 + 1 * 0.5 + 1 * 0.9 + 2 * 0.475) / 6
+    assert figures.calibration_error(bins) == pytest.approx(100 * expected)
+
+
+def test_calibration_like_torchmetrics() -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(997, 7, generator=draw), torch.randint(0, 7, (997,), generator=draw)
+    predicted, confidence, _, _ = answers(logits, labels).numpy()
+    ours = figures.calibration_error(figures.reliability(confidence, predicted == labels.numpy()))
+    theirs = multiclass_calibration_error(logits.softmax(1), labels, num_classes=7, n_bins=15, norm="l1")
+    assert ours == pytest.approx(100 * float(theirs), abs=1e-3)
+
+
+def test_answers_by_hand() -> None:
+    """Probabilities are averaged, not logits; fewer than five classes are all in the top 5."""
+    one = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]).clamp(min=1e-30).log() + 5
+    other = torch.tensor([[0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]).log()
+    both = mean_of_probabilities(one, other)
+    np.testing.assert_allclose(both.exp(), [[0.5, 0.2, 0.3], [0.2, 0.7, 0.1]], rtol=1e-5)
+    labels = torch.tensor([2, 1])
+    predicted, confidence, in_top5, losses = answers(both, labels).numpy()
+    np.testing.assert_allclose(predicted, [0, 1])
+    np.testing.assert_allclose(confidence, [0.5, 0.7], rtol=1e-5)
+    np.testing.assert_allclose(losses, -np.log([0.3, 0.7]), rtol=1e-5)
+    assert in_top5.tolist() == [1, 1]
+    five = answers(torch.arange(7.0)[None].repeat(2, 1), torch.tensor([1, 2]))[2]
+    assert five.tolist() == [0, 1]
+
+
+def test_outputs_that_are_no_numbers() -> None:
+    listener = Listener(flip=False)
+    listener.eval_start(None, None)
+    listener.eval_after_forward(
+        SimpleNamespace(batch=(None, torch.tensor([0, 1])), outputs=torch.tensor([[1.0, 2.0], [torch.nan, 1.0]])), None
+    )
+    with pytest.raises(TrainingError, match="not finite numbers for 1 of 2 pictures at 32 px"):
+        listener.result(32)
+
+
+def test_no_mistakes(capsys) -> None:
+    from rich.console import Console
+
+    right = Answers(np.array([1]), np.array([0.5]), np.array([True]), np.array([0.7]))
+    result = Pass(32, np.array([1]), right, right)
+    printing.show(Console(width=100), figures.findings(result, ["[b]", "c"]), {32: result}, "[it]")
+    assert "no mistakes" in capsys.readouterr().out
