@@ -13,6 +13,7 @@ says how often each happens. Nothing is left behind. Random pictures (synthetic)
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -115,15 +116,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     imports = time.monotonic() - began
     console = Console(soft_wrap=True, quiet=dist.get_global_rank() > 0)
     console.width = max(100, console.width)
-    forecasts = [
-        forecast_run(run, name, given.steps, imports, real=given.check, console=console) for name, run in runs.items()
-    ]
+    forecasts, real = [], []
+    for name, run in runs.items():
+        forecasts.append(forecast_run(run, name, given.steps, imports, real=given.check, console=console))
+        if given.check:  # at once: a machine that others use is another one later
+            console.print(f"training {name}", highlight=False)
+            real.append(check.train(run))
     outlook.show(forecasts, console)
     for line in tables.bottlenecks(forecasts):
         console.print(line, highlight=False)
     if given.check:
-        for forecast, run in zip(forecasts, runs.values(), strict=True):
-            check.compare(forecast, check.train(run), console)
+        console.print(check.comparison(forecasts, real))
     return 0
 
 
@@ -151,6 +154,8 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
             )
         finally:
             bench.close()
+            del bench
+            gc.collect()  # the workers end with their loader, and the device's memory is the next one's
     return forecast_of(run.config, plan, measured)
 
 

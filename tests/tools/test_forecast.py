@@ -181,7 +181,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = tables.bottlenecks([MADE_UP])
     assert line == "made-up: waiting for data 13% of the training, which takes 35.0 min without: buy a faster disk"
     assert not list(tables.bottlenecks([replace(MADE_UP, measured=MEASURED.elsewhere(0.1, 1))]))
-    check.compare(MADE_UP, {"train_seconds": 2410, "eval_seconds": 60, "total_seconds": 5090}, console)
+    console.print(check.comparison([MADE_UP], [{"train_seconds": 2410, "eval_seconds": 60, "total_seconds": 5090}]))
     text = capsys.readouterr().out
     assert [line.split()[-1] for line in text.splitlines() if "made-up" in line] == ["1.00", "1.25", "0.50"]
     assert [tables.spelled(seconds) for seconds in (59.9, 60, 7200)] == ["59.9 s", "1.0 min", "2.00 h"]

@@ -1,4 +1,4 @@
-"""The proof: trains for real what was forecast, and prints both."""
+"""The proof: trains for real what was forecast, and sets both side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.table import Table
 
 from config import Run, TrainingError
 from config.read import ROOT
@@ -34,17 +34,17 @@ def train(run: Run) -> dict[str, Any]:
         return json.loads((Path(folder) / "real" / "summary.json").read_text())
 
 
-def compare(forecast: Forecast, summary: dict[str, Any], console: Console) -> None:
-    """Print forecast, reality and their ratio for each clock of a run.
+def comparison(forecasts: list[Forecast], summaries: list[dict[str, Any]]) -> Table:
+    """Forecast, reality and their ratio, for each clock of each run.
 
     Args:
-        forecast: of the run.
-        summary: its summary.json.
-        console: where to print.
+        forecasts: of the runs.
+        summaries: what their summary.json say.
     """
     table = heads("\nrecipe", "\nclock", "\nforecast", "\nreal", "forecast\n/ real", title="Forecast and reality")
-    clocks = {"train": forecast.training, "eval": forecast.evaluating, "total": forecast.everything}
-    for clock, seconds in clocks.items():
-        real = summary[f"{clock}_seconds"]
-        table.add_row(forecast.plan.recipe, clock, spelled(seconds), spelled(real), f"{seconds / real:.2f}")
-    console.print(table)
+    for forecast, summary in zip(forecasts, summaries, strict=True):
+        clocks = {"train": forecast.training, "eval": forecast.evaluating, "total": forecast.everything}
+        for clock, seconds in clocks.items():
+            real = summary[f"{clock}_seconds"]
+            table.add_row(forecast.plan.recipe, clock, spelled(seconds), spelled(real), f"{seconds / real:.2f}")
+    return table
