@@ -70,6 +70,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.max_sizes = max_sizes
         self.size = 0
         self.crop_size: int | None = None  # told by whoever builds the loader; else a batch's own size is the full one
+        self.held: int | None = None  # a size to stay at whatever the moment, for whoever measures one
 
     def match(self, event: Event, state: State) -> bool:
         """At every batch, for the size, and before every training forward pass, for the pictures."""
@@ -97,6 +98,8 @@ class ProgressiveResizing(RecipeAlgorithm):
         return self._size_at(elapsed, crop_size) if self.mode == "resize" else crop_size
 
     def _size_at(self, elapsed: float, crop_size: int) -> int:
+        if self.held is not None:
+            return self.held
         return progressive_size(
             elapsed,
             crop_size,

@@ -1,0 +1,1 @@
+"""The parts of tools.forecast: what a run consists of, what its pieces take here, and what that makes in all."""
