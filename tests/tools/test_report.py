@@ -184,7 +184,7 @@ def test_evaluation(runs: Path) -> None:
     """Everything that a closer look leaves; a part that is missing or broken takes nothing else with it."""
     folder = runs / "mild-0/evaluation"
     folder.mkdir()
-    summary = {"top1": 76.0, "top5": 93.0, "loss": 1.0, "calibration_error": 0.04, "images": 50000}
+    summary = {"top1": 76.0, "top5": 93.0, "loss": 1.0, "calibration_error": 4.0, "images": 50000}
     (folder / "summary.json").write_text(json.dumps(summary | {"flip": {"top1": 76.4, "top5": 93.2, "loss": 0.98}}))
     classes = "".join(f"class {n},50,{50 + n},90\n" for n in range(12))
     (folder / "per_class.csv").write_text("class,images,top1,top5\n" + classes)
@@ -200,7 +200,8 @@ def test_evaluation(runs: Path) -> None:
     (other / "per_class.csv").write_text("class,images,top1,top5\nmug,50,80,95\ncu")
     page = report("runs")
     assert (
-        "mild-0 : top-1 76.00 %, top-5 93.00 %, loss 1.0000, calibration error 0.0400, 50,000 pictures; " in page.text
+        "mild-0 : top-1 76.00 %, top-5 93.00 %, loss 1.0000, calibration error 4.00 points, 50,000 pictures; "
+        in page.text
     )
     assert "mirrored too: top-1 76.40 %" in page.text
     assert "Hardest 10 of 12 classes class pictures top-1, % top-5, % class 0 50 50 90" in page.text

@@ -18,7 +18,7 @@ from config import ConfigError, DataError, Run, TrainingError
 from loaders.storage import build_loader
 from loaders.transforms import EvaluationPipeline
 from recipes.algorithms._base import unwrapped
-from tools.converting.meter import Meter
+from tools.converting.meter import PictureMeter
 from tools.evaluating.figures import Answers, Pass
 from training import build, guards
 from training.fit import make_trainer
@@ -177,7 +177,7 @@ def evaluate(
         for size in dict.fromkeys([own, *sizes]):
             if size != own:
                 trainer.state.evaluators[0].dataloader = at_size(run.config, data.evaluation, size)
-            with Meter(console, f"{size} px", data.eval_samples) as listener.seen:
+            with PictureMeter(console, f"{size} px", data.eval_samples) as listener.seen:
                 trainer.eval()
             passes[size] = listener.result(size)
     finally:

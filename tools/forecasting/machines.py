@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from config.errors import ConfigError, DataError
-from config.read import ROOT
+from config.errors import ConfigError
 from config.suggest import did_you_mean, listing
-
-PRICES = ROOT / "launch/prices.yaml"
+from tools.records.cost import PRICES, Prices
 
 
 @dataclass(frozen=True)
@@ -63,14 +59,11 @@ def listed(file: Path = PRICES) -> list[dict[str, Any]]:
     """
     if not file.exists():
         return []
-    try:
-        content = yaml.safe_load(file.read_text())
-        return [
-            {**machine, "gpu": re.compile(machine["gpu"]), "read": content["read"], "price": machine["on_demand"]}
-            for machine in content["machines"]
-        ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, re.error) as error:
-        raise DataError(f"{file}: is no list of prices ({type(error).__name__}: {error}); give --price") from error
+    content = Prices(file=file).listed
+    return [
+        {**machine, "gpu": re.compile(machine["gpu"]), "read": content["read"], "price": machine["on_demand"]}
+        for machine in content["machines"]
+    ]
 
 
 def price(given: float | None, name: str | None, device: str, count: int, file: Path = PRICES) -> Price:

@@ -57,6 +57,7 @@ class Prices:
             for machine in content["machines"]:
                 re.compile(machine["gpu"])
                 machine["name"], machine["count"], machine["on_demand"], machine["spot"]
+            content["read"]
         except (OSError, yaml.YAMLError, KeyError, TypeError, re.error) as error:
             sentence = " ".join(str(error).split())
             raise DataError(f"{self.file}: is no list of prices ({type(error).__name__}: {sentence})") from error
@@ -99,6 +100,6 @@ class Prices:
             return f"Cost is the wall clock at ${self.per_hour:g} per hour as given{storage}."
         return (
             f"Cost is the wall clock at the {'spot' if self.spot else 'on-demand'} prices of "
-            f"launch/{self.file.name} as of {self.listed.get('read')}{storage}. That file says where they are from: "
+            f"launch/{self.file.name} as of {self.listed['read']}{storage}. That file says where they are from: "
             "check them before you rely on them."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ class Evaluation:
 
     Attributes:
         folder: where they are.
-        summary: top1, top5 in per cent, loss, calibration_error, images; flip: the same with mirrored pictures.
+        summary: top1, top5 in per cent, loss, calibration_error in per cent points, images; flip: the same with mirrored pictures.
         per_class: class, images, top1, top5; the worst classes first.
         confusions: true, predicted, count, share; the most frequent first.
         sizes: size, top1, top5, flip_top1, flip_top5.
@@ -94,7 +95,8 @@ def read_evaluation(run: Path) -> Evaluation | None:
         return None
     found = Evaluation(folder)
     found.summary = _read(found, "summary.json", _mapping) or {}
-    found.per_class = sorted(_table(found, "per_class", "class", "images", "top1"), key=lambda row: float(row["top1"]))
+    found.per_class = _table(found, "per_class", "class", "images")
+    found.per_class.sort(key=lambda row: float(row.get("top1") or math.inf))  # last: those without pictures
     found.confusions = _table(found, "confusions", "true", "predicted", "count")
     found.confusions.sort(key=lambda row: -float(row["count"]))
     found.sizes = _table(found, "sizes", "size", "top1")
@@ -107,7 +109,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def _figures(its: dict[str, Any]) -> str:
     """A summary's figures in a line."""
     names = [("top1", "top-1 {} %", 2), ("top5", "top-5 {} %", 2), ("loss", "loss {}", 4)]
-    names += [("calibration_error", "calibration error {}", 4), ("images", "{} pictures", 0)]
+    names += [("calibration_error", "calibration error {} points", 2), ("images", "{} pictures", 0)]
     return ", ".join(form.format(number(its[key], digits)) for key, form, digits in names if its.get(key) is not None)
 
 
