@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 import torchvision
 from composer.loss import binary_cross_entropy_with_logits
-from composer.metrics import CrossEntropy
 from composer.models import ComposerClassifier
 from torch import nn
 from torchmetrics import Metric, MetricCollection
@@ -25,6 +24,27 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": nn.functional.cross_entropy,
     "binary_cross_entropy": binary_cross_entropy_with_logits,
 }
+
+
+class MeanCrossEntropy(Metric):
+    """The mean over all pictures; Composer's is one over batches, in which those of a smaller last batch count more."""
+
+    total: torch.Tensor
+    pictures: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "pictures"):
+            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a batch: logits [B, classes] and class indices [B]."""
+        self.total += nn.functional.cross_entropy(output.float(), target, reduction="sum")
+        self.pictures += len(target)
+
+    def compute(self) -> torch.Tensor:
+        """The mean so far."""
+        return self.total / self.pictures
 
 
 class ResNetClassifier(ComposerClassifier):
@@ -62,7 +82,7 @@ def build_composer_resnet(
         num_classes=num_classes,
         val_metrics=MetricCollection(
             {
-                "CrossEntropy": CrossEntropy(),
+                "CrossEntropy": MeanCrossEntropy(),
                 "MulticlassAccuracy": MulticlassAccuracy(num_classes, average="micro"),
                 "MulticlassTop5Accuracy": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
             },

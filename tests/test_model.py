@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from composer.loss import soft_cross_entropy
+from composer.metrics import CrossEntropy
 
 from config.errors import ConfigError
 from model import build_composer_resnet
@@ -29,6 +30,19 @@ def test_cross_entropy_of_smoothed_targets() -> None:
         stock = soft_cross_entropy(logits, smoothed)
     torch.testing.assert_close(model.loss(logits, (None, smoothed)), stock)
     assert torch.equal(model.loss(logits, (None, labels)), soft_cross_entropy(logits, labels))
+
+
+def test_every_picture_counts_alike_in_the_loss() -> None:
+    """Also in a last batch of one; Composer's metric gives that one the weight of a whole batch."""
+    metric = build_composer_resnet("resnet18", num_classes=5).get_metrics()["CrossEntropy"]
+    output, target = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 5
+    stock = CrossEntropy()
+    for part in (slice(0, 8), slice(8, 9)):
+        metric.update(output[part], target[part])
+        stock.update(output[part], target[part])
+    exact = torch.nn.functional.cross_entropy(output, target)
+    assert float(metric.compute()) == pytest.approx(float(exact), rel=1e-6)
+    assert float(stock.compute()) != pytest.approx(float(exact), rel=1e-2)
 
 
 def test_initialisation() -> None:

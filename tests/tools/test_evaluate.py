@@ -73,7 +73,7 @@ def by_main(folder: Path, *words: str) -> dict[str, float]:
 
 
 def check_equal(folder: Path, found: dict[str, Any], *words: str) -> None:
-    """The same figures as main.py's; 7 divides the 21 pictures, so that its loss is the mean over pictures, too."""
+    """The same figures as main.py's."""
     expected = by_main(folder, *words)
     assert found["top1"] == pytest.approx(100 * expected["MulticlassAccuracy"], abs=1e-3)
     assert found["top5"] == pytest.approx(100 * expected["MulticlassTop5Accuracy"], abs=1e-3)

@@ -24,7 +24,8 @@ class Evaluation:
 
     Attributes:
         folder: where they are.
-        summary: top1, top5 in per cent, loss, calibration_error in per cent points, images; flip: the same with mirrored pictures.
+        summary: top1, top5 in per cent, loss, calibration_error in per cent points, images; flip: the same with
+            mirrored pictures.
         per_class: class, images, top1, top5; the worst classes first.
         confusions: true, predicted, count, share; the most frequent first.
         sizes: size, top1, top5, flip_top1, flip_top5.
