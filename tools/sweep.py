@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from loaders import terminal
 from tools import command
 from tools.sweeping import emit
 from tools.sweeping.plan import Plan, Planned, read
@@ -43,8 +45,8 @@ class Line:
         """Its row of the table."""
         run, row, end = self.run, latest(self.folder), summary(self.folder)
         seconds = end.get("total_seconds", 0.0) if self.state != RUNNING else time.monotonic() - self.began
-        figures = [f"{float(row[key]):.2f} %" if row.get(key) else "" for key in ("top1", "top5")]
-        times = [clock(float(row.get("train_seconds") or 0.0)), clock(seconds)]
+        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ("top1", "top5")]
+        times = [terminal.clock(time) if time else "" for time in (float(row.get("train_seconds") or 0.0), seconds)]
         return [run.recipe, f"{run.ratio:g}", str(run.seed), self.state, row.get("epoch", ""), *figures, *times]
 
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(emit.KINDS[given.emit](plan, made_by), end="")
         return 0
     with alone(plan.folder):
-        return run_all(plan, Console(soft_wrap=True, highlight=False))
+        return run_all(plan, terminal.console())
 
 
 def run_all(plan: Plan, console: Console) -> int:
@@ -126,20 +128,14 @@ def report(plan: Plan, failed: list[Line], console: Console) -> int:
 
 
 def table(lines: list[Line]) -> Table:
-    """The runs and their figures so far."""
-    table = Table("recipe", "length", "seed", "state", "epoch", "top-1", "top-5", "training", "in all")
-    for column in table.columns[1:3] + table.columns[4:]:
-        column.justify = "right"
+    """The runs and their figures so far, in 80 columns."""
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "training", "in all"):
+        table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
     for line in lines:
         style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None
         table.add_row(*line.cells(), style=style)
     return table
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole else ""
 
 
 if __name__ == "__main__":
