@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -129,8 +128,8 @@ def report(plan: Plan, failed: list[Line], console: Console) -> int:
 
 def table(lines: list[Line]) -> Table:
     """The runs and their figures so far, in 80 columns."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "training", "in all"):
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "trained", "in all"):
         table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
     for line in lines:
         style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None
