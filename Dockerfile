@@ -5,21 +5,25 @@
 # torch than the one pinned here, is several times larger, and is no longer rebuilt.
 FROM python:3.11.11-slim-bookworm AS build
 
-# A compiler, for the few pure-source packages among the dependencies; it stays in this stage.
+# A compiler, for the few pure-source packages among the dependencies and for the JPEG decoder; it stays in this stage.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev libjpeg62-turbo-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
 RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt wandb tensorboard mlflow comet-ml
+COPY Makefile ./
+COPY loaders/native/decode.c loaders/native/
+RUN make loaders/native/decode.so && test -f loaders/native/decode.so
 
 FROM python:3.11.11-slim-bookworm
-# make, for `make train` and `make test`.
+# make, for `make train` and `make test`; libjpeg-turbo, for the JPEG decoder.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --no-install-recommends --yes make && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install --no-install-recommends --yes libjpeg62-turbo make && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 trainer && install --directory --owner trainer /app
 WORKDIR /app
 COPY --from=build --chown=trainer /app/.venv .venv
 COPY --chown=trainer . .
+COPY --from=build --chown=trainer /app/loaders/native/decode.so loaders/native/
 # The environment is complete: the Makefile shall not make it again.
 RUN touch .venv/.run && install --directory --owner trainer runs data
 USER trainer
