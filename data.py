@@ -29,6 +29,7 @@ def build_imagenet_dataspec(
     image_transforms: Sequence[PixelTransform] = (),
     min_crop_area: float = 0.08,
     hflip: bool = True,
+    decoder: str = "auto",
     **dataloader_kwargs: Any,
 ) -> DataSpec:
     """Load train/ or val/ of a data set, for this rank.
@@ -52,6 +53,7 @@ def build_imagenet_dataspec(
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
         min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
         hflip: mirror every other picture; training only.
+        decoder: native, torchvision or pil; auto: native where it is built, else torchvision.
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 
     Raises:
@@ -65,7 +67,7 @@ def build_imagenet_dataspec(
         is_streaming=is_streaming,
         local=os.fspath(local) if local else None,
         split="train" if is_train else "val",
-        pipeline=build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip),
+        pipeline=build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder),
         seed=seed,
         batch_size=batch_size,
         pack_size=pack_size,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from config.report import Report
-from config.schema import STORAGES
+from config.schema import DECODERS, STORAGES
 from config.suggest import did_you_mean, listing
 
 OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
 
 
 def check_storage(config: DictConfig, key: str, report: Report) -> None:
-    """The keys storage, is_streaming, preload and pack_size of one data section."""
+    """The keys storage, is_streaming, decoder, preload and pack_size of one data section."""
     section = config[key]
+    _check_decoder(section, key, report)
     storage = section.storage
     if storage is not None and storage not in STORAGES:
         allowed = f"it must be {listing(STORAGES)}{did_you_mean(storage, STORAGES)}"
@@ -36,6 +37,21 @@ def check_storage(config: DictConfig, key: str, report: Report) -> None:
         report.add(f"{key}.preload", f"synthetic pictures are nowhere to be copied from; type {key}.preload=null")
     if key == "train_dataset" and storage == "dali":
         _check_dali(config, report)
+
+
+def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
+    """Who decodes pictures; only asked for the native one is numpy imported, to see whether it is built."""
+    decoder = section.decoder
+    if decoder not in DECODERS:
+        allowed = f"it must be {listing(DECODERS)}{did_you_mean(decoder, DECODERS)}"
+        report.add(f"{key}.decoder", f"{decoder} given, but {allowed}")
+    elif decoder != "auto" and section.storage == "dali":
+        report.add(f"{key}.decoder", f"storage dali decodes by itself; type {key}.decoder=auto or {key}.storage=null")
+    elif decoder == "native":
+        from loaders import native
+
+        if not native.available():
+            report.add(f"{key}.decoder", f"native is not built here; type {native.HOW_TO_BUILD}, or {key}.decoder=auto")
 
 
 def _check_dali(config: DictConfig, report: Report) -> None:

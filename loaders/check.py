@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.errors import DataError
-from loaders import terminal
+from loaders import decoders, terminal
 from loaders.contact_sheet import Section, write_contact_sheet
 from loaders.inspection import SplitReport, inspect_folder, inspect_shards
 from loaders.remote import is_remote
@@ -123,7 +123,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
     table = Table(title="First batches", title_justify="left")
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
         table.add_column(name, no_wrap=name != "images")
-    speeds, sections, classes = [], [], None
+    speeds, sections, classes, decoder = [], [], None, "auto"
     for split in ("train", "val"):
         spec = build(
             data_path=options.path,
@@ -137,7 +137,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
             num_workers=options.workers,
         )
         batches, speed = measure(spec.dataloader)
-        classes = spec.dataloader.dataset.classes
+        classes, decoder = spec.dataloader.dataset.classes, spec.dataloader.dataset.pipeline.decoder
         for number, batch in enumerate(batches):
             table.add_row(split, str(number), *described(batch))
         speeds.append(f"{split} {speed:,.0f} img/s")
@@ -147,6 +147,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
         f"Loader: {', '.join(speeds)} (batches of {options.batch_size}, {options.workers} workers, "
         f"crop {options.crop_size} px; start-up not counted)"
     )
+    console.print(decoders.described(decoder), highlight=False)
     console.print(f"Contact sheet: {write_contact_sheet(SHEET, sections, classes)}", highlight=False)
 
 

@@ -23,7 +23,7 @@ from loaders.dataset import Key, PictureDataset
 from loaders.decoding import Source, decode
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
-from loaders.transforms import Crop, TrainingPipeline, short_side
+from loaders.transforms import Crop, TrainingPipeline, central, short_side
 from loaders.workers import WorkerLoader
 
 PREFETCH = 2  # decoded batches that DALI keeps ready or under way
@@ -280,11 +280,3 @@ def encoded(source: Source) -> tuple[np.ndarray, int, int]:
     height, width = pixels.shape[:2]
     portable = b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()  # PPM: a header, then the pixels
     return np.frombuffer(portable, np.uint8), height, width
-
-
-def central(height: int, width: int, size: int) -> Crop:
-    """The central square of `size` pixels, as torchvision's center_crop; outside the picture where that is smaller."""
-    top, left = (
-        round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
-    )
-    return Crop(top, left, size, size, flip=False)

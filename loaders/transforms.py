@@ -1,7 +1,8 @@
 """From a picture to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
 
-Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized with
-torch's antialiased filter on bytes: at most 1 of 255 from what torchvision's transforms make of the same box with PIL.
+Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized on
+bytes, antialiased: to what torchvision's transforms make of the same box with PIL, or at most 1 of 255 from it (which
+of the two, `loaders.decoders` says).
 """
 
 from abc import ABC, abstractmethod
@@ -9,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import default_collate
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import center_crop
 
-from loaders.decoding import Source, decode
+from loaders.decoders import OPENERS, Opened, chosen
+from loaders.decoding import Source
+from loaders.native import View
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
@@ -34,14 +36,6 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A uint8 [3, H, W] picture at another size, bilinear and antialiased, as PIL's reduces it."""
-    if pixels.shape[1:] == (height, width):
-        return pixels
-    # Not torchvision's v2.Resize: on processors with AVX-512 it takes a detour by floats (vision issue 8374).
-    return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
-
-
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width of a picture whose short side becomes `size` pixels; the long side is cut to whole pixels."""
     if height <= width:
@@ -55,14 +49,20 @@ class Pipeline(ABC):
     Args:
         resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
         crop_size: the side of the result in pixels.
+        decoder: native, torchvision or pil; auto: native where it is built, else torchvision.
+
+    Raises:
+        DataError: the decoder is not built.
     """
 
     random: bool
     """Whether random numbers are drawn (then each sample needs its seed)."""
 
-    def __init__(self, resize_size: int, crop_size: int) -> None:
+    def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
         self.resize_size = resize_size
         self.crop_size = crop_size
+        self.decoder = chosen(decoder)
+        self.open = OPENERS[self.decoder]
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
         """Decode, resize and crop one picture.
@@ -71,15 +71,17 @@ class Pipeline(ABC):
             source: as `loaders.decoding.decode` takes it.
             size: the side of the result in pixels; `crop_size` if None.
         """
-        pixels = decode(source)
-        if self.resize_size > 0:
-            height, width = pixels.shape[1:]
-            pixels = resized(pixels, *short_side(height, width, self.resize_size))
-        return self.cut(pixels, size or self.crop_size)
+        return self.cut(self.open(source), size or self.crop_size)
 
     @abstractmethod
-    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
-        """The square of `size` pixels out of a decoded picture."""
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
+        """The square of `size` pixels out of a picture."""
+
+    def resized_shape(self, picture: Opened) -> tuple[int, int]:
+        """Height and width in pixels before the crop."""
+        if self.resize_size > 0:
+            return short_side(picture.height, picture.width, self.resize_size)
+        return picture.height, picture.width
 
 
 class TrainingPipeline(Pipeline):
@@ -91,6 +93,7 @@ class TrainingPipeline(Pipeline):
         image_transforms: what follows crop and flip.
         min_crop_area: the smallest part of the picture's area that a random crop may show.
         hflip: mirror every other picture.
+        decoder: as for every pipeline.
     """
 
     random = True
@@ -102,8 +105,9 @@ class TrainingPipeline(Pipeline):
         image_transforms: Sequence[PixelTransform] = (),
         min_crop_area: float = 0.08,
         hflip: bool = True,
+        decoder: str = "auto",
     ) -> None:
-        super().__init__(resize_size, crop_size)
+        super().__init__(resize_size, crop_size, decoder)
         self.image_transforms = list(image_transforms)
         self.min_crop_area = min_crop_area
         self.hflip = hflip
@@ -115,13 +119,14 @@ class TrainingPipeline(Pipeline):
         top, left, height, width = box
         return Crop(top, left, height, width, flip=self.hflip and bool(torch.rand(1) < 0.5))
 
-    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
         """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
-        height, width = pixels.shape[1:]
-        crop = self.draw(height, width)
-        box = pixels[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        square = resized(box, size, size)
-        square = square.flip(-1) if crop.flip else square
+        if self.resize_size > 0:
+            rows, columns = self.resized_shape(picture)
+            whole = View(0, 0, picture.height, picture.width, rows, columns, 0, 0, rows, columns)
+            picture = self.open(picture.view(whole).permute(1, 2, 0).numpy())
+        top, left, height, width, flip = self.draw(picture.height, picture.width)
+        square = picture.view(View(top, left, height, width, size, size, 0, 0, size, size, flip))
         for transform in self.image_transforms:
             square = transform(square)
         return square
@@ -132,18 +137,37 @@ class EvaluationPipeline(Pipeline):
 
     random = False
 
-    def cut(self, pixels: torch.Tensor, size: int) -> torch.Tensor:
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
         """The central square of the picture."""
-        return center_crop(pixels, [size, size])
+        rows, columns = self.resized_shape(picture)
+        box = central(rows, columns, size)
+        top, left = max(0, box.top), max(0, box.left)
+        kept = min(size, rows), min(size, columns)
+        inside = picture.view(View(0, 0, picture.height, picture.width, rows, columns, top, left, *kept))
+        return center_crop(inside, [size, size])
+
+
+def central(height: int, width: int, size: int) -> Crop:
+    """The central square of `size` pixels, as torchvision's center_crop; outside the picture where that is smaller."""
+    top, left = (
+        round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
+    )
+    return Crop(top, left, size, size, flip=False)
 
 
 def build_pipeline(
-    is_train: bool, resize_size: int, crop_size: int, steps: Sequence[PixelTransform], min_crop_area: float, hflip: bool
+    is_train: bool,
+    resize_size: int,
+    crop_size: int,
+    steps: Sequence[PixelTransform],
+    min_crop_area: float,
+    hflip: bool,
+    decoder: str = "auto",
 ) -> Pipeline:
-    """Training's pipeline, or evaluation's, for which the last three mean nothing."""
+    """Training's pipeline, or evaluation's, for which steps, min_crop_area and hflip mean nothing."""
     if is_train:
-        return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip)
-    return EvaluationPipeline(resize_size, crop_size)
+        return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip, decoder)
+    return EvaluationPipeline(resize_size, crop_size, decoder)
 
 
 def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:

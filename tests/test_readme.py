@@ -200,6 +200,12 @@ def by_pip(words: list[str], desk: SimpleNamespace) -> None:
         assert any(line == name or line.startswith(f"{name}==") for line in pinned), name
 
 
+def by_apt_get(words: list[str], desk: SimpleNamespace) -> None:
+    """`apt-get install PACKAGE`: the one that the Dockerfile installs for the same purpose."""
+    assert words[1] == "install" and len(words) == 3
+    assert f" {words[2]} " in (ROOT / "Dockerfile").read_text()
+
+
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
     """`mcli run -f YAML`: the parameters in it are a run, and its command starts main.py."""
     assert words[1:3] == ["run", "-f"]
@@ -229,6 +235,7 @@ def by_source(words: list[str], desk: SimpleNamespace) -> None:
 
 
 KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
+    "apt-get": by_apt_get,
     "composer": by_composer,
     "docker": by_docker,
     "make": by_make,

@@ -150,7 +150,7 @@ def stage_table(stages: dict[str, list[float]], size: float) -> Table:
         table.add_column(name, justify="left" if name == "step" else "right")
     for name, seconds in stages.items():
         middle = statistics.median(seconds)
-        whole = name == "ours" or name.startswith("default")
+        whole = name.startswith(("ours", "default"))
         ratios = [ratio(stages[f"default, {kind}"], seconds) if whole else "" for kind in ("floats", "bytes")]
         table.add_row(
             name,

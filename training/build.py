@@ -20,6 +20,7 @@ from config import ConfigError, DataError, Run, TrainingError, durations_of, is_
 from config.schema import WEIGHT_DECAY_ON
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
+from loaders.decoders import decoders_of, described
 from loaders.digits import make_digits
 from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
@@ -173,6 +174,8 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
             on_local_leaders(make_digits, Path(config[name].path))
     train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
     evaluation = _dataspec(config, "eval_dataset")
+    for decoder in dict.fromkeys(decoders_of(config).values()):
+        say(described(decoder))
     _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)
     for spec in (train, evaluation):
         if spec is not None and pictures(spec).labels_are_free:
@@ -223,6 +226,7 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
         seed=config.seed,
         storage=dataset.storage,
         pack_size=dataset.pack_size,
+        decoder=dataset.decoder,
         image_transforms=[step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None],
         **given,
     )

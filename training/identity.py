@@ -29,7 +29,7 @@ _HARMLESS = (
     "save_overwrite",
     "recipe_name",
 )
-_HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_factor")
+_HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_factor", "decoder")
 _SECRET = re.compile(r"(key|token|secret|password|credential)s?$", re.IGNORECASE)
 # Signed parts of addresses, name and password in them, and `api_key: ...` inside a longer text.
 _SIGNED = re.compile(

@@ -24,6 +24,7 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from config import ConfigError, Run, UserError
+from loaders.decoders import decoders_of
 from training.devices import on_rank_zero
 from training.identity import differences, plain, redacted
 
@@ -228,6 +229,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
         "precision": run.config.precision,
+        "decoders": decoders_of(run.config),
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),
         **({"data": data} if data else {}),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loaders import native
 from tests.runs import small_yaml
 from tools import bench_step
 
@@ -76,6 +77,7 @@ def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatc
     printed = " ".join(capsys.readouterr().out.split())
     for row in ("decode", "augment (RandAugment)", "default, floats", "imagefolder", "streaming", "synthetic", "64"):
         assert row in printed
+    assert ("ours, native" in printed) == native.available()
     assert "200 pictures of 1" in printed and (workdir / "a.png").stat().st_size > 5000
     run = [str(small_yaml(workdir, pictures)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
     assert bench_data.main(run) == 1, "48 pictures are too few"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torchvision import transforms
 
-from loaders.decoding import decode, open_picture
+from loaders import native
+from loaders.decoding import open_picture
 from loaders.transforms import CHANNEL_MEAN, CHANNEL_STD, NormalizationFn, TrainingPipeline, collate
 from recipes.augmentations import RandomOperations
 
@@ -34,12 +35,15 @@ def default_transforms(crop_size: int, floats: bool) -> Callable[[Any], Any]:
 def measure_stages(files: list[Path], crop_size: int, rounds: int, device: str) -> dict[str, list[float]]:
     """Seconds per picture of each stage and of whole ways, one list entry per round; one thread.
 
-    The stages are ours, one after another. "ours", "default, bytes" and "default, floats" are whole ways from the file
-    to what is collated, in turns with one another, so that a slow moment of the machine slows all three.
+    The stages are ours with torchvision's decoder, one after another; the native one does two of them at once. "ours"
+    with each decoder, "default, bytes" and "default, floats" are whole ways from the file to what is collated, in turns
+    with one another, so that a slow moment of the machine slows all of them.
     """
-    pipeline = TrainingPipeline(-1, crop_size)
+    pipeline = TrainingPipeline(-1, crop_size, decoder="torchvision")
     operations = RandomOperations(10, 1, "all")
-    ways: dict[str, Callable[[bytes], Any]] = {"ours": pipeline}
+    ways: dict[str, Callable[[bytes], Any]] = {"ours, torchvision": pipeline}
+    if native.available():
+        ways["ours, native"] = TrainingPipeline(-1, crop_size, decoder="native")
     for name in ("bytes", "floats"):
         ways[f"default, {name}"] = partial(_default, default_transforms(crop_size, name == "floats"))
     found: dict[str, list[float]] = {}
@@ -49,7 +53,7 @@ def measure_stages(files: list[Path], crop_size: int, rounds: int, device: str) 
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
             data = _timed(seconds, "read", Path.read_bytes, chunk)
-            pixels = _timed(seconds, "decode", decode, data)
+            pixels = _timed(seconds, "decode", pipeline.open, data)
             cut = _timed(seconds, "crop, resize, flip", partial(pipeline.cut, size=crop_size), pixels)
             _timed(seconds, "augment (RandAugment)", operations, cut)
             squares += cut

@@ -1,0 +1,50 @@
+/* Decodes every file in an archive, for running under sanitizers: prints what became of each. */
+#include "../../loaders/native/decode.c"
+
+/* FNV-1a: different for different pixels. */
+static uint64_t hash_of(const uint8_t *bytes, size_t count)
+{
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < count; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    return hash;
+}
+
+/* A few views of whatever size it is, or claims to be. */
+static void look(const uint8_t *data, size_t size, int number)
+{
+    int32_t shape[2] = {0, 0};
+    int mine = jpeg_shape(data, size, shape);
+    printf("%d: %d", number, mine);
+    for (int i = 0; mine && i < 4; i++) {
+        int32_t top = shape[0] * i / 5, left = shape[1] * (3 - i) / 7;
+        int32_t height = (shape[0] - top) / (i + 1) + 1, width = (shape[1] - left) / (4 - i) + 1;
+        height = height > shape[0] - top ? shape[0] - top : height;
+        width = width > shape[1] - left ? shape[1] - left : width;
+        struct view view = {top, left, height, width, 31, 17 + i, i, 2 * i, 31 - 3 * i, 17 - 2 * i, i & 1};
+        size_t bytes = (size_t)view.kept_rows * view.kept_columns * 3;
+        uint8_t *out = malloc(bytes);
+        int seen = view_jpeg(data, size, &view, out);
+        printf(" %d %llx", seen, seen ? (unsigned long long)hash_of(out, bytes) : 0);
+        free(out);
+    }
+    putchar('\n');
+}
+
+/* Usage: native_driver ARCHIVE, of 4 bytes of length (as this machine has them) and the bytes, again and again. */
+int main(int count, char **words)
+{
+    FILE *archive = count == 2 ? fopen(words[1], "rb") : NULL;
+    if (!archive)
+        return 2;
+    uint32_t size;
+    for (int number = 0; fread(&size, sizeof size, 1, archive) == 1; number++) {
+        uint8_t *data = malloc(size); /* no longer than it must be, so that reading past its end is noticed */
+        if (fread(data, 1, size, archive) != size)
+            return 2;
+        look(data, size, number);
+        free(data);
+    }
+    fclose(archive);
+    return 0;
+}
