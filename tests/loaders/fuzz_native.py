@@ -1,0 +1,55 @@
+"""Let libFuzzer look for JPEGs that make the native decoder read or write where it must not. Needs clang:
+
+    apt-get install clang libclang-rt-14-dev libjpeg62-turbo-dev
+    python -m tests.loaders.fuzz_native -max_total_time=600
+
+The words are libFuzzer's own options. What it has found of interest is kept in runs/fuzz/corpus, and what crashes in
+runs/fuzz. Only decode.c is instrumented: of libjpeg-turbo, which has fuzzers of its own, only the allocations are seen.
+"""
+
+import io
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+HERE = Path(__file__).parent
+FOLDER = Path("runs/fuzz")
+FLAGS = ["-std=gnu11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
+LIMITS = ["-max_len=6000", "-timeout=10", "-malloc_limit_mb=600", "-rss_limit_mb=2000"]
+
+
+def write_seeds(folder: Path) -> None:
+    """Small JPEGs of several kinds, each behind 16 bytes that choose a view."""
+    photo = Image.fromarray(load_sample_images().images[0])
+    for size, subsampling, progressive, mode in itertools.product((8, 70), (0, 1, 2), (False, True), ("RGB", "L")):
+        file = io.BytesIO()
+        picture = photo.crop((100, 100, 100 + size, 190)).convert(mode)
+        options = {"subsampling": subsampling, "progressive": progressive, "restart_marker_rows": subsampling}
+        picture.save(file, "JPEG", quality=40, **options)
+        seed = bytes((60, 30, 150, 200, 40, 50, 3, 2, 90, 90, 1)).ljust(16, b"\0")
+        (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(seed + file.getvalue())
+
+
+def main(words: list[str]) -> int:
+    """Build, and fuzz; libFuzzer's exit status."""
+    clang = shutil.which("clang") or shutil.which("clang-14")
+    if clang is None:
+        print("there is no clang: apt-get install clang libclang-rt-14-dev", file=sys.stderr)
+        return 2
+    corpus = FOLDER / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    write_seeds(corpus)
+    fuzzer = FOLDER / "native_fuzz"
+    subprocess.run([clang, *FLAGS, "-o", str(fuzzer), str(HERE / "native_fuzz.c"), "-ljpeg"], check=True)
+    command = [str(fuzzer), str(corpus), f"-artifact_prefix={FOLDER}/", *LIMITS, *words]
+    return subprocess.run(command, env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
