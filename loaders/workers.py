@@ -5,10 +5,12 @@ import gc
 import multiprocessing.util
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -40,8 +42,15 @@ def start_worker(_worker_id: int) -> None:
     # Batches are handed over through a socket in it. Made later, it would fail where nobody hears it (a full disk), and
     # the trainer would wait for ever.
     multiprocessing.util.get_temp_dir()
+    sys.excepthook = _unless_trainer_left
     # What was inherited is the parent's to collect: its unused loaders must not be shut down from here.
     gc.freeze()
+
+
+def _unless_trainer_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """No traceback from the thread that hands over batches when the trainer ends in the middle of one (Ctrl-C)."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _heed_second_sigterm(trainer: int) -> None:
