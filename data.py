@@ -57,8 +57,7 @@ def build_imagenet_dataspec(
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 
     Raises:
-        DataError: the data set is not there or not whole; one sentence per fault.
-        ValueError: streaming without `local` (a DataError, too).
+        DataError: the data set is not there or not whole, or streams without `local` (then a ValueError, too).
     """
     storage = storage or default_storage(is_streaming)
     dataset = open_dataset(

@@ -59,6 +59,11 @@ def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
     return undot(plain(tree))
 
 
+def main_script() -> str:
+    """How main.py is typed from the current folder."""
+    return "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
+
+
 def files_like(called: str, files: Iterable[Path]) -> str:
     """Which of the files was probably meant, and which there are, as they are typed from the current folder."""
     away = "" if Path.cwd() == ROOT else f"{ROOT}/"

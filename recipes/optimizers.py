@@ -30,6 +30,26 @@ def _decay(group: dict[str, Any], parameters: list[Tensor]) -> None:
         torch._foreach_mul_(parameters, 1 - factor * group["weight_decay"])
 
 
+def _advance(
+    optimizer: torch.optim.Optimizer, parameters: list[Tensor], moments: tuple[str, ...]
+) -> dict[float, list[Tensor]]:
+    """Count a step of each parameter, making its state first if it has none; the parameters by their step.
+
+    Those without a gradient now and then are at another one, with another bias correction.
+    """
+    by_step: dict[float, list[Tensor]] = defaultdict(list)
+    for p in parameters:
+        state = optimizer.state[p]
+        if "step" not in state:
+            # On the CPU, unlike stock: its value is needed there, and reading it must not wait for the GPU.
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            for name in moments:
+                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        state["step"] += 1
+        by_step[state["step"].item()].append(p)
+    return by_step
+
+
 class DecoupledSGDW(StockDecoupledSGDW):
     """SGD with momentum, and a weight decay that follows the schedule of the learning rate but not its size.
 
@@ -84,25 +104,11 @@ class DecoupledAdamW(StockDecoupledAdamW):
         loss = _loss_of(closure)
         for group in self.param_groups:
             group.setdefault("initial_lr", group["lr"])
-            # Parameters without a gradient now and then are at another step, with another bias correction.
-            by_step: dict[float, list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None and p.requires_grad:
-                    by_step[self._count(p, group["amsgrad"])].append(p)
-            for step, parameters in by_step.items():
+            moments = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+            ready = [p for p in group["params"] if p.grad is not None and p.requires_grad]
+            for step, parameters in _advance(self, ready, moments).items():
                 self._update(group, step, parameters)
         return loss
-
-    def _count(self, p: Tensor, amsgrad: bool) -> float:
-        """Advance the parameter's step, making its state first if it has none."""
-        state = self.state[p]
-        if "step" not in state:
-            # On the CPU, unlike stock: its value is needed there, and reading it must not wait for the GPU.
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            for name in ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ())):
-                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state["step"] += 1
-        return state["step"].item()
 
     def _update(self, group: dict[str, Any], step: float, parameters: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
@@ -179,23 +185,10 @@ class AccumAdam(torch.optim.Optimizer):
         """
         loss = _loss_of(closure)
         for group in self.param_groups:
-            by_step: dict[float, list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_step[self._count(p)].append(p)
-            for step, parameters in by_step.items():
+            ready = [p for p in group["params"] if p.grad is not None]
+            for step, parameters in _advance(self, ready, ("exp_avg", "exp_avg_sq", "accum_grad")).items():
                 self._update(group, int(step), parameters)
         return loss
-
-    def _count(self, p: Tensor) -> float:
-        """Advance the parameter's step, making its state first if it has none."""
-        state = self.state[p]
-        if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            for name in ("exp_avg", "exp_avg_sq", "accum_grad"):
-                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state["step"] += 1
-        return state["step"].item()
 
     def _update(self, group: dict[str, Any], step: int, parameters: list[Tensor]) -> None:
         (beta1, beta2), period = group["betas"], group["accum_iter"]

@@ -20,7 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from config import ConfigError, Run, UserError, check_world, load
-from config.read import ROOT
+from config.read import main_script
 from config.suggest import listing
 from launch.slurm.job import Job, presets, script, shape
 from recipes.topologies import check_topology
@@ -88,9 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = named(run)
     added = [] if run.config.run_name else [f"run_name={name}"]
     words = [*given.words, *added, *([] if run.config.autoresume else ["autoresume=true"])]
-    main_py = "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
     command = shlex.join(["python", "-m", "launch.slurm", *argv])
-    text = script(job, name, [[main_py, *words]], str(Path.cwd()), str(Path(sys.executable).parent), command)
+    text = script(job, name, [[main_script(), *words]], str(Path.cwd()), str(Path(sys.executable).parent), command)
     config = load_run(words).config
     check_world(config, job.world_size)
     check_topology(config, job.world_size, job.processes)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config import ConfigError
-from config.read import ROOT
+from config.read import main_script
 from launch.slurm.job import script, shape
 from tools.sweeping.plan import Plan
 from tools.sweeping.running import composer
@@ -32,8 +32,7 @@ def slurm(plan: Plan, made_by: str) -> str:
     Raises:
         ConfigError: if the sweep's `slurm:` is no shape of a job.
     """
-    main_py = "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
-    runs = [[main_py, *run.words] for run in plan.runs]
+    runs = [[main_script(), *run.words] for run in plan.runs]
     job, binaries = shape(plan.slurm), str(Path(sys.executable).parent)
     if not job.problems() and job.world_size != plan.processes:
         raise ConfigError(

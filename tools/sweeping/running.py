@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from config import ConfigError, UserError
-from config.read import ROOT
+from config.read import main_script
 from tools.sweeping.plan import Plan, Planned, loaded
 from training.identity import differences, plain
 
@@ -34,8 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 def composer(plan: Plan, run: Planned) -> list[str]:
     """The command of a run."""
-    main_py = "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
-    return ["composer", "-n", str(plan.processes), main_py, *run.words]
+    return ["composer", "-n", str(plan.processes), main_script(), *run.words]
 
 
 def summary(folder: Path) -> dict[str, Any]:
