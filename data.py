@@ -43,8 +43,7 @@ def build_imagenet_dataspec(
         batch_size: samples per device.
         local: cache folder for the shards; each split gets its own folder in it.
         is_train: train/ with random crop and flip, or val/ with the central crop.
-        drop_last: leave out what fills no whole batch.
-        shuffle: a new order each epoch.
+        drop_last, shuffle: leave out what fills no whole batch; a new order each epoch.
         resize_size: short side in pixels before the crop; -1 leaves pictures as they are.
         crop_size: side of the pictures in a batch, in pixels.
         seed: order and augmentation are functions of it, of the epoch and of the sample, and of nothing else.
