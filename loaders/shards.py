@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import os
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from streaming.base.compression import decompress
 from streaming.base.format.base.reader import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
 from streaming.base.hashing import get_hash
+from streaming.base.shared import SharedMemory
 from streaming.base.stream import Stream
 
 from config.errors import DataError
@@ -205,6 +207,7 @@ class ShardStore(StreamingDataset):
         super().__init__(streams=[stream], batch_size=batch_size)
         self.stream = stream
         self._owner = os.getpid()
+        weakref.finalize(self, _let_go, self._blocks(), os.getpid()).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):
@@ -215,6 +218,12 @@ class ShardStore(StreamingDataset):
     def place_of(self, shard_id: int) -> str:
         """Where a shard is stored, for messages."""
         return self.stream.place_of(self.shards[shard_id])
+
+    def _blocks(self) -> list[SharedMemory]:
+        """Everything that this rank shares with the node's other ranks and with its workers."""
+        arrays = [self._shared_barrier._arr, self._next_epoch.arr, self._cache_usage.arr]
+        arrays += [self._shard_states, self._shard_access_times]
+        return [self._locals_shm, *(array.shm for array in arrays)]
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Have a shard in the cache.
@@ -246,6 +255,16 @@ class ShardStore(StreamingDataset):
                 if patience.is_over():
                     self._shard_states[shard_id] = REMOTE  # ours to fetch now; a download may well be made twice
                 time.sleep(_TICK)
+
+
+def _let_go(blocks: list[SharedMemory], owner: int) -> None:
+    """Close what a store shared, which mosaicml-streaming keeps until the process ends: two descriptors a block."""
+    if os.getpid() != owner:
+        return  # a worker's copy: its parent goes on
+    for block in blocks:
+        with contextlib.suppress(BufferError):  # somebody still looks at it
+            block.cleanup()
+            atexit.unregister(block.cleanup)
 
 
 class _Patience:
