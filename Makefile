@@ -25,7 +25,7 @@ help:  ## List these targets
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers there is none, and torchvision decodes.
 $(NATIVE): loaders/native/decode.c
-	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -shared -o $@.tmp $< -ljpeg 2>/dev/null \
+	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 
 env: .venv/.run $(NATIVE)  ## Make the environment that a run needs

@@ -52,7 +52,7 @@ def build_imagenet_dataspec(
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
         min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
         hflip: mirror every other picture; training only.
-        decoder: native, torchvision or pil; auto: native where it is built, else torchvision.
+        decoder: native, native_scaled, torchvision or pil; auto: native where it is built, else torchvision.
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 
     Raises:

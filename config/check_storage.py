@@ -47,11 +47,13 @@ def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
         report.add(f"{key}.decoder", f"{decoder} given, but {allowed}")
     elif decoder != "auto" and section.storage == "dali":
         report.add(f"{key}.decoder", f"storage dali decodes by itself; type {key}.decoder=auto or {key}.storage=null")
-    elif decoder == "native":
+    elif decoder.startswith("native"):
         from loaders import native
 
         if not native.available():
-            report.add(f"{key}.decoder", f"native is not built here; type {native.HOW_TO_BUILD}, or {key}.decoder=auto")
+            report.add(
+                f"{key}.decoder", f"{decoder} is not built here; type {native.HOW_TO_BUILD}, or {key}.decoder=auto"
+            )
 
 
 def _check_dali(config: DictConfig, report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
-DECODERS = ("auto", "native", "torchvision", "pil")
+DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")

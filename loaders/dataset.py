@@ -3,7 +3,7 @@
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from config.errors import DataError
 from loaders.decoding import Source, shape_of
-from loaders.seeding import seeded
-from loaders.transforms import Pipeline
+from loaders.seeding import sample_seed, seeded
+from loaders.transforms import Batch, Pipeline
 
 Key = int | tuple[int, int] | tuple[int, int, int]
 
@@ -76,6 +76,19 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     @abstractmethod
     def name_of(self, index: int) -> str:
         """Where a picture is stored, for messages."""
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch | list[tuple[torch.Tensor, int]]:
+        """Many pictures (torch's loader calls this): a whole batch at once, where the pipeline can."""
+        places = [key if isinstance(key, tuple) else (0, int(key)) for key in keys]
+        sizes = {tuple(size) for _, _, *size in places}
+        if not self.pipeline.batches or len(sizes) != 1:
+            return [self[key] for key in keys]
+        sources, labels = zip(*(self.read(index) for _, index, *_ in places), strict=True)
+        seeds = [sample_seed(self.seed, epoch, index) for epoch, index, *_ in places]
+        images, left = self.pipeline.batch(sources, seeds, *sizes.pop())
+        for place in left:
+            images[place] = self[keys[place]][0].permute(1, 2, 0)
+        return Batch(images.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64))
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))

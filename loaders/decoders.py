@@ -1,6 +1,7 @@
 """Who decodes a picture and resizes what is wanted of it: our own C, torchvision, or PIL.
 
 `native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them.
+`native_scaled` lets the native one decode large pictures smaller, which is faster, and not exact.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def _pixels(source: Source) -> np.ndarray:
 
 OPENERS: dict[str, Callable[[Source], Opened]] = {
     "native": NativePicture,
+    "native_scaled": NativePicture,
     "torchvision": TensorPicture,
     "pil": PilPicture,
 }
@@ -110,10 +112,10 @@ def chosen(name: str) -> str:
     """The decoder that a name stands for on this machine: `auto` is native where it is built, else torchvision.
 
     Raises:
-        DataError: native, and it is not built.
+        DataError: a native one, and it is not built.
     """
-    if name == "native" and not native.available():
-        raise DataError(f"decoder=native is not built here; type: {native.HOW_TO_BUILD}; or say decoder=auto.")
+    if OPENERS.get(name) is NativePicture and not native.available():
+        raise DataError(f"decoder={name} is not built here; type: {native.HOW_TO_BUILD}; or say decoder=auto.")
     if name == "auto":
         return "native" if native.available() else "torchvision"
     return name

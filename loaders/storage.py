@@ -13,7 +13,7 @@ from loaders.memory import allow_many_files, check_shared_memory, prefetch_facto
 from loaders.remote import is_remote
 from loaders.sampler import EpochSampler
 from loaders.transforms import Pipeline, collate
-from loaders.workers import WorkerLoader, default_num_workers, start_worker
+from loaders.workers import WorkerLoader, decode_threads, default_num_workers, start_worker
 
 
 def default_storage(is_streaming: bool) -> str:
@@ -120,6 +120,7 @@ def build_loader(
     generator = torch.Generator().manual_seed(dataset.seed)
     defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
     options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
+    dataset.pipeline.threads = decode_threads(options["num_workers"])
     return WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
 
 

@@ -5,22 +5,26 @@ bytes, antialiased: to what torchvision's transforms make of the same box with P
 of the two, `loaders.decoders` says).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.utils.data import default_collate
-from torchvision.transforms import RandomResizedCrop
+from torch.utils.data import default_collate, get_worker_info
 from torchvision.transforms.functional import center_crop
 
-from loaders.decoders import OPENERS, Opened, chosen
+from loaders import native
+from loaders.decoders import OPENERS, NativePicture, Opened, chosen
 from loaders.decoding import Source
 from loaders.native import View
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
 ASPECT_RATIO = (3 / 4, 4 / 3)  # of a random crop, width over height
+
+_LOG_ASPECT = torch.log(torch.tensor(ASPECT_RATIO)).tolist()
 
 PixelTransform = Callable[[torch.Tensor], torch.Tensor]
 """uint8 [3, H, W] in and out."""
@@ -43,13 +47,20 @@ def short_side(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
+class Batch(NamedTuple):
+    """What `collate` makes of samples, made at once."""
+
+    images: torch.Tensor  # uint8 [B, 3, H, W], channels_last
+    labels: torch.Tensor  # int64 [B]
+
+
 class Pipeline(ABC):
     """An encoded picture to a uint8 tensor [3, side, side], stored row by row with the channels last.
 
     Args:
         resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
         crop_size: the side of the result in pixels.
-        decoder: native, torchvision or pil; auto: native where it is built, else torchvision.
+        decoder: native, native_scaled, torchvision or pil; auto: native where it is built, else torchvision.
 
     Raises:
         DataError: the decoder is not built.
@@ -63,6 +74,9 @@ class Pipeline(ABC):
         self.crop_size = crop_size
         self.decoder = chosen(decoder)
         self.open = OPENERS[self.decoder]
+        self.scaled = self.decoder == "native_scaled"
+        self.threads = 1
+        """How many threads decode a batch."""
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
         """Decode, resize and crop one picture.
@@ -73,15 +87,54 @@ class Pipeline(ABC):
         """
         return self.cut(self.open(source), size or self.crop_size)
 
+    @property
+    def batches(self) -> bool:
+        """Whether `batch` does what is done to each picture."""
+        return self.open is NativePicture
+
+    def batch(
+        self, sources: Sequence[Source], seeds: Sequence[int], size: int | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Many pictures in one call, by `threads` threads, each straight to its place in the batch.
+
+        Args:
+            sources: as `loaders.decoding.decode` takes them.
+            seeds: of what is random, one for each.
+            size: the side of the results in pixels; `crop_size` if None.
+
+        Returns:
+            uint8 [B, side, side, 3], in shared memory where this is a loader's worker; and the places that are still to
+            be filled in, one by one.
+        """
+        side = size or self.crop_size
+        generator = torch.Generator()
+        jobs: list[native.Job | None] = []
+        for source, seed in zip(sources, seeds, strict=True):
+            shape = native.shape_of(source)
+            view = self.plan(*shape, side, generator.manual_seed(seed)) if shape else None
+            jobs.append((source, view) if view and view.kept_rows == view.kept_columns == side else None)
+        images = empty_batch(len(jobs), side)
+        done = native.view_batch(jobs, images.numpy(), self.threads)
+        return images, np.flatnonzero(~done).tolist()
+
+    @abstractmethod
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
+        """The square of `size` pixels out of a picture of this size (or what there is of it), and how it is made.
+
+        Args:
+            height: of the picture in pixels.
+            width: the same.
+            size: the side of the result in pixels.
+            generator: of what is random; torch's global one if None.
+        """
+
     @abstractmethod
     def cut(self, picture: Opened, size: int) -> torch.Tensor:
         """The square of `size` pixels out of a picture."""
 
-    def resized_shape(self, picture: Opened) -> tuple[int, int]:
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels before the crop."""
-        if self.resize_size > 0:
-            return short_side(picture.height, picture.width, self.resize_size)
-        return picture.height, picture.width
+        return short_side(height, width, self.resize_size) if self.resize_size > 0 else (height, width)
 
 
 class TrainingPipeline(Pipeline):
@@ -112,21 +165,28 @@ class TrainingPipeline(Pipeline):
         self.min_crop_area = min_crop_area
         self.hflip = hflip
 
-    def draw(self, height: int, width: int) -> Crop:
-        """The next random box in a picture of this size, from torch's global generator."""
-        shape = torch.empty(1).expand(1, height, width)  # torchvision asks for a picture, and looks at its size only
-        box = RandomResizedCrop.get_params(shape, [self.min_crop_area, 1.0], list(ASPECT_RATIO))
-        top, left, height, width = box
-        return Crop(top, left, height, width, flip=self.hflip and bool(torch.rand(1) < 0.5))
+    @property
+    def batches(self) -> bool:
+        """Not what follows the crop, nor two sizes one after another."""
+        return super().batches and not self.image_transforms and self.resize_size <= 0
+
+    def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> Crop:
+        """The next random box in a picture of this size, as torchvision's RandomResizedCrop draws it."""
+        box = random_box(height, width, self.min_crop_area, generator)
+        return Crop(*box, flip=self.hflip and bool(torch.rand(1, generator=generator) < 0.5))
+
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
+        """A random box, resized to the square."""
+        top, left, height, width, flip = self.draw(height, width, generator)
+        return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled)
 
     def cut(self, picture: Opened, size: int) -> torch.Tensor:
         """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
         if self.resize_size > 0:
-            rows, columns = self.resized_shape(picture)
+            rows, columns = self.resized_shape(picture.height, picture.width)
             whole = View(0, 0, picture.height, picture.width, rows, columns, 0, 0, rows, columns)
             picture = self.open(picture.view(whole).permute(1, 2, 0).numpy())
-        top, left, height, width, flip = self.draw(picture.height, picture.width)
-        square = picture.view(View(top, left, height, width, size, size, 0, 0, size, size, flip))
+        square = picture.view(self.plan(picture.height, picture.width, size))
         for transform in self.image_transforms:
             square = transform(square)
         return square
@@ -137,14 +197,38 @@ class EvaluationPipeline(Pipeline):
 
     random = False
 
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:  # noqa: ARG002
+        """The central square, or what there is of it."""
+        rows, columns = self.resized_shape(height, width)
+        box = central(rows, columns, size)
+        part = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
+        return View(0, 0, height, width, rows, columns, *part, scaled=self.scaled)
+
     def cut(self, picture: Opened, size: int) -> torch.Tensor:
         """The central square of the picture."""
-        rows, columns = self.resized_shape(picture)
-        box = central(rows, columns, size)
-        top, left = max(0, box.top), max(0, box.left)
-        kept = min(size, rows), min(size, columns)
-        inside = picture.view(View(0, 0, picture.height, picture.width, rows, columns, top, left, *kept))
-        return center_crop(inside, [size, size])
+        return center_crop(picture.view(self.plan(picture.height, picture.width, size)), [size, size])
+
+
+def random_box(
+    height: int, width: int, smallest: float, generator: torch.Generator | None
+) -> tuple[int, int, int, int]:
+    """A box (top, left, height, width) of at least `smallest` of a picture's area, in nine of ten tries.
+
+    The numbers are those of torchvision's RandomResizedCrop.get_params, which knows no generator but the global one.
+    """
+    for _ in range(10):
+        area = height * width * torch.empty(1).uniform_(smallest, 1.0, generator=generator).item()
+        aspect = torch.exp(torch.empty(1).uniform_(*_LOG_ASPECT, generator=generator)).item()
+        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < columns <= width and 0 < rows <= height:
+            top, left = (
+                int(torch.randint(0, whole - part + 1, (1,), generator=generator))
+                for whole, part in ((height, rows), (width, columns))
+            )
+            return top, left, rows, columns
+    narrowest, widest = ASPECT_RATIO
+    rows, columns = min(height, round(width / narrowest)), min(width, round(height * widest))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
 def central(height: int, width: int, size: int) -> Crop:
@@ -170,14 +254,24 @@ def build_pipeline(
     return EvaluationPipeline(resize_size, crop_size, decoder)
 
 
-def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]).
+def collate(samples: Batch | Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
 
     The pictures are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
     channels_last convolutions get what they want. In a worker, torch stacks straight into shared memory.
     """
+    if isinstance(samples, Batch):
+        return tuple(samples)
     images = default_collate([image.permute(1, 2, 0) for image, _ in samples])
     return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples], dtype=torch.int64)
+
+
+def empty_batch(count: int, side: int) -> torch.Tensor:
+    """Room for uint8 [count, side, side, 3]; in a loader's worker in shared memory, from where nothing is copied."""
+    if get_worker_info() is None:
+        return torch.empty((count, side, side, 3), dtype=torch.uint8)
+    room = torch.UntypedStorage._new_shared(count * side * side * 3)  # as torch's own default_collate
+    return torch.empty(0, dtype=torch.uint8).set_(room, 0, (count, side, side, 3))
 
 
 class NormalizationFn:

@@ -10,7 +10,9 @@
  *
  * Called through ctypes by __init__.py beside this file, which has the same `struct view`.
  */
+#include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,7 +25,7 @@
 #error "libjpeg-turbo 2.1 or newer is needed: the pixels of older ones have not been compared with Pillow's"
 #endif
 
-#define INTERFACE 1 /* a number that changes with the functions below: an old library beside new Python is not used */
+#define INTERFACE 2 /* a number that changes with the functions below: an old library beside new Python is not used */
 
 #define EXPORTED __attribute__((visibility("default")))
 #ifndef PLAIN
@@ -35,6 +37,17 @@ struct view {
     int32_t rows, columns;                                 /* the size to which the box is resized */
     int32_t top_row, left_column, kept_rows, kept_columns; /* what is wanted of that */
     int32_t flip;                                          /* whether what is wanted is mirrored */
+    int32_t scaled;                                        /* whether large JPEGs may be decoded smaller: not exact */
+};
+
+/* A view of one picture of a batch. */
+struct job {
+    const uint8_t *data;
+    size_t size;           /* bytes of a JPEG; 0 where these are pixels */
+    int32_t height, width; /* of the pixels */
+    struct view view;
+    int32_t done; /* 0 where it was not mine */
+    uint8_t *out;
 };
 
 /* ---- The filter: Pillow's, in its fixed point (src/libImaging/Resample.c) ---- */
@@ -51,19 +64,34 @@ struct axis {
     int32_t *weights; /* [count][taps][copies] */
 };
 
-/* The pixels of 0..length, resized to `resized`, that the filter covers around one of them. */
+/* One direction of the box, in pixels as they are decoded: of `length` whole ones it takes `share`, `from` the first. */
+struct span {
+    int first, length;
+    double from, share;
+};
+
+/* The same of a box whose pixels are decoded at one of `smaller` of their size. */
+static struct span span_of(int32_t begin, int32_t length, int smaller)
+{
+    struct span span = {.first = begin / smaller, .share = (double)length / smaller};
+    span.length = (int)(((int64_t)begin + length + smaller - 1) / smaller) - span.first;
+    span.from = (double)(begin % smaller) / smaller;
+    return span;
+}
+
+/* The pixels of a span, resized to `resized`, that the filter covers around one of them. */
 struct reach {
     double centre, stretch;
     int first, count;
 };
 
-static struct reach reach_of(int output, int length, int resized)
+static struct reach reach_of(int output, const struct span *span, int resized)
 {
-    double scale = (double)length / resized;
-    struct reach reach = {.centre = (output + 0.5) * scale, .stretch = scale < 1.0 ? 1.0 : scale};
+    double scale = span->share / resized;
+    struct reach reach = {.centre = span->from + (output + 0.5) * scale, .stretch = scale < 1.0 ? 1.0 : scale};
     int first = (int)(reach.centre - reach.stretch + 0.5), end = (int)(reach.centre + reach.stretch + 0.5);
     reach.first = first < 0 ? 0 : first;
-    reach.count = (end > length ? length : end) - reach.first;
+    reach.count = (end > span->length ? span->length : end) - reach.first;
     return reach;
 }
 
@@ -89,11 +117,12 @@ static void weigh(struct reach reach, int copies, double *shares, int32_t *weigh
  * `taps` is a multiple of `step`; only where the whole input is shorter than that do they reach beyond it. Each weight
  * is stored `copies` times, as the loop that reads them wants it. Returns 0 if it cannot be done.
  */
-static int make_axis(struct axis *axis, int length, int resized, int kept, int count, int flip, int step, int copies)
+static int make_axis(struct axis *axis, const struct span *span, int resized, int kept, int count, int flip, int step,
+                     int copies)
 {
-    int most = 1;
+    int most = 1, length = span->length;
     for (int i = 0; i < count; i++) {
-        struct reach reach = reach_of(kept + i, length, resized);
+        struct reach reach = reach_of(kept + i, span, resized);
         most = reach.count > most ? reach.count : most;
     }
     if (most > MOST_TAPS)
@@ -108,7 +137,7 @@ static int make_axis(struct axis *axis, int length, int resized, int kept, int c
         return 0;
     }
     for (int i = 0; i < count; i++) {
-        struct reach reach = reach_of(kept + (flip ? count - 1 - i : i), length, resized);
+        struct reach reach = reach_of(kept + (flip ? count - 1 - i : i), span, resized);
         int last = length > axis->taps ? length - axis->taps : 0; /* at the end, zeros go before the weights */
         int start = reach.first < last ? reach.first : last;
         axis->start[i] = start;
@@ -220,18 +249,22 @@ struct resizer {
     const uint8_t **rows; /* [down.taps], those of one row of the result */
     uint8_t *row;         /* [stride], that row */
     int taken, given;     /* rows in, rows out */
+    int top, left;        /* of the box, in pixels as they are decoded */
     int avx2;
     uint8_t *out;
 };
 
-static int open_resizer(struct resizer *resizer, const struct view *view, uint8_t *out)
+static int open_resizer(struct resizer *resizer, const struct view *view, int smaller, uint8_t *out)
 {
+    struct span columns = span_of(view->left, view->width, smaller), rows = span_of(view->top, view->height, smaller);
+    resizer->left = columns.first;
+    resizer->top = rows.first;
     resizer->out = out;
     resizer->avx2 = has_avx2() && !PLAIN;
     resizer->stride = ((size_t)view->kept_columns * 3 + LANES) / LANES * LANES;
-    return make_axis(&resizer->across, view->width, view->columns, view->left_column, view->kept_columns, view->flip,
-                     2, COPIES) &&
-           make_axis(&resizer->down, view->height, view->rows, view->top_row, view->kept_rows, 0, 1, 1) &&
+    return make_axis(&resizer->across, &columns, view->columns, view->left_column, view->kept_columns, view->flip, 2,
+                     COPIES) &&
+           make_axis(&resizer->down, &rows, view->rows, view->top_row, view->kept_rows, 0, 1, 1) &&
            (resizer->recent = calloc(resizer->down.taps, resizer->stride)) &&
            (resizer->row = calloc(1, resizer->stride)) &&
            (resizer->rows = calloc(resizer->down.taps, sizeof *resizer->rows));
@@ -341,30 +374,47 @@ static int is_incomplete(const struct jpeg_decompress_struct *jpeg)
 static JDIMENSION crop_columns(struct jpeg_decompress_struct *jpeg, JDIMENSION begin, JDIMENSION end)
 {
     JDIMENSION from = begin > MARGIN ? begin - MARGIN : 0;
-    JDIMENSION to = jpeg->image_width - end > MARGIN ? end + MARGIN : jpeg->image_width;
+    JDIMENSION to = jpeg->output_width - end > MARGIN ? end + MARGIN : jpeg->output_width;
     JDIMENSION width = to - from;
-    if (width < NARROW || width == jpeg->image_width)
+    if (width < NARROW || width == jpeg->output_width)
         return 0;
     jpeg_crop_scanline(jpeg, &from, &width);
     return from;
+}
+
+#ifndef LARGE
+#define LARGE 800 /* pixels of the longer side, from which on decoding smaller saves anything */
+#endif
+
+/* 1, 2, 4 or 8: how much smaller a picture is decoded, by the inverse transform itself. The steps between are slow. */
+static int smaller_by(const struct view *view, const struct jpeg_decompress_struct *jpeg)
+{
+    int smaller = 1;
+    if (view->scaled && (jpeg->image_width >= LARGE || jpeg->image_height >= LARGE))
+        while (smaller < 8 && view->height / (2 * smaller) >= view->rows && view->width / (2 * smaller) >= view->columns)
+            smaller *= 2;
+    return smaller;
 }
 
 static int decode(struct reader *reader, const struct view *view, uint8_t *out)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
     struct resizer *resizer = &reader->resizer;
-    if (!is_within(view, jpeg->image_height, jpeg->image_width) || !open_resizer(resizer, view, out))
+    if (!is_within(view, jpeg->image_height, jpeg->image_width))
+        return 0;
+    jpeg->scale_denom = smaller_by(view, jpeg);
+    if (!open_resizer(resizer, view, jpeg->scale_denom, out))
         return 0;
     jpeg->out_color_space = JCS_EXT_RGBX;
     jpeg_start_decompress(jpeg);
     if (is_incomplete(jpeg))
         return 0;
-    JDIMENSION begin = view->left + resizer->across.begin;
-    JDIMENSION offset = crop_columns(jpeg, begin, view->left + resizer->across.end);
+    JDIMENSION begin = resizer->left + resizer->across.begin;
+    JDIMENSION offset = crop_columns(jpeg, begin, resizer->left + resizer->across.end);
     reader->row = calloc(UNALIGNED + 4 * ((size_t)jpeg->output_width + 1), 1);
     if (!reader->row)
         return 0;
-    jpeg_skip_scanlines(jpeg, view->top + resizer->down.begin);
+    jpeg_skip_scanlines(jpeg, resizer->top + resizer->down.begin);
     for (int row = resizer->down.begin; row < resizer->down.end; row++) {
         JSAMPROW pixels = reader->row + UNALIGNED;
         jpeg_read_scanlines(jpeg, &pixels, 1);
@@ -425,7 +475,7 @@ EXPORTED int view_pixels(const uint8_t *pixels, int32_t height, int32_t width, c
 {
     struct resizer resizer = {0};
     uint8_t *row = NULL;
-    int done = is_within(view, height, width) && open_resizer(&resizer, view, out);
+    int done = is_within(view, height, width) && open_resizer(&resizer, view, 1, out);
     int columns = resizer.across.end - resizer.across.begin;
     done = done && (row = calloc(columns + 1, 4));
     for (int y = resizer.down.begin; done && y < resizer.down.end; y++) {
@@ -437,4 +487,36 @@ EXPORTED int view_pixels(const uint8_t *pixels, int32_t height, int32_t width, c
     close_resizer(&resizer);
     free(row);
     return done;
+}
+
+/* Jobs that several threads share: each takes the next that nobody has. */
+struct queue {
+    struct job *jobs;
+    int count;
+    atomic_int next;
+};
+
+static void *work(void *given)
+{
+    struct queue *queue = given;
+    for (int i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;) {
+        struct job *job = &queue->jobs[i];
+        job->done = job->size ? view_jpeg(job->data, job->size, &job->view, job->out)
+                              : view_pixels(job->data, job->height, job->width, &job->view, job->out);
+    }
+    return NULL;
+}
+
+/* Many at once, on this thread and `helpers` more; on fewer where the system gives no more. */
+EXPORTED void view_batch(struct job *jobs, int count, int helpers)
+{
+    struct queue queue = {.jobs = jobs, .count = count};
+    pthread_t *threads = calloc(helpers > 0 ? helpers : 1, sizeof *threads);
+    int started = 0;
+    while (threads && started < helpers && started < count - 1 && !pthread_create(&threads[started], NULL, work, &queue))
+        started++;
+    work(&queue);
+    while (started > 0)
+        pthread_join(threads[--started], NULL);
+    free(threads);
 }

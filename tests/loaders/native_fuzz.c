@@ -18,6 +18,7 @@ static struct view view_of(const uint8_t *choices, const int32_t shape[2])
     view.kept_rows = choices[8] % (view.rows - view.top_row) + 1;
     view.kept_columns = choices[9] % (view.columns - view.left_column) + 1;
     view.flip = choices[10] & 1;
+    view.scaled = choices[11] & 1;
     return view;
 }
 
