@@ -19,11 +19,12 @@ from composer.utils import dist
 from PIL import Image
 
 from config.errors import DataError
-from loaders.dataset import Key, PictureDataset
+from loaders.boxes import Crop, central, short_side
+from loaders.dataset import Key, PictureDataset, parts
 from loaders.decoding import Source, decode
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
-from loaders.transforms import Crop, TrainingPipeline, central, short_side
+from loaders.transforms import TrainingPipeline
 from loaders.workers import WorkerLoader
 
 PREFETCH = 2  # decoded batches that DALI keeps ready or under way
@@ -214,7 +215,7 @@ class _Feed:
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
-        index = _parts(key)[1]
+        index = parts(key)[1]
         source, label = self.dataset.read(index)
         try:
             return _Sample(*encoded(source), label)
@@ -223,9 +224,9 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append(_InFlight([_parts(key)[1] for key in keys], [sample.label for sample in samples]))
+        self.in_flight.append(_InFlight([parts(key)[1] for key in keys], [sample.label for sample in samples]))
         with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data are loaded
-            views = [self._view(*_parts(key), sample) for key, sample in zip(keys, samples, strict=True)]
+            views = [self._view(*parts(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)
         return {
             "encoded": [sample.encoded for sample in samples],
@@ -248,12 +249,6 @@ class _Feed:
         # What loaders.seeding.seeded does, less the generators that no box is drawn from: a tenth of the time.
         torch.default_generator.manual_seed(sample_seed(self.dataset.seed, epoch, index))
         return whole, pipeline.draw(*whole), size
-
-
-def _parts(key: Key) -> tuple[int, int, int | None]:
-    """Epoch, index and size of a key."""
-    epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
-    return epoch, index, size[0] if size else None
 
 
 def encoded(source: Source) -> tuple[np.ndarray, int, int]:

@@ -77,28 +77,36 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     def name_of(self, index: int) -> str:
         """Where a picture is stored, for messages."""
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch | list[tuple[torch.Tensor, int]]:
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        place = parts(key)
+        source, label = self.read(place[1])
+        return self._picture(source, *place), label
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
         """Many pictures (torch's loader calls this): a whole batch at once, where the pipeline can."""
-        places = [key if isinstance(key, tuple) else (0, int(key)) for key in keys]
-        sizes = {tuple(size) for _, _, *size in places}
+        places = [parts(key) for key in keys]
+        sizes = {size for _, _, size in places}
         if not self.pipeline.batches or len(sizes) != 1:
             return [self[key] for key in keys]
-        sources, labels = zip(*(self.read(index) for _, index, *_ in places), strict=True)
-        seeds = [sample_seed(self.seed, epoch, index) for epoch, index, *_ in places]
-        images, left = self.pipeline.batch(sources, seeds, *sizes.pop())
-        for place in left:
-            images[place] = self[keys[place]][0].permute(1, 2, 0)
-        return Batch(images.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64))
+        sources, labels = zip(*(self.read(index) for _, index, _ in places), strict=True)
+        seeds = [sample_seed(self.seed, epoch, index) for epoch, index, _ in places]
+        images, left = self.pipeline.batch(sources, seeds, sizes.pop())
+        for n in left:
+            images[n] = self._picture(sources[n], *places[n]).permute(1, 2, 0)
+        return Batch(images.permute(0, 3, 1, 2), labels)
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
-        source, label = self.read(index)
+    def _picture(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
+        """What the pipeline makes of one picture, with the random numbers of its epoch.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
         sample_rng: AbstractContextManager[None] = contextlib.nullcontext()
         if self.pipeline.random:
             sample_rng = seeded(self.seed, epoch, index)
         try:
             with sample_rng:
-                return self.pipeline(source, *size), label
+                return self.pipeline(source, size)
         except Exception as error:
             raise self.unreadable(index, error) from error
 
@@ -181,6 +189,12 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             return 0
         place, self._resume = self._resume[1], None
         return place
+
+
+def parts(key: Key) -> tuple[int, int, int | None]:
+    """Epoch, index and size of a key."""
+    epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
+    return epoch, index, size[0] if size else None
 
 
 def class_list(path: Path, place: str | Path) -> list[str]:

@@ -11,11 +11,11 @@ import numpy as np
 from composer.utils import dist
 
 from config.errors import DataError
+from loaders.boxes import short_side
 from loaders.dataset import PictureDataset
 from loaders.decoders import resized
 from loaders.decoding import decode
 from loaders.memory import SHARED, free_shared_memory
-from loaders.transforms import short_side
 
 T = TypeVar("T")
 _SPARE = 0.9  # the part of the free memory that may be taken: workers and the trainer need some

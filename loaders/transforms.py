@@ -5,10 +5,8 @@ bytes, antialiased: to what torchvision's transforms make of the same box with P
 of the two, `loaders.decoders` says).
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,42 +14,29 @@ from torch.utils.data import default_collate, get_worker_info
 from torchvision.transforms.functional import center_crop
 
 from loaders import native
+from loaders.boxes import Crop, central, random_box, short_side
 from loaders.decoders import OPENERS, NativePicture, Opened, chosen
-from loaders.decoding import Source
+from loaders.decoding import Picture, Source
 from loaders.native import View
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
-ASPECT_RATIO = (3 / 4, 4 / 3)  # of a random crop, width over height
-
-_LOG_ASPECT = torch.log(torch.tensor(ASPECT_RATIO)).tolist()
 
 PixelTransform = Callable[[torch.Tensor], torch.Tensor]
 """uint8 [3, H, W] in and out."""
 
 
-class Crop(NamedTuple):
-    """A box in pixels of the (resized) picture, and whether to mirror what it shows."""
+class Batch(list[tuple[torch.Tensor, int]]):
+    """Samples that lie side by side already, so that `collate` has nothing to do; to all others, a list of samples.
 
-    top: int
-    left: int
-    height: int
-    width: int
-    flip: bool
+    Args:
+        images: uint8 [B, 3, H, W], channels_last.
+        labels: one for each.
+    """
 
-
-def short_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of a picture whose short side becomes `size` pixels; the long side is cut to whole pixels."""
-    if height <= width:
-        return size, int(size * width / height)
-    return int(size * height / width), size
-
-
-class Batch(NamedTuple):
-    """What `collate` makes of samples, made at once."""
-
-    images: torch.Tensor  # uint8 [B, 3, H, W], channels_last
-    labels: torch.Tensor  # int64 [B]
+    def __init__(self, images: torch.Tensor, labels: Sequence[int]) -> None:
+        super().__init__(zip(images.unbind(), labels, strict=True))
+        self.images = images
 
 
 class Pipeline(ABC):
@@ -108,14 +93,17 @@ class Pipeline(ABC):
         """
         side = size or self.crop_size
         generator = torch.Generator()
-        jobs: list[native.Job | None] = []
-        for source, seed in zip(sources, seeds, strict=True):
-            shape = native.shape_of(source)
-            view = self.plan(*shape, side, generator.manual_seed(seed)) if shape else None
-            jobs.append((source, view) if view and view.kept_rows == view.kept_columns == side else None)
+        jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
         images = empty_batch(len(jobs), side)
         done = native.view_batch(jobs, images.numpy(), self.threads)
         return images, np.flatnonzero(~done).tolist()
+
+    def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
+        """What is to be made of a picture; None for one that is made by itself, such as one smaller than the square."""
+        if isinstance(source, Picture) or (shape := native.shape_of(source)) is None:
+            return None
+        view = self.plan(*shape, side, generator)
+        return (source, view) if view.kept_rows == view.kept_columns == side else None
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
@@ -209,36 +197,6 @@ class EvaluationPipeline(Pipeline):
         return center_crop(picture.view(self.plan(picture.height, picture.width, size)), [size, size])
 
 
-def random_box(
-    height: int, width: int, smallest: float, generator: torch.Generator | None
-) -> tuple[int, int, int, int]:
-    """A box (top, left, height, width) of at least `smallest` of a picture's area, in nine of ten tries.
-
-    The numbers are those of torchvision's RandomResizedCrop.get_params, which knows no generator but the global one.
-    """
-    for _ in range(10):
-        area = height * width * torch.empty(1).uniform_(smallest, 1.0, generator=generator).item()
-        aspect = torch.exp(torch.empty(1).uniform_(*_LOG_ASPECT, generator=generator)).item()
-        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < columns <= width and 0 < rows <= height:
-            top, left = (
-                int(torch.randint(0, whole - part + 1, (1,), generator=generator))
-                for whole, part in ((height, rows), (width, columns))
-            )
-            return top, left, rows, columns
-    narrowest, widest = ASPECT_RATIO
-    rows, columns = min(height, round(width / narrowest)), min(width, round(height * widest))
-    return (height - rows) // 2, (width - columns) // 2, rows, columns
-
-
-def central(height: int, width: int, size: int) -> Crop:
-    """The central square of `size` pixels, as torchvision's center_crop; outside the picture where that is smaller."""
-    top, left = (
-        round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
-    )
-    return Crop(top, left, size, size, flip=False)
-
-
 def build_pipeline(
     is_train: bool,
     resize_size: int,
@@ -254,16 +212,17 @@ def build_pipeline(
     return EvaluationPipeline(resize_size, crop_size, decoder)
 
 
-def collate(samples: Batch | Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
 
     The pictures are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
     channels_last convolutions get what they want. In a worker, torch stacks straight into shared memory.
     """
     if isinstance(samples, Batch):
-        return tuple(samples)
-    images = default_collate([image.permute(1, 2, 0) for image, _ in samples])
-    return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples], dtype=torch.int64)
+        images = samples.images
+    else:
+        images = default_collate([image.permute(1, 2, 0) for image, _ in samples]).permute(0, 3, 1, 2)
+    return images, torch.tensor([label for _, label in samples], dtype=torch.int64)
 
 
 def empty_batch(count: int, side: int) -> torch.Tensor:
@@ -271,7 +230,7 @@ def empty_batch(count: int, side: int) -> torch.Tensor:
     if get_worker_info() is None:
         return torch.empty((count, side, side, 3), dtype=torch.uint8)
     room = torch.UntypedStorage._new_shared(count * side * side * 3)  # as torch's own default_collate
-    return torch.empty(0, dtype=torch.uint8).set_(room, 0, (count, side, side, 3))
+    return torch.empty(0, dtype=torch.uint8).set_(room).view(count, side, side, 3)
 
 
 class NormalizationFn:

@@ -27,7 +27,7 @@ def default_num_workers() -> int:
 
 
 def decode_threads(workers: int) -> int:
-    """How many threads each worker (or, without any, the trainer) decodes a batch with: the cores that are left over."""
+    """How many threads each worker (without any, the trainer) decodes a batch with: the cores that are left over."""
     return max(1, _cores() // max(1, workers))
 
 

@@ -85,11 +85,9 @@ def jpeg_shape(data: bytes) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if _built().jpeg_shape(data, len(data), shape) else None
 
 
-def shape_of(source: object) -> tuple[int, int] | None:
-    """Height and width in pixels of what a job may have; None for anything else."""
-    if isinstance(source, bytes):
-        return jpeg_shape(source)
-    return source.shape[:2] if isinstance(source, np.ndarray) else None
+def shape_of(source: bytes | np.ndarray) -> tuple[int, int] | None:
+    """Height and width in pixels of a JPEG, None for one that is not decoded here, or of pixels [H, W, 3]."""
+    return jpeg_shape(source) if isinstance(source, bytes) else (source.shape[0], source.shape[1])
 
 
 def view_jpeg(data: bytes, view: View) -> np.ndarray | None:

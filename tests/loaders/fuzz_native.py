@@ -20,7 +20,8 @@ from sklearn.datasets import load_sample_images
 
 HERE = Path(__file__).parent
 FOLDER = Path("runs/fuzz")
-FLAGS = ["-std=gnu11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = ["-std=gnu11", "-g", "-O1", "-DLARGE=16", "-pthread"]
+FLAGS += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 LIMITS = ["-max_len=6000", "-timeout=10", "-malloc_limit_mb=600", "-rss_limit_mb=2000"]
 
 
@@ -32,7 +33,7 @@ def write_seeds(folder: Path) -> None:
         picture = photo.crop((100, 100, 100 + size, 190)).convert(mode)
         options = {"subsampling": subsampling, "progressive": progressive, "restart_marker_rows": subsampling}
         picture.save(file, "JPEG", quality=40, **options)
-        seed = bytes((60, 30, 150, 200, 40, 50, 3, 2, 90, 90, 1)).ljust(16, b"\0")
+        seed = bytes((60, 30, 150, 200, 40 // (1 + 3 * progressive), 50, 3, 2, 90, 90, 1, subsampling)).ljust(16, b"\0")
         (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(seed + file.getvalue())
 
 

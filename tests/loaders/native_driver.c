@@ -10,23 +10,32 @@ static uint64_t hash_of(const uint8_t *bytes, size_t count)
     return hash;
 }
 
-/* A few views of whatever size it is, or claims to be. */
+enum { VIEWS = 4 };
+
+/* A few views of whatever size it is, or claims to be: one by one, and all at once by three threads. */
 static void look(const uint8_t *data, size_t size, int number)
 {
     int32_t shape[2] = {0, 0};
     int mine = jpeg_shape(data, size, shape);
+    struct job jobs[VIEWS];
+    size_t bytes[VIEWS];
     printf("%d: %d", number, mine);
-    for (int i = 0; mine && i < 4; i++) {
+    for (int i = 0; mine && i < VIEWS; i++) {
         int32_t top = shape[0] * i / 5, left = shape[1] * (3 - i) / 7;
         int32_t height = (shape[0] - top) / (i + 1) + 1, width = (shape[1] - left) / (4 - i) + 1;
         height = height > shape[0] - top ? shape[0] - top : height;
         width = width > shape[1] - left ? shape[1] - left : width;
         struct view view = {top, left, height, width, 31, 17 + i, i, 2 * i, 31 - 3 * i, 17 - 2 * i, i & 1, i >> 1};
-        size_t bytes = (size_t)view.kept_rows * view.kept_columns * 3;
-        uint8_t *out = malloc(bytes);
-        int seen = view_jpeg(data, size, &view, out);
-        printf(" %d %llx", seen, seen ? (unsigned long long)hash_of(out, bytes) : 0);
-        free(out);
+        bytes[i] = (size_t)view.kept_rows * view.kept_columns * 3;
+        jobs[i] = (struct job){.data = data, .size = size, .view = view, .out = malloc(bytes[i])};
+        int seen = view_jpeg(data, size, &view, jobs[i].out);
+        printf(" %d %llx", seen, seen ? (unsigned long long)hash_of(jobs[i].out, bytes[i]) : 0);
+    }
+    if (mine)
+        view_batch(jobs, VIEWS, 2);
+    for (int i = 0; mine && i < VIEWS; i++) {
+        printf(" %d %llx", jobs[i].done, jobs[i].done ? (unsigned long long)hash_of(jobs[i].out, bytes[i]) : 0);
+        free(jobs[i].out);
     }
     putchar('\n');
 }

@@ -16,10 +16,11 @@ from config import ConfigError, load
 from config.errors import DataError
 from data import build_imagenet_dataspec
 from loaders import native
+from loaders.boxes import ASPECT_RATIO, random_box
 from loaders.dataset import PictureDataset
 from loaders.native import View
 from loaders.storage import open_dataset
-from loaders.transforms import ASPECT_RATIO, Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate, random_box
+from loaders.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from loaders.workers import decode_threads
 from tests.loaders.test_native import built, jpeg
 from tests.loaders.test_storages import odd_pictures
@@ -63,6 +64,8 @@ def test_a_batch_is_its_pictures(make: type[Pipeline], storage: str, threads: in
         images, labels = collate(made)
         expected, of_each = collate([dataset[key] for key in asked])
         assert torch.equal(images, expected) and torch.equal(labels, of_each)
+        for sample, image, label in zip(made, images, labels, strict=True):  # to other collate functions
+            assert torch.equal(sample[0], image) and sample[1] == label
         assert images.is_contiguous(memory_format=torch.channels_last) and labels.dtype == torch.int64
 
 
@@ -75,9 +78,9 @@ def test_what_cannot_be_made_at_once_is_made_one_by_one(odd: Path) -> None:
         TrainingPipeline(-1, 32, decoder="torchvision"),
     ]
     for pipeline in one_by_one:
-        assert isinstance(dataset_of(odd, "imagefolder", pipeline).__getitems__(KEYS), list)
+        assert not isinstance(dataset_of(odd, "imagefolder", pipeline).__getitems__(KEYS), Batch)
     mixed = [(0, 1, 32), (0, 2, 48)]
-    assert isinstance(dataset_of(odd, "imagefolder", TrainingPipeline(-1, 32)).__getitems__(mixed), list)
+    assert not isinstance(dataset_of(odd, "imagefolder", TrainingPipeline(-1, 32)).__getitems__(mixed), Batch)
 
 
 @built
