@@ -12,7 +12,7 @@ WORKDIR /app
 COPY requirements.txt constraints.txt ./
 RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt wandb tensorboard mlflow comet-ml
 COPY Makefile ./
-COPY loaders/native/decode.c loaders/native/
+COPY loaders/native/decode.c loaders/native/resample.h loaders/native/
 RUN make loaders/native/decode.so && test -f loaders/native/decode.so
 
 FROM python:3.11.11-slim-bookworm

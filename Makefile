@@ -24,7 +24,7 @@ help:  ## List these targets
 	@touch $@
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers there is none, and torchvision decodes.
-$(NATIVE): loaders/native/decode.c
+$(NATIVE): loaders/native/decode.c loaders/native/resample.h
 	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 
