@@ -19,7 +19,7 @@ from config.structure import Structure
 from config.suggest import did_you_mean, listing
 
 CALLER = "the caller"
-FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder")
+FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""
 
 

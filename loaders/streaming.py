@@ -56,6 +56,8 @@ class StreamingDataset(PictureDataset):
                 f"{remote}: streaming needs a cache folder, local=/some/folder, that shards are downloaded to; "
                 "give the path itself where the shards are on this machine already."
             )
+        if is_remote(local):
+            raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
         in_place = not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
         self.root, self.split = remote, split
         index = check_index(remote, local, split)

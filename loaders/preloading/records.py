@@ -125,7 +125,11 @@ class Records:
             if record := _load(path):
                 self._check_source(record)
                 known |= {name: Entry(*entry) for name, entry in record["files"].items()}
-        for line in _lines(self._journal):
+        journal = list(_lines(self._journal))
+        if not any("name" in line for line in journal):
+            self._journal.unlink(missing_ok=True)  # of a source that nothing came from, such as a mistyped one
+            journal = []
+        for line in journal:
             if "source" in line:
                 self._check_source(line)
             else:

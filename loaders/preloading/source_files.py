@@ -71,6 +71,11 @@ def list_files(source: str, splits: Sequence[str] | None, scratch: Path) -> list
     files = {name: file for name, file in files.items() if not name.startswith(f"{OWN_FOLDER}/")}
     if not files:
         raise DataError(f"{without_credentials(source)}: holds no files. Check the path.")
+    if splits is None and not any(name.startswith(("train/", "val/")) or name.endswith(".beton") for name in files):
+        raise DataError(
+            f"{without_credentials(source)}: is no data set: it holds neither train/ nor val/, nor a .beton file. "
+            "Check the path."
+        )
     for split in splits or ():
         if not any(name.startswith((f"{split}/", split)) for name in files):
             raise DataError(f"{without_credentials(source)}: has no {split}/. Check the path, and the split's name.")

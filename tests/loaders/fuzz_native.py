@@ -4,7 +4,7 @@
     python -m tests.loaders.fuzz_native -max_total_time=600
 
 The words are libFuzzer's own options. What it has found of interest is kept in runs/fuzz/corpus, and what crashes in
-runs/fuzz. Only our own C is instrumented: of libjpeg-turbo, which has fuzzers of its own, only the allocations are seen.
+runs/fuzz. Only our own C is instrumented: of libjpeg-turbo, which has its own fuzzers, only allocations are seen.
 """
 
 import io

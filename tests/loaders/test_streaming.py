@@ -184,6 +184,12 @@ def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
         build(shards, tmp_path / "file")
 
 
+@pytest.mark.parametrize("cache", ["s3:/bucket/cache", "s3://bucket/cache"])
+def test_cache_that_is_no_folder(cache: str, shards: Path) -> None:
+    with pytest.raises(DataError, match=r"did you mean s3://bucket/cache|in a folder of this machine"):
+        build(shards, cache)
+
+
 def test_cache_of_another_data_set(shards: Path, compressed: Path, tmp_path: Path) -> None:
     build(shards, tmp_path)
     with pytest.raises(DataError, match=r"caches another data set.*rm -r"):

@@ -230,3 +230,15 @@ def test_pictures_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> No
     shutil.copytree(source / "train/cat", source / "train/zebra")
     assert copy(str(source), destination, ["train"]).copied_files == 6
     assert is_complete(destination, str(source), ["train"])
+
+
+def test_a_mistyped_source_does_not_keep_the_destination(folder: Path, tmp_path: Path) -> None:
+    """Nor does one that is no data set."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("buy milk")
+    for wrong, said in (("nothing", "no such folder"), ("notes", "neither train/ nor val/, nor a .beton file")):
+        with pytest.raises(DataError, match=said):
+            copy(str(tmp_path / wrong), tmp_path / "copy", shown=False)
+    assert copy(str(folder), tmp_path / "copy", shown=False).copied_files
+    with pytest.raises(DataError, match="holds a copy of"):
+        copy(str(tmp_path / "notes"), tmp_path / "copy", shown=False)
