@@ -111,11 +111,9 @@ def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
     """
     log = output(plan.folder / run.name)
     log.parent.mkdir(parents=True, exist_ok=True)
-    typed, python = composer(plan, run), Path(sys.executable)
-    # The launcher of a single process does nothing but import Composer once more: six seconds.
-    command = [str(python), *typed[3:]] if plan.processes == 1 else [str(python.parent / "composer"), *typed[1:]]
+    command = [str(Path(sys.executable).parent / "composer"), *composer(plan, run)[1:]]
     with log.open("ab") as file:
-        file.write(f"\n$ {' '.join(typed)}\n".encode())
+        file.write(f"\n$ {' '.join(composer(plan, run))}\n".encode())
         file.flush()
         # In a group of its own, so that a stop reaches launcher and ranks once, whoever sent it.
         process = subprocess.Popen(
