@@ -42,7 +42,7 @@ class Dataset:
     resize_size: int = -1  # shorter side in pixels before the random crop; -1: no such resize
     crop_size: int = 224  # side in pixels of the square that the network sees
     batch_size: int = 2048  # pictures per step over ALL devices
-    num_workers: int | None = None  # loader processes per device; None: chosen from the cores at hand
+    num_workers: int | None = None  # loader processes per device, which share its cores; None: one a core, at most 8
     prefetch_factor: int | None = None  # batches that each worker holds ready; None: PyTorch's default
 
 
