@@ -90,11 +90,14 @@ def _folders(file: Path) -> list[str]:
 
 
 def _mapped(process: str) -> set[str]:
-    """The numbers whose shared memory a process has open, or any process that matches."""
+    """The numbers whose shared memory a process has open, or any process that matches.
+
+    Not what has been removed since (`(deleted)` stands behind it): its number may be another run's by now.
+    """
     numbers: set[str] = set()
     for maps in Path("/proc").glob(f"{process}/maps"):
         with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
-            numbers.update(re.findall(rf"{SHARED}/(\d+)_", maps.read_text()))
+            numbers.update(re.findall(rf"{SHARED}/(\d+)_\S+$", maps.read_text(), re.MULTILINE))
     return numbers
 
 

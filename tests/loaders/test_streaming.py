@@ -2,6 +2,8 @@
 
 import gc
 import json
+import mmap
+import os
 import shutil
 import threading
 import time
@@ -16,6 +18,7 @@ from PIL import Image
 
 from config.errors import DataError
 from data import build_imagenet_dataspec
+from loaders import leftovers
 from loaders.errors import plain
 from loaders.prefetch import AHEAD, Prefetcher
 from tests.pictures import make_mds
@@ -276,3 +279,13 @@ def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path) -> None:
     first = opened()
     assert [opened() for _ in range(3)] == [first] * 3
     assert not list(Path("/dev/shm").glob("*_barrier")), "names that nobody uses"
+
+
+def test_a_number_that_was_given_back_is_nobodys() -> None:
+    """Though some process, such as a fork that knows nothing of it, still has its memory."""
+    block, ours = leftovers.SHARED / f"{os.getpid()}_locals", str(os.getpid())
+    block.write_bytes(bytes(4096))
+    with block.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+        assert ours in leftovers._mapped(ours)
+        block.unlink()
+        assert ours not in leftovers._mapped(ours)
