@@ -38,7 +38,7 @@ Way = Callable[[list[Job]], list[Any]]
 DEFAULT = "default, bytes"
 OURS = "ours, native"
 LIMIT = "limit: no resize"
-MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens
+MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens without a warning
 
 
 def require(name: str) -> Any:
@@ -156,7 +156,6 @@ def ffcv(size: int) -> Way:
     """What FFCV's decoder calls: the whole picture with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
     require("ffcv")
     library = require("ffcv.libffcv")
-
     room = np.empty(3 * MOST_PIXELS, np.uint8)
 
     @functools.cache  # .beton files have it in a table
