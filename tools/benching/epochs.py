@@ -116,7 +116,8 @@ def _epoch(loader: Any, number: int) -> tuple[float, float, int]:
         pictures += len(images)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began, _processor_seconds() - used, pictures
+    ended = loader.settled() if hasattr(loader, "settled") else time.perf_counter()
+    return ended - began, _processor_seconds() - used, pictures
 
 
 def _processor_seconds() -> float:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -47,7 +47,7 @@ def peer_kinds(folders: dict[str, Path], crop_size: int, workers: int, size: flo
         size: mean bytes of a picture.
     """
     root = folders["imagefolder"]
-    beton = partial(ffcv_loader, crop_size=crop_size, workers=workers)
+    beton = partial(FfcvEpochs, crop_size=crop_size, workers=workers)
     made = [
         Kind(f"FFCV, same bytes ({size / 1e3:.0f} kB)", partial(beton, folders["ffcv"] / "train.beton")),
         Kind("DALI's own pipeline", partial(DaliEpochs, root, crop_size, workers)),
@@ -79,30 +79,43 @@ def write_smaller(root: Path, path: Path) -> float:
     return statistics.mean(sizes)
 
 
-def ffcv_loader(path: Path, crop_size: int, workers: int) -> Any:
+class FfcvEpochs:
     """The ffcv package's loader of one .beton file; threads.
+
+    Args:
+        path: the file.
+        crop_size: side of the square in pixels.
+        workers: threads.
 
     Raises:
         DataError: it is not installed, or cannot have so many threads.
     """
-    loader, decoders = require("ffcv.loader"), require("ffcv.fields.decoders")
-    steps = require("ffcv.transforms")
-    box = decoders.RandomResizedCropRGBImageDecoder((crop_size, crop_size), scale=(SMALLEST, 1.0), ratio=ASPECT_RATIO)
-    image = [box, steps.RandomHorizontalFlip(), steps.ToTensor(), steps.ToTorchImage()]
-    try:
-        return loader.Loader(
-            str(path),
-            batch_size=BATCH,
-            num_workers=workers,
-            order=loader.OrderOption.RANDOM,
-            os_cache=True,
-            drop_last=True,
-            pipelines={"image": image, "label": [decoders.IntDecoder(), steps.ToTensor(), steps.Squeeze()]},
-        )
-    except ValueError as error:  # numba's, of more threads than cores
-        raise DataError(f"FFCV cannot have {workers} threads here ({error}).") from error
-    finally:
-        torch.set_num_threads(1)  # which it has changed, for all who come after it
+
+    _kept: ClassVar[list[Any]] = []  # numba stumbles over what it has compiled when that ends before the process
+
+    def __init__(self, path: Path, crop_size: int, workers: int) -> None:
+        loader, decoders = require("ffcv.loader"), require("ffcv.fields.decoders")
+        steps = require("ffcv.transforms")
+        size = crop_size, crop_size
+        box = decoders.RandomResizedCropRGBImageDecoder(size, scale=(SMALLEST, 1.0), ratio=ASPECT_RATIO)
+        image = [box, steps.RandomHorizontalFlip(), steps.ToTensor(), steps.ToTorchImage()]
+        try:
+            self._loader = loader.Loader(
+                str(path),
+                batch_size=BATCH,
+                num_workers=workers,
+                order=loader.OrderOption.RANDOM,
+                os_cache=True,
+                drop_last=True,
+                pipelines={"image": image, "label": [decoders.IntDecoder(), steps.ToTensor(), steps.Squeeze()]},
+            )
+        except ValueError as error:  # numba's, of more threads than cores
+            raise DataError(f"FFCV cannot have {workers} threads here ({error}).") from error
+        self._kept.append(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._loader
+        torch.set_num_threads(1)  # which FFCV has changed, for all who come after it
 
 
 class DaliEpochs:
@@ -137,23 +150,27 @@ class DaliEpochs:
     def __iter__(self) -> Iterator[Batch]:
         for (batch,) in self._batches:
             yield batch["data"].permute(0, 3, 1, 2), batch["label"].squeeze(-1)
-        settle()
 
+    def settled(self, look: float = 0.005, quiet: float = 0.2, most: float = 10.0) -> float:
+        """Wait until the threads that work ahead for the next epoch are done.
 
-def settle(look: float = 0.002, quiet: int = 3) -> None:
-    """Wait until threads that work ahead, for the next epoch, are done.
+        Their time is this epoch's, which found its own first batches ready, and not that of whoever comes next.
 
-    Their time is this epoch's, which found its own first batches ready, and nobody else's whose turn is next.
+        Args:
+            look: seconds between two looks at this process's processor time.
+            quiet: seconds without any use of it, after which they are done.
+            most: seconds to wait at all.
 
-    Args:
-        look: seconds between two looks.
-        quiet: looks one after another that find nobody at work.
-    """
-    found = 0
-    while found < quiet:
-        used = time.process_time()
-        time.sleep(look)
-        found = found + 1 if time.process_time() - used < look / 10 else 0
+        Returns:
+            When they were, by time.perf_counter.
+        """
+        began = busy = time.perf_counter()
+        while (now := time.perf_counter()) - busy < quiet and now - began < most:
+            used = time.process_time()
+            time.sleep(look)
+            if time.process_time() - used > look / 10:
+                busy = time.perf_counter()
+        return busy
 
 
 class SpdlEpochs:
