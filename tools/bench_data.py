@@ -3,6 +3,7 @@
     python -m tools.bench_data                                       # JPEGs like ImageNet's, made for it
     python -m tools.bench_data yamls/resnet50.yaml train_dataset.path=/data/imagenet eval_dataset.path=/data/imagenet
     python -m tools.bench_data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
+    pip install -r tools/benching/requirements.txt && python -m tools.bench_data --peers   # beside other libraries
 
 All kinds load the same pictures, each from its own format, and take turns epoch by epoch; a ratio is taken within a
 turn, and its median, smallest and largest are shown. Per core: pictures per second of processor time, of all processes
@@ -32,8 +33,10 @@ from loaders.terminal import check_writable, positive
 from loaders.transforms import EvaluationPipeline
 from loaders.workers import default_num_workers
 from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
+from tools.benching.pairs import compare_pictures, spread
+from tools.benching.peer_loaders import peer_kinds
 from tools.benching.pictures import copy_pictures, make_pictures
-from tools.benching.stages import mean_bytes, measure_stages, median_ratio
+from tools.benching.stages import mean_bytes, measure_stages
 from tools.command import run as run_command
 
 KINDS = ("imagefolder", "streaming", "packed", "ffcv", "dali", "synthetic")
@@ -57,6 +60,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
     parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="more crop sizes, such as 96,128")
     parser.add_argument("--workers", type=positive, default=default_num_workers(), help="(default: %(default)s)")
+    parser.add_argument("--peers", action="store_true", help="beside other libraries, where they are installed")
     parser.add_argument("--plot", metavar="FILE", help="draw the comparison")
     given = parser.parse_args(argv)
     given.kinds = [name for name in given.kinds.split(",") if name]
@@ -75,7 +79,8 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     if given.plot:
         check_writable(Path(given.plot))
     crop_size = prepare(given, folder / "imagefolder")
-    folders = {"imagefolder": folder / "imagefolder"} | convert(given.kinds, folder, console)
+    formats = [*given.kinds, *(("streaming", "ffcv") if given.peers else ())]
+    folders = {"imagefolder": folder / "imagefolder"} | convert(formats, folder, console)
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
     size = mean_bytes(files)
     console.print(f"{len(files)} pictures of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
@@ -83,7 +88,11 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stages = measure_stages(files[:STAGED], crop_size, given.rounds, device)
     console.print(stage_table(stages, size))
-    ran = measure(kinds(folders, crop_size, given.workers, given.kinds), given.rounds, console.print)
+    candidates = kinds(folders, crop_size, given.workers, given.kinds)
+    if given.peers:
+        compare_pictures(files[:STAGED], crop_size, given.rounds, console)
+        candidates += peer_kinds(folders, crop_size, given.workers, size)
+    ran = measure(candidates, given.rounds, console.print)
     title = f"Loaders: {given.workers} workers, batches of 100, {given.rounds} epochs each"
     console.print(kind_table(ran, size, title))
     if given.sizes:
@@ -151,7 +160,7 @@ def stage_table(stages: dict[str, list[float]], size: float) -> Table:
     for name, seconds in stages.items():
         middle = statistics.median(seconds)
         whole = name.startswith(("ours", "default"))
-        ratios = [ratio(stages[f"default, {kind}"], seconds) if whole else "" for kind in ("floats", "bytes")]
+        ratios = [spread(stages[f"default, {kind}"], seconds) if whole else "" for kind in ("floats", "bytes")]
         table.add_row(
             name,
             f"{1e6 * middle:,.0f}",
@@ -163,26 +172,26 @@ def stage_table(stages: dict[str, list[float]], size: float) -> Table:
     return table
 
 
-def ratio(numerators: list[float], denominators: list[float]) -> str:
-    """Median (smallest-largest) of the rounds' own ratios."""
-    middle, low, high = median_ratio(numerators, denominators)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
 def kind_table(ran: list[Kind], size: float, title: str) -> Table:
-    """A row per loader."""
+    """A row per loader; where other packages' are among them, with the ratio of ours to each."""
+    named = {kind.name: kind for kind in ran}
+    ours = named.get("imagefolder") if any(kind.peer for kind in ran) else None
     table = Table(title=title, title_justify="left")
-    for name in ("loader", "img/s", "MB/s", "img/s\na core", "per core,\nbeside floats", "per core,\nbeside bytes"):
+    columns = ["MB/s", "img/s\na core", "per core,\nbeside floats", "per core,\nbeside bytes"]
+    if ours:
+        columns = ["img/s\na core", "per core,\nbeside bytes", "imagefolder,\nbeside it"]
+    for name in ("loader", "img/s", *columns):
         table.add_column(name, justify="left" if name == "loader" else "right")
-    bases = {kind.name: kind for kind in ran}
     for kind in ran:
         wall, processor = statistics.median(kind.wall), statistics.median(kind.processor)
         if kind.name == "synthetic":  # nothing is loaded: what its batches cost is not worth a figure per core
-            table.add_row(kind.name, f"{1 / wall:,.0f}", "", "", "", "")
+            table.add_row(kind.name, f"{1 / wall:,.0f}")
             continue
-        ratios = [ratio(bases[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES)]
-        row = [f"{1 / wall:,.0f}", f"{size / wall / 1e6:,.0f}", f"{1 / processor:,.0f}"]
-        table.add_row(kind.name, *row, *ratios)
+        floats, pixels = (spread(named[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES))
+        rest = [f"{size / wall / 1e6:,.0f}", f"{1 / processor:,.0f}", floats, pixels]
+        if ours:
+            rest = [f"{1 / processor:,.0f}", pixels, spread(kind.processor, ours.processor)]
+        table.add_row(kind.name, f"{1 / wall:,.0f}", *rest)
     return table
 
 
@@ -200,7 +209,7 @@ def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Pat
     whole = next(kind for kind in ran if kind.name == str(crop_size))
     for kind in ran:
         rates = [f"{1 / statistics.median(values):,.0f}" for values in (kind.wall, kind.processor)]
-        table.add_row(kind.name, *rates, ratio(kind.processor, whole.processor))
+        table.add_row(kind.name, *rates, spread(kind.processor, whole.processor))
     console.print(table)
 
 
@@ -212,9 +221,8 @@ def plot(ran: list[Kind], path: Path) -> None:
     figure = Figure(figsize=(7, 0.5 + 0.4 * len(shown)), layout="constrained")
     axes = figure.subplots()
     rates = [1 / statistics.median(kind.processor) for kind in shown]
-    bars = axes.barh(
-        [kind.name for kind in shown], rates, color=["#8c959f" if "default" in k.name else "#0969da" for k in shown]
-    )
+    colors = ["#8c959f" if "default" in kind.name else "#bf8700" if kind.peer else "#0969da" for kind in shown]
+    bars = axes.barh([kind.name for kind in shown], rates, color=colors)
     axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3)
     axes.set_xlabel("pictures per second of processor time (one core)")
     axes.spines[["top", "right"]].set_visible(False)

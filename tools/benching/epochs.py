@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from config.errors import DataError
 from data import build_imagenet_dataspec
 from loaders.workers import WorkerLoader, start_worker
+from tools.benching.peers import left_out
 from tools.benching.stages import default_transforms
 
 DEFAULT = "torchvision default, floats"
@@ -33,6 +34,7 @@ class Kind:
     make: Callable[[], Any]
     wall: list[float] = field(default_factory=list)  # seconds per picture
     processor: list[float] = field(default_factory=list)  # the same, of all cores together
+    peer: bool = False  # another package's loader
 
 
 def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[str]) -> list[Kind]:
@@ -88,13 +90,13 @@ def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) ->
     """
     loaders, built = {}, []
     for kind in candidates:
-        try:
+        with left_out(kind.name, told, kind.peer):
             loaders[kind.name] = kind.make()
-        except DataError as error:
-            told(f"{kind.name}: left out. {error}")
-            continue
-        built.append(kind)
-        _epoch(loaders[kind.name], 0)
+            if kind.peer:
+                _epoch(loaders[kind.name], 0)
+            built.append(kind)
+        if kind in built and not kind.peer:
+            _epoch(loaders[kind.name], 0)  # what is wrong with the pictures themselves ends the benchmark
     for number in range(1, rounds + 1):
         for kind in built:
             wall, processor, pictures = _epoch(loaders[kind.name], number)
@@ -107,20 +109,25 @@ def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) ->
 
 def _epoch(loader: Any, number: int) -> tuple[float, float, int]:
     """Seconds on the clock, seconds of all processes on all cores, and pictures of one epoch."""
-    if hasattr(loader.sampler, "set_epoch"):
+    if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(number)
     used, began, pictures = _processor_seconds(), time.perf_counter(), 0
     for images, _ in loader:
         pictures += len(images)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began, _processor_seconds() - used, pictures
+    ended = loader.settled() if hasattr(loader, "settled") else time.perf_counter()
+    return ended - began, _processor_seconds() - used, pictures
 
 
 def _processor_seconds() -> float:
-    """Of this process and its workers."""
-    total = 0.0
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
+    """Of this process, with all its threads, and its workers."""
+    return time.process_time() + sum(map(_seconds_of, psutil.Process().children(recursive=True)))
+
+
+def _seconds_of(process: psutil.Process) -> float:
+    """The processor time of another process; in Linux by its own clock, as /proc counts hundredths of a second only."""
+    if sys.platform == "linux":
+        return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) makes of a process's number
+    times = process.cpu_times()
+    return times.user + times.system
