@@ -35,7 +35,7 @@ from loaders.workers import default_num_workers
 from tools.benching.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
 from tools.benching.pairs import compare_pictures, spread
 from tools.benching.peer_loaders import peer_kinds
-from tools.benching.pictures import copy_pictures, make_pictures
+from tools.benching.pictures import LONGER, copy_pictures, make_pictures
 from tools.benching.stages import mean_bytes, measure_stages
 from tools.command import run as run_command
 
@@ -56,6 +56,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose pictures and crop to use")
     parser.add_argument("--images", type=positive, default=1000, help="how many pictures (default: 1000)")
+    parser.add_argument("--px", type=positive, default=LONGER, help="their longer side (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=5, help="epochs of each kind (default: 5)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
     parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="more crop sizes, such as 96,128")
@@ -105,7 +106,7 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
 def prepare(given: argparse.Namespace, root: Path) -> int:
     """Write the pictures as an image folder; the crop size."""
     if not given.run:
-        make_pictures(root, given.images)
+        make_pictures(root, given.images, given.px)
         return 176
     run = load(given.run)
     section = run.config.train_dataset

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from loaders import native
-from tools.benching.peers import DEFAULT, LIMIT, OURS, WAYS, Job, Way, draw_jobs, left_out
+from tools.benching.peers import DEFAULT, LIMIT, OURS, SCALED, WAYS, Job, Way, draw_jobs, left_out
 from tools.benching.stages import BATCH, CHUNK, median_ratio
+
+SCALED_FROM = 800  # pixels of the longer side, from which on native_scaled is not native (decode.c)
 
 
 @dataclass
@@ -64,7 +66,10 @@ def measure_ways(jobs: list[Job], crop_size: int, rounds: int, told: Callable[[s
     """
     rows: list[Row] = []
     reference: list[np.ndarray] = []
+    small = not native.available() or not any(max(native.jpeg_shape(data) or (0, 0)) >= SCALED_FROM for data, _ in jobs)
     for name, make in WAYS.items():
+        if name == SCALED and small:
+            continue
         with left_out(name, told, name not in (DEFAULT, OURS)):
             row = Row(name, make(crop_size))
             for start, chunk in _chunks(jobs):

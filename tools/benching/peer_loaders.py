@@ -22,9 +22,9 @@ from torchvision.datasets import ImageFolder
 
 from config.errors import DataError
 from loaders.beton_writer import write_beton
+from loaders.boxes import ASPECT_RATIO, random_box
 from loaders.decoding import open_picture
 from loaders.native import View
-from loaders.transforms import ASPECT_RATIO, random_box
 from loaders.workers import WorkerLoader, start_worker
 from tools.benching.epochs import BATCH, Kind
 from tools.benching.peers import ffmpeg_filter, open_spdl, require

@@ -37,6 +37,7 @@ Way = Callable[[list[Job]], list[Any]]
 
 DEFAULT = "default, bytes"
 OURS = "ours, native"
+SCALED = "ours, native_scaled"
 LIMIT = "limit: no resize"
 MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens without a warning
 
@@ -80,13 +81,14 @@ def default(size: int) -> Way:
     return _each(one)
 
 
-def ours_native(size: int) -> Way:
+def ours_native(size: int, scaled: bool = False) -> Way:
     """A chunk in one call, on one thread."""
     if not native.available():
         raise DataError(f"Not built ({native.HOW_TO_BUILD}).")
 
     def way(jobs: list[Job]) -> list[Any]:
         out = np.empty((len(jobs), size, size, 3), np.uint8)
+        jobs = [(data, view._replace(scaled=scaled)) for data, view in jobs]
         for place in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # what it leaves to others
             data, view = jobs[place]
             out[place] = NativePicture(data).view(view).permute(1, 2, 0)
@@ -220,6 +222,7 @@ def limit(_size: int) -> Way:
 WAYS: dict[str, Callable[[int], Way]] = {
     DEFAULT: default,
     OURS: ours_native,
+    SCALED: functools.partial(ours_native, scaled=True),
     "ours, torchvision": ours_torchvision,
     "nvImageCodec": nvimgcodec,
     "DALI (CPU)": dali,

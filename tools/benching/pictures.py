@@ -13,16 +13,22 @@ from loaders.dataset import PictureDataset
 from loaders.imagefolder import SPLITS
 
 CLASSES = 10
-_SIDES = (375, 500)  # pixels: ImageNet's most frequent size
+LONGER = 500  # pixels; three quarters of it are the shorter side: ImageNet's most frequent size
 _NOISE = 5.0  # of 255: makes the files as large as ImageNet's, whose mean is 110 kB
 
 
-def make_pictures(root: Path, count: int) -> None:
+def make_pictures(root: Path, count: int, longer: int = LONGER) -> None:
     """Write `count` JPEGs like ImageNet's as train/ and val/ of an image folder.
 
     Cut from scikit-learn's two photographs at random, resized to 500x375 or 375x500 and given a sensor's noise: about
     110 kB each, three of five with 4:2:0 subsampling. The same files for the same count.
+
+    Args:
+        root: the image folder.
+        count: how many.
+        longer: another longer side in pixels.
     """
+    sides = longer * 3 // 4, longer
     from sklearn.datasets import load_sample_images
 
     photos, rng = load_sample_images().images, np.random.default_rng(0)
@@ -31,7 +37,7 @@ def make_pictures(root: Path, count: int) -> None:
         height = int(rng.integers(150, 427))
         width = min(640, height * 4 // 3)
         top, left = rng.integers(0, 427 - height + 1), rng.integers(0, 640 - width + 1)
-        size = _SIDES[::-1] if rng.random() < 0.75 else _SIDES
+        size = sides[::-1] if rng.random() < 0.75 else sides
         picture = Image.fromarray(photo[top : top + height, left : left + width]).resize(size)
         pixels = np.asarray(picture, np.float32) + rng.normal(0, _NOISE, (size[1], size[0], 3)).astype(np.float32)
         out = io.BytesIO()
