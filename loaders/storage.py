@@ -121,7 +121,10 @@ def build_loader(
     defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
     options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
     dataset.pipeline.threads = decode_threads(options["num_workers"])
-    return WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
+    loader = WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
+    if options["collate_fn"] is collate:
+        loader.slot_bytes = batch_size * dataset.pipeline.crop_size**2 * 3
+    return loader
 
 
 def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:

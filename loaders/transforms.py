@@ -5,12 +5,13 @@ bytes, antialiased: to what torchvision's transforms make of the same box with P
 of the two, `loaders.decoders` says).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import get_worker_info
 from torchvision.transforms.functional import center_crop
 
 from loaders import native
@@ -18,6 +19,7 @@ from loaders.boxes import Crop, central, random_box, short_side
 from loaders.decoders import OPENERS, NativePicture, Opened, chosen
 from loaders.decoding import Picture, Source
 from loaders.native import View
+from loaders.slots import Placed, Slots
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
@@ -94,7 +96,7 @@ class Pipeline(ABC):
         side = size or self.crop_size
         generator = torch.Generator()
         jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
-        images = empty_batch(len(jobs), side)
+        images = empty_batch((len(jobs), side, side, 3))
         done = native.view_batch(jobs, images.numpy(), self.threads)
         return images, np.flatnonzero(~done).tolist()
 
@@ -212,25 +214,39 @@ def build_pipeline(
     return EvaluationPipeline(resize_size, crop_size, decoder)
 
 
-def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | Placed:
     """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
 
     The pictures are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
-    channels_last convolutions get what they want. In a worker, torch stacks straight into shared memory.
+    channels_last convolutions get what they want. In a worker they are in shared memory, and only sent word of.
     """
+    labels = np.array([label for _, label in samples], np.int64)
     if isinstance(samples, Batch):
-        images = samples.images
+        images = samples.images.permute(0, 2, 3, 1)
     else:
-        images = default_collate([image.permute(1, 2, 0) for image, _ in samples]).permute(0, 3, 1, 2)
-    return images, torch.tensor([label for _, label in samples], dtype=torch.int64)
+        squares = [image.permute(1, 2, 0) for image, _ in samples]
+        images = torch.stack(squares, out=empty_batch((len(squares), *squares[0].shape)))
+    slots = _slots()
+    placed = slots.sent(images.numpy(), labels) if slots else None
+    return placed or (images.permute(0, 3, 1, 2), torch.from_numpy(labels))
 
 
-def empty_batch(count: int, side: int) -> torch.Tensor:
-    """Room for uint8 [count, side, side, 3]; in a loader's worker in shared memory, from where nothing is copied."""
-    if get_worker_info() is None:
-        return torch.empty((count, side, side, 3), dtype=torch.uint8)
-    room = torch.UntypedStorage._new_shared(count * side * side * 3)  # as torch's own default_collate
-    return torch.empty(0, dtype=torch.uint8).set_(room).view(count, side, side, 3)
+def empty_batch(shape: tuple[int, ...]) -> torch.Tensor:
+    """Room for uint8 of this shape; in a loader's worker in shared memory, from where nothing is copied."""
+    worker = get_worker_info()
+    if worker is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    slots = _slots()
+    if slots and (room := slots.room(worker.id, shape)) is not None:
+        return torch.from_numpy(room)
+    room = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own default_collate
+    return torch.empty(0, dtype=torch.uint8).set_(room).view(shape)
+
+
+def _slots() -> Slots | None:
+    """The places of this worker's loader; None if it has none, or this is no worker."""
+    worker = get_worker_info()
+    return getattr(worker.dataset, "slots", None) if worker else None
 
 
 class NormalizationFn:

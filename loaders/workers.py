@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import multiprocessing
 import multiprocessing.util
 import os
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+
+from loaders.slots import Slots
 
 MOST_WORKERS = 8
 ORPHANED = 2.0  # seconds between two looks at whether the trainer still lives
@@ -101,6 +104,9 @@ class WorkerLoader(DataLoader[Any]):
     five seconds for each worker, because none was told to stop. Here they are told first; at the program's end, too.
     """
 
+    slot_bytes = 0
+    """Of the largest batch, where batches travel in memory that is used again (`loaders.slots`); else 0."""
+
     waited = 0.0
     """Seconds that the consumer has spent waiting for batches, on this rank and since the loader was made."""
 
@@ -116,6 +122,10 @@ class WorkerLoader(DataLoader[Any]):
             yield batch
 
     def _get_iterator(self) -> Any:
+        forks = (self.multiprocessing_context or multiprocessing).get_start_method() == "fork"
+        if self.slot_bytes and self.num_workers and forks:
+            # A worker is at work on as many as are asked of it, and one is being trained on.
+            self.dataset.slots = Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)  # type: ignore[attr-defined]
         iterator: Any = super()._get_iterator()
         if self.num_workers and self.persistent_workers:
             end = weakref.finalize(self, _end_workers, iterator, os.getpid())
