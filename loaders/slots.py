@@ -93,11 +93,15 @@ class Placed:
 
 def _arrive(
     slots: int, worker: int, place: int, shape: tuple[int, ...], labels: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The batch, uint8 [B, 3, H, W] in channels_last and int64 [B]; None if its loader is gone."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch, uint8 [B, 3, H, W] in channels_last and int64 [B].
+
+    Raises:
+        RuntimeError: its loader is gone, or lives in another process.
+    """
     there = _living.get(slots)
     if there is None:
-        return None
+        raise RuntimeError("a batch has arrived where its loader is not")
     # from_numpy, because a tensor and all its views hold this very array; a view of numpy's would not.
     return torch.from_numpy(there.take(worker, place, shape)).permute(0, 3, 1, 2), torch.from_numpy(labels)
 

@@ -122,11 +122,13 @@ class WorkerLoader(DataLoader[Any]):
             yield batch
 
     def _get_iterator(self) -> Any:
+        dataset: Any = self.dataset
         forks = (self.multiprocessing_context or multiprocessing).get_start_method() == "fork"
         if self.slot_bytes and self.num_workers and forks:
             # A worker is at work on as many as are asked of it, and one is being trained on.
-            self.dataset.slots = Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)  # type: ignore[attr-defined]
+            self.slots = dataset.slots = Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)
         iterator: Any = super()._get_iterator()
+        dataset.slots = None  # the workers have theirs; another loader of this data set will have its own
         if self.num_workers and self.persistent_workers:
             end = weakref.finalize(self, _end_workers, iterator, os.getpid())
             atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits

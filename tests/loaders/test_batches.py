@@ -26,7 +26,7 @@ from loaders.native import View
 from loaders.slots import Slots
 from loaders.storage import open_dataset
 from loaders.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
-from loaders.workers import decode_threads
+from loaders.workers import WorkerLoader, decode_threads
 from tests.loaders.test_native import built, jpeg
 from tests.loaders.test_storages import odd_pictures
 from tests.runs import ROOT
@@ -207,6 +207,22 @@ def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
     assert len(addresses) <= 2 * (loader.prefetch_factor + 1)
 
 
+def test_two_loaders_of_one_data_set(odd: Path) -> None:
+    """As when BatchNorm's statistics are taken in the middle of an epoch."""
+    first, alone = pictures_of(odd, 1), pictures_of(odd, 0)
+    expected = epoch_of(alone, 2)
+    first.sampler.set_epoch(2)
+    batches = iter(first)
+    found = [next(batches)]
+    second = WorkerLoader(first.dataset, 4, num_workers=1, collate_fn=collate)
+    second.slot_bytes = first.slot_bytes
+    assert len(list(second)) > 2
+    del second
+    gc.collect()
+    for batch, wanted in zip([*found, *batches], expected, strict=True):
+        assert torch.equal(batch[0], wanted[0])
+
+
 def test_places_by_themselves() -> None:
     slots = Slots(workers=2, each=2, size=100)
     rooms = [slots.room(1, (2, 5)) for _ in range(3)]
@@ -225,7 +241,8 @@ def test_places_by_themselves() -> None:
     sent = pickle.dumps(slots.sent(slots.room(0, (1, 2, 5, 1)), np.array([4])))
     del slots
     gc.collect()
-    assert pickle.loads(sent) is None, "its loader is gone"
+    with pytest.raises(RuntimeError, match="where its loader is not"):
+        pickle.loads(sent)
 
 
 def test_descriptors_go_with_the_loader(odd: Path) -> None:

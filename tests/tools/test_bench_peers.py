@@ -91,7 +91,7 @@ def test_every_way_makes_nearly_the_same_picture(files: list[Path]) -> None:
     for name, package in OPTIONAL.items():
         if importlib.util.find_spec(package) is None:
             assert name not in rows and f"{name}: left out. {NOT_INSTALLED}" in told
-    assert {*rows, *(line.partition(":")[0] for line in told)} >= {*peers.WAYS} - {peers.LIMIT}
+    assert {*rows, *(line.partition(":")[0] for line in told)} >= {*peers.WAYS} - {peers.LIMIT, peers.SCALED}
     for name in rows.keys() - {peers.LIMIT}:
         assert len(rows[name].psnr) == len(files) and len(rows[name].seconds) == 2
         assert min(rows[name].psnr) > 25, name
@@ -161,6 +161,14 @@ def test_processor_time_of_workers() -> None:
     finally:
         worker.kill()
         worker.wait()
+
+
+@built
+def test_large_pictures_have_a_row_of_their_own(tmp_path: Path) -> None:
+    make_pictures(tmp_path, 2, 900)
+    jobs = peers.draw_jobs(sorted(tmp_path.glob("train/*/*")), 32)
+    row = next(row for row in pairs.measure_ways(jobs, 32, 1, print) if row.name == peers.SCALED)
+    assert len(row.seconds) == 1 and all(30 < value < 60 for value in row.psnr)
 
 
 @built

@@ -37,7 +37,7 @@ Way = Callable[[list[Job]], list[Any]]
 
 DEFAULT = "default, bytes"
 OURS = "ours, native"
-SCALED = "ours, native_scaled"
+SCALED = "ours, scaled"
 LIMIT = "limit: no resize"
 MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens without a warning
 
