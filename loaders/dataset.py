@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from config.errors import DataError
 from loaders.decoding import Source, shape_of
 from loaders.seeding import sample_seed, seeded
-from loaders.transforms import Batch, Pipeline
+from loaders.transforms import Batch, Pipeline, empty_batch
+
+AT_ONCE = 32  # pictures a thread whose files are held in memory together
 
 Key = int | tuple[int, int] | tuple[int, int, int]
 
@@ -88,11 +90,15 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         sizes = {size for _, _, size in places}
         if not self.pipeline.batches or len(sizes) != 1:
             return [self[key] for key in keys]
-        sources, labels = zip(*(self.read(index) for _, index, _ in places), strict=True)
-        seeds = [sample_seed(self.seed, epoch, index) for epoch, index, _ in places]
-        images, left = self.pipeline.batch(sources, seeds, sizes.pop())
-        for n in left:
-            images[n] = self._picture(sources[n], *places[n]).permute(1, 2, 0)
+        side = sizes.pop() or self.pipeline.crop_size
+        images, labels = empty_batch((len(places), side, side, 3)), []
+        step = AT_ONCE * self.pipeline.threads
+        for start in range(0, len(places), step):
+            part, out = places[start : start + step], images[start : start + step]
+            sources, of_part = zip(*(self.read(index) for _, index, _ in part), strict=True)
+            labels += of_part
+            for n in self.pipeline.fill(out, sources, [sample_seed(self.seed, *place[:2]) for place in part]):
+                out[n] = self._picture(sources[n], *part[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
 
     def _picture(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:

@@ -46,11 +46,12 @@ def check_shared_memory(batch_bytes: int, workers: int, prefetch: int) -> None:
         DataError: with what is needed, what there is, and what to say.
     """
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
-    each = prefetch + 1  # places that each worker has (loaders.workers): for the batch in training as well
-    needed, free = ranks * batch_bytes * workers * each, free_shared_memory()
+    # One more batch than is held ready: the one in training is given back only afterwards. (Where `loaders.slots` is at
+    # work they lie elsewhere, but those that find no place there are here.)
+    needed, free = ranks * batch_bytes * (workers * prefetch + 1), free_shared_memory()
     if needed > free:
         raise DataError(
-            f"{SHARED}: {free / 1e6:,.0f} MB are free, but {ranks} x {workers} workers with {each} batches of "
+            f"{SHARED}: {free / 1e6:,.0f} MB are free, but {ranks} x {workers} workers with {prefetch} batches of "
             f"{batch_bytes / 1e6:,.0f} MB each fill {needed / 1e6:,.0f} MB. Give a container more (docker run --ipc "
             "host, or --shm-size), or say train_dataset.num_workers=1 train_dataset.prefetch_factor=1 (and the same "
             "for eval_dataset), or a smaller batch_size."

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from composer.utils import dist
 from streaming import StreamingDataset
 from streaming.base.compression import decompress
 from streaming.base.format.base.reader import FileInfo, Reader
@@ -207,7 +208,8 @@ class ShardStore(StreamingDataset):
         super().__init__(streams=[stream], batch_size=batch_size)
         self.stream = stream
         self._owner = os.getpid()
-        weakref.finalize(self, _let_go, self._blocks(), os.getpid()).atexit = False
+        if dist.get_local_world_size() == 1:  # ranks that let go one after another would see different numbers free
+            weakref.finalize(self, _let_go, self._blocks(), os.getpid()).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):

@@ -7,8 +7,8 @@ its batch any more, nor to a part of it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import math
 import mmap
 import os
 import weakref
@@ -25,12 +25,16 @@ class Slots:
 
     Args:
         workers: how many processes write to them.
-        each: how many places each of these has; at most 256.
+        each: how many places each of these has (more than 256 are not needed, nor made).
         size: bytes of a place.
+
+    Raises:
+        OSError: there is no memory for them, or the process has too many files open.
     """
 
     def __init__(self, workers: int, each: int, size: int) -> None:
-        self._each, self._size = each, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._each = each = min(each, 256)  # a byte can name so many
+        self._size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = mmap.mmap(-1, workers * each * self._size)
         self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
         # The free places of each worker: a byte for each, which it takes out and the trainer puts back.
@@ -38,6 +42,8 @@ class Slots:
         for reading, writing in self._free:
             os.set_blocking(reading, False)
             os.write(writing, bytes(range(each)))
+        self._owner = os.getpid()
+        self._held: int | None = None  # the place that a worker is filling
         self._number = next(_numbers)
         _living[self._number] = self
         weakref.finalize(self, _close, self._free).atexit = False
@@ -45,15 +51,16 @@ class Slots:
     def room(self, worker: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """A free place of a worker as uint8 of this shape (the worker calls this); None if there is none, or too small.
 
-        It is taken until `sent` has brought it to the trainer.
+        Until `sent` has brought it to the trainer, it is the next that the worker gets: a batch that failed loses none.
         """
-        if np.prod(shape) > self._size:
+        if math.prod(shape) > self._size:
             return None
-        try:
-            (place,) = os.read(self._free[worker][0], 1)
-        except BlockingIOError:
-            return None
-        return self._array(worker, place, shape)
+        if self._held is None:
+            try:
+                (self._held,) = os.read(self._free[worker][0], 1)
+            except BlockingIOError:
+                return None
+        return self._array(worker, self._held, shape)
 
     def sent(self, images: np.ndarray, labels: np.ndarray) -> Placed | None:
         """What a worker hands over in place of a batch that lies in one of these places; None for one that does not.
@@ -65,6 +72,7 @@ class Slots:
         index, beyond = divmod(images.ctypes.data - self._base, self._size)
         if beyond or not 0 <= index < self._each * len(self._free):
             return None
+        self._held = None
         return Placed(self._number, *divmod(index, self._each), images.shape, labels)
 
     def take(self, worker: int, place: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -77,7 +85,7 @@ class Slots:
         return np.ndarray(shape, np.uint8, self._memory, (worker * self._each + place) * self._size)
 
     def _give_back(self, worker: int, place: int) -> None:
-        with contextlib.suppress(OSError):  # the worker has ended
+        if os.getpid() == self._owner:  # and not a fork that collects its copy of the trainer's batch
             os.write(self._free[worker][1], bytes([place]))
 
 

@@ -76,29 +76,23 @@ class Pipeline(ABC):
 
     @property
     def batches(self) -> bool:
-        """Whether `batch` does what is done to each picture."""
+        """Whether `fill` does what is done to each picture."""
         return self.open is NativePicture
 
-    def batch(
-        self, sources: Sequence[Source], seeds: Sequence[int], size: int | None = None
-    ) -> tuple[torch.Tensor, list[int]]:
-        """Many pictures in one call, by `threads` threads, each straight to its place in the batch.
+    def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
+        """Make many pictures in one call, by `threads` threads, each straight in its place.
 
         Args:
+            images: uint8 [B, side, side, 3], filled in.
             sources: as `loaders.decoding.decode` takes them.
             seeds: of what is random, one for each.
-            size: the side of the results in pixels; `crop_size` if None.
 
         Returns:
-            uint8 [B, side, side, 3], in shared memory where this is a loader's worker; and the places that are still to
-            be filled in, one by one.
+            Which are still to be filled in, one by one.
         """
-        side = size or self.crop_size
-        generator = torch.Generator()
+        side, generator = images.shape[1], torch.Generator()
         jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
-        images = empty_batch((len(jobs), side, side, 3))
-        done = native.view_batch(jobs, images.numpy(), self.threads)
-        return images, np.flatnonzero(~done).tolist()
+        return np.flatnonzero(~native.view_batch(jobs, images.numpy(), self.threads)).tolist()
 
     def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
         """What is to be made of a picture; None for one that is made by itself, such as one smaller than the square."""

@@ -1,6 +1,7 @@
 """How many worker processes there are, how each one behaves, and a DataLoader that ends them in good order."""
 
 import atexit
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.util
@@ -123,13 +124,27 @@ class WorkerLoader(DataLoader[Any]):
 
     def _get_iterator(self) -> Any:
         dataset: Any = self.dataset
-        forks = (self.multiprocessing_context or multiprocessing).get_start_method() == "fork"
-        if self.slot_bytes and self.num_workers and forks:
-            # A worker is at work on as many as are asked of it, and one is being trained on.
-            self.slots = dataset.slots = Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)
-        iterator: Any = super()._get_iterator()
-        dataset.slots = None  # the workers have theirs; another loader of this data set will have its own
+        slots = self._make_slots()
+        if slots is None:
+            iterator: Any = super()._get_iterator()
+        else:
+            dataset.slots = slots  # the workers have it from here
+            try:
+                iterator = super()._get_iterator()
+            finally:
+                dataset.slots = None  # another loader of this data set has its own
+            iterator.slots = slots  # as long as batches may arrive
         if self.num_workers and self.persistent_workers:
             end = weakref.finalize(self, _end_workers, iterator, os.getpid())
             atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits
         return iterator
+
+    def _make_slots(self) -> Slots | None:
+        """The memory that workers hand batches over in; None where torch's new memory for each has to do."""
+        forks = (self.multiprocessing_context or multiprocessing).get_start_method() == "fork"
+        if not (self.slot_bytes and self.num_workers and forks):
+            return None
+        with contextlib.suppress(OSError):
+            # A worker is at work on as many as are asked of it, and one is being trained on.
+            return Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)
+        return None

@@ -126,7 +126,8 @@ class Records:
                 self._check_source(record)
                 known |= {name: Entry(*entry) for name, entry in record["files"].items()}
         journal = list(_lines(self._journal))
-        if not any("name" in line for line in journal):
+        nothing_there = {entry.name for entry in os.scandir(self.destination)} <= {OWN_FOLDER}
+        if nothing_there and not any("name" in line for line in journal):
             self._journal.unlink(missing_ok=True)  # of a source that nothing came from, such as a mistyped one
             journal = []
         for line in journal:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
-from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop
 
 from config import ConfigError, load
@@ -23,10 +19,9 @@ from loaders import native
 from loaders.boxes import ASPECT_RATIO, random_box
 from loaders.dataset import PictureDataset
 from loaders.native import View
-from loaders.slots import Slots
 from loaders.storage import open_dataset
 from loaders.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
-from loaders.workers import WorkerLoader, decode_threads
+from loaders.workers import decode_threads
 from tests.loaders.test_native import built, jpeg
 from tests.loaders.test_storages import odd_pictures
 from tests.runs import ROOT
@@ -156,103 +151,6 @@ def test_threads_take_the_cores_that_workers_leave(monkeypatch: pytest.MonkeyPat
     assert [decode_threads(workers) for workers in (0, 1, 3, 8, 16, 40)] == [16, 16, 5, 2, 1, 1]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert decode_threads(1) == 2
-
-
-# ---- the memory that batches travel through
-
-
-def pictures_of(root: Path, workers: int, **options: object) -> DataLoader:
-    return build_imagenet_dataspec(root, False, 4, crop_size=40, num_workers=workers, seed=3, **options).dataloader
-
-
-def epoch_of(loader: DataLoader, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Every batch of an epoch, all of them kept."""
-    loader.sampler.set_epoch(number)
-    return list(loader)
-
-
-@pytest.mark.parametrize("steps", [[], [torch.clone]])
-def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> None:
-    """More of them than there are places, and parts of others; what is let go of is used again."""
-    loader, alone = (pictures_of(odd, workers, image_transforms=steps) for workers in (2, 0))
-    kept = []
-    for number in range(4):
-        expected, batches = epoch_of(alone, number), epoch_of(loader, number)
-        assert len(batches) > 2
-        kept.append((batches[1][0][2:3, 1], expected[1][0][2:3, 1].clone()))
-        for found, wanted in zip(batches, expected, strict=True):
-            assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
-    assert all(torch.equal(*pair) for pair in kept)
-
-
-def test_a_place_is_free_when_its_batch_is_gone(odd: Path) -> None:
-    loader = pictures_of(odd, 1)
-    addresses = {images.data_ptr() for number in range(3) for images, _ in _one_by_one(loader, number)}
-    assert 1 <= len(addresses) <= loader.prefetch_factor + 1
-
-
-def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    loader.sampler.set_epoch(number)
-    yield from loader
-
-
-def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
-    loader, alone = pictures_of(odd, 2), pictures_of(odd, 0)
-    for number in range(8):
-        loader.sampler.set_epoch(number)
-        next(iter(loader))
-    for found, wanted in zip(epoch_of(loader, 9), epoch_of(alone, 9), strict=True):
-        assert torch.equal(found[0], wanted[0])
-    addresses = {images.data_ptr() for images, _ in _one_by_one(loader, 10)}
-    assert len(addresses) <= 2 * (loader.prefetch_factor + 1)
-
-
-def test_two_loaders_of_one_data_set(odd: Path) -> None:
-    """As when BatchNorm's statistics are taken in the middle of an epoch."""
-    first, alone = pictures_of(odd, 1), pictures_of(odd, 0)
-    expected = epoch_of(alone, 2)
-    first.sampler.set_epoch(2)
-    batches = iter(first)
-    found = [next(batches)]
-    second = WorkerLoader(first.dataset, 4, num_workers=1, collate_fn=collate)
-    second.slot_bytes = first.slot_bytes
-    assert len(list(second)) > 2
-    del second
-    gc.collect()
-    for batch, wanted in zip([*found, *batches], expected, strict=True):
-        assert torch.equal(batch[0], wanted[0])
-
-
-def test_places_by_themselves() -> None:
-    slots = Slots(workers=2, each=2, size=100)
-    rooms = [slots.room(1, (2, 5)) for _ in range(3)]
-    assert rooms[2] is None and slots.room(1, (9999,)) is None, "two places, and no larger ones"
-    assert slots.sent(np.zeros((2, 5), np.uint8), np.zeros(2)) is None, "memory of its own"
-    rooms[1][:] = 7
-    images, labels = pickle.loads(pickle.dumps(slots.sent(rooms[1].reshape(1, 2, 5, 1), np.array([4]))))
-    assert images.shape == (1, 1, 2, 5) and int(images.min()) == 7 and labels.tolist() == [4]
-    part = images[:, :, 1]
-    del images
-    gc.collect()
-    assert slots.room(1, (2, 5)) is None and int(part.sum()) == 35
-    del part
-    gc.collect()
-    assert slots.room(1, (2, 5)) is not None
-    sent = pickle.dumps(slots.sent(slots.room(0, (1, 2, 5, 1)), np.array([4])))
-    del slots
-    gc.collect()
-    with pytest.raises(RuntimeError, match="where its loader is not"):
-        pickle.loads(sent)
-
-
-def test_descriptors_go_with_the_loader(odd: Path) -> None:
-    def opened() -> int:
-        epoch_of(pictures_of(odd, 2), 0)
-        gc.collect()
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    counts = [opened() for _ in range(4)]
-    assert counts[-1] <= counts[0]
 
 
 # ---- native_scaled

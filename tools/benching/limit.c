@@ -1,6 +1,7 @@
 /* The least that libjpeg-turbo can do for a box of a JPEG: skip the rows above, crop the columns, stop below.
  *
- * Nothing is resized and nothing is kept: no decoder that is built on the library is faster on the same bytes.
+ * Nothing is resized and nothing is kept: no decoder that has the library's usual pixels, at full size, is faster on the
+ * same bytes. (Coarser transforms, plainer upsampling and decoding at a half are.)
  */
 #include <setjmp.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-"""The limit that no decoder built on libjpeg-turbo passes: limit.c beside this file, compiled when it is wanted."""
+"""What no decoder passes that takes PIL's pixels from libjpeg-turbo: limit.c, compiled when it is wanted."""
 
 from __future__ import annotations
 

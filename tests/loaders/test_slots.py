@@ -1,0 +1,141 @@
+"""The memory that batches travel through from workers: used again, and never while somebody still looks at it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from data import build_imagenet_dataspec
+from loaders.slots import Slots
+from loaders.transforms import collate
+from loaders.workers import WorkerLoader
+from tests.loaders.test_batches import odd
+
+__all__ = ["odd"]
+
+
+def pictures_of(root: Path, workers: int, **options: object) -> DataLoader:
+    return build_imagenet_dataspec(root, False, 4, crop_size=40, num_workers=workers, seed=3, **options).dataloader
+
+
+def epoch_of(loader: DataLoader, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Every batch of an epoch, all of them kept."""
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+@pytest.mark.parametrize("steps", [[], [torch.clone]])
+def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> None:
+    """More of them than there are places, and parts of others; what is let go of is used again."""
+    loader, alone = (pictures_of(odd, workers, image_transforms=steps) for workers in (2, 0))
+    kept = []
+    for number in range(4):
+        expected, batches = epoch_of(alone, number), epoch_of(loader, number)
+        assert len(batches) > 2
+        kept.append((batches[1][0][2:3, 1], expected[1][0][2:3, 1].clone()))
+        for found, wanted in zip(batches, expected, strict=True):
+            assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+    assert all(torch.equal(*pair) for pair in kept)
+
+
+def test_a_place_is_free_when_its_batch_is_gone(odd: Path) -> None:
+    loader = pictures_of(odd, 1)
+    addresses = {images.data_ptr() for number in range(3) for images, _ in _one_by_one(loader, number)}
+    assert 1 <= len(addresses) <= loader.prefetch_factor + 1
+
+
+def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    loader.sampler.set_epoch(number)
+    yield from loader
+
+
+def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
+    loader, alone = pictures_of(odd, 2), pictures_of(odd, 0)
+    for number in range(8):
+        loader.sampler.set_epoch(number)
+        next(iter(loader))
+    for found, wanted in zip(epoch_of(loader, 9), epoch_of(alone, 9), strict=True):
+        assert torch.equal(found[0], wanted[0])
+    addresses = {images.data_ptr() for images, _ in _one_by_one(loader, 10)}
+    assert len(addresses) <= 2 * (loader.prefetch_factor + 1)
+
+
+def test_two_loaders_of_one_data_set(odd: Path) -> None:
+    """As when BatchNorm's statistics are taken in the middle of an epoch."""
+    first, alone = pictures_of(odd, 1), pictures_of(odd, 0)
+    expected = epoch_of(alone, 2)
+    first.sampler.set_epoch(2)
+    batches = iter(first)
+    found = [next(batches)]
+    second = WorkerLoader(first.dataset, 4, num_workers=1, collate_fn=collate)
+    second.slot_bytes = first.slot_bytes
+    assert len(list(second)) > 2
+    del second
+    gc.collect()
+    for batch, wanted in zip([*found, *batches], expected, strict=True):
+        assert torch.equal(batch[0], wanted[0])
+
+
+def test_places_by_themselves() -> None:
+    slots = Slots(workers=2, each=2, size=100)
+    room = slots.room(1, (1, 2, 5, 1))
+    assert slots.room(1, (9999,)) is None and np.shares_memory(room, slots.room(1, (1, 2, 5, 1))), (
+        "nothing was sent yet"
+    )
+    assert slots.sent(np.zeros((2, 5), np.uint8), np.zeros(2)) is None, "memory of its own"
+    room[:] = 7
+    images, labels = pickle.loads(pickle.dumps(slots.sent(room, np.array([4]))))
+    assert images.shape == (1, 1, 2, 5) and int(images.min()) == 7 and labels.tolist() == [4]
+    other = pickle.loads(pickle.dumps(slots.sent(slots.room(1, (1, 2, 5, 1)), labels.numpy())))
+    assert slots.room(1, (2, 5)) is None, "two places"
+    part = images[:, :, 1]
+    del images
+    gc.collect()
+    assert slots.room(1, (2, 5)) is None and int(part.sum()) == 35
+    del part
+    gc.collect()
+    sent = pickle.dumps(slots.sent(slots.room(1, (1, 2, 5, 1)), np.array([4])))
+    del slots, other
+    gc.collect()
+    with pytest.raises(RuntimeError, match="where its loader is not"):
+        pickle.loads(sent)
+
+
+def test_a_fork_gives_no_place_back() -> None:
+    """Though it collects its copy of the batch that the trainer holds."""
+    slots = Slots(workers=1, each=1, size=100)
+    batch = pickle.loads(pickle.dumps(slots.sent(slots.room(0, (1, 2, 5, 1)), np.array([4]))))
+    child = os.fork()
+    if child == 0:
+        del batch
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert slots.room(0, (2, 5)) is None
+    del batch
+    gc.collect()
+    assert slots.room(0, (2, 5)) is not None
+
+
+def test_loaders_without_persistent_workers_side_by_side(odd: Path) -> None:
+    loader = pictures_of(odd, 1, persistent_workers=False)
+    pairs = list(zip(loader, loader, strict=True))
+    assert len(pairs) > 2 and all(torch.equal(one[0], other[0]) for one, other in pairs)
+
+
+def test_descriptors_go_with_the_loader(odd: Path) -> None:
+    def opened() -> int:
+        epoch_of(pictures_of(odd, 2), 0)
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    counts = [opened() for _ in range(4)]
+    assert counts[-1] <= counts[0]
