@@ -193,7 +193,12 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c constraints.txt NAME ...`: every name is pinned there."""
+    """`pip install -c constraints.txt NAME ...`: every name is pinned there; `-r FILE`: each is in that file."""
+    if words[1:3] == ["install", "-r"]:
+        lines = [line.partition("#")[0].strip() for line in (ROOT / words[3]).read_text().splitlines()]
+        assert len(words) == 4 and "-c ../../constraints.txt" in lines
+        assert all("==" in line for line in lines if line and not line.startswith("-"))
+        return
     assert words[1:4] == ["install", "-c", "constraints.txt"]
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
     for name in words[4:]:
