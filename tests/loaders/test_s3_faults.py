@@ -197,12 +197,12 @@ def test_a_slow_download_is_left_in_peace(
     workers: int, folder: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes longer than every limit, but goes on: it is neither given up nor begun a second time."""
-    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    monkeypatch.setattr(remote, "PATIENCE", 3.0)
     monkeypatch.setattr(remote, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
-    monkeypatch.setattr(remote, "_CHUNK", 10_000)
-    monkeypatch.setattr(shards_module, "STALLED", 1.0)
+    monkeypatch.setattr(remote, "_CHUNK", 3_000)
+    monkeypatch.setattr(shards_module, "STALLED", 3.0)
     upload(make_mds(folder / "val", tmp_path / "set/val"), "pictures", "set/val")
-    proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.08)]
+    proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.25)]
     images, labels = everything(build(tmp_path / "cache", workers))
     assert torch.equal(images, reference[0]) and torch.equal(labels, reference[1])
     assert proxy.count("shard.00000.mds") == 1
