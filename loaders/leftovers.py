@@ -5,16 +5,19 @@ any number names. A run ended by SIGKILL leaves its number there for ever; a run
 lock file, and numbers that have one are neither looked at nor used again.
 """
 
+import atexit
 import contextlib
 import fcntl
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN
+from streaming.base.shared import SharedMemory
 
 from config.errors import DataError
 
@@ -105,3 +108,36 @@ def _remove(paths: Iterator[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):  # somebody else's
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def opened_blocks() -> Iterator[list[SharedMemory]]:
+    """All shared memory that is opened meanwhile.
+
+    To choose a number mosaicml-streaming opens what all other runs share, and keeps it: one that was killed would look
+    alive here. It registers each block's end with atexit; there is no other list of them.
+    """
+    opened: list[SharedMemory] = []
+    register = atexit.register
+
+    def noted(end: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[..., Any]:
+        block = getattr(end, "__self__", None)
+        if isinstance(block, SharedMemory):
+            opened.append(block)
+        return register(end, *arguments, **named)
+
+    atexit.register = noted  # type: ignore[assignment]
+    try:
+        yield opened
+    finally:
+        atexit.register = register
+
+
+def let_go(blocks: list[SharedMemory], owner: int) -> None:
+    """Close blocks, which mosaicml-streaming keeps until the process ends: two descriptors each."""
+    if os.getpid() != owner:
+        return  # a worker's copy: its parent goes on
+    for block in blocks:
+        with contextlib.suppress(BufferError):  # somebody still looks at it
+            block.cleanup()
+            atexit.unregister(block.cleanup)

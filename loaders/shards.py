@@ -24,6 +24,7 @@ from streaming.base.shared import SharedMemory
 from streaming.base.stream import Stream
 
 from config.errors import DataError
+from loaders.leftovers import let_go, opened_blocks
 from loaders.remote import Damaged, download, join, part_of, unwritable, without_credentials
 
 # streaming.base.dataset._ShardState: values that live in shared memory.
@@ -205,11 +206,14 @@ class ShardStore(StreamingDataset):
     """
 
     def __init__(self, stream: VerifiedStream, batch_size: int) -> None:
-        super().__init__(streams=[stream], batch_size=batch_size)
+        with opened_blocks() as opened:
+            super().__init__(streams=[stream], batch_size=batch_size)
+        ours = self._blocks()
+        let_go([block for block in opened if block not in ours], os.getpid())
         self.stream = stream
         self._owner = os.getpid()
         if dist.get_local_world_size() == 1:  # ranks that let go one after another would see different numbers free
-            weakref.finalize(self, _let_go, self._blocks(), os.getpid()).atexit = False
+            weakref.finalize(self, let_go, self._blocks(), os.getpid()).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):
@@ -257,16 +261,6 @@ class ShardStore(StreamingDataset):
                 if patience.is_over():
                     self._shard_states[shard_id] = REMOTE  # ours to fetch now; a download may well be made twice
                 time.sleep(_TICK)
-
-
-def _let_go(blocks: list[SharedMemory], owner: int) -> None:
-    """Close what a store shared, which mosaicml-streaming keeps until the process ends: two descriptors a block."""
-    if os.getpid() != owner:
-        return  # a worker's copy: its parent goes on
-    for block in blocks:
-        with contextlib.suppress(BufferError):  # somebody still looks at it
-            block.cleanup()
-            atexit.unregister(block.cleanup)
 
 
 class _Patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -37,6 +38,14 @@ def test_another_exit_is_passed_on() -> None:
     with pytest.raises(SystemExit) as end:
         run(lambda _: sys.exit(2), [])
     assert end.value.code == 2
+
+
+def workers_of(trainer: int) -> list[psutil.Process]:
+    """Its forks; not what imports start now and then, such as ldconfig."""
+    process = psutil.Process(trainer)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child for child in process.children() if child.cmdline() == process.cmdline()]
+    return []
 
 
 @pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
