@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch takes seconds to import: a mistake is answered before.
     from tools.lr_finding import files, rules, store
     from tools.lr_finding.sweep import Range, run_sweep
-    from training.devices import leave, on_rank_zero, prepare, say
+    from training.devices import on_rank_zero, prepare, say
 
     prepare(run.config, run.is_of_recipe("precision"))
     if given.write:
@@ -125,7 +125,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = on_rank_zero(store.store, given.write, given.words, lr)
         say(f"written: optimizer.lr into {given.write}; now type: {command}")
     say(f"\noptimizer.lr={lr:g}")
-    leave()
     return 0
 
 

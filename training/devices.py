@@ -135,12 +135,6 @@ def _attempt(do: Callable[..., object], *arguments: object) -> list[Any]:
         return [None, RuntimeError(f"{type(error).__name__}: {error}")]
 
 
-def leave() -> None:
-    """End the process group, if there is one: gloo's threads abort a rank that leaves without, now and then."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def say(text: str) -> None:
     """Print a line, once for all ranks."""
     if dist.get_global_rank() == 0:
