@@ -213,7 +213,7 @@ class ShardStore(StreamingDataset):
         self.stream = stream
         self._owner = os.getpid()
         if dist.get_local_world_size() == 1:  # ranks that let go one after another would see different numbers free
-            weakref.finalize(self, let_go, self._blocks(), os.getpid()).atexit = False
+            weakref.finalize(self, let_go, ours, os.getpid()).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):

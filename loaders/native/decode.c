@@ -157,6 +157,26 @@ static void close_reader(struct reader *reader)
     free(reader);
 }
 
+/* Its height and width in `shape`, where that is not NULL, and a view of it, where that is not NULL. */
+static int read_jpeg(const uint8_t *data, size_t size, int32_t *shape, const struct view *view, uint8_t *out)
+{
+    struct reader *reader = calloc(1, sizeof *reader);
+    if (!reader)
+        return 0;
+    if (setjmp(reader->failed)) {
+        close_reader(reader);
+        return 0;
+    }
+    int mine = read_header(reader, data, size);
+    if (shape) {
+        shape[0] = reader->jpeg.image_height;
+        shape[1] = reader->jpeg.image_width;
+    }
+    mine = mine && (!view || decode(reader, view, out));
+    close_reader(reader);
+    return mine;
+}
+
 /* ---- The interface ---- */
 
 EXPORTED int interface_version(void)
@@ -167,33 +187,13 @@ EXPORTED int interface_version(void)
 /* Height and width of a JPEG. Returns 0 if it is not mine. */
 EXPORTED int jpeg_shape(const uint8_t *data, size_t size, int32_t shape[2])
 {
-    struct reader *reader = calloc(1, sizeof *reader);
-    if (!reader)
-        return 0;
-    if (setjmp(reader->failed)) {
-        close_reader(reader);
-        return 0;
-    }
-    int mine = read_header(reader, data, size);
-    shape[0] = reader->jpeg.image_height;
-    shape[1] = reader->jpeg.image_width;
-    close_reader(reader);
-    return mine;
+    return read_jpeg(data, size, shape, NULL, NULL);
 }
 
 /* A view of a JPEG, uint8 [kept_rows, kept_columns, 3]. Returns 0, and leaves anything in `out`, if it is not mine. */
 EXPORTED int view_jpeg(const uint8_t *data, size_t size, const struct view *view, uint8_t *out)
 {
-    struct reader *reader = calloc(1, sizeof *reader);
-    if (!reader)
-        return 0;
-    if (setjmp(reader->failed)) {
-        close_reader(reader);
-        return 0;
-    }
-    int mine = read_header(reader, data, size) && decode(reader, view, out);
-    close_reader(reader);
-    return mine;
+    return read_jpeg(data, size, NULL, view, out);
 }
 
 /* The same of pixels, uint8 [height, width, 3]. Returns 0 where memory or the view's bounds do not suffice. */
