@@ -16,6 +16,7 @@ from loaders.dataset import PictureDataset
 from loaders.decoders import resized
 from loaders.decoding import decode
 from loaders.memory import SHARED, free_shared_memory
+from loaders.workers import cores
 
 T = TypeVar("T")
 _SPARE = 0.9  # the part of the free memory that may be taken: workers and the trainer need some
@@ -160,8 +161,7 @@ def _together(do: Callable[[], T]) -> list[T]:
 
 def _in_threads(do: Callable[[int], T], indices: range) -> list[T]:
     """`do` of each index, on this rank's share of the cores; the first fault ends it."""
-    cores = len(os.sched_getaffinity(0)) // max(1, dist.get_local_world_size())
-    with ThreadPoolExecutor(max(1, cores)) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         try:
             return list(pool.map(do, indices))
         except DataError:

@@ -27,19 +27,19 @@ STUCK = 2.0  # seconds that workers have for the picture that they are at when t
 
 def default_num_workers() -> int:
     """This rank's share of the machine's cores: at least 1, at most 8."""
-    return min(MOST_WORKERS, _cores())
+    return min(MOST_WORKERS, cores())
 
 
 def decode_threads(workers: int) -> int:
     """How many threads each worker (without any, the trainer) decodes a batch with: the cores that are left over."""
-    return max(1, _cores() // max(1, workers))
+    return max(1, cores() // max(1, workers))
 
 
-def _cores() -> int:
+def cores() -> int:
     """This rank's share of those that the machine lets this program use; at least 1."""
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // ranks)
+    machine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, machine // ranks)
 
 
 def start_worker(_worker_id: int) -> None:
