@@ -2,7 +2,8 @@
 
 mosaicml-streaming keeps what the processes of a run share in /dev/shm, under a number, and refuses a cache folder that
 any number names. A run ended by SIGKILL leaves its number there for ever; a run that has downloaded anything leaves a
-lock file, and numbers that have one are neither looked at nor used again.
+lock file, and numbers that have one are neither looked at nor used again. Therefore each process of a run holds a lock
+on the first block of its number, which the kernel takes back however the process ends.
 """
 
 import atexit
@@ -28,11 +29,12 @@ _LOCKS = (BARRIER_FILELOCK, CACHE_FILELOCK)
 
 
 @contextlib.contextmanager
-def claimed(folder: str) -> Iterator[None]:
+def claimed(folder: str, shared: bool) -> Iterator[None]:
     """Take a cache folder for this run: only within this does mosaicml-streaming choose a number, one run at a time.
 
     Args:
         folder: a split's folder in the cache.
+        shared: nothing is downloaded to it, so that several runs may read it.
 
     Raises:
         DataError: another run uses it.
@@ -44,7 +46,7 @@ def claimed(folder: str) -> Iterator[None]:
     try:
         _lock(turn)
         deadline = time.monotonic() + GRACE
-        while _clean(folder):
+        while _clean(folder) and not shared:
             if time.monotonic() > deadline:
                 raise DataError(
                     f"{folder}: another run on this machine uses this cache folder. Wait for it "
@@ -65,6 +67,30 @@ def _lock(turn: int) -> None:
         time.sleep(0.05)
 
 
+def hold(number: int) -> int:
+    """A descriptor that shows, as long as a process has it, that the run of a number lives; -1 where nobody looks."""
+    if not SHARED.is_dir():
+        return -1
+    descriptor = os.open(SHARED / f"{number:06}_{LOCALS}", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _is_held(file: Path) -> bool:
+    """Whether a process holds a number, of which `file` is the first block.
+
+    That some process has its memory open says nothing: mosaicml-streaming opens that of all numbers to find a free one.
+    """
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _clean(folder: str) -> bool:
     """Remove what dead runs left; whether a living one, other than this, uses the folder."""
     wanted = os.path.abspath(folder)
@@ -73,12 +99,12 @@ def _clean(folder: str) -> bool:
     for file in SHARED.glob(f"*_{LOCALS}"):
         number = file.name.removesuffix(f"_{LOCALS}")
         try:
-            folders, age = _folders(file), time.time() - file.stat().st_mtime
+            folders, age, held = _folders(file), time.time() - file.stat().st_mtime, _is_held(file)
         except OSError:
             continue  # somebody else's, or it has just gone
-        if number in mapped:
+        if held:
             used = used or (wanted in folders and number not in ours)
-        elif wanted in folders or age > OTHERS_START:
+        elif wanted in folders or (age > OTHERS_START and number not in mapped):  # mapped: another program's, perhaps
             _remove(SHARED / f"{number}_{name}" for name in SHM_TO_CLEAN)
     for name in _LOCKS:
         locks = Path(tempfile.gettempdir()).glob(f"[0-9]*_{name}")
@@ -114,8 +140,8 @@ def _remove(paths: Iterator[Path]) -> None:
 def opened_blocks() -> Iterator[list[SharedMemory]]:
     """All shared memory that is opened meanwhile.
 
-    To choose a number mosaicml-streaming opens what all other runs share, and keeps it: one that was killed would look
-    alive here. It registers each block's end with atexit; there is no other list of them.
+    To choose a number mosaicml-streaming opens what all other runs share, and keeps it. It registers each block's end
+    with atexit; there is no other list of them.
     """
     opened: list[SharedMemory] = []
     register = atexit.register
@@ -129,15 +155,26 @@ def opened_blocks() -> Iterator[list[SharedMemory]]:
     atexit.register = noted  # type: ignore[assignment]
     try:
         yield opened
+    except BaseException:
+        let_go(opened, os.getpid())
+        raise
     finally:
         atexit.register = register
 
 
-def let_go(blocks: list[SharedMemory], owner: int) -> None:
-    """Close blocks, which mosaicml-streaming keeps until the process ends: two descriptors each."""
+def let_go(blocks: list[SharedMemory], owner: int, held: int = -1) -> None:
+    """Close blocks, which mosaicml-streaming keeps until the process ends: two descriptors each.
+
+    Args:
+        blocks: which.
+        owner: the process that opened them.
+        held: what `hold` gave for their number.
+    """
     if os.getpid() != owner:
         return  # a worker's copy: its parent goes on
     for block in blocks:
         with contextlib.suppress(BufferError):  # somebody still looks at it
             block.cleanup()
             atexit.unregister(block.cleanup)
+    if held >= 0:
+        os.close(held)

@@ -24,7 +24,7 @@ from streaming.base.shared import SharedMemory
 from streaming.base.stream import Stream
 
 from config.errors import DataError
-from loaders.leftovers import let_go, opened_blocks
+from loaders.leftovers import hold, let_go, opened_blocks
 from loaders.remote import Damaged, download, join, part_of, unwritable, without_credentials
 
 # streaming.base.dataset._ShardState: values that live in shared memory.
@@ -210,10 +210,11 @@ class ShardStore(StreamingDataset):
             super().__init__(streams=[stream], batch_size=batch_size)
         ours = self._blocks()
         let_go([block for block in opened if block not in ours], os.getpid())
+        held = hold(self._shm_prefix_int)
         self.stream = stream
         self._owner = os.getpid()
         if dist.get_local_world_size() == 1:  # ranks that let go one after another would see different numbers free
-            weakref.finalize(self, let_go, ours, os.getpid()).atexit = False
+            weakref.finalize(self, let_go, ours, os.getpid(), held).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
         for shard in cast(list[MDSReader], self.shards):

@@ -121,7 +121,8 @@ def open_store(stream: VerifiedStream, batch_size: int) -> ShardStore:
     """
     folder = join(stream.local, stream.split)
     try:
-        with claimed(folder) if dist.get_local_rank() == 0 else contextlib.nullcontext():
+        shared = stream.remote is None
+        with claimed(folder, shared) if dist.get_local_rank() == 0 else contextlib.nullcontext():
             dist.barrier()  # a rank that looks for a free number opens what is being removed
             return ShardStore(stream, batch_size)
     except DataError:

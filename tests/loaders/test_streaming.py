@@ -1,9 +1,6 @@
 """Shards on disk and in S3: the same pictures, and an error wherever stock Streaming ends early or hangs."""
 
-import gc
 import json
-import mmap
-import os
 import shutil
 import threading
 import time
@@ -18,7 +15,6 @@ from PIL import Image
 
 from config.errors import DataError
 from data import build_imagenet_dataspec
-from loaders import leftovers
 from loaders.errors import plain
 from loaders.prefetch import AHEAD, Prefetcher
 from tests.pictures import make_mds
@@ -266,26 +262,3 @@ def test_threads_read_the_right_sample(shards: Path, monkeypatch: pytest.MonkeyP
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path) -> None:
-    """Stock mosaicml-streaming keeps twelve until the process ends."""
-
-    def opened() -> int:
-        build(shards, shards).dataloader.dataset[0]
-        gc.collect()  # loaders refer to themselves
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    first = opened()
-    assert [opened() for _ in range(3)] == [first] * 3
-    assert not list(Path("/dev/shm").glob("*_barrier")), "names that nobody uses"
-
-
-def test_a_number_that_was_given_back_is_nobodys() -> None:
-    """Though some process, such as a fork that knows nothing of it, still has its memory."""
-    block, ours = leftovers.SHARED / f"{os.getpid()}_locals", str(os.getpid())
-    block.write_bytes(bytes(4096))
-    with block.open("r+b") as file, mmap.mmap(file.fileno(), 0):
-        assert ours in leftovers._mapped(ours)
-        block.unlink()
-        assert ours not in leftovers._mapped(ours)
