@@ -4,6 +4,11 @@ import re
 
 from config.errors import DataError, UserError
 
+_ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's words
+_REASONS = {
+    "Killed": "most likely the machine's memory ran out; fewer workers need less: train_dataset.num_workers=1",
+    "Bus error": "most likely a shard was cut short or its disk failed; `python -m tools.verify` finds which",
+}
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)
 
 
@@ -21,7 +26,7 @@ def plain(exc: BaseException) -> str | None:
         exc: what was caught.
 
     Returns:
-        The sentence without traceback, or None when no user's mistake is behind the exception.
+        The sentence without traceback, or None when neither a user's mistake nor a worker's end is behind it.
     """
     seen: set[int] = set()
     current: BaseException | None = exc
@@ -29,6 +34,9 @@ def plain(exc: BaseException) -> str | None:
         seen.add(id(current))
         if isinstance(current, UserError):
             return _without_traceback(str(current))
+        if ended := _ENDED.search(str(current)):
+            reason = _REASONS.get(ended[2], "no fault of the data's")
+            return f"worker process {ended[1]} was ended by a signal ({ended[2]}): {reason}"
         current = current.__cause__ or current.__context__
     return None
 

@@ -96,6 +96,8 @@ def _end_workers(iterator: Any, owner: int) -> None:
     for worker in iterator._workers:
         worker.terminate()
     iterator._shutdown_workers()
+    for worker in iterator._workers:
+        worker.kill()  # one that hangs since its fork never came as far as to heed a SIGTERM
 
 
 class WorkerLoader(DataLoader[Any]):

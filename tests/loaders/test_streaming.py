@@ -1,6 +1,7 @@
 """Shards on disk and in S3: the same pictures, and an error wherever stock Streaming ends early or hangs."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -236,6 +237,16 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_shard_that_is_cut_short_under_a_run(shards: Path, tmp_path: Path) -> None:
+    """It is mapped into memory by then, and what is read behind its end would end the program."""
+    dataset = build(shutil.copytree(shards, tmp_path / "set"), tmp_path / "set").dataloader.dataset
+    dataset.read(0)
+    shard, size = tmp_path / "set/val/shard.00000.mds", int(dataset.store.samples_per_shard[0])
+    os.truncate(shard, 4096)
+    with pytest.raises(DataError, match=f"shard.00000.mds, sample {size - 1}: .*it ends at byte 4096"):
+        dataset.read(size - 1)
 
 
 def test_threads_read_the_right_sample(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

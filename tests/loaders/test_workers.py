@@ -21,6 +21,7 @@ from loaders.digits import make_digits
 from loaders.errors import LocalMissing, plain
 from loaders.transforms import NormalizationFn
 from loaders.workers import default_num_workers
+from tests.runs import ROOT
 
 
 def loader(folder: Path, **options):
@@ -56,6 +57,21 @@ def test_no_place_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setitem(multiprocessing.process.current_process()._config, "tempdir", None)
     with pytest.raises(OSError, match="gone"):
         next(iter(loader(folder, num_workers=1)))
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "memory ran out"), (signal.SIGBUS, "cut short")])
+def test_worker_that_was_killed(number: signal.Signals, reason: str, folder: Path) -> None:
+    """By the kernel, which is short of memory or cannot read a mapped file: a sentence."""
+    train = loader(folder, num_workers=1)
+    batches = iter(train)
+    next(batches)
+    worker = train._iterator._workers[0]
+    with pytest.raises(RuntimeError) as caught:
+        os.kill(worker.pid, number)
+        list(batches)
+        worker.join(5)
+    said = f"worker process {worker.pid} was ended by a signal ({signal.strsignal(number)}): most likely"
+    assert plain(caught.value).startswith(said) and reason in plain(caught.value)
 
 
 def test_the_trainer_itself_may_end_a_worker(folder: Path) -> None:
@@ -140,8 +156,12 @@ def test_normalisation_pickles() -> None:
 def test_digits(tmp_path: Path) -> None:
     """Four processes at once write one whole folder, and a second call keeps it."""
     target = tmp_path / "data/digits"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.map(make_digits, [target] * 4)
+    program = (
+        "import sys; from pathlib import Path; from loaders.digits import make_digits; make_digits(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", program, str(target)]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
     assert [path.name for path in target.parent.iterdir()] == ["digits"], "nothing is left half-done"
     counts = {split: len(list((target / split).rglob("*.png"))) for split in ("train", "val")}
     assert counts == {"train": 1438, "val": 359}

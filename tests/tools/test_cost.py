@@ -26,7 +26,6 @@ def test_the_published_run() -> None:
     run = run_of(50 * 2103)
     assert run.total_seconds / 3600 == pytest.approx(29.2, abs=0.01)
     assert round(Prices(per_hour=0.97).of(run).dollars, 2) == 28.33
-    assert round(Prices(spot=True).of(run).dollars, 2) == 28.33
     assert round(Prices(per_hour=0.97).of(run_of(27 * 3600)).dollars, 2) == 26.19
 
 
@@ -40,9 +39,11 @@ def test_storage() -> None:
 @pytest.mark.parametrize(
     ("machine", "price", "why"),
     [
-        (("NVIDIA A100-SXM4-40GB", 8, 1), 32.7726, "p4d.24xlarge at $32.7726/h on-demand"),
-        (("NVIDIA A100-SXM4-40GB", 16, 2), 65.5452, "2 x p4d.24xlarge"),
-        (("NVIDIA H100 80GB HBM3", 8, 1), 98.32, "p5.48xlarge"),
+        (("NVIDIA A100-SXM4-40GB", 8, 1), 21.957642, "p4d.24xlarge at $21.9576/h on-demand"),
+        (("NVIDIA A100-SXM4-40GB", 16, 2), 43.915284, "2 x p4d.24xlarge"),
+        (("NVIDIA H100 80GB HBM3", 8, 1), 55.04, "p5.48xlarge"),
+        (("NVIDIA L4", 1, 1), 0.8048, "g6.xlarge"),
+        (("NVIDIA L40S", 1, 1), None, "no price for 1x NVIDIA L40S"),
         (("NVIDIA A100-SXM4-40GB", 4, 1), None, "no price for 4x NVIDIA A100-SXM4-40GB in prices.yaml: add one"),
         (("NVIDIA A40", 4, 1), None, "no on-demand price for 4xA40"),
         (("CPU, 2 cores (x86_64)", 1, 1), None, "no price for CPU, 2 cores (x86_64)"),
@@ -53,6 +54,16 @@ def test_machines(machine: tuple[str, int, int], price: float | None, why: str) 
     """A machine without a price has no cost, and the reason is said."""
     cost = Prices().of(run_of(3600, *machine))
     assert cost.dollars == (pytest.approx(price) if price else None) and why in cost.why
+
+
+def test_spot() -> None:
+    """The cheaper price, and its own date."""
+    spot = Prices(spot=True)
+    assert spot.of(run_of(3600)).dollars == 0.9401
+    assert "spot prices of launch/prices.yaml as of 2026-01" in spot.basis
+    assert "on-demand prices of launch/prices.yaml as of 2026-02-09" in Prices().basis
+    for machine in spot.listed["machines"]:
+        assert machine["spot"] is None or 0 < machine["spot"] < machine["on_demand"]
 
 
 def test_wall_clock(tmp_path: Path) -> None:

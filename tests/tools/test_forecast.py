@@ -37,7 +37,7 @@ MEASURED = Measured(
 MADE_UP = Forecast(PLAN, MEASURED, flops=2.41e15, peak=1e13)
 
 PRICES = """
-read: 2020-02
+read: {on_demand: 2020-02, spot: 2020-03}
 machines:
   - {name: small, gpu: 'A100', count: 1, on_demand: 2.0, spot: null}
   - {name: large, gpu: 'A100-SXM4', count: 8, on_demand: 36.0, spot: null}

@@ -59,11 +59,11 @@ def test_figures(runs: Path) -> None:
     assert "5 runs: 5 finished." in page
     assert "mild, 32ep 8x NVIDIA A100-SXM4-40GB 3 77.17 ± 1.26" in page
     assert "26.7 ± 0.0 32.0 ± 0.0 25,623 ± 0" in page  # 32 epochs of 50 s; a fifth more in all
-    assert f"{32 / 60 * 32.7726:.2f} ± 0.00" in page
+    assert f"{32 / 60 * 21.957642:.2f} ± 0.00" in page
     assert "76.6 (here +0.57) Composer docs, tutorial train_resnet50_on_aws" in page
     assert "baseline, 90ep 8x NVIDIA A100-SXM4-40GB 1 76.50 93.00 " in page
     assert "Mean ± standard deviation (ddof = 1) over n runs" in page
-    assert "Cost: p4d.24xlarge at $32.7726/h on-demand." in page
+    assert "Cost: p4d.24xlarge at $21.9576/h on-demand." in page
     assert "bands two standard deviations (ddof = 1)" in page
     assert "Hollow marks are published figures, never measured here" in page
 
@@ -71,7 +71,7 @@ def test_figures(runs: Path) -> None:
 def test_each_run(runs: Path) -> None:
     """What it changed against the baseline run of this report, where it ran, and the command that repeats it."""
     page = report("runs").text
-    assert "mild-0 : finished (top-1 76.00 %, top-5 93.00 %, 32.0 min, $17.48)" in page
+    assert "mild-0 : finished (top-1 76.00 %, top-5 93.00 %, 32.0 min, $11.71)" in page
     assert "Against the run base-0" in page and "eval_dataset.resize_size 232 256" in page
     assert "algorithms.ema.half_life 100ba -" in page
     assert "python main.py yamls/resnet50.yaml recipe_name=mild scale_schedule_ratio=0.8888889 seed=1" in page
@@ -124,7 +124,7 @@ def test_runs_in_no_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     page = report("runs").text
     assert "9 runs: 5 finished, 1 failed, 1 unfinished, 2 unreadable." in page
     assert "Runs in no table" in page and "crashed : failed: the loss is nan (top-1 3.33 %" not in page
-    assert "crashed : failed: the loss is nan (top-1" in page and "6.0 min, $3.28)" in page
+    assert "crashed : failed: the loss is nan (top-1" in page and "6.0 min, $2.20)" in page
     assert "killed : no summary at step 3,750, after 6 evaluations: it runs still, or was killed" in page
     assert "broken : config.yaml cannot be read" in page and "empty : no run: it holds none of" in page
     assert "in no table: killed: no summary" in capsys.readouterr().out

@@ -61,7 +61,12 @@ def listed(file: Path = PRICES) -> list[dict[str, Any]]:
         return []
     content = Prices(file=file).listed
     return [
-        {**machine, "gpu": re.compile(machine["gpu"]), "read": content["read"], "price": machine["on_demand"]}
+        {
+            **machine,
+            "gpu": re.compile(machine["gpu"]),
+            "read": content["read"]["on_demand"],
+            "price": machine["on_demand"],
+        }
         for machine in content["machines"]
     ]
 

@@ -57,11 +57,15 @@ class Prices:
             for machine in content["machines"]:
                 re.compile(machine["gpu"])
                 machine["name"], machine["count"], machine["on_demand"], machine["spot"]
-            content["read"]
+            content["read"]["on_demand"], content["read"]["spot"]
         except (OSError, yaml.YAMLError, KeyError, TypeError, re.error) as error:
             sentence = " ".join(str(error).split())
             raise DataError(f"{self.file}: is no list of prices ({type(error).__name__}: {sentence})") from error
         return content
+
+    @property
+    def _kind(self) -> str:
+        return "spot" if self.spot else "on_demand"
 
     @property
     def storage_per_hour(self) -> float:
@@ -82,7 +86,7 @@ class Prices:
             return self.per_hour, f"${self.per_hour:g}/h as given"
         nodes, ranks = (record.environment.get(key, 1) for key in ("nodes", "world_size"))
         per_node = ranks // nodes if isinstance(ranks, int) and isinstance(nodes, int) and nodes else 0
-        device, kind = str(record.environment.get("device", "")), "spot" if self.spot else "on_demand"
+        device, kind = str(record.environment.get("device", "")), self._kind
         fitting = [m for m in self.listed["machines"] if m["count"] == per_node and re.search(m["gpu"], device)]
         if not fitting:
             return None, f"no price for {record.hardware} in {self.file.name}: add one, or give --price"
@@ -99,7 +103,7 @@ class Prices:
         if self.per_hour is not None:
             return f"Cost is the wall clock at ${self.per_hour:g} per hour as given{storage}."
         return (
-            f"Cost is the wall clock at the {'spot' if self.spot else 'on-demand'} prices of "
-            f"launch/{self.file.name} as of {self.listed['read']}{storage}. That file says where they are from: "
-            "check them before you rely on them."
+            f"Cost is the wall clock at the {self._kind.replace('_', '-')} prices of launch/{self.file.name} as of "
+            f"{self.listed['read'][self._kind]}{storage}. That file says where they are from: check them before you "
+            "rely on them."
         )
