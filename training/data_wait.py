@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import torch
@@ -11,7 +10,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from loaders.dataset import PictureDataset
-from loaders.workers import WorkerLoader
+from loaders.workers import WorkerLoader, cores
 from recipes.algorithms import at_own_pace
 from training.devices import say
 
@@ -100,19 +99,18 @@ def _largest(*values: float) -> list[float]:
 
 def advice(loader: WorkerLoader) -> str:
     """The likely cause, and the next setting to change."""
-    cores = len(os.sched_getaffinity(0)) // max(1, dist.get_local_world_size())
     dataset: PictureDataset = loader.dataset  # type: ignore[assignment]
     if loader.num_workers == 0:
-        return f"the trainer decodes the pictures itself; say train_dataset.num_workers={max(1, cores)}"
+        return f"the trainer decodes the pictures itself; say train_dataset.num_workers={cores()}"
     if dataset.epoch == 0 and dataset.fetches:
         return (
             "this first epoch also downloads the shards; train_dataset.preload=/a/local/folder fetches them before "
             "training, the next epochs read the cache"
         )
-    if loader.num_workers < cores:
+    if loader.num_workers < cores():
         return (
-            f"{loader.num_workers} workers on {cores} cores per device decode too slowly; say "
-            f"train_dataset.num_workers={cores}"
+            f"{loader.num_workers} workers on {cores()} cores per device decode too slowly; say "
+            f"train_dataset.num_workers={cores()}"
         )
     kind = type(dataset).__name__
     remedies = {

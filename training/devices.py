@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,10 +18,14 @@ from composer.utils import dist, get_device, reproducibility
 from omegaconf import DictConfig
 
 from config import ConfigError, UserError
+from loaders.workers import cores
 
 T = TypeVar("T")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAST_WORK = 0.1
+"""Seconds before a rank ends. Gloo's thread lets go of the last collective's tensors when it comes to it, for which it
+needs the interpreter; one that is ending aborts the process instead, now and then on a busy machine (torch 2.7)."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -43,6 +49,7 @@ def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+        atexit.register(time.sleep, LAST_WORK)
     _set_threads(config.device)
     _keep_freed_memory(config.device)
     config.device_train_microbatch_size = _microbatch(config)
@@ -69,7 +76,7 @@ def _precision(config: DictConfig, of_recipe: bool) -> str:
 def _set_threads(device: str) -> None:
     """Share the cores among this node's ranks: no launcher does, and each rank would start a thread per core."""
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // dist.get_local_world_size()))
+        torch.set_num_threads(cores())
 
 
 def _keep_freed_memory(device: str) -> None:

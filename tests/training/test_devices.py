@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from composer.utils import dist
 
 from config import ConfigError, load
 from main import cli, main
@@ -18,7 +17,7 @@ def test_cores_are_shared_among_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPa
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(dist, "get_local_world_size", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     try:
         devices._set_threads("cpu")
         assert torch.get_num_threads() == 2
