@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 import yaml
@@ -18,51 +17,10 @@ import config as configuration
 from config import ConfigError, check_world, complete, durations_of, is_made_on_demand, load
 from config.dry_run import leaves
 from config.load import defaults
+from tests.configs import PUBLISHED, write
 
 ROOT = Path(__file__).parent.parent
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
-
-# As the published example's YAML had it (mosaic.md section 2), without what does not matter here.
-PUBLISHED: dict[str, Any] = {
-    "run_name": "r50_i1k_baseline",
-    "is_train": True,
-    "seed": 17,
-    "max_duration": "1ba",
-    "device_train_microbatch_size": None,
-    "model": {"name": "resnet50", "loss_name": "cross_entropy", "num_classes": 1000},
-    "train_dataset": {
-        "is_streaming": False,
-        "path": "/",
-        "local": "/tmp/x",
-        "resize_size": -1,
-        "crop_size": 16,
-        "batch_size": 2,
-    },
-    "eval_dataset": {
-        "is_streaming": False,
-        "path": "/",
-        "local": "/tmp/x",
-        "resize_size": 256,
-        "crop_size": 16,
-        "batch_size": 2,
-    },
-    "optimizer": {"lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4},
-    "scheduler": {"t_warmup": "8ep", "alpha_f": 0.0},
-    "loggers": {"progress_bar": {}},
-    "recipe_name": None,
-    "mild": {"model.loss_name": "binary_cross_entropy", "train_dataset.crop_size": 160, "max_duration": "2ba"},
-    "save_folder": None,
-    "save_interval": "10ep",
-    "save_num_checkpoints_to_keep": 1,
-    "load_path": None,
-}
-
-
-def write(folder: Path, name: str, tree: dict[str, Any]) -> str:
-    """A YAML file; its path."""
-    path = folder / name
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return str(path)
 
 
 @pytest.fixture
@@ -185,40 +143,6 @@ def test_keys_are_fixed_and_values_are_not(empty: str) -> None:
     config.train_dataset.path = "/somewhere"
     with pytest.raises(Exception, match="no_such_key"):
         config.no_such_key = 1
-
-
-def test_published_configuration_is_completed() -> None:
-    run = complete(OmegaConf.create(PUBLISHED))
-    assert run.lenient
-    assert run.yaml_path is None
-    assert (run.config.max_duration, run.config.scheduler.t_warmup) == ("1ba", "8ep")
-    assert run.config.save_folder is None
-    assert not run.config.algorithms
-
-
-def test_published_caller_gets_recipe_then_his_wishes_then_his_block() -> None:
-    run = complete(OmegaConf.create({**PUBLISHED, "recipe_name": "mild"}))
-    config = run.config
-    assert config.eval_dataset.resize_size == 232  # his 256 equals the default: the recipe's value
-    assert config.eval_dataset.crop_size == 16  # his own wish
-    assert config.train_dataset.crop_size == 160  # his block beats his own wish
-    assert config.max_duration == "2ba"
-    assert config.model.loss_name == "binary_cross_entropy"
-    assert list(config.algorithms)[-1] == "channels_last"
-    assert run.sources["eval_dataset.resize_size"] == "recipes/mild.yaml"
-    assert run.sources["max_duration"] == "block mild"
-
-
-def test_published_caller_hears_of_misspelt_keys() -> None:
-    with pytest.raises(ConfigError, match=r"sed: no such key; did you mean seed\?"):
-        complete(OmegaConf.create({**PUBLISHED, "sed": 3}))
-
-
-def test_warmup_longer_than_the_run_is_the_published_callers_affair(tmp_path: Path) -> None:
-    short = {**PUBLISHED, "max_duration": "2ep"}
-    assert complete(OmegaConf.create(short)).config.max_duration == "2ep"
-    with pytest.raises(ConfigError, match="t_warmup: a warm-up of 8ep leaves nothing of a run of 2ep"):
-        load([write(tmp_path, "run.yaml", short)])
 
 
 @pytest.mark.parametrize(

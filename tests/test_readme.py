@@ -1,4 +1,4 @@
-"""What the README and docs/ tell people to type works: every command is run or checked, every name in them exists."""
+"""What the README and docs/ tell people to type works: every command is run or checked."""
 
 from __future__ import annotations
 
@@ -15,32 +15,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from config import ConfigError, check_world, load
-from config.load import read_recipe, recipe_files
-from recipes import registry
+from config import check_world, load
 from recipes.topologies import check_topology
+from tests.pages import PAGES, README, ROOT, blocks, cells, commands
 from tests.pictures import make_imagefolder, make_shards
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ASSIGNMENT = re.compile(r"^[A-Z][A-Z0-9_]*=")
-ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
-"""Messages in the README that are torch's."""
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in a language."""
-    return [text for name, text in FENCE.findall(page.read_text()) if name == language]
-
-
-def commands(page: Path) -> list[str]:
-    """The lines of a page's bash blocks, continuations joined, comments left out."""
-    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
-
-
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 
@@ -269,80 +249,10 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) > 20
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links(page: Path) -> None:
-    """Every link to a file leads to one, every link to a heading of the page to that, and other pages by https."""
-    text = page.read_text()
-    titles = re.findall("^#+ (.*)", text, re.MULTILINE)
-    headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith("https://"):
-            assert (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_keys(page: Path) -> None:
-    """Every `key=value` and `section.key` in the text is a key of a run, or an argument of an algorithm."""
-    known = {arg for name in registry.names("algorithm") for arg in registry.signature("algorithm", name)}
-    prose = FENCE.sub("", page.read_text())
-    for code in re.findall(r"`([a-z_][a-z_.]*(?:=\S+)?)`", prose):
-        if "=" in code or re.match(r"(model|train_dataset|eval_dataset|optimizer|scheduler|algorithms)\.[a-z]", code):
-            try:
-                load([str(ROOT / "yamls/digits.yaml"), code if "=" in code else f"{code}=1", "dry_run=true"])
-            except ConfigError as error:
-                unknown = "no such" in str(error) and code.split("=")[0] not in known
-                assert not unknown, f"{page.name}: {code}: {error}"
-
-
-def cells(heading: str) -> list[list[str]]:
-    """The rows of the first table under a heading of the README, its title row left out."""
-    section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
-
-
-def test_recipes() -> None:
-    """The table has every recipe and every figure of its card, and says that none of them is ours."""
-    name, table = "", {}
-    for row in cells("Recipes"):
-        name = row[0].strip("`") or name
-        table.setdefault(name, []).append(row)
-    assert sorted(table) == sorted(recipe_files())
-    for name, rows in table.items():
-        published = read_recipe(name).card["published"]
-        assert [row[2] for row in rows] == [f"{figure['top1']} %" for figure in published]
-        assert [row[3] for row in rows] == [str(figure.get("epochs", "not stated")) for figure in published]
-    assert "Published, not ours" in README.read_text()
-
-
-def test_figures() -> None:
-    """Every measured figure names its command, which is checked, its machine and its date."""
-    for what, figure, command, machine, date in cells("Speed"):
-        waiting = [cell for cell in (figure, machine, date) if "FIGURES" in cell]
-        assert not waiting, f"README, Speed: {what!r} has not been measured yet"
-        assert re.search(r"\d", figure) and machine, what
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d", date), what
-        assert re.fullmatch(r"`[^`]+`", command), what
-
-
 @pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Speed")}))
 def test_figures_command(command: str, desk: SimpleNamespace) -> None:
     """The commands that measure work, too."""
     test_command(command, desk)
-
-
-def test_troubleshooting() -> None:
-    """Every message that the README explains is one that this code says, or torch."""
-    folders = ("config", "loaders", "recipes", "training")
-    source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
-    said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
-    messages = [row[0].strip("`") for row in cells("When it goes wrong") if row[0].startswith("`")]
-    assert len(messages) >= 8
-    for message in [part for row in messages for part in row.split("` or `")]:
-        beginning = message.removesuffix("nan").rstrip()
-        assert message in ELSEWHERE or beginning in said, f"nobody says {message!r}"
 
 
 def test_picture(desk: SimpleNamespace) -> None:
@@ -366,10 +276,3 @@ def test_picture(desk: SimpleNamespace) -> None:
     assert importlib.import_module("draw").main([str(run), str(desk.at / "drawn.svg")]) == 0
     drawn = (desk.at / "drawn.svg").read_text().replace("&#160;", " ")
     assert "$ make train" in drawn and "97.53 %" in drawn and "@font-face" not in drawn
-
-
-def test_length() -> None:
-    """Five minutes of reading, and nothing of the machine that it was written on."""
-    text = README.read_text()
-    assert len(text.splitlines()) < 250
-    assert not re.search(r"/(work|home|root)/", text)

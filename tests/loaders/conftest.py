@@ -1,9 +1,12 @@
-"""What the loaders' tests share: one image folder, and the same pictures as shards."""
+"""What the loaders' tests share: one image folder, and the same pictures as shards; odd pictures, and an encoder."""
 
+import ctypes
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.loaders.jpegs import PHOTO, Encode, compile_c, jpeg, odd_pictures
 from tests.pictures import make_imagefolder, make_shards
 
 
@@ -30,3 +33,36 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compressed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as zstd-compressed MDS, several shards per split."""
     return make_shards(folder, tmp_path_factory.mktemp("compressed"), size_limit=16_000, compression="zstd:3")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ordinary JPEGs of several sizes, one smaller than any crop, and all the odd kinds between them."""
+    root = tmp_path_factory.mktemp("odd") / "train"
+    plain = {f"plain{n}.jpeg": jpeg(PHOTO[: 60 + 40 * n, n:], quality=70 + n, subsampling=n % 3) for n in range(6)}
+    for number, (name, data) in enumerate((plain | odd_pictures()).items()):
+        path = root / f"class{number % 2}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root.parent
+
+
+@pytest.fixture(scope="module")
+def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
+    """`encode(pixels, across=2, down=1, ...)`: the options of encode.c, the rest 0."""
+    library = tmp_path_factory.mktemp("encode") / "encode.so"
+    function = ctypes.CDLL(str(compile_c(Path(__file__).with_name("encode.c"), library, "-shared", "-fPIC"))).encode
+    function.restype, function.argtypes = ctypes.c_size_t, [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
+    names = "across down quality progressive optimized restart_rows keep_rgb arithmetic".split()
+
+    def encoded(pixels: np.ndarray, **options: int) -> bytes:
+        pixels = np.ascontiguousarray(pixels)
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        given = {"across": 1, "down": 1, "quality": 90} | options
+        values = [*pixels.shape[:2], channels, *(given.get(name, 0) for name in names)]
+        out = np.empty(8 * pixels.size + 100_000, np.uint8)
+        options_of_c = (ctypes.c_int32 * len(values))(*values)
+        size = function(pixels.ctypes.data, ctypes.addressof(options_of_c), out.ctypes.data, out.size)
+        return out[:size].tobytes()
+
+    return encoded

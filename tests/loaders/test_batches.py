@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_sample_images
 from torchvision.transforms import RandomResizedCrop
 
 from config import ConfigError, load
@@ -22,24 +21,10 @@ from loaders.native import View
 from loaders.storage import open_dataset
 from loaders.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from loaders.workers import decode_threads
-from tests.loaders.test_native import built, jpeg
-from tests.loaders.test_storages import odd_pictures
+from tests.loaders.jpegs import PHOTO, built, jpeg
 from tests.runs import ROOT
 
-PHOTO = load_sample_images().images[0]
 KEYS = [(3, index) for index in (5, 1, 0, 7, 2, 2, 11)]
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ordinary JPEGs of several sizes, one smaller than any crop, and all the odd kinds between them."""
-    root = tmp_path_factory.mktemp("odd") / "train"
-    plain = {f"plain{n}.jpeg": jpeg(PHOTO[: 60 + 40 * n, n:], quality=70 + n, subsampling=n % 3) for n in range(6)}
-    for number, (name, data) in enumerate((plain | odd_pictures()).items()):
-        path = root / f"class{number % 2}" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root.parent
 
 
 def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> PictureDataset:

@@ -25,6 +25,7 @@ from loaders.imagefolder import ImageFolderDataset
 from loaders.sampler import EpochSampler
 from loaders.streaming import StreamingDataset
 from loaders.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
+from tests.loaders.jpegs import save_odd_pictures
 from tests.pictures import make_mds
 
 SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
@@ -107,27 +108,6 @@ def test_evaluation_pictures(photographs: Path) -> None:
     # Nothing is left to differ without resizing, not even around pictures smaller than the crop.
     whole = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 201), seed=0)
     assert all(torch.equal(images, expected) for images, expected in pairs(dali(whole)))
-
-
-def save_odd_pictures(folder: Path) -> None:
-    """One file of every kind that decoders disagree about."""
-    pixels = np.ascontiguousarray(load_sample_images().images[1][100:180:2, 200:320:2])
-    colour, alpha = Image.fromarray(pixels), Image.fromarray(pixels)
-    alpha.putalpha(Image.fromarray(pixels[..., 0]))
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    folder.mkdir(parents=True)
-    colour.save(folder / "named.png", "jpeg", quality=90)
-    colour.save(folder / "named.jpg", "png")
-    colour.save(folder / "exif.jpg", exif=turned)
-    colour.save(folder / "rgb.jpg", keep_rgb=True)
-    for mode, kind in (("RGB", "webp"), ("RGB", "tiff"), ("L", "jpg"), ("L", "png"), ("1", "png"), ("CMYK", "jpg")):
-        colour.convert(mode).save(folder / f"{mode}.{kind}")
-    colour.quantize(16).save(folder / "palette.png", transparency=3)
-    alpha.save(folder / "alpha.png")
-    alpha.convert("LA").save(folder / "grey_alpha.png")
-    Image.fromarray(pixels[..., 1].astype(np.uint16) * 257).save(folder / "sixteen.png")
-    (folder / "longer.jpg").write_bytes((folder / "exif.jpg").read_bytes() + b"\0\0")
 
 
 def test_odd_pictures_have_pils_colours(tmp_path: Path) -> None:

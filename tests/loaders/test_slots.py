@@ -17,9 +17,6 @@ from data import build_imagenet_dataspec
 from loaders.slots import Slots
 from loaders.transforms import collate
 from loaders.workers import WorkerLoader
-from tests.loaders.test_batches import odd
-
-__all__ = ["odd"]
 
 
 def pictures_of(root: Path, workers: int, **options: object) -> DataLoader:

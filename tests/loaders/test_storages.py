@@ -21,6 +21,7 @@ from loaders.imagefolder import ImageFolderDataset
 from loaders.packed import PackedDataset
 from loaders.transforms import EvaluationPipeline, TrainingPipeline
 from recipes.augmentations import RandomOperations
+from tests.loaders.jpegs import odd_pictures
 from tests.pictures import make_shards
 from tests.runs import ROOT
 
@@ -68,33 +69,6 @@ def test_evaluation_is_torchvisions(photographs: list[bytes]) -> None:
             expected = np.asarray(reference(open_picture(picture))).astype(int)
             found = EvaluationPipeline(resize, size)(picture).permute(1, 2, 0).numpy()
             assert np.abs(found - expected).max() <= 1
-
-
-def odd_pictures() -> dict[str, bytes]:
-    """Pictures that are not simply RGB, by a name that a file may have."""
-    rng = np.random.default_rng(0)
-    colours = Image.fromarray(load_sample_images().images[0][100:140, 200:250])
-    encoded = {}
-
-    def keep(name: str, picture: Image.Image, kind: str, **options: object) -> None:
-        out = io.BytesIO()
-        picture.save(out, kind, **options)
-        encoded[name] = out.getvalue()
-
-    for mode in ("L", "CMYK", "RGB"):
-        keep(f"{mode}.jpeg", colours.convert(mode), "JPEG", quality=95)
-    for mode in ("L", "LA", "RGBA", "1"):
-        keep(f"{mode}.png", colours.convert(mode), "PNG")
-    keep("palette.png", colours.convert("P"), "PNG", transparency=bytes(range(256)))
-    keep("sixteen.png", Image.fromarray(rng.integers(0, 65_535, (40, 50)).astype(np.uint16)), "PNG")
-    keep("named.jpeg", colours, "PNG")  # a PNG by its bytes
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be shown on its side
-    keep("turned.jpeg", colours, "JPEG", exif=turned, quality=95)
-    keep("progressive.jpg", colours, "JPEG", progressive=True, quality=90)
-    keep("picture.webp", colours, "WEBP")
-    keep("picture.bmp", colours, "BMP")
-    return encoded
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,50 @@
+"""What the tests of configurations share: the published example's, and a file with any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# As the published example's YAML had it (mosaic.md section 2), without what does not matter here.
+PUBLISHED: dict[str, Any] = {
+    "run_name": "r50_i1k_baseline",
+    "is_train": True,
+    "seed": 17,
+    "max_duration": "1ba",
+    "device_train_microbatch_size": None,
+    "model": {"name": "resnet50", "loss_name": "cross_entropy", "num_classes": 1000},
+    "train_dataset": {
+        "is_streaming": False,
+        "path": "/",
+        "local": "/tmp/x",
+        "resize_size": -1,
+        "crop_size": 16,
+        "batch_size": 2,
+    },
+    "eval_dataset": {
+        "is_streaming": False,
+        "path": "/",
+        "local": "/tmp/x",
+        "resize_size": 256,
+        "crop_size": 16,
+        "batch_size": 2,
+    },
+    "optimizer": {"lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4},
+    "scheduler": {"t_warmup": "8ep", "alpha_f": 0.0},
+    "loggers": {"progress_bar": {}},
+    "recipe_name": None,
+    "mild": {"model.loss_name": "binary_cross_entropy", "train_dataset.crop_size": 160, "max_duration": "2ba"},
+    "save_folder": None,
+    "save_interval": "10ep",
+    "save_num_checkpoints_to_keep": 1,
+    "load_path": None,
+}
+
+
+def write(folder: Path, name: str, tree: dict[str, Any]) -> str:
+    """A YAML file; its path."""
+    path = folder / name
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
