@@ -7,8 +7,10 @@ from config.errors import DataError, UserError
 _ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's words
 _REASONS = {
     "Killed": "most likely the machine's memory ran out; fewer workers need less: train_dataset.num_workers=1",
-    "Bus error": "most likely a shard was cut short or its disk failed; `python -m tools.verify` finds which",
+    "Bus error": "most likely shared memory is full; look: df -h /dev/shm; a container gets more by --shm-size=8g",
+    "Terminated": "somebody has ended it",
 }
+_CRASH = "a library or the decoder crashed; train_dataset.decoder=pil does without ours"
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)
 
 
@@ -30,14 +32,15 @@ def plain(exc: BaseException) -> str | None:
     """
     seen: set[int] = set()
     current: BaseException | None = exc
+    killed: re.Match[str] | None = None
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, UserError):
             return _without_traceback(str(current))
-        if ended := _ENDED.search(str(current)):
-            reason = _REASONS.get(ended[2], "no fault of the data's")
-            return f"worker process {ended[1]} was ended by a signal ({ended[2]}): {reason}"
+        killed = killed or _ENDED.search(str(current))
         current = current.__cause__ or current.__context__
+    if killed:
+        return f"worker process {killed[1]} was ended by a signal ({killed[2]}): {_REASONS.get(killed[2], _CRASH)}"
     return None
 
 

@@ -1,9 +1,10 @@
-"""One run per cache folder: a living run's is refused, what a dead one left in shared memory is removed.
+"""One run downloads to a cache folder: a living run's is refused, what a dead one left in shared memory is removed.
 
 mosaicml-streaming keeps what the processes of a run share in /dev/shm, under a number, and refuses a cache folder that
 any number names. A run ended by SIGKILL leaves its number there for ever; a run that has downloaded anything leaves a
 lock file, and numbers that have one are neither looked at nor used again. Therefore each process of a run holds a lock
-on the first block of its number, which the kernel takes back however the process ends.
+on the first block of its number, which the kernel takes back however the process ends, and marks the block as one that
+is locked while its run lives. Of other programs' numbers only this can be seen: whether some process has them open.
 """
 
 import atexit
@@ -23,8 +24,10 @@ from streaming.base.shared import SharedMemory
 from config.errors import DataError
 
 SHARED = Path("/dev/shm")
-GRACE = 20.0  # seconds that the workers of a run that was killed may need to notice; they look every five
+GRACE = 20.0  # seconds that the workers of a run that was killed may need to notice; they look every two
 OTHERS_START = 60.0  # seconds that another run may need to open what it has just made
+TRACKER = 0.5  # seconds that Python's tracker of a killed run may need to remove its names, whosever they are by then
+MARK = b"\0locked while its run lives"  # behind what mosaicml-streaming reads of a block
 _LOCKS = (BARRIER_FILELOCK, CACHE_FILELOCK)
 
 
@@ -71,16 +74,14 @@ def hold(number: int) -> int:
     """A descriptor that shows, as long as a process has it, that the run of a number lives; -1 where nobody looks."""
     if not SHARED.is_dir():
         return -1
-    descriptor = os.open(SHARED / f"{number:06}_{LOCALS}", os.O_RDONLY)
+    descriptor = os.open(SHARED / f"{number:06}_{LOCALS}", os.O_WRONLY | os.O_APPEND)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    os.write(descriptor, MARK)
     return descriptor
 
 
 def _is_held(file: Path) -> bool:
-    """Whether a process holds a number, of which `file` is the first block.
-
-    That some process has its memory open says nothing: mosaicml-streaming opens that of all numbers to find a free one.
-    """
+    """Whether a process holds a number, of which `file` is the first block."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,12 +100,15 @@ def _clean(folder: str) -> bool:
     for file in SHARED.glob(f"*_{LOCALS}"):
         number = file.name.removesuffix(f"_{LOCALS}")
         try:
-            folders, age, held = _folders(file), time.time() - file.stat().st_mtime, _is_held(file)
+            data, age, held = file.read_bytes(), time.time() - file.stat().st_mtime, _is_held(file)
         except OSError:
             continue  # somebody else's, or it has just gone
-        if held:
-            used = used or (wanted in folders and number not in ours)
-        elif wanted in folders or (age > OTHERS_START and number not in mapped):  # mapped: another program's, perhaps
+        # Memory that is open shows no life of a marked run: mosaicml-streaming opens all numbers' to find a free one.
+        marked, is_wanted = data.endswith(MARK), wanted in _folders(data)
+        if held or (number in mapped and not marked):
+            used = used or (is_wanted and number not in ours)
+        elif marked or is_wanted or age > OTHERS_START:
+            time.sleep(TRACKER)
             _remove(SHARED / f"{number}_{name}" for name in SHM_TO_CLEAN)
     for name in _LOCKS:
         locks = Path(tempfile.gettempdir()).glob(f"[0-9]*_{name}")
@@ -112,9 +116,8 @@ def _clean(folder: str) -> bool:
     return used
 
 
-def _folders(file: Path) -> list[str]:
-    """The cache folders that a number names; none once its data set was deleted, which zeroes the length in front."""
-    data = file.read_bytes()
+def _folders(data: bytes) -> list[str]:
+    """The cache folders that a first block names; none once its data set is gone, which zeroes the length in front."""
     return data[4 : int.from_bytes(data[:4], "little")].decode(errors="replace").split("\0")[:-1]
 
 

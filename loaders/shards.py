@@ -183,7 +183,10 @@ class VerifiedStream(Stream):
             there = [name for name, path in paths.items() if path.is_file()]
             if not there:
                 absent = paths[(zip_info or raw).basename]
-                raise DataError(f"{absent}: is missing, though index.json lists it. Copy the whole folder again.")
+                raise DataError(
+                    f"{absent}: is missing, though index.json lists it. Copy the whole folder again, or wait for the "
+                    "run that downloads to it."
+                )
             for name in there:
                 size = paths[name].stat().st_size
                 if size != sizes[name]:
@@ -208,9 +211,9 @@ class ShardStore(StreamingDataset):
     def __init__(self, stream: VerifiedStream, batch_size: int) -> None:
         with opened_blocks() as opened:
             super().__init__(streams=[stream], batch_size=batch_size)
+            held = hold(self._shm_prefix_int)
         ours = self._blocks()
         let_go([block for block in opened if block not in ours], os.getpid())
-        held = hold(self._shm_prefix_int)
         self.stream = stream
         self._owner = os.getpid()
         if dist.get_local_world_size() == 1:  # ranks that let go one after another would see different numbers free

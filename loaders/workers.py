@@ -12,11 +12,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from loaders.slots import Slots
 
@@ -90,14 +92,22 @@ def _end_workers(iterator: Any, owner: int) -> None:
     iterator._workers_done_event.set()
     for queue in iterator._index_queues:
         queue.put(None)
-    deadline = time.monotonic() + STUCK
-    for worker in iterator._workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
+    _remove_worker_pids(id(iterator))  # or torch takes a killed one for a fault
+    iterator._worker_pids_set = False
+    _wait_for(iterator._workers)
     for worker in iterator._workers:
         worker.terminate()
-    iterator._shutdown_workers()
+    _wait_for(iterator._workers)
     for worker in iterator._workers:
         worker.kill()  # one that hangs since its fork never came as far as to heed a SIGTERM
+    iterator._shutdown_workers()
+
+
+def _wait_for(workers: list[BaseProcess]) -> None:
+    """Until all have ended, or STUCK seconds are over."""
+    deadline = time.monotonic() + STUCK
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
 
 
 class WorkerLoader(DataLoader[Any]):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from streaming.base.constant import LOCALS
 
 from config.errors import DataError
 from loaders import leftovers
@@ -52,6 +53,8 @@ def test_a_data_set_that_was_not_opened_leaves_no_descriptors(
         gc.collect()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts == counts[:1] * 3
+    names = [block.read_bytes() for block in leftovers.SHARED.glob(f"*_{LOCALS}")]
+    assert not any(str(tmp_path).encode() in name for name in names)
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["in place", "through a cache"])
