@@ -96,7 +96,7 @@ def _clean(folder: str) -> bool:
     """Remove what dead runs left; whether a living one, other than this, uses the folder."""
     wanted = os.path.abspath(folder)
     mapped, ours = _mapped("[0-9]*"), _mapped(str(os.getpid()))
-    used = False
+    used, dead = False, []
     for file in SHARED.glob(f"*_{LOCALS}"):
         number = file.name.removesuffix(f"_{LOCALS}")
         try:
@@ -108,8 +108,10 @@ def _clean(folder: str) -> bool:
         if held or (number in mapped and not marked):
             used = used or (is_wanted and number not in ours)
         elif marked or is_wanted or age > OTHERS_START:
-            time.sleep(TRACKER)
-            _remove(SHARED / f"{number}_{name}" for name in SHM_TO_CLEAN)
+            dead.append(number)
+    if dead:
+        time.sleep(TRACKER)
+        _remove(SHARED / f"{number}_{name}" for number in dead for name in SHM_TO_CLEAN)
     for name in _LOCKS:
         locks = Path(tempfile.gettempdir()).glob(f"[0-9]*_{name}")
         _remove(lock for lock in locks if not (SHARED / f"{lock.name.removesuffix(name)}{LOCALS}").exists())
