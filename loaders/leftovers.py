@@ -51,14 +51,19 @@ def claimed(folder: str, shared: bool) -> Iterator[None]:
         deadline = time.monotonic() + GRACE
         while _clean(folder) and not shared:
             if time.monotonic() > deadline:
-                raise DataError(
-                    f"{folder}: another run on this machine uses this cache folder. Wait for it "
-                    "to end, or give another folder, local=/some/folder."
-                )
+                raise in_use(folder)
             time.sleep(0.1)
         yield
     finally:
         os.close(turn)
+
+
+def in_use(folder: str) -> DataError:
+    """The sentence for a cache folder that is another run's."""
+    return DataError(
+        f"{folder}: another run on this machine uses this cache folder. Wait for it to end, or give another folder, "
+        "local=/some/folder."
+    )
 
 
 def _lock(turn: int) -> None:

@@ -20,7 +20,6 @@ from streaming.base.compression import decompress
 from streaming.base.format.base.reader import FileInfo, Reader
 from streaming.base.format.mds.reader import MDSReader
 from streaming.base.hashing import get_hash
-from streaming.base.shared import SharedMemory
 from streaming.base.stream import Stream
 
 from config.errors import DataError
@@ -212,7 +211,7 @@ class ShardStore(StreamingDataset):
         with opened_blocks() as opened:
             super().__init__(streams=[stream], batch_size=batch_size)
             held = hold(self._shm_prefix_int)
-        ours = self._blocks()
+        ours = [block for block in opened if block.shm.name.startswith(f"{self._shm_prefix_int:06}_")]
         let_go([block for block in opened if block not in ours], os.getpid())
         self.stream = stream
         self._owner = os.getpid()
@@ -228,12 +227,6 @@ class ShardStore(StreamingDataset):
     def place_of(self, shard_id: int) -> str:
         """Where a shard is stored, for messages."""
         return self.stream.place_of(self.shards[shard_id])
-
-    def _blocks(self) -> list[SharedMemory]:
-        """Everything that this rank shares with the node's other ranks and with its workers."""
-        arrays = [self._shared_barrier._arr, self._next_epoch.arr, self._cache_usage.arr]
-        arrays += [self._shard_states, self._shard_access_times]
-        return [self._locals_shm, *(array.shm for array in arrays)]
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Have a shard in the cache.

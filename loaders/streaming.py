@@ -19,7 +19,7 @@ from config.errors import DataError
 from loaders.dataset import PictureDataset, class_list
 from loaders.decoding import Source
 from loaders.errors import LocalMissing, named
-from loaders.leftovers import claimed
+from loaders.leftovers import claimed, in_use
 from loaders.prefetch import Prefetcher
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from loaders.shard_files import ShardFiles
@@ -129,10 +129,7 @@ def open_store(stream: VerifiedStream, batch_size: int) -> ShardStore:
         raise
     except Exception as error:
         if "Reused local directory" in str(error):
-            raise DataError(
-                f"{folder}: another run on this machine uses this cache folder. Wait for it "
-                "to end, or give another folder, local=/some/folder."
-            ) from error
+            raise in_use(folder) from error
         place = join(stream.remote or stream.local, stream.split, "index.json")
         raise DataError(f"{place}: cannot be used ({type(error).__name__}: {error}).") from error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-# As the published example's YAML had it (mosaic.md section 2), without what does not matter here.
+# As the published example's YAML had it, without what does not matter here.
 PUBLISHED: dict[str, Any] = {
     "run_name": "r50_i1k_baseline",
     "is_train": True,

@@ -30,7 +30,7 @@ RESIZE: dict[str, Any] = {
     "max_sizes": 8,
     "finetune_fraction": 0.2,
 }
-# mosaic.md 1b; hot's weight decay and severity are those of 2022 (1c).
+# As published; hot's weight decay and severity are those of 2022.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "mild": {

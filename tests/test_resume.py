@@ -1,6 +1,5 @@
 """A run that is killed goes on from its last checkpoint and ends with the weights of the run that was not."""
 
-import contextlib
 import mmap
 import os
 import signal
@@ -10,10 +9,9 @@ import pytest
 import torch
 
 from config import load as load_run
-from loaders import leftovers
 from main import cli, main
 from tests.pictures import make_shards
-from tests.runs import assert_same_weights, metrics, run_main, small_yaml, start_main, summary, wait_for
+from tests.runs import assert_same_weights, metrics, run_main, segments, small_yaml, start_main, summary, wait_for
 
 # Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
 RECIPES = {
@@ -57,7 +55,7 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
     process.communicate()
     # mosaicml-streaming opens what all others share, whoever they are: that shows no life.
     looks_on = []
-    for block in blocks_of(tmp_path):
+    for block in segments(tmp_path):
         with block.open("rb") as file:
             looks_on.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
     assert bool(looks_on) == streamed
@@ -68,7 +66,7 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
 
     again = run_main(*words(recipe, yaml, "killed"), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert not blocks_of(tmp_path)
+    assert not segments(tmp_path)
     assert "resuming from runs/killed/checkpoints/ep0-ba3-rank0.pt" in again.stdout
     runs = tmp_path / "runs"
     assert_same_weights(runs / "whole/checkpoints/ep2-ba8-rank0.pt", runs / "killed/checkpoints/ep2-ba8-rank0.pt")
@@ -78,15 +76,6 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
     if finished:
         assert finished.returncode == 0, "a finished run started again is a success"
         assert summary(runs / "killed")["ended"] == "finished"
-
-
-def blocks_of(folder: Path) -> list[Path]:
-    """The shared memory of runs with a cache below a folder: the first block of each number says which."""
-    found = []
-    for block in leftovers.SHARED.glob("*_locals"):
-        with contextlib.suppress(FileNotFoundError):  # another program's
-            found += [block] if str(folder).encode() in block.read_bytes() else []
-    return found
 
 
 def figures(run: Path) -> list[list[str]]:

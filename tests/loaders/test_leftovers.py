@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from streaming.base.constant import LOCALS
 
 from config.errors import DataError
 from loaders import leftovers
 from loaders.shards import VerifiedStream
 from tests.loaders.test_streaming import build, everything
-from tests.runs import ROOT
+from tests.runs import ROOT, segments
 
 
 def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path) -> None:
@@ -53,8 +52,7 @@ def test_a_data_set_that_was_not_opened_leaves_no_descriptors(
         gc.collect()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts == counts[:1] * 3
-    names = [block.read_bytes() for block in leftovers.SHARED.glob(f"*_{LOCALS}")]
-    assert not any(str(tmp_path).encode() in name for name in names)
+    assert not segments(tmp_path)
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["in place", "through a cache"])

@@ -14,7 +14,7 @@ from data import build_imagenet_dataspec
 from loaders import leftovers
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.pictures import make_mds
-from tests.runs import COMPOSER, ROOT, metrics, run_main, small_yaml, start_main, wait_for
+from tests.runs import COMPOSER, ROOT, metrics, run_main, segments, small_yaml, start_main, wait_for
 from tests.s3 import upload, use_endpoint
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-very-secret-key", "AWS_SESSION_TOKEN": "the-very-secret-token"}
@@ -50,16 +50,6 @@ def words(folder: Path, pictures: Path, *more: str) -> list[object]:
         "python_log_level=debug",
         *more,
     ]
-
-
-def segments(folder: Path) -> list[str]:
-    """The shared memory that runs with a cache below a folder have left."""
-    found = []
-    for file in leftovers.SHARED.glob("*_locals"):
-        with contextlib.suppress(FileNotFoundError):  # another program's
-            if str(folder).encode() in file.read_bytes():
-                found += leftovers.SHARED.glob(file.name.replace("locals", "*"))
-    return [path.name for path in found]
 
 
 def living(folder: Path) -> list[psutil.Process]:
