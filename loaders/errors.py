@@ -8,7 +8,7 @@ _ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w 
 _REASONS = {
     "Killed": "most likely the machine's memory ran out; fewer workers need less: train_dataset.num_workers=1",
     "Bus error": "most likely shared memory is full; look: df -h /dev/shm; a container gets more by --shm-size=8g",
-    "Terminated": "somebody has ended it",
+    "Terminated": "another program or the scheduler stopped it",
 }
 _CRASH = "a library or the decoder crashed; train_dataset.decoder=pil does without ours"
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)

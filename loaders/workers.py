@@ -49,10 +49,9 @@ def start_worker(_worker_id: int) -> None:
 
     SLURM sends SIGTERM to every process of a job, and a terminal sends SIGINT to the whole foreground group; a worker
     that dies of it takes the trainer down before it can save. So the first SIGTERM is ignored, unless the trainer
-    itself sent it; a second one ends the worker.
+    itself sent it; a second one ends the worker. Call it where SIGTERM is blocked since the fork (`sigterm_blocked`).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed_second_sigterm, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     # Batches are handed over through a socket in it. Made later, it would fail where nobody hears it (a full disk), and
@@ -61,6 +60,20 @@ def start_worker(_worker_id: int) -> None:
     sys.excepthook = _unless_trainer_left
     # What was inherited is the parent's to collect: its unused loaders must not be shut down from here.
     gc.freeze()
+
+
+@contextlib.contextmanager
+def sigterm_blocked() -> Iterator[None]:
+    """Block SIGTERM in this thread while worker processes are started.
+
+    Every thread of a child inherits the mask. A child that blocks the signal later, in its main thread alone, dies of
+    it: a library's thread that was started before (OpenMP's pool, unless OMP_NUM_THREADS is 1) takes the signal.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unless_trainer_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -137,15 +150,16 @@ class WorkerLoader(DataLoader[Any]):
     def _get_iterator(self) -> Any:
         dataset: Any = self.dataset
         slots = self._make_slots()
-        if slots is None:
-            iterator: Any = super()._get_iterator()
-        else:
-            dataset.slots = slots  # the workers have it from here
-            try:
-                iterator = super()._get_iterator()
-            finally:
-                dataset.slots = None  # another loader of this data set has its own
-            iterator.slots = slots  # as long as batches may arrive
+        with sigterm_blocked():
+            if slots is None:
+                iterator: Any = super()._get_iterator()
+            else:
+                dataset.slots = slots  # the workers have it from here
+                try:
+                    iterator = super()._get_iterator()
+                finally:
+                    dataset.slots = None  # another loader of this data set has its own
+                iterator.slots = slots  # as long as batches may arrive
         if self.num_workers and self.persistent_workers:
             end = weakref.finalize(self, _end_workers, iterator, os.getpid())
             atexit.register(end)  # now, so that it runs before torch's own clean-up, which waits

@@ -60,15 +60,23 @@ def run_main(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def bare_shell(**env: str) -> dict[str, str]:
+    """The environment of a shell that nobody has set anything in: what `tests/conftest.py` sets is not the user's."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "120", **env}
+
+
 def start_main(
     *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **env: str
 ) -> subprocess.Popen:
-    """Start main.py, or the script or module that the launcher's words end with, in a process group of its own."""
+    """Start main.py, or the script or module that the launcher's words end with, in a bare shell.
+
+    It leads a process group of its own, as the job of a terminal or a scheduler does.
+    """
     script = [] if launcher[-1].endswith(".py") or "-m" in launcher else [str(ROOT / "main.py")]
     return subprocess.Popen(
         [*launcher, *script, *map(str, words)],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", **env},
+        env=bare_shell(**env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,15 +3,28 @@
 import mmap
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from config import load as load_run
 from main import cli, main
 from tests.pictures import make_shards
-from tests.runs import assert_same_weights, metrics, run_main, segments, small_yaml, start_main, summary, wait_for
+from tests.runs import (
+    COMPOSER,
+    assert_same_weights,
+    metrics,
+    run_main,
+    segments,
+    small_yaml,
+    start_main,
+    summary,
+    wait_for,
+)
 
 # Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
 RECIPES = {
@@ -119,15 +132,46 @@ def test_damaged_latest_checkpoint(tmp_path: Path, pictures: Path) -> None:
     assert_same_weights(tmp_path / "uninterrupted.pt", final)
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_stop(signum: int, status: int, tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures, max_duration="500ep", save_interval="100ep", run_name="run")
-    process = start_main(yaml, cwd=tmp_path)
-    wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
+def the_group(process: subprocess.Popen, signum: int) -> None:
+    """As `timeout`, a terminal, systemd and SLURM do: every process of the job."""
+    os.killpg(process.pid, signum)
+
+
+def the_process(process: subprocess.Popen, signum: int) -> None:
+    """As `kill` does, and a container's engine: the trainer alone, or the launcher alone."""
     os.kill(process.pid, signum)
+
+
+def each_worker(process: subprocess.Popen, signum: int) -> None:
+    """Those that belong to the trainer, before itself."""
+    for worker in psutil.Process(process.pid).children(recursive=True):
+        os.kill(worker.pid, signum)
+    os.kill(process.pid, signum)
+
+
+PYTHON, ONE_RANK, TWO_RANKS = (sys.executable,), (COMPOSER, "-n", "1"), (COMPOSER, "-n", "2")
+STOPS = [
+    (PYTHON, the_group, signal.SIGTERM),
+    (PYTHON, the_process, signal.SIGTERM),
+    (PYTHON, each_worker, signal.SIGTERM),
+    (PYTHON, the_group, signal.SIGINT),
+    (ONE_RANK, the_group, signal.SIGTERM),
+    (TWO_RANKS, the_group, signal.SIGTERM),
+    (TWO_RANKS, the_process, signal.SIGTERM),
+    (TWO_RANKS, the_group, signal.SIGINT),
+]
+
+
+@pytest.mark.parametrize(("launcher", "send", "signum"), STOPS)
+def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: Path, pictures: Path) -> None:
+    """Whoever is told, the batch is finished and saved; in the environment of a bare shell."""
+    yaml = small_yaml(tmp_path, pictures, max_duration="500ep", save_interval="100ep", run_name="run")
+    process = start_main(yaml, cwd=tmp_path, launcher=launcher)
+    wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
+    send(process, signum)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == status, out + err
-    assert "Traceback" not in err
+    assert process.returncode == 128 + signum, out + err
+    assert "Traceback" not in err and "ended by a signal" not in err
     run = tmp_path / "runs/run"
     ended = summary(run)
     assert ended["ended"] == f"interrupted by {signal.Signals(signum).name}"

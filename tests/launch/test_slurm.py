@@ -17,7 +17,7 @@ import pytest
 import main
 from launch.slurm.__main__ import cli, presets
 from launch.slurm.job import seconds_of
-from tests.runs import ROOT, small_yaml, summary, wait_for
+from tests.runs import ROOT, bare_shell, small_yaml, summary, wait_for
 
 DIGITS = str(ROOT / "yamls" / "digits.yaml")
 DECENTRALIZED = ["algorithms.decentralized.topology=alternating_exp_ring", "train_dataset.batch_size=60"]
@@ -87,7 +87,7 @@ def start_job(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         ["bash", "job.sh"],
         cwd=folder,
-        env={**os.environ, **job},
+        env=bare_shell(**job),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

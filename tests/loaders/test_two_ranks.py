@@ -1,11 +1,11 @@
 """Two ranks of one node share a cache, and see each picture once."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.runs import bare_shell
 from tests.s3 import upload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def test_two_ranks_share_a_cache(s3_server: str, compressed: Path, tmp_path: Pat
     launcher = [sys.executable, "-m", "composer.cli.launcher", "-n", "2"]
     done = subprocess.run(
         [*launcher, str(program), remote, str(tmp_path / "cache"), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=bare_shell(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=120,

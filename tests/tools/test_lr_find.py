@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from config import load
 from main import cli
 from model import build_composer_resnet
 from recipes.optimizers import DecoupledSGDW
-from tests.runs import COMPOSER, ROOT, small_yaml, summary
+from tests.runs import COMPOSER, ROOT, bare_shell, small_yaml, summary
 from tools.lr_find import LEFT_OUT, load_run, run
 from tools.lr_finding import rules, store
 from tools.lr_finding.sweep import Ramp, Range, Sweep
@@ -191,7 +190,7 @@ def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
     done = subprocess.run(
         [COMPOSER, "-n", "2", "-m", "tools.lr_find", *map(str, words)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=bare_shell(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=240,

@@ -32,7 +32,8 @@ def _start(done: Any, stop: Any) -> None:
     """Make ready a worker process."""
     global _done
     _done = done
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the program tells the workers itself
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a scheduler sends it to all processes;
+        signal.signal(number, signal.SIG_IGN)  # the program tells its workers itself
     warnings.simplefilter("ignore")  # of odd EXIF data and the like
     torch.set_num_threads(1)
     threading.Thread(target=_end_in_time, args=(stop,), daemon=True).start()
