@@ -12,6 +12,7 @@ from typing import Any
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
+INITS = ("mosaic", "torchvision")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
@@ -25,6 +26,7 @@ class Model:
 
     name: str = "resnet50"  # one of MODELS, as torchvision defines them, never pretrained
     loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
+    init: str = "mosaic"  # one of INITS; how weights are drawn before training
     num_classes: int = 1000  # must be the number of class folders in the data
 
 

@@ -1,12 +1,15 @@
 """The model's initialisation and loss are the published ones, to the figure."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
 
+from config import load
 from config.errors import ConfigError
 from model import build_composer_resnet
 
@@ -54,6 +57,70 @@ def test_initialisation() -> None:
     assert torch.allclose(model.fc.bias, torch.tensor(-math.log(50)))
     weight = model.layer2[0].conv1.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03), "Kaiming normal, fan in"
+
+
+# Standard deviations of the weights at the start. Kaiming normal: sqrt(2 / fan), fan in (Mosaic) or out (torchvision);
+# torchvision's classifier is uniform in +-1 / sqrt(in_features). Means and deviations of BatchNorm weights beside them.
+STARTS = {
+    "mosaic": {
+        "conv1": math.sqrt(2 / (3 * 49)),
+        "layer1.0.conv3": math.sqrt(2 / 64),
+        "layer3.0.conv2": math.sqrt(2 / (256 * 9)),
+        "layer4.0.downsample.0": math.sqrt(2 / 1024),
+        "fc": math.sqrt(2 / 2048),
+    },
+    "torchvision": {
+        "conv1": math.sqrt(2 / (64 * 49)),
+        "layer1.0.conv3": math.sqrt(2 / 256),
+        "layer3.0.conv2": math.sqrt(2 / (256 * 9)),
+        "layer4.0.downsample.0": math.sqrt(2 / 2048),
+        "fc": 1 / math.sqrt(3 * 2048),
+    },
+}
+
+
+@pytest.mark.parametrize("init", STARTS)
+def test_statistics_of_an_initialization(init: str) -> None:
+    """Of a ResNet-50's layers, drawn with one seed; the smallest has 9,408 weights, so that 5 % are 7 deviations."""
+    torch.manual_seed(0)
+    model = build_composer_resnet("resnet50", "cross_entropy", 1000, init=init).module
+    layers = dict(model.named_modules())
+    found = {name: layers[name].weight.std().item() for name in STARTS[init]}
+    assert found == pytest.approx(STARTS[init], rel=0.05)
+    assert max(abs(layers[name].weight.mean().item()) for name in found) < 0.005
+    gammas = torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+    betas = torch.cat([m.bias for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+    assert not betas.any()
+    if init == "torchvision":
+        assert gammas.eq(1).all()
+    else:
+        assert gammas.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert gammas.std().item() == pytest.approx(math.sqrt(1 / 12), abs=0.02)
+
+
+def test_torchvisions_initialization_is_torchvisions() -> None:
+    """To the bit, with the same seed: what the sources of those recipes start from."""
+    torch.manual_seed(3)
+    ours = build_composer_resnet("resnet18", num_classes=10, init="torchvision").module.state_dict()
+    torch.manual_seed(3)
+    theirs = torchvision.models.resnet18(num_classes=10).state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+MOSAICS = {"baseline", "mild", "medium", "hot"}
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in Path("recipes").glob("*.yaml")))
+def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
+    config = load(["yamls/digits.yaml", f"recipe_name={recipe}", "dry_run=true"]).config
+    assert config.model.init == ("mosaic" if recipe in MOSAICS else "torchvision")
+
+
+def test_unknown_initialization() -> None:
+    with pytest.raises(ConfigError, match="no initialization is called 'zero'; there are mosaic, torchvision"):
+        build_composer_resnet("resnet18", init="zero")
+    with pytest.raises(ConfigError, match=r"model\.init: there is no 'torchvison'; did you mean torchvision\?"):
+        load(["yamls/digits.yaml", "model.init=torchvison", "dry_run=true"])
 
 
 def test_cross_entropy_keeps_torchs_bias() -> None:

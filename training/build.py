@@ -69,8 +69,9 @@ def loggers(config: DictConfig) -> list[LoggerDestination]:
 
 
 def model(config: DictConfig) -> ComposerClassifier:
-    """The model, at its published initialisation, laid out as the batches are, for fast convolutions."""
-    built = build_composer_resnet(config.model.name, config.model.loss_name, config.model.num_classes)
+    """The model, at its published initialization, laid out as the batches are, for fast convolutions."""
+    values = config.model
+    built = build_composer_resnet(values.name, values.loss_name, values.num_classes, values.init)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from config import Run
+from config.schema import Config
 
 # These say where and how, not what is trained: a run may go on with other values of them.
 _HARMLESS = (
@@ -59,6 +60,9 @@ def redacted(value: Any) -> Any:
 def differences(old: Any, new: dict[str, Any]) -> list[str]:
     """Where two configurations would train differently, each as 'key: old -> new'."""
     before, after = training_keys(OmegaConf.to_container(old, resolve=True)), training_keys(new)
+    # A key that is younger than the old run had its default there, which is what the program did without the key.
+    defaults = training_keys(OmegaConf.to_container(OmegaConf.structured(Config)))
+    before = {key: defaults[key] for key in after.keys() & defaults.keys()} | before
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
