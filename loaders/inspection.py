@@ -181,7 +181,8 @@ def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
     if is_remote(folder):
         there = {file.name: file.size for file in list_s3(folder)}
     else:
-        there = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+        paths = {info["basename"]: Path(folder, info["basename"]) for info in stored}
+        there = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
     faults = []
     for number, info in enumerate(stored):
         place = join(folder, info["basename"])

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from streaming.base.compression import compress, decompress, get_compression_extension
-from streaming.base.format.mds.reader import MDSReader
+from streaming.base.compression import compress, get_compression_extension
 from streaming.base.hashing import get_hash
+
+from loaders.columns import Columns
+from loaders.decoding import Source
+from loaders.decompression import decompressed
 
 Sample = tuple[int, bytes, int]
 """A picture's number, its encoded bytes and its label: the columns i, x and y."""
 
 SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes beside the picture's own: its offset, its length, i and y
-PICTURE_ENCODINGS = ("jpeg", "png", "bytes")  # of the column x: all of them the plain bytes of a file
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,7 @@ def unpack(entry: dict[str, Any], stored: bytes) -> bytes:
     _check(stored_file(entry), stored)
     if not entry["zip_data"]:
         return stored
-    try:
-        raw = decompress(entry["compression"], stored)
-    except Exception as error:  # each library has its own
-        raise ValueError(f"it cannot be decompressed ({error})") from error
+    raw = decompressed(entry["compression"], stored, entry["raw_data"]["bytes"])
     _check(entry["raw_data"], raw)
     return raw
 
@@ -118,15 +117,19 @@ def count_samples(raw: bytes) -> int:
     return int(struct.unpack_from("<I", raw)[0])
 
 
-def read_sample(entry: dict[str, Any], raw: bytes, place: int) -> Sample:
-    """One sample of a shard, of this program's or another's; its place stands in for a missing column i.
+def read_sample(entry: dict[str, Any], raw: bytes, place: int) -> tuple[int, Source, int]:
+    """Number, picture and label of a sample of this program's or another's; its place stands in for another number.
 
     Args:
         entry: the shard's entry of the index.
         raw: the shard as it was laid out.
         place: which sample of the shard.
+
+    Raises:
+        WrongValue: it holds no picture, or no label.
+        ValueError: the shard is damaged.
     """
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * place)
-    encodings = ["bytes" if kind in PICTURE_ENCODINGS else kind for kind in entry["column_encodings"]]
-    sample = MDSReader.from_json("", None, {**entry, "column_encodings": encodings}).decode_sample(raw[begin:end])
-    return int(sample.get("i", place)), sample["x"], int(sample["y"])
+    columns = Columns(entry["column_names"], entry["column_encodings"], entry["column_sizes"])
+    number = columns.number(raw[begin:end])
+    return place if number is None else number, *columns.read(raw[begin:end])

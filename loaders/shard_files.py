@@ -4,14 +4,13 @@ import contextlib
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from streaming.base.format.mds.encodings import mds_decode
 from streaming.base.format.mds.reader import MDSReader
 
+from loaders.columns import Columns
 from loaders.decoding import Source
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of linux/mman.h, from Linux 5.14 on
@@ -56,9 +55,9 @@ class _File:
             return os.pread(self._descriptor, end - begin, begin)
         return self._map[begin:end]
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+            close(self._descriptor)  # when the interpreter ends, `os` may be gone
 
 
 class ShardFiles:
@@ -73,6 +72,7 @@ class ShardFiles:
 
     def __init__(self, shards: Sequence[MDSReader]) -> None:
         self._shards = shards
+        self._columns = [Columns(s.column_names, s.column_encodings, s.column_sizes) for s in shards]
         self._open: dict[int, _File] = {}
 
     def path_of(self, shard: int) -> Path:
@@ -81,10 +81,11 @@ class ShardFiles:
         return Path(reader.dirname, reader.split, reader.raw_data.basename)
 
     def read(self, shard: int, place: int) -> tuple[Source, int]:
-        """The encoded picture and the label of one sample.
+        """The picture and the label of one sample.
 
         Raises:
             FileNotFoundError: the shard is not in the cache (yet).
+            WrongValue: the sample holds something else.
             ValueError: the file ends too early, or is no shard.
         """
         file = self._file(shard)
@@ -92,8 +93,7 @@ class ShardFiles:
         data = file.read(begin, end)
         if len(data) != end - begin:
             raise ValueError(f"it ends before byte {end}, in the middle of a sample")
-        values = self._columns(self._shards[shard], data)
-        return values["x"], int(values["y"])
+        return self._columns[shard].read(data)
 
     def _file(self, shard: int) -> _File:
         """A shard's open file. Two threads may open it twice; the one that is forgotten closes with its reader."""
@@ -104,16 +104,3 @@ class ShardFiles:
                 with contextlib.suppress(RuntimeError, StopIteration):  # another thread is at it as well
                     self._open.pop(next(iter(self._open)), None)
         return file
-
-    @staticmethod
-    def _columns(shard: MDSReader, data: bytes) -> dict[str, Any]:
-        """The columns x and y of a sample: the sizes of those that vary come first, then the columns themselves."""
-        varying = sum(size is None for size in shard.column_sizes)
-        sizes, at = iter(np.frombuffer(data, np.uint32, varying).tolist()), 4 * varying
-        values: dict[str, Any] = {}
-        for name, encoding, fixed in zip(shard.column_names, shard.column_encodings, shard.column_sizes, strict=True):
-            size = next(sizes) if fixed is None else fixed
-            if name in ("x", "y"):  # the shard store has turned jpeg and png into bytes
-                values[name] = mds_decode(encoding, data[at : at + size])
-            at += size
-        return values

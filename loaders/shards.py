@@ -7,6 +7,7 @@ that verifies, cleans up after itself and never leaves another process waiting.
 
 import atexit
 import contextlib
+import glob
 import os
 import time
 import weakref
@@ -16,13 +17,12 @@ from typing import Any, cast
 
 from composer.utils import dist
 from streaming import StreamingDataset
-from streaming.base.compression import decompress
 from streaming.base.format.base.reader import FileInfo, Reader
-from streaming.base.format.mds.reader import MDSReader
 from streaming.base.hashing import get_hash
 from streaming.base.stream import Stream
 
 from config.errors import DataError
+from loaders.decompression import decompressed
 from loaders.leftovers import hold, let_go, opened_blocks
 from loaders.remote import Damaged, download, join, part_of, unwritable, without_credentials
 
@@ -42,13 +42,13 @@ class VerifiedStream(Stream):
         split: `train` or `val`.
     """
 
-    def get_shards(self, world: Any, allow_unsafe_types: bool) -> list[Reader]:
+    def get_shards(self, world: Any, allow_unsafe_types: bool) -> list[Reader]:  # noqa: ARG002
         """Read the index, and choose the hash to verify with: the best that every shard has.
 
         Raises:
             DataError: there is nowhere to download from, and a shard is missing or truncated.
         """
-        shards = super().get_shards(world, allow_unsafe_types)
+        shards = super().get_shards(world, True)  # a column of pickles may be there: ShardFiles does not read it
         if self.remote is None:
             self._check_in_place(shards)
         recorded = [set((zip_info or raw).hashes) for shard in shards for raw, zip_info in shard.file_pairs]
@@ -93,14 +93,15 @@ class VerifiedStream(Stream):
 
     def drop_parts(self) -> None:
         """Remove what was being written when its process ended."""
-        for part in Path(self.local, self.split).glob("*.part"):
+        for part in Path(self.local, self.split).rglob("*.part"):
             part.unlink(missing_ok=True)
 
     def arrived(self, shard: Reader) -> int:
         """How many bytes of a shard the download that is furthest has written so far."""
         furthest = 0
         for info in _files(shard):
-            for part in self._path(info).parent.glob(f"{info.basename}.*part"):
+            path = self._path(info)
+            for part in path.parent.glob(f"{glob.escape(path.name)}.*part"):
                 with contextlib.suppress(FileNotFoundError):  # it has just become whole
                     furthest = max(furthest, part.stat().st_size)
         return furthest
@@ -146,16 +147,9 @@ class VerifiedStream(Stream):
         raw, zip_info = shard.file_pairs[0]
         data = self._compressed(zip_info)
         try:
-            data = decompress(shard.compression, data)
-        except Exception as error:  # each codec has its own kind
-            what = f"cannot be decompressed ({type(error).__name__}: {error})"
-            raise DataError(f"{self.place_of(shard)}: {what}. Convert the data set again.") from error
-        if len(data) != raw.bytes:
-            raise DataError(
-                f"{self.place_of(shard)}: is damaged ({len(data)} bytes instead of {raw.bytes}). "
-                "Convert the data set again."
-            )
-        return data
+            return decompressed(cast(str, shard.compression), data, raw.bytes)
+        except ValueError as error:
+            raise DataError(f"{self.place_of(shard)}: is damaged ({error}). Convert the data set again.") from error
 
     def _write(self, path: Path, data: bytes, shard: Reader) -> None:
         """Write a decompressed shard, whole or not at all."""
@@ -219,10 +213,6 @@ class ShardStore(StreamingDataset):
             weakref.finalize(self, let_go, ours, os.getpid(), held).atexit = False
         if stream.remote is not None:
             atexit.register(stream.drop_parts)  # those of workers and threads that end with this process
-        for shard in cast(list[MDSReader], self.shards):
-            # The pictures are wanted as stored: decoding them is loaders.transforms' business.
-            encodings = shard.column_encodings
-            shard.column_encodings = ["bytes" if kind in ("jpeg", "png") else kind for kind in encodings]
 
     def place_of(self, shard_id: int) -> str:
         """Where a shard is stored, for messages."""

@@ -4,7 +4,6 @@ Columns as the published converter writes them: x (the picture as it was encoded
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,13 +15,16 @@ from composer.utils import dist
 from streaming.base.format.mds.reader import MDSReader
 
 from config.errors import DataError
+from loaders.columns import WrongValue
 from loaders.dataset import PictureDataset, class_list
 from loaders.decoding import Source
-from loaders.errors import LocalMissing, named
+from loaders.errors import LocalMissing
 from loaders.leftovers import claimed, in_use
 from loaders.prefetch import Prefetcher
+from loaders.preloading.source_files import leads_out
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from loaders.shard_files import ShardFiles
+from loaders.shard_index import files_of, parse_index
 from loaders.shards import ShardStore, VerifiedStream
 from loaders.transforms import Pipeline
 
@@ -58,15 +60,9 @@ class StreamingDataset(PictureDataset):
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        in_place = not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
+        in_place = _are_same(remote, local)
         self.root, self.split = remote, split
-        index = check_index(remote, local, split)
-        columns = index["shards"][0]["column_names"]
-        if not {"x", "y"} <= set(columns):
-            raise DataError(
-                f"{join(remote, split, 'index.json')}: has the columns {named(columns)}, but pictures are read from x "
-                "and their classes from y."
-            )
+        check_index(remote, local, split)
         stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
         self.store = open_store(stream, batch_size)
         self.files = ShardFiles(cast(list[MDSReader], self.store.shards))
@@ -90,6 +86,8 @@ class StreamingDataset(PictureDataset):
                 return self.files.read(shard, place)
         except DataError:
             raise
+        except WrongValue as error:
+            raise DataError(f"{self.name_of(index)}: {error}") from error
         except Exception as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({type(error).__name__}: {error}).") from error
 
@@ -138,7 +136,7 @@ def read_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, An
     """Fetch and parse a split's index.json.
 
     Raises:
-        DataError: it is missing, out of reach or malformed.
+        DataError: it is missing, out of reach or malformed, or cannot be trusted (loaders.shard_index).
     """
     place = join(remote, split, "index.json")
     if is_remote(remote):
@@ -151,16 +149,7 @@ def read_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, An
         if problem:
             raise DataError(problem)
         data = Path(place).read_bytes()
-    try:
-        index = json.loads(data)
-        for shard in index["shards"]:
-            _ = shard["samples"], shard["column_names"], shard["raw_data"]["bytes"]
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{place}: is malformed ({what}). Convert the data set again.") from error
-    if not index["shards"]:
-        raise DataError(f"{place}: lists no shards. Convert the data set again.")
-    return data, index
+    return data, parse_index(data, place)
 
 
 def _no_local_index(root: Path, split: str) -> str | None:
@@ -181,9 +170,12 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
     """The split's index, after making sure that the cache folder is this data set's.
 
     Raises:
-        DataError: as `read_index`, or the cache folder holds another data set's index.
+        DataError: as `read_index`, or the cache folder holds another data set's index, or links that lead out of it.
     """
     data, index = read_index(remote, local, split)
+    for shard in index["shards"]:
+        if shard["zip_data"] or not _are_same(remote, local):  # else nothing is written
+            _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
     cached = Path(local, split, "index.json")
     if cached.is_file() and cached.read_bytes() != data:
         raise DataError(
@@ -191,6 +183,21 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
             f"Choose another cache folder, or type: rm -r {cached.parent}"
         )
     return index
+
+
+def _are_same(remote: str, local: str) -> bool:
+    """Whether shards are read where they are, without a copy."""
+    return not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
+
+
+def _refuse_links(folder: Path, names: list[str]) -> None:
+    """Write no shard through a folder that is a link to another place."""
+    for name in names:
+        if "/" in name and leads_out(folder, name):
+            raise DataError(
+                f"{folder / name}: lies outside of {folder}, by a link; shards are written to their cache folder "
+                "alone. Remove the link, or choose another cache folder."
+            )
 
 
 def read_classes(remote: str, local: str) -> list[str] | None:

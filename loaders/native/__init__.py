@@ -87,7 +87,7 @@ def jpeg_shape(data: bytes) -> tuple[int, int] | None:
 
 def shape_of(source: bytes | np.ndarray) -> tuple[int, int] | None:
     """Height and width in pixels of a JPEG, None for one that is not decoded here, or of pixels [H, W, 3]."""
-    return jpeg_shape(source) if isinstance(source, bytes) else (source.shape[0], source.shape[1])
+    return jpeg_shape(source) if isinstance(source, bytes) else _checked(source).shape[:2]
 
 
 def view_jpeg(data: bytes, view: View) -> np.ndarray | None:
@@ -100,9 +100,9 @@ def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
     """The same of pixels, uint8 [H, W, 3].
 
     Raises:
-        ValueError: the view is none of such a picture.
+        ValueError: the view is none of such a picture, or these are no such pixels.
     """
-    pixels = np.ascontiguousarray(pixels)
+    pixels = _checked(pixels)
     out = np.empty((view.kept_rows, view.kept_columns, 3), np.uint8)
     if not _built().view_pixels(pixels.ctypes.data, *pixels.shape[:2], _View(*view), out.ctypes.data):
         raise ValueError(f"{view} is no view of {pixels.shape[0]} x {pixels.shape[1]} pixels")
@@ -121,7 +121,7 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
         bool [B]: which are done. The others' places hold anything: they are what `view_jpeg` says None to.
 
     Raises:
-        ValueError: `out` is of another shape.
+        ValueError: `out` is of another shape, or an array is not of such pixels.
     """
     wanted = {place: job for place, job in enumerate(jobs) if job}
     shapes = {(len(jobs), view.kept_rows, view.kept_columns, 3) for _, view in wanted.values()}
@@ -129,9 +129,7 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
         raise ValueError(f"views {shapes} do not fit {out.dtype} {out.shape}")
     done = np.zeros(len(jobs), bool)
     if wanted:
-        kept = [
-            np.frombuffer(s, np.uint8) if isinstance(s, bytes) else np.ascontiguousarray(s) for s, _ in wanted.values()
-        ]
+        kept = [np.frombuffer(s, np.uint8) if isinstance(s, bytes) else _checked(s) for s, _ in wanted.values()]
         table = np.zeros(len(wanted), _JOB)
         table["data"] = [_address(array) for array in kept]
         table["size"] = [array.size if array.ndim == 1 else 0 for array in kept]
@@ -141,6 +139,17 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
         _built().view_batch(_address(table), len(table), threads - 1)
         done[list(wanted)] = table["done"]
     return done
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    """Pixels row by row: C sees an address and two sides, and takes three bytes a pixel from there.
+
+    Raises:
+        ValueError: they are not uint8 [H, W, 3].
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or max(pixels.shape) >= 2**31:
+        raise ValueError(f"pixels are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    return np.ascontiguousarray(pixels)
 
 
 def _address(array: np.ndarray) -> int:

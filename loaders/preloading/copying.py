@@ -15,7 +15,7 @@ from config.errors import DataError
 from loaders.checksums import QUICK, chunks, hash_of, new_hash
 from loaders.preloading.progress import ByteMeter, amount
 from loaders.preloading.records import Entry, Records, size_of
-from loaders.preloading.source_files import SourceFile, is_wanted, list_files
+from loaders.preloading.source_files import SourceFile, below, is_wanted, leads_out, list_files
 from loaders.remote import download, is_remote, join, without_credentials
 from loaders.terminal import console
 
@@ -76,6 +76,7 @@ class Copier:
         self._known = self.records.begin(self.splits)
         try:
             files = list_files(self.source, self.splits, self._parts)
+            self._refuse_links([*(file.name for file in files), *self._known])
             self._remove_surplus({file.name for file in files})
             self._check_room([file for file in files if not self._expected(file)])
             began = time.monotonic()
@@ -87,6 +88,22 @@ class Copier:
         self.records.finish(self.splits, others | dict(sorted(self._done.items())))
         total, seconds = sum(file.size for file in files), time.monotonic() - began
         return Copied(len(files), total, len(self._copied), sum(self._copied), seconds)
+
+    def _refuse_links(self, names: list[str]) -> None:
+        """Write and remove nothing outside of the copy, whatever links and manifest were there before.
+
+        A split's folder may be a link: to a larger disk.
+
+        Raises:
+            DataError: a name of a file leads there.
+        """
+        for inner in {os.path.dirname(below(name, str(self.destination))) for name in names}:
+            split, _, deeper = inner.partition("/")
+            if deeper and leads_out(self.destination / split, f"{deeper}/file"):
+                raise DataError(
+                    f"{self.destination / inner}: lies outside of {self.destination / split}, by a link; a data set "
+                    "is copied into its own folder alone. Remove the link, or name another folder."
+                )
 
     def _remove_surplus(self, wanted: set[str]) -> None:
         """Remove what an earlier state of the source had: in a folder of pictures it would be read as data."""

@@ -100,18 +100,25 @@ def list_s3(folder: str) -> Iterator[SourceFile]:
             for item in page.get("Contents", []):
                 name = item["Key"][len(prefix) :]
                 if name and not name.endswith("/"):
-                    yield SourceFile(_below(name, folder), item["Size"], item.get("ETag", "").strip('"'))
+                    yield SourceFile(below(name, folder), item["Size"], item.get("ETag", "").strip('"'))
     except DataError:
         raise
     except Exception as error:
         raise fault(error, folder) from error
 
 
-def _below(name: str, source: str) -> str:
-    """A name that a store or an index gave, after making sure that its copy lands in the destination."""
+def below(name: str, source: str) -> str:
+    """A name that a store or a manifest gave, after making sure that its copy lands in the destination."""
     if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
         raise DataError(f"{without_credentials(source)}: {name!r} is no name for a file of a disk. Rename it.")
     return name
+
+
+def leads_out(folder: str | Path, name: str) -> bool:
+    """Whether a folder of a file's name is a link to somewhere outside of `folder`."""
+    inner = Path(folder, name).parent
+    root, real = os.path.realpath(folder), os.path.realpath(inner)
+    return real != root and not real.startswith(root.rstrip("/") + "/")
 
 
 def _list_folder(source: str, splits: Sequence[str] | None) -> list[SourceFile]:
@@ -157,7 +164,7 @@ def _list_indexed(source: str, splits: Sequence[str], scratch: Path) -> Iterator
         for shard in index["shards"]:
             raw, packed = shard["raw_data"], shard.get("zip_data")
             info = packed or raw
-            name = _below(join(split, info["basename"]), source)
+            name = join(split, info["basename"])
             yield SourceFile(name, info["bytes"], "", recorded_hash(info), raw["bytes"] if packed else 0)
     copy = scratch / CLASSES
     try:
@@ -168,14 +175,14 @@ def _list_indexed(source: str, splits: Sequence[str], scratch: Path) -> Iterator
 
 
 def _shard_folders(files: dict[str, SourceFile]) -> list[str]:
-    """Folders whose index.json is one of MDS shards: those with a shard beside it, or with nothing else."""
+    """Folders whose index.json is one of MDS shards: those with a shard in or below them, or with nothing else."""
     beside = defaultdict(set)
     for name in files:
         folder, _, last = name.rpartition("/")
         beside[folder].add(last)
         while folder:  # a folder counts as something, too
-            folder, _, last = folder.rpartition("/")
-            beside[folder].add(last)
+            folder, _, inner = folder.rpartition("/")
+            beside[folder] |= {inner, last} if folder and last.startswith("shard.") else {inner}
     indexed = [(folder, names - {INDEX}) for folder, names in beside.items() if INDEX in names]
     return [folder for folder, names in indexed if not names or any(name.startswith("shard.") for name in names)]
 

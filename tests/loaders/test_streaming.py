@@ -210,6 +210,19 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
         build(source, source)
 
 
+def test_shards_close_when_the_interpreter_ends(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = build(shards, shards).dataloader.dataset.files
+    files.read(0, 0)
+    (file,) = files._open.values()
+    descriptor = file._descriptor
+    with monkeypatch.context() as ending:
+        ending.setattr("loaders.shard_files.os", None)  # as the interpreter does with modules
+        file.__del__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    del file._descriptor
+
+
 def test_prefetch_stays_a_bounded_way_ahead() -> None:
     fetched: list[int] = []
     shards = np.repeat(np.arange(100), 10)

@@ -34,6 +34,7 @@ class ShardJob:
         pictures: how they are stored.
         shards: how the shard is.
         skip: leave unreadable pictures out, instead of giving up.
+        classes: how many there are, where that is known.
     """
 
     destination: Destination
@@ -43,6 +44,7 @@ class ShardJob:
     pictures: PictureOptions
     shards: ShardFormat
     skip: bool
+    classes: int | None
 
     @property
     def count(self) -> int:
@@ -67,6 +69,11 @@ def make_shard(job: ShardJob) -> Note:
     for place, index in enumerate(job.part.indices.tolist()):
         try:
             data, label = job.part.read(place)
+            if job.classes is not None and label >= job.classes:
+                raise DataError(
+                    f"{job.part.name_of(place)}: its label is {label}, outside of the classes (0 to {job.classes - 1}, "
+                    "by classes.json). Write the data set again, or mend classes.json."
+                )
             samples.append((index, job.pictures.remake(data), label))
         except (DataError, MemoryError):
             raise

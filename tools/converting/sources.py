@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from config.errors import DataError
-from loaders.errors import named
+from loaders.columns import FILES, WrongValue
 from loaders.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
-from loaders.mds_writer import PICTURE_ENCODINGS, read_sample, stored_file, unpack
+from loaders.mds_writer import read_sample, stored_file, unpack
 from loaders.remote import StoreOutOfReach, download, is_remote, join
+from loaders.shard_index import parse_index
 from loaders.streaming import check_index, read_classes
 from loaders.transforms import EvaluationPipeline
 
@@ -122,8 +123,11 @@ class ShardPart:
         number, within = self._find(place)
         with _one_reader:
             entry, raw = _shard(self.remote, self.local, self.split, number)
-        _, picture, label = read_sample(entry, raw, within)
-        return picture, label
+        try:
+            _, picture, label = read_sample(entry, raw, within)
+        except WrongValue as error:
+            raise DataError(f"{self.name_of(place)}: {error}") from error
+        return cast(bytes, picture), label
 
     def _find(self, place: int) -> tuple[int, int]:
         """Which shard, and which of its samples."""
@@ -156,10 +160,10 @@ class ShardSource:
             download(join(remote, split, "index.json"), cached)
         for entry in shards:
             columns = dict(zip(entry["column_names"], entry["column_encodings"], strict=True))
-            if columns.get("x") not in PICTURE_ENCODINGS or "y" not in columns:
+            if columns["x"] not in FILES:
                 raise DataError(
-                    f"{join(remote, split, 'index.json')}: its columns are {named(sorted(columns))}. To be converted, "
-                    f"a data set needs x, encoded as {' or '.join(PICTURE_ENCODINGS)}, and y, the label."
+                    f"{join(remote, split, 'index.json')}: column x is encoded as {columns['x']}. To be converted, a "
+                    f"data set needs x encoded as {' or '.join(FILES)}."
                 )
         samples = np.array([entry["samples"] for entry in shards])
         sizes = np.array([entry["raw_data"]["bytes"] for entry in shards])
@@ -178,7 +182,8 @@ Source = FolderSource | ShardSource
 @functools.lru_cache(maxsize=4)
 def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The entries of a split's index, and the place of each one's first sample."""
-    entries = json.loads(Path(local, split, "index.json").read_bytes())["shards"]
+    path = Path(local, split, "index.json")
+    entries = parse_index(path.read_bytes(), str(path))["shards"]
     return entries, np.cumsum([0] + [entry["samples"] for entry in entries[:-1]])
 
 

@@ -86,7 +86,8 @@ class Conversion:
     def job(self, plan: SplitPlan, number: int) -> ShardJob:
         """One shard's work."""
         part = plan.part(number)
-        return ShardJob(self.destination, plan.split, number, part, self.pictures, self.shards, self.skip)
+        known = len(self.classes) if self.classes else None
+        return ShardJob(self.destination, plan.split, number, part, self.pictures, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
         """Make the data set; the table's rows.

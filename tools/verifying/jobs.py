@@ -65,7 +65,8 @@ class ShardJob:
         Raises:
             DataError: the shard is missing or damaged.
         """
-        from loaders.mds_writer import count_samples, read_sample  # seconds to import, needed only for shards
+        from loaders.columns import WrongValue  # seconds to import, needed only for shards
+        from loaders.mds_writer import count_samples, read_sample
 
         raw, name = self._unpacked(), self.place()
         if count_samples(raw) != self.entry["samples"]:
@@ -75,6 +76,8 @@ class ShardJob:
             sample = f"{name}, sample {number}"
             try:
                 _, picture, label = read_sample(self.entry, raw, number)
+            except WrongValue as error:
+                raise DataError(f"{sample}: {error}") from error
             except Exception as error:  # bytes that no hash was recorded of may be anything
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
             yield sample, label, picture
@@ -99,7 +102,7 @@ class ShardJob:
         """One attempt; a ValueError means that a file is not what the index describes."""
         from loaders.mds_writer import unpack
 
-        entry = {"zip_data": None, **self.entry}
+        entry = self.entry
         kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
         paths = [folder / (kind["zip_data"] or kind["raw_data"])["basename"] for kind in kinds]
         if download_again or not any(path.is_file() for path in paths):

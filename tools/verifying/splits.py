@@ -14,7 +14,7 @@ from config.errors import DataError
 from loaders.errors import named
 from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, pictures_in, structure_faults
 from loaders.inspection import SplitReport
-from loaders.remote import StoreOutOfReach, is_remote, join
+from loaders.remote import StoreOutOfReach, is_remote
 from loaders.streaming import check_index, read_classes
 from tools.verifying.jobs import FolderJob, Job, Looked, ShardJob
 
@@ -48,12 +48,11 @@ class Split:
         self.report.sizes += [size for size in found.sizes if size != (0, 0)]
         self.report.faults += found.faults
         known = len(self.classes) if self.classes else None
-        wrong = [label for label in found.labels if label < 0 or (known is not None and label >= known)]
+        wrong = [label for label in found.labels if known is not None and label >= known]
         if wrong and isinstance(job, ShardJob):
-            names = "from 0 on" if known is None else f"0 to {known - 1}, by classes.json"
             self.report.faults.append(
-                f"{job.place()}: {len(wrong)} labels such as {wrong[0]} are outside of the classes ({names}). Convert "
-                "the data set again."
+                f"{job.place()}: {len(wrong)} labels such as {wrong[0]} are outside of the classes (0 to "
+                f"{len(self.classes or []) - 1}, by classes.json). Convert the data set again."
             )
 
     def finish(self) -> None:
@@ -131,12 +130,6 @@ def _open_shards(remote: str, local: str) -> tuple[list[Split], list[str]]:
     for name in SPLITS:
         try:
             entries = check_index(remote, local, name)["shards"]
-            columns = entries[0]["column_names"]
-            if not {"x", "y"} <= set(columns):
-                place = join(remote, name, "index.json")
-                raise DataError(
-                    f"{place}: has the columns {named(columns)}; x, the picture, and y, its label, are needed."
-                )
             splits.append(_shard_split(remote, local, name, entries))
             stored = [entry.get("zip_data") or entry["raw_data"] for entry in entries]
             wanted += sum(info["bytes"] for info in stored if not Path(local, name, info["basename"]).is_file())
