@@ -63,20 +63,19 @@ def main(config: DictConfig | Run) -> Trainer:
         recorder = Recorder(folder, started, data_wait)
         callbacks = build.callbacks(run.config)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
-        with checkpoints.to_start_from(run.config, saver) as load_path:
-            trainer = make_trainer(
-                run.config,
-                run_name=folder.name,
-                model=model,
-                data=data,
-                optimizers=optimizer,
-                max_duration=schedule.max_duration,
-                algorithms=algorithms,
-                # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
-                callbacks=[*guards.for_run(schedule, data), data_wait, recorder, progress, *callbacks, saver],
-                load_path=load_path,
-            )
-            saver.restore_ranks(trainer.state)
+        trainer = make_trainer(
+            run.config,
+            run_name=folder.name,
+            model=model,
+            data=data,
+            optimizers=optimizer,
+            max_duration=schedule.max_duration,
+            algorithms=algorithms,
+            # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
+            callbacks=[*guards.for_run(schedule, data), data_wait, recorder, progress, *callbacks, saver],
+            saved=checkpoints.to_start_from(run.config, saver),
+        )
+        saver.restore_ranks(trainer.state)
     fit(trainer, progress, saver)
     return trainer
 

@@ -119,6 +119,7 @@ class Config:
     save_num_checkpoints_to_keep: int = 2  # the newest so many; -1: all
     save_overwrite: bool = False  # whether an existing checkpoint of the same name may be replaced
     load_path: str | None = None  # a checkpoint to start from
+    load_unsafe_pickle: bool = False  # True: run the code in a checkpoint that is more than data; only if you trust it
     load_weights_only: bool = False  # True: take the weights and leave optimizer, epoch and the rest
     autoresume: bool = False  # go on from the newest checkpoint of the same run_name, if there is one
     runs_folder: str = "runs"  # where each run leaves its record

@@ -168,27 +168,6 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             )
         self._resume = (int(obj.get("epoch", 0)), place)
 
-    def check_classes(self, trained: list[str] | None) -> None:
-        """Refuse a checkpoint whose labels mean other classes.
-
-        Args:
-            trained: the class names that it was trained with; None where they were not recorded.
-
-        Raises:
-            DataError: they differ from this data set's.
-        """
-        if trained is None or self.classes is None or list(trained) == list(self.classes):
-            return
-        label = next(
-            (n for n, (a, b) in enumerate(zip(trained, self.classes, strict=False)) if a != b),
-            min(len(trained), len(self.classes)),
-        )
-        was, now = (names[label] if label < len(names) else "nothing" for names in (trained, self.classes))
-        raise DataError(
-            f"the checkpoint was trained on other classes: label {label} was {was!r} and is {now!r} in this data set. "
-            "Give the data set that it was trained on, or load_weights_only=true to teach its weights these classes."
-        )
-
     def take_resume(self, epoch: int) -> int:
         """How many samples of `epoch` are done already; asked once, because the next time the epoch is full."""
         if self._resume is None or self._resume[0] != epoch:

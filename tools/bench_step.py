@@ -195,7 +195,7 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
         max_duration=schedule.max_duration,
         algorithms=algorithms,
         callbacks=[*checks, recorder, ProgressLine(recorder, bar=False), watch],
-        load_path=None,
+        saved=None,
     )
     trainer.state.evaluators = []
     try:

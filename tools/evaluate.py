@@ -27,7 +27,7 @@ from rich.console import Console
 
 from config import ConfigError, Run
 from tools import command
-from tools.evaluating.choice import choose_checkpoint, choose_data, fetched, load_run
+from tools.evaluating.choice import advised, choose_checkpoint, choose_data, load_run
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
@@ -46,6 +46,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="PATH", help="another data set with the same classes: a folder, or s3://...")
     parser.add_argument("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|PATH", help="(default: best)")
+    parser.add_argument(
+        "--load-unsafe-pickle",
+        action="store_true",
+        help="run the code in a checkpoint that is more than data; only if you trust it",
+    )
     parser.add_argument(
         "--sizes",
         default="",
@@ -86,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.evaluating import figures, files, gallery, passes, printing
     from training import build
     from training.identity import redacted
+    from training.saved import read_checkpoint
 
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
@@ -93,9 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare(run, console)
     folder, name = choose_checkpoint(given.run, config, given.checkpoint)
     target = given.out or given.run / "evaluation"
-    with files.replacing(target) as out, fetched(folder, name) as file:
+    with files.replacing(target) as out, advised():
         data = passes.open_data(run)
-        looked = passes.evaluate(run, data, str(file), given.sizes, given.flip, console)
+        saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
+        looked = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
         pictures, result = build.pictures(data.evaluation), looked[config.eval_dataset.crop_size]
         names = pictures.classes or [str(label) for label in range(config.model.num_classes)]
         found = figures.findings(result, names)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,16 +12,18 @@ from typing import Any
 import torch
 from composer.core import Callback, Event, State, TimeUnit
 from composer.loggers import Logger
-from composer.utils import create_interval_scheduler, dist, reproducibility
+from composer.utils import create_interval_scheduler, reproducibility
 from omegaconf import DictConfig
 
 from config import ConfigError, Run, TrainingError, UserError
+from loaders.errors import named
 from recipes.algorithms import at_own_pace
 from training import rank_states
-from training.devices import on_local_leaders, on_rank_zero, say
+from training.devices import on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
 from training.record import LATEST
+from training.saved import Saved, read_checkpoint
 from training.storage import Folder, open_folder, split
 from training.whole_files import is_whole, write
 
@@ -228,38 +228,25 @@ def _check_folder(folder: Folder, may_hold_some: bool) -> None:
         )
 
 
-@contextmanager
-def to_start_from(config: DictConfig, saver: Checkpoints) -> Iterator[str | None]:
-    """The checkpoint that a run starts from, as a local path that exists while the context lasts; None for none.
+def to_start_from(config: DictConfig, saver: Checkpoints) -> Saved | None:
+    """The checkpoint that a run starts from; None for none.
 
     Under autoresume the newest whole one of the run's own, else load_path, in which '{rank}' and 'latest-rank0.pt' are
-    understood. What comes from S3 is fetched and verified once per node, and removed afterwards.
+    understood.
 
     Raises:
-        UserError: if load_path does not exist or is damaged.
+        UserError: if load_path does not exist, is damaged or is no checkpoint.
     """
     if not config.is_train and not config.load_path:
         say("no load_path was given: this evaluates untrained weights")
     address = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
     address = address or (config.load_path and on_rank_zero(_existing, config.load_path))
     if not address:
-        yield None
-        return
+        return None
     folder, name = split(address)
     if config.is_train and not config.load_weights_only:
         saver.source = folder
-    scratch = Path(tempfile.gettempdir(), f"checkpoint-{os.getuid()}-{os.environ.get('MASTER_PORT', os.getpid())}")
-    try:
-        on_local_leaders(_fetch_whole, folder, name, scratch)
-        yield str(folder.path_of(name, scratch))
-    finally:
-        if dist.get_local_rank() == 0:  # the Trainer returns when every rank has loaded
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _fetch_whole(folder: Folder, name: str, scratch: Path) -> None:
-    if not is_whole(folder.fetch(name, scratch)):
-        raise UserError(f"load_path: {folder}/{name} is damaged (cut short or changed); load another one")
+    return read_checkpoint(folder, name, config.load_unsafe_pickle)
 
 
 def _newest_whole(folder: Folder) -> str | None:
@@ -273,11 +260,19 @@ def _newest_whole(folder: Folder) -> str | None:
 
 
 def _existing(load_path: str) -> str:
-    folder, name = split(load_path.replace("{rank}", "0"))
+    path = load_path.replace("{rank}", "0").rstrip("/")
+    folder, name = split(path)
     names = folder.names()
     if name == LATEST and name not in names and (newest := newest_first(folder)):
         name = newest[0]
-    if name not in names:
-        there = ", ".join(n for n in names if n.endswith(".pt")) or "no checkpoint"
-        raise UserError(f"load_path: there is no {folder}/{name}; that folder holds {there}")
-    return f"{folder}/{name}"
+    if name in names and not Path(path).is_dir():
+        return f"{folder}/{name}"
+    for inside in (path, f"{path}/checkpoints"):
+        if there := [n for n in open_folder(inside).names() if n.endswith(".pt")]:
+            best = next((n for n in (LATEST, BEST) if n in there), there[-1])
+            raise UserError(
+                f"load_path: {path} is a folder; name a checkpoint, it holds {named(there)}. "
+                f"Type: load_path={inside}/{best}"
+            )
+    there = [n for n in names if n.endswith(".pt")]
+    raise UserError(f"load_path: there is no {folder}/{name}; that folder holds {named(there) or 'no checkpoint'}")

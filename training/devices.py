@@ -124,12 +124,26 @@ def on_rank_zero(do: Callable[..., T], *arguments: object) -> T:
     return outcome[0]
 
 
-def on_local_leaders(do: Callable[..., object], *arguments: object) -> None:
-    """Do something on one rank of every node, and raise on all ranks what any of them met."""
+def on_local_leaders(do: Callable[..., T], *arguments: object) -> T:
+    """Do something on one rank of every node; its result, on all ranks of the node, or on all what any of them met."""
     outcome = _attempt(do, *arguments) if dist.get_local_rank() == 0 else [None, None]
-    for fault in dist.all_gather_object(outcome[1]):
+    return _shared(outcome)[dist.get_global_rank() - dist.get_local_rank()]
+
+
+def on_all_ranks(do: Callable[..., T], *arguments: object) -> T:
+    """Do something on every rank; each rank's own result, or on all ranks what any of them met."""
+    outcome = _attempt(do, *arguments)
+    _shared([None, outcome[1]])
+    return outcome[0]
+
+
+def _shared(outcome: list[Any]) -> list[Any]:
+    """The results of all ranks; raises the first fault among them."""
+    outcomes = dist.all_gather_object(outcome)
+    for _, fault in outcomes:
         if fault is not None:
             raise fault
+    return [result for result, _ in outcomes]
 
 
 def _attempt(do: Callable[..., object], *arguments: object) -> list[Any]:

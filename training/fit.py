@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import re
 import warnings
 import weakref
 from typing import Any
 
-import torch
 from composer import Trainer
 from composer.algorithms.warnings import NoEffectWarning
 from composer.callbacks import LRMonitor, MemoryMonitor, SpeedMonitor
@@ -18,7 +16,6 @@ from composer.utils import dist
 from omegaconf import DictConfig
 
 from config import TrainingError
-from loaders.dataset import PictureDataset
 from loaders.errors import plain
 from recipes.algorithms import reverse_eval_end
 from training import build
@@ -27,10 +24,10 @@ from training.checkpoints import Checkpoints
 from training.devices import say
 from training.guards import ExactRandomState
 from training.interrupt import Interrupted
+from training.loading import LOST_RANK, loads
 from training.progress import ProgressLine, summary_table
+from training.saved import Saved
 
-# What gloo and NCCL say when a rank that they wait for is gone.
-_LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
 SPEED_WINDOW = 50  # batches, as in the published example
 
 
@@ -40,21 +37,18 @@ def make_trainer(
     model: ComposerModel,
     data: build.Data,
     callbacks: list[Callback],
-    load_path: str | None,
+    saved: Saved | None,
     **parts: Any,
 ) -> Trainer:
     """Composer's Trainer over the parts, with what Composer does in spite of us switched off.
 
     Raises:
-        TrainingError: if an algorithm changed nothing, or the checkpoint is none or does not fit the model.
-        DataError: if the checkpoint was trained on other classes.
+        TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
     """
-    if load_path and not (config.load_weights_only and config.is_train):
-        _check_classes(load_path, build.pictures(data.evaluation))
     loggers = build.loggers(config)
     random_state = ExactRandomState()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), loads(saved, config, build.pictures(data.evaluation).classes):
             warnings.simplefilter("error", NoEffectWarning)
             trainer = Trainer(
                 model=model,
@@ -65,11 +59,7 @@ def make_trainer(
                 callbacks=[random_state, *_monitors(config, loggers), *callbacks],
                 loggers=loggers,
                 progress_bar=False,
-                load_path=load_path,
-                load_weights_only=config.load_weights_only,
-                load_progress_bar=False,
-                # The recipe's own algorithms are these already; Composer would add its versions beside them.
-                load_exclude_algorithms=[type(algorithm).__qualname__ for algorithm in parts["algorithms"]],
+                load_path=None if saved is None else "saved",  # not a path: see training.loading
                 # Our samplers start where the checkpoint stopped; Composer would decode and discard up to there.
                 spin_dataloaders=False,
                 device=config.device,
@@ -84,13 +74,6 @@ def make_trainer(
             )
     except NoEffectWarning as error:
         raise TrainingError(f"an algorithm of the recipe changed nothing: {_one_line(error)}") from error
-    except (KeyError, RuntimeError) as error:
-        if load_path is None or isinstance(error, torch.OutOfMemoryError) or _LOST_RANK.search(str(error)):
-            raise
-        raise TrainingError(
-            f"the checkpoint {load_path} does not fit this model and recipe: {_one_line(error)}. "
-            "Give the model.name, model.num_classes and recipe_name that it was trained with"
-        ) from error
     _closed_at_exit(trainer)
     random_state.states, trainer._rng_state = trainer._rng_state, None
     build.set_hyperparameters(trainer.state.optimizers[0], config)
@@ -139,7 +122,7 @@ def explain(error: Exception) -> str | None:
     """The sentence for a fault that reached the top in another fault's wrapping; None if it is a bug of ours."""
     if sentence := plain(error):
         return sentence
-    if dist.get_world_size() > 1 and _LOST_RANK.search(str(error)):
+    if dist.get_world_size() > 1 and LOST_RANK.search(str(error)):
         return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"
     return None
 
@@ -162,17 +145,6 @@ def _monitors(config: DictConfig, loggers: list[Any]) -> list[Callback]:
         return []
     memory: list[Callback] = [MemoryMonitor()] if config.device == "gpu" else []
     return [SpeedMonitor(window_size=SPEED_WINDOW), LRMonitor(), TrainAccuracy(), *memory]
-
-
-def _check_classes(load_path: str, pictures: PictureDataset) -> None:
-    """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
-    # Mapped: of the weights, nothing is read here.
-    content = torch.load(load_path, map_location="cpu", mmap=True, weights_only=False)
-    state = content.get("state") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or "model" not in state:
-        raise TrainingError(f"load_path: {load_path} is no checkpoint of a run; name one that a run has saved")
-    trained = (state.get("dataset_state") or {}).get("train") or {}
-    pictures.check_classes(trained.get("classes"))
 
 
 def _one_line(error: BaseException) -> str:

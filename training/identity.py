@@ -21,6 +21,7 @@ _HARMLESS = (
     "grad_accum",
     "loggers",
     "load_path",
+    "load_unsafe_pickle",
     "python_log_level",
     "run_name",
     "runs_folder",

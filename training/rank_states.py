@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
 from config import UserError
-from training.devices import say
+from training.devices import on_all_ranks, say
+from training.fitting import differences, shapes
 from training.guards import average_batchnorm
+from training.saved import CheckpointError, read_file
 from training.storage import Folder
 from training.whole_files import is_whole, write
 
@@ -68,7 +69,7 @@ def restore(state: State, folder: Folder, base: str) -> None:
     if not wanted(state):
         return
     with tempfile.TemporaryDirectory() as scratch:
-        content = _read(folder, _name(base), Path(scratch))
+        content = on_all_ranks(_read, state, folder, _name(base), Path(scratch))
     there = sum(dist.all_gather_object(content is not None))
     if content is None or there < dist.get_world_size():
         say(
@@ -110,9 +111,14 @@ def _name(base: str) -> str:
     return f"{base}-own{dist.get_global_rank()}-of-{dist.get_world_size()}.pt"
 
 
-def _read(folder: Folder, name: str, scratch: Path) -> dict[str, Any] | None:
+def _read(state: State, folder: Folder, name: str, scratch: Path) -> dict[str, Any] | None:
     """The content of a rank's file; None if it is not there, or damaged."""
     if name not in folder.names():
         return None
     path = folder.fetch(name, scratch)
-    return torch.load(path, map_location="cpu", weights_only=False) if is_whole(path) else None
+    if not is_whole(path):
+        return None
+    content = read_file(path, f"{folder}/{name}")
+    if faults := differences(shapes(content["model"]), shapes(state.model.state_dict())):
+        raise CheckpointError(f"{folder}/{name} does not fit this model: {'; '.join(faults)}", "Remove it")
+    return content

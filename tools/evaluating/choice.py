@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ def load_run(folder: Path) -> Run:
     # As for a dry run, the data need not be where they were: others may be named.
     run = load([str(folder / "config.yaml"), "is_train=false", "dry_run=true"])
     config = run.config
-    config.dry_run = config.compile = config.load_weights_only = False
+    config.dry_run = config.compile = config.load_weights_only = config.load_unsafe_pickle = False
     config.callbacks, config.loggers, config.device = {}, {}, None
     config.device_train_microbatch_size = config.grad_accum = None
     dataset = config.eval_dataset
@@ -109,16 +108,11 @@ def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder
 
 
 @contextlib.contextmanager
-def fetched(folder: Folder, name: str) -> Iterator[Path]:
-    """A checkpoint as a file of this machine, verified, while the context lasts.
+def advised() -> Iterator[None]:
+    """Say what to type here where a checkpoint does not serve: main.py takes other words."""
+    from training.saved import CheckpointError
 
-    Raises:
-        UserError: it is damaged.
-    """
-    from training.whole_files import is_whole
-
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-        file = folder.fetch(name, Path(scratch))
-        if not is_whole(file):
-            raise UserError(f"{folder}/{name}: is damaged (cut short or changed); name another one: --checkpoint PATH")
-        yield file
+    try:
+        yield
+    except CheckpointError as error:
+        raise UserError(f"{error.facts}; name another one: --checkpoint PATH, or other data: --data PATH") from error

@@ -22,6 +22,7 @@ from tools.converting.meter import PictureMeter
 from tools.evaluating.figures import Answers, Pass
 from training import build, guards
 from training.fit import make_trainer
+from training.saved import Saved
 
 
 class Listener(Callback):
@@ -135,7 +136,7 @@ def open_data(run: Run) -> build.Data:
         ) from error
 
 
-def make_listening(run: Run, data: build.Data, load_path: str, listener: Listener) -> Trainer:
+def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener) -> Trainer:
     """The Trainer with which main.py would evaluate this checkpoint, without its record of a run."""
     config = run.config
     model = build.model(config)
@@ -148,21 +149,21 @@ def make_listening(run: Run, data: build.Data, load_path: str, listener: Listene
         max_duration=build.schedule(run, data).max_duration,
         algorithms=build.algorithms(config),
         callbacks=[guards.WholeEpochs(0, data.eval_samples)],
-        load_path=load_path,
+        saved=saved,
     )
     trainer.state.callbacks.append(listener)  # now: Composer would miss its state in the checkpoint
     return trainer
 
 
 def evaluate(
-    run: Run, data: build.Data, load_path: str, sizes: list[int], flip: bool, console: Console
+    run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
 ) -> dict[int, Pass]:
     """Look at all pictures once per size: first at the run's own, then at the others.
 
     Args:
         run: prepared (training.devices), only evaluating.
         data: of `open_data`.
-        load_path: the checkpoint, on this machine.
+        saved: the checkpoint.
         sizes: sides of the square that the network sees, in pixels.
         flip: whether to look at the mirror images too.
         console: for the progress.
@@ -171,7 +172,7 @@ def evaluate(
         UserError: as an evaluation by main.py would.
     """
     own, listener = run.config.eval_dataset.crop_size, Listener(flip)
-    trainer = make_listening(run, data, load_path, listener)
+    trainer = make_listening(run, data, saved, listener)
     passes: dict[int, Pass] = {}
     try:
         for size in dict.fromkeys([own, *sizes]):

@@ -90,7 +90,7 @@ class Bench:
             max_duration=schedule.max_duration,
             algorithms=self.algorithms,
             callbacks=[*checks, recorder, self.clock],
-            load_path=None,
+            saved=None,
         )
 
     def measure(self, sizes: list[int], imports: float, told: Callable[[str], None]) -> Measured:

@@ -140,18 +140,17 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
     sweep = Sweep(seed, len(build.pictures(data.train)), data.batches_per_epoch)
     began(sweep)
     saver = checkpoints.for_run(run, "lr_find", StopRequest())
-    with checkpoints.to_start_from(config, saver) as load_path:
-        trainer = make_trainer(
-            config,
-            run_name="lr_find",
-            model=model,
-            data=data,
-            optimizers=optimizer,
-            max_duration=schedule.max_duration if total >= over.points else f"{over.points}ba",
-            algorithms=algorithms,
-            callbacks=[guards.CommonBatchNorm(), Ramp(sweep, over)],
-            load_path=load_path,
-        )
+    trainer = make_trainer(
+        config,
+        run_name="lr_find",
+        model=model,
+        data=data,
+        optimizers=optimizer,
+        max_duration=schedule.max_duration if total >= over.points else f"{over.points}ba",
+        algorithms=algorithms,
+        callbacks=[guards.CommonBatchNorm(), Ramp(sweep, over)],
+        saved=checkpoints.to_start_from(config, saver),
+    )
     trainer.state.evaluators = []
     try:
         trainer.fit()

@@ -1,0 +1,136 @@
+"""Checkpoints are read as data: what would run code is named and does not run, wherever in a file it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from config.load import recipe_files
+from config.schema import MODELS
+from main import cli
+from model import build_composer_resnet
+from tests.runs import small_yaml
+from tools.evaluate import run as evaluate
+from training.fitting import recognised, shapes
+from training.saved import CheckpointError, NotDataError, read_checkpoint, read_file
+from training.storage import LocalFolder
+
+
+class Program:
+    """Makes a folder called `ran` when it is unpickled by Python's own means."""
+
+    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "all of it": lambda _content: Program(),
+    "beside the state": lambda content: {**content, "more": Program()},
+    "among the weights": lambda content: {"state": {"model": {**content["state"]["model"], "module.x": Program()}}},
+    "random state": lambda content: {**content, "rng": [{"python": (3, [Program()])}]},
+    "a key": lambda content: {**content, ("deep", (Program(),)): 1},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """The checkpoint of two batches."""
+    folder = tmp_path_factory.mktemp("trained")
+    here = Path.cwd()
+    os.chdir(folder)
+    assert cli([str(small_yaml(folder, pictures)), "run_name=it", "max_duration=2ba"]) == 0
+    os.chdir(here)
+    return folder / "runs/it/checkpoints/ep0-ba2-rank0.pt"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
+    torch.save(PLACES[place](read_file(trained, "it")), workdir / "evil.pt")
+    with pytest.raises(NotDataError, match=r"it holds (posix\.)?mkdir, which is not data.*load_unsafe_pickle=true"):
+        read_checkpoint(LocalFolder("."), "evil.pt")
+    assert not Path("ran").exists()
+    read_file(Path("evil.pt"), "evil.pt", trusted=True)
+    assert Path("ran").exists()
+
+
+def test_no_way_to_a_checkpoint_runs_it(
+    workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """load_path in training, for its weights and in evaluation; a file beside a run's own; and tools.evaluate."""
+    yaml = str(small_yaml(workdir, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0))
+    evil = workdir / "runs/it/checkpoints/ep1-ba4-rank0.pt"
+    evil.parent.mkdir(parents=True)
+    (workdir / "runs/it/config.yaml").write_bytes((trained.parents[1] / "config.yaml").read_bytes())
+    torch.save(PLACES["among the weights"](read_file(trained, "it")), evil)
+    for words in (
+        [f"load_path={evil}", "run_name=other"],
+        [f"load_path={evil}", "run_name=other", "load_weights_only=true"],
+        [f"load_path={evil}", "is_train=false"],
+        ["run_name=it", "autoresume=true", "max_duration=2ba"],
+    ):
+        assert cli([yaml, *words]) == 1
+        assert "mkdir, which is not data" in capsys.readouterr().err
+    assert evaluate(["runs/it", f"--checkpoint={evil}"]) == 1
+    assert "--load-unsafe-pickle" in capsys.readouterr().err
+    assert not Path("ran").exists() and not (workdir / "runs/other").exists()
+    cli([yaml, f"load_path={evil}", "is_train=false", "load_unsafe_pickle=true"])
+    assert Path("ran").exists()
+
+
+def test_the_text_of_an_algorithm_is_not_run(
+    workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Composer makes the algorithms that a checkpoint lists by evaluating their text, which is data like any other."""
+    content = read_file(trained, "it")
+    content["state"]["algorithms"] = [("BlurPool", {"repr": "BlurPool(min_channels=__import__('os').mkdir('ran'))"})]
+    content["state"]["_algorithms"], content["state"]["_model"] = (content["state"][k] for k in ("algorithms", "model"))
+    torch.save(content, workdir / "evil.pt")
+    yaml = str(small_yaml(workdir, pictures, eval_dataset__num_workers=0))
+    assert cli([yaml, "load_path=evil.pt", "is_train=false"]) == 1
+    assert "Type as well: algorithms.blurpool={}" in capsys.readouterr().err
+    assert cli([yaml, "load_path=evil.pt", "is_train=false", "load_weights_only=true"]) == 1
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("recipe", sorted(recipe_files().keys() - {"decentralized"}))
+def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, pictures: Path) -> None:
+    """The decentralized one takes ranks; its files are read in tests/algorithms/test_decentralized.py."""
+    yaml = small_yaml(workdir, pictures, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+    words = ["run_name=it", "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ba"]
+    words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
+    assert cli([str(yaml), *words]) == 0
+    last = "it/checkpoints/ep0-ba2-rank0.pt"
+    assert read_checkpoint(LocalFolder("runs"), last).state["timestamp"]["Timestamp"]["batch"] == 2
+    assert (
+        cli([str(yaml), *words, f"load_path=runs/{last}", "max_duration=3ba", "run_name=more", "save_folder=null"]) == 0
+    )
+
+
+def test_files_that_are_no_checkpoints(workdir: Path) -> None:
+    """Each is called what it is; none is called damaged unless it is cut short."""
+    torch.save({"conv1.weight": torch.zeros(1)}, "bare.pt")
+    torch.save({"conv1.weight": torch.zeros(1)}, "old.pt", _use_new_zipfile_serialization=False)
+    Path("text.pt").write_text("hello")
+    Path("empty.pt").touch()
+    for name, said in (
+        ("bare.pt", r"bare\.pt is no checkpoint of a run; it holds bare weights \(conv1\.weight\)"),
+        ("old.pt", "is no checkpoint of a run"),
+        ("text.pt", "is no checkpoint of a run"),
+        ("empty.pt", "is damaged"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            read_checkpoint(LocalFolder("."), name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_is_recognised(name: str) -> None:
+    with torch.device("meta"):
+        held = shapes(build_composer_resnet(name, num_classes=7).state_dict())
+    assert recognised(held) == (name, 7)
+    held.pop("module.layer1.0.conv1.weight")
+    assert recognised({f"module.{key}": shape for key, shape in held.items()}) == (name, 7)

@@ -1,0 +1,106 @@
+"""Loading a checkpoint into a Trainer: what has been read and checked, not a file for Composer to unpickle.
+
+Composer 0.32.1 reads with `weights_only=False`, evaluates the text of algorithms' reprs, unpacks archives, and lets a
+model keep what the checkpoint lacks. So its `load_checkpoint` is replaced while a Trainer is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from composer.core import State
+from composer.loggers import Logger
+from composer.utils import checkpoint, dist
+from omegaconf import DictConfig
+
+from config import UserError
+from training.devices import on_all_ranks
+from training.fitting import check_fits
+from training.saved import CheckpointError, Saved
+
+# What gloo and NCCL say when a rank that they wait for is gone.
+LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
+
+
+@contextmanager
+def loads(saved: Saved | None, config: DictConfig, classes: list[str] | None) -> Iterator[None]:
+    """Inside, a Trainer with any load_path loads this checkpoint.
+
+    Args:
+        saved: the checkpoint; None if there is none.
+        config: of the run.
+        classes: of the data, by label, where they are known.
+
+    Raises:
+        CheckpointError: on every rank, if it does not fit the model, its recipe or the data.
+    """
+    anew = bool(config.is_train and config.load_weights_only)
+
+    def load_checkpoint(path: str, state: State, logger: Logger, **_: Any) -> list[dict[str, Any]] | None:
+        assert saved is not None, path
+        on_all_ranks(_explained, saved, check_fits, saved, state.model, state.algorithms, classes, anew)
+        return _explained(saved, _load, saved, state, logger, config.load_weights_only)
+
+    if saved is not None and not anew:
+        _check_classes(saved, config, classes)
+    stock = checkpoint.load_checkpoint
+    checkpoint.load_checkpoint = load_checkpoint  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        checkpoint.load_checkpoint = stock
+
+
+def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> list[dict[str, Any]] | None:
+    """Composer's _restore_checkpoint, the model strictly, without the algorithms' reprs, which it would evaluate."""
+    state.load_model_state({"model": saved.state["model"]}, logger, strict=True)
+    if weights_only:
+        return None
+    # Composer takes `_model` for an old name of `model`.
+    rest = {key: value for key, value in saved.state.items() if key != "model" and not key.startswith("_")}
+    state.load_state_dict(rest, logger)
+    if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
+        raise CheckpointError(f"{saved.address} is another file on each node", "Give a folder that all nodes share")
+    return saved.content.get("rng")
+
+
+def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:
+    """Do something with a checkpoint; what it lacks is a sentence, and not the KeyError that Composer makes of it."""
+    try:
+        return do(*arguments)
+    except UserError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or LOST_RANK.search(str(error)):
+            raise
+        why = " ".join(str(error).split())[:400]
+        raise CheckpointError(
+            f"{saved.address} does not fit this model and recipe: {type(error).__name__}: {why}",
+            "Give the recipe_name and the optimizer.name that it was trained with, or its weights alone: "
+            "load_weights_only=true",
+        ) from error
+
+
+def _check_classes(saved: Saved, config: DictConfig, classes: list[str] | None) -> None:
+    """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
+    trained = ((saved.state.get("dataset_state") or {}).get("train") or {}).get("classes")
+    if trained is None or classes is None or list(trained) == list(classes):
+        return
+    label = next((n for n, (was, now) in enumerate(zip(trained, classes, strict=False)) if was != now), None)
+    label = min(len(trained), len(classes)) if label is None else label
+    was, now = (names[label] if label < len(names) else "nothing" for names in (trained, classes))
+    advice = f"Give the data set of its {len(trained)} classes that it was trained on"
+    if len(trained) == len(classes):
+        # Only a run of its own starts from weights alone: autoresume has found what it goes on with.
+        own = f"autoresume=false run_name=ANOTHER load_path={saved.address} " if config.autoresume else ""
+        to_train = "" if config.is_train else "train: is_train=true "
+        advice += f", or teach its weights these classes: {to_train}{own}load_weights_only=true"
+    raise CheckpointError(
+        f"the checkpoint {saved.address} was trained on other classes: "
+        f"label {label} was {was!r} and is {now!r} in this data set",
+        advice,
+    )
