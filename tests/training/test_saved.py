@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,30 @@ def test_files_that_are_no_checkpoints(workdir: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=said):
             read_checkpoint(LocalFolder("."), name)
+
+
+class Remote(LocalFolder):
+    """A folder whose files must be fetched; notes where they went, and who might write there."""
+
+    def fetch(self, name: str, into: Path) -> Path:
+        """A copy."""
+        self.into, self.mode = into, into.stat().st_mode & 0o777
+        return Path(shutil.copy(self.folder / name, into / name))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_remote_checkpoint_is_fetched_into_a_private_folder(whole: bool, workdir: Path) -> None:
+    """One that nobody can make beforehand, nor leave a link in; it is gone afterwards, whatever happened."""
+    torch.save({"state": {"model": {}}}, "far.pt")
+    if not whole:
+        Path("far.pt").write_bytes(Path("far.pt").read_bytes()[:99])
+    places = []
+    for _ in range(2):
+        with contextlib.nullcontext() if whole else pytest.raises(CheckpointError, match="is damaged"):
+            read_checkpoint(folder := Remote("."), "far.pt")
+        assert folder.mode == 0o700 and not folder.into.exists()
+        places.append(folder.into)
+    assert places[0] != places[1]
 
 
 @pytest.mark.parametrize("name", MODELS)
