@@ -196,7 +196,7 @@ def class_list(path: Path, place: str | Path) -> list[str]:
         names = json.loads(path.read_text())
         if not isinstance(names, list):
             raise TypeError(f"it holds a {type(names).__name__}")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{place}: is no list of class names ({type(error).__name__}: {error}). "
             "Copy it again from where the data set was converted, or remove it."

@@ -104,7 +104,7 @@ def _names_fault(shards: list[dict[str, Any]]) -> str | None:
         if not _is_plain(name):
             return (
                 f"names the file {name!r:.100}; a shard lies beside index.json or in a folder there, in a name without "
-                f"'..', backslashes or control characters. Nothing was read or written. {_AGAIN}"
+                f"'..', backslashes or control characters. {_AGAIN}"
             )
     taken: set[str] = set()
     for name in names:  # without case, as some file systems are

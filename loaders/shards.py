@@ -25,6 +25,7 @@ from config.errors import DataError
 from loaders.decompression import decompressed
 from loaders.leftovers import hold, let_go, opened_blocks
 from loaders.remote import Damaged, download, join, part_of, unwritable, without_credentials
+from loaders.shard_index import parse_index
 
 # streaming.base.dataset._ShardState: values that live in shared memory.
 REMOTE, PREPARING, LOCAL = 1, 2, 3
@@ -165,7 +166,9 @@ class VerifiedStream(Stream):
     def _download_file(self, from_basename: str, to_basename: str | None = None) -> str:
         """Fetch the index (the parent class calls this)."""
         local = Path(self.local, self.split, to_basename or from_basename)
-        download(join(self.remote or "", self.split, from_basename), local)
+        place = join(self.remote or "", self.split, from_basename)
+        download(place, local)
+        parse_index(local.read_bytes(), without_credentials(place))  # it may be another than the one looked at before
         return str(local)
 
     def _check_in_place(self, shards: list[Reader]) -> None:

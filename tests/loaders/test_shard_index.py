@@ -22,6 +22,7 @@ from loaders.decompression import decompressed
 from loaders.inspection import inspect_shards
 from loaders.preload import copy as preload
 from loaders.shard_index import parse_index
+from loaders.shards import VerifiedStream
 from tests.loaders.test_streaming import build
 from tests.pictures import make_mds
 from tools.converting.sources import open_sources
@@ -94,6 +95,15 @@ def test_no_reader_touches_what_an_index_names_elsewhere(shards: Path, tmp_path:
             found = str(error)
         assert re.match(said, found)
         assert (home / "precious.txt").read_text() == "mine\n" and sorted(os.listdir(home)) == ["cache", "precious.txt"]
+
+
+def test_an_index_that_has_changed_since_is_looked_at_again(shards: Path, tmp_path: Path) -> None:
+    remote = shutil.copytree(shards, tmp_path / "set")
+    text = (remote / "val/index.json").read_text()
+    (remote / "val/index.json").write_text(text.replace("shard.00001.mds", "../../precious.txt"))
+    stream = VerifiedStream(remote=str(remote), local=str(tmp_path / "cache"), split="val")
+    with pytest.raises(DataError, match=r"val/index\.json: names the file '\.\./\.\./precious\.txt'"):
+        stream._download_file("index.json", "index.json.tmp")
 
 
 def merged(folder: Path, root: Path, **options: Any) -> Path:

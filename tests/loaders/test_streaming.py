@@ -18,6 +18,7 @@ from config.errors import DataError
 from data import build_imagenet_dataspec
 from loaders.errors import plain
 from loaders.prefetch import AHEAD, Prefetcher
+from loaders.streaming import read_classes
 from tests.pictures import make_mds
 from tests.s3 import free_port, upload, use_endpoint
 
@@ -205,6 +206,9 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
     (source / "val/index.json").write_text(content)
     with pytest.raises(DataError, match=rf"val/index\.json: .*{said}"):
         build(source, source)
+    (source / "classes.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"classes\.json: is no list of class names"):
+        read_classes(str(source), str(source))
     (source / "val/index.json").unlink()
     with pytest.raises(DataError, match=r"val/index\.json: is missing"):
         build(source, source)
