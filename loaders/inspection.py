@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from config.addresses import is_s3
 from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
 from loaders.decoding import decode
@@ -176,7 +177,7 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
 
 def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
     """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too."""
-    if is_remote(folder) and not folder.startswith("s3://"):
+    if is_remote(folder) and not is_s3(folder):
         return []  # other stores are not listed; a missing shard is found when it is read
     if is_remote(folder):
         there = {file.name: file.size for file in list_s3(folder)}
