@@ -12,7 +12,8 @@ import numpy as np
 from config.addresses import is_s3
 from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
-from loaders.decoding import decode
+from loaders.decoding import check, unchecked
+from loaders.errors import unreadable
 from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
 from loaders.preloading.source_files import list_s3
 from loaders.remote import StoreOutOfReach, is_remote, join
@@ -109,13 +110,15 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         name = str(key)
         try:
             name, source = read(key)
-            height, width = decode(source).shape[1:]
+            height, width = check(source)
             return (width, height), ""
         except DataError as error:
             return None, str(error)
         except Exception as error:
-            return None, f"{name}: cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+            return None, f"{name}: {unreadable(error)}. Replace or delete it."
 
+    if (remark := unchecked()) and keys:
+        report.remarks.append(f"{report.split}: {remark}")
     pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
     try:
         for size, fault in pool.map(look, keys):

@@ -104,6 +104,7 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
         UserError: the source, the destination or an option is not as it must be.
     """
     check(given)
+    from loaders.decoding import unchecked
     from loaders.mds_writer import ShardFormat
     from tools.converting import to_beton
     from tools.converting.destination import LocalDestination, open_destination
@@ -128,6 +129,8 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     skipped = sum(len(plan.order) for plan in plans) - sum(row.pictures for row in rows)
     if skipped:
         console.print(f"{skipped} unreadable pictures are left out: {destination.place('skipped.txt')} lists them.")
+    if remark := unchecked():
+        console.print(remark, markup=False)
     if classes is None:
         console.print(f"{given.source} has no classes.json, so that the labels have no names here either.")
 
