@@ -1,6 +1,7 @@
 """Who decodes a picture and resizes what is wanted of it: our own C, torchvision, or PIL.
 
-`native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them.
+`native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them,
+but for JPEGs that libraries of other ages decode otherwise (4:4:0, missing scans).
 `native_scaled` lets the native one decode large pictures smaller, which is faster, and not exact.
 """
 

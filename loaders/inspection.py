@@ -14,7 +14,7 @@ from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
 from loaders.decoding import check, unchecked
 from loaders.errors import unreadable
-from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
+from loaders.imagefolder import SPLITS, class_names, empty_classes, list_class, listing_remarks, structure_faults
 from loaders.preloading.source_files import list_s3
 from loaders.remote import StoreOutOfReach, is_remote, join
 from loaders.streaming import StreamingDataset, check_index
@@ -56,19 +56,13 @@ def _inspect_pictures(folder: Path) -> SplitReport:
     names = class_names(folder)
     report = SplitReport(folder.name, classes=len(names))
     pictures: list[Path] = []
-    empty, ignored = [], 0
-    for name in names:
-        before = len(pictures)
-        for parent, _, files in os.walk(folder / name, followlinks=True):
-            ignored += sum(not is_picture(file) for file in files)
-            pictures += [Path(parent, file) for file in files if is_picture(file)]
-        report.per_class.append(len(pictures) - before)
-        if len(pictures) == before:
-            empty.append(name)
-    if empty:
+    found = [list_class(folder / name) for name in names]
+    for name, listing in zip(names, found, strict=True):
+        pictures += [folder / name / file for file in listing.pictures]
+        report.per_class.append(len(listing.pictures))
+    if empty := [name for name, count in zip(names, report.per_class, strict=True) if not count]:
         report.faults.append(empty_classes(folder, empty))
-    if ignored:
-        report.remarks.append(f"{folder.name}: {ignored} files are no pictures by their names, and are not read.")
+    report.remarks += listing_remarks(folder, names, found)
     pictures.sort()
     report.images = len(pictures)
     lengths = [_length(path) for path in pictures]

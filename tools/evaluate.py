@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training import build
     from training.identity import redacted
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(100, console.width)  # a log file has no width of its own
     prepare(run, console)
