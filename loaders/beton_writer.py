@@ -1,7 +1,6 @@
 """Writing pictures to a .beton file that the ffcv package and `loaders.beton` read."""
 
 import contextlib
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from config.errors import DataError
 from loaders.beton import ALLOCATION, FIELD, HEADER, INT, JPG, RAW, RGB_IMAGE, SAMPLE, VERSION
-from loaders.decoding import open_picture
+from loaders.decoding import open_file, open_picture
+from loaders.errors import reason
 
 PAGE_SIZE = 1 << 23  # bytes: ffcv's usual page; a larger picture needs a larger one
 LARGEST_PAGE = 1 << 31  # bytes: the largest power of two that the header's 32 bits hold
@@ -82,7 +81,7 @@ def stored(encoded: bytes, label: int) -> Stored:
         DataError: the picture does not fit the format's 16-bit sides or its pages.
         Exception: whatever PIL raises for bytes that are no picture.
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with open_file(encoded) as picture:
         width, height = picture.size
         # MPO: a JPEG with further ones behind it, as some cameras write. CMYK is left out: ffcv cannot decode it.
         as_it_is = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
@@ -104,7 +103,7 @@ def _in_order(picture: Callable[[int], tuple[bytes, int]], count: int, workers: 
         try:
             return stored(encoded, label)
         except Exception as error:
-            what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            what = str(error) if isinstance(error, DataError) else reason(error)
             raise DataError(f"picture {index} cannot be stored ({what}).") from error
 
     waiting: deque[Future[Stored]] = deque()

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from loaders.terminal import printable
+
 COLUMNS, ROWS = 8, 3  # per section
 TILE, GAP, MARGIN = 136, 12, 32  # pixels
 _LABEL, _CAPTION = 22, 46  # heights in pixels
@@ -79,7 +81,7 @@ def _draw_section(sheet: Image.Image, section: Section, top: int, classes: Seque
         pen.rectangle((left - 1, upper - 1, left + TILE, upper + TILE), outline=_EDGE)
         label = int(section.labels[number])
         name = classes[label] if classes and label < len(classes) else f"class {label}"
-        pen.text((left, upper + TILE + 5), _fitted(pen, name, small), font=small, fill=_INK)
+        pen.text((left, upper + TILE + 5), _fitted(pen, printable(name), small), font=small, fill=_INK)
 
 
 def _tile(image: torch.Tensor) -> Image.Image:

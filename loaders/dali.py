@@ -6,7 +6,6 @@ DALI gets encoded bytes and boxes. Order, seeds, resumption and the shares of th
 
 import importlib
 import importlib.util
-import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,12 +15,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from composer.utils import dist
-from PIL import Image
 
 from config.errors import DataError
 from loaders.boxes import Crop, central, short_side
 from loaders.dataset import Key, PictureDataset, parts
-from loaders.decoding import Source, decode
+from loaders.decoding import Source, decode, open_file
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
 from loaders.transforms import TrainingPipeline
@@ -265,9 +263,8 @@ def encoded(source: Source) -> tuple[np.ndarray, int, int]:
         Exception: as `decode`, for bytes that are no picture or end too early.
     """
     if isinstance(source, bytes) and source.startswith(_JPEG_START):
-        file = io.BytesIO(source)
-        picture = Image.open(file)  # reads the header, and no further
-        marker = _MARKER.search(source, file.tell())
+        picture = open_file(source)
+        marker = _MARKER.search(source, picture.fp.tell())  # type: ignore[union-attr]  # behind the header
         ends_well = marker is not None and source[marker.start() :] == _JPEG_END
         if ends_well and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
             return np.frombuffer(source, np.uint8), picture.height, picture.width

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from config.errors import DataError
 from loaders.decoding import Source, shape_of
+from loaders.errors import unreadable
 from loaders.seeding import sample_seed, seeded
 from loaders.transforms import Batch, Pipeline, empty_batch
 
@@ -119,7 +120,7 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     def unreadable(self, index: int, error: Exception) -> DataError:
         """The sentence for a picture that could be fetched but not decoded."""
         return DataError(
-            f"{self.name_of(index)}: cannot be read as a picture ({type(error).__name__}: {error}). "
+            f"{self.name_of(index)}: {unreadable(error)}. "
             "Replace or delete it; `python -m tools.verify` finds all of its kind."
         )
 

@@ -1,6 +1,7 @@
 """Who decodes a picture and resizes what is wanted of it: our own C, torchvision, or PIL.
 
-`native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them.
+`native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them,
+but for JPEGs that libraries of other ages decode otherwise (4:4:0, missing scans).
 `native_scaled` lets the native one decode large pictures smaller, which is faster, and not exact.
 """
 
@@ -81,7 +82,7 @@ class PilPicture(Opened):
 
 
 class NativePicture(Opened):
-    """Decoded and resized by our own C: of an ordinary JPEG only the box; of all else the pixels, decoded elsewhere."""
+    """Decoded and resized by our own C: of an ordinary JPEG only the box; of all else the pixels, decoded by PIL."""
 
     def __init__(self, source: Source) -> None:
         shape = native.jpeg_shape(source) if isinstance(source, bytes) else None
@@ -96,8 +97,8 @@ class NativePicture(Opened):
 
 
 def _pixels(source: Source) -> np.ndarray:
-    """All pixels of a picture, uint8 [H, W, 3]."""
-    return source if isinstance(source, np.ndarray) else decode(source).permute(1, 2, 0).numpy()
+    """All pixels of a picture, as PIL decodes them, uint8 [H, W, 3]."""
+    return source if isinstance(source, np.ndarray) else np.array(open_picture(source))
 
 
 OPENERS: dict[str, Callable[[Source], Opened]] = {

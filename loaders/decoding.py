@@ -1,6 +1,8 @@
 """From an encoded picture to RGB pixels: libjpeg-turbo for ordinary JPEGs, PIL for everything else.
 
-Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped.
+Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. PIL
+opens the formats that are named here and no others, so that no stranger's file reaches a program such as Ghostscript;
+and nothing decodes a picture that has more pixels than PIL allows, 178,956,970.
 """
 
 import io
@@ -8,14 +10,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
+
+from loaders import native
+from loaders.errors import DamagedScan
 
 Picture = Image.Image
 Source = bytes | np.ndarray | Picture
 """An encoded file, pixels as uint8 [H, W, 3], or a picture that PIL has opened."""
 
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
+
+
+def open_file(source: bytes | Path) -> Picture:
+    """Open one picture with PIL, which reads no more than its header.
+
+    Args:
+        source: an encoded file's bytes, or the path of a file.
+
+    Raises:
+        UnidentifiedImageError: it is in none of FORMATS.
+        Exception: whatever else PIL raises, as for a picture with too many pixels.
+    """
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise UnidentifiedImageError(f"cannot identify image file; the formats that are read are {kinds}") from error
 
 
 def shape_of(source: Source | Path) -> tuple[int, int]:
@@ -31,7 +54,7 @@ def shape_of(source: Source | Path) -> tuple[int, int]:
         return source.shape[0], source.shape[1]
     if isinstance(source, Picture):
         return source.height, source.width
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+    with open_file(source) as picture:
         return picture.height, picture.width
 
 
@@ -44,7 +67,7 @@ def open_picture(source: bytes | Picture) -> Picture:
     Raises:
         Exception: whatever PIL raises for bytes that are no picture, or end too early.
     """
-    picture = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+    picture = open_file(source) if isinstance(source, bytes) else source
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
     return picture.convert("RGB")
@@ -62,10 +85,40 @@ def decode(source: Source) -> torch.Tensor:
     if isinstance(source, np.ndarray):
         return torch.from_numpy(source).permute(2, 0, 1)
     if isinstance(source, bytes) and source.startswith(_JPEG):
+        open_file(source).close()  # refuses what has too many pixels
         pixels = _decode_jpeg(source)
         if pixels is not None:
             return pixels
     return torch.from_numpy(np.array(open_picture(source), dtype=np.uint8)).permute(2, 0, 1)
+
+
+def check(source: Source) -> tuple[int, int]:
+    """Decode all of a picture to find out what is wrong with it; its height and width in pixels.
+
+    Where the native library is built, JPEGs of which it warns are refused: PIL makes up what is damaged in their
+    scans, in silence.
+
+    Raises:
+        DamagedScan: a JPEG is damaged, though PIL decodes it.
+        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+    """
+    shape, warning = shape_of(source), None
+    if isinstance(source, bytes) and source.startswith(_JPEG) and native.available():
+        warning = native.jpeg_warning(source)
+        if warning is None:
+            return shape
+    if not isinstance(source, np.ndarray):
+        open_picture(source)
+    if warning:
+        raise DamagedScan(warning)
+    return shape
+
+
+def unchecked() -> str | None:
+    """What `check` cannot find on this machine, in a sentence; None where it finds everything."""
+    if native.available():
+        return None
+    return f"Damage inside JPEGs, which PIL decodes in silence, was not looked for; to find it: {native.HOW_TO_BUILD}"
 
 
 def _decode_jpeg(source: bytes) -> torch.Tensor | None:

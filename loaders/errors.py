@@ -18,6 +18,10 @@ class LocalMissing(DataError, ValueError):
     """Streaming was asked for without a cache folder (a ValueError too, as in the published example)."""
 
 
+class DamagedScan(Exception):
+    """A JPEG that PIL decodes, but libjpeg-turbo warns of; the message is its warning."""
+
+
 def plain(exc: BaseException) -> str | None:
     """The sentence a user should read, from an exception or anything it was raised from.
 
@@ -59,6 +63,19 @@ def _subclasses(kind: type[UserError]) -> set[type[UserError]]:
     for child in kind.__subclasses__():
         found |= _subclasses(child)
     return found
+
+
+def reason(error: Exception) -> str:
+    """What a decoder raised, in a line without memory addresses: the same words in every run."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", (str(error).splitlines() or [""])[0])
+    return f"{type(error).__name__}: {text}"
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a picture, as the rest of a sentence that begins with its name."""
+    if isinstance(error, DamagedScan):
+        return f"is damaged ({error})"
+    return f"cannot be read as a picture ({reason(error)})"
 
 
 def named(names: list[str], most: int = 5) -> str:

@@ -1,7 +1,12 @@
 """Folders of pictures, one per class, as torchvision lays them out: PATH/train/CLASS/*.JPEG and PATH/val/..."""
 
+import contextlib
 import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +17,9 @@ from loaders.errors import named
 from loaders.transforms import Pipeline
 
 SPLITS = ("train", "val")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif")
+
+_PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, .Trash-1000, @eaDir, $RECYCLE.BIN
 
 
 class ImageFolderDataset(PictureDataset):
@@ -41,7 +48,9 @@ class ImageFolderDataset(PictureDataset):
             raise DataError("\n".join(problems))
         self.folder = Path(root) / split
         self.classes = class_names(self.folder)
-        per_class = [pictures_in(self.folder / name) for name in self.classes]
+        found = [list_class(self.folder / name) for name in self.classes]
+        self.remarks = listing_remarks(self.folder, self.classes, found)
+        per_class = [listing.pictures for listing in found]
         empty = [name for name, names in zip(self.classes, per_class, strict=True) if not names]
         if empty:
             raise DataError(empty_classes(self.folder, empty))
@@ -73,8 +82,13 @@ class ImageFolderDataset(PictureDataset):
 
 
 def class_names(folder: Path) -> list[str]:
-    """The sorted names of the folders in `folder`."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    """The sorted names of the folders in `folder`.
+
+    Raises:
+        DataError: it cannot be looked into.
+    """
+    with _looking_into(folder):
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
 def is_picture(name: str) -> bool:
@@ -82,15 +96,91 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def pictures_in(folder: Path) -> list[str]:
-    """Every picture below a class' folder as a path relative to it, in torchvision's order."""
-    found: list[str] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        below = os.path.relpath(parent, folder)
-        prefix = "" if below == os.curdir else below + os.sep
-        found += [prefix + name for name in sorted(names) if is_picture(name)]
+class Listing(NamedTuple):
+    """What lies below a class' folder, links followed; paths are relative to it.
+
+    Args:
+        pictures: in torchvision's order.
+        others: files that are not read, such as those of other names, and pipes.
+        programs: folders that programs make for themselves.
+    """
+
+    pictures: list[str]
+    others: list[str]
+    programs: list[str]
+
+
+def list_class(folder: Path) -> Listing:
+    """Look through a class' folder and those in it.
+
+    Raises:
+        DataError: one cannot be looked into, or is a link to one that it lies in.
+    """
+    found = Listing([], [], [])
+    _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), found)
     return found
+
+
+def _list_below(folder: Path, prefix: str, above: tuple[str, ...], found: Listing) -> None:
+    """Add what is in one folder of a class and below it; `above` are the real paths of the folders that it lies in."""
+    path, below = folder / prefix, []
+    real = os.path.realpath(path)
+    if real in above:
+        remedy = shlex.join(["rm", str(path)])
+        raise DataError(f"{path}: is a link to {real}, in which it lies, so that it has no end. Remove it: {remedy}")
+    with _looking_into(path):
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if entry.is_dir():
+                below.append(prefix + entry.name)
+            elif is_picture(entry.name) and (entry.is_file() or _is_dangling(entry)):
+                found.pictures.append(prefix + entry.name)
+            else:
+                found.others.append(prefix + entry.name)
+    found.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
+    for name in below:
+        _list_below(folder, name + os.sep, (*above, real), found)
+
+
+def _is_dangling(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to what is not there."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+@contextlib.contextmanager
+def _looking_into(folder: Path) -> Iterator[None]:
+    """Turn the system's complaints about a folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or folder
+        raise DataError(
+            f"{place}: cannot be looked into ({error.strerror}). Make it readable, or remove it."
+        ) from error
+
+
+def listing_remarks(folder: Path, classes: list[str], found: Sequence[Listing]) -> list[str]:
+    """What is worth saying of a split's folder, though it is no fault: a sentence each.
+
+    Args:
+        folder: of the split.
+        classes: the names of the folders in it.
+        found: in each of them.
+    """
+    others = [name for listing in found for name in listing.others]
+    programs = [name for name in classes if _PROGRAMS.fullmatch(name)]
+    programs += [f"{name}/{below}" for name, listing in zip(classes, found, strict=True) for below in listing.programs]
+    remarks = []
+    if others:
+        kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
+        remarks.append(
+            f"{folder.name}: {len(others)} files are no pictures by their names, and are not read ({kinds})."
+        )
+    if programs:
+        remarks.append(
+            f"{folder.name}: {named(programs)} look like folders that programs make for themselves; pictures in them "
+            "are read like all others. Remove them if that is not meant."
+        )
+    return remarks
 
 
 def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
@@ -130,6 +220,10 @@ def _missing_split(root: Path, split: str) -> str:
 
 def _split_faults(folder: Path) -> list[str]:
     """A split without class folders: shards, pictures lying flat, or nothing."""
+    with _looking_into(folder):
+        dangling = sorted(entry.name for entry in os.scandir(folder) if _is_dangling(entry))
+    if dangling:
+        return [f"{folder}: {named(dangling)} are links to what is not there. Is a disk not mounted? Else remove them."]
     if class_names(folder):
         return []
     names = sorted(os.listdir(folder))

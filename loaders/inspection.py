@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from config.addresses import is_s3
 from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
-from loaders.decoding import decode
-from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, structure_faults
+from loaders.decoding import check, unchecked
+from loaders.errors import unreadable
+from loaders.imagefolder import SPLITS, class_names, empty_classes, list_class, listing_remarks, structure_faults
 from loaders.preloading.source_files import list_s3
 from loaders.remote import StoreOutOfReach, is_remote, join
 from loaders.streaming import StreamingDataset, check_index
@@ -54,19 +56,13 @@ def _inspect_pictures(folder: Path) -> SplitReport:
     names = class_names(folder)
     report = SplitReport(folder.name, classes=len(names))
     pictures: list[Path] = []
-    empty, ignored = [], 0
-    for name in names:
-        before = len(pictures)
-        for parent, _, files in os.walk(folder / name, followlinks=True):
-            ignored += sum(not is_picture(file) for file in files)
-            pictures += [Path(parent, file) for file in files if is_picture(file)]
-        report.per_class.append(len(pictures) - before)
-        if len(pictures) == before:
-            empty.append(name)
-    if empty:
+    found = [list_class(folder / name) for name in names]
+    for name, listing in zip(names, found, strict=True):
+        pictures += [folder / name / file for file in listing.pictures]
+        report.per_class.append(len(listing.pictures))
+    if empty := [name for name, count in zip(names, report.per_class, strict=True) if not count]:
         report.faults.append(empty_classes(folder, empty))
-    if ignored:
-        report.remarks.append(f"{folder.name}: {ignored} files are no pictures by their names, and are not read.")
+    report.remarks += listing_remarks(folder, names, found)
     pictures.sort()
     report.images = len(pictures)
     lengths = [_length(path) for path in pictures]
@@ -108,13 +104,15 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         name = str(key)
         try:
             name, source = read(key)
-            height, width = decode(source).shape[1:]
+            height, width = check(source)
             return (width, height), ""
         except DataError as error:
             return None, str(error)
         except Exception as error:
-            return None, f"{name}: cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+            return None, f"{name}: {unreadable(error)}. Replace or delete it."
 
+    if (remark := unchecked()) and keys:
+        report.remarks.append(f"{report.split}: {remark}")
     pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
     try:
         for size, fault in pool.map(look, keys):
@@ -176,7 +174,7 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
 
 def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
     """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too."""
-    if is_remote(folder) and not folder.startswith("s3://"):
+    if is_remote(folder) and not is_s3(folder):
         return []  # other stores are not listed; a missing shard is found when it is read
     if is_remote(folder):
         there = {file.name: file.size for file in list_s3(folder)}

@@ -13,9 +13,8 @@ from composer.utils import dist
 from config.errors import DataError
 from loaders.boxes import short_side
 from loaders.dataset import PictureDataset
-from loaders.decoders import resized
-from loaders.decoding import decode
 from loaders.memory import SHARED, free_shared_memory
+from loaders.native import whole
 from loaders.workers import cores
 
 T = TypeVar("T")
@@ -128,7 +127,8 @@ class PackedDataset(PictureDataset):
         def put(index: int) -> None:
             try:
                 height, width = self.shapes[index].tolist()
-                pixels = resized(decode(self.source.read(index)[0]), height, width)
+                opened = self.pipeline.open(self.source.read(index)[0])
+                pixels = opened.view(whole(opened.height, opened.width, height, width))
             except DataError:
                 raise
             except Exception as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from config.addresses import is_s3
 from config.errors import DataError
 from loaders.preloading.copying import Copied, Copier
 from loaders.preloading.node import Announcement, wait_for_announcement
@@ -82,7 +83,7 @@ def preload_once_per_node(source: str, destination: str | Path, splits: Sequence
 def _named(source: str | Path) -> str:
     """A source as text; user and password mean nothing to S3, and must not get into its client's messages."""
     text = os.fspath(source)
-    return without_credentials(text) if text.startswith("s3://") else text
+    return without_credentials(text) if is_s3(text) else text
 
 
 def _prepare(source: str, destination: str | Path) -> Path:

@@ -7,12 +7,12 @@ import os
 import random
 import re
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from config.addresses import is_s3, split_s3
 from config.errors import DataError
 from config.suggest import address_meant
 
@@ -55,7 +55,7 @@ _UNWRITABLE = {
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _ABSENT = {"404", "NoSuchKey"}
 _USER = re.compile(r"(?<=://)[^/\s]*@")
-_QUERY = re.compile(r"(://[^\s?]*)[?]\S*")
+_QUERY = re.compile(r"(?<!s3)(://[^\s?]*)[?]\S*", re.IGNORECASE)  # in S3, what follows a ? is part of the key
 
 
 def is_remote(path: str) -> bool:
@@ -71,7 +71,7 @@ def is_remote(path: str) -> bool:
 
 def join(folder: str, *names: str) -> str:
     """A path below a folder, of a store or of a disk; empty names are skipped."""
-    return "/".join([folder.rstrip("/"), *filter(None, names)])
+    return "/".join([folder.removesuffix("/"), *filter(None, names)])
 
 
 def s3_client(attempts: int | None = None) -> Any:
@@ -145,7 +145,7 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
 
 def _copy(remote: str, part: Path, check: Callable[[Path], None] | None) -> None:
     """Fetch a file under a name for the time being, and check it."""
-    if remote.startswith("s3://"):
+    if is_s3(remote):
         with part.open("wb") as out:
             _copy_object(remote, out)
     elif is_remote(remote):
@@ -190,10 +190,10 @@ def _patience(error: Exception) -> float:
 
 def _object(remote: str) -> Iterator[bytes]:
     """An S3 object in pieces."""
-    place = urllib.parse.urlparse(remote)
+    bucket, key = split_s3(remote)
     payers = [name.strip() for name in os.environ.get("MOSAICML_STREAMING_AWS_REQUESTER_PAYS", "").split(",")]
-    extra = {"RequestPayer": "requester"} if place.netloc in payers else {}
-    answer = s3_client(attempts=1).get_object(Bucket=place.netloc, Key=place.path.lstrip("/"), **extra)
+    extra = {"RequestPayer": "requester"} if bucket in payers else {}
+    answer = s3_client(attempts=1).get_object(Bucket=bucket, Key=key, **extra)
     _reached.add(_endpoint())
     with contextlib.closing(answer["Body"]) as body:
         yield from body.iter_chunks(_CHUNK)
@@ -238,7 +238,7 @@ def fault(error: BaseException, remote: str) -> DataError:
     """Why `remote` could not be fetched, in a sentence with what to try next."""
     kind = type(error).__name__
     remote = without_credentials(remote)
-    bucket = urllib.parse.urlparse(remote).netloc
+    bucket, _ = split_s3(remote)
     code = str(_answer(error).get("Error", {}).get("Code", ""))
     endpoint = without_credentials(_endpoint())
     if kind in _NO_CREDENTIALS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -56,13 +58,22 @@ def check_writable(path: Path) -> None:
 def console(log_width: int = 100) -> Console:
     """A console for tables: as wide as the terminal or COLUMNS; a log file has no width of its own.
 
+    Paths are shown as they are: brackets in them are not markup, and bytes that are no UTF-8 are escaped.
+
     Args:
         log_width: columns that a table may have at least in a log file.
     """
-    made = Console(soft_wrap=True, highlight=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is from the start
+    made = Console(soft_wrap=True, highlight=False, markup=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = max(log_width, made.width)
     return made
+
+
+def printable(name: str) -> str:
+    """A name in one line, what cannot be shown escaped: line ends, and bytes that are no UTF-8."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def clock(seconds: float) -> str:
@@ -75,10 +86,10 @@ def clock(seconds: float) -> str:
 def bar(on: Console, *more: ProgressColumn, transient: bool = False) -> Progress:
     """A bar as wide as the console, with its task's field `figures` and the time passed, and further columns."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeElapsedColumn(),
         *more,
         console=on,

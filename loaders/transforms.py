@@ -18,7 +18,7 @@ from loaders import native
 from loaders.boxes import Crop, central, random_box, short_side
 from loaders.decoders import OPENERS, NativePicture, Opened, chosen
 from loaders.decoding import Picture, Source
-from loaders.native import View
+from loaders.native import View, whole
 from loaders.slots import Placed, Slots
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
@@ -168,8 +168,8 @@ class TrainingPipeline(Pipeline):
         """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
         if self.resize_size > 0:
             rows, columns = self.resized_shape(picture.height, picture.width)
-            whole = View(0, 0, picture.height, picture.width, rows, columns, 0, 0, rows, columns)
-            picture = self.open(picture.view(whole).permute(1, 2, 0).numpy())
+            reduced = picture.view(whole(picture.height, picture.width, rows, columns))
+            picture = self.open(reduced.permute(1, 2, 0).numpy())
         square = picture.view(self.plan(picture.height, picture.width, size))
         for transform in self.image_transforms:
             square = transform(square)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from config.errors import ConfigError, DataError
-from loaders.terminal import positive
+from loaders.terminal import console, positive
 from tools.command import run
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
         UserError: the source, the destination or an option is not as it must be.
     """
     check(given)
+    from loaders.decoding import unchecked
     from loaders.mds_writer import ShardFormat
     from tools.converting import to_beton
     from tools.converting.destination import LocalDestination, open_destination
@@ -128,6 +129,8 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     skipped = sum(len(plan.order) for plan in plans) - sum(row.pictures for row in rows)
     if skipped:
         console.print(f"{skipped} unreadable pictures are left out: {destination.place('skipped.txt')} lists them.")
+    for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
+        console.print(remark)
     if classes is None:
         console.print(f"{given.source} has no classes.json, so that the labels have no names here either.")
 
@@ -136,12 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     """Convert; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
 
     def work(words: Sequence[str]) -> int:
-        from rich.console import Console
-
         from loaders.remote import without_credentials
 
         command = without_credentials(shlex.join(["python", "-m", "tools.convert", *words]))
-        convert(parse(list(words)), Console(soft_wrap=True), command)
+        convert(parse(list(words)), console(), command)
         return 0
 
     return run(work, argv, "stopped; the same command goes on from here")

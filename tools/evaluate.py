@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.identity import redacted
     from training.saved import read_checkpoint
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(100, console.width)  # a log file has no width of its own
     prepare(run, console)

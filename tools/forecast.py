@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.prepare(run.config, run.is_of_recipe("precision"))
     outlook = Outlook.of(given, next(iter(runs.values())).config)
     imports = time.monotonic() - began
-    console = Console(soft_wrap=True, quiet=dist.get_global_rank() > 0)
+    console = Console(soft_wrap=True, markup=False, quiet=dist.get_global_rank() > 0)
     console.width = max(100, console.width)
     forecasts, real = [], []
     for name, run in runs.items():

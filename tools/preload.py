@@ -12,9 +12,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from loaders import terminal
 from loaders.preload import Copied, copy
 from loaders.preloading.progress import amount
 from tools import command
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Copy, and print what was done and how to train on it; the exit status."""
     given = parse(argv)
     copied = copy(given.source, given.destination, given.split)
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console()
     console.print(table(copied))
     if not copied.copied_files:
         console.print(f"{given.destination} was complete already.", markup=False)

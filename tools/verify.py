@@ -77,6 +77,7 @@ def _fold(console: Console, path: str, mapping: str) -> None:
 def _verify(console: Console, given: argparse.Namespace) -> int:
     """Look, and print the table and the faults."""
     from loaders.check import summary_table
+    from loaders.decoding import unchecked
     from tools.converting.crew import Crew
     from tools.converting.meter import PictureMeter
     from tools.verifying import compare
@@ -102,6 +103,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
         remarks.append(
             f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
         )
+    remarks += filter(None, [unchecked()])
     for remark in remarks:
         console.print(remark, markup=False)
     return _print_faults(console, given.path, faults)

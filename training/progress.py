@@ -26,7 +26,7 @@ class ProgressLine(Callback):
     """
 
     def __init__(self, recorder: Recorder, bar: bool) -> None:
-        self.recorder, self.console, self.bar = recorder, Console(), bar
+        self.recorder, self.console, self.bar = recorder, Console(markup=False), bar
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._rate = Rate()

@@ -7,9 +7,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from urllib.parse import urlparse
 
 from config import UserError
+from config.addresses import is_s3, split_s3_folder
 
 
 class LocalFolder:
@@ -87,8 +87,7 @@ class S3Folder:
         import boto3
         from botocore.config import Config
 
-        parsed = urlparse(uri)
-        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
+        self.bucket, self.prefix = split_s3_folder(uri)
         self.client = boto3.client(
             "s3",
             endpoint_url=os.environ.get("S3_ENDPOINT_URL"),  # Composer's and Streaming's name; boto3 reads its own
@@ -96,7 +95,7 @@ class S3Folder:
         )
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}"
+        return f"s3://{self.bucket}/{self.prefix}".removesuffix("/")
 
     def check_writable(self) -> None:
         """Raises UserError if nothing can be written there: before the run, not after its first epoch."""
@@ -145,7 +144,7 @@ class S3Folder:
         return Path(tempfile.gettempdir())
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
+        return self.prefix + name
 
     def _call(self, operation: str, **arguments: object) -> dict:
         """One S3 call; every fault becomes a sentence that names the folder and what S3 said."""
@@ -165,13 +164,13 @@ Folder = LocalFolder | S3Folder
 
 def open_folder(path: str) -> Folder:
     """The folder at a path or an s3:// address."""
-    return S3Folder(path) if path.startswith("s3://") else LocalFolder(path)
+    return S3Folder(path) if is_s3(path) else LocalFolder(path)
 
 
 def split(path: str) -> tuple[Folder, str]:
     """A checkpoint's address as its folder and its name."""
-    folder, _, name = path.rpartition("/")
-    return open_folder(folder or "."), name
+    folder, slash, name = path.rpartition("/")
+    return open_folder(folder + slash or "."), name
 
 
 def _sync_folder(folder: Path) -> None:

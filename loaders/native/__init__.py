@@ -16,7 +16,8 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
-_INTERFACE = 2  # of decode.c
+_INTERFACE = 3  # of decode.c
+_WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
 class View(NamedTuple):
@@ -38,6 +39,11 @@ class View(NamedTuple):
     kept_columns: int
     flip: bool = False
     scaled: bool = False
+
+
+def whole(height: int, width: int, rows: int, columns: int) -> View:
+    """All of a picture of this height and width, resized."""
+    return View(0, 0, height, width, rows, columns, 0, 0, rows, columns)
 
 
 class _View(ctypes.Structure):
@@ -70,6 +76,7 @@ def _library() -> ctypes.CDLL | None:
     library.jpeg_shape.argtypes = [data, size, ctypes.c_int32 * 2]
     library.view_jpeg.argtypes = [data, size, view, out]
     library.view_pixels.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, view, out]
+    library.jpeg_warning.argtypes = [data, size, ctypes.c_char * _WARNING]
     library.view_batch.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
     return library
 
@@ -96,8 +103,18 @@ def view_jpeg(data: bytes, view: View) -> np.ndarray | None:
     return out if _built().view_jpeg(data, len(data), _View(*view), out.ctypes.data) else None
 
 
+def jpeg_warning(data: bytes) -> str | None:
+    """What libjpeg-turbo first warns of when it decodes all of a JPEG of any kind, after which it makes pixels up.
+
+    Returns:
+        None if there is nothing, the empty text where it does not decode it.
+    """
+    warning = (ctypes.c_char * _WARNING)()
+    return None if _built().jpeg_warning(data, len(data), warning) else warning.value.decode()
+
+
 def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
-    """The same of pixels, uint8 [H, W, 3].
+    """A view of pixels, uint8 [H, W, 3].
 
     Raises:
         ValueError: the view is none of such a picture, or these are no such pixels.

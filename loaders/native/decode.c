@@ -27,7 +27,7 @@
 #error "libjpeg-turbo 2.1 or newer is needed: the pixels of older ones have not been compared with Pillow's"
 #endif
 
-#define INTERFACE 2 /* a number that changes with the functions below: an old library beside new Python is not used */
+#define INTERFACE 3 /* a number that changes with the functions below: an old library beside new Python is not used */
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -55,6 +55,7 @@ struct reader {
     jmp_buf failed;
     struct resizer resizer;
     uint8_t *row;
+    char *warning; /* where the words go */
 };
 
 static void fail(j_common_ptr jpeg)
@@ -64,17 +65,17 @@ static void fail(j_common_ptr jpeg)
 
 static void fail_if_warned(j_common_ptr jpeg, int level)
 {
+    char *warning = ((struct reader *)jpeg->client_data)->warning;
+    if (level < 0 && warning)
+        jpeg->err->format_message(jpeg, warning);
     if (level < 0)
         fail(jpeg);
 }
 
-/* Read up to the first scan; whether this is one of the ordinary kinds. */
-static int read_header(struct reader *reader, const uint8_t *data, size_t size)
+/* Read up to the first scan. */
+static void open_jpeg(struct reader *reader, const uint8_t *data, size_t size)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
-    /* Bytes that end otherwise may have been cut short, below the box, where nobody would notice. */
-    if (size < 4 || data[size - 2] != 0xFF || data[size - 1] != JPEG_EOI)
-        return 0;
     jpeg->err = jpeg_std_error(&reader->errors);
     reader->errors.error_exit = fail;
     reader->errors.emit_message = fail_if_warned;
@@ -82,6 +83,16 @@ static int read_header(struct reader *reader, const uint8_t *data, size_t size)
     jpeg_create_decompress(jpeg);
     jpeg_mem_src(jpeg, data, size);
     jpeg_read_header(jpeg, TRUE);
+}
+
+/* The same; whether this is one of the ordinary kinds. */
+static int read_header(struct reader *reader, const uint8_t *data, size_t size)
+{
+    struct jpeg_decompress_struct *jpeg = &reader->jpeg;
+    /* Bytes that end otherwise may have been cut short, below the box, where nobody would notice. */
+    if (size < 4 || data[size - 2] != 0xFF || data[size - 1] != JPEG_EOI)
+        return 0;
+    open_jpeg(reader, data, size);
     return (jpeg->num_components == 1 || jpeg->num_components == 3) && jpeg->data_precision == 8 && !jpeg->arith_code &&
            (uint64_t)jpeg->image_width * jpeg->image_height <= MOST_PIXELS;
 }
@@ -177,6 +188,21 @@ static int read_jpeg(const uint8_t *data, size_t size, int32_t *shape, const str
     return mine;
 }
 
+/* Decode all of it, to the end's marker; 0 for want of memory. */
+static int read_whole(struct reader *reader, const uint8_t *data, size_t size)
+{
+    struct jpeg_decompress_struct *jpeg = &reader->jpeg;
+    open_jpeg(reader, data, size);
+    jpeg_start_decompress(jpeg);
+    reader->row = malloc(jpeg->output_width * (size_t)jpeg->output_components);
+    if (!reader->row)
+        return 0;
+    while (jpeg->output_scanline < jpeg->output_height)
+        jpeg_read_scanlines(jpeg, &reader->row, 1);
+    jpeg_finish_decompress(jpeg);
+    return 1;
+}
+
 /* ---- The interface ---- */
 
 EXPORTED int interface_version(void)
@@ -196,7 +222,24 @@ EXPORTED int view_jpeg(const uint8_t *data, size_t size, const struct view *view
     return read_jpeg(data, size, NULL, view, out);
 }
 
-/* The same of pixels, uint8 [height, width, 3]. Returns 0 where memory or the view's bounds do not suffice. */
+/* Decode all of a JPEG of any kind. Returns 1 if libjpeg-turbo has nothing to say against it, else 0: what it first
+ * warns of is then in `warning`, which is left as it is where it does not even decode it. */
+EXPORTED int jpeg_warning(const uint8_t *data, size_t size, char warning[JMSG_LENGTH_MAX])
+{
+    struct reader *reader = calloc(1, sizeof *reader);
+    if (!reader)
+        return 0;
+    reader->warning = warning;
+    if (setjmp(reader->failed)) {
+        close_reader(reader);
+        return 0;
+    }
+    int whole = read_whole(reader, data, size);
+    close_reader(reader);
+    return whole;
+}
+
+/* A view of pixels, uint8 [height, width, 3]. Returns 0 where memory or the view's bounds do not suffice. */
 EXPORTED int view_pixels(const uint8_t *pixels, int32_t height, int32_t width, const struct view *view, uint8_t *out)
 {
     struct resizer resizer = {0};

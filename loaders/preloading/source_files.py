@@ -1,7 +1,6 @@
 """What a data set consists of, wherever it is stored: each file's name, size and, for shards, recorded hash."""
 
 import os
-import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from config.addresses import is_s3, split_s3_folder
 from config.errors import DataError
 from loaders.checksums import quick_hash, recorded_hash
 from loaders.remote import download, fault, is_remote, join, s3_client, without_credentials
@@ -39,7 +39,7 @@ class SourceFile:
 
 def identity(source: str) -> str:
     """How a source is named in a manifest: without credentials, and absolute."""
-    return without_credentials(source).rstrip("/") if is_remote(source) else os.path.abspath(source)
+    return without_credentials(source).removesuffix("/") if is_remote(source) else os.path.abspath(source)
 
 
 def is_wanted(name: str, splits: Sequence[str] | None) -> bool:
@@ -64,7 +64,7 @@ def list_files(source: str, splits: Sequence[str] | None, scratch: Path) -> list
     Raises:
         DataError: it cannot be read, has no such split, or lacks shards that an index.json lists.
     """
-    if is_remote(source) and not source.startswith("s3://"):
+    if is_remote(source) and not is_s3(source):
         return sorted(_list_indexed(source, splits or ("train", "val"), scratch), key=lambda file: file.name)
     listing = list_s3(source) if is_remote(source) else _list_folder(source, splits)
     files = {file.name: file for file in listing if is_wanted(file.name, splits)}
@@ -93,10 +93,9 @@ def list_s3(folder: str) -> Iterator[SourceFile]:
     Raises:
         DataError: it cannot be listed.
     """
-    place = urllib.parse.urlparse(folder)
-    prefix = place.path.strip("/") + "/" if place.path.strip("/") else ""
+    bucket, prefix = split_s3_folder(folder)
     try:
-        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix):
+        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 name = item["Key"][len(prefix) :]
                 if name and not name.endswith("/"):

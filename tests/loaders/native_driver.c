@@ -37,6 +37,9 @@ static void look(const uint8_t *data, size_t size, int number)
         printf(" %d %llx", jobs[i].done, jobs[i].done ? (unsigned long long)hash_of(jobs[i].out, bytes[i]) : 0);
         free(jobs[i].out);
     }
+    char warning[JMSG_LENGTH_MAX] = "";
+    if (mine && jpeg_warning(data, size, warning) && *warning)
+        abort(); /* a clean one has none */
     putchar('\n');
 }
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from loaders import native
 from tests.pictures import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
 from tests.s3 import upload
@@ -70,6 +71,7 @@ def test_every_fault_of_pictures(verify: Verify, folder: Path, tmp_path: Path) -
     root = shutil.copytree(folder, tmp_path / "set")
     whole = (root / "train/cat/0000.jpeg").read_bytes()
     (root / "train/cat/0000.jpeg").write_bytes(whole[: len(whole) // 2])
+    (root / "val/cat/0000.jpeg").write_bytes(whole[:20_000] + bytes(512) + whole[20_512:])
     (root / "train/dog/0001.jpeg").write_bytes(b"")
     (root / "train/dog/0002.jpeg").write_bytes(b"no picture")
     (root / "train/person/0003.jpeg").unlink()
@@ -77,7 +79,9 @@ def test_every_fault_of_pictures(verify: Verify, folder: Path, tmp_path: Path) -
     shutil.copy(root / "train/person/0000.jpeg", root / "val/cat/stranger.jpeg")
     shutil.copy(root / "train/cat/0002.jpeg", root / "train/cat/again.jpeg")
     status, said = verify(root)
-    assert status == 1 and "5 faults" in said
+    scan = f"{root}/val/cat/0000.jpeg: is damaged (Corrupt JPEG data: "
+    assert status == 1 and (scan in said) == native.available() == ("6 faults" in said)
+    assert ("was not looked for" in said) != native.available() and said.count("Corrupt JPEG") == native.available()
     assert f"{root}/train/cat/0000.jpeg: cannot be read as a picture" in said
     assert f"{root}/train/dog/0001.jpeg: is an empty file" in said
     assert f"{root}/train/dog/0002.jpeg: cannot be read as a picture" in said

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision.transforms.functional as F
-from PIL import Image
 
 from config.errors import DataError
 from loaders import native
 from loaders.decoders import NativePicture, TensorPicture, resized
-from loaders.decoding import open_picture
+from loaders.decoding import open_file, open_picture
 from loaders.native import View
 from loaders.transforms import TrainingPipeline
 from tools.benching.limit import Limit
@@ -63,7 +61,7 @@ def draw_jobs(files: list[Path], crop_size: int) -> list[Job]:
     jobs = []
     for number, path in enumerate(files):
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_file(data) as picture:
             ordinary, (width, height) = picture.format == "JPEG" and picture.mode in ("RGB", "L"), picture.size
         if ordinary:
             generator = torch.Generator().manual_seed(number)
@@ -165,7 +163,7 @@ def ffcv(size: int) -> Way:
 
     @functools.cache  # .beton files have it in a table
     def shape(data: bytes) -> tuple[int, int]:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_file(data) as picture:
             return picture.height, picture.width
 
     def one(data: bytes, view: View) -> np.ndarray:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import shutil
-import urllib.parse
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.addresses import is_s3, split_s3, split_s3_folder
 from config.errors import DataError
 from loaders.remote import StoreOutOfReach, fault, is_remote, s3_client
 from loaders.unfinished import WORK
@@ -32,7 +33,7 @@ class LocalDestination:
 
     def removal(self, *names: str) -> str:
         """What to type to remove folders."""
-        return " ".join(["rm -r", *map(self.place, names)])
+        return shlex.join(["rm", "-r", *map(self.place, names)])
 
     def names(self, folder: str) -> list[str]:
         """The names directly in a folder, sorted; none if there is no such folder."""
@@ -123,12 +124,11 @@ class S3Destination:
 
     def removal(self, *names: str) -> str:
         """What to type to remove folders."""
-        return " && ".join(f"aws s3 rm --recursive {self.place(name)}" for name in names)
+        return " && ".join(shlex.join(["aws", "s3", "rm", "--recursive", self.place(name)]) for name in names)
 
     def names(self, folder: str) -> list[str]:
         """The names directly in a folder, sorted; none if there is no such folder."""
-        bucket, prefix = self._key(folder)
-        prefix = f"{prefix}/" if prefix else ""
+        bucket, prefix = split_s3_folder(self.place(folder))
         try:
             pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
             found = [
@@ -147,7 +147,7 @@ class S3Destination:
         Raises:
             DataError: it is missing, or cannot be read.
         """
-        bucket, key = self._key(name)
+        bucket, key = split_s3(self.place(name))
         try:
             return bytes(s3_client().get_object(Bucket=bucket, Key=key)["Body"].read())
         except Exception as error:
@@ -159,7 +159,7 @@ class S3Destination:
         Raises:
             DataError: S3 does not take it.
         """
-        bucket, key = self._key(name)
+        bucket, key = split_s3(self.place(name))
         try:
             s3_client().put_object(Bucket=bucket, Key=key, Body=data)
         except Exception as error:
@@ -172,10 +172,10 @@ class S3Destination:
 
     def remove(self, folder: str) -> None:
         """Remove all objects below a folder."""
-        bucket, prefix = self._key(folder)
+        bucket, prefix = split_s3_folder(self.place(folder))
         try:
             client = s3_client()
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
                 if keys:
                     client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
@@ -184,7 +184,7 @@ class S3Destination:
 
     def delete(self, name: str) -> None:
         """Remove an object; no error if it is gone."""
-        bucket, key = self._key(name)
+        bucket, key = split_s3(self.place(name))
         try:
             s3_client().delete_object(Bucket=bucket, Key=key)
         except Exception as error:
@@ -192,11 +192,6 @@ class S3Destination:
 
     def check_room(self, wanted: int) -> None:
         """Buckets have no end."""
-
-    def _key(self, name: str) -> tuple[str, str]:
-        """Bucket and key."""
-        place = urllib.parse.urlparse(self.place(name))
-        return place.netloc, place.path.strip("/")
 
 
 Destination = LocalDestination | S3Destination
@@ -208,10 +203,10 @@ def open_destination(path: str) -> Destination:
     Raises:
         DataError: it is neither.
     """
-    if path.startswith("s3://"):
-        if not urllib.parse.urlparse(path).netloc:
+    if is_s3(path):
+        if not split_s3(path)[0]:
             raise DataError(f"{path}: names no bucket. Say s3://bucket/folder.")
-        return S3Destination(path.rstrip("/"))
+        return S3Destination(path.removesuffix("/"))
     if is_remote(path):
         raise DataError(f"{path}: shards are written to a local folder or to s3://bucket/folder, and nowhere else.")
     return LocalDestination(path)

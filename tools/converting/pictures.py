@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from loaders.decoding import decode, open_picture
+from loaders.decoding import check, open_picture
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,13 @@ class PictureOptions:
             data: the encoded bytes as they are; the same are returned for a picture that is small enough.
 
         Raises:
-            Exception: whatever the decoder raises for bytes that are no picture, or end too early.
+            Exception: as `loaders.decoding.check`, for bytes that are no picture, damaged, or end too early.
         """
         size = None
+        height, width = check(data)
         if self.max_size is not None:
-            with Image.open(io.BytesIO(data)) as header:
-                size = fitting(header.size, self.max_size)
+            size = fitting((width, height), self.max_size)
         if size is None:
-            decode(data)
             return data
         out = io.BytesIO()
         open_picture(data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=self.quality)

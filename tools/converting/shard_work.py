@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from config.errors import DataError
-from loaders.decoding import decode
+from loaders.decoding import check
+from loaders.errors import unreadable
 from loaders.mds_writer import Sample, ShardFormat, count_samples, read_sample, stored_file, unpack
 from loaders.unfinished import WORK
 from tools.converting import crew
@@ -95,8 +95,7 @@ def why(error: Exception) -> str:
     """What is wrong with an unreadable picture, in a few words; the same words in every run."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read ({error.strerror})"
-    text = re.sub(r" at 0x[0-9a-f]+", "", (str(error).splitlines() or [""])[0])
-    return f"cannot be read as a picture ({type(error).__name__}: {text})"
+    return unreadable(error)
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:
@@ -123,6 +122,6 @@ def check_shard(job: ShardJob, note: Note) -> str | None:
     data, source_label = job.part.read(place)
     if label != source_label or picture != job.pictures.remake(data):
         return f"holds something else than {job.part.name_of(place)}"
-    decode(picture)
+    check(picture)
     crew.report(planned)
     return None

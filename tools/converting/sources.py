@@ -69,6 +69,7 @@ class FolderSource:
 
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
+        self.remarks = self.files.remarks
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
             self.sizes = np.concatenate(list(runs))
@@ -145,6 +146,8 @@ class ShardSource:
         split: `train` or `val`.
     """
 
+    remarks: Sequence[str] = ()
+    """What is worth saying of it before it is converted."""
     sorted_by_class = False
     """Shards are taken to be mixed, and stay in their order, so that each is fetched once."""
     sizes: np.ndarray

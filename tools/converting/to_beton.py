@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
     with _resumable(stage, splits) as finished:
         if not finished:
             target.check_room(2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
-            target.write(COMMAND, conversion.command.encode())
+            target.write(COMMAND, os.fsencode(conversion.command))
             conversion.destination = stage
             rows = {row.split: row for row in conversion.run(workers)}
         for name in (CLASSES, SKIPPED):

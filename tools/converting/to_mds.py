@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +129,7 @@ class Conversion:
             )
         )
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
-        self.destination.write(COMMAND, self.command.encode())
+        self.destination.write(COMMAND, os.fsencode(self.command))
         found = sum(len(result.notes) for result in results)
         if found:
             total = sum(split.shards for split in self.plans)
@@ -187,7 +188,7 @@ class Conversion:
         """Write what makes the data set complete, the indexes last."""
         skipped = [line for result in results for line in result.skipped]
         if skipped:
-            self.destination.write(SKIPPED, ("\n".join(skipped) + "\n").encode())
+            self.destination.write(SKIPPED, os.fsencode("\n".join(skipped) + "\n"))
         if self.classes is not None:
             self.destination.write(CLASSES, json.dumps(self.classes).encode())
         for result in results:

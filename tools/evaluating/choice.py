@@ -96,7 +96,7 @@ def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder
         saved = config.save_folder.replace("{run_name}", run.resolve().name).replace(
             "{runs_folder}", config.runs_folder
         )
-    folder, name = split(f"{saved}/{which}-rank0.pt" if which in ("best", "latest") else which)
+    folder, name = split(f"{saved.removesuffix('/')}/{which}-rank0.pt" if which in ("best", "latest") else which)
     names = folder.names()
     if name == LATEST and name not in names and (newest := newest_first(folder)):
         name = newest[0]  # a store knows no links

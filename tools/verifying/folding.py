@@ -83,14 +83,14 @@ def _read_log(root: Path) -> Moves:
     path = root / LOG
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return [(name, target) for name, target in csv.reader(file)]
 
 
 def _write_log(root: Path, moves: Moves) -> None:
     """Write the log whole or not at all."""
     part = root / f"{LOG}.part"
-    with part.open("w", newline="") as file:
+    with part.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file).writerows(moves)
     part.replace(root / LOG)
 

@@ -10,7 +10,8 @@ from typing import Any
 import xxhash
 
 from config.errors import DataError
-from loaders.decoding import Source, decode
+from loaders.decoding import Source, check
+from loaders.errors import unreadable
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from tools.converting.crew import report
 
@@ -168,8 +169,8 @@ def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str]:
         stored = source if isinstance(source, bytes) else source.tobytes()
         if not stored:
             return stored, (0, 0), "is an empty file. Copy it again, or delete it."
-        height, width = decode(source).shape[1:]
+        height, width = check(source)
         return stored, (width, height), ""
     except Exception as error:  # each decoder has its own
-        why = f"cannot be read as a picture ({type(error).__name__}: {error}). Replace or delete it."
+        why = f"{unreadable(error)}. Replace or delete it."
         return stored, (0, 0), why

@@ -12,7 +12,15 @@ import numpy as np
 
 from config.errors import DataError
 from loaders.errors import named
-from loaders.imagefolder import SPLITS, class_names, empty_classes, is_picture, pictures_in, structure_faults
+from loaders.imagefolder import (
+    SPLITS,
+    class_names,
+    empty_classes,
+    is_picture,
+    list_class,
+    listing_remarks,
+    structure_faults,
+)
 from loaders.inspection import SplitReport
 from loaders.remote import StoreOutOfReach, is_remote
 from loaders.streaming import check_index, read_classes
@@ -110,15 +118,16 @@ def _open_folder(folder: Path) -> Split:
     classes = class_names(folder)
     names: list[str] = []
     jobs: list[FolderJob] = []
+    found = [list_class(folder / name) for name in classes]
     empty = []
-    for label, name in enumerate(classes):
-        files = pictures_in(folder / name)
+    for label, (name, (files, _, _)) in enumerate(zip(classes, found, strict=True)):
         for start in range(0, len(files), PICTURES_PER_JOB):
             part = files[start : start + PICTURES_PER_JOB]
             jobs.append(FolderJob(len(names) + start, folder / name, part, label))
         names += [f"{name}/{file}" for file in files]
         empty += [] if files else [name]
     split = Split(folder.name, jobs, len(names), classes, lambda place: str(folder / names[place]))
+    split.report.remarks += listing_remarks(folder, classes, found)
     if empty:
         split.report.faults.append(empty_classes(folder, empty))
     return split

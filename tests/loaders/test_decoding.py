@@ -1,0 +1,126 @@
+"""What is opened at all, how large it may be, and what is said of the rest, whoever decodes it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from loaders import native
+from loaders.decoders import OPENERS
+from loaders.decoding import FORMATS, check, decode, open_picture, shape_of
+from loaders.errors import DamagedScan, reason
+from loaders.imagefolder import ImageFolderDataset
+from loaders.packed import PackedDataset
+from loaders.transforms import EvaluationPipeline, TrainingPipeline
+from tests.loaders.jpegs import PHOTO, Encode, built, jpeg, odd_pictures
+from tests.pictures import make_imagefolder
+
+DECODERS = sorted(set(OPENERS) if native.available() else {"torchvision", "pil"})
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n"
+
+
+def all_that_open(data: bytes) -> list[object]:
+    """Every function that takes an encoded picture, on this one; what each raises, or its result."""
+    found: list[object] = []
+    for function in (shape_of, open_picture, decode, check, *(EvaluationPipeline(-1, 8, name) for name in DECODERS)):
+        try:
+            found.append(function(data))
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PCX", "PDF", "SGI", "TGA", "JPEG2000", "AVIF", "ICNS", "IM", "DDS"])
+def test_other_formats_are_not_opened(kind: str) -> None:
+    """Whatever their files are called; an EPS would be a program for Ghostscript."""
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    out = io.BytesIO()
+    Image.fromarray(PHOTO[:16, :16]).save(out, kind)
+    for data in (out.getvalue(), EPS):
+        for error in all_that_open(data):
+            assert isinstance(error, UnidentifiedImageError)
+            assert "formats that are read are JPEG, PNG" in reason(error) and "0x" not in str(error)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_formats_that_are_read(kind: str) -> None:
+    out = io.BytesIO()
+    Image.fromarray(PHOTO[:16, :24]).save(out, kind)
+    shape, picture, *_ = found = all_that_open(out.getvalue())
+    assert shape == (16, 24) and isinstance(picture, Image.Image)
+    assert not any(isinstance(error, Exception) for error in found)
+
+
+def sized(height: int, width: int) -> bytes:
+    """A JPEG that says that it is this large."""
+    data = bytearray(jpeg(PHOTO[:16, :16]))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+def test_pictures_with_too_many_pixels_are_refused_alike() -> None:
+    for height, width in ((13_378, 13_378), (65_500, 65_500), (65_500, 2_733)):
+        for error in all_that_open(sized(height, width)):
+            assert isinstance(error, Image.DecompressionBombError) and "limit of 178956970 pixels" in str(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        assert shape_of(sized(65_500, 2_732)) == (65_500, 2_732)
+
+
+@built
+def test_what_native_hands_on_has_pils_pixels(encode: Encode) -> None:
+    """Missing scans, samplings of colour that libraries of other ages interpolate otherwise, bytes behind the end."""
+    scans = jpeg(PHOTO, progressive=True).split(b"\xff\xda")
+    handed_on = [b"\xff\xda".join(scans[:n]) + b"\xff\xd9" for n in (2, 3, 5)]
+    handed_on += [encode(PHOTO, across=across, down=down) + b"\0" for across, down in ((1, 2), (1, 1), (4, 1), (2, 2))]
+    for data in handed_on:
+        for seed in range(3):
+            found = []
+            for decoder in ("native", "pil"):
+                torch.manual_seed(seed)
+                found.append(TrainingPipeline(-1, 64, decoder=decoder)(data).numpy().tobytes())
+            assert found[0] == found[1]
+
+
+def test_packed_pictures_are_the_decoders(tmp_path: Path, encode: Encode) -> None:
+    """As a folder's are: a JPEG of 4:4:0 is one that libraries of other ages decode otherwise."""
+    root = make_imagefolder(tmp_path, classes=("a", "b"), per_class=1)
+    (root / "train/a/0000.jpeg").write_bytes(encode(PHOTO[:100, :80], down=2))
+    for decoder in DECODERS:
+        source = ImageFolderDataset(root, "train", TrainingPipeline(-1, 48, decoder=decoder), seed=3)
+        assert (PackedDataset(source)[0, 0][0] == source[0, 0][0]).all()
+
+
+@built
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
+    """A lost sector, and a part cut out; nothing in pictures without damage."""
+    whole = jpeg(PHOTO, progressive=progressive, quality=90)
+    assert check(whole) == PHOTO.shape[:2] and check(whole + bytes(9)) == PHOTO.shape[:2]
+    at = len(whole) // 4
+    for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + whole[at + 300 :]):
+        open_picture(damaged)
+        with pytest.raises(DamagedScan, match="Corrupt JPEG data"):
+            check(damaged)
+    for data in odd_pictures().values():
+        assert check(data) == shape_of(data)
+
+
+def test_check_without_the_library_is_pils(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    whole = jpeg(PHOTO)
+    assert check(whole) == PHOTO.shape[:2]
+    with pytest.raises(OSError, match="truncated"):
+        check(whole[:-100])
+
+
+def test_reasons_have_no_addresses() -> None:
+    assert reason(ValueError(f"bad {object()!r}\nmore")) == "ValueError: bad <object object>"

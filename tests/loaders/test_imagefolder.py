@@ -1,0 +1,89 @@
+"""What lies in classes' folders besides pictures: nothing is left out, or read again and again, without a word."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config.errors import DataError
+from loaders.imagefolder import ImageFolderDataset, list_class, structure_faults
+from loaders.inspection import inspect_folder
+from loaders.transforms import EvaluationPipeline
+from tests.pictures import make_imagefolder
+from tools.converting.sources import FolderSource
+from tools.verifying.splits import open_splits
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_imagefolder(tmp_path / "set", classes=("cat", "dog"), per_class=2)
+
+
+def refusals(root: Path) -> list[str]:
+    """What verification, conversion, training and data.py say when they look through the folder."""
+    said = []
+    looks: list[Callable[[], object]] = [
+        lambda: open_splits(str(root), None),
+        lambda: FolderSource(str(root), "train"),
+        lambda: ImageFolderDataset(root, "train", EvaluationPipeline(-1, 8), 0),
+        lambda: inspect_folder(root),
+    ]
+    for look in looks:
+        with pytest.raises(DataError) as caught:
+            look()
+        said.append(str(caught.value))
+    return said
+
+
+def test_files_that_are_not_read_are_counted(root: Path) -> None:
+    """By their names, or because they are none: a pipe would be waited for."""
+    for name in ("a.gif", "b.avif", "c.heic", "notes"):
+        (root / "train/cat" / name).write_bytes(b"x")
+    os.mkfifo(root / "train/dog/pipe.jpg")
+    (root / "train/dog/0000.jpeg").rename(root / "train/dog/0000.jfif")
+    remark = "train: 5 files are no pictures by their names, and are not read (.avif, .gif, .heic, .jpg, notes)."
+    assert open_splits(str(root), None)[0][0].report.remarks == [remark]
+    assert FolderSource(str(root), "train").remarks == [remark]
+    report = inspect_folder(root)[0][0]
+    assert remark in report.remarks and report.images == 4 and not report.faults
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", ".Trash-1000", "__MACOSX"])
+def test_folders_of_programs_are_remarked_on(root: Path, name: str) -> None:
+    make_imagefolder(root, classes=(name,), per_class=1)
+    make_imagefolder(root / "train/cat", classes=(name,), per_class=1)
+    (remark,) = FolderSource(str(root), "train").remarks
+    assert remark.startswith(f"train: {name}, cat/train/{name}, cat/val/{name} look like folders that programs make")
+    assert not FolderSource(str(make_imagefolder(root.parent / "plain")), "train").remarks
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../dog"])
+def test_links_without_an_end_are_refused(root: Path, target: str) -> None:
+    (root / "train/cat/again").symlink_to(target)
+    if target == "../dog":
+        assert len(list_class(root / "train/cat").pictures) == 4, "other folders may be linked"
+        (root / "train/dog/back").symlink_to("../cat")
+    for said in refusals(root):
+        assert "is a link to" in said and "in which it lies" in said
+
+
+def test_class_folders_that_are_dangling_links(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split / "mounted").symlink_to("/nowhere/at/all")
+    faults = structure_faults(root)
+    assert len(faults) == 2 and all("mounted are links to what is not there" in fault for fault in faults)
+
+
+def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, scandir = str(root / "train/cat/locked"), os.scandir
+    Path(locked).mkdir()
+
+    def refuse(path: object) -> object:
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied", locked)
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the tests may be run by root, whom nothing is refused
+    for said in refusals(root):
+        assert said.startswith(f"{locked}: cannot be looked into (Permission denied)")

@@ -1,0 +1,66 @@
+"""Addresses in S3: a key is any text, and what reads, writes, lists or deletes takes it as it is."""
+
+import string
+from pathlib import Path
+
+import boto3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.addresses import split_s3, split_s3_folder
+from loaders.preload import copy
+from loaders.remote import join, without_credentials
+from tests.pictures import make_imagefolder
+from tests.s3 import upload
+from tests.tools.conversions import convert, files_of, pictures_of
+from tools.converting.destination import open_destination
+from training.storage import open_folder, split
+
+KEYS = st.text(st.sampled_from(string.printable.strip() + " é"), min_size=1)
+
+
+@given(KEYS)
+def test_keys_are_kept_as_given(key: str) -> None:
+    address, prefix = f"s3://key:secret@bucket/{key}", key.removesuffix("/") + "/"
+    assert split_s3(address) == ("bucket", key)
+    assert without_credentials(address) == f"s3://bucket/{key}"
+    assert split_s3_folder(address) == ("bucket", prefix)
+    assert split_s3(join(address, "train", "x")) == ("bucket", f"{prefix}train/x")
+    assert split_s3(open_destination(address).place("x")) == ("bucket", f"{prefix}x")
+
+
+def test_a_bucket_itself() -> None:
+    assert split_s3_folder("s3://bucket") == split_s3_folder("s3://bucket/") == ("bucket", "")
+    assert split_s3_folder("S3://bucket//") == ("bucket", "/")
+
+
+def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) -> None:
+    """A conversion to an address with `#` and `?`, back, and checkpoints there: neighbours keep their bytes."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="mine")
+    others = ["precious", "precious#1", "precious#1?x=y", "precious#1?x=y&z/val", "lead/precious"]
+    for key in others:
+        client.put_object(Bucket="mine", Key=key, Body=key.encode())
+    source = make_imagefolder(tmp_path / "source", per_class=2)
+    folder = "precious#1?x=y&z//[a] %20;é"
+    address = f"s3://mine/{folder}"
+    assert convert(source, address, workers=1) == 0
+    saved = open_folder(f"{address}/saved")
+    saved.check_writable()
+    (tmp_path / "new").write_text("weights")
+    saved.put(tmp_path / "new", "ep1.pt")
+    again, name = split(f"{address}/saved/ep1.pt")
+    assert again.fetch(name, tmp_path / "fetched").read_text() == "weights" and again.names() == [name]
+    again.delete(name)
+    keys = {item["Key"] for item in client.list_objects_v2(Bucket="mine")["Contents"]}
+    made = {"classes.json", *(f"{at}/{name}" for at in ("train", "val") for name in ("index.json", "shard.00000.mds"))}
+    assert keys == {*others, *(f"{folder}/{name}" for name in made)}
+    assert all(client.get_object(Bucket="mine", Key=key)["Body"].read() == key.encode() for key in others)
+    assert len(pictures_of(address, "val", tmp_path / "cache")) == 6
+    assert copy(address, tmp_path / "copy", shown=False).copied_files == len(made)
+
+
+def test_a_leading_slash_is_part_of_a_key(s3_server: str, tmp_path: Path) -> None:
+    source = make_imagefolder(tmp_path / "source", per_class=1)
+    upload(source, "mine", "/lead")
+    assert copy("s3://mine//lead", tmp_path / "copy", shown=False).copied_files == len(files_of(source))

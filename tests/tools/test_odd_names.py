@@ -1,0 +1,69 @@
+"""Paths are shown and stored as they are: brackets are no markup, and bytes that are no UTF-8 stop nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import build_imagenet_dataspec
+from loaders.check import main as check
+from loaders.contact_sheet import Section, draw_contact_sheet
+from loaders.terminal import console, printable
+from tests.pictures import make_imagefolder
+from tools.convert import main as convert
+from tools.converting.meter import PictureMeter
+from tools.verify import run as verify
+from tools.verifying.folding import fold, unfold
+
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a name like markup, in which a picture of a Latin-1 name is broken."""
+    root = make_imagefolder(tmp_path / "[v1] data" / "[/x] [old]", classes=("a\nb", "[bold]", LATIN), per_class=2)
+    (root / "train" / "[bold]" / f"{LATIN}.jpg").write_bytes(b"no picture")
+    (root / "train" / "[bold]" / "left out.gif").write_bytes(b"")
+    return root
+
+
+def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for program in (lambda: verify([str(root), "--workers=1"]), lambda: check([str(root)], build_imagenet_dataspec)):
+        status = program()
+        said = capsys.readouterr().out
+        assert status == 1 and f"{root}/train/[bold]/caf\\udce9.jpg: cannot be read as a picture" in said
+        assert "train: 1 files are no pictures by their names, and are not read (.gif)." in said
+        assert f"Data set {root}" in said and f"{root}: 1 fault" in said
+
+
+@pytest.mark.parametrize("kind", ["mds", "ffcv"])
+def test_convert(root: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    out = root.parent / "out [/y]"
+    assert convert([str(root), str(out), "--to", kind, "--skip-unreadable", "--workers=1"]) == 0
+    assert os.fsencode(f"/{LATIN}.jpg: cannot be read as a picture") in (out / "skipped.txt").read_bytes()
+    said = capsys.readouterr().out
+    assert f"Looking through {root}\n" in said and "are not read (.gif)" in said and str(out) in said
+
+
+def test_meters(capsys: pytest.CaptureFixture[str]) -> None:
+    where = console()
+    where.print(PictureMeter(where, "[/x].beton", 10)._bar.get_renderable())
+    assert "[/x].beton" in capsys.readouterr().out
+
+
+def test_moves(tmp_path: Path) -> None:
+    root = make_imagefolder(tmp_path / "set", classes=("cat",), per_class=1)
+    for path in (root / "val/cat").iterdir():
+        path.rename(root / "val" / f"{LATIN}.jpg")
+    (root / "val/cat").rmdir()
+    (tmp_path / "mapping").write_text("cat\n")
+    assert fold(root, tmp_path / "mapping") == 1 and (root / f"val/cat/{LATIN}.jpg").is_file()
+    assert unfold(root) == 1 and (root / f"val/{LATIN}.jpg").is_file()
+
+
+def test_contact_sheet() -> None:
+    names = ["a\nb", LATIN, "犬 [bold]"]
+    assert [printable(name) for name in names] == ["a\\nb", "caf\\udce9", "犬 [bold]"]
+    section = Section("Training", "", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3))
+    draw_contact_sheet([section], names)
