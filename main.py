@@ -41,7 +41,7 @@ def main(config: DictConfig | Run) -> Trainer:
     check_topology(run.config, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
-    from training import build, checkpoints, devices, guards, record
+    from training import build, checkpoints, claims, devices, guards
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
@@ -49,15 +49,15 @@ def main(config: DictConfig | Run) -> Trainer:
     from training.recorder import Recorder
 
     devices.prepare(run.config, run.is_of_recipe("precision"))
-    algorithms = build.algorithms(run.config)
-    data = build.data(run, algorithms)
-    model = build.model(run.config)
-    optimizer = build.optimizer(run.config, model)
-    schedule = build.schedule(run, data)
-
-    stop = StopRequest()
-    folder = record.claim(run)
-    with folder.discarded_if_refused():
+    folder = claims.claim(run)
+    with folder.held():
+        algorithms = build.algorithms(run.config)
+        data = build.data(run, algorithms)
+        model = build.model(run.config)
+        optimizer = build.optimizer(run.config, model)
+        schedule = build.schedule(run, data)
+        stop = StopRequest()
+        folder.keep_output()
         saver = checkpoints.for_run(run, folder.name, stop)
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
@@ -76,7 +76,7 @@ def main(config: DictConfig | Run) -> Trainer:
             saved=checkpoints.to_start_from(run.config, saver),
         )
         saver.restore_ranks(trainer.state)
-    fit(trainer, progress, saver)
+        fit(trainer, progress, saver)
     return trainer
 
 

@@ -22,6 +22,7 @@ from recipes import registry
 from recipes.schedules import SCHEDULES
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LONGEST_NAME = 200  # bytes; a folder's name may have 255 on most file systems
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
@@ -202,11 +203,21 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
             report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
 
 
+def _names_folder(name: str) -> bool:
+    is_shown = name.isprintable() and name == name.strip() and not re.search(r"[/\\{}]", name)
+    return is_shown and name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
+
+
 def check_saving(config: DictConfig, report: Report) -> None:
     """Names and folders that a run writes."""
     name, folder = config.run_name, config.save_folder
-    if name is not None and (not name.strip() or re.search(r"[/\\{}]", name)):
-        report.add("run_name", f"{name!r} given, but it names a folder: no slashes or braces, and not empty")
+    if name is not None and not _names_folder(name):
+        shown = f"{name[:40]}..." if len(name) > 40 else name
+        report.add(
+            "run_name",
+            f"{shown!r} given, but it names a folder: 1 to {LONGEST_NAME} bytes that can be printed, without slashes, "
+            "braces, or spaces at its ends, and not . or ..",
+        )
     for placeholder in re.findall(r"{([^{}]*)}", folder or ""):
         if placeholder not in ("runs_folder", "run_name"):
             there = "the placeholders are {runs_folder} and {run_name}"

@@ -175,7 +175,7 @@ def _copy_object(remote: str, out: BinaryIO) -> None:
         except Exception as error:
             if type(error).__name__ == "FlexibleChecksumError":
                 raise Damaged("its checksum is not the one that the store sent") from error
-            if not _may_pass(error) or time.monotonic() + pause > since + _patience(error):
+            if not may_pass(error) or time.monotonic() + pause > since + _patience(error):
                 raise
         time.sleep(pause * _JITTER.uniform(0.5, 1.0))
         pause = min(2 * pause, _PAUSES[1])
@@ -209,7 +209,7 @@ def _file(path: str) -> Iterator[bytes]:
         raise fault(error, path) from error
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether the same request may well succeed a moment later."""
     known = type(error).__name__ in _UNREACHABLE | _BROKEN or isinstance(error, ConnectionError | TimeoutError)
     return known or _status(error) >= 500 or _status(error) == 429
@@ -249,7 +249,7 @@ def fault(error: BaseException, remote: str) -> DataError:
     if kind in _UNREACHABLE:
         what = f"{endpoint} cannot be reached ({kind}). Check the network, AWS_ENDPOINT_URL and S3_ENDPOINT_URL."
         return StoreOutOfReach(f"{remote}: {what}")
-    if _may_pass(error):
+    if may_pass(error):
         what = {"ReadTimeoutError": "does not answer"}.get(kind, f"keeps failing ({code or kind})")
         return StoreOutOfReach(f"{remote}: {endpoint} {what}. Start the run again when it works.")
     if code == "NoSuchBucket":
@@ -263,7 +263,7 @@ def fault(error: BaseException, remote: str) -> DataError:
         )
     if code == "403" or _status(error) == 403:
         return StoreOutOfReach(
-            f"{remote}: access denied ({code}). These credentials may not read the bucket {bucket!r}, "
+            f"{remote}: access denied ({code}). These credentials may not use the bucket {bucket!r}, "
             "or the object is missing and they may not list it."
         )
     message = without_credentials(str(error)).splitlines() or [code]

@@ -112,6 +112,11 @@ MISTAKES = {
     # names and folders
     "run_name=a/b": "run_name: 'a/b' given, but it names a folder",
     "run_name=''": "run_name: '' given",
+    "run_name=..": "run_name: '..' given, but it names a folder",
+    "run_name=.": "run_name: '.' given, but it names a folder",
+    'run_name="a\\nb"': r"run_name: 'a\nb' given, but it names a folder",
+    "run_name=" + 201 * "x": f"run_name: '{40 * 'x'}...' given, but it names a folder: 1 to 200 bytes",
+    "run_name=' a'": "run_name: ' a' given, but it names a folder",
     "save_folder=runs/{name}": "save_folder: there is no {name}; the placeholders are {runs_folder} and {run_name}",
     "save_num_checkpoints_to_keep=0": "save_num_checkpoints_to_keep: 0 given, but it must be -1 (all) or at least 1",
     "autoresume=true": "autoresume: a run finds its checkpoints by its name; set run_name",

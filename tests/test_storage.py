@@ -1,13 +1,18 @@
 """Checkpoints and data in S3, against a real S3 server on this machine."""
 
+import random
+import socket
 from pathlib import Path
 
 import boto3
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import ClientError
 
 from tests.pictures import make_mds
 from tests.runs import assert_same_weights, run_main, small_yaml
-from tests.s3 import upload
+from tests.s3 import upload, use_endpoint
+from training import storage
 from training.checkpoints import newest_first
 from training.storage import LocalFolder, S3Folder, UserError, open_folder
 
@@ -71,7 +76,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, picture
 def test_missing_bucket(s3_server, tmp_path: Path, pictures: Path) -> None:
     done = run_main(small_yaml(tmp_path, pictures), "save_folder=s3://nowhere/at/all", cwd=tmp_path)
     assert done.returncode == 1
-    assert "s3://nowhere/at/all" in done.stderr and "NoSuchBucket" in done.stderr
+    assert "s3://nowhere/at/all" in done.stderr and "has no bucket 'nowhere'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -102,6 +107,46 @@ def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    monkeypatch.setattr("training.storage.PATIENCE", 0.0)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:1") as caught:
         S3Folder("s3://bucket/folder").check_writable()
     assert "very-secret" not in str(caught.value)
+
+
+def test_store_that_never_answers_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within two minutes, whether the upload can be called off or not; here within moments."""
+    assert 2 * storage.ATTEMPTS * storage.READ_TIMEOUT < 120 - 2 * storage.ATTEMPTS
+    for name, value in {"READ_TIMEOUT": 0.2, "ATTEMPTS": 1, "PATIENCE": 0.0}.items():
+        monkeypatch.setattr(storage, name, value)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        (tmp_path / "file").write_text("content")
+        with pytest.raises(UserError, match=r"s3://bucket/run: http://127\.0\.0\.1:\d+ does not answer"):
+            S3Folder("s3://bucket/run").put(tmp_path / "file", "x.pt")
+
+
+def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again, and draws nothing from the generator that belongs to the training."""
+    use_endpoint(monkeypatch, "http://127.0.0.1:1")
+    monkeypatch.setattr(storage, "_PAUSE", 0.0)
+    folder, calls = S3Folder("s3://bucket/run"), []
+
+    def upload_file(**_: object) -> None:
+        calls.append(random.random())
+        if len(calls) == 1:
+            answer = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+            try:
+                raise ClientError(answer, "PutObject")
+            except ClientError as error:
+                raise S3UploadFailedError(str(error))  # noqa: B904  as boto3 does
+
+    monkeypatch.setattr(folder.client, "upload_file", upload_file)
+    (tmp_path / "file").touch()
+    before = random.getstate()
+    folder.put(tmp_path / "file", "x.pt")
+    assert len(calls) == 2 and random.getstate() == before and not (tmp_path / "file").exists()
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(storage, "_PAUSE", 1.0)
+    calls.clear()
+    with pytest.raises(UserError, match=r"keeps failing \(SlowDown\)"):
+        folder.put(tmp_path / "file", "x.pt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,17 +18,16 @@ from config import ConfigError, Run, TrainingError, UserError
 from loaders.errors import named
 from recipes.algorithms import at_own_pace
 from training import rank_states
-from training.devices import on_rank_zero, say
+from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
+from training.kept import BEST, base_of, batch_of, check_room, clear, newest_first, tidy
 from training.record import LATEST
 from training.saved import Saved, read_checkpoint
 from training.storage import Folder, open_folder, split
-from training.whole_files import is_whole, write
+from training.whole_files import is_whole, remove_dead, write
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
-BEST = "best-rank0.pt"
-_PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")
 
 
 class Checkpoints(Callback):
@@ -47,18 +45,31 @@ class Checkpoints(Callback):
         self.source: Folder | None = None  # where the run started from, if it was a checkpoint
         self._is_due = create_interval_scheduler(interval, include_end_of_training=True)
         self._due = False
+        self._has_room = folder is None  # found out once a batch has given the optimizer its state
         self._own: list[str] = []  # this run's checkpoints, oldest first; all others in the folder are overtaken
         self._best = float("-inf")
-        self._improved = False
+        self._improved = False  # and no copy of these weights is kept yet
+        self.is_over = False  # as the checkpoint says: at its full length, or because a callback ended the run
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Take up the checkpoints that lie before the point that the run goes on from.
+        """Take up the checkpoints of the run so far."""
+        self.catch_up(state)
+
+    def catch_up(self, state: State) -> None:
+        """Take up the checkpoints before the point that the run goes on from, and do what a kill left undone there.
 
         As rank 0 sees them: a node without the folder would think nothing saved, and enter a save that others skip.
         """
-        if self.folder is not None and state.timestamp.batch.value:
-            names = on_rank_zero(newest_first, self.folder)[::-1]
-            self._own = [name for name in names if _batch_of(name) <= state.timestamp.batch.value]
+        if self.folder is None:
+            return
+        names = on_rank_zero(newest_first, self.folder)[::-1]
+        self._keep([name for name in names if batch_of(name) <= state.timestamp.batch.value])
+        if not state.timestamp.batch.value:
+            on_rank_zero(clear, self.folder)
+            self._own = []
+        elif self._is_saved(state) and str(self.source) == str(self.folder):
+            on_rank_zero(tidy, self.folder, self._own, self._improved)
+        self._improved = False  # another folder's best stays there
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Note whether this evaluation is the best so far."""
@@ -77,7 +88,7 @@ class Checkpoints(Callback):
     def restore_ranks(self, state: State) -> None:
         """Give every rank the state of its own that was saved beside the checkpoint which the Trainer has loaded."""
         if self.source is not None:
-            rank_states.restore(state, self.source, _base(_name(state)))
+            rank_states.restore(state, self.source, base_of(_name(state)))
 
     def finish(self, state: State) -> None:
         """Keep the weights of the run's last evaluation if they are the best: it comes after the last checkpoint."""
@@ -85,14 +96,18 @@ class Checkpoints(Callback):
             self._save_best(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best top-1 so far."""
-        return {"best": self._best}
+        """The best top-1 so far, whether this very state has it, and whether the run ends with it."""
+        return {"best": self._best, "improved": self._improved, "is_over": self.is_over}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore state_dict()."""
         self._best = state["best"]
+        self._improved, self.is_over = state.get("improved", False), state.get("is_over", False)
 
     def _save_if_due(self, state: State, event: Event) -> None:
+        if self.folder is not None and not self._has_room:
+            on_rank_zero(check_room, self.folder, state.state_dict(), self.keep, self._own)
+            self._has_room = True
         signum = self._asked_to_stop(state, event)
         self._due |= self._is_due(state, event)
         if event == Event.BATCH_CHECKPOINT and not signum and _epoch_is_over(state):
@@ -112,19 +127,21 @@ class Checkpoints(Callback):
         return self.stop.on_any_rank(state)
 
     def _is_saved(self, state: State) -> bool:
-        return bool(self._own) and _batch_of(self._own[-1]) == state.timestamp.batch.value
+        return bool(self._own) and batch_of(self._own[-1]) == state.timestamp.batch.value
 
     def _save(self, state: State) -> None:
         if self.folder is None:
             return
         name = _name(state)
-        rank_states.save(state, self.folder, _base(name))
+        self.is_over = state.max_duration is not None and state.timestamp >= state.max_duration
+        rank_states.save(state, self.folder, base_of(name))
         save(state, self.folder, name)
-        self._own.append(name)
-        if self.keep > 0:
-            self._own = self._own[-self.keep :]
-        on_rank_zero(_tidy, self.folder, self._own, self._improved)
+        self._keep([*self._own, name])
+        on_rank_zero(tidy, self.folder, self._own, self._improved)
         self._improved = False
+
+    def _keep(self, names: list[str]) -> None:
+        self._own = names[-self.keep :] if self.keep > 0 else names
 
     def _save_best(self, state: State) -> None:
         if self.folder is not None and self._is_saved(state):
@@ -134,29 +151,8 @@ class Checkpoints(Callback):
         self._improved = False
 
 
-def _tidy(folder: Folder, own: list[str], is_best: bool) -> None:
-    """After a checkpoint: keep a copy if it is the best, point to it as the latest, delete what is not to be kept."""
-    if is_best:
-        folder.copy(own[-1], BEST)
-    folder.point(LATEST, own[-1])
-    for name in newest_first(folder):
-        if name not in own:
-            folder.delete(name)
-    rank_states.tidy(folder, map(_base, own))
-
-
 def _name(state: State) -> str:
     return NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
-
-
-def _base(name: str) -> str:
-    return name.removesuffix("-rank0.pt")
-
-
-def _batch_of(name: str) -> int:
-    match = _PATTERN.match(name)
-    assert match, f"{name} is no checkpoint's name"
-    return int(match[2])
 
 
 def _epoch_is_over(state: State) -> bool:
@@ -198,12 +194,6 @@ def _check_finite(state: State) -> None:
         )
 
 
-def newest_first(folder: Folder) -> list[str]:
-    """The checkpoints in a folder, by batch."""
-    found = [(int(match[2]), int(match[1]), name) for name in folder.names() if (match := _PATTERN.match(name))]
-    return [name for _, _, name in sorted(found, reverse=True)]
-
-
 def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
     """The callback that saves this run, its folder tried now rather than after the first epoch.
 
@@ -216,6 +206,7 @@ def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
         path = config.save_folder.replace("{run_name}", folder_name).replace("{runs_folder}", config.runs_folder)
         folder = open_folder(path)
         on_rank_zero(_check_folder, folder, config.autoresume or config.save_overwrite)
+        on_local_leaders(remove_dead, folder)
     return Checkpoints(folder, config.save_interval, config.save_num_checkpoints_to_keep, stop)
 
 

@@ -26,6 +26,7 @@ from training.guards import ExactRandomState
 from training.interrupt import Interrupted
 from training.loading import LOST_RANK, loads
 from training.progress import ProgressLine, summary_table
+from training.recorder import Recorder
 from training.saved import Saved
 
 SPEED_WINDOW = 50  # batches, as in the published example
@@ -85,19 +86,24 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
     ended = "failed"
     state = trainer.state
     recorder = progress.recorder
-    is_train = recorder.folder.run.config.is_train
-    if is_train and state.max_duration is not None and state.timestamp >= state.max_duration:
-        if not recorder.folder.run.config.autoresume:
-            raise TrainingError(
-                f"load_path: that run was trained for {state.timestamp.epoch}, nothing is left of "
-                f"{state.max_duration}; say a longer max_duration=, or load_weights_only=true to start anew"
-            )
+    config = recorder.folder.run.config
+    is_train = config.is_train
+    if is_train and recorder.folder.is_finished(state.timestamp.batch.value):
         say(f"{recorder.folder.path}: this run is finished already; nothing to do")
         return
+    is_over = is_train and state.max_duration is not None and state.timestamp >= state.max_duration
+    if is_over and not config.autoresume:
+        raise TrainingError(
+            f"load_path: that run was trained for {state.timestamp.epoch}, nothing is left of "
+            f"{state.max_duration}; say a longer max_duration=, or load_weights_only=true to start anew"
+        )
     try:
         if is_train:
             with saver.stop:
-                trainer.fit()
+                if is_over or (config.autoresume and saver.is_over):
+                    _complete(trainer, recorder, saver)
+                else:
+                    trainer.fit()
             saver.finish(state)
             ended = "finished"
         else:
@@ -116,6 +122,14 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
             recorder.folder.write_summary(summary)
         if dist.get_global_rank() == 0 and not ended.startswith("failed"):
             progress.console.print(summary_table(summary, str(recorder.folder.path) if is_train else None))
+
+
+def _complete(trainer: Trainer, recorder: Recorder, saver: Checkpoints) -> None:
+    """Do what a run that was killed after its last checkpoint did not come to."""
+    say(f"{recorder.folder.path}: trained to its end already; what comes after the last checkpoint is completed")
+    saver.catch_up(trainer.state)
+    if recorder.is_evaluation_due:
+        trainer.eval()
 
 
 def explain(error: Exception) -> str | None:

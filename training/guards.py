@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,19 @@ class ExactSchedule(Callback):
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Set this step's learning rate."""
-        factor = self.multiplier(state.timestamp.batch.value)
+        self._set(state, state.timestamp.batch.value)
+
+    def eval_start(self, state: State, logger: Logger) -> None:
+        """Set the last step's: a resumed run may evaluate before its first batch."""
+        if state.optimizers and state.timestamp.batch.value:
+            self._set(state, state.timestamp.batch.value - 1)
+
+    def _set(self, state: State, batch: int) -> None:
+        factor = self.multiplier(batch)
         for group in state.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
             if self.momentum is not None:
-                momentum = self.momentum(state.timestamp.batch.value)
+                momentum = self.momentum(batch)
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
 
 
@@ -74,6 +83,16 @@ class FiniteLoss(Callback):
                 f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
                 f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. The last checkpoint before it is good. "
                 "Lower optimizer.lr, lengthen scheduler.t_warmup, or use precision=amp_bf16 or fp32"
+            )
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Raises TrainingError if the evaluation's loss is no number: its figures mean nothing."""
+        metric: Any = state.eval_metrics.get("eval", {}).get("CrossEntropy")
+        if metric is not None and not math.isfinite(loss := float(metric.compute())):
+            raise TrainingError(
+                f"the loss of the evaluation is {loss} at step {state.timestamp.batch.value} (epoch "
+                f"{state.timestamp.epoch.value}). Lower optimizer.lr, lengthen scheduler.t_warmup, or give "
+                "train_dataset.batch_size more pictures per device for BatchNorm"
             )
 
 

@@ -6,8 +6,8 @@ import contextlib
 import csv
 import hashlib
 import io
-import itertools
 import json
+import math
 import os
 import platform
 import shlex
@@ -23,10 +23,11 @@ import torch
 from composer.utils import dist
 from omegaconf import OmegaConf
 
-from config import ConfigError, Run, UserError
+from config import Run
 from loaders.decoders import decoders_of
 from training.devices import on_rank_zero
-from training.identity import differences, plain, redacted
+from training.identity import plain, redacted
+from training.lock_file import LockFile
 
 LATEST = "latest-rank0.pt"
 # Read before Composer fills in what a launcher would have set.
@@ -55,6 +56,7 @@ class RunFolder:
         self.path, self.run = path, run
         self.name = path.name
         self.rows: list[dict[str, Any]] = []
+        self.lock: LockFile | None = None  # rank 0's
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
         """Write config.yaml (runnable as it stands) and environment.json; `data` is what describe() says of them."""
@@ -68,8 +70,25 @@ class RunFolder:
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
         self.write("environment.json", json.dumps(environment(self.run, data), indent=2) + "\n")
 
+    def start_over(self) -> None:
+        """Remove the figures of a run that is written over: they would be taken for this one's."""
+        if dist.get_global_rank() == 0:
+            for name in ("metrics.csv", "summary.json"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def is_finished(self, step: int) -> bool:
+        """Whether this run goes on from where it finished, at its full length or because a callback ended it there."""
+        return self.run.config.autoresume and on_rank_zero(self._finished_at) == step
+
+    def _finished_at(self) -> int | None:
+        try:
+            summary = json.loads((self.path / "summary.json").read_text())
+            return summary["step"] if summary["ended"] == "finished" else None
+        except (OSError, ValueError, KeyError, TypeError):  # none, or what a crash of the machine left of it
+            return None
+
     def load_rows(self, last_step: int) -> None:
-        """Take up the rows of the interrupted run, but not those after the step that it resumes from."""
+        """Take up the rows of the interrupted run, up to and with those of a step."""
         metrics = self.path / "metrics.csv"
         if metrics.exists():
             with metrics.open(newline="") as file:
@@ -96,20 +115,32 @@ class RunFolder:
         self.write("metrics.csv", text.getvalue())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json: the final figures and how the run ended."""
-        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
+        """Write summary.json: the final figures and how the run ended; null for a figure that is not a number."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
+        self.write("summary.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
     @contextlib.contextmanager
-    def discarded_if_refused(self) -> Iterator[None]:
-        """Remove the folder again if the run is refused within, before anything was written into it."""
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this run within; remove it if the run is refused before anything was written into it."""
         try:
             yield
         except BaseException:
+            self._release()
             if dist.get_global_rank() == 0:
                 with contextlib.suppress(OSError):  # it holds something, or is not there
                     self.path.rmdir()
                     self.path.parent.rmdir()
             raise
+        self._release()
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def keep_output(self) -> None:
+        """Keep what every other rank prints in a file: the launcher shows rank 0 alone and deletes the rest."""
+        if dist.get_global_rank() and self.run.config.is_train:
+            keep_output(self.path / "logs" / f"rank{dist.get_global_rank()}.log")
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all, and only on rank 0."""
@@ -118,58 +149,6 @@ class RunFolder:
             temporary = self.path / f".{name}.tmp"
             temporary.write_text(text)
             os.replace(temporary, self.path / name)
-
-
-def claim(run: Run) -> RunFolder:
-    """The folder of this run, the same on every rank, and every other rank's output kept in it.
-
-    Raises:
-        ConfigError: if it exists and this run is not the same one going on.
-        UserError: if it cannot be made.
-    """
-    folder = RunFolder(Path(on_rank_zero(_choose, run)), run)
-    if dist.get_global_rank() and run.config.is_train:
-        keep_output(folder.path / "logs" / f"rank{dist.get_global_rank()}.log")
-    return folder
-
-
-def _choose(run: Run) -> str:
-    config = run.config
-    path = Path(config.runs_folder) / (config.run_name or default_name(run))
-    if not config.is_train:
-        return str(path)
-    taken = (path / "config.yaml").exists()
-    if taken and config.autoresume:
-        if changed := differences(OmegaConf.load(path / "config.yaml"), plain(run)):
-            raise ConfigError(
-                f"{path} holds a run with another configuration, so autoresume cannot go on with it: "
-                f"{'; '.join(changed)}. Give the old values, or start a run of its own from its checkpoint: "
-                "autoresume=false run_name=ANOTHER load_path=CHECKPOINT"
-            )
-    elif taken and config.run_name and not run.lenient and not config.save_overwrite:
-        raise ConfigError(
-            f"run_name: {path} exists already. Go on with it by autoresume=true, write over it by save_overwrite=true, "
-            "or give another run_name="
-        )
-    may_exist = config.autoresume or config.save_overwrite or (bool(config.run_name) and not taken)
-    return str(_make(path, may_exist))
-
-
-def _make(path: Path, may_exist: bool) -> Path:
-    """Make the folder, or path-2, path-3, ... where it must be a new one: two runs may start in the same second."""
-    names = itertools.chain([path], (Path(f"{path}-{n}") for n in itertools.count(2)))
-    for name in names:
-        try:
-            name.mkdir(parents=True, exist_ok=may_exist)
-            return name
-        except FileExistsError:
-            if may_exist or not name.is_dir():
-                raise UserError(f"runs_folder: {name} is in the way and no folder; give another runs_folder=") from None
-        except OSError as error:
-            raise UserError(
-                f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"
-            ) from None
-    raise AssertionError("unreachable")
 
 
 def keep_output(file: Path) -> None:
@@ -195,14 +174,6 @@ class _Tee(io.TextIOBase):
 
     def fileno(self) -> int:
         return self.streams[0].fileno()
-
-
-def default_name(run: Run) -> str:
-    """A name for a run that was given none: its YAML, its recipe and the time."""
-    stem = Path(run.yaml_path).stem if run.yaml_path else run.config.model.name
-    stem = run.config.model.name if stem == "config" else stem
-    recipe = Path(run.config.recipe_name or "baseline").stem
-    return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:

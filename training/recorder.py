@@ -48,11 +48,14 @@ class Recorder(Callback):
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Write the files that a run begins with, now that nothing can be refused any more."""
-        if self.folder.run.config.is_train:
+        step = state.timestamp.batch.value
+        if self.folder.run.config.is_train and not self.folder.is_finished(step):
             if self.folder.run.config.autoresume:
                 self._total_before = max(self._total_before, self.folder.seconds_paid())
+            else:
+                self.folder.start_over()
             self.folder.write_start(_data(state))
-            self.folder.load_rows(state.timestamp.batch.value)
+            self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
     def before_dataloader(self, state: State, logger: Logger) -> None:
@@ -97,6 +100,11 @@ class Recorder(Callback):
         }
 
     @property
+    def is_evaluation_due(self) -> bool:
+        """Whether batches were trained since the last evaluation."""
+        return self._loss_count > 0
+
+    @property
     def wait_share(self) -> float:
         """The part of the last steps' time that went by waiting for data, 0 to 1."""
         return self.data_wait.share
@@ -120,11 +128,12 @@ class Recorder(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The clocks and the running mean of the loss, so that a resumed run reports as an uninterrupted one."""
+        """The clocks and what the next row will say, so that a resumed run reports as an uninterrupted one."""
         return {
             "seconds": self.seconds(),
             "loss": (self._loss_sum, self._loss_count),
             "best_top1": self._best_top1,
+            "image_size": self._image_size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,6 +145,7 @@ class Recorder(Callback):
         self._total_before = seconds["total_seconds"]
         self._loss_sum, self._loss_count = state["loss"]
         self._best_top1 = state["best_top1"]
+        self._image_size = state.get("image_size", 0)
 
     def _row(self, state: State) -> dict[str, Any]:
         metrics = {name: float(metric.compute()) for name, metric in state.eval_metrics["eval"].items()}

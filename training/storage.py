@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from config import UserError
 from config.addresses import is_s3, split_s3_folder
+from loaders import remote
+
+UNFINISHED = ".checkpoint-"  # what the names of files start with that are being written
+# A store that never answers is given up after twice ATTEMPTS * READ_TIMEOUT = 90 s: a failed upload is also called off.
+CONNECT_TIMEOUT, READ_TIMEOUT, ATTEMPTS = 5.0, 15.0, 3
+PATIENCE = 30.0  # seconds of other faults that may pass
+_PAUSE = 2.0
 
 
 class LocalFolder:
@@ -74,6 +83,10 @@ class LocalFolder:
         """Remove a file; no error if it is gone."""
         (self.folder / name).unlink(missing_ok=True)
 
+    def unfinished(self) -> list[Path]:
+        """What is being written, or was when its run was killed."""
+        return list(self.folder.glob(".*.tmp"))
+
     def scratch(self) -> Path:
         """Where to write a file before put()."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +104,11 @@ class S3Folder:
         self.client = boto3.client(
             "s3",
             endpoint_url=os.environ.get("S3_ENDPOINT_URL"),  # Composer's and Streaming's name; boto3 reads its own
-            config=Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}),
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            ),
         )
 
     def __str__(self) -> str:
@@ -124,8 +141,11 @@ class S3Folder:
 
     def fetch(self, name: str, into: Path) -> Path:
         """Download an object into a folder."""
+        from boto3.s3.transfer import TransferConfig
+
         into.mkdir(parents=True, exist_ok=True)
-        self._call("download_file", Key=self._key(name), Filename=str(self.path_of(name, into)))
+        once = TransferConfig(num_download_attempts=1)  # each of which has the client's own
+        self._call("download_file", Key=self._key(name), Filename=str(self.path_of(name, into)), Config=once)
         return self.path_of(name, into)
 
     def path_of(self, name: str, into: Path) -> Path:
@@ -139,6 +159,10 @@ class S3Folder:
         """Remove an object; no error if it is gone."""
         self._call("delete_object", Key=self._key(name))
 
+    def unfinished(self) -> list[Path]:
+        """What is being written on this machine, by any run, or was when its run was killed."""
+        return list(Path(tempfile.gettempdir()).glob(f"{UNFINISHED}*.tmp"))
+
     def scratch(self) -> Path:
         """Where to write a file before put()."""
         return Path(tempfile.gettempdir())
@@ -147,16 +171,24 @@ class S3Folder:
         return self.prefix + name
 
     def _call(self, operation: str, **arguments: object) -> dict:
-        """One S3 call; every fault becomes a sentence that names the folder and what S3 said."""
+        """One S3 call; a fault becomes a sentence that names the folder, if it does not pass."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise UserError(
-                f"{self}: S3 refused ({error}); check the bucket, the credentials and the endpoint"
-            ) from None
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            draws = random.getstate()  # a retry's pause draws from the generator that belongs to the training
+            try:
+                return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
+            except (Boto3Error, BotoCoreError, ClientError) as error:
+                cause: BaseException = error
+                if isinstance(error, Boto3Error):  # boto3's own faults wrap what S3 said
+                    cause = getattr(error, "last_exception", None) or error.__context__ or error
+                if not remote.may_pass(cause) or time.monotonic() + _PAUSE > deadline:
+                    raise remote.fault(cause, str(self)) from None
+            finally:
+                random.setstate(draws)
+            time.sleep(_PAUSE)
 
 
 Folder = LocalFolder | S3Folder

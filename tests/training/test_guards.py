@@ -64,6 +64,13 @@ def test_loss_that_is_not_finite(bad: float) -> None:
         made.fit()
 
 
+def test_evaluation_whose_loss_is_no_number() -> None:
+    data = TensorDataset(torch.full((4, 3, 4, 4), float("nan")), torch.arange(4) % 3)
+    made = trainer(max_duration="1ep", callbacks=FiniteLoss(), eval_dataloader=DataLoader(data, 4))
+    with pytest.raises(TrainingError, match=r"the loss of the evaluation is nan at step 0 \(epoch 0\)"):
+        made.eval()
+
+
 def test_short_epoch() -> None:
     """Stock Composer ends the epoch, and the run, in silence."""
     trainer(max_duration="1ep").fit()

@@ -10,7 +10,7 @@ import pytest
 from config import load
 from main import main
 from tests.runs import metrics, small_yaml, summary
-from training.record import describe
+from training.record import RunFolder, describe
 
 
 @pytest.mark.parametrize("told_by", ["metrics.csv", "summary.json", "neither"])
@@ -46,6 +46,33 @@ def test_new_run_over_an_old_one(workdir: Path, pictures: Path) -> None:
     path.write_text(json.dumps(summary(path.parent) | {"total_seconds": 1000.0}))
     main(load(words)).close()
     assert summary(path.parent)["total_seconds"] < 1000
+
+
+def test_written_over_and_killed_before_the_first_checkpoint(
+    workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one must not go on from the checkpoints, or end with the figures, of the run before."""
+    words = [str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep"]
+    main(load(words)).close()
+    with monkeypatch.context() as patch:
+        patch.setattr("training.recorder.Recorder.batch_end", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(load([*words, "seed=5", "save_overwrite=true"]))
+    run = workdir / "runs/run"
+    assert not list((run / "checkpoints").iterdir()) and not (run / "metrics.csv").exists()
+    main(load([*words, "seed=5", "autoresume=true"])).close()
+    assert summary(run)["ended"] == "finished"
+
+
+def test_figures_that_are_no_numbers(workdir: Path) -> None:
+    """JSON has none."""
+    folder = RunFolder(workdir, None)  # type: ignore[arg-type]
+    folder.write_summary({"val_loss": float("nan"), "top1": float("inf"), "step": 3})
+    assert json.loads((workdir / "summary.json").read_text(), parse_constant=pytest.fail) == {
+        "val_loss": None,
+        "top1": None,
+        "step": 3,
+    }
 
 
 def test_data_in_the_record(workdir: Path, pictures: Path) -> None:

@@ -1,0 +1,89 @@
+"""Which folder a run gets: a new one, the one that it goes on in or writes over, or a refusal."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from config import ConfigError, Run, UserError
+from training.devices import on_rank_zero
+from training.identity import differences, plain
+from training.lock_file import LockFile
+from training.record import RunFolder
+
+ENDING = 2.0  # seconds that a requeued job waits for the one before it to end
+
+
+def claim(run: Run) -> RunFolder:
+    """The folder of this run, the same on every rank, locked by rank 0 until it is no longer held().
+
+    Raises:
+        ConfigError: if another run uses it, or it exists and this run is not the same one going on.
+        UserError: if it cannot be made.
+    """
+    locks: list[LockFile] = []  # a lock stays with rank 0
+    folder = RunFolder(Path(on_rank_zero(_choose, run, locks)), run)
+    folder.lock = locks[0] if locks else None
+    return folder
+
+
+def _choose(run: Run, locks: list[LockFile]) -> str:
+    config = run.config
+    path = Path(config.runs_folder) / (config.run_name or default_name(run))
+    if not config.is_train:
+        return str(path)
+    is_free = bool(config.run_name) and not (run.lenient and (path / "config.yaml").exists())
+    path = _make(path, config.autoresume or config.save_overwrite or is_free)
+    lock = LockFile(path, ENDING if config.autoresume else 0.0)
+    try:
+        _check_same_run(path, run)
+    except BaseException:
+        lock.release()
+        raise
+    locks.append(lock)
+    return str(path)
+
+
+def _check_same_run(path: Path, run: Run) -> None:
+    """Raises ConfigError if the folder holds a run that this one neither goes on with nor may write over."""
+    taken = (path / "config.yaml").exists()
+    if taken and run.config.autoresume:
+        if changed := differences(OmegaConf.load(path / "config.yaml"), plain(run)):
+            raise ConfigError(
+                f"{path} holds a run with another configuration, so autoresume cannot go on with it: "
+                f"{'; '.join(changed)}. Give the old values, or start a run of its own from its checkpoint: "
+                "autoresume=false run_name=ANOTHER load_path=CHECKPOINT"
+            )
+    elif taken and not run.config.save_overwrite:
+        raise ConfigError(
+            f"run_name: {path} exists already. Go on with it by autoresume=true, write over it by save_overwrite=true, "
+            "or give another run_name="
+        )
+
+
+def _make(path: Path, may_exist: bool) -> Path:
+    """Make the folder, or path-2, path-3, ... where it must be a new one: two runs may start in the same second."""
+    names = itertools.chain([path], (Path(f"{path}-{n}") for n in itertools.count(2)))
+    for name in names:
+        try:
+            name.mkdir(parents=True, exist_ok=may_exist)
+            return name
+        except FileExistsError:
+            if may_exist or not name.is_dir():
+                raise UserError(f"runs_folder: {name} is in the way and no folder; give another runs_folder=") from None
+        except OSError as error:
+            raise UserError(
+                f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"
+            ) from None
+    raise AssertionError("unreachable")
+
+
+def default_name(run: Run) -> str:
+    """A name for a run that was given none: its YAML, its recipe and the time."""
+    stem = Path(run.yaml_path).stem if run.yaml_path else run.config.model.name
+    stem = run.config.model.name if stem == "config" else stem
+    recipe = Path(run.config.recipe_name or "baseline").stem
+    return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
