@@ -1,4 +1,4 @@
-"""A torchvision ResNet as a ComposerModel: the published initialisation, loss and metrics."""
+"""A torchvision ResNet as a ComposerModel: the published initialisations, loss and metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from config.errors import ConfigError
-from config.schema import MODELS
+from config.schema import INITS, MODELS
 
 # Both take class indices or dense targets. The binary cross entropy is summed over the classes and divided by the
 # batch size, as published: 7.907 at the start with 1000 classes, not the mean over classes that textbooks use.
@@ -56,24 +56,32 @@ class ResNetClassifier(ComposerClassifier):
 
 
 def build_composer_resnet(
-    model_name: str = "resnet50", loss_name: str = "cross_entropy", num_classes: int = 1000
+    model_name: str = "resnet50",
+    loss_name: str = "cross_entropy",
+    num_classes: int = 1000,
+    init: str = "mosaic",
 ) -> ComposerClassifier:
-    """Build a ResNet, initialised as the published recipes were, with top-1 and top-5 accuracy as metrics.
+    """Build a ResNet, initialised as Mosaic's recipes or as torchvision does, with top-1 and top-5 accuracy as metrics.
 
     Args:
         model_name: one of MODELS; the torchvision architecture of that name, never pretrained.
         loss_name: one of LOSSES.
         num_classes: length of the output; the model maps [B, 3, H, W] to logits [B, num_classes].
+        init: one of INITS; torchvision's is Kaiming normal (fan out) for convolutions, torch's own for the linear
+            layer, 1 and 0 for BatchNorm. See `initialize` for Mosaic's.
 
     Raises:
-        ConfigError: for a model or a loss that does not exist.
+        ConfigError: for a model, a loss or an initialisation that does not exist.
     """
     if model_name not in MODELS:
         raise ConfigError(f"model.name: no model is called {model_name!r}; there are {', '.join(MODELS)}")
     if loss_name not in LOSSES:
         raise ConfigError(f"model.loss_name: no loss is called {loss_name!r}; there are {', '.join(LOSSES)}")
+    if init not in INITS:
+        raise ConfigError(f"model.init: no initialisation is called {init!r}; there are {', '.join(INITS)}")
     module = getattr(torchvision.models, model_name)(num_classes=num_classes)
-    initialize(module)
+    if init == "mosaic":
+        initialize(module)
     if loss_name == "binary_cross_entropy":
         # Every class starts with probability 1 / num_classes, so the first steps do not unlearn a prior of 1/2.
         nn.init.constant_(module.fc.bias, -math.log(num_classes))

@@ -15,7 +15,7 @@ from config.check_data import check_data
 from config.durations import durations_of, parse
 from config.errors import ConfigError
 from config.report import Report
-from config.schema import DEVICES, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
+from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
 from config.structure import Structure
 from config.suggest import did_you_mean, listing
 from recipes import registry
@@ -66,6 +66,7 @@ def check_names(config: DictConfig, report: Report) -> None:
     """Values that are words out of a list."""
     one_of(report, "model.name", config.model.name, MODELS)
     one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
+    one_of(report, "model.init", config.model.init, INITS)
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES)
     for key, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
         if config[key] is not None:

@@ -157,7 +157,8 @@ def size_lines(config: Any, length: Duration) -> list[str]:
 def built(run: Run, length: Duration) -> Table:
     """The parts of the run, in the order in which they would be made."""
     config = run.config
-    model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}"
+    network = config.model
+    model = f"{network.name}, {network.num_classes} classes, {network.loss_name}, {network.init} init"
     rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(dict(config.optimizer)))]
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))

@@ -13,6 +13,7 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
+INITS = ("mosaic", "torchvision")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}
@@ -26,6 +27,7 @@ class Model:
     name: str = "resnet50"  # one of MODELS, as torchvision defines them, never pretrained
     loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
     num_classes: int = 1000  # must be the number of class folders in the data
+    init: str = "mosaic"  # one of INITS: the weights that training starts from, drawn as that project draws them
 
 
 @dataclass

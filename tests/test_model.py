@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
 
@@ -54,6 +55,50 @@ def test_initialisation() -> None:
     assert torch.allclose(model.fc.bias, torch.tensor(-math.log(50)))
     weight = model.layer2[0].conv1.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03), "Kaiming normal, fan in"
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_torchvisions_initialisation(loss: str) -> None:
+    """To the bit that of torchvision's own model, but for the bias that binary_cross_entropy starts from."""
+    torch.manual_seed(0)
+    ours = build_composer_resnet("resnet50", loss, 50, "torchvision").module.state_dict()
+    torch.manual_seed(0)
+    source = torchvision.models.resnet50(num_classes=50).state_dict()
+    free = {"fc.bias"} if loss == "binary_cross_entropy" else set()
+    assert {name for name in source if not torch.equal(ours[name], source[name])} == free
+
+
+@pytest.mark.parametrize(
+    ("init", "gamma", "spread", "fan"),
+    [("mosaic", 0.5, math.sqrt(1 / 12), "in"), ("torchvision", 1.0, 0.0, "out")],
+)
+def test_statistics_of_both(init: str, gamma: float, spread: float, fan: str) -> None:
+    """Mean and deviation of each kind of layer of a ResNet-50, with margins of many standard errors."""
+    torch.manual_seed(0)
+    module = build_composer_resnet("resnet50", init=init).module
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    gammas = torch.cat([m.weight for m in norms]).detach()
+    assert gammas.mean().item() == pytest.approx(gamma, abs=0.01)
+    assert gammas.std().item() == pytest.approx(spread, abs=0.01)
+    assert all((m.bias == 0).all() for m in norms)
+    for conv in (module.conv1, module.layer1[0].conv2, module.layer3[0].conv3, module.layer4[0].downsample[0]):
+        fans = (conv.in_channels if fan == "in" else conv.out_channels) * conv.kernel_size[0] ** 2
+        assert conv.weight.mean().item() == pytest.approx(0, abs=0.02 * math.sqrt(2 / fans))
+        assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fans), rel=0.03)
+    uniform = math.sqrt(1 / (3 * 2048))  # torch's own, of U(-1, 1) / sqrt(fan in)
+    expected = math.sqrt(2 / 2048) if init == "mosaic" else uniform
+    assert module.fc.weight.std().item() == pytest.approx(expected, rel=0.01)
+    assert module.fc.bias.std().item() == pytest.approx(uniform, rel=0.1)
+
+
+def test_mosaics_is_the_default() -> None:
+    built = []
+    for arguments in ({}, {"init": "mosaic"}):
+        torch.manual_seed(0)
+        built.append(build_composer_resnet("resnet18", num_classes=3, **arguments).state_dict())
+    assert all(torch.equal(built[0][name], built[1][name]) for name in built[0])
+    with pytest.raises(ConfigError, match="mosaic, torchvision"):
+        build_composer_resnet("resnet18", init="xavier")
 
 
 def test_cross_entropy_keeps_torchs_bias() -> None:
