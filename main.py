@@ -72,7 +72,11 @@ def main(config: DictConfig | Run) -> Trainer:
             max_duration=schedule.max_duration,
             algorithms=algorithms,
             # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
-            callbacks=[*guards.for_run(schedule, data), data_wait, recorder, progress, *callbacks, saver],
+            callbacks=[
+                *build.goes_on(run.config, schedule, data),
+                *guards.for_run(schedule, data),
+                *(data_wait, recorder, progress, *callbacks, saver),
+            ],
             saved=checkpoints.to_start_from(run.config, saver),
         )
         saver.restore_ranks(trainer.state)

@@ -95,6 +95,11 @@ def test_effective_values_are_the_published_ones(recipe: str) -> None:
     assert list(algorithms) == list(ALGORITHMS[recipe])  # the order too
 
 
+@pytest.mark.parametrize("recipe", recipe_files())
+def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
+    assert run_of(recipe).config.model.init == ("mosaic" if recipe in MOSAIC else "torchvision")
+
+
 def test_baseline_is_the_same_as_no_recipe() -> None:
     with_card, without = run_of("baseline"), run_of("null")
     with_card.config.recipe_name = None

@@ -26,6 +26,7 @@ from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
+from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
 
 
@@ -140,8 +141,9 @@ class Schedule:
     """The run's length as a Composer time string, and for each batch, counted from 0, what its optimizer is set to."""
 
     max_duration: str
-    multiplier: Callable[[int], float]  # of the learning rate
-    momentum: Callable[[int], float] | None  # None: it stays as it is
+    multiplier: Callable[[float], float]  # of the learning rate
+    momentum: Callable[[float], float] | None  # None: it stays as it is
+    clock: Clock  # reads a timestamp as that batch
 
 
 def schedule(run: Run, data: Data) -> Schedule:
@@ -160,7 +162,16 @@ def schedule(run: Run, data: Data) -> Schedule:
             f"{total:g}; make the run longer or the warm-up shorter"
         )
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer.lr, total, warmup_batches)
-    return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total))
+    images = len(pictures(data.train)) if data.train else 0
+    clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, images)
+    return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total), clock)
+
+
+def goes_on(config: DictConfig, schedule: Schedule, data: Data) -> list[Callback]:
+    """What carries the position of a checkpoint over into this run; nothing when only evaluating."""
+    if data.train is None:
+        return []
+    return [GoesOn(schedule.clock, config, cast(EpochSampler, loader_of(data.train).sampler))]
 
 
 def data(run: Run, algorithms: list[Algorithm]) -> Data:

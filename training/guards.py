@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from composer.core import Callback, State
+from composer.core import Callback, State, Timestamp
 from composer.loggers import Logger
 from composer.utils import dist, reproducibility
 from torch.nn.parallel import DistributedDataParallel
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
     """The guards of a run."""
-    guards: list[Callback] = [ExactSchedule(schedule.multiplier, schedule.momentum), FiniteLoss(), CommonBatchNorm()]
-    return [*guards, WholeEpochs(data.batches_per_epoch, data.eval_samples)]
+    exact = ExactSchedule(schedule.multiplier, schedule.momentum, schedule.clock.step)
+    return [exact, FiniteLoss(), CommonBatchNorm(), WholeEpochs(data.batches_per_epoch, data.eval_samples)]
 
 
 class ExactSchedule(Callback):
@@ -33,26 +33,32 @@ class ExactSchedule(Callback):
     Args:
         multiplier: from the batch, counted from 0, to the factor on each param group's initial_lr.
         momentum: from the batch to the momentum (the first of Adam's betas); None leaves it alone.
+        step: from the timestamp to the batch, counted in this run's own.
     """
 
-    def __init__(self, multiplier: Callable[[int], float], momentum: Callable[[int], float] | None = None) -> None:
-        self.multiplier, self.momentum = multiplier, momentum
+    def __init__(
+        self,
+        multiplier: Callable[[float], float],
+        momentum: Callable[[float], float] | None = None,
+        step: Callable[[Timestamp], float] = lambda timestamp: timestamp.batch.value,
+    ) -> None:
+        self.multiplier, self.momentum, self.step = multiplier, momentum, step
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Set this step's learning rate."""
-        self._set(state, state.timestamp.batch.value)
+        self._set(state, self.step(state.timestamp))
 
     def eval_start(self, state: State, logger: Logger) -> None:
         """Set the last step's: a resumed run may evaluate before its first batch."""
         if state.optimizers and state.timestamp.batch.value:
-            self._set(state, state.timestamp.batch.value - 1)
+            self._set(state, self.step(state.timestamp) - 1)
 
-    def _set(self, state: State, batch: int) -> None:
-        factor = self.multiplier(batch)
+    def _set(self, state: State, step: float) -> None:
+        factor = self.multiplier(step)
         for group in state.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
             if self.momentum is not None:
-                momentum = self.momentum(batch)
+                momentum = self.momentum(step)
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
 
 

@@ -125,5 +125,8 @@ def _epochs(state: State) -> int:
     assert state.max_duration is not None
     if state.max_duration.unit.value == "ep":
         return state.max_duration.value
-    batches = state.max_duration.value if state.max_duration.unit.value == "ba" else state.timestamp.batch.value
-    return max(1, -(-batches // len(cast(Sized, state.train_dataloader))))
+    now = state.timestamp
+    # Earlier epochs may have been of another length: what is left is counted from where this one began.
+    left = state.max_duration.value - now.batch.value if state.max_duration.unit.value == "ba" else 0
+    started = now.batch_in_epoch.value + left
+    return max(1, now.epoch.value - (-started // len(cast(Sized, state.train_dataloader))))
