@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check_decentralized import check_decentralized
 from config.check_schedule_free import check_schedule_free
-from config.durations import parse
+from config.durations import durations_of, parse
+from config.errors import ConfigError
 from config.layers import MIXERS
 from config.report import Report
 from config.suggest import listing
@@ -26,7 +27,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "colout.p_row": (lambda v: 0 <= v < 1, "a fraction, from 0 to less than 1"),
     "colout.p_col": (lambda v: 0 <= v < 1, "a fraction, from 0 to less than 1"),
     "colout.finetune_fraction": (lambda v: 0 <= v <= 1, FRACTION),
-    "label_smoothing.smoothing": (lambda v: 0 < v < 1, "a fraction, more than 0 and less than 1"),
+    "label_smoothing.smoothing": (lambda v: 0 <= v <= 1, FRACTION),
     "mixup.alpha": (lambda v: v >= 0, "0 or more"),
     "cutmix.alpha": (lambda v: v >= 0, "0 or more"),
     "blurpool.min_channels": (lambda v: v >= 1, "at least 1"),
@@ -75,6 +76,7 @@ def check_algorithms(config: DictConfig, report: Report) -> None:
         if not problems:
             check_arguments(name, args, report)
     check_order(algorithms, report)
+    check_swa(config, algorithms, report)
     check_schedule_free(config, algorithms, report)
     check_decentralized(config, algorithms, report)
     if "progressive_resizing" in algorithms:
@@ -145,6 +147,12 @@ def unit_of(value: str) -> str:
 def check_order(algorithms: dict[str, dict], report: Report) -> None:
     """Label smoothing must reach both of two mixed labels: mixers come before it, and blend labels, not losses."""
     order = list(algorithms)
+    if set(MIXERS) <= set(order):
+        report.add(
+            "algorithms.cutmix",
+            "does not go with mixup: each would mix pictures that the other mixed already, with labels that match "
+            "neither; type algorithms.cutmix=null or algorithms.mixup=null",
+        )
     for mixer in MIXERS:
         if mixer not in order or "label_smoothing" not in order:
             continue
@@ -160,6 +168,30 @@ def check_order(algorithms: dict[str, dict], report: Report) -> None:
                 f"must stand before label_smoothing, which else smooths only one of the two mixed labels; "
                 f"move {mixer} up in its YAML",
             )
+
+
+def check_swa(config: DictConfig, algorithms: dict[str, dict], report: Report) -> None:
+    """SWA changes the model when swa_end has come, which a run in epochs may not see: it counts whole ones alone."""
+    args = algorithms.get("swa")
+    if args is None:
+        return
+    interval, end = args.get("update_interval", "1ep"), args.get("swa_end", "0.97dur")
+    try:
+        length, wanted = durations_of(config)[0], parse(end)
+    except (ConfigError, ValueError):
+        return  # there is a complaint already, or the class will complain
+    if length.unit != "ep" or wanted.unit not in ("ep", "dur"):
+        return
+    # At the end of a batch the epoch that it belongs to is not over.
+    seen = length.value - (unit_of(interval) == "ba")
+    last = seen if wanted.unit == "ep" else seen / length.value
+    if last < wanted.value:
+        other = " or algorithms.swa.update_interval=1ep" if unit_of(interval) == "ba" else ""
+        report.add(
+            "algorithms.swa.swa_end",
+            f"{end} is never reached with update_interval {interval} in a run of {length}, so that the average would "
+            f"not be used; type algorithms.swa.swa_end={int(last * 1e4) / 1e4:g}{wanted.unit} or less{other}",
+        )
 
 
 def check_resizing(args: dict, crop_size: int, report: Report) -> None:

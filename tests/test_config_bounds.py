@@ -62,7 +62,7 @@ BOUNDS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             {"ema_start": "10sp"},
         ],
     ),
-    "label_smoothing": ([{"smoothing": 0.001}, {"smoothing": 0.999}], [{"smoothing": 0.0}, {"smoothing": 1.0}]),
+    "label_smoothing": ([{"smoothing": 0.0}, {"smoothing": 1.0}], [{"smoothing": -0.001}, {"smoothing": 1.001}]),
     "mixup": ([{"alpha": 0.0}, {"alpha": 5}], [{"alpha": -0.01}]),
     "progressive_resizing": (
         [

@@ -26,6 +26,7 @@ from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
+from recipes.algorithms._base import check_hooks
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
 
@@ -34,6 +35,7 @@ def algorithms(config: DictConfig) -> list[Algorithm]:
     """The algorithms of the recipe, in its order, each made to fail if it is surgery that finds nothing to change."""
     built = [registry.build("algorithm", name, args) for name, args in config.algorithms.items()]
     for algorithm in built:
+        check_hooks(algorithm)
         if algorithm.required_on_load():
             algorithm.apply = _must_change_the_model(algorithm, algorithm.apply)
     return built

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zlib
+from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -19,6 +20,23 @@ class RecipeAlgorithm(Algorithm):
     def __repr__(self) -> str:
         names = inspect.signature(type(self)).parameters
         return f"{type(self).__name__}({','.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+HOOKS = ("image_transform", "size_in_loader", "crop_size", "named_buffers")
+"""What the trainer asks an algorithm for by name, besides the methods of Composer's class."""
+
+
+def check_hooks(algorithm: Algorithm) -> None:
+    """Reject an attribute or method whose name is almost a hook's: nothing would ever ask for it.
+
+    Raises:
+        TypeError: naming the hook that was meant.
+    """
+    known = [*HOOKS, *(name for name in dir(Algorithm) if not name.startswith("_"))]
+    for name in dir(algorithm):
+        meant = get_close_matches(name, known, n=1, cutoff=0.85)
+        if meant and name not in known and not name.startswith("_"):
+            raise TypeError(f"{type(algorithm).__name__}.{name} is not a hook, so it does nothing; say {meant[0]}")
 
 
 def seeded_generator(state: State, purpose: str, index: int = 0) -> np.random.Generator:

@@ -113,7 +113,7 @@ class BlurPool(RecipeAlgorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Replace the layers, and count them in the log."""
-        self._replace(state.model)
+        self._replace(state.model, {})
         counts = [sum(isinstance(module, kind) for module in state.model.modules()) for kind in _BLURRED]
         if not any(counts):
             raise TrainingError(
@@ -129,17 +129,20 @@ class BlurPool(RecipeAlgorithm):
         if state.get("repr", repr(self)) != repr(self):
             warnings.warn(f"The checkpoint was trained with {state['repr']}, this run has {self!r}.", stacklevel=2)
 
-    def _replace(self, module: nn.Module) -> None:
-        """Replace what is due among the descendants of `module`."""
-        for name, child in module.named_children():
-            if isinstance(child, _BLURRED):
+    def _replace(self, module: nn.Module, made: dict[nn.Module, nn.Module]) -> None:
+        """Replace what is due among the descendants of `module`; one replacement for a layer that several share."""
+        for name, child in list(module._modules.items()):
+            if child is None or isinstance(child, _BLURRED):
                 continue
-            if isinstance(child, nn.MaxPool2d) and self.replace_maxpools:
-                setattr(module, name, BlurMaxPool2d(child))
-            elif isinstance(child, nn.Conv2d) and self._is_due(child):
-                setattr(module, name, BlurConv2d(child, self.blur_first))
+            if child not in made:
+                if isinstance(child, nn.MaxPool2d) and self.replace_maxpools:
+                    made[child] = BlurMaxPool2d(child)
+                elif isinstance(child, nn.Conv2d) and self._is_due(child):
+                    made[child] = BlurConv2d(child, self.blur_first)
+            if child in made:
+                setattr(module, name, made[child])
             else:
-                self._replace(child)
+                self._replace(child, made)
 
     def _is_due(self, conv: nn.Conv2d) -> bool:
         return self.replace_convs and max(conv.stride) > 1 and conv.in_channels >= self.min_channels

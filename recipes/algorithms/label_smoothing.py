@@ -16,15 +16,15 @@ class LabelSmoothing(RecipeAlgorithm):
     the recipes: .08 (mild), .10 (medium), .13 (hot). Works before and after mixup in the list (see MixUp).
 
     Args:
-        smoothing: the part that is spread over all classes, above 0 and below 1.
+        smoothing: the part that is spread over all classes, from 0 (nothing changes) to 1.
 
     Raises:
         ValueError: smoothing out of its range.
     """
 
     def __init__(self, smoothing: float = 0.1) -> None:
-        if not 0 < smoothing < 1:
-            raise ValueError(f"smoothing is {smoothing}: it has to be above 0 and below 1.")
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"smoothing is {smoothing}: it has to be from 0 to 1.")
         self.smoothing = smoothing
         self._original = torch.empty(0)
 

@@ -95,3 +95,23 @@ def test_other_arguments_than_the_checkpoints_are_reported(tmp_path: Path):
     path = saved_by(trainer([BlurPool()]), tmp_path)
     with pytest.warns(UserWarning, match="The checkpoint was trained with"):
         trainer([BlurPool(min_channels=17)], load_path=path)
+
+
+class Shared(torch.nn.Module):
+    """Two parents, and two names of one parent, share a convolution and a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv, pool = torch.nn.Conv2d(16, 16, 3, stride=2, padding=1), torch.nn.MaxPool2d(2)
+        self.first, self.second = torch.nn.Sequential(conv, pool), torch.nn.Sequential(conv, pool)
+        self.third, self.fourth = conv, pool
+
+
+@pytest.mark.parametrize("blur_first", [True, False])
+def test_a_shared_layer_is_replaced_wherever_it_is(blur_first):
+    model = Shared()
+    BlurPool(blur_first=blur_first)._replace(model, {})
+    assert model.first[0] is model.second[0] is model.third
+    assert model.first[1] is model.second[1] is model.fourth
+    assert isinstance(model.third, BlurConv2d) and isinstance(model.fourth, BlurMaxPool2d)
+    assert model.second(torch.randn(1, 16, 32, 32)).shape[-1] == 8
