@@ -133,6 +133,11 @@ MISTAKES = {
 }
 
 
+def test_a_mistyped_optimizer_in_one_cycle(run_yaml: str) -> None:
+    found = problems(run_yaml, "recipe_name=onecycle", "optimizer.name=sdg")
+    assert "optimizer.name: there is no 'sdg'; did you mean sgd?" in found[-1]
+
+
 @pytest.mark.parametrize("word", MISTAKES)
 def test_a_mistake_is_a_sentence(word: str, run_yaml: str) -> None:
     found = problems(run_yaml, word)
