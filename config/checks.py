@@ -112,10 +112,11 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
+    known = registry.fold(config.optimizer.get("name") or "") in registry.table("optimizer")
     if not 0 <= low <= high < 1:
         given = f"{low:g} and scheduler.max_momentum={high:g} given"
         report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
-    elif not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
+    elif known and not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
         report.add(
             "scheduler.base_momentum",
             f"{config.optimizer.name} has no momentum to cycle; type scheduler.base_momentum=null",

@@ -18,6 +18,9 @@ from config.suggest import closest, listing
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
+# What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
+# constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
+UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError)
 USAGE = """\
 python main.py YAML [key=value ...]        one device
 composer main.py YAML [key=value ...]      every GPU of this machine
@@ -43,20 +46,34 @@ def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
     Raises:
         ConfigError: if the file is missing, is no YAML or holds no mapping.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(f"{called}: no such file{files_like(called, others)}")
     try:
-        content = OmegaConf.load(path)
+        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{called}{place}: this is no YAML: {error.problem or error.context}") from error
-    except (OmegaConfBaseException, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{called}: cannot be read: {str(error).splitlines()[0]}") from error
-    tree = OmegaConf.to_container(content, resolve=False)
+    except UNREADABLE as error:
+        raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
     return undot(plain(tree))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for the file system is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a parser raised."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return (str(error).splitlines() or ["this is no YAML"])[0]
 
 
 def main_script() -> str:
@@ -118,11 +135,11 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
         try:
             # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
             word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
-            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            problems.append(f"{word}: cannot be read: {str(error).splitlines()[0]}")
+            said = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False)
+        except UNREADABLE as error:
+            problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
-        tree = deepen(tree, said)
+        tree = deepen(tree, plain(said))
     return tree, problems
 
 

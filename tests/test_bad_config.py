@@ -49,6 +49,14 @@ MISTAKES = {
     "model=resnet18": "model: 'resnet18' given (command line), but it must be a section with keys",
     "algorithms.sam=true": "algorithms.sam={} switches it on",
     "algorithms=sam": "algorithms: 'sam' given (command line), but it must map names to arguments",
+    # what a YAML parser cannot read
+    "seed=!!float x": "seed=!!float x: cannot be read: could not convert string to float: 'x'",
+    "seed=!!bool x": "seed=!!bool x: cannot be read: 'x'",
+    "[=1": "[=1: cannot be read: ",
+    "seed=" + "[" * 400 + "]" * 400: "cannot be read: it is nested too deeply",
+    ".".join("a" * 1500) + "=1": "cannot be read: it is nested too deeply",
+    "recipe_name=x/" + "y" * 300: ": no such file",
+    "run_name=caf\udce9": "cannot be read: ",
     # words out of a list
     "recipe_name=hott": "there is no recipe 'hott'; did you mean hot? (there are adam, baseline, ",
     "recipe_name=my/own.yaml": "my/own.yaml: no such file",
@@ -132,6 +140,11 @@ MISTAKES = {
     "seed=[1": "seed=[1: cannot be read",
     "seed=${nosuch}": "nosuch",
 }
+
+
+def test_a_mistyped_optimizer_in_one_cycle(run_yaml: str) -> None:
+    found = problems(run_yaml, "recipe_name=onecycle", "optimizer.name=sdg")
+    assert "optimizer.name: there is no 'sdg'; did you mean sgd?" in found[-1]
 
 
 @pytest.mark.parametrize("word", MISTAKES)

@@ -86,7 +86,9 @@ def test_advice_names_the_next_setting(pictures: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert "say train_dataset.num_workers=8" in data_wait.advice(loader)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    assert "python -m tools.convert --max-size 500" in data_wait.advice(loader)
+    advice = data_wait.advice(loader)
+    assert advice.startswith("2 workers keep all 2 cores of this device busy. ")
+    assert "python -m tools.convert --max-size 500" in advice
     loader.dataset.fetches = True
     assert "train_dataset.preload=" in data_wait.advice(loader)
 
