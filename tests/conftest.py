@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ __all__ = ["moto_server", "pictures", "s3_server", "workdir"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_stop_the_suite() -> None:
+    """Composer, when it is imported, makes an exit of both signals, which pytest counts as one failed test."""
+    import composer.core.engine  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
