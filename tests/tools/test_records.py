@@ -240,4 +240,4 @@ def test_unreadable_folder(tmp_path: Path) -> None:
     (folder / "metrics.csv").unlink()
     os.mkdir(folder / "metrics.csv")
     record = read_run(folder)
-    assert record.remarks == ["metrics.csv cannot be read (Is a directory)"]
+    assert record.remarks == ["metrics.csv cannot be read (it is not a file)"]

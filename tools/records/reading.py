@@ -108,6 +108,26 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
+def own_file(run: Path, name: str) -> Path:
+    """A file of a run, whose folder may come from anybody.
+
+    Args:
+        run: the run's folder.
+        name: the file's, from that folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is a link that leads out of the folder, or not a file (reading a pipe would never end).
+    """
+    path = run / name
+    target = path.resolve(strict=True)
+    if not target.is_relative_to(run.resolve()):
+        raise ValueError("a link that leads out of the run's folder is not followed")
+    if not target.is_file():
+        raise ValueError("it is not a file")
+    return path
+
+
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
     """All runs in the folders, in the order of their names.
 
@@ -172,11 +192,11 @@ def read_run(folder: Path) -> Record:
 def _read(record: Record, name: str, parse: Callable[[str], Any], otherwise: Any) -> Any:
     """A file of the run, or `otherwise` and a remark."""
     try:
-        return parse((record.folder / name).read_text())
+        return parse(own_file(record.folder, name).read_text())
     except FileNotFoundError:
         record.remarks.append(f"{name} is missing")
-    except OSError as error:
-        record.remarks.append(f"{name} cannot be read ({error.strerror})")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
+        record.remarks.append(f"{name} cannot be read ({getattr(error, 'strerror', None) or error})")
     except (ValueError, yaml.YAMLError) as error:  # ConfigError and UnicodeDecodeError are ValueErrors
         record.remarks.append(f"{name} cannot be read ({' '.join(str(error).split())[:160]})")
     return otherwise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.records.reading import own_file
 from tools.reporting.words import number
 
 FOLDER = "evaluation"
@@ -84,7 +85,9 @@ class Evaluation:
         """The same as rectangles in a square of 100, the origin at its top left."""
         found = []
         for row in self.reliability:
-            low, high, accuracy = (100 * float(row[key] or 0) for key in ("bin_low", "bin_high", "accuracy"))
+            low, high, accuracy = (100 * float(row.get(key) or 0) for key in ("bin_low", "bin_high", "accuracy"))
+            if not math.isfinite(low + high + accuracy):
+                continue
             found.append({"x": low + 0.4, "width": max(high - low - 0.8, 0.4), "y": 100 - accuracy, "height": accuracy})
         return found
 
@@ -102,8 +105,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
     found.confusions.sort(key=lambda row: -float(row["count"]))
     found.sizes = _table(found, "sizes", "size", "top1")
     found.reliability = _table(found, "reliability", "bin_low", "bin_high")
-    mistakes = folder / "mistakes.png"
-    found.mistakes = mistakes if mistakes.is_file() else None
+    found.mistakes = _read(found, "mistakes.png", _picture)
     return found
 
 
@@ -151,6 +153,14 @@ def _table(found: Evaluation, name: str, *columns: str) -> Rows:
     return _read(found, f"{name}.csv", parse) or []
 
 
+def _picture(path: Path) -> Path:
+    """The path of a PNG; a report embeds nothing else."""
+    with path.open("rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            raise ValueError("it is not a PNG")
+    return path
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text())
     if not isinstance(content, dict):
@@ -159,11 +169,10 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _read(found: Evaluation, name: str, parse: Callable[[Path], Any]) -> Any:
-    path = found.folder / name
-    if not path.exists():
-        return None
     try:
-        return parse(path)
-    except (OSError, ValueError, csv.Error) as error:
+        return parse(own_file(found.folder.parent, f"{found.folder.name}/{name}"))
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError, ValueError, csv.Error) as error:
         found.remarks.append(f"{FOLDER}/{name} cannot be read ({' '.join(str(error).split())[:160]})")
         return None

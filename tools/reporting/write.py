@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
+import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,8 @@ def pictures_of(target: Path) -> Path:
 def write(page: Page, target: Path) -> None:
     """Write a report in the form that the file's ending says."""
     render = render_markdown if target.suffix in MARKDOWN else render_html
-    write_whole(target, render(page, target).encode())
+    # What no UTF-8 can hold (half of a surrogate pair, out of a damaged file) is shown by its number.
+    write_whole(target, render(page, target).encode(errors="backslashreplace"))
 
 
 def render_html(page: Page, _target: Path) -> str:
@@ -79,7 +83,7 @@ def render_html(page: Page, _target: Path) -> str:
     def svg(chart: Chart, salt: str) -> Markup:
         return Markup(drawing.svg(chart.draw(), salt + chart.name))
 
-    return _template("page.html.j2", True).render(page=page, light=light, dark=dark, svg=svg, **_common(page))
+    return _template("page.html.j2").render(page=page, light=light, dark=dark, svg=svg, **_common(page))
 
 
 def render_markdown(page: Page, target: Path) -> str:
@@ -99,7 +103,7 @@ def render_markdown(page: Page, target: Path) -> str:
         write_whole(folder / names[id(chart)], drawing.png(chart.draw()))
         return f"{folder.name}/{names[id(chart)]}"
 
-    return _template("page.md.j2", False).render(page=page, png=png, **_common(page))
+    return _template("page.md.j2", _shown_as_it_is).render(page=page, png=png, **_common(page))
 
 
 def looked_at(page: Page) -> list[Part]:
@@ -118,10 +122,24 @@ def _source(row: Any) -> str:
     return f"{row.source} ({'; '.join(filter(None, (row.verified, row.note)))})"
 
 
-def _template(name: str, escape: bool) -> Any:
+def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
+    """A template; whatever it is given is escaped: by `finalize`, else for HTML."""
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=folder, autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=folder,
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["code"] = lambda text: Markup(" ".join(str(text).replace("`", "'").split()))
     return environment.get_template(name)
+
+
+def _shown_as_it_is(value: Any) -> Markup:
+    """Text for a Markdown page without a tag, a link, a picture or a table's cell of its own; Markup stays."""
+    if isinstance(value, Markup):
+        return value
+    text = html.escape(" ".join(str(value).splitlines()), quote=False)
+    return Markup(re.sub(r"([\\`*\[\]|])", r"\\\1", text))

@@ -1,0 +1,115 @@
+"""A report of run folders that come from anybody: nothing outside of them is read, and no text of theirs is markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.tools.checked_page import Checked
+from tests.tools.left_runs import leave_run
+from tools.records.reading import FILES, read_run
+from tools.report import run
+
+SECRET = "aws_secret_access_key"
+TABLES = ("summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png")
+
+
+@pytest.fixture
+def folder(workdir: Path) -> Path:
+    """A finished run, with an empty evaluation/, beside a file that is nobody else's."""
+    (workdir / "credentials").write_text(f"{SECRET}=1\n")
+    leave_run(workdir / "runs/one")
+    (workdir / "runs/one/evaluation").mkdir()
+    return workdir / "runs/one"
+
+
+def reported() -> str:
+    """Both forms of the report, with what lies beside the Markdown one."""
+    assert run(["runs", "-o", "page.html", "-o", "page.md"]) == 0
+    beside = b"".join(path.read_bytes() for path in Path("page").iterdir())
+    return Path("page.html").read_text() + Path("page.md").read_text() + beside.decode(errors="replace")
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative", "hidden"])
+@pytest.mark.parametrize("name", [*FILES, *(f"evaluation/{name}" for name in TABLES)])
+def test_links_that_lead_out_are_not_followed(name: str, form: str, folder: Path, workdir: Path) -> None:
+    """Directly, or by way of a folder of the run that is itself a link."""
+    file = folder / name
+    file.unlink(missing_ok=True)
+    target = workdir / "credentials"
+    if form == "hidden":
+        (folder / "up").symlink_to(workdir)
+        target = folder / "up/credentials"
+    file.symlink_to(os.path.relpath(target, file.parent) if form == "relative" else target)
+    said = reported() if name != "config.yaml" else str(read_run(folder).remarks)
+    assert SECRET not in said
+    assert "a link that leads out of the run" in said
+
+
+def test_a_folder_that_leads_out(folder: Path, workdir: Path) -> None:
+    (folder / "evaluation").rmdir()
+    (workdir / "elsewhere").mkdir()
+    (workdir / "elsewhere/summary.json").write_text(json.dumps({"top1": 12.345678}))
+    (folder / "evaluation").symlink_to(workdir / "elsewhere")
+    said = reported()
+    assert "top-1 12.3" not in said and "a link that leads out of the run" in said
+
+
+def test_a_link_inside_the_run_is_followed(folder: Path) -> None:
+    (folder / "summary.json").rename(folder / "summary-1.json")
+    (folder / "summary.json").symlink_to("summary-1.json")
+    record = read_run(folder)
+    assert record.summary and not record.remarks
+
+
+def test_only_pictures_are_embedded(folder: Path) -> None:
+    (folder / "evaluation/mistakes.png").write_text(SECRET)
+    said = reported()
+    assert SECRET not in said and "mistakes.png cannot be read (it is not a PNG)" in said
+
+
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    (folder / "metrics.csv").unlink()
+    os.mkfifo(folder / "metrics.csv")
+    os.mkfifo(folder / "evaluation/mistakes.png")
+    assert reported().count("it is not a file") >= 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "[x](javascript:alert(1))",
+        "![x](http://a.test/x.png)",
+        "a\n\n# heading",
+        "a | zwei | c",
+        "`<b>`",
+        "\ud800",
+    ],
+)
+def test_text_of_a_run_is_shown_as_it_is(text: str, folder: Path) -> None:
+    """Wherever it stands: the summary, the environment, the command, a table of the evaluation."""
+    summary = json.loads((folder / "summary.json").read_text())
+    # An unfinished run shows how it ended.
+    (folder / "summary.json").write_text(json.dumps(summary | {"ended": f"failed: {text}", "command": text}))
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(environment | {"device": text, "python": text}))
+    (folder / "evaluation/per_class.csv").write_text("class,images,top1,top5\n" + f'"{text}",1,2,3\n', errors="replace")
+    leave_run(Path("runs/two"))
+    assert run(["runs", "-o", "page.html", "-o", "page.md"]) == 0
+    page = Checked(Path("page.html").read_text())
+    assert not {"script", "img"} & set(page.tags) and not any("javascript" in a for a in page.addresses)
+    markdown = re.sub(r"`[^`\n]*`|^    .*$", "", Path("page.md").read_text(), flags=re.MULTILINE)  # code is inert
+    assert not re.search(r"<(script|img|b)\b|(?<!\\)\]\((javascript|http)|^# heading", markdown, re.MULTILINE)
+    assert "| zwei |" not in markdown
+
+
+@pytest.mark.parametrize("table", ["bin_low,bin_high\n0,1\n", "bin_low,bin_high,images,confidence,inf\n0,1,2,3,4\n"])
+def test_a_column_that_is_missing(table: str, folder: Path) -> None:
+    (folder / "evaluation/reliability.csv").write_text(table)
+    assert "1 finished" in reported()
