@@ -21,6 +21,7 @@ from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
 
 COLOURS = {"command line": "bold magenta"}
+MOST_EPOCHS = 10_000  # of a longer run, the image sizes are shown by hundredths
 
 
 def show(run: Run, console: Console | None = None) -> None:
@@ -129,11 +130,16 @@ def resizing(config: Any) -> dict[str, Any] | None:
     return {key: p.default for key, p in known.items()} | dict(config.algorithms.progressive_resizing)
 
 
+def is_shown_by_epoch(length: Duration) -> bool:
+    """Whether a run is given in epochs, and in few enough to look at each."""
+    return length.unit == "ep" and length.value <= MOST_EPOCHS
+
+
 def size_per_epoch(config: Any, length: Duration) -> list[int]:
-    """The image side in pixels at the start of each epoch, or of each hundredth of a run that is not in epochs."""
+    """The image side in pixels at the start of each epoch, or of each hundredth of another run."""
     args = resizing(config)
     crop = config.train_dataset.crop_size
-    count = int(length.value) if length.unit == "ep" else 100
+    count = int(length.value) if is_shown_by_epoch(length) else 100
     if args is None:
         return [crop] * count
     keys = ("initial_scale", "delay_fraction", "finetune_fraction", "size_increment")
@@ -145,7 +151,7 @@ def size_lines(config: Any, length: Duration) -> list[str]:
     """'epochs 0-14: 88 px' for each stretch of one size; nothing when the size does not change."""
     if resizing(config) is None:
         return []
-    unit = "epoch" if length.unit == "ep" else "percent"
+    unit = "epoch" if is_shown_by_epoch(length) else "percent"
     lines = []
     for size, group in groupby(enumerate(size_per_epoch(config, length)), key=lambda pair: pair[1]):
         first, *_, last = (numbers := [number for number, _ in group])[0], numbers[-1]

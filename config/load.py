@@ -84,6 +84,9 @@ def read_recipe(name: str) -> Recipe:
     card = tree.pop("card", None) or {}
     if not isinstance(card, dict):
         raise ConfigError(f"{label}: card must be a mapping with summary and published")
+    figures = card.get("published") or []
+    if not isinstance(figures, list) or not all(isinstance(figure, dict) for figure in figures):
+        raise ConfigError(f"{label}: card.published must be a list of figures, each with top1, epochs and source")
     if "recipe_name" in tree:
         raise ConfigError(f"{label}: recipe_name in a recipe means nothing; remove it")
     return Recipe(label, path.stem, card, tree)
@@ -204,7 +207,11 @@ def differing(tree: Tree, from_: Tree) -> Tree:
 def finish(layers: Layers, lenient: bool) -> DictConfig:
     """Resolve, check and type what the layers add up to."""
     try:
-        tree = plain(OmegaConf.to_container(OmegaConf.create(layers.tree), resolve=True))
+        merged = OmegaConf.create(layers.tree)
+        if missing := sorted(OmegaConf.missing_keys(merged)):
+            absent = (f"{key}: ??? stands for a value that is missing; give {key}=VALUE" for key in missing)
+            raise ConfigError(*layers.problems, *absent)
+        tree = plain(OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(*layers.problems, str(error).splitlines()[0]) from error
     structure = Structure(layers.sources, recipe_files())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from config import ConfigError, load
+from config.dry_run import show
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,10 +35,15 @@ def problems(*words: str) -> list[str]:
 
 
 MISTAKES = {
+    # values that are no values
+    "model.loss_name=???": "model.loss_name: ??? stands for a value that is missing; give model.loss_name=VALUE",
+    "algorithms.mixup.alpha=???": "algorithms.mixup.alpha: ??? stands for a value that is missing",
+    "optimizer.lr=abc": "optimizer.lr: 'abc' given, but it must be a number",
+    "optimizer.lr={a: 1}": "optimizer.lr: {'a': 1} given, but it must be a number",
     # keys
     "sed=3": "sed: no such key; did you mean seed?",
     "model.nam=resnet18": "model.nam: no such key; did you mean model.name?",
-    "model.depth.width=3": "model.depth: no such key (there are name, loss_name, num_classes)",
+    "model.depth.width=3": "model.depth: no such key (there are name, loss_name, init, num_classes)",
     "sam.rho=0.1": "sam: no such key; did you mean algorithms.sam?",
     "batch_size=64": "batch_size: no such key; did you mean train_dataset.batch_size?",
     "milld.max_duration=3ep": "milld: no such key; did you mean mild?",
@@ -145,6 +153,32 @@ MISTAKES = {
 def test_a_mistyped_optimizer_in_one_cycle(run_yaml: str) -> None:
     found = problems(run_yaml, "recipe_name=onecycle", "optimizer.name=sdg")
     assert "optimizer.name: there is no 'sdg'; did you mean sgd?" in found[-1]
+
+
+@pytest.mark.parametrize("lr", ["abc", "{a: 1}", "[1]", "true"])
+@pytest.mark.parametrize("recipe", ["sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle"])
+def test_a_learning_rate_that_is_no_number(recipe: str, lr: str, run_yaml: str) -> None:
+    """Whatever the optimizer's class says of its type."""
+    assert any(
+        found.startswith("optimizer.lr: ")
+        for found in problems(run_yaml, f"recipe_name={recipe}", f"optimizer.lr={lr}")
+    )
+
+
+@pytest.mark.parametrize("published", ["76.6", "{top1: 76.6}", "[76.6]", "text"])
+def test_a_card_whose_figures_are_no_list(published: str, run_yaml: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"card: {{published: {published}}}\n")
+    assert problems(run_yaml, f"recipe_name={recipe}") == [
+        f"{recipe}: card.published must be a list of figures, each with top1, epochs and source"
+    ]
+
+
+def test_a_run_of_any_length_is_shown(run_yaml: str) -> None:
+    run = load([run_yaml, "recipe_name=mild", "max_duration=100000000ep", "dry_run=true"])
+    console = Console(record=True, width=100, file=io.StringIO())
+    show(run, console)
+    assert "percents 0-" in console.export_text()
 
 
 @pytest.mark.parametrize("word", MISTAKES)
