@@ -200,11 +200,11 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
         report.add("optimizer.lr", f"missing; {name} needs a learning rate of its own, as in optimizer.lr=0.001")
     for key in ("lr", "weight_decay", "momentum"):
         value = args.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not is_number and not any(p.startswith(f"optimizer.{key}:") for p in report.problems):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not (value >= 0 and math.isfinite(value)):
+                report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
+        elif value is not None and not any(found.startswith(f"optimizer.{key}:") for found in report.problems):
             report.add(f"optimizer.{key}", f"{value!r} given, but it must be a number")
-        elif is_number and not (value >= 0 and math.isfinite(value)):
-            report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
 
 
 def _names_folder(name: str) -> bool:
