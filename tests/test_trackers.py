@@ -109,6 +109,39 @@ def test_what_a_run_leaves_behind(workdir: Path, pictures: Path, monkeypatch: py
     assert b"aws-secret-value" not in everything_under(run)
 
 
+SECRETS = {
+    "loggers.x.headers.Authorization=Bearer abc.def": "loggers.x.headers.Authorization=Bearer (secret)",
+    "{'Authorization': 'Basic Zm9v', project: x}": "{'Authorization': 'Basic (secret)', project: x}",
+    "note=bearer abc": "note=bearer (secret)",
+    "s3://b/x?X-Goog-Signature=abc&y=1": "s3://b/x?X-Goog-Signature=(secret)&y=1",
+    "s3://b/x?X-Amz-Credential=abc&y=1": "s3://b/x?X-Amz-Credential=(secret)&y=1",
+    "gs://b/x?signature=abc&y=1": "gs://b/x?signature=(secret)&y=1",
+    "https://me:pw@host/x": "https://(secret)@host/x",
+    "loggers.x.auth=pw": "loggers.x.auth=(secret)",
+    "loggers.x.pwd=pw": "loggers.x.pwd=(secret)",
+    "{passphrase: pw, apiKey: k}": "{passphrase: (secret), apiKey: (secret)}",
+    "author=me": "author=me",
+    "train_dataset.path=/data/tokenizer": "train_dataset.path=/data/tokenizer",
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_secrets_inside_a_text(text: str) -> None:
+    from training.identity import redacted
+
+    assert redacted(text) == SECRETS[text]
+    assert redacted({"init_kwargs": [text]}) == {"init_kwargs": [SECRETS[text]]}
+
+
+@pytest.mark.parametrize(
+    "key", ["api_key", "apiKey", "Authorization", "pwd", "passphrase", "auth", "HF_TOKEN", "sig.signature"]
+)
+def test_secret_keys(key: str) -> None:
+    from training.identity import redacted
+
+    assert redacted({"a": {key: "x"}, "author": "me"}) == {"a": {key: "(secret)"}, "author": "me"}
+
+
 def test_eval_only_leaves_the_run_alone(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
     yaml = small_yaml(workdir, pictures, max_duration="1ep")
     assert cli([str(yaml), "run_name=run"]) == 0

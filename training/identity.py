@@ -32,12 +32,14 @@ _HARMLESS = (
     "recipe_name",
 )
 _HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_factor", "decoder")
-_SECRET = re.compile(r"(key|token|secret|password|credential)s?$", re.IGNORECASE)
-# Signed parts of addresses, name and password in them, and `api_key: ...` inside a longer text.
+_WORDS = r"(?:key|token|secret|password|passwd|passphrase|pwd|credential|auth|authorization|signature|cookie)s?"
+_SECRET = re.compile(rf"{_WORDS}$", re.IGNORECASE)
+# Signed parts of addresses, name and password in them, what follows `Bearer`, and `api_key: ...` inside a longer text.
 _SIGNED = re.compile(
-    r"([?&](?:X-Amz-[A-Za-z]+|AWSAccessKeyId|Signature|sig|token)=)[^&\s]+"
+    r"([?&](?:X-(?:Amz|Goog)-[A-Za-z]+|AWSAccessKeyId|GoogleAccessId|sig|code)=)[^&\s]+"
     r"|(?<=://)[^/@\s]+:[^/@\s]+(?=@)"
-    r"|((?:key|token|secret|password|credential)s?[\"']?\s*[:=]\s*)[^,}\s]+",
+    rf"|({_WORDS}[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^,}}&\s\"']+"
+    r"|(\bbearer\s+)[^,}\s\"']+",
     re.IGNORECASE,
 )
 
@@ -54,7 +56,7 @@ def redacted(value: Any) -> Any:
     if isinstance(value, list):
         return [redacted(v) for v in value]
     if isinstance(value, str):
-        return _SIGNED.sub(lambda match: (match[1] or match[2] or "") + "(secret)", value)
+        return _SIGNED.sub(lambda match: (match[1] or match[2] or match[3] or "") + "(secret)", value)
     return value
 
 
