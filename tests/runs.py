@@ -61,8 +61,9 @@ def run_main(
 
 
 def bare_shell(**env: str) -> dict[str, str]:
-    """The environment of a shell that nobody has set anything in: what `tests/conftest.py` sets is not the user's."""
-    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "120", **env}
+    """The environment of a bare shell and of a test's S3 server; what `tests/conftest.py` sets is not the user's."""
+    store = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "S3_"))}
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "120", **store, **env}
 
 
 def start_main(

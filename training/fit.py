@@ -49,7 +49,7 @@ def make_trainer(
     loggers = build.loggers(config)
     random_state = ExactRandomState()
     try:
-        with warnings.catch_warnings(), loads(saved, config, build.pictures(data.evaluation).classes):
+        with warnings.catch_warnings(), loads(saved, config, getattr(build.pictures(data.evaluation), "classes", None)):
             warnings.simplefilter("error", NoEffectWarning)
             trainer = Trainer(
                 model=model,

@@ -60,7 +60,7 @@ def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(words, cwd=tmp_path, env=settings, text=True, **pipes)
     try:
-        wait_for(lambda: psutil.Process(process.pid).children(), process=process)
+        wait_for(lambda: workers_of(process.pid), process=process)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     finally:
