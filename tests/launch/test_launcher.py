@@ -33,12 +33,17 @@ GIVEN = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_launcher_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process leaves NODE_RANK behind."""
+    for name in ("LOCAL_WORLD_SIZE", *(name.upper() for name in ranks.ENVIRONMENT)):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize(("options", "environment"), GIVEN)
 def test_options_mean_what_they_mean_to_composer(
     options: list[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("LOCAL_WORLD_SIZE", *(name.upper() for name in ranks.ENVIRONMENT)):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     words = [*options, "main.py", "small.yaml", "-n", "3", "run_name=$RANK"]
