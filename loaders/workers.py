@@ -171,6 +171,8 @@ class WorkerLoader(DataLoader[Any]):
         if not (self.slot_bytes and self.num_workers and forks):
             return None
         with contextlib.suppress(OSError):
-            # A worker is at work on as many as are asked of it, and one is being trained on.
-            return Slots(self.num_workers, (self.prefetch_factor or 0) + 1, self.slot_bytes)
+            # A worker is at work on as many as are asked of it, and one of its batches has just arrived. torch asks for
+            # the next one before the trainer lets the batch before go; only a single worker has made that one, too.
+            more = 2 if self.num_workers == 1 else 1
+            return Slots(self.num_workers, (self.prefetch_factor or 0) + more, self.slot_bytes)
         return None

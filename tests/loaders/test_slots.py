@@ -46,7 +46,7 @@ def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> N
 def test_a_place_is_free_when_its_batch_is_gone(odd: Path) -> None:
     loader = pictures_of(odd, 1)
     addresses = {images.data_ptr() for number in range(3) for images, _ in _one_by_one(loader, number)}
-    assert 1 <= len(addresses) <= loader.prefetch_factor + 1
+    assert 1 <= len(addresses) <= loader.prefetch_factor + 2, "two in work, one arriving, one in the trainer's hands"
 
 
 def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
