@@ -61,6 +61,7 @@ def main(config: DictConfig | Run) -> Trainer:
         saver = checkpoints.for_run(run, folder.name, stop)
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
+        first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
         callbacks = build.callbacks(run.config)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
@@ -71,12 +72,8 @@ def main(config: DictConfig | Run) -> Trainer:
             optimizers=optimizer,
             max_duration=schedule.max_duration,
             algorithms=algorithms,
-            # In this order after each event's algorithms: guards first, so that nothing bad is recorded or saved.
-            callbacks=[
-                *build.goes_on(run.config, schedule, data),
-                *guards.for_run(schedule, data),
-                *(data_wait, recorder, progress, *callbacks, saver),
-            ],
+            # In this order after each event's algorithms, so that nothing bad is recorded or saved.
+            callbacks=[*first, data_wait, recorder, progress, *callbacks, saver],
             saved=checkpoints.to_start_from(run.config, saver),
         )
         saver.restore_ranks(trainer.state)

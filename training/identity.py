@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from config import Run
-from config.schema import Config
+from config.load import defaults
 
 # These say where and how, not what is trained: a run may go on with other values of them.
 _HARMLESS = (
@@ -64,8 +64,8 @@ def differences(old: Any, new: dict[str, Any]) -> list[str]:
     """Where two configurations would train differently, each as 'key: old -> new'."""
     before, after = training_keys(OmegaConf.to_container(old, resolve=True)), training_keys(new)
     # A key that is younger than the old run had its default there, which is what the program did without the key.
-    defaults = training_keys(OmegaConf.to_container(OmegaConf.structured(Config)))
-    before = {key: defaults[key] for key in after.keys() & defaults.keys()} | before
+    default = training_keys(defaults())
+    before = {key: default[key] for key in after.keys() & default.keys()} | before
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
