@@ -71,8 +71,8 @@ def check_sizes(config: DictConfig, key: str, report: Report) -> None:
     elif 0 < resize < crop:
         report.add(
             f"{key}.resize_size",
-            f"a crop of {crop} px does not fit into pictures resized to {resize} px; make resize_size at least "
-            f"{crop}, or -1 for no resize",
+            f"a crop of {crop} px does not fit into pictures resized to {resize} px; type {key}.resize_size={crop} or "
+            f"more, or {key}.resize_size=-1 for no resize",
         )
     if not 0 < section.get("min_crop_area", 1.0) <= 1:
         report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it is a fraction, above 0 and up to 1")

@@ -26,12 +26,13 @@ def check_storage(config: DictConfig, key: str, report: Report) -> None:
         report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
     if section.pack_size is not None:
         if storage != "packed":
-            report.add(f"{key}.pack_size", f"only storage packed has it; type {key}.storage=packed or pack_size=null")
+            advice = f"type {key}.storage=packed, or {key}.pack_size=null"
+            report.add(f"{key}.pack_size", f"only storage packed has it; {advice}")
         elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
             report.add(
                 f"{key}.pack_size",
-                f"{section.pack_size} px given, but pictures of {needed} px are made of them; say {needed} or more, or "
-                "null for every pixel",
+                f"{section.pack_size} px given, but pictures of {needed} px are made of them; type "
+                f"{key}.pack_size={needed} or more, or {key}.pack_size=null for every pixel",
             )
     if section.preload is not None and storage == "synthetic":
         report.add(f"{key}.preload", f"synthetic pictures are nowhere to be copied from; type {key}.preload=null")

@@ -116,7 +116,7 @@ class Layers:
             else:
                 self.problems.append(
                     f"{section}.{word}: {args!r} given ({name}), but it must be arguments: "
-                    f"{section}.{word}={{}} switches it on with its defaults, {section}.{word}=null removes it"
+                    f"type {section}.{word}={{}} to switch it on with its defaults, {section}.{word}=null to remove it"
                 )
         if not self.tree[section]:
             self.sources[section] = name

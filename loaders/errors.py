@@ -1,6 +1,8 @@
 """What a data set's faults look like, and how to get the sentence back out of a worker's traceback."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from config.errors import DataError, UserError
 
@@ -11,6 +13,7 @@ _REASONS = {
     "Terminated": "another program or the scheduler stopped it",
 }
 _CRASH = "a library or the decoder crashed; train_dataset.decoder=pil does without ours"
+_OWN_KEY = re.compile(r"(?<![\w.])(?:is_streaming|local|storage|pack_size|decoder)=")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)
 
 
@@ -20,6 +23,20 @@ class LocalMissing(DataError, ValueError):
 
 class DamagedScan(Exception):
     """A JPEG that PIL decodes, but libjpeg-turbo warns of; the message is its warning."""
+
+
+@contextlib.contextmanager
+def in_section(name: str) -> Iterator[None]:
+    """Complete the keys in a data set's error message: it does not know the section that it is built from.
+
+    Args:
+        name: train_dataset or eval_dataset.
+    """
+    try:
+        yield
+    except DataError as error:
+        error.args = (_OWN_KEY.sub(rf"{name}.\g<0>", str(error)),)
+        raise
 
 
 def plain(exc: BaseException) -> str | None:

@@ -228,7 +228,7 @@ def _split_faults(folder: Path) -> list[str]:
         return []
     names = sorted(os.listdir(folder))
     if "index.json" in names:
-        return [f"{folder}: holds MDS shards, no pictures. Set is_streaming=true and local=/a/cache/folder."]
+        return [f"{folder}: holds MDS shards, no pictures. Set is_streaming=true local=/a/cache/folder."]
     flat = sum(map(is_picture, names))
     if flat:
         return [

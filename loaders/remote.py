@@ -230,7 +230,8 @@ def unwritable(error: OSError, folder: Path | str, what: str) -> DataError:
     """Why `what` could not be written into a folder, in a sentence with what to try next."""
     return DataError(
         f"{without_credentials(what)}: cannot be copied to {folder} ({error.strerror}). "
-        "Free some space there if it is full, or name another folder, local=/some/folder."
+        "Free some space there if it is full, or set another cache folder: train_dataset.local=FOLDER "
+        "eval_dataset.local=FOLDER."
     )
 
 

@@ -68,7 +68,7 @@ def open_dataset(
 
         dataset: PictureDataset = StreamingDataset(path, local, split, pipeline, seed, batch_size)
     elif is_remote(path):
-        raise DataError(f"{path}: is in a store. Set is_streaming=true and local=/a/cache/folder, or copy it here.")
+        raise DataError(f"{path}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
     else:
         dataset = ImageFolderDataset(path, split, pipeline, seed)
     if storage == "packed":

@@ -55,7 +55,7 @@ class StreamingDataset(PictureDataset):
         super().__init__(pipeline, seed)
         if not local:
             raise LocalMissing(
-                f"{remote}: streaming needs a cache folder, local=/some/folder, that shards are downloaded to; "
+                f"{remote}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
                 "give the path itself where the shards are on this machine already."
             )
         if is_remote(local):

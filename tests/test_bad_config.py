@@ -55,7 +55,7 @@ MISTAKES = {
     "compile=3": "compile: 3 given, but it must be true or false",
     "is_train=null": "is_train: None given, but it must be true or false",
     "model=resnet18": "model: 'resnet18' given (command line), but it must be a section with keys",
-    "algorithms.sam=true": "algorithms.sam={} switches it on",
+    "algorithms.sam=true": "type algorithms.sam={} to switch it on",
     "algorithms=sam": "algorithms: 'sam' given (command line), but it must map names to arguments",
     # what a YAML parser cannot read
     "seed=!!float x": "seed=!!float x: cannot be read: could not convert string to float: 'x'",

@@ -22,6 +22,7 @@ from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.decoders import decoders_of, described
 from loaders.digits import make_digits
+from loaders.errors import in_section
 from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
@@ -186,8 +187,10 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
     for name in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
         if is_made_on_demand(config[name].path):
             on_local_leaders(make_digits, Path(config[name].path))
-    train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
-    evaluation = _dataspec(config, "eval_dataset")
+    with in_section("train_dataset"):
+        train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
+    with in_section("eval_dataset"):
+        evaluation = _dataspec(config, "eval_dataset")
     for decoder in dict.fromkeys(decoders_of(config).values()):
         say(described(decoder))
     _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)

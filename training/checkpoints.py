@@ -215,7 +215,7 @@ def _check_folder(folder: Folder, may_hold_some: bool) -> None:
     if not may_hold_some and (there := newest_first(folder)):
         raise ConfigError(
             f"save_folder: {folder} holds checkpoints already ({', '.join(there[:3])}). Go on from them by "
-            "autoresume=true, write over them by save_overwrite=true, or give another save_folder="
+            "autoresume=true, write over them by save_overwrite=true, or give another save_folder=FOLDER"
         )
 
 

@@ -60,7 +60,7 @@ def _check_same_run(path: Path, run: Run) -> None:
     elif taken and not run.config.save_overwrite:
         raise ConfigError(
             f"run_name: {path} exists already. Go on with it by autoresume=true, write over it by save_overwrite=true, "
-            "or give another run_name="
+            "or give another run_name=ANOTHER"
         )
 
 
@@ -73,7 +73,9 @@ def _make(path: Path, may_exist: bool) -> Path:
             return name
         except FileExistsError:
             if may_exist or not name.is_dir():
-                raise UserError(f"runs_folder: {name} is in the way and no folder; give another runs_folder=") from None
+                raise UserError(
+                    f"runs_folder: {name} exists and is not a folder; give another one with runs_folder=FOLDER"
+                ) from None
         except OSError as error:
             raise UserError(
                 f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"

@@ -95,7 +95,8 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
     if is_over and not config.autoresume:
         raise TrainingError(
             f"load_path: that run was trained for {state.timestamp.epoch}, nothing is left of "
-            f"{state.max_duration}; say a longer max_duration=, or load_weights_only=true to start anew"
+            f"{state.max_duration}; set a longer max_duration={state.max_duration * 2!s}, or load_weights_only=true to "
+            "start anew"
         )
     try:
         if is_train:

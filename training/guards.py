@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from composer.core import Callback, State, Timestamp
+from composer.core import Callback, Precision, State, Timestamp
 from composer.loggers import Logger
 from composer.utils import dist, reproducibility
 from torch.nn.parallel import DistributedDataParallel
@@ -85,10 +85,11 @@ class FiniteLoss(Callback):
         """Raises TrainingError naming the step and the learning rate."""
         loss = state.total_loss_dict.get("loss/train/total", 0.0)
         if loss - loss != 0:  # inf and nan alike, without a tensor
+            exact = "" if state.precision == Precision.FP32 else ", set precision=fp32"
             raise TrainingError(
                 f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
                 f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. The last checkpoint before it is good. "
-                "Lower optimizer.lr, lengthen scheduler.t_warmup, or use precision=amp_bf16 or fp32"
+                f"Lower optimizer.lr{exact} or lengthen scheduler.t_warmup"
             )
 
     def eval_end(self, state: State, logger: Logger) -> None:

@@ -38,7 +38,7 @@ class LockFile:
                 if time.monotonic() >= deadline:
                     raise ConfigError(
                         f"run_name: {folder} is in use by another run ({self.path.read_text().strip()}). "
-                        "Start this one when it has ended, or give another run_name="
+                        "Start this one when it has ended, or give another run_name=ANOTHER"
                     )
                 time.sleep(0.1)
         except OSError as error:

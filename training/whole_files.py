@@ -67,7 +67,7 @@ def no_room(place: str, size: int, free: int, number: int = 1) -> str:
     """The sentence for a disk that is too full for a number of checkpoints of one size."""
     return (
         f"{place}: no space left: {number} checkpoint{'s' if number > 1 else ''} of {size / 1e6:.1f} MB to write, "
-        f"{free / 1e6:.1f} MB free. Free some space, or give another folder with save_folder="
+        f"{free / 1e6:.1f} MB free. Free some space, or give another folder with save_folder=FOLDER"
     )
 
 

@@ -118,7 +118,7 @@ class BlurPool(RecipeAlgorithm):
         if not any(counts):
             raise TrainingError(
                 f"blurpool changed nothing: {type(state.model).__name__} has no max-pool and no strided convolution of "
-                f"at least {self.min_channels} input channels. Remove it with algorithms.blurpool=null."
+                f"at least {self.min_channels} input channels. Set algorithms.blurpool=null to remove it."
             )
         logger.log_hyperparameters(
             {"blurpool/num_blurconv_layers": counts[0], "blurpool/num_blurpool_layers": counts[1]}

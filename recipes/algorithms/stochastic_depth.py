@@ -156,7 +156,7 @@ class StochasticDepth(RecipeAlgorithm):
         if not blocks:
             raise TrainingError(
                 f"stochastic_depth changed nothing: {type(state.model).__name__} has no residual block of "
-                "torchvision's (Bottleneck or BasicBlock). Remove it with algorithms.stochastic_depth=null."
+                "torchvision's (Bottleneck or BasicBlock). Set algorithms.stochastic_depth=null to remove it."
             )
         for block in blocks:
             block.drop_per_sample = self.stochastic_method == "sample"

@@ -1,0 +1,157 @@
+"""What an error message tells a person to type is typed here: it must mend what the message is about."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config import ConfigError, load
+from config.load import defaults
+from loaders import native
+from tests.advice import ROOT, VERB, alternatives, applied, sentences
+
+S3 = "train_dataset.path=s3://bucket/data"
+CASES = [
+    # the command line's form
+    "sed=3",
+    "model.nam=resnet18",
+    "batch_size=64",
+    "sam.rho=0.1",
+    "optimizer.momentun=0.5",
+    "milld.max_duration=3ep",
+    "mild.modle.name=resnet18",
+    "--seed=3",
+    "mild",
+    "nonsense",
+    "algorithms.sam=true",
+    "recipe_name=hott",
+    "model.name=resnet51",
+    "optimizer.name=sgdd",
+    "algorithms.samm={}",
+    "callbacks.speed_moniter={}",
+    "model.loss_name=???",
+    # numbers and lengths
+    "device=cpu precision=amp_bf16",
+    "max_duration=10ep scheduler.t_warmup=10ep",
+    "optimizer.lr=null",
+    "recipe_name=onecycle scheduler.pct_start=1",
+    "recipe_name=onecycle optimizer={name: lbfgs, lr: 0.1}",
+    # data
+    "train_dataset.path=nowhere",
+    "train_dataset.path=null",
+    "train_dataset.is_streaming=true",
+    S3,
+    f"{S3} train_dataset.storage=ffcv",
+    "train_dataset.path=s3:/bucket/data train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
+    "train_dataset.storage=streaming",
+    "train_dataset.storage=ffcv train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
+    "train_dataset.pack_size=500",
+    "train_dataset.storage=packed train_dataset.pack_size=20",
+    "train_dataset.storage=synthetic train_dataset.preload=/tmp/copy",
+    "train_dataset.storage=dali train_dataset.decoder=pil",
+    "train_dataset.storage=dali algorithms.randaugment={}",
+    "train_dataset.resize_size=100",
+    # algorithms
+    "algorithms.mixup={} algorithms.cutmix={}",
+    "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
+    "algorithms.swa.update_interval=1ba max_duration=10ep",
+    "compile=true algorithms.stochastic_depth.target_layer_name=ResNetBottleneck "
+    "algorithms.stochastic_depth.drop_warmup=0.1dur",
+    "recipe_name=decentralized algorithms.sam={}",
+    "optimizer={name: schedulefree_sgd, lr: 1.0} scheduler={name: constant_with_warmup, t_warmup: 0ba}",
+    "optimizer={name: sgd_schedule_free, lr: 1.0} scheduler={name: constant_with_warmup, t_warmup: 0ba}",
+    "recipe_name=schedulefree_sgd scheduler.name=cosine_with_warmup scheduler.t_warmup=0ba",
+    "recipe_name=schedulefree_sgd optimizer.warmup_steps=5 scheduler.t_warmup=5ba",
+    "recipe_name=schedulefree_sgd algorithms.ema={}",
+    "algorithms.schedule_free={}",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run's YAML lies that is right, so that each case has one mistake."""
+    folder = tmp_path_factory.mktemp("advice")
+    data = {"path": str(folder)}
+    (folder / "run.yaml").write_text(yaml.safe_dump({"train_dataset": data, "eval_dataset": data}))
+    (folder / "FOLDER").mkdir()
+    return folder
+
+
+@functools.cache
+def problems_of(*words: str) -> tuple[str, ...]:
+    """What load() complains about; nothing if the words are right."""
+    try:
+        load(list(words))
+    except ConfigError as error:
+        return tuple(error.problems)
+    return ()
+
+
+@pytest.mark.parametrize("mistake", CASES)
+def test_advice_mends_what_it_is_about(mistake: str, folder: Path) -> None:
+    """Each alternative of each message, taken alone, leads to words that are right, and never back."""
+    words = [str(folder / "run.yaml"), *split(mistake)]
+    found = problems_of(*words)
+    assert found
+    assert sum(follow(words, problem, folder, []) for problem in found), found
+
+
+def follow(words: list[str], problem: str, folder: Path, before: list[str]) -> int:
+    """Do what each alternative says, and what is said to that; how many ways there were."""
+    ways = alternatives(problem)
+    assert ways or not before, f"{before[-1]!r} leads to {problem!r}, which says nothing to type"
+    for advice in ways:
+        named = [word.replace("FOLDER", str(folder / "FOLDER")).replace("=VALUE", "=cross_entropy") for word in advice]
+        mended = applied(words, named)
+        for left in problems_of(*mended):
+            assert left not in [*before, problem], f"{problem!r}: {advice} does not mend it"
+            follow(mended, left, folder, [*before, problem])
+    return len(ways)
+
+
+def test_advice_where_the_decoder_is_not_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    words = [str(folder / "run.yaml"), "train_dataset.decoder=native"]
+    [problem] = problems_of.__wrapped__(*words)
+    assert native.HOW_TO_BUILD in problem
+    [advice] = alternatives(problem)
+    assert problems_of.__wrapped__(*applied(words, advice)) == ()
+
+
+def test_every_advice_is_followed(folder: Path) -> None:
+    """A new sentence that says what to type comes with a case in this file."""
+    met = [text for mistake in CASES for text in problems_of(str(folder / "run.yaml"), *split(mistake))]
+    unmet = [where for where, text in sentences("config").items() if not any(map(text.search, met))]
+    unmet = [where for where in unmet if "is not built here" not in where]  # has a test of its own
+    assert not unmet, "\n".join(unmet)
+
+
+def test_advice_names_what_there_is() -> None:
+    """Keys that the schema has, programs that can be started, targets that make knows."""
+    own = {"is_streaming", "local", "storage", "pack_size", "decoder", "key"}  # completed by loaders.errors.in_section
+    known = {
+        name
+        for key, value in defaults().items()
+        for name in ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])
+    }
+    makefile = (ROOT / "Makefile").read_text()
+    for where, text in sentences("config", "training", "loaders", "recipes", "tools", "launch", "main.py").items():
+        start = VERB.search(text.pattern)
+        said = text.pattern[start.end() :].replace("\\", "") if start else ""
+        for key in re.findall(r"(?<![\w.*=-])([a-z_]+(?:\.[a-z_]+)*)=", said):
+            assert key in known | own or key.startswith(("algorithms.", "loggers.", "callbacks.", "optimizer.")), where
+        for program in re.findall(r"python -m ((?:recipes|tools|launch|loaders)[\w.]*)", said):
+            assert importlib.util.find_spec(program.rstrip(".")), where
+        for target in re.findall(r"(?:&& |`)make ([a-z]+)", said):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), where
+
+
+def split(mistake: str) -> list[str]:
+    """Words, of which those in braces may hold spaces."""
+    return shlex.split(mistake.replace("{", "'{").replace("}", "}'"))

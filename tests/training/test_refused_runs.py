@@ -1,0 +1,137 @@
+"""What a run that is refused tells a person to type is typed here, and the run trains."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from main import cli
+from tests.advice import alternatives, applied
+from tests.pictures import make_shards
+from tests.runs import small_yaml
+
+CHANGES = {
+    "max_duration": "1ba",
+    "scheduler__t_warmup": "0ba",
+    "save_folder": None,
+    "train_dataset__num_workers": 0,
+    "eval_dataset__num_workers": 0,
+}
+FIRST = ["run_name=first", "max_duration=1ba"]
+SAVING = "save_folder={runs_folder}/{run_name}/checkpoints"
+CHECKPOINT = "runs/first/checkpoints/ep0-ba1-rank0.pt"
+Mistake = Callable[[Path, Path, Path], list[str]]
+"""From a new folder, the pictures and the folder of the run `first` to words that are wrong."""
+
+
+def words(*said: str) -> Mistake:
+    """A mistake that is one of the command line alone."""
+    return lambda *_: list(said)
+
+
+def trained(*said: str) -> Mistake:
+    """A mistake that the run `first` is there for, trained for a batch; only here are checkpoints saved."""
+
+    def start(folder: Path, pictures: Path, first: Path) -> list[str]:
+        shutil.copytree(first, folder / "runs/first", symlinks=True)
+        return [SAVING, *said]
+
+    return start
+
+
+def in_the_way(name: str, *said: str) -> Mistake:
+    """A mistake that a file stands for where a folder is wanted."""
+
+    def write(folder: Path, pictures: Path, first: Path) -> list[str]:
+        (folder / name).write_text("in the way")
+        return list(said)
+
+    return write
+
+
+def shards(*said: str) -> Mistake:
+    """A mistake about shards, without names of their classes, in the folder `shards`."""
+
+    def write(folder: Path, pictures: Path, first: Path) -> list[str]:
+        make_shards(pictures, folder / "shards")
+        return list(said)
+
+    return write
+
+
+def of_both(*said: str) -> list[str]:
+    """The same for both sections."""
+    return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
+
+
+MISTAKES: dict[str, Mistake] = {
+    "classes": words("model.num_classes=10"),
+    "labels": shards(*of_both("path=shards", "is_streaming=true", "local=cache"), "model.num_classes=2"),
+    "batch": words("train_dataset.batch_size=64"),
+    "device": words("device=gpu"),
+    "precision": words("precision=amp_bf16"),
+    "not streaming": shards(*of_both("path=shards")),
+    "streaming": words(*of_both("is_streaming=true", "local=cache")),
+    "remote cache": shards(*of_both("path=shards", "is_streaming=true", "local=s3://bucket/cache")),
+    "blurpool": words("algorithms.blurpool.min_channels=100000", "algorithms.blurpool.replace_maxpools=false"),
+    "name": trained(*FIRST),
+    "other values": trained(*FIRST, "autoresume=true", "optimizer.lr=0.07"),
+    "checkpoints": trained("run_name=second", "save_folder=runs/first/checkpoints"),
+    "nothing left": trained("run_name=second", f"load_path={CHECKPOINT}"),
+    "folder": trained("run_name=second", "max_duration=2ba", "load_path=runs/first"),
+    "warm-up": trained("run_name=second", f"load_path={CHECKPOINT}", "max_duration=4ba", "scheduler.t_warmup=4ba"),
+    "runs_folder": in_the_way("file", "runs_folder=file"),
+    "file": in_the_way("file", "runs_folder=.", "run_name=file"),
+    "save_folder": in_the_way("file", "save_folder=file/checkpoints"),
+}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """The folder of a run that was trained for a batch, with its checkpoint."""
+    folder = tmp_path_factory.mktemp("first")
+    assert cli([str(small_yaml(folder, pictures, **CHANGES)), *FIRST, SAVING, f"runs_folder={folder}"]) == 0
+    return folder / "first"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_advice_makes_the_run_train(
+    mistake: str, workdir: Path, pictures: Path, first: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Each alternative of each message, taken alone and in a folder as it was, leads to a run, and never back."""
+    ways, numbers = [[]], itertools.count()
+    tried = 0
+    while ways:
+        way = ways.pop()
+        folder = workdir / str(next(numbers))
+        folder.mkdir()
+        os.chdir(folder)
+        yaml = small_yaml(folder, pictures, **CHANGES)
+        given = [str(yaml), *MISTAKES[mistake](folder, pictures, first)]
+        for advice in way:
+            given = applied(given, advice)
+        capfd.readouterr()
+        status = cli(given)
+        problem = re.sub(r"\s+", " ", capfd.readouterr().err).strip()
+        if status == 0:
+            assert way, "this is no mistake"
+            tried += 1
+            continue
+        found = [[named(word) for word in advice] for advice in alternatives(problem)]
+        assert found, f"after {way}: {problem!r} says nothing to type"
+        assert all(advice not in way for advice in found), f"{way}: {problem!r} leads in a circle"
+        ways += [[*way, advice] for advice in found]
+    assert tried
+
+
+def named(word: str) -> str:
+    """A word with its placeholder filled in."""
+    for placeholder, name in {"FOLDER": "elsewhere", "ANOTHER": "another", "CHECKPOINT": CHECKPOINT}.items():
+        word = word.replace(f"={placeholder}", f"={name}")
+    return re.sub(r"=/(some|a)/[a-z/]+", "=cache", word)
