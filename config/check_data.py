@@ -37,8 +37,10 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
     """Where the pictures are."""
     section = config[key]
     path = section.path
+    if section.storage == "synthetic":
+        return  # a path that an earlier layer set is not read
     if path is None:
-        if not config.dry_run and section.storage != "synthetic":
+        if not config.dry_run:
             report.problems.append(
                 f"{key}.path: missing; type {key}.path=FOLDER (with train/ and val/ below it), or "
                 f"{key}.path=s3://BUCKET/FOLDER {key}.is_streaming=true {key}.local=/tmp/cache; "

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from config import ConfigError, DataError, load
+from tests.advice import alternatives, applied
 from tests.runs import ROOT, small_yaml
 from tools import command, forecast
 from tools.bench_step import PEAKS
@@ -240,6 +241,18 @@ def test_mistakes(words: list[str], sentence: str, pictures: Path, workdir: Path
     status, text = printed([str(small_yaml(workdir, pictures, device="cpu")), *words], capsys)
     assert status in (1, 2) and sentence in text and "Traceback" not in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.parametrize(
+    "words", [["is_train=false"], ["train_dataset.path=/nowhere", "eval_dataset.path=/nowhere"]], ids=["train", "data"]
+)
+def test_advice_is_followed(words: list[str], pictures: Path, workdir: Path) -> None:
+    """What the last line says to type makes a run that can be forecast."""
+    words = [str(small_yaml(workdir, pictures)), *words]
+    with pytest.raises(ConfigError) as error:
+        forecast.load_run(words)
+    [advice] = alternatives(f": {error.value.problems[-1]}")
+    assert forecast.load_run(applied(words, advice))
 
 
 def test_the_check_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
