@@ -70,7 +70,7 @@ def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
         (["train_dataset.storage=streaming"], "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache"),
         (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "ffcv reads no MDS"),
         (["train_dataset.pack_size=100"], "train_dataset.pack_size: only storage packed has it"),
-        (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "say 16 or more"),
+        (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "pack_size=16 or more"),
         (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "nowhere to be copied from"),
         (["train_dataset.storage=dali", "algorithms.randaugment={}"], "dali cannot run randaugment"),
         (["train_dataset.storage=dali", "recipe_name=hot"], "type algorithms.randaugment=null"),
