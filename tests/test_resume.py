@@ -169,7 +169,7 @@ def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: P
     process = start_main(yaml, cwd=tmp_path, launcher=launcher)
     wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
     send(process, signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signum, out + err
     assert "Traceback" not in err and "ended by a signal" not in err
     run = tmp_path / "runs/run"

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,7 +157,6 @@ def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
 
 
 def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = time.monotonic()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     status, said = check("s3://pictures/set", tmp_path / "cache")
@@ -166,7 +164,6 @@ def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypat
     use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
     status, said = check("s3://pictures/set", tmp_path / "cache")
     assert status == 1 and "cannot be reached" in said
-    assert time.monotonic() - began < 30
 
 
 def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
