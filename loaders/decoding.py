@@ -2,10 +2,11 @@
 
 Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. PIL
 opens the formats that are named here and no others, so that no stranger's file reaches a program such as Ghostscript;
-and nothing decodes a picture that has more pixels than PIL allows, 178,956,970.
+and nothing decodes a picture that has more pixels than PIL allows, 178,956,970, or resizes one to more.
 """
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,11 @@ Source = bytes | np.ndarray | Picture
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
+
+
+def most_pixels() -> float:
+    """How many a picture may have, decoded or resized: what PIL refuses to open has more."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
 def open_file(source: bytes | Path) -> Picture:
