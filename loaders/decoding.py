@@ -23,6 +23,7 @@ Source = bytes | np.ndarray | Picture
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
 
 
 def most_pixels() -> float:
@@ -128,7 +129,13 @@ def unchecked() -> str | None:
 
 
 def _decode_jpeg(source: bytes) -> torch.Tensor | None:
-    """A grey or coloured JPEG by libjpeg-turbo; None for CMYK, and where PIL is to say what is wrong."""
+    """A JPEG by libjpeg-turbo; None for CMYK, damage, and whatever else is unusual, which PIL decodes or refuses."""
+    if native.available():
+        shape = native.jpeg_shape(source)
+        whole = native.view_jpeg(source, native.whole(*shape, *shape)) if shape else None
+        return None if whole is None else torch.from_numpy(whole).permute(2, 0, 1)
+    if not source.endswith(_JPEG_END):
+        return None  # of a file that is cut off, torchvision never gives back the memory (vision issue 9383)
     try:
         # bytearray: torch wants memory that it may write to; copying it costs a hundredth of decoding it.
         pixels = decode_jpeg(torch.frombuffer(bytearray(source), dtype=torch.uint8), ImageReadMode.UNCHANGED)

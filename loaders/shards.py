@@ -115,7 +115,7 @@ class VerifiedStream(Stream):
         if self.remote is None:
             raise DataError(f"{path}: is missing, though index.json lists it. Copy the whole folder again.")
         place = join(self.remote, self.split, info.basename)
-        download(place, path, lambda part: self._verify(info, part.read_bytes()))
+        download(place, path, lambda part: self._verify(info, part.read_bytes()), info.bytes)
 
     def _verify(self, info: FileInfo, data: bytes) -> None:
         """Raises Damaged if a file's content is not of the recorded size and hash."""

@@ -159,6 +159,27 @@ def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
         assert check(data) == shape_of(data)
 
 
+@built
+def test_damage_is_pils_to_decode_in_silence(capfd: pytest.CaptureFixture) -> None:
+    """Whoever else resizes: libjpeg writes of it on the terminal if torchvision calls it."""
+    whole = jpeg(PHOTO, quality=90)
+    at = len(whole) // 4
+    for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + b"\xff\xd0" + whole[at:], whole + b"x"):
+        expected = torch.from_numpy(np.array(open_picture(damaged))).permute(2, 0, 1)
+        assert torch.equal(decode(damaged), expected)
+        TrainingPipeline(-1, 32, decoder="torchvision")(damaged)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_torchvision_gets_no_jpeg_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    whole = jpeg(PHOTO)
+    assert decode(whole).shape == (3, *PHOTO.shape[:2])
+    monkeypatch.setattr("loaders.decoding.decode_jpeg", lambda *_: pytest.fail("it leaks"))
+    with pytest.raises(OSError, match="truncated"):
+        decode(whole[: len(whole) // 2])
+
+
 def test_check_without_the_library_is_pils(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     whole = jpeg(PHOTO)

@@ -101,7 +101,7 @@ class ShardJob:
 
     def _read(self, folder: Path, download_again: bool) -> bytes:
         """One attempt; a ValueError means that a file is not what the index describes."""
-        from loaders.mds_writer import unpack
+        from loaders.mds_writer import stored_file, unpack
 
         entry = self.entry
         kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
@@ -109,7 +109,7 @@ class ShardJob:
         if download_again or not any(path.is_file() for path in paths):
             if not is_remote(self.remote):
                 raise DataError(f"{paths[0]}: is missing, though index.json lists it. Copy it again.")
-            download(self.place(), paths[0])
+            download(self.place(), paths[0], size=stored_file(entry)["bytes"])
             paths = paths[:1]
         there = [(kind, path) for kind, path in zip(kinds, paths, strict=False) if path.is_file()]
         return [unpack(kind, path.read_bytes()) for kind, path in there][-1]
