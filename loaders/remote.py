@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from config.addresses import is_s3, split_s3
+from config.addresses import cut_off, is_s3, split_s3
 from config.errors import DataError
 from config.suggest import address_meant
 
@@ -152,6 +152,8 @@ def _copy(remote: str, part: Path, check: Callable[[Path], None] | None, size: i
         with part.open("wb") as out:
             _copy_object(remote, out, size)
     elif is_remote(remote):
+        if problem := cut_off(remote):
+            raise DataError(problem)
         from streaming.base.storage.download import CloudDownloader
 
         CloudDownloader.direct_download(remote, str(part))

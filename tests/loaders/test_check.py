@@ -1,5 +1,6 @@
 """`python data.py`: every fault is a sentence and exit status 1."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 
 from data import check_dataloader
 from loaders.check import extent
+from loaders.decompression import decompressed
 from tests.pictures import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
 
@@ -123,6 +125,29 @@ def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_
     assert status == 0 and "shards" in said and "32x32" in said
     status, said = check(compressed, tmp_path / "cache", "--crop-size", 32)
     assert status == 0 and (tmp_path / "cache/val/index.json").exists()
+
+
+def test_compressed_shards_that_lie_there_unpacked(check: Check, compressed: Path, tmp_path: Path) -> None:
+    """As in a cache: unpacked, packed, or both; one of them is enough, and each that is there has to be whole."""
+    source = shutil.copytree(compressed, tmp_path / "set")
+    for split in ("train", "val"):
+        for number, shard in enumerate(json.loads((source / split / "index.json").read_text())["shards"]):
+            packed, raw = (source / split / shard[kind]["basename"] for kind in ("zip_data", "raw_data"))
+            raw.write_bytes(decompressed(shard["compression"], packed.read_bytes(), shard["raw_data"]["bytes"]))
+            if number == 1:
+                packed.unlink()
+            elif number == 2:
+                raw.unlink()
+    before = set(source.rglob("*"))
+    status, said = check(source, source, "--crop-size", 32)
+    assert status == 0, said
+    assert before <= set(source.rglob("*")), "nothing of somebody's own is deleted"
+    status, said = check(source, tmp_path / "cache")
+    assert status == 1 and said.count(".zstd: is missing") == 2, "a copy in a cache is made of the packed ones"
+    raw = source / "train" / json.loads((source / "train/index.json").read_text())["shards"][0]["raw_data"]["basename"]
+    raw.write_bytes(raw.read_bytes()[:-1])
+    status, said = check(source, source)
+    assert status == 1 and f"{raw}: is damaged" in said and "1 fault" in said
 
 
 def test_faults_of_shards_on_disk(check: Check, shards: Path, folder: Path, tmp_path: Path) -> None:
