@@ -121,6 +121,13 @@ def check(source: Source) -> tuple[int, int]:
     return shape
 
 
+def is_too_deep(source: Source) -> bool:
+    """Whether a picture is grey with more than 8 bits a pixel: PIL makes white of all that is above 255."""
+    if isinstance(source, bytes) and not source.startswith(_JPEG):
+        source = open_file(source)
+    return isinstance(source, Picture) and source.mode.startswith(("I", "F"))
+
+
 def unchecked() -> str | None:
     """What `check` cannot find on this machine, in a sentence; None where it finds everything."""
     if native.available():

@@ -12,7 +12,7 @@ import numpy as np
 from config.addresses import is_s3
 from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
-from loaders.decoding import check, unchecked
+from loaders.decoding import check, is_too_deep, unchecked
 from loaders.errors import unreadable
 from loaders.imagefolder import SPLITS, class_names, empty_classes, list_class, listing_remarks, structure_faults
 from loaders.preloading.source_files import list_s3
@@ -36,9 +36,19 @@ class SplitReport:
     images: int = 0
     bytes: int = 0
     per_class: list[int] = field(default_factory=list)
+    deep: int = 0  # of those decoded, how many are grey with more than 8 bits
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels, of those decoded
     remarks: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def remark_on_depth(self) -> None:
+        """Say of deep pictures what they are in training, when all were looked at."""
+        if self.deep:
+            what = "1 picture is" if self.deep == 1 else f"{self.deep:,} pictures are"
+            self.remarks.append(
+                f"{self.split}: {what} grey with more than 8 bits a pixel; what is above 255 is white in training. "
+                "Convert them to 8 bits."
+            )
 
 
 def inspect_folder(root: Path) -> tuple[list[SplitReport], list[str]]:
@@ -101,28 +111,30 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         keys = [keys[number] for number in sorted(chosen)]
         report.remarks.append(f"{report.split}: {SAMPLE} of its {report.images} pictures were decoded.")
 
-    def look(key: Any) -> tuple[tuple[int, int] | None, str]:
+    def look(key: Any) -> tuple[tuple[int, int] | None, str, bool]:
         name = str(key)
         try:
             name, source = read(key)
             height, width = check(source)
-            return (width, height), ""
+            return (width, height), "", is_too_deep(source)
         except DataError as error:
-            return None, str(error)
+            return None, str(error), False
         except Exception as error:
-            return None, f"{name}: {unreadable(error)}. Replace or delete it."
+            return None, f"{name}: {unreadable(error)}. Replace or delete it.", False
 
     if (remark := unchecked()) and keys:
         report.remarks.append(f"{report.split}: {remark}")
     pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
     try:
-        for size, fault in pool.map(look, keys):
+        for size, fault, deep in pool.map(look, keys):
+            report.deep += deep
             if size:
                 report.sizes.append(size)
             elif fault not in report.faults:
                 report.faults.append(fault)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
+    report.remark_on_depth()
 
 
 def inspect_shards(remote: str, local: str) -> tuple[list[SplitReport], list[str]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -118,6 +119,17 @@ def test_truncated_picture(check: Check, broken: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     status, said = check(broken)
     assert status == 1 and f"{path}: cannot be read as a picture" in said and "1 fault" in said
+
+
+def test_deep_grey_pictures_are_remarked_on(check: Check, broken: Path) -> None:
+    deep = Image.fromarray(np.full((40, 50), 30_000, np.uint16))
+    for name in ("train/cat/a.png", "train/dog/b.tif", "val/cat/c.png"):
+        deep.save(broken / name)
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(broken / "val/dog/d.png")
+    status, said = check(broken)
+    said = " ".join(said.split())
+    assert status == 0 and "train: 2 pictures are grey with more than 8 bits a pixel; what is above 255 is" in said
+    assert "val: 1 picture is grey with more than 8 bits" in said
 
 
 def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_path: Path) -> None:
