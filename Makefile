@@ -8,7 +8,7 @@ ARGS ?=
 NATIVE := loaders/native/decode.so
 LAUNCHER := .venv/.composer
 
-.PHONY: help env train test check clean
+.PHONY: help env train test network check clean
 
 help:  ## List these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -39,8 +39,11 @@ env: .venv/.run $(LAUNCHER) $(NATIVE)  ## Make the environment that a run needs
 train: .venv/.run $(LAUNCHER) $(NATIVE)  ## Train a ResNet-18 on real scanned digits, about a minute on two cores
 	@$(BIN)/composer main.py yamls/digits.yaml $(ARGS)
 
-test: .venv/.dev $(LAUNCHER) $(NATIVE)  ## Run every test
+test: .venv/.dev $(LAUNCHER) $(NATIVE)  ## Run every test that needs no network
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+
+network: .venv/.dev  ## Run the tests that need a package index
+	@$(BIN)/python -m pytest -m network $(ARGS)
 
 check: .venv/.dev  ## Check style and types
 	@$(BIN)/ruff check .

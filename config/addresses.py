@@ -1,11 +1,23 @@
-"""Addresses in S3: the bucket and the key that they name, read in one way by all that read, write, list or delete."""
+"""Addresses in S3: the bucket and the key that they name, read in one way by all that read, write, list or delete.
+
+Other stores' addresses are read by mosaicml-streaming's own parsers."""
 
 from __future__ import annotations
+
+import re
 
 
 def is_s3(path: str) -> bool:
     """Whether a path is an address in S3."""
     return path[:5].lower() == "s3://"
+
+
+def cut_off(path: str) -> str | None:
+    """What is wrong with an address in another store that has a `#` or `?`: mosaicml-streaming would end it there."""
+    found = re.match(r"(?!s3://)([a-z0-9+-]+://[^#?]*)([#?])", path, re.IGNORECASE)
+    if found is None:
+        return None
+    return f"{found[1]} goes on with {found[2]!r}, which only a key in S3 may hold; rename the folder"
 
 
 def split_s3(address: str) -> tuple[str, str]:

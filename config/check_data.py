@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from config.addresses import cut_off
 from config.check_storage import check_storage
 from config.report import Report
 from config.suggest import address_meant
@@ -26,6 +27,8 @@ def check_data(config: DictConfig, report: Report) -> None:
         value = OmegaConf.select(config, key)
         if value and (meant := address_meant(value)):
             report.add(key, f"{value} is neither an address nor a folder; did you mean {meant}?")
+        if value and (fault := cut_off(value)):
+            report.add(key, fault)
     for key in ("train_dataset", "eval_dataset"):
         if key == "eval_dataset" or config.is_train:
             check_storage(config, key, report)

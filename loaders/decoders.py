@@ -18,7 +18,7 @@ from PIL import Image
 
 from config.errors import DataError
 from loaders import native
-from loaders.decoding import Source, decode, open_picture
+from loaders.decoding import Source, decode, most_pixels, open_picture
 from loaders.native import View
 
 
@@ -33,13 +33,20 @@ class Opened(ABC):
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
 
-    @abstractmethod
     def view(self, view: View) -> torch.Tensor:
         """What is wanted of it, as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
 
         Raises:
+            ValueError: that would be more pixels than a picture may have.
             Exception: whatever PIL raises for bytes that are no picture, or end too early.
         """
+        if view.kept_rows * view.kept_columns > most_pixels():
+            raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")
+        return self._view(view)
+
+    @abstractmethod
+    def _view(self, view: View) -> torch.Tensor:
+        """The same, of a size that is in order."""
 
 
 def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -50,6 +57,28 @@ def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
+def is_thin(view: View) -> bool:
+    """Whether a picture, resized whole, would have more pixels than it may have, so that only what is kept is made.
+
+    One of 1 x 60000 px has 256 x 15,360,000 when its short side is made 256, and evaluation shows a square of it. torch
+    and PIL resize the whole before they cut; our own C makes what is kept and no more, to PIL's bit.
+
+    Raises:
+        ValueError: it would, and the native library is not built.
+    """
+    if view.rows * view.columns <= most_pixels():
+        return False
+    if not native.available():
+        size = f"{view.columns} x {view.rows} px"
+        raise ValueError(f"too thin: it is resized to {size} before the crop; to crop first: {native.HOW_TO_BUILD}")
+    return True
+
+
+def cut_out(pixels: np.ndarray, view: View) -> torch.Tensor:
+    """A view of pixels, uint8 [H, W, 3], of which no more is made than is kept."""
+    return torch.from_numpy(native.view_pixels(pixels, view)).permute(2, 0, 1)
+
+
 class TensorPicture(Opened):
     """Decoded by torchvision, and resized by torch."""
 
@@ -57,7 +86,9 @@ class TensorPicture(Opened):
         self.pixels = decode(source)
         super().__init__(*self.pixels.shape[1:])
 
-    def view(self, view: View) -> torch.Tensor:
+    def _view(self, view: View) -> torch.Tensor:
+        if is_thin(view):
+            return cut_out(self.pixels.permute(1, 2, 0).numpy(), view)
         box = self.pixels[:, view.top : view.top + view.height, view.left : view.left + view.width]
         whole = resized(box, view.rows, view.columns)
         rows = slice(view.top_row, view.top_row + view.kept_rows)
@@ -72,7 +103,9 @@ class PilPicture(Opened):
         self.picture = open_picture(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
         super().__init__(self.picture.height, self.picture.width)
 
-    def view(self, view: View) -> torch.Tensor:
+    def _view(self, view: View) -> torch.Tensor:
+        if is_thin(view):
+            return cut_out(np.array(self.picture), view)
         box = self.picture.crop((view.left, view.top, view.left + view.width, view.top + view.height))
         whole = box.resize((view.columns, view.rows), Image.Resampling.BILINEAR)
         corner = view.left_column + view.kept_columns, view.top_row + view.kept_rows
@@ -89,11 +122,9 @@ class NativePicture(Opened):
         self.source: bytes | np.ndarray = source if isinstance(source, bytes) and shape else _pixels(source)
         super().__init__(*(shape or self.source.shape[:2]))  # type: ignore[union-attr]
 
-    def view(self, view: View) -> torch.Tensor:
+    def _view(self, view: View) -> torch.Tensor:
         kept = native.view_jpeg(self.source, view) if isinstance(self.source, bytes) else None
-        if kept is None:
-            kept = native.view_pixels(_pixels(self.source), view)
-        return torch.from_numpy(kept).permute(2, 0, 1)
+        return cut_out(_pixels(self.source), view) if kept is None else torch.from_numpy(kept).permute(2, 0, 1)
 
 
 def _pixels(source: Source) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. PIL
 opens the formats that are named here and no others, so that no stranger's file reaches a program such as Ghostscript;
-and nothing decodes a picture that has more pixels than PIL allows, 178,956,970.
+and nothing decodes a picture that has more pixels than PIL allows, 178,956,970, or resizes one to more.
 """
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ Source = bytes | np.ndarray | Picture
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+
+
+def most_pixels() -> float:
+    """How many a picture may have, decoded or resized: what PIL refuses to open has more."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
 def open_file(source: bytes | Path) -> Picture:
@@ -114,6 +121,13 @@ def check(source: Source) -> tuple[int, int]:
     return shape
 
 
+def is_too_deep(source: Source) -> bool:
+    """Whether a picture is grey with more than 8 bits a pixel: PIL makes white of all that is above 255."""
+    if isinstance(source, bytes) and not source.startswith(_JPEG):
+        source = open_file(source)
+    return isinstance(source, Picture) and source.mode.startswith(("I", "F"))
+
+
 def unchecked() -> str | None:
     """What `check` cannot find on this machine, in a sentence; None where it finds everything."""
     if native.available():
@@ -122,7 +136,13 @@ def unchecked() -> str | None:
 
 
 def _decode_jpeg(source: bytes) -> torch.Tensor | None:
-    """A grey or coloured JPEG by libjpeg-turbo; None for CMYK, and where PIL is to say what is wrong."""
+    """A JPEG by libjpeg-turbo; None for CMYK, damage, and whatever else is unusual, which PIL decodes or refuses."""
+    if native.available():
+        shape = native.jpeg_shape(source)
+        whole = native.view_jpeg(source, native.whole(*shape, *shape)) if shape else None
+        return None if whole is None else torch.from_numpy(whole).permute(2, 0, 1)
+    if not source.endswith(_JPEG_END):
+        return None  # of a file that is cut off, torchvision never gives back the memory (vision issue 9383)
     try:
         # bytearray: torch wants memory that it may write to; copying it costs a hundredth of decoding it.
         pixels = decode_jpeg(torch.frombuffer(bytearray(source), dtype=torch.uint8), ImageReadMode.UNCHANGED)

@@ -12,12 +12,13 @@ import numpy as np
 from config.addresses import is_s3
 from config.errors import DataError
 from loaders.checksums import hash_of, recorded_hash
-from loaders.decoding import check, unchecked
+from loaders.decoding import check, is_too_deep, unchecked
 from loaders.errors import unreadable
 from loaders.imagefolder import SPLITS, class_names, empty_classes, list_class, listing_remarks, structure_faults
 from loaders.preloading.source_files import list_s3
 from loaders.remote import StoreOutOfReach, is_remote, join
-from loaders.streaming import StreamingDataset, check_index
+from loaders.shard_index import files_of
+from loaders.streaming import StreamingDataset, are_same, check_index
 from loaders.transforms import EvaluationPipeline
 
 SMALL = 5000  # pictures: up to here all are decoded
@@ -35,9 +36,19 @@ class SplitReport:
     images: int = 0
     bytes: int = 0
     per_class: list[int] = field(default_factory=list)
+    deep: int = 0  # of those decoded, how many are grey with more than 8 bits
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels, of those decoded
     remarks: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def remark_on_depth(self) -> None:
+        """Say of deep pictures what they are in training, when all were looked at."""
+        if self.deep:
+            what = "1 picture is" if self.deep == 1 else f"{self.deep:,} pictures are"
+            self.remarks.append(
+                f"{self.split}: {what} grey with more than 8 bits a pixel; what is above 255 is white in training. "
+                "Convert them to 8 bits."
+            )
 
 
 def inspect_folder(root: Path) -> tuple[list[SplitReport], list[str]]:
@@ -100,28 +111,30 @@ def _decode(report: SplitReport, keys: Sequence[Any], read: Callable[[Any], tupl
         keys = [keys[number] for number in sorted(chosen)]
         report.remarks.append(f"{report.split}: {SAMPLE} of its {report.images} pictures were decoded.")
 
-    def look(key: Any) -> tuple[tuple[int, int] | None, str]:
+    def look(key: Any) -> tuple[tuple[int, int] | None, str, bool]:
         name = str(key)
         try:
             name, source = read(key)
             height, width = check(source)
-            return (width, height), ""
+            return (width, height), "", is_too_deep(source)
         except DataError as error:
-            return None, str(error)
+            return None, str(error), False
         except Exception as error:
-            return None, f"{name}: {unreadable(error)}. Replace or delete it."
+            return None, f"{name}: {unreadable(error)}. Replace or delete it.", False
 
     if (remark := unchecked()) and keys:
         report.remarks.append(f"{report.split}: {remark}")
     pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1))
     try:
-        for size, fault in pool.map(look, keys):
+        for size, fault, deep in pool.map(look, keys):
+            report.deep += deep
             if size:
                 report.sizes.append(size)
             elif fault not in report.faults:
                 report.faults.append(fault)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
+    report.remark_on_depth()
 
 
 def inspect_shards(remote: str, local: str) -> tuple[list[SplitReport], list[str]]:
@@ -151,7 +164,7 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
     report.images = sum(shard["samples"] for shard in shards)
     report.bytes = sum(info["bytes"] for info in stored)
     report.remarks.append(f"{report.split}: {len(shards)} shards.")
-    report.faults += _shard_faults(join(remote, report.split), stored)
+    report.faults += _shard_faults(join(remote, report.split), shards, are_same(remote, local))
     if report.faults:
         return
     dataset = StreamingDataset(remote, local, report.split, EvaluationPipeline(-1, 1), seed=0, batch_size=1)
@@ -172,25 +185,32 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
         report.classes = report.classes or len(report.per_class)
 
 
-def _shard_faults(folder: str, stored: list[dict[str, Any]]) -> list[str]:
-    """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too."""
+def _shard_faults(folder: str, shards: list[dict[str, Any]], in_place: bool) -> list[str]:
+    """Shards that are missing or of the wrong length; on a disk, the first ones' hashes too.
+
+    Read in place, a compressed shard may lie there unpacked, or both ways, as for training.
+    """
     if is_remote(folder) and not is_s3(folder):
         return []  # other stores are not listed; a missing shard is found when it is read
     if is_remote(folder):
         there = {file.name: file.size for file in list_s3(folder)}
     else:
-        paths = {info["basename"]: Path(folder, info["basename"]) for info in stored}
+        paths = {info["basename"]: Path(folder, info["basename"]) for shard in shards for info in files_of(shard)}
         there = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
     faults = []
-    for number, info in enumerate(stored):
-        place = join(folder, info["basename"])
-        if info["basename"] not in there:
+    for number, shard in enumerate(shards):
+        stored = shard.get("zip_data") or shard["raw_data"]
+        found = [info for info in (files_of(shard) if in_place else [stored]) if info["basename"] in there]
+        if not found:
+            place = join(folder, stored["basename"])
             faults.append(f"{place}: is missing, though index.json lists it. Copy or upload it again.")
-        elif there[info["basename"]] != info["bytes"]:
-            size = there[info["basename"]]
-            faults.append(f"{place}: is damaged ({size} bytes instead of {info['bytes']}). Copy or upload it again.")
-        elif number < SHARDS and not is_remote(folder) and not _hash_matches(place, info):
-            faults.append(f"{place}: is damaged (its hash is not the recorded one). Copy it again.")
+        for info in found:
+            place, size = join(folder, info["basename"]), there[info["basename"]]
+            if size != info["bytes"]:
+                wrong = f"{size} bytes instead of {info['bytes']}"
+                faults.append(f"{place}: is damaged ({wrong}). Copy or upload it again.")
+            elif number < SHARDS and not is_remote(folder) and not _hash_matches(place, info):
+                faults.append(f"{place}: is damaged (its hash is not the recorded one). Copy it again.")
     return faults
 
 

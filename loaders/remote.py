@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from config.addresses import is_s3, split_s3
+from config.addresses import cut_off, is_s3, split_s3
 from config.errors import DataError
 from config.suggest import address_meant
 
@@ -106,7 +106,9 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
-def download(remote: str, local: Path, check: Callable[[Path], None] | None = None) -> None:
+def download(
+    remote: str, local: Path, check: Callable[[Path], None] | None = None, size: int | None = None
+) -> None:
     """Copy one file into the cache, whole or not at all; under its own name it is never seen half-written.
 
     S3 and folders are read here; other stores (gs://, oci://, ...) by mosaicml-streaming's own downloaders. S3 is asked
@@ -116,6 +118,7 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
         remote: where the file is.
         local: what it becomes.
         check: raises Damaged if the file that it is given is not the right one.
+        size: in bytes, where it is known: of S3 and folders no more is read.
 
     Raises:
         DataError: it could not be fetched; the sentence says why.
@@ -124,9 +127,9 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _copy(remote, part, check)
+            _copy(remote, part, check, size)
         except Damaged:
-            _copy(remote, part, check)
+            _copy(remote, part, check, size)
         part.replace(local)
     except DataError:
         raise
@@ -143,31 +146,33 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
             part.unlink()
 
 
-def _copy(remote: str, part: Path, check: Callable[[Path], None] | None) -> None:
+def _copy(remote: str, part: Path, check: Callable[[Path], None] | None, size: int | None) -> None:
     """Fetch a file under a name for the time being, and check it."""
     if is_s3(remote):
         with part.open("wb") as out:
-            _copy_object(remote, out)
+            _copy_object(remote, out, size)
     elif is_remote(remote):
+        if problem := cut_off(remote):
+            raise DataError(problem)
         from streaming.base.storage.download import CloudDownloader
 
         CloudDownloader.direct_download(remote, str(part))
     else:
         with part.open("wb") as out:
-            for chunk in _file(remote):
+            for chunk in _within(size, _file(remote)):
                 out.write(chunk)
     if check:
         check(part)
 
 
-def _copy_object(remote: str, out: BinaryIO) -> None:
+def _copy_object(remote: str, out: BinaryIO, size: int | None) -> None:
     """Copy an S3 object, from its start again after a fault that may pass, while that gets further now and then."""
     furthest, since, pause = 0, time.monotonic(), _PAUSES[0]
     while True:
         out.seek(0)
         out.truncate()
         try:
-            for chunk in _object(remote):
+            for chunk in _within(size, _object(remote)):
                 out.write(chunk)
                 if out.tell() > furthest:
                     furthest, since = out.tell(), time.monotonic()
@@ -179,6 +184,16 @@ def _copy_object(remote: str, out: BinaryIO) -> None:
                 raise
         time.sleep(pause * _JITTER.uniform(0.5, 1.0))
         pause = min(2 * pause, _PAUSES[1])
+
+
+def _within(size: int | None, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a file, until they are more than there should be."""
+    seen = 0
+    for piece in pieces:
+        seen += len(piece)
+        if size is not None and seen > size:
+            raise Damaged(f"more than {size} bytes")
+        yield piece
 
 
 def _patience(error: Exception) -> float:

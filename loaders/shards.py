@@ -58,12 +58,20 @@ class VerifiedStream(Stream):
         return shards
 
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: Any) -> None:
-        """Drop what an interrupted run left half-written in the cache, then note which shards are there."""
-        if self.remote is not None:
-            self.drop_parts()
-            for path, info in ((self._path(info), info) for shard in shards for info in _files(shard)):
-                if path.is_file() and path.stat().st_size != info.bytes:
-                    path.unlink()
+        """Drop what an interrupted run left half-written in the cache, then note which shards are there.
+
+        Of shards that are read in place nothing is dropped: mosaicml-streaming would delete an unpacked one whose
+        packed form is not there.
+        """
+        if self.remote is None:
+            for number, shard in enumerate(shards):
+                there = [info.bytes for info in _files(shard) if self._path(info).is_file()]
+                cache_usage_per_shard[number] = sum(there)
+            return
+        self.drop_parts()
+        for path, info in ((self._path(info), info) for shard in shards for info in _files(shard)):
+            if path.is_file() and path.stat().st_size != info.bytes:
+                path.unlink()
         super().set_up_local(shards, cache_usage_per_shard)
 
     def prepare_shard(self, shard: Reader) -> int:
@@ -115,7 +123,7 @@ class VerifiedStream(Stream):
         if self.remote is None:
             raise DataError(f"{path}: is missing, though index.json lists it. Copy the whole folder again.")
         place = join(self.remote, self.split, info.basename)
-        download(place, path, lambda part: self._verify(info, part.read_bytes()))
+        download(place, path, lambda part: self._verify(info, part.read_bytes()), info.bytes)
 
     def _verify(self, info: FileInfo, data: bytes) -> None:
         """Raises Damaged if a file's content is not of the recorded size and hash."""

@@ -60,7 +60,7 @@ class StreamingDataset(PictureDataset):
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        in_place = _are_same(remote, local)
+        in_place = are_same(remote, local)
         self.root, self.split = remote, split
         check_index(remote, local, split)
         stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
@@ -174,7 +174,7 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
     """
     data, index = read_index(remote, local, split)
     for shard in index["shards"]:
-        if shard["zip_data"] or not _are_same(remote, local):  # else nothing is written
+        if shard["zip_data"] or not are_same(remote, local):  # else nothing is written
             _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
     cached = Path(local, split, "index.json")
     if cached.is_file() and cached.read_bytes() != data:
@@ -185,7 +185,7 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
     return index
 
 
-def _are_same(remote: str, local: str) -> bool:
+def are_same(remote: str, local: str) -> bool:
     """Whether shards are read where they are, without a copy."""
     return not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
 

@@ -60,9 +60,23 @@ def fits(value: object, annotation: object) -> bool:
             choices = ast.literal_eval(node.slice)
             if value in (choices if isinstance(choices, tuple) else (choices,)):
                 return True
-        elif name not in CHECKS or CHECKS[name](value):
+        elif name not in CHECKS or (CHECKS[name](value) and _items_fit(value, _items(node))):
             return True
     return False
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    """What a tuple of a fixed length consists of; empty for any other annotation."""
+    fixed = isinstance(node, ast.Subscript) and _name(node) == "list" and isinstance(node.slice, ast.Tuple)
+    found = node.slice.elts if fixed else []  # type: ignore[attr-defined]
+    return [] if any(isinstance(item, ast.Constant) and item.value is ... for item in found) else found
+
+
+def _items_fit(value: object, items: list[ast.expr]) -> bool:
+    """Whether a list has as many items as wanted, each of its type; any list does where none are named."""
+    if not items or not isinstance(value, Sequence):
+        return True
+    return len(value) == len(items) and all(fits(*pair) for pair in zip(value, map(ast.unparse, items), strict=True))
 
 
 def describe(annotation: object) -> str:
@@ -70,6 +84,10 @@ def describe(annotation: object) -> str:
     parts = []
     for node in alternatives(ast.parse(str(annotation), mode="eval").body):
         name = _name(node)
-        literal_of = isinstance(node, ast.Subscript) and name == "Literal"
-        parts.append(f"one of {ast.unparse(node.slice)}" if literal_of else WORDS.get(name, f"a {name}"))  # type: ignore[attr-defined]
+        if isinstance(node, ast.Subscript) and name == "Literal":
+            parts.append(f"one of {ast.unparse(node.slice)}")
+        elif items := _items(node):
+            parts.append(f"a list of {len(items)} ({', '.join(describe(ast.unparse(item)) for item in items)})")
+        else:
+            parts.append(WORDS.get(name, f"a {name}"))
     return " or ".join(dict.fromkeys(parts))

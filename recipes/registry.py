@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from config.errors import ConfigError
 from config.suggest import did_you_mean, fold, listing
 from recipes.annotations import describe, fits, literal
+from recipes.faults import how_to_install, is_validation
 
 HERE = Path(__file__).parent
 BASES = {"algorithm": "Algorithm", "callback": "Callback", "logger": "LoggerDestination", "optimizer": "Optimizer"}
@@ -34,7 +35,6 @@ PACKAGES = {
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml"}
-SOLD_AS = {"cometml": "comet_ml"}  # a package that is not called as its logger
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Entry:
 @functools.cache
 def parse(file: Path) -> ast.Module:
     """The syntax tree of a file."""
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
 @functools.cache
@@ -261,6 +261,7 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
 
     Raises:
         ConfigError: if there is no such name, the class refuses its arguments, or a package that it needs is missing.
+            A bug in a class of ours keeps its own exception, and so does an import that fails there.
     """
     # Composer's classes keep and copy their arguments: they get plain dictionaries and lists.
     args = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in args.items()}
@@ -269,12 +270,17 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     entry = table(kind).get(fold(name))
     if problems or entry is None:
         raise ConfigError(*(problems or [f"{where}: is made by the Trainer, not by name"]))
+    ours = entry.file.is_relative_to(HERE)
+    made: type | None = None
     try:
-        return getattr(importlib.import_module(entry.module), entry.class_name)(*positional, **args)
+        made = getattr(importlib.import_module(entry.module), entry.class_name)
+        return made(*positional, **args)
     except (TypeError, ValueError) as error:
+        # Others' classes fail over a value anywhere (`deque(maxlen=-1)`), but not if the user gave none.
+        if made is None or not (is_validation(error, made) or (args and not ours)):
+            raise
         raise ConfigError(f"{where}: {entry.class_name} refuses its arguments: {error}") from error
     except ImportError as error:
-        raise ConfigError(
-            f"{where}: a package that {name} needs is not installed; type: "
-            f"pip install -c constraints.txt {SOLD_AS.get(entry.name, entry.name)}"
-        ) from error
+        if ours:
+            raise
+        raise ConfigError(f"{where}: {how_to_install(error)}") from error

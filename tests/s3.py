@@ -30,7 +30,7 @@ def moto_server() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(600):
+        for _ in range(6000):
             try:
                 urllib.request.urlopen(f"{address}/moto-api/data.json", timeout=5).close()
                 break
@@ -46,7 +46,7 @@ def moto_server() -> Iterator[str]:
 @pytest.fixture
 def s3_server(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The server without any buckets, and an environment in which boto3, Composer and Streaming all use it."""
-    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"), timeout=10).close()
+    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"), timeout=120).close()
     use_endpoint(monkeypatch, moto_server)
     return moto_server
 

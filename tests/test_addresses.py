@@ -1,15 +1,19 @@
 """Addresses in S3: a key is any text, and what reads, writes, lists or deletes takes it as it is."""
 
+import re
 import string
 from pathlib import Path
 
 import boto3
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.addresses import split_s3, split_s3_folder
+from config import ConfigError, load
+from config.addresses import cut_off, split_s3, split_s3_folder
+from config.errors import DataError
 from loaders.preload import copy
-from loaders.remote import join, without_credentials
+from loaders.remote import download, join, without_credentials
 from tests.pictures import make_imagefolder
 from tests.s3 import upload
 from tests.tools.conversions import convert, files_of, pictures_of
@@ -27,6 +31,18 @@ def test_keys_are_kept_as_given(key: str) -> None:
     assert split_s3_folder(address) == ("bucket", prefix)
     assert split_s3(join(address, "train", "x")) == ("bucket", f"{prefix}train/x")
     assert split_s3(open_destination(address).place("x")) == ("bucket", f"{prefix}x")
+
+
+@pytest.mark.parametrize("address", ["gs://b/run#1", "oci://b@n/a?x/y", "GS://b/#", "azure://b/x?y#z"])
+def test_other_stores_are_not_cut_off_at_a_sign(address: str, tmp_path: Path) -> None:
+    at = min(address.index(sign) for sign in "#?" if sign in address)
+    problem = f"{address[:at]} goes on with {address[at]!r}, which only a key in S3 may hold; rename the folder"
+    with pytest.raises(DataError, match=re.escape(problem)):
+        download(join(address, "index.json"), tmp_path / "index.json")
+    words = ["yamls/digits.yaml", f"train_dataset.path={address}", "train_dataset.is_streaming=true"]
+    with pytest.raises(ConfigError, match=re.escape(f"train_dataset.path: {problem}")):
+        load([*words, "train_dataset.local=cache", "dry_run=true"])
+    assert not any(map(cut_off, ("gs://b/run", "s3://b/run#1?x", "S3://b/#", "/data/run#1", "data?x://y")))
 
 
 def test_a_bucket_itself() -> None:

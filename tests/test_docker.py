@@ -122,6 +122,7 @@ def test_stays_outside(path: str) -> None:
     assert not [line for line in lines if line.startswith("!")]
 
 
+@pytest.mark.network
 def test_pip_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The RUN line's pip command, for a clean environment, resolves to exactly what constraints.txt pins.
 

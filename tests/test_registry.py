@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from composer.callbacks import SpeedMonitor
 
 from config import ConfigError
+from recipes import algorithms as own_algorithms
 from recipes import registry
 from recipes.annotations import describe, fits
 
@@ -60,6 +66,8 @@ def test_build_makes_the_object_or_a_sentence() -> None:
         ("Literal['block', 'sample']", ["block"], ["blocks"]),
         ("Sequence[float]", [[1.0]], ["ab", 1]),
         ("dict[str, Any]", [{}], [[]]),
+        ("tuple[float, float]", [[0.9, 1], (0, 0)], [[0.9], [0.9, "a"], [], "ab", [0.9, 0.9, 0.9]]),
+        ("Tuple[float, ...]", [[0.9], []], ["ab"]),
     ],
 )
 def test_only_obvious_misfits_count(annotation: str, good: list, bad: list) -> None:
@@ -70,6 +78,7 @@ def test_only_obvious_misfits_count(annotation: str, good: list, bad: list) -> N
 def test_annotations_in_words() -> None:
     assert describe("Optional[float]") == "a number or null"
     assert describe("int | bool") == "a whole number or true or false"
+    assert describe("tuple[float, int]") == "a list of 2 (a number, a whole number)"
 
 
 def test_a_class_without_init_takes_its_base_class_arguments(tmp_path: Path) -> None:
@@ -77,3 +86,93 @@ def test_a_class_without_init_takes_its_base_class_arguments(tmp_path: Path) -> 
     file.write_text("from composer.callbacks import SpeedMonitor as Base\n\n\nclass Mine(Base):\n    pass\n")
     assert "window_size" in registry._parameters(file, "Mine", set())
     assert registry.derives(file, "Mine", "Callback")
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A function that writes recipes/algorithms/unfinished.py, in a folder of the test's own."""
+    file = tmp_path / "algorithms/unfinished.py"
+    file.parent.mkdir()
+    monkeypatch.setattr(registry, "HERE", tmp_path)
+    monkeypatch.setattr(own_algorithms, "__path__", [str(file.parent)])
+    monkeypatch.delitem(sys.modules, "recipes.algorithms.unfinished", raising=False)
+
+    def write(top: str, body: str = "pass") -> Path:
+        file.write_text(
+            f"from composer.core import Algorithm\n{top}\n\nclass Unfinished(Algorithm):\n"
+            f"    def __init__(self, most: int = 3) -> None:\n        {body}\n"
+            "    def match(self, event, state):\n        return False\n"
+            "    def apply(self, event, state, logger):\n        return None\n"
+        )
+        monkeypatch.setattr(registry, "table", lambda kind: registry.own(kind))
+        for cached in (registry.parse, registry.classes, registry.imports, registry.signature):
+            cached.cache_clear()
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("top", "body", "kind", "words"),
+    [
+        ("import kornya.filters", "pass", ModuleNotFoundError, "No module named 'kornya'"),
+        ("", "import kornya", ModuleNotFoundError, "No module named 'kornya'"),
+        ("from torch import tensr", "pass", ImportError, "cannot import name 'tensr'"),
+        ("SIZES = = 3", "pass", SyntaxError, "invalid syntax"),
+        ("SIZES = int('many')", "pass", ValueError, "invalid literal"),
+        ("", "len(most)", TypeError, "has no len()"),
+        ("", "int('many')", ValueError, "invalid literal"),
+        ("import numpy", "numpy.stack([])", ValueError, "need at least one array"),  # numpy says `raise`
+        ("def broken(value):\n    return value + 'a'", "broken(most)", TypeError, "unsupported operand"),
+    ],
+)
+def test_a_bug_in_an_algorithm_keeps_its_traceback(
+    written: Callable, top: str, body: str, kind: type[Exception], words: str
+) -> None:
+    file = written(top, body)
+    with pytest.raises(kind, match=re.escape(words)) as caught:
+        registry.build("algorithm", "unfinished", {"most": 5})
+    assert not isinstance(caught.value, ConfigError)
+    assert str(file) in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("top", "body"),
+    [
+        ("", "raise ValueError(f'most is {most}: at least 6')"),
+        ("def check(most):\n    raise TypeError(f'most is {most}: at least 6')", "check(most)"),
+        ("import contextlib", "with contextlib.nullcontext(): raise ValueError(f'most is {most}: at least 6')"),
+    ],
+)
+def test_an_argument_that_an_algorithm_refuses_is_a_sentence(written: Callable, top: str, body: str) -> None:
+    written(top, body)
+    with pytest.raises(ConfigError) as caught:
+        registry.build("algorithm", "unfinished", {"most": 5})
+    assert str(caught.value) == "algorithms.unfinished: Unfinished refuses its arguments: most is 5: at least 6"
+
+
+def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.speed_monitor: SpeedMonitor refuses .* non-negative"):
+        registry.build("callback", "speed_monitor", {"window_size": -5})
+    monkeypatch.setattr(SpeedMonitor, "__init__", lambda _self: len(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="has no len"):  # the user gave nothing that could be wrong
+        registry.build("callback", "speed_monitor", {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "module", "words"),
+    [
+        ("logger", "comet", "comet_ml", "loggers.comet: comet_ml is not installed; type: pip install -c constraints"),
+        ("logger", "slack", "slack_sdk", "slack_sdk is not installed; type: pip install -c constraints.txt slack_sdk"),
+        ("logger", "tensorboard", "tensorboard", "pip install -c constraints.txt tensorboard"),
+        ("logger", "neptune", "neptune", "pip install -c constraints.txt neptune"),
+        ("callback", "mlperf", "mlperf_logging", "pip install 'mosaicml[mlperf]'"),  # Composer keeps no cause
+    ],
+)
+def test_a_missing_package_is_named_as_pip_knows_it(
+    kind: str, name: str, module: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    args = {"root_folder": "x", "index": 0} if name == "mlperf" else {}
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        registry.build(kind, name, args)

@@ -139,13 +139,20 @@ static int decode(struct reader *reader, const struct view *view, uint8_t *out)
     struct resizer *resizer = &reader->resizer;
     if (!is_within(view, jpeg->image_height, jpeg->image_width))
         return 0;
+    int32_t rows = jpeg->image_height, columns = jpeg->image_width;
+    const struct view whole = {0, 0, rows, columns, rows, columns, 0, 0, rows, columns, 0, view->scaled};
+    int all = !memcmp(view, &whole, sizeof whole); /* the picture as it is */
     jpeg->scale_denom = smaller_by(view, jpeg);
-    if (!open_resizer(resizer, view, jpeg->scale_denom, out))
+    if (!all && !open_resizer(resizer, view, jpeg->scale_denom, out))
         return 0;
-    jpeg->out_color_space = JCS_EXT_RGBX;
+    jpeg->out_color_space = all ? JCS_EXT_RGB : JCS_EXT_RGBX;
     jpeg_start_decompress(jpeg);
     if (is_incomplete(jpeg))
         return 0;
+    for (; all && jpeg->output_scanline < jpeg->output_height; out += 3 * (size_t)view->columns)
+        jpeg_read_scanlines(jpeg, &out, 1);
+    if (all)
+        return 1;
     JDIMENSION begin = resizer->left + resizer->across.begin;
     JDIMENSION offset = crop_columns(jpeg, begin, resizer->left + resizer->across.end);
     reader->row = calloc(UNALIGNED + 4 * ((size_t)jpeg->output_width + 1), 1);

@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> tuple[int, Mapping[str, str], bytes]:
         """The S3 server's own answer: status, headers, content."""
-        server = http.client.HTTPConnection(urllib.parse.urlsplit(self.proxy.target).netloc, timeout=30)
+        server = http.client.HTTPConnection(urllib.parse.urlsplit(self.proxy.target).netloc, timeout=120)
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         server.request(self.command, self.path, content, dict(self.headers.items()))
         answer = server.getresponse()

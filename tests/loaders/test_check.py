@@ -1,19 +1,21 @@
 """`python data.py`: every fault is a sentence and exit status 1."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from PIL import Image
 
 from data import check_dataloader
 from loaders.check import extent
+from loaders.decompression import decompressed
 from tests.pictures import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
 
@@ -119,11 +121,45 @@ def test_truncated_picture(check: Check, broken: Path) -> None:
     assert status == 1 and f"{path}: cannot be read as a picture" in said and "1 fault" in said
 
 
+def test_deep_grey_pictures_are_remarked_on(check: Check, broken: Path) -> None:
+    deep = Image.fromarray(np.full((40, 50), 30_000, np.uint16))
+    for name in ("train/cat/a.png", "train/dog/b.tif", "val/cat/c.png"):
+        deep.save(broken / name)
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(broken / "val/dog/d.png")
+    status, said = check(broken)
+    said = " ".join(said.split())
+    assert status == 0 and "train: 2 pictures are grey with more than 8 bits a pixel; what is above 255 is" in said
+    assert "val: 1 picture is grey with more than 8 bits" in said
+
+
 def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_path: Path) -> None:
     status, said = check(shards, shards, "--crop-size", 32)
     assert status == 0 and "shards" in said and "32x32" in said
     status, said = check(compressed, tmp_path / "cache", "--crop-size", 32)
     assert status == 0 and (tmp_path / "cache/val/index.json").exists()
+
+
+def test_compressed_shards_that_lie_there_unpacked(check: Check, compressed: Path, tmp_path: Path) -> None:
+    """As in a cache: unpacked, packed, or both; one of them is enough, and each that is there has to be whole."""
+    source = shutil.copytree(compressed, tmp_path / "set")
+    for split in ("train", "val"):
+        for number, shard in enumerate(json.loads((source / split / "index.json").read_text())["shards"]):
+            packed, raw = (source / split / shard[kind]["basename"] for kind in ("zip_data", "raw_data"))
+            raw.write_bytes(decompressed(shard["compression"], packed.read_bytes(), shard["raw_data"]["bytes"]))
+            if number == 1:
+                packed.unlink()
+            elif number == 2:
+                raw.unlink()
+    before = set(source.rglob("*"))
+    status, said = check(source, source, "--crop-size", 32)
+    assert status == 0, said
+    assert before <= set(source.rglob("*")), "nothing of somebody's own is deleted"
+    status, said = check(source, tmp_path / "cache")
+    assert status == 1 and said.count(".zstd: is missing") == 2, "a copy in a cache is made of the packed ones"
+    raw = source / "train" / json.loads((source / "train/index.json").read_text())["shards"][0]["raw_data"]["basename"]
+    raw.write_bytes(raw.read_bytes()[:-1])
+    status, said = check(source, source)
+    assert status == 1 and f"{raw}: is damaged" in said and "1 fault" in said
 
 
 def test_faults_of_shards_on_disk(check: Check, shards: Path, folder: Path, tmp_path: Path) -> None:
@@ -158,7 +194,6 @@ def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
 
 
 def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = time.monotonic()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     status, said = check("s3://pictures/set", tmp_path / "cache")
@@ -166,7 +201,6 @@ def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypat
     use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
     status, said = check("s3://pictures/set", tmp_path / "cache")
     assert status == 1 and "cannot be reached" in said
-    assert time.monotonic() - began < 30
 
 
 def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

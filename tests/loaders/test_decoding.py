@@ -6,11 +6,12 @@ import io
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from loaders import native
+from loaders import decoders, native
 from loaders.decoders import OPENERS
 from loaders.decoding import FORMATS, check, decode, open_picture, shape_of
 from loaders.errors import DamagedScan, reason
@@ -75,6 +76,50 @@ def test_pictures_with_too_many_pixels_are_refused_alike() -> None:
         assert shape_of(sized(65_500, 2_732)) == (65_500, 2_732)
 
 
+def png(height: int, width: int) -> bytes:
+    rows, columns = (np.resize(np.arange(251), length) for length in (height, width))
+    out = io.BytesIO()
+    Image.fromarray(np.repeat((rows[:, None] ^ columns)[..., None], 3, -1).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@built
+@pytest.mark.parametrize("decoder", ["pil", "torchvision", "native"])
+@pytest.mark.parametrize("shape", [(10_000, 1), (1, 60_000), (3, 20_001)])
+def test_of_a_thin_picture_no_more_is_resized_than_is_shown(
+    decoder: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    pil, torchs = Image.Image.resize, decoders.resized
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, *a: sizes.append(size) or pil(self, size, *a))
+    monkeypatch.setattr(decoders, "resized", lambda self, *size: sizes.append(size) or torchs(self, *size))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 2_000_000)
+    found = EvaluationPipeline(256, 224, decoder)(png(*shape))
+    assert found.shape == (3, 224, 224) and not sizes
+    monkeypatch.setattr(native, "available", lambda: False)
+    if decoder != "native":
+        with pytest.raises(ValueError, match=r"too thin: it is resized to \d+ x \d+ px before the crop; .* make env"):
+            EvaluationPipeline(256, 224, decoder)(png(*shape))
+
+
+@built
+def test_thin_pictures_have_pils_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in ((700, 3), (5, 901), (64, 1)):
+        picture, whole = png(*shape), EvaluationPipeline(40, 31, "pil")
+        expected = whole(picture)
+        monkeypatch.setattr(decoders, "most_pixels", lambda: 31 * 31)
+        for decoder in DECODERS:
+            assert torch.equal(EvaluationPipeline(40, 31, decoder)(picture), expected)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_thin_picture_is_not_resized_whole_for_training(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 50_000)
+    with pytest.raises(ValueError, match="too thin: it would be resized to 1200 x 120000 px"):
+        TrainingPipeline(1200, 32, decoder=decoder)(png(100, 1))
+
+
 @built
 def test_what_native_hands_on_has_pils_pixels(encode: Encode) -> None:
     """Missing scans, samplings of colour that libraries of other ages interpolate otherwise, bytes behind the end."""
@@ -112,6 +157,27 @@ def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
             check(damaged)
     for data in odd_pictures().values():
         assert check(data) == shape_of(data)
+
+
+@built
+def test_damage_is_pils_to_decode_in_silence(capfd: pytest.CaptureFixture) -> None:
+    """Whoever else resizes: libjpeg writes of it on the terminal if torchvision calls it."""
+    whole = jpeg(PHOTO, quality=90)
+    at = len(whole) // 4
+    for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + b"\xff\xd0" + whole[at:], whole + b"x"):
+        expected = torch.from_numpy(np.array(open_picture(damaged))).permute(2, 0, 1)
+        assert torch.equal(decode(damaged), expected)
+        TrainingPipeline(-1, 32, decoder="torchvision")(damaged)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_torchvision_gets_no_jpeg_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    whole = jpeg(PHOTO)
+    assert decode(whole).shape == (3, *PHOTO.shape[:2])
+    monkeypatch.setattr("loaders.decoding.decode_jpeg", lambda *_: pytest.fail("it leaks"))
+    with pytest.raises(OSError, match="truncated"):
+        decode(whole[: len(whole) // 2])
 
 
 def test_check_without_the_library_is_pils(monkeypatch: pytest.MonkeyPatch) -> None:

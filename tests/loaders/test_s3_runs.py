@@ -91,7 +91,7 @@ def test_killed_in_mid_epoch_and_started_again(
             assert first.poll() is None
             first.kill()
             assert segments(tmp_path) and list(cache.rglob("*.part")), "a killed run cannot clean up"
-            wait_for(lambda: not living(tmp_path), seconds=20)  # its workers notice
+            wait_for(lambda: not living(tmp_path))  # its workers notice
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(first.pid, signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_two_ranks_and_a_store_that_falls_silent(
     assert done.returncode not in (0, None)
     said = done.stdout + done.stderr
     assert "s3://pictures/set/val/shard.00002.mds.zstd: http://127.0.0.1" in said and "does not answer" in said
-    wait_for(lambda: not living(tmp_path), seconds=20)
+    wait_for(lambda: not living(tmp_path))
     assert not segments(tmp_path)
     assert not list((tmp_path / "cache").rglob("*.part"))
     assert_no_secret(tmp_path, done)

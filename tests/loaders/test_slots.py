@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import pickle
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,10 +132,28 @@ def test_loaders_without_persistent_workers_side_by_side(odd: Path) -> None:
 
 
 def test_descriptors_go_with_the_loader(odd: Path) -> None:
-    def opened() -> int:
-        epoch_of(pictures_of(odd, 2), 0)
-        gc.collect()
-        return len(list(Path("/proc/self/fd").iterdir()))
+    """Its own pipes, by their inodes: other threads of this process open and close descriptors meanwhile."""
+    loader = pictures_of(odd, 2)
+    epoch_of(loader, 0)
+    iterator = loader._iterator
+    queues = [*iterator._index_queues, iterator._worker_result_queue]
+    ends = [end.fileno() for queue in queues for end in (queue._reader, queue._writer)]
+    own = {os.fstat(descriptor).st_ino for descriptor in [*itertools.chain(*iterator.slots._free), *ends]}
+    assert len(own) == 5 and own <= _open_pipes(), "a pipe for the places of each worker, and one in each queue"
+    feeders = [queue._thread for queue in iterator._index_queues]
+    del loader, iterator, queues
+    gc.collect()
+    for thread in feeders:
+        thread.join(60)  # each closes the ends of its queue as the last thing that it does
+    assert not own & _open_pipes()
 
-    counts = [opened() for _ in range(4)]
-    assert counts[-1] <= counts[0]
+
+def _open_pipes() -> set[int]:
+    """The inodes of the pipes that this process has open."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed since it was listed
+            status = os.fstat(int(descriptor))
+            if stat.S_ISFIFO(status.st_mode):
+                found.add(status.st_ino)
+    return found

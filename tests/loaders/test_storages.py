@@ -176,7 +176,7 @@ def test_packed_names_the_unreadable(tmp_path: Path, photographs: list[bytes]) -
 RANKS = """
 import sys, numpy as np
 from composer.utils import dist, get_device
-dist.initialize_dist(get_device("cpu"), timeout=60)
+dist.initialize_dist(get_device("cpu"), timeout=300)
 from loaders.imagefolder import ImageFolderDataset
 from loaders.packed import PackedDataset
 from loaders.transforms import EvaluationPipeline

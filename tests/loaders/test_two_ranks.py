@@ -15,7 +15,7 @@ import json, sys
 from composer.utils import dist
 from data import build_imagenet_dataspec
 
-dist.initialize_dist("cpu", timeout=60)
+dist.initialize_dist("cpu", timeout=300)
 remote, cache, out = sys.argv[1:]
 seen = []
 for is_train in (True, False):

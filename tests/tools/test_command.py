@@ -62,7 +62,7 @@ def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
     try:
         wait_for(lambda: workers_of(process.pid), process=process)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     finally:
         process.kill()
     assert process.returncode == 130 and said == "\nstopped\n"

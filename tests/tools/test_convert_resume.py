@@ -76,7 +76,7 @@ def stalled(words: list[str], destination: Path) -> Iterator[BaseProcess]:
     process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(words)))
     process.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(list((destination / ".convert" / "train").glob("*.json"))) < 3:
             assert process.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
@@ -99,7 +99,7 @@ def workers_of(process: int) -> list[int]:
 
 
 def wait_until_gone(processes: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 200
     while any(Path(f"/proc/{number}/cmdline").exists() and _alive(number) for number in processes):
         assert time.monotonic() < deadline, "workers outlive the program"
         time.sleep(0.05)

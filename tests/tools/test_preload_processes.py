@@ -109,7 +109,7 @@ def test_two_processes_at_once(folder: Path, tmp_path: Path, start) -> None:
     assert second.stdout.readline() == "ready\n" and "another process is copying" in second.stdout.readline()
     assert not is_complete(destination, str(folder))
     first.send_signal(signal.SIGCONT)
-    assert [process.communicate(timeout=60)[0].splitlines()[-1] for process in (first, second)] == [
+    assert [process.communicate(timeout=300)[0].splitlines()[-1] for process in (first, second)] == [
         str(destination)
     ] * 2
     assert tree(destination) == tree(folder)
@@ -126,8 +126,8 @@ def test_ranks_of_a_node(folder: Path, tmp_path: Path, start) -> None:
         waiting.wait(timeout=0.5)
     copying.send_signal(signal.SIGCONT)
     expected = "".join(f"{path}\n" for path in destinations)
-    assert waiting.communicate(timeout=60) == (expected, "")
-    assert copying.communicate(timeout=60) == (f"ready\n{expected}", "")
+    assert waiting.communicate(timeout=300) == (expected, "")
+    assert copying.communicate(timeout=300) == (f"ready\n{expected}", "")
     assert all(is_complete(path, str(folder)) for path in destinations)
 
 
@@ -138,7 +138,7 @@ def test_the_copying_rank_dies(folder: Path, tmp_path: Path, start) -> None:
     copying = start(folder, 10, tmp_path / "copy", rank=0, ranks=2)
     wait_for(lambda: stopped(copying), process=copying)
     copying.kill()
-    said = waiting.communicate(timeout=20)[1]
+    said = waiting.communicate(timeout=300)[1]
     assert waiting.returncode == 1 and said.startswith("sentence:") and "has died" in said
     assert not is_complete(tmp_path / "copy", str(folder))
 
@@ -148,7 +148,7 @@ def test_the_copying_rank_fails(tmp_path: Path, start) -> None:
     waiting = start(tmp_path / "nowhere", NEVER, tmp_path / "copy", rank=1, ranks=2)
     assert waiting.stdout.readline() == "ready\n"
     copying = start(tmp_path / "nowhere", NEVER, tmp_path / "copy", rank=0, ranks=2)
-    said = [process.communicate(timeout=20)[1] for process in (waiting, copying)]
+    said = [process.communicate(timeout=300)[1] for process in (waiting, copying)]
     assert said[0] == said[1] and "nowhere: no such folder" in said[0]
 
 

@@ -199,3 +199,13 @@ def test_imagenet_is_recognised() -> None:
     assert "train has 100,000 of" in str(found(wnids, 100_000, 50_000)), "a subset of all classes"
     assert found([f"class {number}" for number in range(1000)], 100_000, 50_000) is None
     assert found(["cat", "dog"], 20, 10, 2) is None
+
+
+def test_deep_grey_pictures_are_remarked_on(verify: Verify, tmp_path: Path) -> None:
+    root = make_imagefolder(tmp_path / "set", per_class=2)
+    for name in ("train/cat/a.png", "train/dog/b.tif"):
+        Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(root / name)
+    status, said = verify(root)
+    said = " ".join(said.split())
+    assert status == 0 and "train: 2 pictures are grey with more than 8 bits a pixel" in said
+    assert "val: 1" not in said and "val: 2" not in said

@@ -95,7 +95,7 @@ def test_advice_names_the_next_setting(pictures: Path, monkeypatch: pytest.Monke
 
 RANKS = """
 from composer.utils import dist, get_device
-dist.initialize_dist(get_device("cpu"), timeout=60)
+dist.initialize_dist(get_device("cpu"), timeout=300)
 from training.data_wait import DataWait
 class Loader: waited = 0.0
 wait = DataWait(Loader())

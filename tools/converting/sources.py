@@ -194,12 +194,12 @@ def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
 def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, Any], bytes]:
     """A shard's entry and its bytes, verified and uncompressed; a bad copy of a store's shard is fetched again."""
     entry = _index(local, split)[0][number]
-    name = stored_file(entry)["basename"]
-    place, path = join(remote, split, name), Path(local, split, name)
+    stored = stored_file(entry)
+    place, path = join(remote, split, stored["basename"]), Path(local, split, stored["basename"])
     for fresh in (False, True):
         try:
             if is_remote(remote) and (fresh or not path.is_file()):
-                download(place, path)
+                download(place, path, size=stored["bytes"])
             return entry, unpack(entry, path.read_bytes())
         except (ValueError, OSError) as error:
             if fresh or not is_remote(remote):

@@ -10,7 +10,7 @@ from typing import Any
 import xxhash
 
 from config.errors import DataError
-from loaders.decoding import Source, check
+from loaders.decoding import Source, check, is_too_deep
 from loaders.errors import unreadable
 from loaders.remote import StoreOutOfReach, download, is_remote, join
 from tools.converting.crew import report
@@ -101,7 +101,7 @@ class ShardJob:
 
     def _read(self, folder: Path, download_again: bool) -> bytes:
         """One attempt; a ValueError means that a file is not what the index describes."""
-        from loaders.mds_writer import unpack
+        from loaders.mds_writer import stored_file, unpack
 
         entry = self.entry
         kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
@@ -109,7 +109,7 @@ class ShardJob:
         if download_again or not any(path.is_file() for path in paths):
             if not is_remote(self.remote):
                 raise DataError(f"{paths[0]}: is missing, though index.json lists it. Copy it again.")
-            download(self.place(), paths[0])
+            download(self.place(), paths[0], size=stored_file(entry)["bytes"])
             paths = paths[:1]
         there = [(kind, path) for kind, path in zip(kinds, paths, strict=False) if path.is_file()]
         return [unpack(kind, path.read_bytes()) for kind, path in there][-1]
@@ -128,6 +128,7 @@ class Looked:
         labels: as stored.
         sizes: (width, height) in pixels; (0, 0) of what is no picture.
         faults: a sentence each.
+        deep: how many are grey with more than 8 bits.
     """
 
     digests: list[int] = field(default_factory=list)
@@ -135,6 +136,7 @@ class Looked:
     labels: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    deep: int = 0
 
 
 def look(job: Job) -> Looked:
@@ -146,9 +148,10 @@ def look(job: Job) -> Looked:
     found = Looked()
     try:
         for name, label, kept in job.samples():
-            stored, size, fault = _open(kept)
+            stored, size, fault, deep = _open(kept)
             if fault:
                 found.faults.append(f"{name}: {fault}")
+            found.deep += deep
             found.digests.append(xxhash.xxh3_64_intdigest(stored))
             found.bytes.append(len(stored))
             found.labels.append(label)
@@ -161,16 +164,16 @@ def look(job: Job) -> Looked:
     return found
 
 
-def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str]:
-    """A picture's stored bytes, its width and height, and what is wrong with it, if anything is."""
+def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
+    """A picture's stored bytes, its width and height, what is wrong with it, if anything is, and if it is too deep."""
     stored = b""
     try:
         source = kept.read_bytes() if isinstance(kept, Path) else kept
         stored = source if isinstance(source, bytes) else source.tobytes()
         if not stored:
-            return stored, (0, 0), "is an empty file. Copy it again, or delete it."
+            return stored, (0, 0), "is an empty file. Copy it again, or delete it.", False
         height, width = check(source)
-        return stored, (width, height), ""
+        return stored, (width, height), "", is_too_deep(source)
     except Exception as error:  # each decoder has its own
         why = f"{unreadable(error)}. Replace or delete it."
-        return stored, (0, 0), why
+        return stored, (0, 0), why, False

@@ -55,6 +55,7 @@ class Split:
         self.digests[place], self.bytes[place], self.labels[place] = found.digests, found.bytes, found.labels
         self.report.sizes += [size for size in found.sizes if size != (0, 0)]
         self.report.faults += found.faults
+        self.report.deep += found.deep
         known = len(self.classes) if self.classes else None
         wrong = [label for label in found.labels if known is not None and label >= known]
         if wrong and isinstance(job, ShardJob):
@@ -67,6 +68,7 @@ class Split:
         """Sum up, when every job is done."""
         self.report.bytes = int(self.bytes.sum())
         self.report.faults.sort()
+        self.report.remark_on_depth()
         there = self.labels[self.labels >= 0]
         self.report.per_class = np.bincount(there, minlength=len(self.classes or [])).tolist()
         self.report.classes = self.report.classes or len(self.report.per_class)

@@ -1,0 +1,69 @@
+"""How much of an object is read that is larger than the index says."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from config.errors import DataError
+from data import build_imagenet_dataspec
+from loaders import remote
+from tests.s3 import upload
+from tools.converting import sources
+from tools.verifying.jobs import ShardJob
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the pieces that were read from S3."""
+    pieces: list[int] = []
+    stock = remote._object
+
+    def counted(address: str) -> Iterator[bytes]:
+        for piece in stock(address):
+            pieces.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(remote, "_object", counted)
+    return pieces
+
+
+def test_no_more_of_an_object_is_read_than_it_should_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    endless = iter(lambda: b"x" * 100, None)
+    monkeypatch.setattr(remote, "_object", lambda _: endless)
+    with pytest.raises(DataError, match=r"s3://b/k: is damaged \(more than 1000 bytes\)"):
+        remote.download("s3://b/k", tmp_path / "k", size=1000)
+    assert not list(tmp_path.iterdir())
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    remote.download(str(source), tmp_path / "copy", size=1000)
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    with pytest.raises(DataError, match="more than 999 bytes"):
+        remote.download(str(source), tmp_path / "other", size=999)
+
+
+@pytest.mark.parametrize("reader", ["training", "verify", "convert"])
+def test_a_shard_that_is_too_large(reader: str, s3_server: str, shards: Path, tmp_path: Path, read: list[int]) -> None:
+    place, cache = upload(shards, "pictures", "set"), tmp_path / "cache"
+    index = (shards / "val/index.json").read_bytes()
+    entry = json.loads(index)["shards"][0]
+    name = (entry.get("zip_data") or entry["raw_data"])["basename"]
+    boto3.client("s3").upload_fileobj(io.BytesIO(bytes(3_000_000)), "pictures", f"set/val/{name}")
+    (cache / "val").mkdir(parents=True)
+    if reader != "training":
+        (cache / "val/index.json").write_bytes(index)
+    with pytest.raises(DataError, match=rf"val/{name}: is .*more than \d+ bytes"):
+        if reader == "training":
+            spec = build_imagenet_dataspec(place, True, 2, local=str(cache), is_train=False, num_workers=0)
+            read.clear()
+            list(spec.dataloader)
+        elif reader == "verify":
+            list(ShardJob(0, place, str(cache), "val", entry).samples())
+        else:
+            sources._shard(place, str(cache), "val", 0)
+    assert sum(read) < 1_000_000
