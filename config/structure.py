@@ -36,14 +36,18 @@ class Structure:
     Args:
         sources: dotted key -> the layer that set it.
         blocks: names that a block of overrides may have, offered when a first-level key is misspelt.
+        holders: first-level keys that hold YAML anchors.
 
     Attributes:
         problems: finished sentences.
     """
 
-    def __init__(self, sources: dict[str, str], blocks: Iterable[str] = ()) -> None:
+    def __init__(
+        self, sources: dict[str, str], blocks: Iterable[str] = (), holders: frozenset[str] | set[str] = frozenset()
+    ) -> None:
         self.sources = sources
         self.blocks = list(blocks)
+        self.holders = holders
         self.problems: list[str] = []
 
     def conform(self, tree: Tree, cls: type = Config, prefix: str = "") -> Tree:
@@ -68,6 +72,9 @@ class Structure:
         if meant is None and (near := closest(key, known if prefix else [*known, *self.blocks])):
             meant = f"{prefix}{near}"
         hint = f"; did you mean {meant}?" if meant else f" (there are {', '.join(known)})"
+        if not prefix and key in self.holders:
+            likely = f"{hint} If it" if meant else "; if it"
+            hint = f"{likely} only holds values for YAML anchors, call it x-{key}"
         return f"{place}: no such key{hint}{self.origin(place)}"
 
     def _elsewhere(self, key: str) -> str | None:
