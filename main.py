@@ -51,7 +51,7 @@ def main(config: DictConfig | Run) -> Trainer:
     devices.prepare(run.config, run.is_of_recipe("precision"))
     folder = claims.claim(run)
     with folder.held():
-        algorithms = build.algorithms(run.config)
+        algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         data = build.data(run, algorithms)
         model = build.model(run.config)
         optimizer = build.optimizer(run.config, model)
@@ -62,7 +62,6 @@ def main(config: DictConfig | Run) -> Trainer:
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
-        callbacks = build.callbacks(run.config)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
             run.config,

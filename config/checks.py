@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check_algorithms import check_algorithms
 from config.check_data import check_data
+from config.check_trackers import check_trackers
 from config.durations import durations_of, parse
 from config.errors import ConfigError
 from config.report import Report
@@ -45,9 +46,7 @@ def check_values(config: DictConfig, structure: Structure, lenient: bool) -> lis
     check_saving(config, report)
     check_data(config, report)
     check_algorithms(config, report)
-    for section, kind in (("callbacks", "callback"), ("loggers", "logger")):
-        for name, args in plain_of(config[section]).items():
-            report.extend(registry.check(kind, str(name), args, f"{section}.{name}"))
+    check_trackers(plain_of(config.callbacks), plain_of(config.loggers), report)
     return report.problems
 
 

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from config.errors import ConfigError
 from config.suggest import did_you_mean, fold, listing
 from recipes.annotations import describe, fits, literal
+from recipes.refusals import Refusal, is_ours
 
 HERE = Path(__file__).parent
 BASES = {"algorithm": "Algorithm", "callback": "Callback", "logger": "LoggerDestination", "optimizer": "Optimizer"}
@@ -32,6 +33,7 @@ PACKAGES = {
     "optimizer": "torch.optim",
 }
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
+BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml"}
 SOLD_AS = {"cometml": "comet_ml"}  # a package that is not called as its logger
@@ -270,11 +272,15 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     if problems or entry is None:
         raise ConfigError(*(problems or [f"{where}: is made by the Trainer, not by name"]))
     try:
-        return getattr(importlib.import_module(entry.module), entry.class_name)(*positional, **args)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {entry.class_name} refuses its arguments: {error}") from error
+        cls = getattr(importlib.import_module(entry.module), entry.class_name)
+        named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
+        with Refusal(where, named, f"{entry.class_name} refuses its arguments", ours=is_ours(entry.file)):
+            made = cls(*positional, **args)
     except ImportError as error:
         raise ConfigError(
             f"{where}: a package that {name} needs is not installed; type: "
             f"pip install -c constraints.txt {SOLD_AS.get(entry.name, entry.name)}"
         ) from error
+    if kind in BY_EVENTS:
+        made.run_event = Refusal(where, args, f"{entry.class_name} stopped the run")(made.run_event)
+    return made
