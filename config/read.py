@@ -71,7 +71,7 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
         raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
-    keep_texts(tree, undot(texts))
+    keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf makes a key of a single text
     return {key: value for key, value in tree.items() if not key.startswith("x-")}, loader.holders
 
 

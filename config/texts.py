@@ -88,5 +88,5 @@ def _keep_arguments(section: str, tree: dict[str, Any], texts: Mapping) -> None:
             note, text = known[key].annotation if key in known else None, given.get(key)
             if is_text(note) and isinstance(text, str) and not isinstance(value, dict):
                 args[key] = text
-            elif is_texts(note) and isinstance(text, list):
-                args[key] = [of if isinstance(of, str) else old for of, old in zip(text, value, strict=True)]
+            elif is_texts(note) and isinstance(text, list) and isinstance(value, list):
+                args[key] = [of if isinstance(of, str) else old for of, old in zip(text, value, strict=False)]

@@ -44,6 +44,21 @@ mild.seed=x|mild.algorithms=1|recipe_name=.|recipe_name=/|recipe_name=.yaml|reci
     .strip("|")
     .split("|")
 )
+WHOLE = (
+    "text",
+    "3",
+    "null",
+    "- 1",
+    "a: 1\n---\nb: 2\n",
+    "\0",
+    "\t",
+    "seed: 1\r",
+    "{",
+    "? [1]\n: 2\n",
+    "1: 2\n",
+    "!!str a",
+    "<<: {}\n",
+)
 PYTHON = re.compile(
     r"object (is|has)|has no attribute|list index|out of bounds|could not convert|codec|NoneType|<class|<built-in|"
     r"positional argument|unexpected keyword|recursion depth|[a-z]Error\b|Traceback"
@@ -81,6 +96,9 @@ def cases(folder: Path) -> Iterator[list[str]]:
         in_yaml = number % 2 == 0
         path.write_bytes(f"{key}: {values.pop()}\n".encode(errors="surrogateescape") if in_yaml else b"")
         yield [str(path), *recipe, *([] if in_yaml else [f"{key}={values.pop()}"])]
+    for text in WHOLE:
+        path.write_text(text)
+        yield [str(path)]
     path.write_text("")
     yield from ([str(path), word] for word in WORDS)
 
