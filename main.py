@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from config import Run, UserError, check_world, complete, load
+from config.output import take_any_text
 from loaders.errors import plain
 from recipes.topologies import check_topology
 
@@ -82,6 +83,7 @@ def main(config: DictConfig | Run) -> Trainer:
 
 def cli(argv: list[str]) -> int:
     """Run a command line; its exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    take_any_text()
     try:
         run = load(argv)
         if run.config.dry_run:
