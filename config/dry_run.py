@@ -92,14 +92,15 @@ def configuration(run: Run, width: int) -> RenderableType:
             table.add_row(*row)
         return table
     table.add_column(overflow="fold")
-    long = {name: Path(name).name for name in dict.fromkeys(source.plain for *_, source in rows) if len(name) > SHORT}
-    for key, value, source in rows:
-        source.plain = long.get(source.plain, source.plain)
-        key.pad_right(max(0, min(keys, width - 2 - VALUE - 2 - SHORT) - key.cell_len))
-        value.pad_right(max(0, VALUE - value.cell_len))
-        table.add_row(Text("  ").join((key, value, source)))
-    for path, name in long.items():
-        table.add_row(Text(f"{name} is {path}", "green"))
+    layers = dict.fromkeys(layer.plain for *_, layer in rows)
+    long = {layer: Path(layer).name for layer in layers if len(layer) > SHORT}
+    for name, shown, layer in rows:
+        layer.plain = long.get(layer.plain, layer.plain)
+        name.pad_right(max(0, min(keys, width - 2 - VALUE - 2 - SHORT) - name.cell_len))
+        shown.pad_right(max(0, VALUE - shown.cell_len))
+        table.add_row(Text("  ").join((name, shown, layer)))
+    for path, short in long.items():
+        table.add_row(Text(f"{short} is {path}", "green"))
     return table
 
 
