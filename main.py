@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from config import Run, UserError, check_world, complete, load
+from config.output import take_any_text
 from loaders.errors import plain
 from recipes.topologies import check_topology
 
@@ -51,7 +52,7 @@ def main(config: DictConfig | Run) -> Trainer:
     devices.prepare(run.config, run.is_of_recipe("precision"))
     folder = claims.claim(run)
     with folder.held():
-        algorithms = build.algorithms(run.config)
+        algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         data = build.data(run, algorithms)
         model = build.model(run.config)
         optimizer = build.optimizer(run.config, model)
@@ -62,7 +63,6 @@ def main(config: DictConfig | Run) -> Trainer:
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
-        callbacks = build.callbacks(run.config)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
             run.config,
@@ -83,6 +83,7 @@ def main(config: DictConfig | Run) -> Trainer:
 
 def cli(argv: list[str]) -> int:
     """Run a command line; its exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    take_any_text()
     try:
         run = load(argv)
         if run.config.dry_run:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check_algorithms import check_algorithms
 from config.check_data import check_data
+from config.check_trackers import check_trackers
 from config.durations import durations_of, parse
 from config.errors import ConfigError
 from config.report import Report
@@ -45,9 +46,7 @@ def check_values(config: DictConfig, structure: Structure, lenient: bool) -> lis
     check_saving(config, report)
     check_data(config, report)
     check_algorithms(config, report)
-    for section, kind in (("callbacks", "callback"), ("loggers", "logger")):
-        for name, args in plain_of(config[section]).items():
-            report.extend(registry.check(kind, str(name), args, f"{section}.{name}"))
+    check_trackers(plain_of(config.callbacks), plain_of(config.loggers), report)
     return report.problems
 
 
@@ -97,11 +96,11 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     for key in ("alpha_i", "alpha_f"):
         if not 0 <= scheduler[key] <= 1:
             report.add(f"scheduler.{key}", f"{scheduler[key]:g} given, but it is a fraction, from 0 to 1")
-    if scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= (lr if isinstance(lr, int | float) else 0):
+    if isinstance(lr, int | float) and scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= lr:
         report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
     if scheduler.name != "one_cycle":
         return
-    if not isinstance(lr, int | float) or lr <= 0:
+    if isinstance(lr, int | float) and lr <= 0:
         report.add("optimizer.lr", f"{lr} given, but it is the peak of one_cycle and must be more than 0")
     if not 0 < scheduler.pct_start < 1:
         given = f"{scheduler.pct_start:g} given, but it is the part of the run that rises"
@@ -190,9 +189,15 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
     name = args.pop("name", None)
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
         report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
-    if not isinstance(name, str) or registry.canonical("optimizer", name) not in registry.names("optimizer"):
+    if not isinstance(name, str) or not is_optimizer(name):
         one_of(report, "optimizer.name", name, registry.names("optimizer"))
         return
+    for key in [key for key, value in args.items() if isinstance(value, dict) and is_optimizer(key)]:
+        given = ", ".join(f"{word}: {value}" for word, value in {"name": key, **args[key]}.items())
+        report.add(
+            f"optimizer.{key}", f"no such key; it has no level for a name, but is written optimizer: {{{given}}}"
+        )
+        del args[key]
     if "name" in registry.signature("optimizer", name):
         args["name"] = name
     report.extend(registry.check("optimizer", name, args, "optimizer"))
@@ -205,6 +210,11 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
                 report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
         elif value is not None and not any(found.startswith(f"optimizer.{key}:") for found in report.problems):
             report.add(f"optimizer.{key}", f"{value!r} given, but it must be a number")
+
+
+def is_optimizer(name: str) -> bool:
+    """Whether a name stands for an optimizer."""
+    return registry.canonical("optimizer", name) in registry.names("optimizer")
 
 
 def _names_folder(name: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
 
 COLOURS = {"command line": "bold magenta"}
+SHORT, VALUE = 20, 10  # columns for a layer and for a value, where there is no room for all
 MOST_EPOCHS = 10_000  # of a longer run, the image sizes are shown by hundredths
 
 
@@ -35,14 +37,15 @@ def show(run: Run, console: Console | None = None) -> None:
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
     heading(out, "Configuration", "every value, and the layer that set it")
-    out.print(Padding(configuration(run), (0, 0, 0, 2)))
+    out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
     if run.card:
         heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
         if run.card.get("published"):
             out.print(Padding(card_table(run.card["published"]), (0, 0, 0, 2)))
     heading(out, "Learning rate", schedule_line(run.config, length, warmup))
     width = max(30, min(80, out.width - 16))
-    out.print(Padding(Text("\n".join(rate_plot(run.config, length, warmup, width))), (0, 0, 0, 2)))
+    plot = rate_plot(run.config, length, warmup, width, out.options.ascii_only)
+    out.print(Padding(Text("\n".join(plot)), (0, 0, 0, 2)))
     sizes = size_lines(run.config, length)
     if sizes:
         heading(out, "Image size", "while training")
@@ -67,18 +70,37 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def configuration(run: Run) -> Table:
-    """Every key in a line of its own; dim where the value is the schema's default, whoever set it."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_column(no_wrap=True)
+def configuration(run: Run, width: int) -> RenderableType:
+    """Every key with its value and layer, in columns if they fit; dim where it is the schema's default, whoever set it.
+
+    Args:
+        run: the run.
+        width: characters that a line may have. Where columns do not fit, files are given by their names, and a line
+            that is still too long goes on in the next one.
+    """
     usual = dict(leaves(defaults()))
+    rows = []
     for key, value in leaves(OmegaConf.to_container(run.config)):
         source = run.sources.get(key, "default")
         quiet = "dim" if key in usual and usual[key] == value else ""
         style = quiet or COLOURS.get(source, "cyan" if source.startswith("recipes/") else "green")
-        table.add_row(Text(key, quiet), Text(yaml_like(value), quiet or "bold"), Text(source, style))
+        rows.append((Text(key, quiet), Text(yaml_like(value), quiet or "bold"), Text(source, style)))
+    keys, values, sources = (max(cell.cell_len for cell in column) for column in zip(*rows, strict=True))
+    table = Table.grid(padding=(0, 2))
+    if keys + 2 + values + 2 + sources <= width:
+        for row in rows:
+            table.add_row(*row)
+        return table
+    table.add_column(overflow="fold")
+    layers = dict.fromkeys(layer.plain for *_, layer in rows)
+    long = {layer: Path(layer).name for layer in layers if len(layer) > SHORT}
+    for name, shown, layer in rows:
+        layer.plain = long.get(layer.plain, layer.plain)
+        name.pad_right(max(0, min(keys, width - 2 - VALUE - 2 - SHORT) - name.cell_len))
+        shown.pad_right(max(0, VALUE - shown.cell_len))
+        table.add_row(Text("  ").join((name, shown, layer)))
+    for path, short in long.items():
+        table.add_row(Text(f"{short} is {path}", "green"))
     return table
 
 
@@ -106,7 +128,7 @@ def steps(length: Duration, warmup: Duration) -> float | None:
     return warmup.value if warmup.unit == length.unit else None
 
 
-def rate_plot(config: Any, length: Duration, warmup: Duration, width: int) -> list[str]:
+def rate_plot(config: Any, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
     """The learning rate over the run, drawn."""
     rise = steps(length, warmup)
     if rise is None:
@@ -119,7 +141,8 @@ def rate_plot(config: Any, length: Duration, warmup: Duration, width: int) -> li
     def rate(step: float) -> float:
         return peak * multiplier(fine * step)
 
-    return curve(rate, length.value, peak, UNITS[length.unit], width, label="optimizer.lr x schedule")
+    unit = UNITS[length.unit]
+    return curve(rate, length.value, peak, unit, width, label="optimizer.lr x schedule", ascii_only=ascii_only)
 
 
 def resizing(config: Any) -> dict[str, Any] | None:

@@ -42,7 +42,8 @@ def parse(text: object) -> Duration:
     """
     match = _PATTERN.match(str(text))
     if not match:
-        raise ValueError(f"{text!r} is no duration; write a number and a unit, as in 90ep, 625ba, 1000sp or 0.5dur")
+        meant = f"{text}ep" if str(text).isdecimal() else "90ep, 625ba, 1000sp or 0.5dur"
+        raise ValueError(f"{text!r} is no duration; write a number and a unit, as in {meant}")
     return Duration(float(match[1]), match[2])
 
 

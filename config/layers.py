@@ -25,12 +25,14 @@ class Layers:
         tree: the configuration as nested dictionaries.
         sources: dotted key -> the layer that set it, for leaves.
         problems: finished sentences.
+        holders: first-level keys of files that hold YAML anchors.
     """
 
     def __init__(self, defaults: Tree) -> None:
         self.tree: Tree = {}
         self.sources: dict[str, str] = {}
         self.problems: list[str] = []
+        self.holders: set[str] = set()
         self._lay(self.tree, defaults, "", "default")
 
     def add(self, name: str, values: Tree, may_remove_nothing: bool = False) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os.path
+import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from config.checks import check_values
 from config.errors import ConfigError
 from config.layers import SECTIONS, Layers
-from config.read import ROOT, USAGE, Tree, files_like, plain, read_words, read_yaml, undot
+from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
+from config.resolve import resolve
 from config.schema import Config
 from config.structure import Structure
 from config.suggest import did_you_mean, listing
@@ -52,6 +53,7 @@ class Recipe:
     name: str  # what a block of overrides for it is called
     card: dict[str, Any] = field(default_factory=dict)
     changes: Tree = field(default_factory=dict)
+    holders: set[str] = field(default_factory=set)  # its first-level keys that hold YAML anchors
 
 
 def run_files() -> list[Path]:
@@ -80,7 +82,7 @@ def read_recipe(name: str) -> Recipe:
             f"recipe_name: there is no recipe {name!r}{did_you_mean(name, known)} "
             f"(there are {listing(known)}, or a path to a YAML of yours; python -m recipes describes them)"
         )
-    tree = read_yaml(path, label, known.values())
+    tree, holders = read_file(path, label, known.values())
     card = tree.pop("card", None) or {}
     if not isinstance(card, dict):
         raise ConfigError(f"{label}: card must be a mapping with summary and published")
@@ -89,7 +91,7 @@ def read_recipe(name: str) -> Recipe:
         raise ConfigError(f"{label}: card.published must be a list of figures, each with top1, epochs and source")
     if "recipe_name" in tree:
         raise ConfigError(f"{label}: recipe_name in a recipe means nothing; remove it")
-    return Recipe(label, path.stem, card, tree)
+    return Recipe(label, path.stem, card, tree, holders)
 
 
 def defaults() -> Tree:
@@ -111,15 +113,16 @@ def load(argv: list[str]) -> Run:
         print(USAGE, end="")
         raise SystemExit(0)
     yaml_path, words = split_words(argv)
-    said = read_yaml(Path(yaml_path).expanduser(), yaml_path, run_files())
+    said, holders = read_file(Path(yaml_path).expanduser(), yaml_path, run_files())
     if "parameters" in said and "command" in said:
         raise ConfigError(f"{yaml_path}: is for the MosaicML platform; submit it with: mcli run -f {yaml_path}")
     typed, problems = read_words(words)
-    name = typed.get("recipe_name", said.get("recipe_name"))
-    recipe, more = find_recipe(name)
+    name = {"recipe_name": typed.get("recipe_name", said.get("recipe_name"))}
+    recipe, more = find_recipe(resolve(name, lambda _: "")["recipe_name"])
     blocks = take_blocks(said, recipe), take_blocks(typed, recipe)
     layers = Layers(defaults())
     layers.problems += problems + more + [line for block in blocks for line in unused_blocks(block, recipe)]
+    layers.holders = holders | (recipe.holders if recipe else set())
     layers.add(yaml_path, said)
     if recipe:
         layers.add(recipe.label, recipe.changes)
@@ -140,10 +143,7 @@ def complete(config: DictConfig) -> Run:
     Raises:
         ConfigError: with everything that is wrong, at once.
     """
-    try:
-        said = undot(plain(OmegaConf.to_container(OmegaConf.create(config), resolve=True)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    said = undot(resolve(typing.cast(Tree, OmegaConf.to_container(OmegaConf.create(config))), lambda _: ""))
     recipe, problems = find_recipe(said.get("recipe_name"))
     blocks = take_blocks(said, recipe)
     layers = Layers(defaults())
@@ -159,7 +159,7 @@ def complete(config: DictConfig) -> Run:
 def split_words(argv: list[str]) -> tuple[str, list[str]]:
     """The YAML among the words, and the other words."""
     for at, word in enumerate(argv):
-        if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and not word.startswith("-"):
+        if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and (word == "-" or word[:1] != "-"):
             return word, argv[:at] + argv[at + 1 :]
     known = files_like("", run_files())
     rest = " ".join(argv)
@@ -206,15 +206,11 @@ def differing(tree: Tree, from_: Tree) -> Tree:
 
 def finish(layers: Layers, lenient: bool) -> DictConfig:
     """Resolve, check and type what the layers add up to."""
+    structure = Structure(layers.sources, recipe_files(), layers.holders)
     try:
-        merged = OmegaConf.create(layers.tree)
-        if missing := sorted(OmegaConf.missing_keys(merged)):
-            absent = (f"{key}: ??? stands for a value that is missing; give {key}=VALUE" for key in missing)
-            raise ConfigError(*layers.problems, *absent)
-        tree = plain(OmegaConf.to_container(merged, resolve=True))
-    except OmegaConfBaseException as error:
-        raise ConfigError(*layers.problems, str(error).splitlines()[0]) from error
-    structure = Structure(layers.sources, recipe_files())
+        tree = resolve(layers.tree, structure.origin)
+    except ConfigError as error:
+        raise ConfigError(*layers.problems, *error.problems) from error
     tree = structure.conform(tree)
     if tree["grad_accum"] == "auto":
         tree["grad_accum"] = None

@@ -1,4 +1,4 @@
-"""A curve as text: braille dots, two by four to a character, with labelled axes."""
+"""A curve as text: braille dots, two by four to a character, with labelled axes; or stars where only ASCII is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from collections.abc import Callable
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of each dot in a braille character, by row and column."""
+PLAIN = {0x2800: " ", **dict.fromkeys(range(0x2801, 0x2900), "*"), **dict(zip(map(ord, "┤│└─"), "+|+-", strict=True))}
+"""What stands for each character of a plot in ASCII."""
 
 
 def curve(
-    f: Callable[[float], float], end: float, top: float, unit: str, width: int = 60, height: int = 8, label: str = ""
+    f: Callable[[float], float],
+    end: float,
+    top: float,
+    unit: str,
+    width: int = 60,
+    height: int = 8,
+    label: str = "",
+    ascii_only: bool = False,
 ) -> list[str]:
     """The lines of a plot of f from 0 to `end`.
 
@@ -21,6 +30,7 @@ def curve(
         width: of the plot in characters, without the y axis.
         height: of the plot in characters.
         label: what is plotted.
+        ascii_only: whether braille and lines cannot be printed.
     """
     columns, rows = width * 2, height * 4
     cells = [[0] * width for _ in range(height)]
@@ -39,7 +49,8 @@ def curve(
     for number, cell in enumerate(cells):
         axis = "┤" if number in marks else "│"
         lines.append(f"{marks.get(number, ''):>{margin}} {axis}" + "".join(chr(0x2800 + bits) for bits in cell))
-    return [*lines, *x_axis(end, unit, width, margin)]
+    lines += x_axis(end, unit, width, margin)
+    return [line.translate(PLAIN) for line in lines] if ascii_only else lines
 
 
 def x_axis(end: float, unit: str, width: int, margin: int) -> list[str]:

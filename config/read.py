@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -10,17 +12,19 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from config.errors import ConfigError
 from config.schema import Config
 from config.suggest import closest, listing
+from config.texts import TextLoader, keep_texts, typed_text
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 # What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
 # constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
 UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError)
+MOST_LEVELS = 40  # of nesting; a run needs about six, and OmegaConf takes a dozen of Python's frames for each
 USAGE = """\
 python main.py YAML [key=value ...]        one device
 composer main.py YAML [key=value ...]      every GPU of this machine
@@ -36,20 +40,29 @@ A later layer wins: defaults < the YAML < the recipe < the YAML's block for the 
 
 
 def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
-    """The content of a YAML file, interpolations left as they are.
+    """The content of a YAML file, as read_file has it."""
+    return read_file(path, called, others)[0]
+
+
+def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, set[str]]:
+    """The content of a YAML file, interpolations left as they are, and its first-level keys that hold anchors.
+
+    A first-level key that begins with x- holds nothing but anchors, as in a Compose file, and is left out.
 
     Args:
-        path: the file.
+        path: the file, or a pipe; - for the standard input.
         called: how the user named it, for messages.
         others: files to offer when this one does not exist.
 
     Raises:
         ConfigError: if the file is missing, is no YAML or holds no mapping.
     """
-    if not is_file(path):
-        raise ConfigError(f"{called}: no such file{files_like(called, others)}")
+    text = read_text(path, called, others)
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        tree = plain(OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
+        tree = plain(undot(tree)) if isinstance(tree, dict) else tree
+        loader = TextLoader(text)
+        texts = plain(loader.get_single_data() or {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -58,22 +71,51 @@ def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
         raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
-    return undot(plain(tree))
+    keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf makes a key of a single text
+    return {key: value for key, value in tree.items() if not key.startswith("x-")}, loader.holders
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long for the file system is none."""
+def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
+    """The text of a YAML, which may come through a pipe."""
+    if "://" in called:
+        raise ConfigError(f"{called}: a YAML is read from this machine; copy it here first, and give its path")
+    if called == "-":
+        path = Path("/dev/stdin")
+    if not is_there(path):
+        raise ConfigError(f"{called}: no such file{files_like(called, others)}")
+    if path.is_dir():
+        raise ConfigError(f"{called}: this is a folder; give the path of a YAML{files_like(called, others)}")
+    if not path.is_file() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{called}: every rank reads the YAML, and a pipe can be read once; give the path of a file")
     try:
-        return path.is_file()
-    except OSError:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, pipe or folder; a name that is too long for the file system is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
         return False
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a parser raised."""
+    """Why a text cannot be read, in plain words."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return (str(error).splitlines() or ["this is no YAML"])[0]
+    if isinstance(error, UnicodeError):
+        return "it is not encoded as UTF-8"
+    if isinstance(error, OSError):
+        return error.strerror or "it holds no keys, but a single value"  # the latter from OmegaConf
+    if isinstance(error, yaml.MarkedYAMLError):
+        return error.problem or error.context or "this is no YAML"
+    if isinstance(error, KeyValidationError):
+        return "a key in it is no text"
+    if isinstance(error, (OmegaConfBaseException, yaml.YAMLError)) and str(error):
+        return str(error).splitlines()[0]
+    return "a value is not of the kind that its !!tag asks for"  # from PyYAML's constructors, in Python's words
 
 
 def main_script() -> str:
@@ -90,10 +132,19 @@ def files_like(called: str, files: Iterable[Path]) -> str:
     return f"{hint} (there are {listing(away + name for name in known)})"
 
 
-def plain(value: Any) -> Any:
-    """The same value with every key a text."""
+def plain(value: Any, levels: int = MOST_LEVELS) -> Any:
+    """The same value with every key a text.
+
+    Raises:
+        RecursionError: if it is nested more deeply than so many levels.
+    """
+    if isinstance(value, (dict, list)) and not levels:
+        raise RecursionError
+    if isinstance(value, list):
+        for item in value:
+            plain(item, levels - 1)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, levels - 1) for key, item in value.items()}
     return value
 
 
@@ -133,14 +184,30 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
             problems.append(explain(word))
             continue
         try:
+            plain(nested(key, None))
+        except RecursionError as error:
+            problems.append(f"{word}: cannot be read: {reason(error)}")
+            continue
+        except UNREADABLE:
+            problems.append(f"{word}: {key} is no key; keys are names with dots between, as in model.name=resnet18")
+            continue
+        try:
             # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
             word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
-            said = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False)
+            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
+            keep_texts(said, plain(nested(key, typed_text(word.partition("=")[2]))))
         except UNREADABLE as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
-        tree = deepen(tree, plain(said))
+        tree = deepen(tree, said)
     return tree, problems
+
+
+def nested(key: str, value: Any) -> Any:
+    """A tree with one value, at a dotted key."""
+    tree = OmegaConf.create()
+    OmegaConf.update(tree, key, value)
+    return OmegaConf.to_container(tree, resolve=False)
 
 
 def explain(word: str) -> str:

@@ -14,6 +14,7 @@ STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 INITS = ("mosaic", "torchvision")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
+METRICS = ("CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy")  # of each evaluation
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -26,8 +27,33 @@ HINTS = {
     "data": "train_dataset.path",
     "model_name": "model.name",
     "num_classes": "model.num_classes",
+    "loss_name": "model.loss_name",
+    "crop_size": "train_dataset.crop_size",
+    "momentum": "optimizer.momentum",
+    "weight_decay": "optimizer.weight_decay",
+    "t_warmup": "scheduler.t_warmup",
+    # Composer's arguments, and those of its older YAMLs
+    "train_batch_size": "train_dataset.batch_size",
+    "eval_batch_size": "eval_dataset.batch_size",
+    "val_dataset": "eval_dataset",
+    "dataloader": "train_dataset.num_workers",
+    "schedulers": "scheduler",
+    "optimizers": "optimizer",
+    "deterministic_mode": "deterministic",
+    "compile_config": "compile",
+    "validate_every_n_epochs": "eval_interval",
+    "validate_every_n_batches": "eval_interval",
+    "save_num_checkpoints": "save_num_checkpoints_to_keep",
 }
 """Keys that people try, and where they are."""
+FLAT = {
+    "model": "{name: resnet50, num_classes: 1000}",
+    "train_dataset": "{path: /data/imagenet, batch_size: 2048}",
+    "eval_dataset": "{path: /data/imagenet, batch_size: 2048}",
+    "scheduler": "{name: cosine_with_warmup, t_warmup: 8ep}",
+}
+"""Sections that have a level more in Composer's older YAMLs, as in `model: {resnet: {num_classes: 1000}}`."""
+VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
 
 class Structure:
@@ -36,14 +62,18 @@ class Structure:
     Args:
         sources: dotted key -> the layer that set it.
         blocks: names that a block of overrides may have, offered when a first-level key is misspelt.
+        holders: first-level keys that hold YAML anchors.
 
     Attributes:
         problems: finished sentences.
     """
 
-    def __init__(self, sources: dict[str, str], blocks: Iterable[str] = ()) -> None:
+    def __init__(
+        self, sources: dict[str, str], blocks: Iterable[str] = (), holders: frozenset[str] | set[str] = frozenset()
+    ) -> None:
         self.sources = sources
         self.blocks = list(blocks)
+        self.holders = holders
         self.problems: list[str] = []
 
     def conform(self, tree: Tree, cls: type = Config, prefix: str = "") -> Tree:
@@ -52,7 +82,7 @@ class Structure:
         result: Tree = {}
         for key, value in tree.items():
             if key not in hints:
-                self.problems.append(self._unknown(prefix, key, list(hints)))
+                self.problems.append(self._unknown(prefix, key, value, list(hints)))
             elif is_dataclass(hints[key]):
                 result[key] = self.conform(value, typing.cast(type, hints[key]), f"{prefix}{key}.")
             elif typing.get_origin(hints[key]) is dict:
@@ -61,13 +91,22 @@ class Structure:
                 result[key] = self._value(f"{prefix}{key}", value, hints[key], default(cls, key))
         return result
 
-    def _unknown(self, prefix: str, key: str, known: list[str]) -> str:
+    def _unknown(self, prefix: str, key: str, value: Any, known: list[str]) -> str:
         """The complaint about a key that does not exist."""
         place = f"{prefix}{key}"
+        if not prefix and VARIABLE.fullmatch(key) and not isinstance(value, dict):
+            return (
+                f"{place}: no such key; a variable of the environment goes before the command: {key}=... python main.py"
+            )
         meant = None if prefix else HINTS.get(key) or self._elsewhere(key)
         if meant is None and (near := closest(key, known if prefix else [*known, *self.blocks])):
             meant = f"{prefix}{near}"
         hint = f"; did you mean {meant}?" if meant else f" (there are {', '.join(known)})"
+        if meant is None and isinstance(value, dict) and (example := FLAT.get(prefix.rstrip("."))):
+            hint += f"; it has no level for a name, but is written {prefix.rstrip('.')}: {example}"
+        if not prefix and key in self.holders:
+            likely = f"{hint} If it" if meant else "; if it"
+            hint = f"{likely} only holds values for YAML anchors, call it x-{key}"
         return f"{place}: no such key{hint}{self.origin(place)}"
 
     def _elsewhere(self, key: str) -> str | None:

@@ -106,9 +106,7 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
-def download(
-    remote: str, local: Path, check: Callable[[Path], None] | None = None, size: int | None = None
-) -> None:
+def download(remote: str, local: Path, check: Callable[[Path], None] | None = None, size: int | None = None) -> None:
     """Copy one file into the cache, whole or not at all; under its own name it is never seen half-written.
 
     S3 and folders are read here; other stores (gs://, oci://, ...) by mosaicml-streaming's own downloaders. S3 is asked

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from config.errors import ConfigError
+from config.output import take_any_text
 
 LOG_SECONDS = 60.0  # between lines, without a terminal, so that a log file stays readable
 RATE_SECONDS = 10.0  # over which rates are taken: long enough to be steady, short enough to show a stall
@@ -63,8 +62,7 @@ def console(log_width: int = 100) -> Console:
     Args:
         log_width: columns that a table may have at least in a log file.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is from the start
+    take_any_text()
     made = Console(soft_wrap=True, highlight=False, markup=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = max(log_width, made.width)

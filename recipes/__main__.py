@@ -13,6 +13,7 @@ from rich.text import Text
 from config.durations import parse
 from config.errors import UserError
 from config.load import Recipe, read_recipe, recipe_files
+from config.output import take_any_text
 from config.schema import Config
 
 
@@ -78,6 +79,7 @@ def listing() -> Table:
 
 def main() -> int:
     """Print the table; the exit status."""
+    take_any_text()
     console = Console()
     try:
         console.print(listing())

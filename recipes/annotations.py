@@ -79,6 +79,23 @@ def _items_fit(value: object, items: list[ast.expr]) -> bool:
     return len(value) == len(items) and all(fits(*pair) for pair in zip(value, map(ast.unparse, items), strict=True))
 
 
+def _nodes(annotation: object) -> list[ast.expr]:
+    """The alternatives of an annotation; none where there is no annotation."""
+    return alternatives(ast.parse(annotation, mode="eval").body) if isinstance(annotation, str) else []
+
+
+def is_text(annotation: object) -> bool:
+    """Whether a value in a YAML is a text there, whatever it looks like: a str, or what no number can stand for."""
+    names = {_name(node) for node in _nodes(annotation)}
+    return "str" in names and not names & {"float", "int", "bool", "Any"}
+
+
+def is_texts(annotation: object) -> bool:
+    """Whether a list in a YAML is one of texts there."""
+    lists = [node for node in _nodes(annotation) if isinstance(node, ast.Subscript) and _name(node) == "list"]
+    return any(_name(node.slice) == "str" for node in lists)
+
+
 def describe(annotation: object) -> str:
     """An annotation in words: 'a number or null'."""
     parts = []

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from config.errors import ConfigError
 from config.suggest import did_you_mean, fold, listing
 from recipes.annotations import describe, fits, literal
-from recipes.faults import how_to_install, is_validation
+from recipes.refusals import Refusal, how_to_install
 
 HERE = Path(__file__).parent
 BASES = {"algorithm": "Algorithm", "callback": "Callback", "logger": "LoggerDestination", "optimizer": "Optimizer"}
@@ -33,6 +33,7 @@ PACKAGES = {
     "optimizer": "torch.optim",
 }
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
+BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml"}
 
@@ -271,16 +272,15 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     if problems or entry is None:
         raise ConfigError(*(problems or [f"{where}: is made by the Trainer, not by name"]))
     ours = entry.file.is_relative_to(HERE)
-    made: type | None = None
     try:
-        made = getattr(importlib.import_module(entry.module), entry.class_name)
-        return made(*positional, **args)
-    except (TypeError, ValueError) as error:
-        # Others' classes fail over a value anywhere (`deque(maxlen=-1)`), but not if the user gave none.
-        if made is None or not (is_validation(error, made) or (args and not ours)):
-            raise
-        raise ConfigError(f"{where}: {entry.class_name} refuses its arguments: {error}") from error
+        cls = getattr(importlib.import_module(entry.module), entry.class_name)
+        named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
+        with Refusal(where, named, f"{entry.class_name} refuses its arguments", ours=cls if ours else None):
+            made = cls(*positional, **args)
     except ImportError as error:
         if ours:
             raise
         raise ConfigError(f"{where}: {how_to_install(error)}") from error
+    if kind in BY_EVENTS:
+        made.run_event = Refusal(where, args, f"{entry.class_name} stopped the run")(made.run_event)
+    return made

@@ -27,7 +27,7 @@ def alternatives(problem: str) -> list[list[str]]:
         return [[f"{given}->{given.rpartition('.')[0]}.{meant[1]}" if inside else f"{given}->{meant[1]}"]]
     start = VERB.search(advice)
     said = advice[start.end() :] if start else ""
-    instead = f"{given}->" if "not of the form" in advice else ""
+    instead = f"{given}->" if re.search("not of the form|is no key;", advice) else ""
     return [[instead + word.rstrip(".") for word in match[0].split(" ")] for match in COMMAND.finditer(said)]
 
 

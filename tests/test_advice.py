@@ -29,6 +29,7 @@ CASES = [
     "--seed=3",
     "mild",
     "nonsense",
+    "[=3",
     "algorithms.sam=true",
     "recipe_name=hott",
     "model.name=resnet51",

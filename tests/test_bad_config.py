@@ -58,13 +58,13 @@ MISTAKES = {
     "algorithms.sam=true": "type algorithms.sam={} to switch it on",
     "algorithms=sam": "algorithms: 'sam' given (command line), but it must map names to arguments",
     # what a YAML parser cannot read
-    "seed=!!float x": "seed=!!float x: cannot be read: could not convert string to float: 'x'",
-    "seed=!!bool x": "seed=!!bool x: cannot be read: 'x'",
-    "[=1": "[=1: cannot be read: ",
+    "seed=!!float x": "seed=!!float x: cannot be read: a value is not of the kind that its !!tag asks for",
+    "seed=!!bool x": "seed=!!bool x: cannot be read: a value is not of the kind",
+    "[=1": "[=1: [ is no key; keys are names with dots between, as in model.name=resnet18",
     "seed=" + "[" * 400 + "]" * 400: "cannot be read: it is nested too deeply",
     ".".join("a" * 1500) + "=1": "cannot be read: it is nested too deeply",
     "recipe_name=x/" + "y" * 300: ": no such file",
-    "run_name=caf\udce9": "cannot be read: ",
+    "run_name=caf\udce9": "cannot be read: it is not encoded as UTF-8",
     # words out of a list
     "recipe_name=hott": "there is no recipe 'hott'; did you mean hot? (there are adam, baseline, ",
     "recipe_name=my/own.yaml": "my/own.yaml: no such file",

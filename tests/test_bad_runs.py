@@ -140,3 +140,17 @@ def test_evaluation_needs_no_training_data(workdir: Path, pictures: Path, capfd:
     yaml = small_yaml(workdir, pictures, train_dataset__path=None)
     assert cli([str(yaml), "is_train=false"]) == 0
     assert "untrained weights" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("loggers.wandb.init_kwargs={mode: nosuch}", "loggers.wandb.init_kwargs.mode: WandBLogger stopped the run: "),
+        ("callbacks.load_checkpoint.load_path=no/such.pt", "callbacks.load_checkpoint.load_path: LoadCheckpoint "),
+    ],
+)
+def test_callbacks_that_find_out_in_the_run(
+    word: str, expected: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert expected in fails(capfd, 2, small_yaml(workdir, pictures), word)
+    assert not list((workdir / "runs").rglob("*.pt"))

@@ -152,7 +152,7 @@ def test_an_argument_that_an_algorithm_refuses_is_a_sentence(written: Callable, 
 
 
 def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.speed_monitor: SpeedMonitor refuses .* non-negative"):
+    with pytest.raises(ConfigError, match=r"speed_monitor\.window_size: SpeedMonitor refuses .* non-negative"):
         registry.build("callback", "speed_monitor", {"window_size": -5})
     monkeypatch.setattr(SpeedMonitor, "__init__", lambda _self: len(3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="has no len"):  # the user gave nothing that could be wrong

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config import UserError
+from config.output import take_any_text
 from recipes.topologies import TOPOLOGIES, misfit
 from tools.benching.links import DEVICE, Links, end, start
 
@@ -165,6 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
     given = parse(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it wonders that addresses have no names
+    take_any_text()
     try:
         bench(given, Console(soft_wrap=True, width=150))
     except UserError as error:

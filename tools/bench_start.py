@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+
+from loaders.terminal import console
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -64,7 +65,7 @@ def main() -> None:
             seconds[name].append(measure())
     for name, values in seconds.items():
         table.add_row(name, f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}")
-    Console().print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

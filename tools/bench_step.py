@@ -28,12 +28,12 @@ import torch
 from composer.core import Callback, DataSpec, get_precision_context
 from composer.trainer import Trainer
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import Run, load
 from data import split_batch
+from loaders.terminal import console
 from loaders.transforms import NormalizationFn
 from training import build, devices, guards, record
 from training.data_wait import DataWait
@@ -292,7 +292,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     config = bare.config
     table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {config.precision}, "
     table.title += f"compile={config.compile}, {given.input} input, {device_name(config)}"
-    Console().print(table)
+    console().print(table)
     return rows
 
 

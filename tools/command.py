@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from config.errors import UserError
+from config.output import take_any_text
 from loaders.errors import plain
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
@@ -19,6 +20,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None,
         argv: those words; None takes the process's own.
         stopped: what to say after Ctrl-C.
     """
+    take_any_text()
     try:
         return main(sys.argv[1:] if argv is None else argv)
     except (KeyboardInterrupt, SystemExit) as end:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import ConfigError, Run, TrainingError, UserError, check_world, durations_of, load
+from config.output import take_any_text
 from loaders.errors import plain
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def summary(
 
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    take_any_text()
     try:
         return main(argv)
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from config import ConfigError, Run, UserError, check_world, load
+from config.output import take_any_text
 from config.read import main_script
 from config.suggest import listing
 from launch.slurm.job import Job, presets, script, shape
@@ -117,6 +118,7 @@ def submit(text: str) -> None:
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    take_any_text()
     try:
         return main(argv)
     except UserError as error:

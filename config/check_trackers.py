@@ -1,0 +1,86 @@
+"""Whether callbacks and trackers can do what they are asked to, where their classes find out only while training."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from config.durations import parse
+from config.report import Report
+from config.schema import METRICS
+from config.suggest import did_you_mean, listing
+from recipes import registry
+
+MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}
+"""Arguments that name a metric, and those that name the data that it is measured on."""
+MEASURED = "eval"  # the label of the evaluation data; Composer's other one, train, has no metrics here
+WANDB_PROJECT = 128  # characters at most
+WANDB_FORBIDDEN = "/\\#?%:"
+
+
+def check_trackers(callbacks: dict[str, Any], loggers: dict[str, Any], report: Report) -> None:
+    """All callbacks and loggers of a run."""
+    for section, kind, named in (("callbacks", "callback", callbacks), ("loggers", "logger", loggers)):
+        for name, args in named.items():
+            problems = registry.check(kind, str(name), args, f"{section}.{name}")
+            report.extend(problems)
+            if not problems:
+                check_monitor(f"{section}.{name}", args, report)
+    check_patience(callbacks.get("early_stopper", {}).get("patience"), report)
+    if isinstance(loggers.get("wandb"), dict):
+        check_wandb(loggers["wandb"], report)
+
+
+def check_monitor(where: str, args: dict[str, Any], report: Report) -> None:
+    """A metric that is watched must be one that is measured."""
+    for key, label in MONITORS.items():
+        metric, data = args.get(key), args.get(label, MEASURED)
+        if isinstance(metric, str) and metric not in METRICS:
+            meant = did_you_mean(metric, METRICS)
+            report.add(f"{where}.{key}", f"there is no metric {metric!r}{meant} (there are {listing(METRICS)})")
+        if key in args and data != MEASURED:
+            report.add(
+                f"{where}.{label}", f"{data!r} given, but metrics are those of evaluations; type {where}.{label}=eval"
+            )
+
+
+def check_patience(patience: Any, report: Report) -> None:
+    """How long EarlyStopper waits: it complains at the end of an epoch only."""
+    if patience is None or isinstance(patience, int):
+        return
+    try:
+        is_known = isinstance(patience, str) and parse(patience).unit in ("ep", "ba")
+    except ValueError:
+        is_known = False
+    if not is_known:
+        given = f"{patience!r} given, but it must be a length in epochs or batches, as in 3ep"
+        report.add("callbacks.early_stopper.patience", given)
+
+
+def check_wandb(args: dict[str, Any], report: Report) -> None:
+    """What wandb.init will refuse."""
+    given = args.get("init_kwargs")
+    given = given if isinstance(given, dict) else {}
+    known = wandb_arguments()
+    for key in given:
+        if known and key not in known:
+            meant = did_you_mean(key, known) or f" (it takes {listing(known)})"
+            advice = "; put WANDB_API_KEY=... before the command" if "key" in key else meant
+            report.add(f"loggers.wandb.init_kwargs.{key}", f"wandb.init has no such argument{advice}")
+    for key, project in (("project", args.get("project")), ("init_kwargs.project", given.get("project"))):
+        found = [char for char in WANDB_FORBIDDEN if char in str(project)]
+        if isinstance(project, str) and (found or len(project) > WANDB_PROJECT):
+            report.add(
+                f"loggers.wandb.{key}",
+                f"{project!r} given, but a project's name has at most {WANDB_PROJECT} characters, and none of "
+                f"{' '.join(WANDB_FORBIDDEN)}",
+            )
+
+
+def wandb_arguments() -> list[str]:
+    """What wandb.init takes, read from its source; nothing where wandb is not installed."""
+    file = registry.locate("wandb.sdk.wandb_init")
+    for node in registry.parse(file).body if file else ():
+        if isinstance(node, ast.FunctionDef) and node.name == "init":
+            return [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)]
+    return []

@@ -1,0 +1,76 @@
+"""Words of Composer, of its older YAMLs and of the shell are recognised, and the right ones named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError, load
+
+
+def problems(text: str, folder: Path, *words: str) -> list[str]:
+    """What load() complains about, without the layers."""
+    path = folder / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load([str(path), "dry_run=true", *words])
+    return [problem.partition(" [")[0] for problem in error.value.problems]
+
+
+OLD_YAML = """
+train_dataset: {imagenet: {resize_size: 256}}
+val_dataset: {imagenet: {crop_size: 224}}
+model: {resnet: {model_name: resnet50}}
+optimizer: {decoupled_sgdw: {lr: 2.0, momentum: 0.875}}
+schedulers: [{cosine_decay_with_warmup: {t_warmup: 8ep}}]
+train_batch_size: 2048
+eval_batch_size: 1024
+validate_every_n_epochs: 1
+eval_interval: 1
+deterministic_mode: false
+"""
+
+
+def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
+    found = problems(OLD_YAML, tmp_path)
+    assert sorted(found) == sorted(
+        [
+            "train_dataset.imagenet: no such key (there are is_streaming, path, local, storage, decoder, preload, "
+            "pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, min_crop_area, hflip); "
+            "it has no level for a name, but is written train_dataset: {path: /data/imagenet, batch_size: 2048}",
+            "model.resnet: no such key (there are name, loss_name, init, num_classes); it has no level for a name, but "
+            "is written model: {name: resnet50, num_classes: 1000}",
+            "val_dataset: no such key; did you mean eval_dataset?",
+            "schedulers: no such key; did you mean scheduler?",
+            "train_batch_size: no such key; did you mean train_dataset.batch_size?",
+            "eval_batch_size: no such key; did you mean eval_dataset.batch_size?",
+            "validate_every_n_epochs: no such key; did you mean eval_interval?",
+            "deterministic_mode: no such key; did you mean deterministic?",
+            "eval_interval: '1' is no duration; write a number and a unit, as in 1ep",
+            "optimizer.decoupled_sgdw: no such key; it has no level for a name, but is written "
+            "optimizer: {name: decoupled_sgdw, lr: 2.0, momentum: 0.875}",
+        ]
+    )
+
+
+@pytest.mark.parametrize("word", ["S3_ENDPOINT_URL=http://localhost:9000", "WANDB_MODE=offline", "OMP_NUM_THREADS=1"])
+def test_a_variable_after_the_command(word: str, tmp_path: Path) -> None:
+    name = word.partition("=")[0]
+    expected = f"{name}: no such key; a variable of the environment goes before the command: {name}=... python main.py"
+    assert problems("", tmp_path, word) == [expected]
+
+
+@pytest.mark.parametrize("key", ["max_duration", "save_interval", "algorithms.ema.half_life"])
+def test_a_number_without_a_unit(key: str, tmp_path: Path) -> None:
+    (problem,) = problems("", tmp_path, f"{key}=17")
+    assert problem == f"{key}: '17' is no duration; write a number and a unit, as in 17ep"
+
+
+def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+    """A mistyped optimizer has no learning rate yet; that is not a second mistake."""
+    for words in (["recipe_name=onecycle", "optimizer.name=sdg"], ["scheduler.eta_min=0.1", "optimizer.name=sdg"]):
+        (problem,) = problems("", tmp_path, *words)
+        assert problem.startswith("optimizer.name: there is no 'sdg'; did you mean sgd?")
+    (problem,) = problems("", tmp_path, "recipe_name=onecycle", "optimizer.name=adam")
+    assert problem.startswith("optimizer.lr: missing; adam needs a learning rate")

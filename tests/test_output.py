@@ -1,0 +1,82 @@
+"""Nothing that is printed depends on the width of the terminal or on what its encoding has."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from config import load
+from config.dry_run import leaves, show, yaml_like
+from main import cli
+from recipes.__main__ import main as list_recipes
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "yamls" / "digits.yaml"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 110])
+@pytest.mark.parametrize("recipe", ["baseline", "hot"])
+def test_every_value_is_shown_at_any_width(width: int, recipe: str, tmp_path: Path) -> None:
+    """Whole keys and values, each beside its key, though the YAML's path is longer than the line."""
+    folder = tmp_path / ("a-long-name-of-a-folder-" * 4)
+    folder.mkdir()
+    (folder / "resnet18-of-digits.yaml").write_text(DIGITS.read_text())
+    run = load([str(folder / "resnet18-of-digits.yaml"), f"recipe_name={recipe}", "dry_run=true"])
+    out = io.StringIO()
+    show(run, Console(file=out, width=width))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(out.getvalue().split())
+    for key, value in leaves(OmegaConf.to_container(run.config)):
+        if len(value := yaml_like(value)) < 20:
+            assert f" {key} {value} " in shown
+    assert "".join(str(folder).split()) in "".join(out.getvalue().split()), "the path is given whole, once"
+
+
+def in_ascii(program: Callable[[], object]) -> str:
+    """What a program prints on a stdout that takes ASCII and nothing else."""
+    got = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(got, encoding="ascii", write_through=True)):
+        program()
+        return got.getvalue().decode("ascii")
+
+
+def test_a_dry_run_in_ascii() -> None:
+    shown = in_ascii(lambda: cli([str(DIGITS), "recipe_name=mild", "run_name=café", "dry_run=true"]))
+    assert "0.064 +         *****************" in shown
+    assert "caf\\xe9" in shown
+    assert "\\u28" not in shown and "\\u25" not in shown
+
+
+def test_tables_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "mosaic-resnet-" in in_ascii(list_recipes)
+    from tools.command import run
+
+    assert "caf\\xe9 \\xb1" in in_ascii(lambda: run(lambda _: print("café ±") or 0))
+
+
+def test_every_program_takes_any_text() -> None:
+    """Each one that prints goes through one of the two functions that see to it."""
+    for file in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "recipes/__main__.py"]:
+        text = file.read_text()
+        if '__name__ == "__main__"' in text and ("print(" in text or "Console" in text):
+            assert any(
+                word in text
+                for word in ("take_any_text()", "command.run", "run_command(", "import run", "console().print")
+            ), file
+
+
+def test_in_a_process_of_its_own() -> None:
+    words = [sys.executable, "main.py", str(DIGITS), "recipe_name=hot", "dry_run=true"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, env={"PATH": "", "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.isascii() and b"Dry run: nothing was built" in done.stdout
