@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch takes seconds to import: a mistake is answered before.
     from tools.evaluating import figures, files, gallery, passes, printing
     from training import build
-    from training.identity import redacted
     from training.saved import read_checkpoint
+    from training.secrets import redacted
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:

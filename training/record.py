@@ -26,8 +26,9 @@ from omegaconf import OmegaConf
 from config import Run
 from loaders.decoders import decoders_of
 from training.devices import on_rank_zero
-from training.identity import plain, redacted
+from training.identity import plain
 from training.lock_file import LockFile
+from training.secrets import redacted
 
 LATEST = "latest-rank0.pt"
 # Read before Composer fills in what a launcher would have set.
@@ -217,7 +218,7 @@ def command(run: Run) -> str:
         rendezvous = ("--master_addr", os.environ["MASTER_ADDR"], "--master_port", os.environ["MASTER_PORT"])
         launcher += ["--world_size", str(dist.get_world_size()), "--node_rank", "NODE", *rendezvous]
     words = [word for word in run.argv if not word.startswith(("run_name=", "autoresume="))]
-    return shlex.join([*launcher, "main.py", *map(redacted, words)])
+    return shlex.join([*launcher, "main.py", *redacted(words)])
 
 
 def commit() -> str | None:
