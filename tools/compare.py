@@ -23,7 +23,7 @@ from config.suggest import did_you_mean, listing
 from tools import command
 from tools.records import Group, Record, Spread, State, changes, read_run, read_runs, seconds_to, spread
 from tools.records.groups import data_of, groups, same_data
-from tools.records.reading import FILES
+from tools.records.reading import FILES, real
 
 LEVEL = 0.95
 FIGURES = (("top1", "top-1, %", 1.0, 2), ("top5", "top-5, %", 1.0, 2), ("train_seconds", "training, min", 60.0, 2))
@@ -61,14 +61,19 @@ def find(text: str, places: Sequence[str]) -> list[Record]:
     """The runs that one side names: folders of runs, names of runs, or a recipe, separated by commas.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or only a link that leads out of `places`.
     """
     found: list[Record] = []
     for name in filter(None, text.split(",")):
         folders = [Path(name), *(Path(place) / name for place in places)]
         folder = next((folder for folder in folders if any((folder / file).exists() for file in FILES)), None)
         if folder is not None:
-            found.append(read_run(folder))
+            inside = [place for place in places if folder.resolve().is_relative_to(Path(place).resolve())]
+            if folder != Path(name) and not inside:
+                raise UserError(
+                    f"{folder}: leads out of {', '.join(places)}; name the folder itself: {folder.resolve()}"
+                )
+            found.append(read_run(real(folder)))
         elif Path(name).is_dir():
             found += read_runs([name])
         else:

@@ -117,15 +117,28 @@ def own_file(run: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is a link that leads out of the folder, or not a file (reading a pipe would never end).
+        ValueError: it, or the folder, is a link that leads out, or it is not a file (reading a pipe would never end).
     """
     path = run / name
     target = path.resolve(strict=True)
-    if not target.is_relative_to(run.resolve()):
+    if run.is_symlink() or not target.is_relative_to(run.resolve()):
         raise ValueError("a link that leads out of the run's folder is not followed")
     if not target.is_file():
         raise ValueError("it is not a file")
     return path
+
+
+def real(folder: Path, within: Path | None = None) -> Path:
+    """The folder that a link is for, or the link itself where it leads out of `within`: `own_file` follows no such one.
+
+    Args:
+        folder: a link or not.
+        within: where the folder was found; None: the user typed it, and may mean any.
+    """
+    if not folder.is_symlink():
+        return folder
+    target = folder.resolve()
+    return target if within is None or target.is_relative_to(within.resolve()) else folder
 
 
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
@@ -141,7 +154,8 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
     for place in map(Path, places):
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; name runs/ or folders of runs in it")
-        for folder in _find(place, DEPTH):
+        place = real(place)
+        for folder in _find(place, DEPTH, place):
             folders.setdefault(folder.resolve(), folder)
     records = [read_run(folder) for folder in folders.values()]
     if not any(record.config for record in records):
@@ -153,16 +167,24 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
     return sorted(records, key=lambda record: record.name)
 
 
-def _find(place: Path, depth: int) -> list[Path]:
-    """The run folders in a folder, itself included; a folder at the bottom that holds no run is handed back as well."""
-    if any((place / name).exists() for name in FILES):
-        return [place]
-    inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+def _find(folder: Path, depth: int, place: Path) -> list[Path]:
+    """The run folders in a folder, itself included; a folder at the bottom that holds no run is handed back as well.
+
+    Links are looked at last, because they show again what has a path of its own; one that leads out of `place` is not
+    looked into.
+    """
+    if folder.is_symlink() or _is_run(folder):
+        return [folder]
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if depth == 0 or not inner:
-        return [place]
-    found = [_find(path, depth - 1) for path in inner]
-    runs = [folder for folders in found for folder in folders]
-    return runs if any((folder / name).exists() for folder in runs for name in FILES) else [place]
+        return [folder]
+    inner.sort(key=lambda path: (path.is_symlink(), path))
+    runs = [run for path in inner for run in _find(real(path, place), depth - 1, place)]
+    return runs if any(run.is_symlink() or _is_run(run) for run in runs) else [folder]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in FILES)
 
 
 def _tell_apart(records: list[Record]) -> None:
@@ -177,8 +199,10 @@ def _tell_apart(records: list[Record]) -> None:
 
 def read_run(folder: Path) -> Record:
     """One run; whatever is wrong with it is in its state and its remarks."""
+    if folder.is_symlink():
+        return Record(folder, folder.name, ended="a link that leads out of the folder that it is in is not followed")
     record = Record(folder, folder.resolve().name)
-    if not any((folder / name).exists() for name in FILES):
+    if not _is_run(folder):
         record.ended = f"no run: it holds none of {', '.join(FILES)}"
         return record
     record.config = _read(record, "config.yaml", _config, {})
