@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
 # constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
 UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError)
+DEEPEST = 50  # collections of a YAML, one within the other
 USAGE = """\
 python main.py YAML [key=value ...]        one device
 composer main.py YAML [key=value ...]      every GPU of this machine
@@ -49,6 +50,7 @@ def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
     if not is_file(path):
         raise ConfigError(f"{called}: no such file{files_like(called, others)}")
     try:
+        check_depth(path.read_text(encoding="utf-8"))
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -59,6 +61,20 @@ def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
     if not isinstance(tree, dict):
         raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
     return undot(plain(tree))
+
+
+def check_depth(text: str) -> None:
+    """Stop before YAML is loaded that is too deep: libyaml's loader recurses in C, which would end the process.
+
+    Raises:
+        RecursionError: it is more than DEEPEST collections deep.
+        yaml.YAMLError: it cannot be read.
+    """
+    depth = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError("it is nested too deeply")
 
 
 def is_file(path: Path) -> bool:
@@ -135,6 +151,7 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
         try:
             # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
             word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
+            check_depth(word.partition("=")[2])
             said = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False)
         except UNREADABLE as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")

@@ -13,7 +13,7 @@ from config import ConfigError, Run, UserError, is_made_on_demand, load
 from config.suggest import did_you_mean
 from loaders.errors import named
 from loaders.remote import is_remote
-from tools.records.reading import own_file, real
+from tools.records.trust import own_file, real
 
 if TYPE_CHECKING:
     from training.storage import Folder
