@@ -1,12 +1,15 @@
 """Every tracker gets the metrics, under the names that Composer users know, and no secret."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from main import cli
 from tests.runs import metrics, small_yaml, summary
+from training.interrupt import Interrupted
+from training.recorder import Recorder
 
 KNOWN = (
     "metrics/eval/MulticlassAccuracy",
@@ -27,13 +30,63 @@ def everything_under(folder: Path) -> bytes:
 
 
 def test_wandb_offline(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is started again is one run there; another name, or what the user chooses, is another."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    train(workdir, pictures, wandb={"project": "recipes", "entity": None, "group": "tests"})
+    run = train(workdir, pictures, wandb={"project": "recipes", "entity": None, "group": "tests"})
     (log,) = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
     content = log.read_bytes()
     for name in (*KNOWN, "num_classes"):
         assert name.encode() in content
+    own = json.loads((run / "environment.json").read_text())["tracker_id"]
+    assert log.name == f"run-{own}.wandb" and own.encode() in content
+
+    said = (run / "config.yaml").read_text()
+    assert "tracker_id" not in said and own not in said
+    (run / "config.yaml").unlink()
+    starts: list[dict] = []
+    monkeypatch.setattr("composer.loggers.WandBLogger.__init__", lambda _, **args: starts.append(args) or 1 / 0)
+    yaml = small_yaml(workdir, pictures, loggers={"wandb": {"init_kwargs": {"notes": "x"}}})
+    for words in (["run_name=tracked", "autoresume=true"], ["run_name=other"], ["run_name=other", "autoresume=true"]):
+        with pytest.raises(ZeroDivisionError):
+            cli([str(yaml), *words])
+    kwargs = [start["init_kwargs"] for start in starts]
+    assert kwargs[0] == {"notes": "x", "id": own, "resume": "allow"}
+    assert kwargs[1]["id"] != own and kwargs[1]["resume"] == "allow"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "variable", "expected"),
+    [
+        ("wandb", {}, None, {"init_kwargs": {"id": "abc", "resume": "allow"}}),
+        (
+            "WandB",
+            {"init_kwargs": {"notes": "x"}},
+            None,
+            {"init_kwargs": {"notes": "x", "id": "abc", "resume": "allow"}},
+        ),
+        ("wandb", {"init_kwargs": {"id": "mine"}}, None, {"init_kwargs": {"id": "mine"}}),
+        ("wandb", {"init_kwargs": {"resume": "never"}}, None, {"init_kwargs": {"resume": "never"}}),
+        ("wandb", {"project": "p"}, "WANDB_RUN_ID", {"project": "p"}),
+        ("wandb", {"project": "p"}, "WANDB_RESUME", {"project": "p"}),
+        ("mlflow", {}, None, {"resume": True}),
+        ("mlflow", {"resume": False}, None, {"resume": False}),
+        ("mlflow", {}, "MLFLOW_RUN_ID", {}),
+        ("comet", {}, None, {}),
+        ("file", {"filename": "x"}, None, {"filename": "x"}),
+    ],
+)
+def test_which_run_of_a_tracker(
+    name: str, given: dict, variable: str | None, expected: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.trackers import Tracked, arguments
+
+    if variable:
+        monkeypatch.setenv(variable, "mine")
+    before = json.dumps(given)
+    assert arguments(name, given, Tracked("abc", True)) == expected and json.dumps(given) == before
+    assert arguments(name, given, None) == given
+    assert name != "mlflow" or arguments(name, given, Tracked("abc", False)) == given, "a first start is a new run"
 
 
 def test_tensorboard(workdir: Path, pictures: Path) -> None:
@@ -48,8 +101,19 @@ def test_tensorboard(workdir: Path, pictures: Path) -> None:
     assert tags >= set(KNOWN)
 
 
-def test_mlflow(workdir: Path, pictures: Path) -> None:
-    train(workdir, pictures, mlflow={"tracking_uri": str(workdir / "mlruns"), "experiment_name": "recipes"})
+def test_mlflow(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run there too, when an interrupted run is started again."""
+    tracker = {"mlflow": {"tracking_uri": str(workdir / "mlruns"), "experiment_name": "recipes"}}
+    words = [str(small_yaml(workdir, pictures, loggers=tracker)), "run_name=tracked", "autoresume=true"]
+    with monkeypatch.context() as once:
+        once.setattr(Recorder, "epoch_end", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            cli(words)
+    import mlflow
+
+    mlflow.end_run()  # as the end of a process does
+    assert cli(words) == 0
+    assert len([*(workdir / "mlruns").glob("*/*/metrics")]) == 1
     written = {str(file.relative_to(workdir)).split("/metrics/", 1)[-1] for file in (workdir / "mlruns").rglob("*")}
     assert written >= set(KNOWN)
 
@@ -103,7 +167,7 @@ def test_no_file_of_a_run_holds_a_secret(
 ) -> None:
     """Given in the YAML and on the command line; the printed summary, and a tracker's parameters, have none either."""
     sent: list[dict] = []
-    monkeypatch.setattr("training.build.loggers", lambda _: [])
+    monkeypatch.setattr("training.build.loggers", lambda *_: [])
     monkeypatch.setattr("composer.loggers.Logger.log_hyperparameters", lambda _, said: sent.append(said))
     given = {
         "jwt": "hunter2",

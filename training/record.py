@@ -29,6 +29,7 @@ from training.devices import on_rank_zero
 from training.identity import plain
 from training.lock_file import LockFile
 from training.secrets import redacted
+from training.trackers import ID, Tracked
 
 LATEST = "latest-rank0.pt"
 # Read before Composer fills in what a launcher would have set.
@@ -58,6 +59,7 @@ class RunFolder:
         self.name = path.name
         self.rows: list[dict[str, Any]] = []
         self.lock: LockFile | None = None  # rank 0's
+        self.tracked: Tracked | None = None
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
         """Write config.yaml (runnable as it stands) and environment.json; `data` is what describe() says of them."""
@@ -69,7 +71,8 @@ class RunFolder:
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {self.path}/config.yaml\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
-        self.write("environment.json", json.dumps(environment(self.run, data), indent=2) + "\n")
+        tracker = {ID: self.tracked.id} if self.tracked else {}
+        self.write("environment.json", json.dumps(environment(self.run, data) | tracker, indent=2) + "\n")
 
     def start_over(self) -> None:
         """Remove the figures of a run that is written over: they would be taken for this one's."""
