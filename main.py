@@ -66,7 +66,7 @@ def main(config: DictConfig | Run) -> Trainer:
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
             run.config,
-            run_name=folder.name,
+            folder=folder,
             model=model,
             data=data,
             optimizers=optimizer,

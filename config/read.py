@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
 # constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
 UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError)
-MOST_LEVELS = 40  # of nesting; a run needs about six, and OmegaConf takes a dozen of Python's frames for each
+DEEPEST = 40  # collections, one within the other: a run needs six, OmegaConf takes a dozen of Python's frames for each
 USAGE = """\
 python main.py YAML [key=value ...]        one device
 composer main.py YAML [key=value ...]      every GPU of this machine
@@ -59,6 +59,7 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
     """
     text = read_text(path, called, others)
     try:
+        check_depth(text)
         tree = plain(OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
         tree = plain(undot(tree)) if isinstance(tree, dict) else tree
         loader = TextLoader(text)
@@ -73,6 +74,20 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
         raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
     keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf makes a key of a single text
     return {key: value for key, value in tree.items() if not key.startswith("x-")}, loader.holders
+
+
+def check_depth(text: str) -> None:
+    """Stop before YAML is loaded that is too deep: libyaml's loader recurses in C, which would end the process.
+
+    Raises:
+        RecursionError: it is more than DEEPEST collections deep.
+        yaml.YAMLError: it cannot be read.
+    """
+    depth = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError("it is nested too deeply")
 
 
 def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
@@ -132,7 +147,7 @@ def files_like(called: str, files: Iterable[Path]) -> str:
     return f"{hint} (there are {listing(away + name for name in known)})"
 
 
-def plain(value: Any, levels: int = MOST_LEVELS) -> Any:
+def plain(value: Any, levels: int = DEEPEST) -> Any:
     """The same value with every key a text.
 
     Raises:
@@ -194,6 +209,7 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
         try:
             # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
             word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
+            check_depth(word.partition("=")[2])
             said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
             keep_texts(said, plain(nested(key, typed_text(word.partition("=")[2]))))
         except UNREADABLE as error:

@@ -24,9 +24,11 @@ from tools import command
 from tools.records import Group, Record, Spread, State, changes, read_run, read_runs, seconds_to, spread
 from tools.records.groups import data_of, groups, same_data
 from tools.records.reading import FILES
+from tools.records.trust import real
 
 LEVEL = 0.95
 FIGURES = (("top1", "top-1, %", 1.0, 2), ("top5", "top-5, %", 1.0, 2), ("train_seconds", "training, min", 60.0, 2))
+ACCURACIES = ("top1", "top5")
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,34 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval is there and leaves out 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        """Whether the interval is there, has a width and leaves out 0."""
+        return self.has_width and not self.interval[0] <= 0 <= self.interval[1]  # type: ignore[index]
+
+    @property
+    def has_width(self) -> bool:
+        """Whether the runs varied: an interval without a width says that they are too few, not that it is sure."""
+        return self.interval is not None and self.interval[0] < self.interval[1]
 
 
-def difference(a: Spread, b: Spread) -> Difference:
-    """A minus B with Welch's interval: each side has its own variance, the degrees of freedom are Satterthwaite's."""
+def difference(a: Spread, b: Spread, step: float = 0.0) -> Difference:
+    """A minus B with Welch's interval: each side has its own variance, the degrees of freedom are Satterthwaite's.
+
+    Args:
+        a, b: the sides.
+        step: the smallest by which the figure can change: runs that agree may differ by less, so that no variance is
+            taken for smaller than that of rounding to it, step^2 / 12. (Not for the binomial one of the images: these
+            are the same on both sides.)
+    """
     gap = a.mean - b.mean
     if a.sd is None or b.sd is None:
         return Difference(gap, None)
-    parts = [(side.sd or 0.0) ** 2 / side.n for side in (a, b)]
+    parts = [max(side.sd or 0.0, step / math.sqrt(12)) ** 2 / side.n for side in (a, b)]
     if not sum(parts):
         return Difference(gap, (gap, gap))
     from scipy.stats import t
 
-    freedom = sum(parts) ** 2 / sum(part**2 / (side.n - 1) for part, side in zip(parts, (a, b), strict=True))
+    weights = [part / sum(parts) for part in parts]
+    freedom = 1 / sum(weight**2 / (side.n - 1) for weight, side in zip(weights, (a, b), strict=True))
     half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(parts))
     return Difference(gap, (gap - half, gap + half))
 
@@ -61,14 +76,19 @@ def find(text: str, places: Sequence[str]) -> list[Record]:
     """The runs that one side names: folders of runs, names of runs, or a recipe, separated by commas.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or only a link that leads out of `places`.
     """
     found: list[Record] = []
     for name in filter(None, text.split(",")):
         folders = [Path(name), *(Path(place) / name for place in places)]
         folder = next((folder for folder in folders if any((folder / file).exists() for file in FILES)), None)
         if folder is not None:
-            found.append(read_run(folder))
+            inside = [place for place in places if folder.resolve().is_relative_to(Path(place).resolve())]
+            if folder != Path(name) and not inside:
+                raise UserError(
+                    f"{folder}: leads out of {', '.join(places)}; name the folder itself: {folder.resolve()}"
+                )
+            found.append(read_run(real(folder)))
         elif Path(name).is_dir():
             found += read_runs([name])
         else:
@@ -126,6 +146,8 @@ def verdict(a: Group, b: Group, top1: Difference) -> str:
         if len(group.records) < 2:
             more = f" Train it again: {again}" if (again := with_another_seed(group.records[0])) else ""
             return f"{name} has one run: nothing says how much of the difference is chance.{more}"
+    if not top1.has_width:
+        return "The runs on each side agree to the last digit: they do not tell how much of the difference is chance."
     if not top1.is_clear:
         return "The interval includes 0: these runs do not tell A and B apart. More runs narrow it."
     low, high = sorted(abs(end) for end in top1.interval or ())
@@ -136,8 +158,8 @@ def verdict(a: Group, b: Group, top1: Difference) -> str:
 def with_another_seed(record: Record) -> str:
     """The command that repeats a run with the next seed; nothing where its command was not recorded."""
     words = str(record.environment.get("command", "")).split()
-    kept = [word for word in words if not word.startswith("seed=")]
-    return " ".join([*kept, f"seed={record.config['seed'] + 1}"]) if kept else ""
+    kept, seed = [word for word in words if not word.startswith("seed=")], record.config["seed"]
+    return " ".join([*kept, f"seed={seed + 1}"]) if kept and isinstance(seed, int) else ""
 
 
 def rows(a: Group, b: Group, target: float | None) -> list[tuple[str, ...]]:
@@ -149,10 +171,17 @@ def rows(a: Group, b: Group, target: float | None) -> list[tuple[str, ...]]:
         its, other = a.figure(name), b.figure(name)
         if its and other:
             cells = (with_spread(its, digits, scale), with_spread(other, digits, scale))
-            table.append((title, *cells, in_words(difference(its, other), digits, scale)))
+            step = step_of(a) if name in ACCURACIES else 0.0
+            table.append((title, *cells, in_words(difference(its, other, step), digits, scale)))
     if target is not None:
         table.append((f"seconds to {target:g} %", *times_to(a, b, target)))
     return table
+
+
+def step_of(group: Group) -> float:
+    """How much one picture of the evaluation set is of an accuracy, in per cent; 0 where their number is not known."""
+    images = data_of(group.records[0]).eval_images
+    return 100 / images if images else 0.0
 
 
 def in_words(gap: Difference, digits: int, scale: float = 1.0) -> str:
@@ -212,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = ", ".join(record.name for record in group.records)
         print(f"{name}: {group.recipe}, {group.length}, {group.hardware}, n = {len(group.records)}: {runs}")
     print_table(["", "A", "B", "A - B (95 % interval)"], rows(a, b, given.target))
-    top1 = difference(*(group.figure("top1") for group in (a, b)))  # type: ignore[arg-type]
+    top1 = difference(a.figure("top1"), b.figure("top1"), step_of(a))  # type: ignore[arg-type]
     print(verdict(a, b, top1))
     if a.hardware != b.hardware:
         said.append("A and B ran on different hardware: their times do not compare.")

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from config import ConfigError, Run
 from tools import command
-from tools.evaluating.choice import advised, choose_checkpoint, choose_data, load_run
+from tools.evaluating.choice import advised, choose_checkpoint, choose_data, load_run, own_target
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
@@ -84,21 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"this runs in one process; type: python -m tools.evaluate {given.run}")
     run = load_run(given.run)
+    target = given.out or own_target(given.run)
     config, called = run.config, given.run.resolve().name
     choose_data(config, given.data, given.local)
 
     # torch takes seconds to import: a mistake is answered before.
     from tools.evaluating import figures, files, gallery, passes, printing
     from training import build
-    from training.identity import redacted
     from training.saved import read_checkpoint
+    from training.secrets import redacted
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(100, console.width)  # a log file has no width of its own
     prepare(run, console)
     folder, name = choose_checkpoint(given.run, config, given.checkpoint)
-    target = given.out or given.run / "evaluation"
     with files.replacing(target) as out, advised():
         data = passes.open_data(run)
         saved = read_checkpoint(folder, name, given.load_unsafe_pickle)

@@ -186,14 +186,14 @@ def summary(
     from composer.utils import dist
 
     from tools.lr_finding import rules
-    from training.identity import redacted
+    from training.secrets import redacted
 
     config, figures = run.config, ("lr", "lowest", "highest")
     words = [*given.words, "--from", f"{given.lowest:g}", "--to", f"{given.highest:g}"]
     words += ["--points", str(given.points), "--seeds", str(given.seeds)]
     return {
         "title": title(run),
-        "command": shlex.join(["python", "-m", "tools.lr_find", *map(redacted, words)]),
+        "command": shlex.join(["python", "-m", "tools.lr_find", *redacted(words)]),
         "batch_size": config.train_dataset.batch_size,
         "world_size": dist.get_world_size(),
         "device": config.device,

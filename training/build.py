@@ -30,6 +30,7 @@ from recipes import registry, schedules
 from recipes.algorithms._base import check_hooks
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
+from training.trackers import Tracked, arguments
 
 
 def algorithms(config: DictConfig) -> list[Algorithm]:
@@ -66,10 +67,10 @@ def callbacks(config: DictConfig) -> list[Callback]:
     return [registry.build("callback", name, args) for name, args in config.callbacks.items()]
 
 
-def loggers(config: DictConfig) -> list[LoggerDestination]:
+def loggers(config: DictConfig, tracked: Tracked | None = None) -> list[LoggerDestination]:
     """Composer's loggers that the configuration names; the progress bar is ours and made elsewhere."""
     named = {name: args for name, args in config.loggers.items() if name != registry.PROGRESS_BAR}
-    return [registry.build("logger", name, args) for name, args in named.items()]
+    return [registry.build("logger", name, arguments(name, args, tracked)) for name, args in named.items()]
 
 
 def model(config: DictConfig) -> ComposerClassifier:

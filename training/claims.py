@@ -13,6 +13,7 @@ from training.devices import on_rank_zero
 from training.identity import differences, plain
 from training.lock_file import LockFile
 from training.record import RunFolder
+from training.trackers import tracked
 
 ENDING = 2.0  # seconds that a requeued job waits for the one before it to end
 
@@ -27,6 +28,7 @@ def claim(run: Run) -> RunFolder:
     locks: list[LockFile] = []  # a lock stays with rank 0
     folder = RunFolder(Path(on_rank_zero(_choose, run, locks)), run)
     folder.lock = locks[0] if locks else None
+    folder.tracked = on_rank_zero(tracked, run, folder.path) if run.config.is_train else None
     return folder
 
 

@@ -26,6 +26,7 @@ from training.guards import ExactRandomState
 from training.interrupt import Interrupted
 from training.loading import LOST_RANK, loads
 from training.progress import ProgressLine, summary_table
+from training.record import RunFolder
 from training.recorder import Recorder
 from training.saved import Saved
 
@@ -39,14 +40,16 @@ def make_trainer(
     data: build.Data,
     callbacks: list[Callback],
     saved: Saved | None,
+    folder: RunFolder | None = None,
     **parts: Any,
 ) -> Trainer:
-    """Composer's Trainer over the parts, with what Composer does in spite of us switched off.
+    """Composer's Trainer over the parts, with what Composer does in spite of us switched off; `folder` names the run.
 
     Raises:
         TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
     """
-    loggers = build.loggers(config)
+    loggers = build.loggers(config, folder.tracked if folder else None)
+    parts |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
     try:
         with warnings.catch_warnings(), loads(saved, config, getattr(build.pictures(data.evaluation), "classes", None)):

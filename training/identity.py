@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from config import Run
 from config.load import defaults
+from training.secrets import redacted
 
 # These say where and how, not what is trained: a run may go on with other values of them.
 _HARMLESS = (
@@ -32,32 +32,11 @@ _HARMLESS = (
     "recipe_name",
 )
 _HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_factor", "decoder")
-_WORDS = r"(?:key|token|secret|password|passwd|passphrase|pwd|credential|auth|authorization|signature|cookie)s?"
-_SECRET = re.compile(rf"{_WORDS}$", re.IGNORECASE)
-# Signed parts of addresses, name and password in them, what follows `Bearer`, and `api_key: ...` inside a longer text.
-_SIGNED = re.compile(
-    r"([?&](?:X-(?:Amz|Goog)-[A-Za-z]+|AWSAccessKeyId|GoogleAccessId|sig|code)=)[^&\s]+"
-    r"|(?<=://)[^/@\s]+:[^/@\s]+(?=@)"
-    rf"|({_WORDS}[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^,}}&\s\"']+"
-    r"|(\bbearer\s+)[^,}\s\"']+",
-    re.IGNORECASE,
-)
 
 
 def plain(run: Run) -> dict[str, Any]:
     """The configuration as plain containers, without a secret in it."""
     return redacted(OmegaConf.to_container(run.config, resolve=True))
-
-
-def redacted(value: Any) -> Any:
-    """A copy in which the values of secret keys and the signed parts of addresses are replaced."""
-    if isinstance(value, dict):
-        return {k: "(secret)" if v and _SECRET.search(str(k)) else redacted(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [redacted(v) for v in value]
-    if isinstance(value, str):
-        return _SIGNED.sub(lambda match: (match[1] or match[2] or match[3] or "") + "(secret)", value)
-    return value
 
 
 def differences(old: Any, new: dict[str, Any]) -> list[str]:

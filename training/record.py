@@ -26,8 +26,10 @@ from omegaconf import OmegaConf
 from config import Run
 from loaders.decoders import decoders_of
 from training.devices import on_rank_zero
-from training.identity import plain, redacted
+from training.identity import plain
 from training.lock_file import LockFile
+from training.secrets import redacted
+from training.trackers import ID, Tracked
 
 LATEST = "latest-rank0.pt"
 # Read before Composer fills in what a launcher would have set.
@@ -57,6 +59,7 @@ class RunFolder:
         self.name = path.name
         self.rows: list[dict[str, Any]] = []
         self.lock: LockFile | None = None  # rank 0's
+        self.tracked: Tracked | None = None
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
         """Write config.yaml (runnable as it stands) and environment.json; `data` is what describe() says of them."""
@@ -68,7 +71,8 @@ class RunFolder:
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {self.path}/config.yaml\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
-        self.write("environment.json", json.dumps(environment(self.run, data), indent=2) + "\n")
+        tracker = {ID: self.tracked.id} if self.tracked else {}
+        self.write("environment.json", json.dumps(environment(self.run, data) | tracker, indent=2) + "\n")
 
     def start_over(self) -> None:
         """Remove the figures of a run that is written over: they would be taken for this one's."""
@@ -217,7 +221,7 @@ def command(run: Run) -> str:
         rendezvous = ("--master_addr", os.environ["MASTER_ADDR"], "--master_port", os.environ["MASTER_PORT"])
         launcher += ["--world_size", str(dist.get_world_size()), "--node_rank", "NODE", *rendezvous]
     words = [word for word in run.argv if not word.startswith(("run_name=", "autoresume="))]
-    return shlex.join([*launcher, "main.py", *map(redacted, words)])
+    return shlex.join([*launcher, "main.py", *redacted(words)])
 
 
 def commit() -> str | None:

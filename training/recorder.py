@@ -14,6 +14,7 @@ from recipes.algorithms import at_own_pace
 from training.data_wait import DataWait
 from training.identity import plain
 from training.record import RunFolder, command, describe
+from training.secrets import redacted
 
 
 class Recorder(Callback):
@@ -116,7 +117,7 @@ class Recorder(Callback):
         return {
             "run_name": self.folder.name,
             "recipe": self.folder.run.config.recipe_name or "baseline",
-            "ended": ended,
+            "ended": redacted(ended),
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,
             **{key: _number(last.get(key)) for key in ("top1", "top5", "val_loss", "train_loss")},

@@ -56,7 +56,46 @@ def test_interval_of_scipy() -> None:
 
 def test_without_spread() -> None:
     assert difference(Spread(1, 77, None), Spread(3, 76, 0.1)).interval is None
-    assert difference(Spread(2, 77, 0.0), Spread(2, 76, 0.0)).interval == (1, 1)
+    alike = difference(Spread(2, 77, 0.0), Spread(2, 76, 0.0))
+    assert alike.interval == (1, 1) and not alike.is_clear, "nothing varied: that is not certainty"
+    assert difference(Spread(2, 77, 1e-160), Spread(2, 76, 1e-160)).interval == (1, 1)
+
+
+def test_the_step_of_a_small_evaluation_set() -> None:
+    """By hand: each variance is 1 / 12, the error √(1 / 12), the freedom 2; a larger deviation is what it is."""
+    found = difference(Spread(2, 3.0, 0.0), Spread(2, 2.0, 0.0), step=1.0)
+    assert found.interval == pytest.approx((1 - 4.303 / 12**0.5, 1 + 4.303 / 12**0.5), abs=1e-3) and not found.is_clear
+    varied = (Spread(2, 77.0, 0.2), Spread(2, 76.2, 0.2))
+    assert difference(*varied, step=0.5) == difference(*varied)
+
+
+def test_coverage_on_the_digits() -> None:
+    """Two runs a side that differ by chance, in steps of 1 of 359 images: at most one in twenty looks different."""
+    import numpy as np
+
+    step, draw = 100 / 359, np.random.default_rng(0)
+    runs = np.round(draw.normal(99.3, 0.15, (400, 2, 2)) / step) * step
+    sides = [[Spread(2, side.mean(), side.std(ddof=1)) for side in pair] for pair in runs]
+    wrong = [sum(_excludes_zero(*pair, its) for pair in sides) / len(sides) for its in (0.0, step)]
+    assert wrong[0] > 0.07 and wrong[1] < 0.03
+
+
+def _excludes_zero(a: Spread, b: Spread, step: float) -> bool:
+    low, high = difference(a, b, step).interval or (0, 0)
+    return not low <= 0 <= high
+
+
+def test_one_picture_apart(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2):
+        leave_run(workdir / f"runs/a{seed}", f"seed={seed}", top1=99.7214, yaml="digits", data=DIGITS)
+        words = ("optimizer.momentum=0.8", f"seed={seed}")
+        leave_run(workdir / f"runs/b{seed}", *words, top1=99.4429, yaml="digits", data=DIGITS)
+        leave_run(workdir / f"old/a{seed}", f"seed={seed}", top1=99.7214, data=None)
+        leave_run(workdir / f"old/b{seed}", *words, top1=99.4429, data=None)
+    printed = said(capsys, 0, "a1,a2", "b1,b2")
+    assert "+0.28 (-0.07 to +0.62)" in printed and "do not tell A and B apart" in printed
+    printed = said(capsys, 0, "a1,a2", "b1,b2", "--runs", "old")
+    assert "they do not tell how much of the difference is chance" in printed
 
 
 def test_two_recipes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from tests.tools.checked_page import Checked
 from tests.tools.left_runs import leave_run
-from tools.records.reading import FILES, read_run
+from tools.compare import run as compare
+from tools.evaluate import run as evaluate
+from tools.records.reading import FILES, read_run, read_runs
 from tools.report import run
 
 SECRET = "aws_secret_access_key"
@@ -57,6 +59,53 @@ def test_a_folder_that_leads_out(folder: Path, workdir: Path) -> None:
     (folder / "evaluation").symlink_to(workdir / "elsewhere")
     said = reported()
     assert "top-1 12.3" not in said and "a link that leads out of the run" in said
+
+
+@pytest.mark.parametrize("name", ["runs/two", "runs/.hidden/../two", "runs/holder", "runs/deep/er/holder"])
+def test_runs_that_are_links_out(name: str, folder: Path, workdir: Path) -> None:
+    """The run, or what it lies in: listed, and not read, nor its evaluation."""
+    (workdir / "runs/.hidden").mkdir()
+    elsewhere = leave_run(workdir / "elsewhere/mine", "optimizer.lr=0.123456")
+    (elsewhere / "evaluation").mkdir()
+    (elsewhere / "evaluation/summary.json").write_text(json.dumps({"top1": 12.345678}))
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).symlink_to(elsewhere if name.endswith("two") else elsewhere.parent)
+    said = reported()
+    assert "0.123456" not in said and "top-1 12.3" not in said
+    assert "a link that leads out of the folder that it is in is not followed" in said and "1 unreadable" in said
+
+
+def test_links_that_stay_or_are_typed(folder: Path, workdir: Path) -> None:
+    """A link to another run of the place is that run, once; the user may name a link."""
+    leave_run(workdir / "runs/.store/two")
+    (workdir / "runs/a-link").symlink_to("one")
+    (workdir / "runs/two").symlink_to(".store/two")
+    (workdir / "typed").symlink_to("runs")
+    (workdir / "typed-run").symlink_to("runs/one")
+    for place in ("runs", "typed"):
+        assert [record.name for record in read_runs([place])] == ["one", "two"]
+    assert [(record.name, record.summary["ended"]) for record in read_runs(["typed-run"])] == [("one", "finished")]
+    assert read_runs(["runs"])[0].folder == Path("runs/one")
+
+
+def test_compare_and_evaluate_follow_no_link_out(folder: Path, workdir: Path, capsys: pytest.CaptureFixture) -> None:
+    leave_run(workdir / "elsewhere/mine")
+    (workdir / "runs/two").symlink_to(workdir / "elsewhere/mine")
+    assert compare(["two", "one"]) == 1
+    assert f"runs/two: leads out of runs; name the folder itself: {workdir}/elsewhere/mine" in capsys.readouterr().err
+    assert compare(["runs/two", "one"]) == 0, "typed"
+    (folder / "config.yaml").rename(workdir / "config.yaml")
+    (folder / "config.yaml").symlink_to(workdir / "config.yaml")
+    assert evaluate([str(folder)]) == 2
+    assert "config.yaml: a link that leads out of the run's folder is not followed; put" in capsys.readouterr().err
+    (folder / "config.yaml").unlink()
+    (workdir / "config.yaml").rename(folder / "config.yaml")
+    (folder / "evaluation").rmdir()
+    (folder / "evaluation").symlink_to(workdir / "elsewhere")
+    (workdir / "named").symlink_to(folder)
+    assert evaluate(["named"]) == 2
+    said = capsys.readouterr().err
+    assert f"named/evaluation: leads out of the run; name the folder to write to: -o {workdir}/elsewhere" in said
 
 
 def test_a_link_inside_the_run_is_followed(folder: Path) -> None:

@@ -13,6 +13,7 @@ from config import ConfigError, Run, UserError, is_made_on_demand, load
 from config.suggest import did_you_mean
 from loaders.errors import named
 from loaders.remote import is_remote
+from tools.records.trust import own_file, real
 
 if TYPE_CHECKING:
     from training.storage import Folder
@@ -30,10 +31,14 @@ def load_run(folder: Path) -> Run:
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
         there = f"; {folder.parent} holds {named(runs)}" if runs else ""
         raise ConfigError(f"{folder}: there is no such folder{there}{did_you_mean(folder.name, runs)}")
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder}: is no run's folder, it has no config.yaml; name one, as in runs/NAME")
+    try:
+        file = own_file(real(folder), "config.yaml")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder}: is no run's folder, it has no config.yaml; name one, as in runs/NAME") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{folder}/config.yaml: {error}; put the file itself there") from error
     # As for a dry run, the data need not be where they were: others may be named.
-    run = load([str(folder / "config.yaml"), "is_train=false", "dry_run=true"])
+    run = load([str(file), "is_train=false", "dry_run=true"])
     config = run.config
     config.dry_run = config.compile = config.load_weights_only = config.load_unsafe_pickle = False
     config.callbacks, config.loggers, config.device = {}, {}, None
@@ -105,6 +110,18 @@ def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder
         what = f"that folder holds {named(there)}: --checkpoint {folder}/{there[-1]}" if there else "nor any other"
         raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}")
     return folder, name
+
+
+def own_target(run: Path) -> Path:
+    """The folder in a run's that takes the results.
+
+    Raises:
+        ConfigError: it is a link that leads out of the run, where files would be replaced.
+    """
+    target = run / "evaluation"
+    if not target.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(f"{target}: leads out of the run; name the folder to write to: -o {target.resolve()}")
+    return target
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from config import UserError
 from tools.evaluating.figures import Accuracy, Findings, Pass, accuracy
+from tools.files import as_cell
 
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
 """All that there may be; the summary comes last."""
@@ -60,16 +61,16 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
-    """Write the four tables; a cell without a figure is empty.
+    """Write the four tables; a cell without a figure is empty, a class's name is no formula (see `as_cell`).
 
     Args:
         folder: where.
         found: of the pass at the run's own size.
         passes: at all sizes.
     """
-    rows = [[one.name, one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes]
+    rows = [[as_cell(one.name), one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes]
     _write(folder / "per_class.csv", ("class", "images", "top1", "top5"), rows)
-    rows = [[one.true, one.predicted, one.count, _figure(one.share, 6)] for one in found.confusions]
+    rows = [[as_cell(one.true), as_cell(one.predicted), one.count, _figure(one.share, 6)] for one in found.confusions]
     _write(folder / "confusions.csv", ("true", "predicted", "count", "share"), rows)
     rows = [_size_row(result) for result in sorted(passes, key=lambda result: result.size)]
     _write(folder / "sizes.csv", ("size", "top1", "top5", "flip_top1", "flip_top5"), rows)
@@ -114,7 +115,8 @@ def _figure(value: float | None, digits: int = 4) -> str:
 
 
 def _write(file: Path, header: tuple[str, ...], rows: list[list[Any]]) -> None:
-    with file.open("w", newline="") as text:
+    # A folder's name may hold bytes that are no UTF-8.
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -42,7 +42,7 @@ def durations(config: Tree) -> tuple[Duration, Duration]:
     """
     try:
         return durations_of(SimpleNamespace(**config | {"scheduler": SimpleNamespace(**config["scheduler"])}))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(str(error)) from error
 
 

@@ -13,6 +13,7 @@ import yaml
 from config.errors import DataError
 from config.read import ROOT
 from tools.records.reading import Record
+from tools.records.trust import is_count
 
 PRICES = ROOT / "launch/prices.yaml"
 HOURS_PER_MONTH = 730  # a twelfth of a year
@@ -85,7 +86,7 @@ class Prices:
         if self.per_hour is not None:
             return self.per_hour, f"${self.per_hour:g}/h as given"
         nodes, ranks = (record.environment.get(key, 1) for key in ("nodes", "world_size"))
-        per_node = ranks // nodes if isinstance(ranks, int) and isinstance(nodes, int) and nodes else 0
+        per_node = ranks // nodes if is_count(ranks) and is_count(nodes) else 0
         device, kind = str(record.environment.get("device", "")), self._kind
         fitting = [m for m in self.listed["machines"] if m["count"] == per_node and re.search(m["gpu"], device)]
         if not fitting:

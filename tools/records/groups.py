@@ -11,6 +11,7 @@ from typing import Any
 
 from tools.records.configs import durations, settings
 from tools.records.reading import Record, State
+from tools.records.trust import is_count
 
 IMAGENET = (1_281_167, 50_000, 1000)
 MOST_KEYS = 4  # of a label
@@ -135,7 +136,7 @@ def data_of(record: Record) -> DataSet:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if is_count(value) else None
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -145,7 +146,7 @@ def tables(records: Iterable[Record]) -> list[Table]:
     kinds: dict[tuple, Table] = {}
     inside: dict[tuple, list[Record]] = {}
     for record, its in zip(finished, data, strict=True):
-        model = record.config["model"]["name"]
+        model = str(record.config["model"]["name"])
         key = (_identity(its, data), model)
         kinds.setdefault(key, Table(its, model))
         inside.setdefault(key, []).append(record)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import enum
-import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import yaml
 
 from config.errors import ConfigError, UserError
-from config.read import Tree
+from config.read import Tree, check_depth
 from tools.records.configs import completed
+from tools.records.trust import DIGITS, check_tree, is_number, mapping, own_file, real
 
 FILES = ("config.yaml", "environment.json", "metrics.csv", "summary.json")
 INTEGERS = ("epoch", "step", "image_size")
-LARGEST = 1e300  # more is no figure, and neither is what is not a number
 DEPTH = 3  # folders below a given one in which runs are looked for: a sweep has a folder of its own
 Columns = dict[str, np.ndarray]
 
@@ -30,7 +30,7 @@ class State(enum.StrEnum):
     FINISHED = "finished"
     STOPPED = "stopped"  # by a signal, in good order
     FAILED = "failed"
-    UNFINISHED = "unfinished"  # no last word: it runs still, or was killed
+    UNFINISHED = "unfinished"  # no last word that can be read: it runs still, or was killed
     UNREADABLE = "unreadable"
 
 
@@ -71,16 +71,16 @@ class Record:
     def final(self, name: str) -> float | None:
         """A figure at the end, from the summary or the last evaluation: top1 and top5 in per cent, times in seconds."""
         value = self.summary.get(name)
-        if not _is_number(value) or self.is_beyond_its_summary:
+        if not is_number(value) or self.is_beyond_its_summary:
             values = self.column(name)
             value = float(values[-1]) if len(values) else None
-        return float(value) if _is_number(value) else None
+        return float(value) if is_number(value) else None
 
     @property
     def is_beyond_its_summary(self) -> bool:
         """Whether it went on after the stop that its summary tells of."""
         step = self.summary.get("step")
-        return _is_number(step) and len(self) > 0 and self.rows["step"][-1] > step
+        return is_number(step) and len(self) > 0 and self.rows["step"][-1] > step
 
     @property
     def recipe(self) -> str:
@@ -101,31 +101,7 @@ class Record:
     def total_seconds(self) -> float | None:
         """Wall clock that is known to have been paid: training, evaluation and restarts."""
         known = [self.summary.get("total_seconds"), *self.column("total_seconds")]
-        return max((float(value) for value in known if _is_number(value)), default=None)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
-
-
-def own_file(run: Path, name: str) -> Path:
-    """A file of a run, whose folder may come from anybody.
-
-    Args:
-        run: the run's folder.
-        name: the file's, from that folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is a link that leads out of the folder, or not a file (reading a pipe would never end).
-    """
-    path = run / name
-    target = path.resolve(strict=True)
-    if not target.is_relative_to(run.resolve()):
-        raise ValueError("a link that leads out of the run's folder is not followed")
-    if not target.is_file():
-        raise ValueError("it is not a file")
-    return path
+        return max((float(value) for value in known if is_number(value)), default=None)
 
 
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
@@ -141,7 +117,8 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
     for place in map(Path, places):
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; name runs/ or folders of runs in it")
-        for folder in _find(place, DEPTH):
+        place = real(place)
+        for folder in _find(place, DEPTH, place):
             folders.setdefault(folder.resolve(), folder)
     records = [read_run(folder) for folder in folders.values()]
     if not any(record.config for record in records):
@@ -153,16 +130,24 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
     return sorted(records, key=lambda record: record.name)
 
 
-def _find(place: Path, depth: int) -> list[Path]:
-    """The run folders in a folder, itself included; a folder at the bottom that holds no run is handed back as well."""
-    if any((place / name).exists() for name in FILES):
-        return [place]
-    inner = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+def _find(folder: Path, depth: int, place: Path) -> list[Path]:
+    """The run folders in a folder, itself included; a folder at the bottom that holds no run is handed back as well.
+
+    Links are looked at last, because they show again what has a path of its own; one that leads out of `place` is not
+    looked into.
+    """
+    if folder.is_symlink() or _is_run(folder):
+        return [folder]
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if depth == 0 or not inner:
-        return [place]
-    found = [_find(path, depth - 1) for path in inner]
-    runs = [folder for folders in found for folder in folders]
-    return runs if any((folder / name).exists() for folder in runs for name in FILES) else [place]
+        return [folder]
+    inner.sort(key=lambda path: (path.is_symlink(), path))
+    runs = [run for path in inner for run in _find(real(path, place), depth - 1, place)]
+    return runs if any(run.is_symlink() or _is_run(run) for run in runs) else [folder]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in FILES)
 
 
 def _tell_apart(records: list[Record]) -> None:
@@ -177,15 +162,18 @@ def _tell_apart(records: list[Record]) -> None:
 
 def read_run(folder: Path) -> Record:
     """One run; whatever is wrong with it is in its state and its remarks."""
+    if folder.is_symlink():
+        return Record(folder, folder.name, ended="a link that leads out of the folder that it is in is not followed")
     record = Record(folder, folder.resolve().name)
-    if not any((folder / name).exists() for name in FILES):
+    if not _is_run(folder):
         record.ended = f"no run: it holds none of {', '.join(FILES)}"
         return record
     record.config = _read(record, "config.yaml", _config, {})
-    record.environment = _read(record, "environment.json", _json, {})
+    record.environment = _read(record, "environment.json", mapping, {})
     record.rows = _read(record, "metrics.csv", lambda text: _rows(text, record.remarks), {})
-    record.summary = _read(record, "summary.json", _json, {}) if (folder / "summary.json").exists() else {}
-    record.state, record.ended = _ending(record)
+    before = len(record.remarks)
+    record.summary = _read(record, "summary.json", mapping, {}) if (folder / "summary.json").exists() else {}
+    record.state, record.ended = _ending(record, "; ".join(record.remarks[before:]))
     return record
 
 
@@ -204,14 +192,10 @@ def _read(record: Record, name: str, parse: Callable[[str], Any], otherwise: Any
 
 def _config(text: str) -> Tree:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
-    return completed(yaml.load(text, loader))
-
-
-def _json(text: str) -> dict[str, Any]:
-    content = json.loads(text)
-    if not isinstance(content, dict):
-        raise ConfigError(f"it holds a {type(content).__name__}, not keys")
-    return content
+    check_depth(text)
+    content = yaml.load(text, loader)
+    check_tree(content)
+    return completed(content)
 
 
 def _rows(text: str, remarks: list[str]) -> Columns:
@@ -234,17 +218,26 @@ def _rows(text: str, remarks: list[str]) -> Columns:
 
 
 def _numbers(names: list[str], cells: Iterable[str]) -> list[float]:
-    return [float(cell) if cell or name in INTEGERS else float("nan") for name, cell in zip(names, cells, strict=True)]
+    """A row's numbers; those that count something are whole ones, of the others what is no figure is NaN."""
+    row = []
+    for name, cell in zip(names, cells, strict=True):
+        value = float(cell) if cell or name in INTEGERS else math.nan
+        if name in INTEGERS and not (abs(value) < 10**DIGITS and value == int(value)):
+            raise ValueError(f"{name} is {cell}")
+        row.append(value if is_number(value) else math.nan)
+    return row
 
 
-def _ending(record: Record) -> tuple[State, str]:
-    """How a run ended, from its summary and from what is missing."""
+def _ending(record: Record, damage: str) -> tuple[State, str]:
+    """How a run ended, from its summary, from what is wrong with that, and from what is missing."""
     if not record.config:
         return State.UNREADABLE, "; ".join(record.remarks)
     said = str(record.summary.get("ended", ""))
     reached = f"after {len(record)} evaluations"
     if len(record):
         reached = f"at step {record.rows['step'][-1]:,}, after {len(record)} evaluations"
+    if damage:
+        return State.UNFINISHED, f"{damage}: it is damaged, and nothing else says how the run ended, {reached}"
     if not said:
         return State.UNFINISHED, f"no summary {reached}: it runs still, or was killed"
     if record.is_beyond_its_summary:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.records.reading import own_file
+from tools.files import from_cell
+from tools.records.trust import is_number, mapping, own_file
 from tools.reporting.words import number
 
 FOLDER = "evaluation"
@@ -98,7 +98,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
     if not folder.is_dir():
         return None
     found = Evaluation(folder)
-    found.summary = _read(found, "summary.json", _mapping) or {}
+    found.summary = _read(found, "summary.json", _summary) or {}
     found.per_class = _table(found, "per_class", "class", "images")
     found.per_class.sort(key=lambda row: float(row.get("top1") or math.inf))  # last: those without pictures
     found.confusions = _table(found, "confusions", "true", "predicted", "count")
@@ -111,9 +111,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 
 def _figures(its: dict[str, Any]) -> str:
     """A summary's figures in a line."""
-    names = [("top1", "top-1 {} %", 2), ("top5", "top-5 {} %", 2), ("loss", "loss {}", 4)]
-    names += [("calibration_error", "calibration error {} points", 2), ("images", "{} pictures", 0)]
-    return ", ".join(form.format(number(its[key], digits)) for key, form, digits in names if its.get(key) is not None)
+    return ", ".join(form.format(number(its[key], digits)) for key, form, digits in FIGURES if its.get(key) is not None)
 
 
 def _cells(row: dict[str, str], *columns: str) -> list[str]:
@@ -128,6 +126,15 @@ def _per_cent(share: str | None) -> str:
     return f"{100 * float(share):.1f} %" if share else ""
 
 
+FIGURES = (
+    ("top1", "top-1 {} %", 2),
+    ("top5", "top-5 {} %", 2),
+    ("loss", "loss {}", 4),
+    ("calibration_error", "calibration error {} points", 2),
+    ("images", "{} pictures", 0),
+)
+"""Keys of a summary, how they are said, and with how many digits."""
+
 TEXTS = ("class", "true", "predicted")
 """Columns that hold names; all others hold numbers, or nothing."""
 
@@ -136,7 +143,7 @@ def _table(found: Evaluation, name: str, *columns: str) -> Rows:
     """The rows of a table; `columns` must be there in each."""
 
     def parse(path: Path) -> Rows:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # as a folder's name may be
             rows = list(csv.DictReader(file))
         for line, row in enumerate(rows, 2):
             if None in row or any(value is None for value in row.values()):
@@ -144,8 +151,10 @@ def _table(found: Evaluation, name: str, *columns: str) -> Rows:
             for key, value in row.items():
                 if key in columns and not value:
                     raise ValueError(f"line {line} has no {key}")
-                if key not in TEXTS and value:
-                    float(value)
+                if key in TEXTS:
+                    row[key] = from_cell(value)
+                elif value and not is_number(float(value)):
+                    raise ValueError(f"line {line}: {key} is {value[:40]}")
             if missing := [key for key in columns if key not in row]:
                 raise ValueError(f"there is no column {missing[0]}")
         return rows
@@ -161,10 +170,12 @@ def _picture(path: Path) -> Path:
     return path
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}")
+def _summary(path: Path) -> dict[str, Any]:
+    content = mapping(path.read_text())
+    flip = content.get("flip")
+    for its in (content, flip if isinstance(flip, dict) else {}):
+        if wrong := [key for key, _, _ in FIGURES if not (its.get(key) is None or is_number(its[key]))]:
+            raise ValueError(f"{wrong[0]} is not a number")
     return content
 
 
@@ -173,6 +184,6 @@ def _read(found: Evaluation, name: str, parse: Callable[[Path], Any]) -> Any:
         return parse(own_file(found.folder.parent, f"{found.folder.name}/{name}"))
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, ValueError, csv.Error) as error:
+    except (OSError, RuntimeError, ValueError, csv.Error) as error:  # RecursionError is a RuntimeError
         found.remarks.append(f"{FOLDER}/{name} cannot be read ({' '.join(str(error).split())[:160]})")
         return None

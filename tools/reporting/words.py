@@ -29,7 +29,7 @@ def number(value: Any, digits: int = 2) -> str:
     """A number of unknown kind as a short text: `76.07`, `1,281,167`, nothing for what is none."""
     try:
         as_float = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return str(value) if isinstance(value, str) else NOTHING
     if not math.isfinite(as_float):
         return str(as_float)

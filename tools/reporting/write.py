@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -92,7 +93,7 @@ def render_markdown(page: Page, target: Path) -> str:
     for number, part in enumerate(looked_at(page), 1):
         if path := part.evaluation.mistakes:  # type: ignore[union-attr]
             write_whole(folder / f"mistakes-{number}.png", path.read_bytes())
-            part.evaluation.picture = f"{folder.name}/mistakes-{number}.png"  # type: ignore[union-attr]
+            part.evaluation.picture = _address(f"{folder.name}/mistakes-{number}.png")  # type: ignore[union-attr]
     names: dict[int, str] = {
         id(chart): f"{letter(place)}-{chart.name}.png"
         for place, section in enumerate(page.sections)
@@ -101,9 +102,14 @@ def render_markdown(page: Page, target: Path) -> str:
 
     def png(chart: Chart, _place: int) -> str:
         write_whole(folder / names[id(chart)], drawing.png(chart.draw()))
-        return f"{folder.name}/{names[id(chart)]}"
+        return _address(f"{folder.name}/{names[id(chart)]}")
 
-    return _template("page.md.j2", _shown_as_it_is).render(page=page, png=png, **_common(page))
+    return _template("page.md.j2", as_text).render(page=page, png=png, **_common(page))
+
+
+def _address(path: str) -> Markup:
+    """A path as an address in a Markdown page."""
+    return Markup(quote(path, errors="surrogateescape"))
 
 
 def looked_at(page: Page) -> list[Part]:
@@ -137,9 +143,22 @@ def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
     return environment.get_template(name)
 
 
-def _shown_as_it_is(value: Any) -> Markup:
-    """Text for a Markdown page without a tag, a link, a picture or a table's cell of its own; Markup stays."""
+# What a line may begin with to be more than text: a list, with numbers too, a rule, what underlines, a definition.
+_AT_START = re.compile(r"^(?:[-+](?=[-+\s]|$)|[=:]|\d{1,9}(?=[.)](?:\s|$)))")
+# What Markdown or GitHub gives a meaning to anywhere, but the _ inside a name; and what makes an address a link.
+_WITHIN = re.compile(r"[\\`*\[\]|~#$^{}!@]|_(?![^\W_])|(?<![^\W_])_|(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+
+
+def as_text(value: Any) -> Markup:
+    """Any value for a Markdown page as text alone, in one line: at the start of a line, within it, or in a table.
+
+    Markup, which is the page's own, stays as it is.
+    """
     if isinstance(value, Markup):
         return value
-    text = html.escape(" ".join(str(value).splitlines()), quote=False)
-    return Markup(re.sub(r"([\\`*\[\]|])", r"\\\1", text))
+    text = _WITHIN.sub(r"\\\g<0>", " ".join(str(value).split()))
+    start = _AT_START.match(text)
+    if start:  # a backslash before a digit would be one
+        at = start.end() if text[0].isdigit() else 0
+        text = f"{text[:at]}\\{text[at:]}"
+    return Markup(html.escape(text, quote=False))

@@ -13,9 +13,10 @@ from pathlib import Path, PurePath
 from config.errors import DataError
 from loaders.errors import named
 from loaders.imagefolder import class_names
+from tools.files import as_cell, from_cell
 from tools.verifying.splits import loose_pictures
 
-LOG = "val_moves.csv"  # beside val/: from,to relative to val/
+LOG = "val_moves.csv"  # beside val/: from,to relative to val/, as `as_cell` writes names
 Moves = list[tuple[str, str]]
 
 
@@ -84,14 +85,14 @@ def _read_log(root: Path) -> Moves:
     if not path.is_file():
         return []
     with path.open(newline="", errors="surrogateescape") as file:
-        return [(name, target) for name, target in csv.reader(file)]
+        return [(from_cell(name), from_cell(target)) for name, target in csv.reader(file)]
 
 
 def _write_log(root: Path, moves: Moves) -> None:
     """Write the log whole or not at all."""
     part = root / f"{LOG}.part"
     with part.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file).writerows(moves)
+        csv.writer(file).writerows([as_cell(name) for name in move] for move in moves)
     part.replace(root / LOG)
 
 

@@ -1,0 +1,166 @@
+"""Secrets kept out of what is written: which keys hold one, what one looks like, and where in a text it ends."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import yaml
+
+HIDDEN = "(secret)"
+
+# The words of a key, in small letters with _ between: `HF_TOKEN`, `X-Api-Key` and `awsKeyId` are hf_token, x_api_key
+# and aws_key_id. What stands after ^ or _ is a word of its own (not monkey, bypass, spin), the rest ends one.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRET = re.compile(
+    r"""(?:
+    (?: ^ | _ )(?: key(?! s ) | pin | pass | pw | sas | dsn | jwt | otp | sig | auth | bearer | cred | webhook
+                 | (?: key | access | secret | session | credential )_id | (?: pre )?signed(?= _ur[il] ) )
+    | password | passwd | passphrase | passcode | pwd | token | secret | credential | signature | cookie
+    | authorization | authentication | sess(?: ion )?id
+    | (?: api | access | secret | private | auth | ssh | account | master )_?key
+    )
+    (?P<plural> s? )
+    (?: _(?: value | string | str | text | header | json | pem | hex | hash | base | b | ur[il] | old | new | \d+ ))*
+    $""",
+    re.VERBOSE,
+)
+# Other keys, tokens and passes, and where to ask for one.
+_OTHER = re.compile(
+    r"(?:^|_)(?:(?:batch|cache|dict|experiment|foreign|group|image|index|input|label|metric|object|partition|primary|"
+    r"public|sort|target)_key|(?:pad|bos|eos|unk|mask|cls|sep)_tokens?|(?:forward|backward|low|high)_pass|"
+    r"(?:auth|authorization|authentication|token)_ur[il])$"
+)
+_COUNTED = re.compile(r"(?:max|min|num|n|total|count|mean)_")
+_SWITCH = re.compile(r"(?:true|false|null|none|yes|no|on|off|~)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_SCHEME = re.compile(r"(?:bearer|basic|digest|token|negotiate|apikey)\s+(?=\S)", re.IGNORECASE)
+
+# Secrets by their look, whatever stands before them; the first group of a pattern, where it has one, stays.
+_LOOKS = [
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END [^-]*-----|\Z)",
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{12,}",  # AWS
+        r"(?<![A-Za-z0-9])(?:gh[a-z]_[A-Za-z0-9]{10,}|github_pat_\w{10,})",
+        r"(?<![A-Za-z0-9])gl[a-z]{2,4}-[\w-]{16,}",  # GitLab
+        r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}",  # Hugging Face
+        r"(?<![A-Za-z0-9])[srp]k[-_](?:(?=[\w-]*\d)[\w-]{16,}|[A-Za-z0-9]{20,})",  # OpenAI, Anthropic, Stripe
+        r"(?<![A-Za-z0-9])xox[a-z]-[\w-]{8,}",  # Slack
+        r"(?<![A-Za-z0-9])(?:AIza|ya29\.)[\w-]{16,}",  # Google
+        r"(?<![A-Za-z0-9])eyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)?",  # JSON web tokens
+        r"(https?://(?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks)/)\S+",
+        # The user of an address: with a password to the last @ of all, without to the last one before the path.
+        r"(?<=://)(?:[^\s/:@]*:(?!\s|\d{1,5}(?:[^\w@]|\Z))[^\n]+|[^\s/?#]+)(?=@)",
+        r"(\b[Bb](?i:earer)\s+)(?!\(secret\))[^\s\"']+",
+        r"(\bBasic\s+)(?=\S*[A-Z0-9=])(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
+        r"(?![\w+/=])",
+    )
+]
+_SAID = re.compile(r"(?P<before>--|[?&;\"']|)(?<![\w.])(?P<key>[A-Za-z][\w.-]*)(?P<sets>[\"']?\s*[:=]\s*|\s+)")
+_SHELL_WORD = re.compile(r"(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s\"']|[\"'])*?(?=\s|\Z)")
+_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:''|\\.|[^'\\])*'")
+_SETTLED = re.compile(r"(?:true|false|null|none|[-+\d.]+)(?=\s*(?:\Z|[,;&}\])\n]|\s[\w.-]+[:=]))", re.IGNORECASE)
+
+
+def redacted(value: Any) -> Any:
+    """A copy in which the values of secret keys, and what looks like a secret in any text, are replaced.
+
+    Args:
+        value: dictionaries, lists, tuples and what they hold. A text may be `key=value`, YAML in brackets, a header, a
+            command or an address; where nothing says where a secret in it ends, the rest of its line is one.
+    """
+    if isinstance(value, dict):
+        # {name: API_KEY, value: ...}, as environments are written
+        named = [key for key in ("name", "key") if "value" in value and _is_secret(value.get(key), value["value"])]
+        hidden = [key for key, its in value.items() if key not in named and _is_secret(key, its)]
+        hidden += ["value"] if named else []
+        return {redacted(key): HIDDEN if key in hidden else redacted(its) for key, its in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_in_list(value))
+    if isinstance(value, list):
+        return _in_list(value)
+    return _in_text(value) if isinstance(value, str) else value
+
+
+def _in_list(values: list | tuple) -> list[Any]:
+    """[[Authorization, ...]] and [--token, ...]: what follows a secret's name is the secret."""
+    names = [None, *values]
+    return [
+        HIDDEN
+        if isinstance(name, str) and (len(values) == 2 or name.startswith("--")) and _is_secret(name, value)
+        else redacted(value)
+        for name, value in zip(names, values, strict=False)
+    ]
+
+
+def _is_secret(key: Any, value: Any) -> bool:
+    """Whether a key, or what it stands in (credentials.user), is a secret's; nothing, a switch, a count are none."""
+    if not isinstance(key, str) or value is None or isinstance(value, bool) or value in ("", [], {}, ()):
+        return False
+    text = str(value).strip() if isinstance(value, str | int | float) else HIDDEN
+    for part in key.split("."):
+        words = "_".join(_WORD.findall(part)).lower()
+        found = _SECRET.search(words)
+        if found and not _OTHER.search(words):
+            is_count = (found["plural"] or _COUNTED.match(words)) and _NUMBER.fullmatch(text)
+            return not is_count and not _SWITCH.fullmatch(text)
+    return False
+
+
+def _in_text(text: str) -> str:
+    """A text without its secrets."""
+    said = re.fullmatch(r"([A-Za-z][\w.-]*=)?(.*)", text, re.DOTALL)
+    assert said is not None
+    key, value = said[1] or "", said[2]
+    if _is_secret(key, value):
+        return key + _hidden(value)
+    if value.strip()[:1] in ("{", "["):
+        try:
+            content = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            pass  # a text like any other
+        else:
+            if (clean := redacted(content)) == content:
+                return text
+            return key + yaml.safe_dump(clean, default_flow_style=True, width=math.inf, sort_keys=False).strip()
+    for look in _LOOKS:
+        text = look.sub(rf"\1{HIDDEN}" if look.groups else HIDDEN, text)
+    return _in_line(text)
+
+
+def _in_line(text: str) -> str:
+    """A text in which what follows `key:`, `key=`, `?key=` and `--key` is hidden."""
+    done, at = "", 0
+    while said := _SAID.search(text, at):
+        start, end = said.end(), _end(text, said)
+        by_space = said["sets"].isspace() and said["before"] != "--"
+        is_code = said["before"] in ("?", "&") and said["key"].lower() == "code"  # what a sign-in sends back
+        if not by_space and (is_code or _is_secret(said["key"], text[start:end])):
+            done, at = done + text[at:start] + _hidden(text[start:end]), end
+        else:
+            done, at = done + text[at : said.end("key")], said.end("key")
+    return done + text[at:]
+
+
+def _end(text: str, said: re.Match[str]) -> int:
+    """Where the value ends that a key in the midst of a text has."""
+    start, before = said.end(), said["before"]
+    if before == "--":
+        found = _SHELL_WORD.match(text, start)
+    elif before in ("?", "&", ";") and said["sets"] == "=":
+        quotes = "".join(quote for quote in "\"'" if quote in text[:start])  # they may end the address
+        found = re.compile(rf"[^&#\s{quotes}]*").match(text, start)
+    elif before in ('"', "'") and said["sets"][0] != before:  # "Authorization: ..." is quoted as a whole
+        found = re.compile(rf"[^{before}]*").match(text, start)
+    else:
+        found = _QUOTED.match(text, start) or _SETTLED.match(text, start) or re.compile(r".*").match(text, start)
+    return found.end() if found else len(text)
+
+
+def _hidden(value: str) -> str:
+    """What stands for a secret: quotes around it stay, and the scheme of an Authorization."""
+    quote = value[0] if _QUOTED.fullmatch(value) else ""
+    scheme = _SCHEME.match(value.removeprefix(quote))
+    return f"{quote}{scheme[0] if scheme else ''}{HIDDEN}{quote}"
