@@ -5,12 +5,12 @@ Reads top to bottom: configuration, devices, data, model, optimizer, schedule, a
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from config import Run, UserError, check_world, complete, load
+from config.world import world
 from loaders.errors import plain
 from recipes.topologies import check_topology
 
@@ -36,12 +36,12 @@ def main(config: DictConfig | Run) -> Trainer:
     started = time.monotonic()
     run = config if isinstance(config, Run) else complete(config)
 
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    check_world(run.config, world_size)
-    check_topology(run.config, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    ranks, ranks_per_node = world()
+    check_world(run.config, ranks)
+    check_topology(run.config, ranks, ranks_per_node)
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
-    from training import build, checkpoints, claims, devices, guards
+    from training import build, checkpoints, claims, devices, effects, guards
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
@@ -62,7 +62,7 @@ def main(config: DictConfig | Run) -> Trainer:
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
-        callbacks = build.callbacks(run.config)
+        callbacks = [*effects.for_run(run, algorithms, schedule), *build.callbacks(run.config)]
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
             run.config,

@@ -181,6 +181,12 @@ def canonical(kind: str, name: str) -> str:
     return entry.name if entry else str(name)
 
 
+def is_installed(kind: str, name: str) -> bool:
+    """Whether a name stands for a class of the installed package, not one of ours."""
+    entry = table(kind).get(fold(name))
+    return entry is not None and entry.module.startswith(PACKAGES[kind])
+
+
 @functools.cache
 def signature(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The arguments of a class, read from its source; annotations are text, defaults that are no literals are None.
