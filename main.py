@@ -5,6 +5,8 @@ Reads top to bottom: configuration, devices, data, model, optimizer, schedule, a
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -92,16 +94,23 @@ def cli(argv: list[str]) -> int:
             return 0
         main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
     except UserError as error:
-        print(f"\n{plain(error) or error}", file=sys.stderr)
+        _say(plain(error) or str(error))
         return error.exit_status
     except Exception as error:
         from training.fit import explain
 
         if (sentence := explain(error)) is None:
             raise
-        print(f"\n{sentence}", file=sys.stderr)
+        _say(sentence)
         return 1
     return 0
+
+
+def _say(sentence: str) -> None:
+    """Print a run's last words, and end with its own exit status even if the launcher stops it for another rank's."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # composer shows other ranks' words where the status differs
+    print(f"\n{sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":
