@@ -55,6 +55,7 @@ NOT_HERE = {
     "alibi": "biases attention, of which a ResNet has none",
     "gated_linear_units": "is for BERT's layers, of which a ResNet has none",
     "gyro_dropout": "replaces dropout layers, of which a ResNet has none",
+    "layer_freezing": "takes parameters out of the optimizer, which then cannot be saved",
     "low_precision_groupnorm": "is for GroupNorm, of which a ResNet has none",
     "low_precision_layernorm": "is for LayerNorm, of which a ResNet has none",
     "no_op_model": "puts a model that learns nothing in the place of yours",

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from config.check_algorithms import check_algorithms
+from config.check_callbacks import check_callbacks
 from config.check_data import check_data
 from config.durations import durations_of, parse
 from config.errors import ConfigError
@@ -48,6 +49,7 @@ def check_values(config: DictConfig, structure: Structure, lenient: bool) -> lis
     for section, kind in (("callbacks", "callback"), ("loggers", "logger")):
         for name, args in plain_of(config[section]).items():
             report.extend(registry.check(kind, str(name), args, f"{section}.{name}"))
+    check_callbacks(config, report)
     return report.problems
 
 

@@ -98,6 +98,10 @@ MISTAKES = {
     "algorithms={cutmix: {}, mixup: {}, label_smoothing: {}}": "algorithms.cutmix: does not go with mixup",
     "algorithms.selective_backprop={}": "algorithms.selective_backprop: sends batches through the model before",
     "algorithms.GyroDropout={}": "a ResNet has none; type algorithms.gyro_dropout=null to remove it",
+    "callbacks.early_stopper={monitor: Accuracy, dataloader_label: eval}": "'Accuracy' is no metric of the evaluation",
+    "callbacks.threshold_stopper={monitor: CrossEntropy, threshold: 1, dataloader_label: evl}": "dataloader_label=eval",
+    "callbacks.early_stopper={monitor: CrossEntropy, dataloader_label: eval, patience: 5sp}": "must be in ep or ba",
+    "callbacks.load_checkpoint.load_path=x.pt": "type load_path=CHECKPOINT",
     # durations
     "max_duration=90": "max_duration: '90' is no duration; write a number and a unit",
     "max_duration=0ep": "max_duration: 0ep is no length",

@@ -80,9 +80,9 @@ def test_only_composers_own_words_are_a_sentence(file: str) -> None:
 
 
 def test_algorithm_that_would_start_too_late(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "algorithms.sam.interval=9", "algorithms.layer_freezing={}")
+    said = fails(capfd, 2, small_yaml(workdir, pictures), "algorithms.sam.interval=9", "algorithms.ema.ema_start=2ep")
     assert "algorithms.sam.interval: 9ba is never reached in a run of 2ep with 4 batches an epoch" in said
-    assert "algorithms.layer_freezing.freeze_start=0.4999 or less" in said
+    assert "algorithms.ema.ema_start=1ep or less" in said
     assert not (workdir / "runs").exists()
 
 

@@ -10,6 +10,7 @@ from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
 
 from config import load
+from config.check_callbacks import METRICS
 from config.errors import ConfigError
 from model import build_composer_resnet
 
@@ -139,3 +140,7 @@ def test_metrics_have_the_names_that_composer_users_know() -> None:
     model = build_composer_resnet("resnet18", "cross_entropy", 10)
     assert set(model.get_metrics(is_train=False)) == {"CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy"}
     assert model.get_metrics(is_train=True) == {}, "training's accuracy is a callback's"
+
+
+def test_metrics_are_those_that_callbacks_may_watch() -> None:
+    assert set(build_composer_resnet("resnet18", "cross_entropy", 3).get_metrics(is_train=False)) == set(METRICS)

@@ -77,3 +77,9 @@ def test_a_class_without_init_takes_its_base_class_arguments(tmp_path: Path) -> 
     file.write_text("from composer.callbacks import SpeedMonitor as Base\n\n\nclass Mine(Base):\n    pass\n")
     assert "window_size" in registry._parameters(file, "Mine", set())
     assert registry.derives(file, "Mine", "Callback")
+
+
+def test_our_callback_stands_for_composers() -> None:
+    assert registry.table("callback")["earlystopper"].module == "recipes.callbacks.early_stopper"
+    assert not registry.is_installed("callback", "early_stopper") and registry.is_installed("callback", "lr_monitor")
+    assert list(registry.signature("callback", "early_stopper"))[:2] == ["monitor", "dataloader_label"]

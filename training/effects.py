@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _PLAIN = (bool, int, float, str, type, type(None))
 _STOCK: dict[str, Callable[[Any], list[Start]]] = {
     "SWA": lambda a: [Start("swa_end", a.swa_end.to_timestring(), a.match_event)],
-    # What is frozen at an epoch's end shows in the next one.
-    "LayerFreezing": lambda a: [Start("freeze_start", f"{a.freeze_start:g}dur", Event.EPOCH_START, strictly=True)],
 }
 """When Composer's own algorithms start, by the name of their class; ours say it by `first_effect`."""
 
@@ -174,11 +172,11 @@ def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
     """What to say if a start is never seen by its algorithm; nothing if it is."""
     wanted = parse(start.moment)
     seen = last_seen(start.event, wanted.unit, schedule)
-    if seen > wanted.value or (seen == wanted.value and not start.strictly):
+    if seen >= wanted.value:
         return ""
     key = f"algorithms.{watch.name}.{start.argument}"
     is_number = isinstance(getattr(watch.algorithm, start.argument), int | float)
-    largest = (int(seen * 1e4) - start.strictly) / 1e4
+    largest = int(seen * 1e4) / 1e4
     ways = [f"{key}={largest:g}{'' if is_number else wanted.unit} or less"] if largest > 0 else []
     return (
         f"{key}: {wanted} is never reached in a run of {schedule.max_duration} with {schedule.clock.batches_per_epoch} "
@@ -196,7 +194,6 @@ def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
     length, per_epoch, total = parse(schedule.max_duration), schedule.clock.batches_per_epoch, _total(schedule)
     before, whole = (total - 1) // per_epoch, total // per_epoch
     batches, epochs = {
-        Event.EPOCH_START: (before * per_epoch, before),
         Event.BATCH_START: (total - 1, before),
         Event.BATCH_END: (total, before),
         Event.EPOCH_END: (whole * per_epoch, whole),

@@ -105,7 +105,9 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
         )
     try:
         if is_train:
-            with saver.stop:
+            with saver.stop, warnings.catch_warnings():
+                # A run of batches that goes on at an epoch's end; WholeEpochs finds an epoch that lacks batches.
+                warnings.filterwarnings("ignore", "No batches were trained")
                 if is_over or (config.autoresume and saver.is_over):
                     _complete(trainer, recorder, saver)
                 else:

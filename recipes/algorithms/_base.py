@@ -23,9 +23,7 @@ class Start(NamedTuple):
     moment: str
     """A Composer time string."""
     event: Event
-    """BATCH_START, BATCH_END, EPOCH_START or EPOCH_END: where the algorithm looks at the clock."""
-    strictly: bool = False
-    """Whether more than `moment` has to be over."""
+    """BATCH_START, BATCH_END or EPOCH_END: where the algorithm looks at the clock."""
 
 
 class RecipeAlgorithm(Algorithm):

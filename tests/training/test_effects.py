@@ -18,7 +18,7 @@ from training.clock import Clock
 from training.effects import Effects, Watch, for_run, last_seen
 
 PER_EPOCH = 4
-EVENTS = (Event.EPOCH_START, Event.BATCH_START, Event.BATCH_END, Event.EPOCH_END)
+EVENTS = (Event.BATCH_START, Event.BATCH_END, Event.EPOCH_END)
 
 
 def schedule_of(duration: str) -> Any:
@@ -166,8 +166,6 @@ STARTS: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("ema", {"update_interval": "9ba"}, "8ba", "ema.update_interval=8ba or less"),
     ("sam", {"interval": 9}, "2ep", "sam.interval=8 or less"),
     ("sam", {"interval": 8}, "64sp", None),
-    ("layer_freezing", {}, "2ep", "layer_freezing.freeze_start=0.4999 or less"),
-    ("layer_freezing", {"freeze_start": 0.4}, "2ep", None),
 ]
 
 
