@@ -6,12 +6,14 @@ Reads top to bottom: configuration, devices, data, model, optimizer, schedule, a
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from config import Run, UserError, check_world, complete, load
 from config.output import take_any_text
+from config.world import world
 from loaders.errors import plain
 from recipes.topologies import check_topology
 
@@ -37,12 +39,12 @@ def main(config: DictConfig | Run) -> Trainer:
     started = time.monotonic()
     run = config if isinstance(config, Run) else complete(config)
 
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    check_world(run.config, world_size)
-    check_topology(run.config, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    ranks, ranks_per_node = world()
+    check_world(run.config, ranks)
+    check_topology(run.config, ranks, ranks_per_node)
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
-    from training import build, checkpoints, claims, devices, guards
+    from training import build, checkpoints, claims, devices, effects, guards
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
@@ -63,6 +65,7 @@ def main(config: DictConfig | Run) -> Trainer:
         data_wait = DataWait(build.loader_of(data.train) if data.train else None)
         recorder = Recorder(folder, started, data_wait)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
+        watching = effects.for_run(run, algorithms, schedule)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
             run.config,
@@ -73,7 +76,7 @@ def main(config: DictConfig | Run) -> Trainer:
             max_duration=schedule.max_duration,
             algorithms=algorithms,
             # In this order after each event's algorithms, so that nothing bad is recorded or saved.
-            callbacks=[*first, data_wait, recorder, progress, *callbacks, saver],
+            callbacks=[*first, data_wait, recorder, progress, *watching, *callbacks, saver],
             saved=checkpoints.to_start_from(run.config, saver),
         )
         saver.restore_ranks(trainer.state)
@@ -93,16 +96,23 @@ def cli(argv: list[str]) -> int:
             return 0
         main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
     except UserError as error:
-        print(f"\n{plain(error) or error}", file=sys.stderr)
+        _say(plain(error) or str(error))
         return error.exit_status
     except Exception as error:
         from training.fit import explain
 
         if (sentence := explain(error)) is None:
             raise
-        print(f"\n{sentence}", file=sys.stderr)
+        _say(sentence)
         return 1
     return 0
+
+
+def _say(sentence: str) -> None:
+    """Print a run's last words, and end with its own exit status even if the launcher stops it for another rank's."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # composer shows other ranks' words where the status differs
+    print(f"\n{sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check_decentralized import check_decentralized
 from config.check_schedule_free import check_schedule_free
-from config.durations import durations_of, parse
-from config.errors import ConfigError
+from config.durations import parse
 from config.layers import MIXERS
 from config.report import Report
 from config.suggest import listing
@@ -37,6 +36,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "randaugment.severity": (lambda v: 0 <= v <= 10, "from 0 to 10"),
     "randaugment.depth": (lambda v: v >= 1, "at least 1"),
     "randaugment.augmentation_set": (lambda v: v in ("all", "safe", "original"), "all, safe or original"),
+    "augmix.severity": (lambda v: 0 <= v <= 10, "from 0 to 10"),
+    "augmix.width": (lambda v: v >= 1, "at least 1"),
+    "augmix.alpha": (lambda v: v > 0, "more than 0"),
+    "augmix.augmentation_set": (lambda v: v in ("all", "safe", "original"), "all, safe or original"),
     "stochastic_depth.target_layer_name": (
         lambda v: v in ("ResNetBottleneck", "ResNetBasicBlock"),
         "ResNetBottleneck or ResNetBasicBlock",
@@ -48,6 +51,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ema.smoothing": (lambda v: v is None or 0 < v < 1, "a fraction between 0 and 1, or null"),
 }
 """What the arguments of the algorithms in our recipes can be: the bounds of their classes, which import torch."""
+NOT_HERE = {
+    "alibi": "biases attention, of which a ResNet has none",
+    "gated_linear_units": "is for BERT's layers, of which a ResNet has none",
+    "gyro_dropout": "replaces dropout layers, of which a ResNet has none",
+    "layer_freezing": "takes parameters out of the optimizer, which then cannot be saved",
+    "low_precision_groupnorm": "is for GroupNorm, of which a ResNet has none",
+    "low_precision_layernorm": "is for LayerNorm, of which a ResNet has none",
+    "no_op_model": "puts a model that learns nothing in the place of yours",
+    "selective_backprop": "sends batches through the model before they are normalized on the device",
+    "seq_length_warmup": "shortens texts",
+}
+"""Algorithms of Composer's that can do nothing here, or nothing right, and why."""
 DURATIONS: dict[str, tuple[float, tuple[str, ...]]] = {
     "ema.half_life": (1, ("ba", "ep")),
     "ema.update_interval": (1, ("ba", "ep")),
@@ -73,10 +88,11 @@ def check_algorithms(config: DictConfig, report: Report) -> None:
     for name, args in algorithms.items():
         problems = registry.check("algorithm", name, args, f"algorithms.{name}")
         report.extend(problems)
+        if name in NOT_HERE and not problems and registry.is_installed("algorithm", name):
+            report.add(f"algorithms.{name}", f"{NOT_HERE[name]}; type algorithms.{name}=null to remove it")
         if not problems:
             check_arguments(name, args, report)
     check_order(algorithms, report)
-    check_swa(config, algorithms, report)
     check_schedule_free(config, algorithms, report)
     check_decentralized(config, algorithms, report)
     if "progressive_resizing" in algorithms:
@@ -168,30 +184,6 @@ def check_order(algorithms: dict[str, dict], report: Report) -> None:
                 f"must stand before label_smoothing, which else smooths only one of the two mixed labels; "
                 f"move {mixer} up in its YAML",
             )
-
-
-def check_swa(config: DictConfig, algorithms: dict[str, dict], report: Report) -> None:
-    """SWA changes the model when swa_end has come, which a run in epochs may not see: it counts whole ones alone."""
-    args = algorithms.get("swa")
-    if args is None:
-        return
-    interval, end = args.get("update_interval", "1ep"), args.get("swa_end", "0.97dur")
-    try:
-        length, wanted = durations_of(config)[0], parse(end)
-    except (ConfigError, ValueError):
-        return  # there is a complaint already, or the class will complain
-    if length.unit != "ep" or wanted.unit not in ("ep", "dur"):
-        return
-    # At the end of a batch the epoch that it belongs to is not over.
-    seen = length.value - (unit_of(interval) == "ba")
-    last = seen if wanted.unit == "ep" else seen / length.value
-    if last < wanted.value:
-        other = " or algorithms.swa.update_interval=1ep" if unit_of(interval) == "ba" else ""
-        report.add(
-            "algorithms.swa.swa_end",
-            f"{end} is never reached with update_interval {interval} in a run of {length}, so that the average would "
-            f"not be used; type algorithms.swa.swa_end={int(last * 1e4) / 1e4:g}{wanted.unit} or less{other}",
-        )
 
 
 def check_resizing(args: dict, crop_size: int, report: Report) -> None:

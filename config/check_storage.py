@@ -60,7 +60,8 @@ def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
 def _check_dali(config: DictConfig, report: Report) -> None:
     """DALI crops and flips by itself; what a recipe does to single pictures in the loader has no place in it."""
     for name, arguments in config.algorithms.items():
-        in_loader = name == "randaugment" or (name == "colout" and arguments and arguments.get("batch") is False)
+        by_picture = name == "colout" and arguments and arguments.get("batch") is False
+        in_loader = name in ("augmix", "randaugment") or by_picture
         if in_loader and arguments is not None:
             report.add(
                 "train_dataset.storage",

@@ -27,6 +27,12 @@ def check_trackers(callbacks: dict[str, Any], loggers: dict[str, Any], report: R
             if not problems:
                 check_monitor(f"{section}.{name}", args, report)
     check_patience(callbacks.get("early_stopper", {}).get("patience"), report)
+    if "load_checkpoint" in callbacks:
+        report.add(
+            "callbacks.load_checkpoint",
+            "loads unchecked, and runs whatever code is in the file; type callbacks.load_checkpoint=null "
+            "load_path=CHECKPOINT, with load_weights_only for its weights alone",
+        )
     if isinstance(loggers.get("wandb"), dict):
         check_wandb(loggers["wandb"], report)
 

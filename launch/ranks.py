@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -46,6 +47,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     lines = (__doc__ or "").splitlines()
     parser = argparse.ArgumentParser(prog="composer", description=lines[0])
     parser.add_argument("-n", "--nproc", type=int, metavar="RANKS", help="ranks on this node (default: one per GPU)")
+    composer = f"MosaicML Composer {version('mosaicml')}"
+    parser.add_argument("--version", action="version", version=composer, help="print Composer's version")
     shown = "the format may name {rank}, {local_rank}, {world_size}, {local_world_size}, {node_rank}"
     for stream in ("stdout", "stderr"):
         parser.add_argument(
@@ -75,11 +78,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _from_environment(given: argparse.Namespace) -> None:
     """Fill in what the command line leaves out."""
     if given.nproc is None:
-        given.nproc = int(os.environ.get("LOCAL_WORLD_SIZE") or 0) or _gpus() or 1
+        local = os.environ.get("LOCAL_WORLD_SIZE") or "0"
+        if not local.isdigit():
+            raise ValueError(f"LOCAL_WORLD_SIZE={local} in the environment: it must be a whole number")
+        given.nproc = int(local) or _gpus() or 1
     left = {name: os.environ[name.upper()] for name in ENVIRONMENT if os.environ.get(name.upper())}
     if left.get("world_size") == os.environ.get("LOCAL_WORLD_SIZE"):
         left.pop("world_size", None)  # of one node: -n may then change it alone
     for name, value in left.items():
+        if name != "master_addr" and not value.isdigit():
+            raise ValueError(f"{name.upper()}={value} in the environment: it must be a whole number")
         if getattr(given, name) is None:
             setattr(given, name, value if name == "master_addr" else int(value))
 

@@ -83,7 +83,9 @@ def _write(folder: Path) -> None:
 
 def main() -> None:
     """`python -m loaders.digits FOLDER`."""
-    parser = argparse.ArgumentParser(description="Write 1,797 scanned digits as an image folder (train/ and val/).")
+    parser = argparse.ArgumentParser(
+        prog="python -m loaders.digits", description="Write 1,797 scanned digits as an image folder (train/ and val/)."
+    )
     parser.add_argument("folder", help="where to write them, e.g. data/digits")
     try:
         print(f"digits: {make_digits(parser.parse_args().folder)}")

@@ -229,3 +229,29 @@ class RandomOperations:
         for _ in range(self.depth):
             pixels = choice[np.random.randint(len(choice))](pixels, self.severity)
         return pixels
+
+
+class MixedChains:
+    """Blends a picture, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations on it, as AugMix does.
+
+    Args:
+        severity: the greatest strength of an operation, 0 to 10.
+        depth: operations in a chain; below 1, each chain has 1 to 3.
+        width: how many chains.
+        alpha: of the distributions of the weights of the chains and of their sum.
+        operations: a name in OPERATIONS.
+    """
+
+    def __init__(self, severity: float, depth: int, width: int, alpha: float, operations: str) -> None:
+        self.severity, self.depth, self.width, self.alpha, self.operations = severity, depth, width, alpha, operations
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The blend."""
+        weights = np.random.dirichlet([self.alpha] * self.width).astype(np.float32)
+        share = float(np.float32(np.random.beta(self.alpha, self.alpha)))
+        combined = torch.zeros(pixels.shape)
+        for weight in weights:
+            depth = self.depth if self.depth > 0 else np.random.randint(1, 4)
+            chain = RandomOperations(self.severity, depth, self.operations)
+            combined += float(weight) * chain(pixels)
+        return ((1 - share) * pixels + share * combined).to(torch.uint8)

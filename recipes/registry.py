@@ -1,7 +1,8 @@
 """Names in a YAML -> classes: algorithms, callbacks, loggers and optimizers, ours and Composer's.
 
 Everything but `build` reads source text and imports neither torch nor Composer, so that a name or an argument that
-does not exist is reported at once. A file recipes/algorithms/<name>.py is found by its name and wins over Composer's.
+does not exist is reported at once. A file recipes/algorithms/<name>.py (or recipes/callbacks/) is found by its name and
+wins over Composer's.
 """
 
 from __future__ import annotations
@@ -119,12 +120,12 @@ def snake(class_name: str) -> str:
 def own(kind: str) -> dict[str, Entry]:
     """Our classes of a kind, by folded name."""
     found = {}
-    if kind == "algorithm":
-        for file in sorted((HERE / "algorithms").glob("[!_]*.py")):
+    if kind in ("algorithm", "callback"):
+        for file in sorted((HERE / f"{kind}s").glob("[!_]*.py")):
             named = [name for name in classes(file) if fold(name) == fold(file.stem)]
             derived = [name for name in classes(file) if derives(file, name, BASES[kind])]
             for name in (named or derived)[:1]:
-                found[fold(file.stem)] = Entry(file.stem, name, f"recipes.algorithms.{file.stem}", file)
+                found[fold(file.stem)] = Entry(file.stem, name, f"recipes.{kind}s.{file.stem}", file)
     if kind == "optimizer" and (file := HERE / "optimizers.py").exists():
         for name in classes(file):
             if not name.startswith("_"):
@@ -180,6 +181,12 @@ def canonical(kind: str, name: str) -> str:
     """The one spelling of a name, for blur_pool as for BlurPool; a name that does not exist comes back as it is."""
     entry = table(kind).get(fold(str(name)))
     return entry.name if entry else str(name)
+
+
+def is_installed(kind: str, name: str) -> bool:
+    """Whether a name stands for a class of the installed package, not one of ours."""
+    entry = table(kind).get(fold(name))
+    return entry is not None and entry.module.startswith(PACKAGES[kind])
 
 
 @functools.cache

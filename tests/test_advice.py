@@ -61,7 +61,8 @@ CASES = [
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
-    "algorithms.swa.update_interval=1ba max_duration=10ep",
+    "callbacks.load_checkpoint.load_path=x.pt",
+    "load_weights_only=true",
     "compile=true algorithms.stochastic_depth.target_layer_name=ResNetBottleneck "
     "algorithms.stochastic_depth.drop_warmup=0.1dur",
     "recipe_name=decentralized algorithms.sam={}",

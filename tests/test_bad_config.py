@@ -96,8 +96,9 @@ MISTAKES = {
     "algorithms={label_smoothing: {}, cutmix: {}}": "algorithms.cutmix: must stand before label_smoothing",
     "algorithms={mixup: {}, cutmix: {}}": "algorithms.cutmix: does not go with mixup",
     "algorithms={cutmix: {}, mixup: {}, label_smoothing: {}}": "algorithms.cutmix: does not go with mixup",
-    "algorithms.swa={swa_start: 0.5dur, update_interval: 1ba, swa_end: 0.99dur}": "swa_end=0.9888dur or less",
-    "algorithms.swa={swa_start: 1ep, swa_end: 91ep}": "swa_end: 91ep is never reached",
+    "algorithms.selective_backprop={}": "algorithms.selective_backprop: sends batches through the model before",
+    "algorithms.GyroDropout={}": "a ResNet has none; type algorithms.gyro_dropout=null to remove it",
+    "callbacks.load_checkpoint.load_path=x.pt": "null load_path=CHECKPOINT",
     # durations
     "max_duration=90": "max_duration: '90' is no duration; write a number and a unit",
     "max_duration=0ep": "max_duration: 0ep is no length",

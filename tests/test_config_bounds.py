@@ -103,6 +103,19 @@ BOUNDS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         ],
         [{"severity": -1}, {"severity": 11}, {"depth": 0}, {"augmentation_set": "some"}],
     ),
+    "augmix": (
+        [
+            {"severity": 0},
+            {"severity": 10},
+            {"depth": -1},
+            {"width": 1},
+            {"alpha": 0.01},
+            {"augmentation_set": "all"},
+            {"augmentation_set": "safe"},
+            {"augmentation_set": "original"},
+        ],
+        [{"severity": -1}, {"severity": 11}, {"width": 0}, {"alpha": 0.0}, {"augmentation_set": "some"}],
+    ),
     "sam": (
         [{"rho": 0.0}, {"epsilon": 0.0}, {"interval": 1}],
         [{"rho": -0.01}, {"epsilon": -1e-12}, {"interval": 0}],

@@ -1,8 +1,9 @@
-"""A run that is killed anywhere after its last checkpoint is completed by the same command, to the same files."""
+"""A run that is killed anywhere is completed by the same command, to the same files."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -11,12 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import torch
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from main import cli
 from tests.runs import small_yaml
+from training.storage import S3Folder
 
 # Evaluated with the last checkpoint, after it (an epoch is 4 batches), and with weights beside the trained ones.
 RUNS = {
@@ -42,15 +45,21 @@ CHANGES = {"open", "os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir"
 CLOCKS = re.compile(r"_seconds$|samples_per_second|^command$|^run_name$")
 
 
-def left(folder: Path) -> dict[str, Any]:
-    """What a run has left, without clocks: names of files, figures, where latest points, the best weights."""
+def figures_of(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """The rows of metrics.csv and the summary of a run, without clocks."""
     summary = json.loads((folder / "summary.json").read_text())
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if not CLOCKS.search(k)} for row in csv.DictReader(file)]
+    return rows, {k: v for k, v in summary.items() if not CLOCKS.search(k)}
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a run has left, without clocks: names of files, figures, where latest points, the best weights."""
+    rows, summary = figures_of(folder)
     best = torch.load(folder / "checkpoints/best-rank0.pt", weights_only=False)["state"]
     return {
         "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
-        "summary": {k: v for k, v in summary.items() if not CLOCKS.search(k)},
+        "summary": summary,
         "rows": rows,
         "latest": (folder / "checkpoints/latest-rank0.pt").resolve().name,
         "best": (best["timestamp"]["Timestamp"]["batch"], [float(t.double().sum()) for t in best["model"].values()]),
@@ -63,10 +72,15 @@ def written_at(folder: Path) -> dict[Path, int]:
 
 
 class Snapshots:
-    """Copies of runs/run as a kill before each change to it would leave it, once the last checkpoint is there."""
+    """Copies of runs/run as a kill before each change to it would leave it.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.taken, self.on = folder, [], True
+    Args:
+        folder: that holds runs/.
+        early: those before the last checkpoint is there, too.
+    """
+
+    def __init__(self, folder: Path, early: bool = False) -> None:
+        self.folder, self.early, self.taken, self.on = folder, early, [], True
         self._states: list[tuple] = []
         sys.addaudithook(self._before)
 
@@ -76,7 +90,7 @@ class Snapshots:
         if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
             return
         self.on = False
-        if event == "os.rename" and re.search(r"/ep\d+-ba\d+-rank0.pt$", str(arguments[1])):
+        if not self.early and event == "os.rename" and re.search(r"/ep\d+-ba\d+-rank0.pt$", str(arguments[1])):
             self.taken, self._states, self.on = [], [], True
             return
         run = self.folder / "runs/run"
@@ -88,11 +102,16 @@ class Snapshots:
         self.on = True
 
 
+def command(folder: Path, pictures: Path, name: str) -> list[str]:
+    """A run that saves after every batch and keeps the newest checkpoint."""
+    yaml = small_yaml(folder, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+    words = [str(yaml), "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "save_interval=1ba"]
+    return [*words, "save_num_checkpoints_to_keep=1", "autoresume=true", "seed=3", "run_name=run", *RUNS[name]]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: Path, pictures: Path) -> None:
-    yaml = small_yaml(workdir, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0)
-    words = [str(yaml), "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "save_interval=1ba"]
-    words += ["save_num_checkpoints_to_keep=1", "autoresume=true", "seed=3", "run_name=run", *RUNS[name]]
+    words = command(workdir, pictures, name)
     snapshots = Snapshots(workdir)
     assert cli(words) == 0
     snapshots.on = False
@@ -107,6 +126,85 @@ def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: 
         copy.rename(run)
         assert cli(words) == 0, change
         assert left(run) == whole, f"killed before {change}"
+
+
+@pytest.mark.parametrize("name", ["baseline in batches", "mild", "ended by a callback"])
+def test_killed_at_any_time(name: str, workdir: Path, pictures: Path) -> None:
+    """Before every fifth change from the first to the last: with EMA's and a stopper's state, too."""
+    words = command(workdir, pictures, name)
+    snapshots = Snapshots(workdir, early=True)
+    assert cli(words) == 0
+    snapshots.on = False
+    run = workdir / "runs/run"
+    whole = left(run)
+    points = snapshots.taken[2::5]
+    assert len(points) > 4
+    for change, copy in points:
+        shutil.rmtree(run)
+        copy.rename(run)
+        assert cli(words) == 0, change
+        assert left(run) == whole, f"killed before {change}"
+
+
+class Bucket:
+    """Copies of a bucket and of runs/run as a kill before each request to S3 would leave them."""
+
+    def __init__(self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name, self.folder, self.on = name, folder, True
+        self.taken: list[tuple[str, dict[str, bytes], Path]] = []
+        self.client = boto3.client("s3")
+        self.client.create_bucket(Bucket=name)
+        stock = S3Folder._call
+
+        def call(folder: S3Folder, operation: str, **arguments: Any) -> dict:
+            if self.on and re.search(r"upload|copy|delete", operation):
+                copy = self.folder / f"s3copy{len(self.taken)}"
+                shutil.copytree(self.folder / "runs", copy, symlinks=True)
+                self.taken.append((f"{operation} {arguments['Key']}", self.objects(), copy))
+            return stock(folder, operation, **arguments)
+
+        monkeypatch.setattr(S3Folder, "_call", call)
+
+    def objects(self) -> dict[str, bytes]:
+        """What the bucket holds."""
+        keys = [item["Key"] for item in self.client.list_objects_v2(Bucket=self.name).get("Contents", [])]
+        return {key: self.client.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys}
+
+    def restore(self, objects: dict[str, bytes], runs: Path) -> None:
+        """Make bucket and folder what they were."""
+        for key in self.objects():
+            self.client.delete_object(Bucket=self.name, Key=key)
+        for key, body in objects.items():
+            self.client.put_object(Bucket=self.name, Key=key, Body=body)
+        shutil.rmtree(self.folder / "runs")
+        runs.rename(self.folder / "runs")
+
+
+def test_killed_with_checkpoints_in_s3(
+    workdir: Path, pictures: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*command(workdir, pictures, "baseline"), "max_duration=2ba", "scheduler.t_warmup=0ba"]
+    words += ["save_folder=s3://kept/{run_name}"]
+    (workdir / "runs").mkdir()
+    bucket = Bucket("kept", workdir, monkeypatch)
+    assert cli(words) == 0
+    bucket.on = False
+    whole = in_bucket(bucket, workdir)
+    points = [point for point in bucket.taken if ".writable" not in point[0]]
+    assert len(points) >= 4
+    for change, objects, runs in points:
+        bucket.restore(objects, runs)
+        assert cli(words) == 0, change
+        assert in_bucket(bucket, workdir) == whole, f"killed before {change}"
+
+
+def in_bucket(bucket: Bucket, folder: Path) -> Any:
+    """What a run has left there and here, without clocks."""
+    objects = bucket.objects()
+    loaded = {key: torch.load(io.BytesIO(body), weights_only=False)["state"] for key, body in objects.items()}
+    sums = {key: [float(t.double().sum()) for t in state["model"].values()] for key, state in loaded.items()}
+    rows, figures = figures_of(folder / "runs/run")
+    return sums, rows, figures
 
 
 @pytest.fixture(autouse=True)

@@ -176,3 +176,9 @@ def test_a_missing_package_is_named_as_pip_knows_it(
     args = {"root_folder": "x", "index": 0} if name == "mlperf" else {}
     with pytest.raises(ConfigError, match=re.escape(words)):
         registry.build(kind, name, args)
+
+
+def test_our_callback_stands_for_composers() -> None:
+    assert registry.table("callback")["earlystopper"].module == "recipes.callbacks.early_stopper"
+    assert not registry.is_installed("callback", "early_stopper") and registry.is_installed("callback", "lr_monitor")
+    assert list(registry.signature("callback", "early_stopper"))[:2] == ["monitor", "dataloader_label"]

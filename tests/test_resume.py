@@ -13,6 +13,7 @@ import torch
 
 from config import load as load_run
 from main import cli, main
+from recipes.callbacks.early_stopper import EarlyStopper
 from tests.pictures import make_shards
 from tests.runs import (
     COMPOSER,
@@ -25,6 +26,7 @@ from tests.runs import (
     summary,
     wait_for,
 )
+from training.checkpoints import Checkpoints
 
 # Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
 RECIPES = {
@@ -222,3 +224,20 @@ def test_two_runs_in_one_second(workdir: Path, pictures: Path, monkeypatch: pyte
         "small-baseline-20200101-000000",
         "small-baseline-20200101-000000-2",
     ]
+
+
+def test_a_new_run_has_a_best_of_its_own(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run goes on from by load_path, another has reached: its own best is what comes out of it."""
+    stop = "callbacks.early_stopper={monitor: MulticlassAccuracy, dataloader_label: eval, patience: 1ba}"
+    words = [str(small_yaml(workdir, pictures)), "eval_interval=1ba", "save_interval=1ba", "optimizer.lr=0", stop]
+    reached = {"Checkpoints": {"best": 1.0}, "EarlyStopper": {"best": torch.tensor(1.0), "epoch": 0, "batch": 0}}
+    with monkeypatch.context() as old:
+        old.setattr(Checkpoints, "state_dict", lambda _: reached["Checkpoints"])
+        old.setattr(EarlyStopper, "state_dict", lambda _: reached["EarlyStopper"])
+        assert cli([*words, "run_name=old", "max_duration=2ba"]) == 0
+    checkpoint = workdir / "runs/old/checkpoints/latest-rank0.pt"
+    assert cli([*words, "run_name=new", "max_duration=2ep", f"load_path={checkpoint}"]) == 0
+    new = workdir / "runs/new"
+    assert (new / "checkpoints/best-rank0.pt").exists()
+    tops = [float(row["top1"]) for row in metrics(new)]
+    assert summary(new)["best_top1"] == max(tops) and len(tops) >= 2, "its first evaluation is the best until then"

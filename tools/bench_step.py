@@ -28,7 +28,7 @@ import torch
 from composer.core import Callback, DataSpec, get_precision_context
 from composer.trainer import Trainer
 from omegaconf import DictConfig
-from rich.table import Table
+from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import Run, load
@@ -260,7 +260,9 @@ def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) ->
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
     parser.add_argument("--input", choices=("synthetic", "real"), default="synthetic", help="real: the run's own data")
     parser.add_argument("--recipes", help="as in baseline,mild,medium,hot; by default the run's own")
@@ -278,17 +280,15 @@ def main(argv: list[str] | None = None) -> list[Row]:
     own = [load_run(given, recipe, None).config.train_dataset.crop_size for recipe in recipes]
     sizes = [int(size) for size in given.sizes.split(",")] if given.sizes else list(dict.fromkeys(own))
     heads = ["\nrecipe", "\npx", "hand\nimg/s", "Trainer\nimg/s", "time, Trainer/hand\nmedian (min-max)"]
-    table = Table(*heads, "hand\nMFU", "Trainer\nMFU")
-    for column in table.columns:
-        column.no_wrap = True
+    table = Table(*(Column(head, no_wrap=True) for head in (*heads, "hand\nMFU", "Trainer\nMFU")))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             runs = [load_run(given, r, size) for r, at in zip(recipes, own, strict=True) if given.sizes or at == size]
             bare = load_run(given, None, size)
             for row in compare(bare, runs, given, Path(folder)):
-                table.add_row(*row.cells())
                 rows.append(row)
+                table.add_row(*row.cells())
     config = bare.config
     table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {config.precision}, "
     table.title += f"compile={config.compile}, {given.input} input, {device_name(config)}"

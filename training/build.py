@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from composer.core import Algorithm, Callback, DataSpec, Evaluator, Event, State
-from composer.loggers import Logger, LoggerDestination
+from composer.core import Algorithm, Callback, DataSpec, Evaluator
+from composer.loggers import LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
 from omegaconf import DictConfig
 from torch.nn.modules.batchnorm import _NormBase
 
-from config import ConfigError, DataError, Run, TrainingError, durations_of, is_made_on_demand
+from config import ConfigError, DataError, Run, durations_of, is_made_on_demand
 from config.schema import WEIGHT_DECAY_ON
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
@@ -30,36 +30,17 @@ from recipes import registry, schedules
 from recipes.algorithms._base import check_hooks
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
+from training.effects import Watch
 from training.trackers import Tracked, arguments
 
 
 def algorithms(config: DictConfig) -> list[Algorithm]:
-    """The algorithms of the recipe, in its order, each made to fail if it is surgery that finds nothing to change."""
+    """The algorithms of the recipe, in its order, each watched: one that does nothing is an error."""
     built = [registry.build("algorithm", name, args) for name, args in config.algorithms.items()]
-    for algorithm in built:
+    for algorithm, (name, args) in zip(built, config.algorithms.items(), strict=True):
         check_hooks(algorithm)
-        if algorithm.required_on_load():
-            algorithm.apply = _must_change_the_model(algorithm, algorithm.apply)
+        Watch(name, args, algorithm)
     return built
-
-
-def _must_change_the_model(algorithm: Algorithm, apply: Callable) -> Callable:
-    """Surgery that finds nothing to cut is a line in Composer's log at most, and the run trains without it."""
-
-    @functools.wraps(apply)
-    def checked(event: Event, state: State, logger: Logger) -> int | None:
-        if event != Event.INIT:
-            return apply(event, state, logger)
-        before = repr(state.model)
-        code = apply(event, state, logger)
-        if before == repr(state.model):
-            raise TrainingError(
-                f"{type(algorithm).__name__} changed nothing in {state.model.module.__class__.__name__}; "
-                f"remove it, or give it other arguments ({algorithm!r})"
-            )
-        return code
-
-    return checked
 
 
 def callbacks(config: DictConfig) -> list[Callback]:

@@ -28,6 +28,7 @@ from training.storage import Folder, open_folder, split
 from training.whole_files import is_whole, remove_dead, write
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
+_KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is what a run has reached
 
 
 class Checkpoints(Callback):
@@ -100,8 +101,8 @@ class Checkpoints(Callback):
         return {"best": self._best, "improved": self._improved, "is_over": self.is_over}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore state_dict()."""
-        self._best = state["best"]
+        """Restore state_dict(), if this run goes on."""
+        self._best = state.get("best", self._best)
         self._improved, self.is_over = state.get("improved", False), state.get("is_over", False)
 
     def _save_if_due(self, state: State, event: Event) -> None:
@@ -235,9 +236,18 @@ def to_start_from(config: DictConfig, saver: Checkpoints) -> Saved | None:
     if not address:
         return None
     folder, name = split(address)
+    saved = read_checkpoint(folder, name, config.load_unsafe_pickle)
     if config.is_train and not config.load_weights_only:
         saver.source = folder
-    return read_checkpoint(folder, name, config.load_unsafe_pickle)
+        if str(folder) != str(saver.folder):
+            _forget_best(saved)
+    return saved
+
+
+def _forget_best(saved: Saved) -> None:
+    """Take what another run has reached out of a checkpoint: a new one has a best, and patience, of its own."""
+    for name in saved.state.get("callbacks", {}).keys() & _KEEP_BEST:
+        saved.state["callbacks"][name] = {}
 
 
 def _newest_whole(folder: Folder) -> str | None:

@@ -7,7 +7,9 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,12 +18,14 @@ from typing import Any, TypeVar
 import torch
 from composer.utils import dist, get_device, reproducibility
 from omegaconf import DictConfig
+from torch.distributed import DistError
 
 from config import ConfigError, UserError
 from loaders.workers import cores
 
 T = TypeVar("T")
 
+PATIENCE = 5.0  # seconds, of joining the other ranks, that pass without a word
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAST_WORK = 0.1
 """Seconds before a rank ends. Gloo's thread lets go of the last collective's tensors when it comes to it, for which it
@@ -49,7 +53,7 @@ def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     # torchrun sets no NODE_RANK, without which Composer refuses to load a checkpoint.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     if dist.get_world_size() > 1:
-        dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+        _join(config)
         atexit.register(time.sleep, LAST_WORK)
     _set_threads(config.device)
     _keep_freed_memory(config.device)
@@ -60,6 +64,56 @@ def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     if config.deterministic:
         reproducibility.configure_deterministic_mode()
     reproducibility.seed_all(config.seed)
+
+
+def _join(config: DictConfig) -> None:
+    """Meet the other ranks.
+
+    Raises:
+        UserError: if they cannot be reached, or not all of them come in time.
+    """
+    place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
+    who = f"{place}: rank {dist.get_global_rank()} of {dist.get_world_size()}"
+    told = threading.Timer(PATIENCE, print, [f"{who} waits for the others there"], {"flush": True})
+    told.daemon = True
+    told.start()
+    # A handler in Python would wait for the other ranks, too.
+    handlers = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _reach_rank_zero(who, config.dist_timeout)
+        dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+    except DistError as error:
+        why = " ".join(str(error).split())[:200]
+        advice = "look at what they say, and whether all can reach that address"
+        if "EADDRINUSE" in why:
+            why, advice = "another program uses the port", "give a free one: composer --master_port PORT"
+        raise UserError(f"{who} did not meet the others ({why}); {advice}") from error
+    finally:
+        told.cancel()
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _reach_rank_zero(who: str, timeout: float) -> None:
+    """Wait until something answers where rank 0 should; torch would print its own stack while it tries.
+
+    Raises:
+        UserError: if the address stands for nothing, which may pass while a cluster starts, or nothing answers in time.
+    """
+    host, started = os.environ["MASTER_ADDR"], time.monotonic()
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            if dist.get_global_rank():
+                socket.create_connection((host, int(os.environ["MASTER_PORT"])), timeout=PATIENCE).close()
+            return
+        except OSError as error:
+            if time.monotonic() - started > (PATIENCE if isinstance(error, socket.gaierror) else timeout):
+                raise UserError(
+                    f"{who} does not reach rank 0 ({error.strerror or error}); look at what rank 0 says, or give its "
+                    "address: composer --master_addr HOST --master_port PORT"
+                ) from None
+        time.sleep(0.5)
 
 
 def _precision(config: DictConfig, of_recipe: bool) -> str:

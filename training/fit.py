@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import re
+import traceback
 import warnings
 import weakref
+from pathlib import Path
 from typing import Any
 
+import torch
 from composer import Trainer
 from composer.algorithms.warnings import NoEffectWarning
 from composer.callbacks import LRMonitor, MemoryMonitor, SpeedMonitor
@@ -31,6 +35,8 @@ from training.recorder import Recorder
 from training.saved import Saved
 
 SPEED_WINDOW = 50  # batches, as in the published example
+_ROOT = Path(__file__).parent.parent
+_PART = re.compile(r"/composer/(algorithms|callbacks|loggers)/(?!logger\b)(\w+?)(?:_logger)?(?:\.py$|/)")
 
 
 def make_trainer(
@@ -103,7 +109,9 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
         )
     try:
         if is_train:
-            with saver.stop:
+            with saver.stop, warnings.catch_warnings():
+                # A run of batches that goes on at an epoch's end; WholeEpochs finds an epoch that lacks batches.
+                warnings.filterwarnings("ignore", "No batches were trained")
                 if is_over or (config.autoresume and saver.is_over):
                     _complete(trainer, recorder, saver)
                 else:
@@ -142,6 +150,22 @@ def explain(error: Exception) -> str | None:
         return sentence
     if dist.get_world_size() > 1 and LOST_RANK.search(str(error)):
         return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"
+    return _refusal(error)
+
+
+def _refusal(error: Exception) -> str | None:
+    """What an algorithm, callback or logger of Composer's has against its arguments or this run; None if none spoke.
+
+    One did if the fault passed through it, and through no code of ours after it.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if part := _PART.search(frame.filename):
+            key = f"{part[1]}.{part[2]}"
+            return f"{key}: {_one_line(error).rstrip('.')}; give it other arguments, or remove it: {key}=null"
+        if Path(frame.filename).is_relative_to(_ROOT) and "site-packages" not in frame.filename:
+            return None
     return None
 
 

@@ -57,12 +57,14 @@ def loads(saved: Saved | None, config: DictConfig, classes: list[str] | None) ->
 
 def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> list[dict[str, Any]] | None:
     """Composer's _restore_checkpoint, the model strictly, without the algorithms' reprs, which it would evaluate."""
+    if not weights_only:
+        # Composer takes `_model` for an old name of `model`.
+        rest = {key: value for key, value in saved.state.items() if key != "model" and not key.startswith("_")}
+        state.load_state_dict(rest, logger)
+    # After the optimizer, whose state torch makes by a step: at a configured rate of 0 that decays the weights.
     state.load_model_state({"model": saved.state["model"]}, logger, strict=True)
     if weights_only:
         return None
-    # Composer takes `_model` for an old name of `model`.
-    rest = {key: value for key, value in saved.state.items() if key != "model" and not key.startswith("_")}
-    state.load_state_dict(rest, logger)
     if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
         raise CheckpointError(f"{saved.address} is another file on each node", "Give a folder that all nodes share")
     return saved.content.get("rng")

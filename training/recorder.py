@@ -40,7 +40,6 @@ class Recorder(Callback):
         self._loss_sum = self._loss_count = 0.0
         self._row_seconds = self._row_samples = 0.0
         self._image_size = 0
-        self._best_top1 = 0.0
         self._last_row: dict[str, Any] = {}
 
     def init(self, state: State, logger: Logger) -> None:
@@ -87,7 +86,6 @@ class Recorder(Callback):
         self._eval_seconds += time.monotonic() - self._eval_mark
         self._last_row = row = self._row(state)
         if self.folder.run.config.is_train and state.timestamp.batch.value:
-            self._best_top1 = max(self._best_top1, row["top1"])
             self.folder.add_row(row)
         self._start_interval(state)
 
@@ -121,7 +119,7 @@ class Recorder(Callback):
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,
             **{key: _number(last.get(key)) for key in ("top1", "top5", "val_loss", "train_loss")},
-            "best_top1": self._best_top1 or None,
+            "best_top1": max((float(row["top1"]) for row in self.folder.rows), default=None),
             **{key: round(value, 3) for key, value in clocks.items()},
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
             "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
@@ -133,7 +131,6 @@ class Recorder(Callback):
         return {
             "seconds": self.seconds(),
             "loss": (self._loss_sum, self._loss_count),
-            "best_top1": self._best_top1,
             "image_size": self._image_size,
         }
 
@@ -145,7 +142,6 @@ class Recorder(Callback):
         self._train_seconds, self._eval_seconds = seconds["train_seconds"], seconds["eval_seconds"]
         self._total_before = seconds["total_seconds"]
         self._loss_sum, self._loss_count = state["loss"]
-        self._best_top1 = state["best_top1"]
         self._image_size = state.get("image_size", 0)
 
     def _row(self, state: State) -> dict[str, Any]:

@@ -1,28 +1,51 @@
-"""What several algorithms share: a repr, seeded draws, memory formats, dense targets."""
+"""What several algorithms share: a repr, when they start, seeded draws, memory formats, dense targets."""
 
 from __future__ import annotations
 
 import inspect
 import zlib
 from difflib import get_close_matches
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from composer.core import Algorithm, State
+from composer.core import Algorithm, Event, State
 from composer.utils import dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
+class Start(NamedTuple):
+    """What of the run has to be over before an algorithm changes anything."""
+
+    argument: str
+    """Of the algorithm, that says it."""
+    moment: str
+    """A Composer time string."""
+    event: Event
+    """BATCH_START, BATCH_END or EPOCH_END: where the algorithm looks at the clock."""
+
+
 class RecipeAlgorithm(Algorithm):
-    """An algorithm whose repr is the call that made it, in the form that Composer writes into checkpoints."""
+    """An algorithm whose repr is the call that made it, in the form that Composer writes into checkpoints.
+
+    One that has changed nothing by the end of the first epoch (or of the run, if that is shorter) fails the run: see
+    training/effects.py for what counts. That holds for every algorithm. One that starts later says so by
+    `first_effect`, and one whose effect is not seen there sets `acted` to True when it has had it.
+    """
+
+    acted = False
+
+    def first_effect(self) -> list[Start]:
+        """When it starts: all of these have to be reached; one that the run never reaches is an error beforehand."""
+        return []
 
     def __repr__(self) -> str:
         names = inspect.signature(type(self)).parameters
         return f"{type(self).__name__}({','.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
-HOOKS = ("image_transform", "size_in_loader", "crop_size", "named_buffers")
+HOOKS = ("image_transform", "size_in_loader", "crop_size", "named_buffers", "first_effect", "acted")
 """What the trainer asks an algorithm for by name, besides the methods of Composer's class."""
 
 

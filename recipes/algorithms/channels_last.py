@@ -26,6 +26,7 @@ class ChannelsLast(RecipeAlgorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Convert parameters, buffers and the state of the optimizers."""
+        self.acted = True  # a model that has the order already is as it should be
         state.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for optimizer in state.optimizers:
             for slots in optimizer.state.values():

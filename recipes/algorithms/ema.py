@@ -12,7 +12,7 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 
 from config.errors import TrainingError
-from recipes.algorithms._base import RecipeAlgorithm, unwrapped
+from recipes.algorithms._base import RecipeAlgorithm, Start, unwrapped
 
 _UPDATE_EVENTS = {TimeUnit.BATCH: Event.BATCH_END, TimeUnit.EPOCH: Event.EPOCH_END}
 _SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
@@ -84,6 +84,12 @@ class EMA(RecipeAlgorithm):
         Averaged ones while the training weights are in the model, those of training while the average is.
         """
         return self._buffers
+
+    def first_effect(self) -> list[Start]:
+        """At the first update, once averaging has begun."""
+        event = _UPDATE_EVENTS[self.update_interval.unit]
+        moments = {"ema_start": self.ema_start, "update_interval": self.update_interval}
+        return [Start(name, moment.to_timestring(), event) for name, moment in moments.items()]
 
     def match(self, event: Event, state: State) -> bool:
         """On the events where weights change or change places."""
@@ -159,7 +165,7 @@ class EMA(RecipeAlgorithm):
         live = _weights(state.model)
         if not self.ema_started:
             self._parameters, self._buffers = ({k: v.detach().clone() for k, v in part.items()} for part in live)
-            self.ema_started = True
+            self.ema_started = self.acted = True
         if state.timestamp.get(self.update_interval.unit).value % self.update_interval.value:
             return
         current, average = self._pairs(state)

@@ -12,7 +12,7 @@ from composer.utils import ensure_tuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from recipes.algorithms._base import RecipeAlgorithm
+from recipes.algorithms._base import RecipeAlgorithm, Start
 
 
 class SAMStep(Optimizer):
@@ -104,6 +104,10 @@ class SAM(RecipeAlgorithm):
         self.epsilon = epsilon
         self.interval = interval
         self.due = False
+
+    def first_effect(self) -> list[Start]:
+        """In the last batch of the first interval."""
+        return [Start("interval", f"{self.interval}ba", Event.BATCH_END)]
 
     def match(self, event: Event, state: State) -> bool:
         """On Event.INIT and at every batch."""

@@ -133,6 +133,48 @@ def test_a_rank_that_crashes_ends_the_others_and_is_shown(tmp_path: Path) -> Non
     assert (tmp_path / "saved0").exists() and not (tmp_path / "saved1").exists()
 
 
+def test_what_all_ranks_refuse_is_said_once(tmp_path: Path) -> None:
+    """Though one is stopped for the other's end after it has spoken."""
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        + """
+import pathlib, time
+from main import cli
+while os.environ["RANK"] == "1" and not pathlib.Path("said").exists(): time.sleep(0.01)
+status = cli(["digits.yaml", "sed=3"])
+pathlib.Path("said").touch()
+if os.environ["RANK"] == "0": time.sleep(1)
+sys.exit(status)
+"""
+    )
+    (tmp_path / "rank.py").write_text(program)
+    (tmp_path / "digits.yaml").write_text((ROOT / "yamls/digits.yaml").read_text())
+    command = [sys.executable, str(ROOT / "launch/ranks.py"), "-n", "2", "rank.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=bare_shell(), capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.strip().splitlines() == ["sed: no such key; did you mean seed? [command line]"]
+
+
+def test_version_is_composers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        ranks.parse(["--version"])
+    ours = capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["composer", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        stock._parse_args()
+    assert capsys.readouterr().out == ours
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE"])
+def test_environment_that_is_no_number(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(SystemExit, match="2"):
+        ranks.parse(["main.py"])
+    assert f"{name}=two in the environment: it must be a whole number" in capsys.readouterr().err
+
+
 def test_environment_of_a_rank(tmp_path: Path) -> None:
     """As Composer makes it; `$RANK` and `~` in the arguments are filled in for each."""
     line = "print(*sys.argv[1:], *(os.environ[n] for n in 'RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE NODE_RANK '"

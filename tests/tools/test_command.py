@@ -66,3 +66,11 @@ def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130 and said == "\nstopped\n"
+
+
+def test_usage_says_what_to_type() -> None:
+    """The command, not the name of the file that argparse takes."""
+    files = [file for file in (ROOT / "tools").glob("*.py") if "ArgumentParser(" in file.read_text()]
+    assert len(files) > 10
+    for file in files:
+        assert f'prog="python -m tools.{file.stem}"' in file.read_text(), file

@@ -82,6 +82,8 @@ def test_compile_has_no_graph_break(
     torch._dynamo.reset()
     counters.clear()
     small = ["train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=1ep", "scheduler.t_warmup=1ba"]
+    if recipe == "hot":
+        small += ["algorithms.sam.interval=2", "algorithms.ema.update_interval=1ba"]
     words = [f"recipe_name={recipe}", "compile=true", "run_name=compiled", "save_num_checkpoints_to_keep=1", *small]
     trainer = main(load([str(small_yaml(workdir, pictures)), *words]))
     assert trainer.state.timestamp.batch == 4

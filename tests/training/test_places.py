@@ -73,6 +73,7 @@ def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
         (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "pack_size=16 or more"),
         (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "nowhere to be copied from"),
         (["train_dataset.storage=dali", "algorithms.randaugment={}"], "dali cannot run randaugment"),
+        (["train_dataset.storage=dali", "algorithms.augmix={}"], "dali cannot run augmix"),
         (["train_dataset.storage=dali", "recipe_name=hot"], "type algorithms.randaugment=null"),
         (["train_dataset.storage=dali", "algorithms.colout.batch=false"], "dali cannot run colout"),
     ],

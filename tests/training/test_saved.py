@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from config.load import recipe_files
+from config.load import read_recipe, recipe_files
 from config.schema import MODELS
 from main import cli
 from model import build_composer_resnet
@@ -105,6 +105,8 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, pictur
     yaml = small_yaml(workdir, pictures, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0)
     words = ["run_name=it", "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ba"]
     words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
+    soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}
+    words += [soon[name] for name in read_recipe(recipe).changes.get("algorithms") or {} if name in soon]
     assert cli([str(yaml), *words]) == 0
     last = "it/checkpoints/ep0-ba2-rank0.pt"
     assert read_checkpoint(LocalFolder("runs"), last).state["timestamp"]["Timestamp"]["batch"] == 2

@@ -1,0 +1,55 @@
+"""AugMix: random chains of image operations blended with the picture, given to the loader before it is built."""
+
+from __future__ import annotations
+
+from composer.core import Event, State
+from composer.loggers import Logger
+
+from recipes.algorithms._base import RecipeAlgorithm
+from recipes.augmentations import OPERATIONS, MixedChains
+
+
+class AugMix(RecipeAlgorithm):
+    """Blends each picture with `width` chains of random operations (Hendrycks et al. 2020, arXiv 1912.02781).
+
+    It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
+    and flip. Stock Composer patches a data set's transforms at FIT_START, which only torchvision's data sets have. The
+    operations and draws are Composer's, from numpy's global generator, which our data sets seed per sample; the paper's
+    consistency loss is in neither.
+
+    Args:
+        severity: the greatest strength of an operation, 0 to 10. Published: 3.
+        depth: operations in a chain; below 1, each chain has 1 to 3. Published: -1.
+        width: chains, at least 1. Published: 3.
+        alpha: of the Dirichlet distribution of the chains' weights and of the Beta distribution of the picture's own,
+            more than 0. Published: 1.
+        augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self, severity: int = 3, depth: int = -1, width: int = 3, alpha: float = 1.0, augmentation_set: str = "all"
+    ) -> None:
+        if not 0 <= severity <= 10:
+            raise ValueError(f"severity is {severity}: it has to be between 0 and 10.")
+        if width < 1:
+            raise ValueError(f"width is {width}: it has to be at least 1.")
+        if alpha <= 0:
+            raise ValueError(f"alpha is {alpha}: it has to be more than 0.")
+        if augmentation_set not in OPERATIONS:
+            raise ValueError(f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}.")
+        self.severity = severity
+        self.depth = depth
+        self.width = width
+        self.alpha = alpha
+        self.augmentation_set = augmentation_set
+        self.image_transform = MixedChains(severity, depth, width, alpha, augmentation_set)
+
+    def match(self, event: Event, state: State) -> bool:
+        """Never: the loader applies `image_transform`."""
+        return False
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Nothing: the loader applies `image_transform`."""

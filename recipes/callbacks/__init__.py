@@ -1,0 +1,1 @@
+"""Composer callbacks of our own, found by the name of their file, as recipes/algorithms."""

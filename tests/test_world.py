@@ -1,0 +1,89 @@
+"""A launcher's variables that are not whole, and ranks that cannot meet: a sentence at once."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from config.errors import ConfigError, UserError
+from config.world import NEEDED, world
+from tests.s3 import free_port
+
+WHOLE = dict(zip(NEEDED, ("4", "3", "2", "1", "7501", "host"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("there", "sizes"),
+    [({}, (1, 1)), (WHOLE, (4, 2)), ({"WORLD_SIZE": "1", "RANK": "0"}, (1, 1)), ({"MASTER_PORT": "7501"}, (1, 1))],
+)
+def test_whole(there: dict[str, str], sizes: tuple[int, int]) -> None:
+    assert world(there) == sizes
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_WORLD_SIZE, LOCAL_RANK, MASTER_PORT or MASTER_ADDR, too"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "type first: unset WORLD_SIZE RANK"),
+        ({**WHOLE, "MASTER_ADDR": ""}, "or was to set MASTER_ADDR, too"),
+        ({**WHOLE, "WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment: it must be a whole number"),
+        ({**WHOLE, "RANK": "4"}, "RANK=4 in the environment: of 4 (WORLD_SIZE) the last is 3"),
+        ({"RANK": "1"}, "RANK=1 in the environment: of 1 (WORLD_SIZE) the last is 0"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1 in the environment: of 1 (LOCAL_WORLD_SIZE) the last is 0"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1 in the environment: it must be a whole number"),
+    ],
+)
+def test_not_whole(there: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        world(there)
+    assert said in str(raised.value)
+
+
+@pytest.fixture
+def two_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This process as one of two, on a port where nobody is; sets the rank."""
+
+    def this_is(rank: int, port: int) -> Any:
+        there = dict(zip(NEEDED, ("2", str(rank), "2", str(rank), str(port), "127.0.0.1"), strict=True))
+        for name, value in {**there, "NODE_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+        return OmegaConf.create({"device": "cpu", "dist_timeout": 0.0})
+
+    return this_is
+
+
+def test_nobody_answers(two_ranks: Any) -> None:
+    from training import devices
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(UserError, match=r"rank 1 of 2 does not reach rank 0 \(Connection refused\); look at what"):
+        devices._join(two_ranks(1, free_port()))
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_no_such_host(two_ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On rank 0, too; torch would try it for dist_timeout."""
+    from training import devices
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(devices, "PATIENCE", 0.0)
+    config = two_ranks(0, 7501)
+    config.dist_timeout = 600.0
+    with pytest.raises(UserError, match=r"rank 0 of 2 does not reach rank 0 \(Name or service not known\)"):
+        devices._join(config)
+
+
+def test_port_in_use(two_ranks: Any) -> None:
+    from training import devices
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"MASTER_PORT={port}: rank 0 of 2 .*another program uses the port"):
+            devices._join(two_ranks(0, port))

@@ -1,0 +1,256 @@
+"""Whether each algorithm does something: one that has changed nothing when it should have is an error, not silence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from composer.core import Algorithm, Callback, Event, State
+from composer.loggers import Logger
+from torch import Tensor
+
+from config import ConfigError, Run, TrainingError
+from config.durations import parse
+from recipes.algorithms._base import Start
+from training.clock import Clock
+
+if TYPE_CHECKING:
+    from training.build import Schedule
+
+_PLAIN = (bool, int, float, str, type, type(None))
+_STOCK: dict[str, Callable[[Any], list[Start]]] = {
+    "SWA": lambda a: [Start("swa_end", a.swa_end.to_timestring(), a.match_event)],
+}
+"""When Composer's own algorithms start, by the name of their class; ours say it by `first_effect`."""
+
+
+class Watch:
+    """Stands in for an algorithm's `apply` and compares what it can change before and after, until it has acted once.
+
+    Seen are the model (modules, their settings and hooks, weights and gradients written to), the optimizers, the batch,
+    outputs and loss (by value), the settings of the run's State and of the loader's transforms, `image_transform`, and
+    a size asked for by `size_in_loader`. What cannot be seen, such as an average kept beside the model, an algorithm
+    records by setting `acted`.
+
+    Args:
+        name: in the configuration.
+        args: given there.
+        algorithm: its `apply` and `size_in_loader` are replaced.
+    """
+
+    def __init__(self, name: str, args: Mapping[str, Any], algorithm: Algorithm) -> None:
+        self.name, self.algorithm = name, algorithm
+        self.call = f"{type(algorithm).__name__}({', '.join(f'{key}={value}' for key, value in args.items())})"
+        self._acted = getattr(algorithm, "image_transform", None) is not None
+        self._apply, self._size_in_loader = algorithm.apply, getattr(algorithm, "size_in_loader", None)
+        algorithm.apply = self  # type: ignore[method-assign]
+        if self._size_in_loader is not None:
+            algorithm.size_in_loader = self.size_in_loader  # type: ignore[attr-defined]
+
+    @property
+    def acted(self) -> bool:
+        """Whether it has changed something, or has recorded that it did."""
+        return self._acted or getattr(self.algorithm, "acted", False)
+
+    @acted.setter
+    def acted(self, value: bool) -> None:
+        self._acted = value
+
+    @property
+    def starts(self) -> list[Start]:
+        """What has to be reached before it changes anything."""
+        of_stock = _STOCK.get(type(self.algorithm).__name__, lambda _: [])
+        return getattr(self.algorithm, "first_effect", lambda: of_stock(self.algorithm))()
+
+    def __call__(self, event: Event, state: State, logger: Logger) -> int | None:
+        """Apply the algorithm.
+
+        Raises:
+            TrainingError: if it is surgery on the model that found nothing to change.
+        """
+        if self.acted:
+            return self._apply(event, state, logger)
+        before = _seen(state)
+        code = self._apply(event, state, logger)
+        self._acted = not _same(before, _seen(state))
+        if event == Event.INIT and self.algorithm.required_on_load() and not self.acted:
+            raise TrainingError(self.idle(f"in {type(state.model.module).__name__}"))
+        return code
+
+    def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
+        """The algorithm's own, whose answer may be what it changes."""
+        assert self._size_in_loader is not None
+        size = self._size_in_loader(wanted, crop_size, elapsed)
+        self._acted |= size != wanted
+        return size
+
+    def idle(self, where: str) -> str:
+        """The sentence for an algorithm that did nothing."""
+        return (
+            f"algorithms.{self.name}: {self.call} changed nothing {where}; give it other arguments, or remove it: "
+            f"algorithms.{self.name}=null"
+        )
+
+
+class Effects(Callback):
+    """Fails a run in which an algorithm has done nothing, at the end of the first epoch, or of a shorter run.
+
+    One that starts later has an epoch from there. It comes before what saves, so that nothing of the run is taken for
+    what its recipe would have made of it.
+
+    Args:
+        watches: of the run's algorithms.
+        clock: of the run.
+        total: batches in the run.
+    """
+
+    def __init__(self, watches: Sequence[Watch], clock: Clock, total: float) -> None:
+        self.watches, self.clock, self.total = watches, clock, total
+        self._loaded = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which algorithms have acted: a run that goes on late may come after an algorithm's last time."""
+        return {"acted": [watch.name for watch in self.watches if watch.acted]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore state_dict()."""
+        self._loaded = True
+        for watch in self.watches:
+            watch.acted = watch.acted or watch.name in state["acted"]
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Trust a checkpoint of earlier versions, which does not say."""
+        for watch in self.watches if state.timestamp.batch.value and not self._loaded else ():
+            watch.acted = True
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Look at the end of a run that ends in mid-epoch."""
+        if _is_over(state):
+            self._check(state)
+
+    def epoch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Look at the end of an epoch, after its evaluation."""
+        self._check(state)
+
+    def _check(self, state: State) -> None:
+        done, patience = self.clock.step(state.timestamp), 0 if _is_over(state) else self.clock.batches_per_epoch
+        for watch in self.watches:
+            if not watch.acted and done >= self._begins(watch) + patience:
+                raise TrainingError(watch.idle(f"in the {state.timestamp.batch.value} batches until now"))
+
+    def _begins(self, watch: Watch) -> float:
+        """After how many batches an algorithm starts."""
+        size = self.clock.batches_per_epoch, self.clock.batch_size, self.total
+        return max((parse(start.moment).batches(*size) for start in watch.starts), default=0)
+
+
+def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> list[Callback]:
+    """What watches the algorithms of a run; nothing when only evaluating.
+
+    Raises:
+        ConfigError: if an algorithm would start after the run's end.
+    """
+    if not run.config.is_train:
+        return []
+    watches = [cast(Watch, algorithm.apply) for algorithm in algorithms]
+    late = [_late(watch, start, schedule) for watch in watches for start in watch.starts]
+    # The published example's callers try its recipes in a batch or two.
+    if (problems := [sentence for sentence in late if sentence]) and not run.lenient:
+        raise ConfigError(*problems)
+    return [Effects(watches, schedule.clock, _total(schedule))]
+
+
+def _total(schedule: Schedule) -> int:
+    """Batches in a run."""
+    clock = schedule.clock
+    return math.ceil(parse(schedule.max_duration).batches(clock.batches_per_epoch, clock.batch_size))
+
+
+def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
+    """What to say if a start is never seen by its algorithm; nothing if it is."""
+    wanted = parse(start.moment)
+    seen = last_seen(start.event, wanted.unit, schedule)
+    if seen >= wanted.value:
+        return ""
+    key = f"algorithms.{watch.name}.{start.argument}"
+    is_number = isinstance(getattr(watch.algorithm, start.argument), int | float)
+    largest = int(seen * 1e4) / 1e4
+    ways = [f"{key}={largest:g}{'' if is_number else wanted.unit} or less"] if largest > 0 else []
+    return (
+        f"{key}: {wanted} is never reached in a run of {schedule.max_duration} with {schedule.clock.batches_per_epoch} "
+        f"batches an epoch, so that {watch.name} would change nothing; give "
+        f"{' or '.join([*ways, 'a longer max_duration'])}, or remove it: algorithms.{watch.name}=null"
+    )
+
+
+def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
+    """What of a run is over, in some unit, when an event comes for the last time; 0 if it never comes.
+
+    As Composer counts it: an epoch is over after its last batch's end, and what has elapsed of a run is a part of its
+    own unit, in a run of epochs thus whole ones.
+    """
+    length, per_epoch, total = parse(schedule.max_duration), schedule.clock.batches_per_epoch, _total(schedule)
+    before, whole = (total - 1) // per_epoch, total // per_epoch
+    batches, epochs = {
+        Event.BATCH_START: (total - 1, before),
+        Event.BATCH_END: (total, before),
+        Event.EPOCH_END: (whole * per_epoch, whole),
+    }[event]
+    counts = {"ba": batches, "sp": batches * schedule.clock.batch_size, "ep": epochs}
+    return counts[length.unit] / length.value if unit == "dur" else counts[unit]
+
+
+def _is_over(state: State) -> bool:
+    return state.max_duration is not None and state.timestamp >= state.max_duration
+
+
+def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
+    """What an algorithm can change: facts to compare, and copies of what must be compared by value."""
+    modules = list(state.model.modules())
+    weights = [*state.model.parameters(), *state.model.buffers()]
+    weights += [p.grad for p in state.model.parameters() if p.grad is not None]
+    facts: list[Any] = [(id(module), _settings(module)) for module in modules]
+    facts += [(id(t), t.data_ptr(), t.stride(), t.requires_grad) for t in weights]
+    for optimizer in state.optimizers:
+        groups = [{**group, "params": list(map(id, group["params"]))} for group in optimizer.param_groups]
+        slots = [value for slot in optimizer.state.values() for value in slot.values() if isinstance(value, Tensor)]
+        facts += [type(optimizer), [str(group) for group in groups]]
+        weights += slots
+    facts += [t._version for t in weights]
+    # A write to `.data` does not count as a version.
+    floats = [t.detach() for t in weights if t.is_floating_point()]
+    facts += torch.stack([norm.float() for norm in torch._foreach_norm(floats)]).tolist() if floats else []
+    pipeline = getattr(getattr(state.train_dataloader, "dataset", None), "pipeline", None)
+    facts += [str(state.max_duration), {k: v for k, v in vars(state).items() if isinstance(v, _PLAIN)}]
+    facts += [_settings(pipeline)] if pipeline is not None else []
+    return facts, [t.detach().clone() for t in _tensors((state.batch, state.outputs, state.loss))]
+
+
+def _settings(thing: object) -> tuple[type, dict[str, Any]]:
+    """An object's class, and its attributes as far as they can be compared."""
+    return type(thing), {key: _comparable(value) for key, value in vars(thing).items()}
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_comparable(part) for part in value]
+    return len(value) if isinstance(value, dict) else value if isinstance(value, _PLAIN) else id(value)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _same(one: tuple[list[Any], list[Tensor]], other: tuple[list[Any], list[Tensor]]) -> bool:
+    if one[0] != other[0] or len(one[1]) != len(other[1]):
+        return False
+    pairs = zip(one[1], other[1], strict=True)
+    return all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
