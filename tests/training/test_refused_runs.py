@@ -80,6 +80,7 @@ MISTAKES: dict[str, Mistake] = {
     "streaming": words(*of_both("is_streaming=true", "local=cache")),
     "remote cache": shards(*of_both("path=shards", "is_streaming=true", "local=s3://bucket/cache")),
     "blurpool": words("algorithms.blurpool.min_channels=100000", "algorithms.blurpool.replace_maxpools=false"),
+    "too late": words("max_duration=2ba", "algorithms.ema={update_interval: 4ba}"),
     "name": trained(*FIRST),
     "other values": trained(*FIRST, "autoresume=true", "optimizer.lr=0.07"),
     "checkpoints": trained("run_name=second", "save_folder=runs/first/checkpoints"),

@@ -1,0 +1,1 @@
+"""Evidence: what the suite is compared with. Nothing here is needed to train."""
