@@ -9,6 +9,7 @@ the table of allocations, in any order, up to the file's end: only it knows how 
 """
 
 import os
+import shlex
 import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,11 +113,11 @@ def beton_file(path: str | os.PathLike[str], split: str) -> Path:
     if is_remote(os.fspath(path)):
         raise DataError(
             f"{path}: .beton files are read from disks of this machine only. "
-            f"Copy them first: python -m tools.preload {path} /local/folder"
+            f"Copy them first: python -m tools.preload {shlex.quote(str(path))} /local/folder"
         )
     file = Path(path) if Path(path).is_file() else Path(path, f"{split}.beton")
     if not file.is_file():
-        root = file.parent
+        root = shlex.quote(str(file.parent))
         raise DataError(f"{file}: no such file. Write it: python -m tools.convert SRC {root} --to ffcv")
     return file
 

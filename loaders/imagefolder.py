@@ -210,7 +210,7 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
 def _missing_split(root: Path, split: str) -> str:
     """The sentence for a folder without train/ or val/, with a guess at what it is instead."""
     if split == "val" and (root / "test").is_dir():
-        return f"{root}: has no val/ but has test/. Rename it: mv {root / 'test'} {root / 'val'}"
+        return f"{root}: has no val/ but has test/. Rename it: mv {shlex.join([f'{root}/test', f'{root}/val'])}"
     if (root / f"{split}.beton").is_file():
         return f"{root}: holds {split}.beton, an FFCV file. Set storage=ffcv to train from it; it is not verified here."
     folders = class_names(root)
@@ -234,7 +234,7 @@ def _split_faults(folder: Path) -> list[str]:
         return [
             f"{folder}: {flat} pictures lie directly in it, as in ImageNet's archive of validation pictures. "
             "They must be sorted into one folder per class, with the class names of train/: python -m tools.verify "
-            f"{folder.parent} --fold MAPPING"
+            f"{shlex.quote(str(folder.parent))} --fold MAPPING"
         ]
     return [f"{folder}: is empty. Expected one folder per class."]
 

@@ -1,6 +1,7 @@
 """A conversion that has not ended: how its folder shows it, and what to type to go on with it."""
 
 import os
+import shlex
 from pathlib import Path
 
 from config.errors import DataError
@@ -28,6 +29,6 @@ def refuse_unfinished(folder: str) -> None:
     if is_remote(folder) or not ((root / PLAN).is_file() or list(root.glob(f"{STAGE}*"))):
         return
     command = root / COMMAND
-    begun = f"python -m tools.convert SRC {folder} (as it was begun)"
+    begun = f"python -m tools.convert SRC {shlex.quote(str(folder))} (as it was begun)"
     words = os.fsdecode(command.read_bytes()) if command.is_file() else begun
     raise DataError(f"{folder}: its conversion has not ended. To go on with it, type: {words}")

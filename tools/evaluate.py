@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, write and print; 0."""
     given = parse(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(f"this runs in one process; type: python -m tools.evaluate {given.run}")
+        raise ConfigError(f"this runs in one process; type: python -m tools.evaluate {shlex.quote(str(given.run))}")
     run = load_run(given.run)
     target = given.out or own_target(given.run)
     config, called = run.config, given.run.resolve().name

@@ -122,7 +122,7 @@ def report(plan: Plan, failed: list[Line], console: Console) -> int:
             f"\n{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again", markup=False
         )
         return 1
-    console.print(f"Compare them: python -m tools.report {plan.folder}", markup=False)
+    console.print(f"Compare them: python -m tools.report {shlex.quote(str(plan.folder))}", markup=False)
     return 0
 
 

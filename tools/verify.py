@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _fold(console: Console, path: str, mapping: str) -> None:
         console.print(f"{path}/val: no pictures lie directly in it; nothing was moved.", markup=False)
         return
     console.print(f"{path}/val: sorted {moved:,} pictures into folders, as {path}/{LOG} lists.", markup=False)
-    console.print(f"To undo: python -m tools.verify {path} --unfold", markup=False)
+    console.print(f"To undo: python -m tools.verify {shlex.quote(str(path))} --unfold", markup=False)
 
 
 def _verify(console: Console, given: argparse.Namespace) -> int:
@@ -119,7 +120,8 @@ def _print_faults(console: Console, path: str, faults: list[str]) -> int:
         console.print(f"- {fault}", markup=False)
     if any("lie directly in it" in fault for fault in faults):
         console.print(
-            f"To sort them: python -m tools.verify {path} --fold MAPPING (--help says what that is)", markup=False
+            f"To sort them: python -m tools.verify {shlex.quote(str(path))} --fold MAPPING (--help says what that is)",
+            markup=False,
         )
     return 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -273,7 +274,7 @@ def _existing(load_path: str) -> str:
             best = next((n for n in (LATEST, BEST) if n in there), there[-1])
             raise UserError(
                 f"load_path: {path} is a folder; name a checkpoint, it holds {named(there)}. "
-                f"Type: load_path={inside}/{best}"
+                f"Type: {shlex.quote(f'load_path={inside}/{best}')}"
             )
     there = [n for n in names if n.endswith(".pt")]
     raise UserError(f"load_path: there is no {folder}/{name}; that folder holds {named(there) or 'no checkpoint'}")

@@ -69,7 +69,7 @@ class RunFolder:
         config.autoresume = False
         recipe = self.run.config.recipe_name or "baseline"
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
-        header += f"# composer main.py {self.path}/config.yaml\n"
+        header += f"# composer main.py {shlex.quote(str(self.path / 'config.yaml'))}\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
         tracker = {ID: self.tracked.id} if self.tracked else {}
         self.write("environment.json", json.dumps(environment(self.run, data) | tracker, indent=2) + "\n")

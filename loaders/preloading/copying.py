@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -134,11 +135,12 @@ class Copier:
         if needed > free:
             unpacked = sum(file.unpacked for file in missing)
             what = f"{amount(needed)} ({needed} bytes) are needed"
+            places = [without_credentials(self.source), str(self.destination)]
             what += f", {amount(unpacked)} of them to unpack compressed shards" if unpacked else ""
             raise DataError(
                 f"{self.destination}: {what}, but {amount(free)} ({free} bytes) are free. Free {amount(needed - free)} "
                 "there, name a folder on a larger disk, or copy one split alone: "
-                f"python -m tools.preload {without_credentials(self.source)} {self.destination} --split train"
+                f"python -m tools.preload {shlex.join(places)} --split train"
             )
         if status.f_files and len(missing) > status.f_favail:
             raise DataError(

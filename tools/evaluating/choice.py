@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +108,8 @@ def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder
         name = newest[0]  # a store knows no links
     if name not in names:
         there = [n for n in names if n.endswith(".pt")]
-        what = f"that folder holds {named(there)}: --checkpoint {folder}/{there[-1]}" if there else "nor any other"
+        place = f"{folder}/{there[-1]}" if there else ""
+        what = f"that folder holds {named(there)}: --checkpoint {shlex.quote(place)}" if there else "nor any other"
         raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}")
     return folder, name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,8 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
         DataError: a store without a cache folder, out of reach, or larger than the cache folder's disk.
     """
     if is_remote(path) and not local:
-        raise DataError(f"{path}: needs a cache folder, too: python -m tools.verify {path} /a/cache/folder")
+        command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
+        raise DataError(f"{path}: needs a cache folder, too: {command}")
     root = Path(path)
     if is_remote(path) or any((root / split / "index.json").is_file() for split in SPLITS):
         return _open_shards(path, local or path)

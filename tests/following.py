@@ -1,0 +1,49 @@
+"""Doing what a refused run says to type, until it trains."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from main import cli
+from tests.advice import alternatives, applied
+
+
+def assert_advice_trains(
+    start: Callable[[Path], list[str]], named: Callable[[str], str], workdir: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Each alternative of each message, taken alone and in a folder as it was, leads to a run, and never back.
+
+    Args:
+        start: from a new folder, which is the working folder, to a command line that is wrong.
+        named: a word of advice -> the same with its placeholder filled in.
+        workdir: where the folders are made.
+        capfd: pytest's.
+    """
+    ways: list[list[list[str]]] = [[]]
+    numbers, tried = itertools.count(), 0
+    while ways:
+        way = ways.pop()
+        folder = workdir / str(next(numbers))
+        folder.mkdir()
+        os.chdir(folder)
+        given = start(folder)
+        for advice in way:
+            given = applied(given, advice)
+        capfd.readouterr()
+        status = cli(given)
+        problem = re.sub(r"\s+", " ", capfd.readouterr().err).strip()
+        if status == 0:
+            assert way, "this is no mistake"
+            tried += 1
+            continue
+        found = [[named(word) for word in advice] for advice in alternatives(problem)]
+        assert found, f"after {way}: {problem!r} says nothing to type"
+        assert all(advice not in way for advice in found), f"{way}: {problem!r} leads in a circle"
+        ways += [[*way, advice] for advice in found]
+    assert tried

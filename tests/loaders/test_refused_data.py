@@ -1,0 +1,116 @@
+"""What a run says to type when its data cannot be had as asked for is typed here, and the run trains."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+
+from loaders import leftovers, memory, packed
+from main import cli
+from tests.following import assert_advice_trains
+from tests.pictures import make_shards
+from tests.runs import small_yaml
+from tools import preload, verify
+from tools.command import run
+from tools.convert import main as convert
+
+FAST = {"max_duration": "1ba", "scheduler__t_warmup": "0ba", "save_folder": None}
+ALONE = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
+SPLITS = ("train", "val")
+
+
+def of_both(*said: str) -> list[str]:
+    """Words for both sections."""
+    return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
+
+
+def named(word: str) -> str:
+    """Advice as it is typed: with a folder for the example's."""
+    return re.sub(r"=(/some/folder|/a/cache/folder|FOLDER)$", "=another", word)
+
+
+def test_a_cache_folder_that_cannot_be_written(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    def start(folder: Path) -> list[str]:
+        make_shards(pictures, folder / "shards")
+        (folder / "file").touch()
+        words = of_both("path=shards", "is_streaming=true", "local=file/cache")
+        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
+
+    assert_advice_trains(start, named, workdir, capfd)
+
+
+def test_a_cache_folder_of_another_run(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = leftovers._clean
+    monkeypatch.setattr(leftovers, "GRACE", 0.0)
+    monkeypatch.setattr(leftovers, "_clean", lambda folder: clean(folder) or Path(folder).parent.name == "cache")
+
+    def start(folder: Path) -> list[str]:
+        make_shards(pictures, folder / "shards")
+        words = of_both("path=shards", "is_streaming=true", "local=cache")
+        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
+
+    assert_advice_trains(start, named, workdir, capfd)
+
+
+def test_too_little_shared_memory_for_the_workers(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_shared_memory", lambda: 3 * 8 * 3 * 24 * 24 * 4)
+    words = of_both("num_workers=2", "prefetch_factor=2", "batch_size=8", "crop_size=24")
+    yaml = small_yaml(workdir, pictures, **FAST)
+    assert_advice_trains(lambda _: [str(yaml), *words], named, workdir, capfd)
+
+
+def test_too_little_memory_for_packed_images(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "free_shared_memory", lambda: 40_000)
+    yaml = small_yaml(workdir, pictures, **FAST, **ALONE)
+    words = of_both("storage=packed", "crop_size=8")
+    assert_advice_trains(lambda _: [str(yaml), *words, "eval_dataset.resize_size=8"], named, workdir, capfd)
+
+
+def test_ffcvs_files_in_an_image_folder(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    assert run(convert, [str(pictures), "beton", "--to", "ffcv"]) == 0
+
+    def start(folder: Path) -> list[str]:
+        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *of_both(f"path={workdir}/beton")]
+
+    assert_advice_trains(start, named, workdir, capfd)
+
+
+def test_a_damaged_image(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    shutil.copytree(pictures, "images")
+    damaged = sorted(Path("images/train").rglob("*.jpeg"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    words = [str(small_yaml(workdir, pictures, **FAST, **ALONE)), *of_both("path=images"), "max_duration=1ep"]
+    assert cli(words) == 1
+    said = capfd.readouterr().err
+    assert str(damaged) in said and "Replace or delete it; `python -m tools.verify` finds all of its kind" in said
+    assert verify.run(["images"]) == 1
+    assert str(damaged) in capfd.readouterr().out
+    damaged.unlink()
+    assert verify.run(["images"]) == 0 and cli(words) == 0
+
+
+def test_a_copy_of_one_split(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is advised where both do not fit; also with a space in the name."""
+    shutil.copytree(pictures, "my images")
+    real = os.statvfs(workdir)
+    blocks = sum(-(-file.stat().st_size // real.f_frsize) for file in Path("my images/train").rglob("*.jpeg"))
+    little = types.SimpleNamespace(f_bavail=blocks, f_frsize=real.f_frsize, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda _: little)
+    assert preload.run(["my images", "a copy"]) == 1
+    [command] = re.findall(r"python -m tools\.preload (.* --split train)", " ".join(capfd.readouterr().err.split()))
+    assert preload.run(shlex.split(command)) == 0
+    assert sorted(path.name for path in Path("a copy").iterdir() if path.name[0] != ".") == ["train"]
