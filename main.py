@@ -5,7 +5,6 @@ Reads top to bottom: configuration, devices, data, model, optimizer, schedule, a
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -96,24 +95,21 @@ def cli(argv: list[str]) -> int:
             return 0
         main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
     except UserError as error:
-        _say(plain(error) or str(error))
+        print(f"\n{plain(error) or error}", file=sys.stderr)
         return error.exit_status
     except Exception as error:
         from training.fit import explain
 
         if (sentence := explain(error)) is None:
             raise
-        _say(sentence)
+        print(f"\n{sentence}", file=sys.stderr)
         return 1
     return 0
 
 
-def _say(sentence: str) -> None:
-    """Print a run's last words, and end with its own exit status even if the launcher stops it for another rank's."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # composer shows other ranks' words where the status differs
-    print(f"\n{sentence}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    sys.exit(cli(sys.argv[1:]))
+    status = cli(sys.argv[1:])
+    if status:
+        # The launcher stops this rank when another has failed, and prints the words of ranks whose status differs.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)

@@ -67,6 +67,19 @@ def trainers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def processes_end_with_their_test() -> Iterator[None]:
+    """Those of `start_main`: a test that fails leaves none to slow down the others."""
+    from tests.runs import started
+
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, so that runs/ lands there."""

@@ -66,6 +66,10 @@ def bare_shell(**env: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "120", **store, **env}
 
 
+started: list[subprocess.Popen] = []
+"""What tests/conftest.py ends with the test that started it, however that ends."""
+
+
 def start_main(
     *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **env: str
 ) -> subprocess.Popen:
@@ -74,7 +78,7 @@ def start_main(
     It leads a process group of its own, as the job of a terminal or a scheduler does.
     """
     script = [] if launcher[-1].endswith(".py") or "-m" in launcher else [str(ROOT / "main.py")]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*launcher, *script, *map(str, words)],
         cwd=cwd,
         env=bare_shell(**env),
@@ -83,6 +87,8 @@ def start_main(
         text=True,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def segments(folder: Path) -> list[Path]:

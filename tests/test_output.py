@@ -49,7 +49,8 @@ def in_ascii(program: Callable[[], object]) -> str:
         return got.getvalue().decode("ascii")
 
 
-def test_a_dry_run_in_ascii() -> None:
+def test_a_dry_run_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     shown = in_ascii(lambda: cli([str(DIGITS), "recipe_name=mild", "run_name=café", "dry_run=true"]))
     assert "0.064 +         *****************" in shown
     assert "caf\\xe9" in shown

@@ -175,7 +175,7 @@ def test_no_file_of_a_run_holds_a_secret(
         "note": "run --token hunter2",
         "tokens": 5,
     }
-    yaml = small_yaml(workdir, pictures, max_duration="2ba", loggers={"wandb": {"init_kwargs": given}})
+    yaml = small_yaml(workdir, pictures, max_duration="2ba", loggers={"wandb": {"init_kwargs": {"config": given}}})
     words = ["run_name=one", "save_folder=null", "loggers.wandb.init_kwargs.notes='s3://hunter2@a, pw: b, hunter2'"]
     assert cli([str(yaml), *words]) == 0
     files = [file for file in (workdir / "runs/one").rglob("*") if file.is_file()]
