@@ -95,7 +95,8 @@ def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
         folder.put(file, name)
         assert not file.exists()
     assert newest_first(folder) == ["ep2-ba100-rank0.pt", "ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt"]
-    folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
+    for _ in range(2):  # a run that goes on does it once more
+        folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
     assert folder.fetch("best-rank0.pt", tmp_path / "scratch").read_text() == "ep0-ba9-rank0.pt"
     folder.delete("ep0-ba9-rank0.pt")
     folder.delete("ep0-ba9-rank0.pt")

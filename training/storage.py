@@ -60,6 +60,7 @@ class LocalFolder:
         except OSError:
             shutil.copy2(self.folder / source, temporary)
         os.replace(temporary, self.folder / name)
+        temporary.unlink(missing_ok=True)  # it stays where `name` was the same file already
 
     def fetch(self, name: str, into: Path) -> Path:
         """A path where the file can be read: its own."""
