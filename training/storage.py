@@ -43,8 +43,12 @@ class LocalFolder:
             ) from None
 
     def names(self) -> list[str]:
-        """The names of the files there; none if the folder does not exist."""
-        return sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+        """The names of the files there; none if the folder does not exist.
+
+        Not of what a stranger's archive may hold beside them: reading a pipe or a device would never end.
+        """
+        there = os.listdir(self.folder) if self.folder.is_dir() else []
+        return sorted(name for name in there if os.path.isfile(self.folder / name))
 
     def put(self, file: Path, name: str) -> None:
         """Move a finished file there under its name: all of it or nothing, even when the power fails."""
