@@ -131,9 +131,9 @@ class S3Folder:
         while True:
             page = self._call("list_objects_v2", Prefix=self._key(""), Delimiter="/", **token)
             names += [item["Key"].rsplit("/", 1)[-1] for item in page.get("Contents", [])]
-            if not page.get("IsTruncated"):
+            last, token = token, {"ContinuationToken": page.get("NextContinuationToken")}
+            if not page.get("IsTruncated") or token == last:  # of a store that would list for ever
                 return sorted(names)
-            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def put(self, file: Path, name: str) -> None:
         """Upload a file and remove the local one; an object appears whole or not at all."""
@@ -178,14 +178,13 @@ class S3Folder:
     def _call(self, operation: str, **arguments: object) -> dict:
         """One S3 call; a fault becomes a sentence that names the folder, if it does not pass."""
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
 
         deadline = time.monotonic() + PATIENCE
         while True:
             draws = random.getstate()  # a retry's pause draws from the generator that belongs to the training
             try:
                 return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
-            except (Boto3Error, BotoCoreError, ClientError) as error:
+            except Exception as error:  # also what an answer that is none of S3's makes boto3 say
                 cause: BaseException = error
                 if isinstance(error, Boto3Error):  # boto3's own faults wrap what S3 said
                     cause = getattr(error, "last_exception", None) or error.__context__ or error
