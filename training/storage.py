@@ -127,7 +127,7 @@ class S3Folder:
     def names(self) -> list[str]:
         """The names of the objects directly under the prefix."""
         names: list[str] = []
-        token: dict[str, str] = {}
+        token: dict[str, str | None] = {}
         while True:
             page = self._call("list_objects_v2", Prefix=self._key(""), Delimiter="/", **token)
             names += [item["Key"].rsplit("/", 1)[-1] for item in page.get("Contents", [])]
