@@ -98,6 +98,8 @@ class Columns:
         encoding, picture = self._encodings["x"], values["x"]
         if encoding in FILES:
             return picture, _label(mds_decode(self._encodings["y"], values["y"]))
+        if encoding == "pil":
+            _check_size(picture)
         decoded = mds_decode(encoding, picture)
         source = _pixels(decoded) if isinstance(decoded, np.ndarray) else decoded
         return source, _label(mds_decode(self._encodings["y"], values["y"]))
@@ -117,6 +119,14 @@ class Columns:
         if at != len(data):
             raise ValueError(f"its columns take {at} bytes, and it has {len(data)}")
         return values
+
+
+def _check_size(data: bytes) -> None:
+    """Refuse stored pixels of a size that they are too few for, which PIL would first make room for."""
+    width, height = np.frombuffer(data, np.uint32, 2).tolist()
+    if width * height > 8 * len(data):  # a pixel takes a bit or more
+        found = f"{width} x {height} px in {len(data)} bytes"
+        raise WrongValue(f"its picture (column x) is {found}, which is not all of it. {_AGAIN}")
 
 
 def _pixels(array: np.ndarray) -> np.ndarray:

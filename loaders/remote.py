@@ -6,6 +6,7 @@ import functools
 import os
 import random
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -215,6 +216,8 @@ def _object(remote: str) -> Iterator[bytes]:
 def _file(path: str) -> Iterator[bytes]:
     """A file of a disk in pieces; its faults are told from those of the file that it is copied to."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileNotFoundError(path)  # reading a pipe or a device would never end
         with open(path, "rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk

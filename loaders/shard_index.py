@@ -90,6 +90,8 @@ def _check_shard(shard: Any) -> None:
     least = 8 + shard["samples"] * (4 + sum(4 if size is None else size for size in sizes))
     if shard["raw_data"]["bytes"] < least:
         raise ValueError(f"{shard['samples']} samples take {least} bytes or more, not {shard['raw_data']['bytes']}")
+    if shard["raw_data"]["bytes"] >= 2**32:
+        raise ValueError("a shard of 2^32 bytes or more has no room for the places of its samples")
     if shard["zip_data"] and not is_compression(shard["compression"]):
         raise ValueError(f"its compression, {shard['compression']!r}, is not known")
     for info in files_of(shard):

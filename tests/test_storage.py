@@ -1,7 +1,10 @@
 """Checkpoints and data in S3, against a real S3 server on this machine."""
 
+import contextlib
+import os
 import random
 import socket
+import threading
 from pathlib import Path
 
 import boto3
@@ -95,7 +98,8 @@ def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
         folder.put(file, name)
         assert not file.exists()
     assert newest_first(folder) == ["ep2-ba100-rank0.pt", "ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt"]
-    folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
+    for _ in range(2):  # a run that goes on does it once more
+        folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
     assert folder.fetch("best-rank0.pt", tmp_path / "scratch").read_text() == "ep0-ba9-rank0.pt"
     folder.delete("ep0-ba9-rank0.pt")
     folder.delete("ep0-ba9-rank0.pt")
@@ -123,6 +127,45 @@ def test_store_that_never_answers_an_upload(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "file").write_text("content")
         with pytest.raises(UserError, match=r"s3://bucket/run: http://127\.0\.0\.1:\d+ does not answer"):
             S3Folder("s3://bucket/run").put(tmp_path / "file", "x.pt")
+
+
+LIST = "<ListBucketResult><IsTruncated>true</IsTruncated>{}</ListBucketResult>"
+ENDLESS = LIST.format("<NextContinuationToken>x</NextContinuationToken>")
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("301 Moved\r\nLocation: http://127.0.0.1:1/", ""),  # a web server that leads to another one
+        ("200 OK", "hello"),
+        ("200 OK", LIST.format("")),
+        ("200 OK", ENDLESS),
+    ],
+)
+def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a sentence, and none is asked for without end."""
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    answer = f"HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed: the test is over
+            while True:
+                with listener.accept()[0] as asking:
+                    asking.recv(65536)
+                    asking.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        folder = S3Folder("s3://bucket/run")
+        with contextlib.nullcontext() if body == ENDLESS else pytest.raises(UserError, match=r"^s3://bucket/run: "):
+            assert folder.names() == []
+        (tmp_path / "file").touch()
+        os.truncate(tmp_path / "file", 9_000_000)  # in parts, for which S3 gives a number
+        with pytest.raises(UserError, match=r"^s3://bucket/run: "):
+            folder.put(tmp_path / "file", "x.pt")
+        assert (tmp_path / "file").exists()
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,8 @@ import itertools
 import time
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from config import ConfigError, Run, UserError
+from training import earlier_run
 from training.devices import on_rank_zero
 from training.identity import differences, plain
 from training.lock_file import LockFile
@@ -53,7 +52,7 @@ def _check_same_run(path: Path, run: Run) -> None:
     """Raises ConfigError if the folder holds a run that this one neither goes on with nor may write over."""
     taken = (path / "config.yaml").exists()
     if taken and run.config.autoresume:
-        if changed := differences(OmegaConf.load(path / "config.yaml"), plain(run)):
+        if changed := differences(earlier_run.configuration(path), plain(run)):
             raise ConfigError(
                 f"{path} holds a run with another configuration, so autoresume cannot go on with it: "
                 f"{'; '.join(changed)}. Give the old values, or start a run of its own from its checkpoint: "

@@ -61,10 +61,11 @@ def training_keys(config: Any) -> dict[str, Any]:
             if isinstance(value, dict) and value:
                 walk(value, f"{prefix}{key}.")
             else:
-                flat[prefix + key] = value
+                flat[f"{prefix}{key}"] = value
 
     kept = {k: v for k, v in config.items() if k not in _HARMLESS}
     for name in ("train_dataset", "eval_dataset"):
-        kept[name] = {k: v for k, v in kept.get(name, {}).items() if k not in _HARMLESS_IN_DATASETS}
+        if isinstance(section := kept.get(name, {}), dict):
+            kept[name] = {k: v for k, v in section.items() if k not in _HARMLESS_IN_DATASETS}
     walk(kept, "")
     return flat

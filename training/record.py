@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from config import Run
 from loaders.decoders import decoders_of
+from training import earlier_run
 from training.devices import on_rank_zero
 from training.identity import plain
 from training.lock_file import LockFile
@@ -85,29 +86,18 @@ class RunFolder:
         return self.run.config.autoresume and on_rank_zero(self._finished_at) == step
 
     def _finished_at(self) -> int | None:
-        try:
-            summary = json.loads((self.path / "summary.json").read_text())
-            return summary["step"] if summary["ended"] == "finished" else None
-        except (OSError, ValueError, KeyError, TypeError):  # none, or what a crash of the machine left of it
-            return None
+        summary = earlier_run.mapping(self.path / "summary.json")
+        return summary.get("step") if summary.get("ended") == "finished" else None
 
     def load_rows(self, last_step: int) -> None:
         """Take up the rows of the interrupted run, up to and with those of a step."""
-        metrics = self.path / "metrics.csv"
-        if metrics.exists():
-            with metrics.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+        self.rows = [row for row in earlier_run.rows(self.path, COLUMNS) if int(row["step"]) <= last_step]
 
     def seconds_paid(self) -> float:
         """The clock of everything when the interrupted run last wrote; a killed one went on after its checkpoint."""
-        metrics, summary = self.path / "metrics.csv", self.path / "summary.json"
-        paid = [0.0]
-        if metrics.exists():
-            with metrics.open(newline="") as file:
-                paid += [float(row["total_seconds"]) for row in csv.DictReader(file)]
-        if summary.exists():
-            paid.append(json.loads(summary.read_text())["total_seconds"])
-        return max(paid)
+        paid = [float(row["total_seconds"]) for row in earlier_run.rows(self.path, COLUMNS)]
+        last = earlier_run.mapping(self.path / "summary.json").get("total_seconds")
+        return max([0.0, *paid, last if isinstance(last, float) and math.isfinite(last) else 0.0])
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Add one evaluation to metrics.csv."""
@@ -151,6 +141,7 @@ class RunFolder:
         if dist.get_global_rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f".{name}.tmp"
+            temporary.unlink(missing_ok=True)  # a link would be followed, wherever it leads
             temporary.write_text(text)
             os.replace(temporary, self.path / name)
 
@@ -158,6 +149,8 @@ class RunFolder:
 def keep_output(file: Path) -> None:
     """Write what this rank prints into a file too: the launcher shows rank 0 alone and deletes the others' output."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_symlink():
+        file.unlink()  # it is not ours: what it leads to would be written to
     log = file.open("a", buffering=1)
     for name in ("stdout", "stderr"):
         setattr(sys, name, _Tee(getattr(sys, name), log))

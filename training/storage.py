@@ -43,8 +43,12 @@ class LocalFolder:
             ) from None
 
     def names(self) -> list[str]:
-        """The names of the files there; none if the folder does not exist."""
-        return sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+        """The names of the files there; none if the folder does not exist.
+
+        Not of what a stranger's archive may hold beside them: reading a pipe or a device would never end.
+        """
+        there = os.listdir(self.folder) if self.folder.is_dir() else []
+        return sorted(name for name in there if os.path.isfile(self.folder / name))
 
     def put(self, file: Path, name: str) -> None:
         """Move a finished file there under its name: all of it or nothing, even when the power fails."""
@@ -60,6 +64,7 @@ class LocalFolder:
         except OSError:
             shutil.copy2(self.folder / source, temporary)
         os.replace(temporary, self.folder / name)
+        temporary.unlink(missing_ok=True)  # it stays where `name` was the same file already
 
     def fetch(self, name: str, into: Path) -> Path:
         """A path where the file can be read: its own."""
@@ -122,13 +127,13 @@ class S3Folder:
     def names(self) -> list[str]:
         """The names of the objects directly under the prefix."""
         names: list[str] = []
-        token: dict[str, str] = {}
+        token: dict[str, str | None] = {}
         while True:
             page = self._call("list_objects_v2", Prefix=self._key(""), Delimiter="/", **token)
             names += [item["Key"].rsplit("/", 1)[-1] for item in page.get("Contents", [])]
-            if not page.get("IsTruncated"):
+            last, token = token, {"ContinuationToken": page.get("NextContinuationToken")}
+            if not page.get("IsTruncated") or token == last:  # of a store that would list for ever
                 return sorted(names)
-            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def put(self, file: Path, name: str) -> None:
         """Upload a file and remove the local one; an object appears whole or not at all."""
@@ -173,14 +178,13 @@ class S3Folder:
     def _call(self, operation: str, **arguments: object) -> dict:
         """One S3 call; a fault becomes a sentence that names the folder, if it does not pass."""
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
 
         deadline = time.monotonic() + PATIENCE
         while True:
             draws = random.getstate()  # a retry's pause draws from the generator that belongs to the training
             try:
                 return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
-            except (Boto3Error, BotoCoreError, ClientError) as error:
+            except Exception as error:  # also what an answer that is none of S3's makes boto3 say
                 cause: BaseException = error
                 if isinstance(error, Boto3Error):  # boto3's own faults wrap what S3 said
                     cause = getattr(error, "last_exception", None) or error.__context__ or error

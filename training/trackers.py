@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 
 from config import Run
 from recipes import registry
+from training import earlier_run
 
 ID = "tracker_id"  # its key in environment.json
 _CHOSEN = {"wandb": ("WANDB_RUN_ID", "WANDB_RESUME"), "mlflow": ("MLFLOW_RUN_ID",)}  # by the user, where one is set
@@ -36,10 +36,9 @@ class Tracked:
 def tracked(run: Run, folder: Path) -> Tracked:
     """The id that the interrupted run in a folder left in environment.json, or a new one."""
     if run.config.autoresume:
-        try:
-            return Tracked(str(json.loads((folder / "environment.json").read_text())[ID]), True)
-        except (OSError, ValueError, LookupError, TypeError):  # there is none yet, or a crash has cut it short
-            pass
+        its = earlier_run.mapping(folder / "environment.json").get(ID)
+        if isinstance(its, str):
+            return Tracked(its, True)
     return Tracked(secrets.token_hex(4), False)
 
 

@@ -92,9 +92,13 @@ def _unwritten(error: Exception, content: Any, folder: Folder, name: str) -> Use
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every record of a file has the checksum that it was written with."""
+    """Whether every record of a file has the checksum that it was written with, and all of them its size at most.
+
+    They are stored as they are: compressed ones, of which a few bytes could fill all memory, are not torch's.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            size = sum(record.file_size for record in archive.infolist())
+            return size <= path.stat().st_size and archive.testzip() is None
     except Exception:  # whatever bytes that are no checkpoint make zipfile say
         return False

@@ -1,6 +1,7 @@
 """What a data set consists of, wherever it is stored: each file's name, size and, for shards, recorded hash."""
 
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,8 @@ def _scan(source: str, folder: str) -> tuple[list[SourceFile], list[str]]:
                     folders.append(name)
                 elif entry.is_file() or entry.is_symlink():
                     status = entry.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        continue  # a link to a pipe or a device, which has no end
                     files.append(SourceFile(name, status.st_size, str(status.st_mtime_ns)))
     except OSError as error:
         place = error.filename or os.path.join(source, folder)

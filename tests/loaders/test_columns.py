@@ -15,6 +15,7 @@ from streaming import MDSWriter
 
 from config.errors import DataError
 from loaders import native
+from loaders.columns import Columns, WrongValue
 from loaders.inspection import inspect_shards
 from loaders.native import View
 from loaders.streaming import StreamingDataset
@@ -215,3 +216,16 @@ def test_names_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert convert([str(root), str(tmp_path / "out"), "--workers=1"]) == 0
     index = json.loads((tmp_path / "out/val/index.json").read_text())
     assert index["shards"][0]["samples"] == 2
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (100, 100), (0, 0)])
+def test_stored_pixels_take_no_more_memory_than_they_fill(size: tuple[int, int]) -> None:
+    """PIL makes room for the size that a picture says before it looks at what there is."""
+    columns = Columns(["x", "y"], ["pil", "int"], [None, 8])
+    picture = np.array([*size, 3], np.uint32).tobytes() + b"RGB" + bytes(8)
+    sample = np.uint32(len(picture)).tobytes() + picture + np.int64(1).tobytes()
+    if 0 in size:
+        assert columns.read(sample)[1] == 1
+    else:
+        with pytest.raises(WrongValue, match=f"{size[0]} x {size[1]} px in 23 bytes, which is not all of it"):
+            columns.read(sample)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,13 @@ def test_a_shard_that_is_too_large(reader: str, s3_server: str, shards: Path, tm
         else:
             sources._shard(place, str(cache), "val", 0)
     assert sum(read) < 1_000_000
+
+
+@pytest.mark.parametrize("name", ["pipe", "device", "folder"])
+def test_what_is_not_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=f"{name}: is missing"):
+        remote.download(str(tmp_path / name), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()

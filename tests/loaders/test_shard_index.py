@@ -180,6 +180,12 @@ def test_a_manifest_names_only_files_of_the_copy(folder: Path, tmp_path: Path) -
     [
         (lambda index: index["shards"][0].update(samples=10**8), "100000000 samples take"),
         (lambda index: index["shards"][0].update(samples=10**12), "samples take"),
+        (
+            lambda index: (big := index["shards"][0]).update(
+                samples=10**8, raw_data=big["raw_data"] | {"bytes": 2**32}
+            ),
+            "2^32",
+        ),
         (lambda index: index["shards"][0].update(samples=-1), "malformed"),
         (lambda index: index["shards"][0].update(samples=1.5), "malformed"),
         (lambda index: index["shards"][0].update(samples=True), "malformed"),

@@ -160,6 +160,14 @@ def test_unreadable_sources(folder: Path, tmp_path: Path) -> None:
         preload(str(source / "classes.json"), tmp_path / "copy2")
 
 
+def test_links_to_what_has_no_end_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folder, tmp_path / "set")
+    os.mkfifo(tmp_path / "pipe")
+    (source / "train/cat/device.jpeg").symlink_to("/dev/zero")
+    (source / "train/cat/pipe.jpeg").symlink_to(tmp_path / "pipe")
+    assert tree(preload(str(source), tmp_path / "copy")) == tree(folder)
+
+
 def test_from_s3(s3_server: str, folder: Path, shards: Path, tmp_path: Path) -> None:
     """Pictures and shards, a password in the address kept out of manifest and messages."""
     client = boto3.client("s3")

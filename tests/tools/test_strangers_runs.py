@@ -121,6 +121,15 @@ def test_only_pictures_are_embedded(folder: Path) -> None:
     assert SECRET not in said and "mistakes.png cannot be read (it is not a PNG)" in said
 
 
+@pytest.mark.parametrize("name", [*FILES, *(f"evaluation/{name}" for name in TABLES)])
+def test_a_huge_file_is_not_read(name: str, folder: Path) -> None:
+    """It takes no room in an archive, and all memory to read."""
+    (folder / name).touch()
+    os.truncate(folder / name, 2**40)
+    said = reported() if name != "config.yaml" else str(read_run(folder).remarks)
+    assert "it has more than 67,108,864 bytes" in said
+
+
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     (folder / "metrics.csv").unlink()
     os.mkfifo(folder / "metrics.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,21 @@ def test_files_that_are_no_checkpoints(workdir: Path) -> None:
         ("empty.pt", "is damaged"),
     ):
         with pytest.raises(CheckpointError, match=said):
+            read_checkpoint(LocalFolder("."), name)
+
+
+def test_a_checkpoint_takes_no_more_memory_than_its_file(workdir: Path) -> None:
+    """A record that is compressed, and many that are one and the same place of the file."""
+    torch.save({"state": {"model": {"x": torch.zeros(100_000)}}}, "whole.pt")
+    assert read_checkpoint(LocalFolder("."), "whole.pt").state["model"]["x"].numel() == 100_000
+    with zipfile.ZipFile("whole.pt") as whole, zipfile.ZipFile("bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for record in whole.infolist():
+            bomb.writestr(record.filename, whole.read(record))
+    with zipfile.ZipFile("overlaid.pt", "w") as overlaid:
+        overlaid.writestr("a", bytes(1000))
+        overlaid.filelist *= 9
+    for name in ("bomb.pt", "overlaid.pt"):
+        with pytest.raises(CheckpointError, match="is damaged"):
             read_checkpoint(LocalFolder("."), name)
 
 

@@ -10,6 +10,7 @@ from config.errors import ConfigError
 from config.read import DEEPEST
 
 LARGEST = 1e30  # more is no figure, and neither is what is not a number; its square's square is still a float
+MOST_BYTES = 2**26  # of a file: a table of 100,000 classes takes a tenth
 MOST = 100_000  # values on one level of a tree
 DIGITS = 18  # of a whole number that is computed with; a longer one is as good as its float
 
@@ -33,7 +34,8 @@ def own_file(run: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it, or the folder, is a link that leads out, or it is not a file (reading a pipe would never end).
+        ValueError: it, or the folder, is a link that leads out, or it is not a file (reading a pipe would never end),
+            or it is so large that reading it would take all memory.
     """
     path = run / name
     target = path.resolve(strict=True)
@@ -41,6 +43,8 @@ def own_file(run: Path, name: str) -> Path:
         raise ValueError("a link that leads out of the run's folder is not followed")
     if not target.is_file():
         raise ValueError("it is not a file")
+    if target.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
     return path
 
 

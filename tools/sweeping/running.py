@@ -6,7 +6,6 @@ import contextlib
 import csv
 import ctypes
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from omegaconf import OmegaConf
 from config import ConfigError, UserError
 from config.read import main_script
 from tools.sweeping.plan import Plan, Planned, loaded
+from training import earlier_run
 from training.identity import differences, plain
 
 LAST_LINES = 6  # of a failed run's output that are shown
@@ -39,9 +39,7 @@ def composer(plan: Plan, run: Planned) -> list[str]:
 
 def summary(folder: Path) -> dict[str, Any]:
     """A run's summary.json; empty if it has not ended yet."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((folder / "summary.json").read_text()))
-    return {}
+    return earlier_run.mapping(folder / "summary.json")
 
 
 def is_finished(plan: Plan, run: Planned) -> bool:
@@ -53,7 +51,7 @@ def is_finished(plan: Plan, run: Planned) -> bool:
     folder = plan.folder / run.name
     if not (folder / "config.yaml").is_file():
         return False
-    there, wanted = OmegaConf.load(folder / "config.yaml"), loaded(run)
+    there, wanted = earlier_run.configuration(folder), loaded(run)
     wanted.config.precision = wanted.config.precision or OmegaConf.select(there, "precision")  # which the device chose
     if changed := differences(there, plain(wanted)):
         raise ConfigError(

@@ -1,0 +1,106 @@
+"""A run goes on in a folder whose files a crash has cut, or that anybody has made: with a sentence, or without them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError, UserError
+from main import cli
+from tests.runs import small_yaml, summary
+from training import earlier_run
+from training.lock_file import LockFile
+from training.record import COLUMNS, RunFolder, keep_output
+from training.storage import LocalFolder
+
+
+def huge(path: Path) -> None:
+    """A file that takes no room, and all memory to read."""
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.touch(),
+    "cut": lambda path: path.write_text('{"step": 2, "en'),
+    "no UTF-8": lambda path: path.write_bytes(b"caf\xe9: 1\n"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "a list": lambda path: path.write_text("[1, 2]\n"),
+    "other kinds": lambda path: path.write_text('{"step": "2", "ended": {}, "total_seconds": "x", "tracker_id": [3]}'),
+    "not a number": lambda path: path.write_text('{"step": 2, "total_seconds": NaN}'),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a circle": lambda path: path.symlink_to(path.name),
+    "a folder": lambda path: path.mkdir(),
+    "huge": huge,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_files(name: str, workdir: Path) -> None:
+    """A run goes on without its summary; figures and settings that were there are not passed over."""
+    for file in ("summary.json", "config.yaml", "metrics.csv"):
+        DAMAGES[name](workdir / file)
+    run = RunFolder(workdir, None)  # type: ignore[arg-type]
+    assert earlier_run.mapping(workdir / "summary.json").get("total_seconds") in (None, "x") or name == "not a number"
+    (workdir / "metrics.csv").rename(workdir / "other")
+    assert run.seconds_paid() == 0.0 and run._finished_at() is None
+    (workdir / "other").rename(workdir / "metrics.csv")
+    if name not in ("empty", "other kinds", "not a number"):
+        with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read: .*\. Mend it, or remove it"):
+            earlier_run.configuration(workdir)
+    if name != "a circle":
+        with pytest.raises(UserError, match=r"metrics\.csv: is damaged \(.*\)\. Mend it, or remove it"):
+            earlier_run.rows(workdir, COLUMNS)
+
+
+@pytest.mark.parametrize("row", ["1,nan,5", "1,2,inf", "1,2", "1,2,3,4", "1,-2,3", ",,"])
+def test_rows_that_hold_no_figures(row: str, workdir: Path) -> None:
+    (workdir / "metrics.csv").write_text(f"epoch,step,total_seconds\n1,1,1\n{row}\n")
+    with pytest.raises(UserError, match="is damaged"):
+        earlier_run.rows(workdir, COLUMNS)
+
+
+def test_run_that_goes_on_with_damaged_files(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = small_yaml(workdir, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+    words = [str(yaml), "run_name=run", "autoresume=true", "max_duration=2ba"]
+    assert cli(words) == 0
+    run = workdir / "runs/run"
+    whole = {name: (run / name).read_bytes() for name in ("config.yaml", "metrics.csv")}
+    for name, code in (("config.yaml", 2), ("metrics.csv", 1)):
+        (run / "summary.json").write_text("{")
+        (run / name).write_text("step: [")
+        assert cli(words) == code
+        assert f"{name}: " in capsys.readouterr().err
+        (run / name).write_bytes(whole[name])
+    (run / "environment.json").write_text("{")
+    assert cli(words) == 0 and summary(run)["ended"] == "finished"
+
+
+def test_only_files_are_checkpoints(workdir: Path) -> None:
+    """Whatever else has the name of one is not waited for."""
+    for number, name in enumerate(DAMAGES):
+        DAMAGES[name](workdir / f"ep0-ba{number}-rank0.pt")
+    there = [n for n, name in enumerate(DAMAGES) if not name.startswith("a ") or name == "a list"]
+    assert LocalFolder(".").names() == sorted(f"ep0-ba{number}-rank0.pt" for number in there)
+
+
+def test_no_link_is_written_through(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's own files are made anew where a stranger's folder has links of their names."""
+    (workdir / "precious.txt").write_text("mine\n")
+    for name in (".lock", ".summary.json.tmp", "logs/rank1.log"):
+        (workdir / "run/logs").mkdir(parents=True, exist_ok=True)
+        (workdir / "run" / name).symlink_to(workdir / "precious.txt")
+    RunFolder(workdir / "run", None).write_summary({})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"run/\.lock cannot be written"):
+        LockFile(workdir / "run")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    keep_output(workdir / "run/logs/rank1.log")
+    sys.stdout.streams[1].close()
+    assert (workdir / "precious.txt").read_text() == "mine\n" and (workdir / "run/summary.json").is_file()
