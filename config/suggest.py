@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
@@ -26,7 +27,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def address_meant(path: str) -> str | None:
-    """s3://bucket/folder where s3:/bucket/folder was typed, which would be a folder of this disk; else None."""
+    """What was meant by s3:/bucket/folder, a folder of this disk, or by ~/folder in quotes; else None."""
+    if path.startswith("~/") and not os.path.exists("~"):
+        return os.path.expanduser(path)
     found = re.fullmatch(r"(s3|gs|oci):/?([^/].*)", path)
     return f"{found[1]}://{found[2]}" if found else None
 

@@ -114,7 +114,7 @@ def list_class(folder: Path) -> Listing:
     """Look through a class' folder and those in it.
 
     Raises:
-        DataError: one cannot be looked into, or is a link to one that it lies in.
+        DataError: one cannot be looked into, or is a link to one that it lies in, or to nothing.
     """
     found = Listing([], [], [])
     _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), found)
@@ -132,6 +132,8 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], found: Listin
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if entry.is_dir():
                 below.append(prefix + entry.name)
+            elif _is_dangling(entry) and not is_picture(entry.name):  # of a picture's, reading it tells
+                raise DataError(_unmounted(path, [entry.name]))
             elif is_picture(entry.name) and (entry.is_file() or _is_dangling(entry)):
                 found.pictures.append(prefix + entry.name)
             else:
@@ -144,6 +146,11 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], found: Listin
 def _is_dangling(entry: os.DirEntry[str]) -> bool:
     """Whether it is a link to what is not there."""
     return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _unmounted(folder: Path, names: list[str]) -> str:
+    """The sentence for links in a folder that lead nowhere."""
+    return f"{folder}: {named(names)} are links to what is not there. Is a disk not mounted? Else remove them."
 
 
 @contextlib.contextmanager
@@ -166,10 +173,15 @@ def listing_remarks(folder: Path, classes: list[str], found: Sequence[Listing]) 
         classes: the names of the folders in it.
         found: in each of them.
     """
+    with _looking_into(folder):
+        beside = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
     others = [name for listing in found for name in listing.others]
     programs = [name for name in classes if _PROGRAMS.fullmatch(name)]
     programs += [f"{name}/{below}" for name, listing in zip(classes, found, strict=True) for below in listing.programs]
     remarks = []
+    if beside:
+        what = f"{len(beside)} files lie beside the classes' folders, and are not read ({named(beside)})."
+        remarks.append(f"{folder.name}: {what}")
     if others:
         kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
         remarks.append(
@@ -209,6 +221,8 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
 
 def _missing_split(root: Path, split: str) -> str:
     """The sentence for a folder without train/ or val/, with a guess at what it is instead."""
+    if (root / split).is_symlink():
+        return _unmounted(root, [split])
     if split == "val" and (root / "test").is_dir():
         return f"{root}: has no val/ but has test/. Rename it: mv {shlex.join([f'{root}/test', f'{root}/val'])}"
     if (root / f"{split}.beton").is_file():
@@ -223,7 +237,7 @@ def _split_faults(folder: Path) -> list[str]:
     with _looking_into(folder):
         dangling = sorted(entry.name for entry in os.scandir(folder) if _is_dangling(entry))
     if dangling:
-        return [f"{folder}: {named(dangling)} are links to what is not there. Is a disk not mounted? Else remove them."]
+        return [_unmounted(folder, dangling)]
     if class_names(folder):
         return []
     names = sorted(os.listdir(folder))

@@ -77,21 +77,22 @@ def _inspect_pictures(folder: Path) -> SplitReport:
     pictures.sort()
     report.images = len(pictures)
     lengths = [_length(path) for path in pictures]
-    report.bytes = sum(lengths)
+    report.bytes = sum(filter(None, lengths))
     report.faults += [
         f"{path}: is an empty file. Copy it again, or delete it."
         for path, length in zip(pictures, lengths, strict=True)
-        if not length
+        if length == 0
     ]
-    _decode(report, [path for path, length in zip(pictures, lengths, strict=True) if length], _read_file)
+    _decode(report, [path for path, length in zip(pictures, lengths, strict=True) if length != 0], _read_file)
     return report
 
 
-def _length(path: Path) -> int:
+def _length(path: Path) -> int | None:
+    """Bytes of a file; None of one that is not there, as reading it will tell."""
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # a dangling link
+        return None
 
 
 def _read_file(path: Path) -> tuple[str, bytes]:

@@ -269,9 +269,12 @@ def fault(error: BaseException, remote: str) -> DataError:
     if may_pass(error):
         what = {"ReadTimeoutError": "does not answer"}.get(kind, f"keeps failing ({code or kind})")
         return StoreOutOfReach(f"{remote}: {endpoint} {what}. Start the run again when it works.")
+    if kind == "SSLError":
+        what = f"{endpoint} has a certificate that is not trusted here. Set AWS_CA_BUNDLE to its authority's file."
+        return StoreOutOfReach(f"{remote}: {what}")
     if code == "NoSuchBucket":
         return StoreOutOfReach(f"{remote}: {endpoint} has no bucket {bucket!r}. Check its name: aws s3 ls")
-    if code in _ABSENT or isinstance(error, FileNotFoundError):
+    if code in _ABSENT or type(error) is FileNotFoundError:  # Hugging Face's own kind says that it is out of reach
         return DataError(f"{remote}: is missing. Check the path, and that all of the data set was uploaded or copied.")
     if code in _REFUSED:
         return StoreOutOfReach(

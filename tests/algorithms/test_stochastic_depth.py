@@ -87,11 +87,12 @@ def test_rates_are_kept_in_bfloat16():
     model = resnet().bfloat16()
     trainer([StochasticDepth(NAME, "sample", 0.006, "uniform")], model=model)
     block = model.layer4[0]
-    ours = block._factor(torch.zeros(200_000, 1, 1, 1, dtype=torch.bfloat16))
+    n = 1_000_000  # a rate of 0.006 is known to 0.0001
+    ours = block._factor(torch.zeros(n, 1, 1, 1, dtype=torch.bfloat16))
     assert ours.dtype == torch.bfloat16
     assert abs(1 - ours.float().mean() - 0.006) < 0.001
-    stock = torch.floor(block.keep_probability + torch.rand(200_000, dtype=torch.bfloat16))
-    assert abs(1 - stock.float().mean() - 0.006) > 0.0015
+    stock = torch.floor(block.keep_probability + torch.rand(n, dtype=torch.bfloat16))
+    assert abs(1 - stock.float().mean() - 0.006) > 0.001, "2 of 256 steps of bfloat16 are 0.0078"
 
 
 @pytest.mark.parametrize("name", ["ResNetBottleneck", "ResNetBasicBlock"])

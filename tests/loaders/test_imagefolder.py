@@ -1,6 +1,7 @@
 """What lies in classes' folders besides pictures: nothing is left out, or read again and again, without a word."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from config.errors import DataError
 from loaders.imagefolder import ImageFolderDataset, list_class, structure_faults
 from loaders.inspection import inspect_folder
 from loaders.transforms import EvaluationPipeline
-from tests.pictures import make_imagefolder
-from tools.converting.sources import FolderSource
+from tests.pictures import make_imagefolder, make_shards
+from tools.converting.sources import FolderSource, open_sources
 from tools.verifying.splits import open_splits
 
 
@@ -73,6 +74,42 @@ def test_class_folders_that_are_dangling_links(root: Path) -> None:
         (root / split / "mounted").symlink_to("/nowhere/at/all")
     faults = structure_faults(root)
     assert len(faults) == 2 and all("mounted are links to what is not there" in fault for fault in faults)
+
+
+def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
+    for place in ("train/cat", "train/dog/below"):
+        link = root / place / "mounted"
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to("/nowhere/at/all")
+        for said in refusals(root):
+            assert said.startswith(f"{link.parent}: mounted are links to what is not there. Is a disk not mounted?")
+        link.unlink()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kind", ["pictures", "shards"])
+def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_path: Path) -> None:
+    place = root if kind == "pictures" else make_shards(root, tmp_path / "mds")
+    shutil.rmtree(place / split)
+    (place / split).symlink_to("/nowhere/at/all")
+    said = f"{place}: {split} are links to what is not there" if kind == "pictures" else f"{place}: has no {split}/. "
+    assert said in "\n".join(open_splits(str(place), None)[1])
+    with pytest.raises(DataError, match=said):
+        open_sources(str(place), None)
+
+
+def test_a_dangling_picture_is_not_an_empty_one(root: Path) -> None:
+    (root / "train/cat/gone.jpg").symlink_to("/nowhere/at/all")
+    fault = f"{root}/train/cat/gone.jpg: cannot be read (No such file or directory). Replace or delete it."
+    assert inspect_folder(root)[0][0].faults == [fault]
+
+
+def test_files_beside_the_classes_are_counted(root: Path) -> None:
+    (root / "train/picture.jpg").write_bytes((root / "train/cat/0000.jpeg").read_bytes())
+    (root / "train/list.txt").touch()
+    remark = "train: 2 files lie beside the classes' folders, and are not read (list.txt, picture.jpg)."
+    assert FolderSource(str(root), "train").remarks == [remark]
+    assert remark in inspect_folder(root)[0][0].remarks
 
 
 def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

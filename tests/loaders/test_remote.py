@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import SSLError
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from config.errors import DataError
 from data import build_imagenet_dataspec
 from loaders import remote
-from tests.s3 import upload
+from tests.s3 import upload, use_endpoint
 from tools.converting import sources
+from tools.converting.destination import open_destination
 from tools.verifying.jobs import ShardJob
 
 
@@ -78,3 +81,29 @@ def test_what_is_not_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None
     with pytest.raises(DataError, match=f"{name}: is missing"):
         remote.download(str(tmp_path / name), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_out_of_reach_is_not_missing() -> None:
+    """Hugging Face's kind of FileNotFoundError says that nothing could be asked for."""
+    error = LocalEntryNotFoundError("check your connection and try again")
+    assert str(remote.fault(error, "hf://datasets/a/b")) == (
+        "hf://datasets/a/b: cannot be read (LocalEntryNotFoundError: check your connection and try again)."
+    )
+    assert "is missing" in str(remote.fault(FileNotFoundError("no such object"), "gs://b/x"))
+
+
+def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_endpoint(monkeypatch, "https://store")
+    error = SSLError(endpoint_url="https://store/b", error="self-signed certificate")
+    said = "s3://b/x: https://store has a certificate that is not trusted here. Set AWS_CA_BUNDLE to"
+    assert str(remote.fault(error, "s3://b/x")).startswith(said)
+
+
+@pytest.mark.parametrize("look", [remote.is_remote, open_destination])
+def test_a_home_folder_in_quotes(look: Callable, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell has seen it."""
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(DataError, match=r"^~/mds: is neither an address nor a folder; did you mean /home/me/mds\?"):
+        look("~/mds")
+    (workdir / "~").mkdir()
+    look("~/mds")

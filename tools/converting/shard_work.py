@@ -78,7 +78,7 @@ def make_shard(job: ShardJob) -> Note:
         except (DataError, MemoryError):
             raise
         except Exception as error:
-            skipped.append(f"{job.part.name_of(place)}: {why(error)}")
+            skipped.append(f"{job.part.name_of(place)}: {unreadable(error)}")
         crew.report(1)
     if skipped and not job.skip:
         advice = "Replace or delete them, or add --skip-unreadable to leave out whatever cannot be read."
@@ -89,13 +89,6 @@ def make_shard(job: ShardJob) -> Note:
         job.destination.write(f"{job.split}/{stored_file(note['shard'])['basename']}", stored)
     job.destination.write(note_name(job.split, job.number), json.dumps(note, sort_keys=True).encode())
     return note
-
-
-def why(error: Exception) -> str:
-    """What is wrong with an unreadable picture, in a few words; the same words in every run."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror})"
-    return unreadable(error)
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:

@@ -221,7 +221,7 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
         if not local:
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
         return _open_remote(path, local)
-    splits = [split for split in SPLITS if Path(path, split).is_dir()]
+    splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # a link to nothing, too
     if any(Path(path, split, "index.json").is_file() for split in splits):
         shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
         return shards, read_classes(path, path)
