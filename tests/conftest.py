@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +86,21 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, so that runs/ lands there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ResNet-18 with an eighth of its channels, where many checkpoints are kept: not a MB each, in place of 90."""
+    import torch
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    class Small(ResNet):
+        def _make_layer(self, block, planes, *args, **kwargs):
+            return super()._make_layer(block, planes // 8, *args, **kwargs)
+
+    def resnet18(num_classes: int = 1000, **kwargs: Any) -> ResNet:
+        model = Small(BasicBlock, [2, 2, 2, 2], num_classes=num_classes, **kwargs)
+        model.fc = torch.nn.Linear(64, num_classes)
+        return model
+
+    monkeypatch.setattr("torchvision.models.resnet18", resnet18)

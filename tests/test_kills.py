@@ -15,11 +15,12 @@ from typing import Any
 import boto3
 import pytest
 import torch
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from main import cli
 from tests.runs import small_yaml
 from training.storage import S3Folder
+
+pytestmark = pytest.mark.usefixtures("few_channels")
 
 # Evaluated with the last checkpoint, after it (an epoch is 4 batches), and with weights beside the trained ones.
 RUNS = {
@@ -205,19 +206,3 @@ def in_bucket(bucket: Bucket, folder: Path) -> Any:
     sums = {key: [float(t.double().sum()) for t in state["model"].values()] for key, state in loaded.items()}
     rows, figures = figures_of(folder / "runs/run")
     return sums, rows, figures
-
-
-@pytest.fixture(autouse=True)
-def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ResNet-18 with an eighth of its channels: the files are what counts here."""
-
-    class Small(ResNet):
-        def _make_layer(self, block, planes, *args, **kwargs):
-            return super()._make_layer(block, planes // 8, *args, **kwargs)
-
-    def resnet18(num_classes: int = 1000, **kwargs: Any) -> ResNet:
-        model = Small(BasicBlock, [2, 2, 2, 2], num_classes=num_classes, **kwargs)
-        model.fc = torch.nn.Linear(64, num_classes)
-        return model
-
-    monkeypatch.setattr("torchvision.models.resnet18", resnet18)

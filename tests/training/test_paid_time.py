@@ -17,7 +17,7 @@ from training.record import RunFolder, describe
 def test_time_after_the_checkpoint(workdir: Path, pictures: Path, told_by: str) -> None:
     """A killed process went on after its last checkpoint: a resumed run's clock starts where that one's stopped."""
     words = [str(small_yaml(workdir, pictures)), "run_name=run", "autoresume=true", "save_interval=1ba"]
-    words += ["save_num_checkpoints_to_keep=-1"]
+    words += ["save_num_checkpoints_to_keep=3"]
     main(load(words)).close()
     run = workdir / "runs/run"
     before = summary(run)["total_seconds"]

@@ -120,6 +120,8 @@ def test_advice_makes_the_run_train(
         capfd.readouterr()
         status = cli(given)
         problem = re.sub(r"\s+", " ", capfd.readouterr().err).strip()
+        os.chdir(workdir)
+        shutil.rmtree(folder)
         if status == 0:
             assert way, "this is no mistake"
             tried += 1
