@@ -17,7 +17,7 @@ from config.durations import durations_of, parse
 from config.errors import ConfigError
 from config.report import Report
 from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
-from config.structure import Structure
+from config.structure import CALLER, COMMAND_LINE, Structure
 from config.suggest import did_you_mean, listing
 from recipes import registry
 from recipes.schedules import SCHEDULES
@@ -246,6 +246,11 @@ def check_saving(config: DictConfig, report: Report) -> None:
     if config.load_weights_only and config.load_path is None:
         advice = "set load_path=CHECKPOINT, or load_weights_only=false"
         report.add("load_weights_only", f"there are no weights to load; {advice}")
+    if config.load_unsafe_pickle and report.structure.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
+        report.add(
+            "load_unsafe_pickle",
+            "a file may not say so: it may be a stranger's; remove it there, and type load_unsafe_pickle=true",
+        )
 
 
 def check_world(config: Any, world_size: int) -> None:

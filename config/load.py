@@ -16,10 +16,9 @@ from config.layers import SECTIONS, Layers
 from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
 from config.resolve import resolve
 from config.schema import Config
-from config.structure import Structure
+from config.structure import CALLER, COMMAND_LINE, Structure
 from config.suggest import did_you_mean, listing
 
-CALLER = "the caller"
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""
 
@@ -127,8 +126,8 @@ def load(argv: list[str]) -> Run:
     if recipe:
         layers.add(recipe.label, recipe.changes)
         layers.add(f"block {recipe.name}", blocks[0].get(recipe.name, {}))
-        layers.add("command line", blocks[1].get(recipe.name, {}), may_remove_nothing=True)
-    layers.add("command line", typed, may_remove_nothing=True)
+        layers.add(COMMAND_LINE, blocks[1].get(recipe.name, {}), may_remove_nothing=True)
+    layers.add(COMMAND_LINE, typed, may_remove_nothing=True)
     config = finish(layers, lenient=False)
     return Run(config, layers.sources, yaml_path, list(argv), recipe=recipe)
 

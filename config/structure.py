@@ -54,6 +54,7 @@ FLAT = {
 }
 """Sections that have a level more in Composer's older YAMLs, as in `model: {resnet: {num_classes: 1000}}`."""
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+COMMAND_LINE, CALLER = "command line", "the caller"  # layers that come from whoever starts the run
 
 
 class Structure:
