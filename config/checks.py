@@ -244,7 +244,9 @@ def check_saving(config: DictConfig, report: Report) -> None:
     if keep < -1 or keep == 0:
         report.add("save_num_checkpoints_to_keep", f"{keep} given, but it must be -1 (all) or at least 1")
     if config.load_weights_only and config.load_path is None:
-        report.add("load_weights_only", "there are no weights to load; set load_path=CHECKPOINT, or load_weights_only=false")
+        report.add(
+            "load_weights_only", "there are no weights to load; set load_path=CHECKPOINT, or load_weights_only=false"
+        )
 
 
 def check_world(config: Any, world_size: int) -> None:
