@@ -244,6 +244,8 @@ def explain(word: str) -> str:
         return f"{word}: a second YAML; a run has one, and a recipe's YAML is given as recipe_name={word}"
     if (ROOT / "recipes" / f"{bare}.yaml").is_file():
         return f"{word}: not of the form key=value; did you mean recipe_name={bare}?"
-    meant = closest(key.split(":")[0], keys)
+    section, *names = key.split(":")[0].split(".")
+    meant = closest(section, keys)
+    meant = ".".join([meant, *names]) if meant else None
     hint = f"; did you mean {meant}=...?" if meant else ", as in seed=18 or train_dataset.path=/data/imagenet"
     return f"{word}: not of the form key=value{hint}"
