@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -38,13 +39,15 @@ def parse(text: object) -> Duration:
     """Read a time string.
 
     Raises:
-        ValueError: if it is not a non-negative number followed by ep, ba, sp or dur.
+        ValueError: if it is not a finite, non-negative number followed by ep, ba, sp or dur.
     """
     match = _PATTERN.match(str(text))
     if not match:
         meant = f"{text}ep" if str(text).isdecimal() else "90ep, 625ba, 1000sp or 0.5dur"
         raise ValueError(f"{text!r} is no duration; write a number and a unit, as in {meant}")
-    return Duration(float(match[1]), match[2])
+    if (value := float(match[1])) == math.inf:
+        raise ValueError(f"{text} is too long to compute with; use a duration such as 90ep or 625ba")
+    return Duration(value, match[2])
 
 
 def durations_of(config: Any) -> tuple[Duration, Duration]:
@@ -64,6 +67,11 @@ def durations_of(config: Any) -> tuple[Duration, Duration]:
         full, warmup = parse(config.max_duration), parse(config.scheduler.t_warmup)
     except ValueError as error:
         raise ConfigError(f"max_duration or scheduler.t_warmup: {error}") from error
+    if math.isinf(max(full.value, warmup.value) * ratio):
+        raise ConfigError(
+            f"scale_schedule_ratio: {ratio:g} makes max_duration or scheduler.t_warmup too long to compute with; "
+            "use a ratio of about 1"
+        )
     # The epsilon keeps 100ep * 0.29 (28.999999999999996 in floating point) at 29.
     length = Duration(float(int(full.value * ratio + 1e-9)), full.unit)
     if length.value < 1:

@@ -161,7 +161,7 @@ def split_words(argv: list[str]) -> tuple[str, list[str]]:
         if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and (word == "-" or word[:1] != "-"):
             return word, argv[:at] + argv[at + 1 :]
     known = files_like("", run_files())
-    rest = " ".join(argv)
+    rest = " ".join(word for word in argv if "=" in word and not word.startswith("-"))
     raise ConfigError(f"no YAML given{known}; type: python main.py yamls/digits.yaml {rest}".rstrip())
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +25,10 @@ Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 # What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
 # constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
-UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, LookupError, RecursionError)
+UNREADABLE = (
+    *(OmegaConfBaseException, yaml.YAMLError, OSError, ValueError),
+    *(LookupError, AttributeError, ArithmeticError, RecursionError),
+)
 DEEPEST = 40  # collections, one within the other: a run needs six, OmegaConf takes a dozen of Python's frames for each
 USAGE = """\
 python main.py YAML [key=value ...]        one device
@@ -148,7 +153,7 @@ def files_like(called: str, files: Iterable[Path]) -> str:
 
 
 def plain(value: Any, levels: int = DEEPEST) -> Any:
-    """The same value with every key a text.
+    """The same value with every key a text, and a whole number that no float can hold as infinite, as 1e400 is.
 
     Raises:
         RecursionError: if it is nested more deeply than so many levels.
@@ -156,10 +161,11 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
     if isinstance(value, (dict, list)) and not levels:
         raise RecursionError
     if isinstance(value, list):
-        for item in value:
-            plain(item, levels - 1)
+        return [plain(item, levels - 1) for item in value]
     if isinstance(value, dict):
         return {str(key): plain(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
     return value
 
 
@@ -211,10 +217,11 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
             word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
             check_depth(word.partition("=")[2])
             said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
-            keep_texts(said, plain(nested(key, typed_text(word.partition("=")[2]))))
+            texts = plain(nested(key, typed_text(word.partition("=")[2])))
         except UNREADABLE as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
+        keep_texts(said, texts)
         tree = deepen(tree, said)
     return tree, problems
 
@@ -237,6 +244,8 @@ def explain(word: str) -> str:
         return f"{word}: a second YAML; a run has one, and a recipe's YAML is given as recipe_name={word}"
     if (ROOT / "recipes" / f"{bare}.yaml").is_file():
         return f"{word}: not of the form key=value; did you mean recipe_name={bare}?"
-    meant = closest(key.split(":")[0], keys)
+    section, *names = key.split(":")[0].split(".")
+    meant = closest(section, keys)
+    meant = ".".join([meant, *names]) if meant else None
     hint = f"; did you mean {meant}=...?" if meant else ", as in seed=18 or train_dataset.path=/data/imagenet"
     return f"{word}: not of the form key=value{hint}"

@@ -25,6 +25,7 @@ HINTS = {
     "batch_size": "train_dataset.batch_size",
     "num_workers": "train_dataset.num_workers",
     "data": "train_dataset.path",
+    "path": "train_dataset.path",
     "model_name": "model.name",
     "num_classes": "model.num_classes",
     "loss_name": "model.loss_name",

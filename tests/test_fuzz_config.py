@@ -103,6 +103,30 @@ def cases(folder: Path) -> Iterator[list[str]]:
     yield from ([str(path), word] for word in WORDS)
 
 
+@pytest.mark.parametrize(
+    "value", ["!!timestamp x", "!!float ''", f"1{':59' * 250}.5", f"1{'0' * 400}", f"-1{'0' * 400}"]
+)
+@pytest.mark.parametrize("key", ["seed", "optimizer.lr", "scale_schedule_ratio", "train_dataset.min_crop_area"])
+def test_values_that_python_has_no_number_for(key: str, value: str, tmp_path: Path) -> None:
+    """PyYAML's constructors raise errors that are not its own, and a whole number may be too large for a float."""
+    path = tmp_path / "run.yaml"
+    for text, words in ((f"{key}: {value}\n", []), ("", [f"{key}={value}"])):
+        path.write_text(text)
+        said = outcome(str(path), *words)
+        assert said and not PYTHON.search(said), said
+
+
+@pytest.mark.parametrize("length", [f"1{'0' * 400}", "1e400"])
+def test_durations_that_no_float_holds(length: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("")
+    for key in ("max_duration", "scheduler.t_warmup", "eval_interval", "save_interval"):
+        said = outcome(str(path), f"{key}={length}ba")
+        assert said.startswith(f"{key}: {length}ba is too long to compute with"), said
+    for words in (["max_duration=1e300ba"], ["scheduler.t_warmup=1e300ba"]):
+        assert "scale_schedule_ratio: 1e+300 makes" in outcome(str(path), *words, "scale_schedule_ratio=1e300")
+
+
 def test_a_run_or_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_THERE", raising=False)
     ends: collections.Counter[bool] = collections.Counter()

@@ -67,6 +67,18 @@ def test_a_number_without_a_unit(key: str, tmp_path: Path) -> None:
     assert problem == f"{key}: '17' is no duration; write a number and a unit, as in 17ep"
 
 
+def test_a_dotted_key_without_a_value(tmp_path: Path) -> None:
+    for word, meant in (("loggers.wandb", "loggers.wandb"), ("modle.name", "model.name")):
+        assert problems("", tmp_path, word) == [f"{word}: not of the form key=value; did you mean {meant}=...?"]
+    assert problems("", tmp_path, "path=/x") == ["path: no such key; did you mean train_dataset.path?"]
+
+
+def test_no_yaml_among_the_words() -> None:
+    """What is advised to be typed is a command that starts."""
+    with pytest.raises(ConfigError, match=r"type: python main\.py yamls/digits\.yaml seed=3$"):
+        load(["--version", "seed=3"])
+
+
 def test_one_mistake_is_told_once(tmp_path: Path) -> None:
     """A mistyped optimizer has no learning rate yet; that is not a second mistake."""
     for words in (["recipe_name=onecycle", "optimizer.name=sdg"], ["scheduler.eta_min=0.1", "optimizer.name=sdg"]):

@@ -5,10 +5,10 @@
     python -m tools.evaluate runs/NAME --data /data/another --no-flip -o elsewhere
 
 Every picture of val/ is evaluated once per size with the weights that main.py would evaluate, on a GPU or a CPU.
-The loss is the softmax cross entropy, also of a run that minimised the binary one, and the mean over all pictures.
-(metrics.csv has the mean over batches, in which the pictures of a smaller last one count more.) The calibration error
-is the expected one: confidence beside accuracy in 15 bins of equal width, in per cent points. With flip, the
-probabilities of a picture and of its mirror image are averaged; that is reported apart.
+The loss is the softmax cross entropy, also of a run that minimised the binary one, and the mean over all pictures,
+as val_loss in metrics.csv is. The calibration error is the expected one: confidence beside accuracy in
+15 bins of equal width, in per cent points. With flip, the probabilities of a picture and of
+its mirror image are averaged; that is reported apart.
 
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.
 """
