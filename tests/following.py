@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def assert_advice_trains(
         capfd.readouterr()
         status = cli(given)
         problem = re.sub(r"\s+", " ", capfd.readouterr().err).strip()
+        os.chdir(workdir)
+        shutil.rmtree(folder)  # with its checkpoints
         if status == 0:
             assert way, "this is no mistake"
             tried += 1

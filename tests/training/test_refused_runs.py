@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from main import cli
-from tests.advice import alternatives, applied
+from tests.following import assert_advice_trains
 from tests.pictures import make_shards
 from tests.runs import small_yaml
 
@@ -105,32 +103,10 @@ def first(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 def test_advice_makes_the_run_train(
     mistake: str, workdir: Path, pictures: Path, first: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    """Each alternative of each message, taken alone and in a folder as it was, leads to a run, and never back."""
-    ways, numbers = [[]], itertools.count()
-    tried = 0
-    while ways:
-        way = ways.pop()
-        folder = workdir / str(next(numbers))
-        folder.mkdir()
-        os.chdir(folder)
-        yaml = small_yaml(folder, pictures, **CHANGES)
-        given = [str(yaml), *MISTAKES[mistake](folder, pictures, first)]
-        for advice in way:
-            given = applied(given, advice)
-        capfd.readouterr()
-        status = cli(given)
-        problem = re.sub(r"\s+", " ", capfd.readouterr().err).strip()
-        os.chdir(workdir)
-        shutil.rmtree(folder)
-        if status == 0:
-            assert way, "this is no mistake"
-            tried += 1
-            continue
-        found = [[named(word) for word in advice] for advice in alternatives(problem)]
-        assert found, f"after {way}: {problem!r} says nothing to type"
-        assert all(advice not in way for advice in found), f"{way}: {problem!r} leads in a circle"
-        ways += [[*way, advice] for advice in found]
-    assert tried
+    def start(folder: Path) -> list[str]:
+        return [str(small_yaml(folder, pictures, **CHANGES)), *MISTAKES[mistake](folder, pictures, first)]
+
+    assert_advice_trains(start, named, workdir, capfd)
 
 
 def named(word: str) -> str:
