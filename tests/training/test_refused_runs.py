@@ -13,6 +13,7 @@ from main import cli
 from tests.following import assert_advice_trains
 from tests.pictures import make_shards
 from tests.runs import small_yaml
+from training.lock_file import LockFile
 
 CHANGES = {
     "max_duration": "1ba",
@@ -85,6 +86,9 @@ MISTAKES: dict[str, Mistake] = {
     "nothing left": trained("run_name=second", f"load_path={CHECKPOINT}"),
     "folder": trained("run_name=second", "max_duration=2ba", "load_path=runs/first"),
     "warm-up": trained("run_name=second", f"load_path={CHECKPOINT}", "max_duration=4ba", "scheduler.t_warmup=4ba"),
+    "optimizer": trained(
+        "run_name=second", f"load_path={CHECKPOINT}", "max_duration=2ba", "optimizer={name: adamw, lr: 0.001}"
+    ),
     "runs_folder": in_the_way("file", "runs_folder=file"),
     "file": in_the_way("file", "runs_folder=.", "run_name=file"),
     "save_folder": in_the_way("file", "save_folder=file/checkpoints"),
@@ -107,6 +111,28 @@ def test_advice_makes_the_run_train(
         return [str(small_yaml(folder, pictures, **CHANGES)), *MISTAKES[mistake](folder, pictures, first)]
 
     assert_advice_trains(start, named, workdir, capfd)
+
+
+def test_a_run_that_is_in_use(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def start(folder: Path) -> list[str]:
+        held.append(LockFile(folder / "runs/mine"))
+        return [str(small_yaml(folder, pictures, **CHANGES)), "run_name=mine"]
+
+    monkeypatch.setattr("training.claims.ENDING", 0.0)
+    assert_advice_trains(start, named, workdir, capfd)
+    assert len(held) == 2
+
+
+def test_a_machine_without_a_compiler(
+    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.devices.shutil.which", lambda _: None)
+    yaml = small_yaml(workdir, pictures, **CHANGES)
+    assert_advice_trains(lambda _: [str(yaml), "compile=true"], named, workdir, capfd)
 
 
 def named(word: str) -> str:
