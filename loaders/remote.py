@@ -273,7 +273,7 @@ def fault(error: BaseException, remote: str) -> DataError:
         what = f"{endpoint} has a certificate that is not trusted here. Set AWS_CA_BUNDLE to its authority's file."
         return StoreOutOfReach(f"{remote}: {what}")
     if code == "NoSuchBucket":
-        return StoreOutOfReach(f"{remote}: {endpoint} has no bucket {bucket!r}. Check its name: aws s3 ls")
+        return StoreOutOfReach(f"{remote}: {endpoint} has no bucket {bucket!r}. Check its name, and S3_ENDPOINT_URL.")
     if code in _ABSENT or type(error) is FileNotFoundError:  # Hugging Face's own kind says that it is out of reach
         return DataError(f"{remote}: is missing. Check the path, and that all of the data set was uploaded or copied.")
     if code in _REFUSED:
