@@ -1,0 +1,84 @@
+"""Every sentence outside config/ that tells to type something has a test that types it, or a reason why none can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.advice import ROOT, sentences
+
+REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_train"
+REFUSED_DATA = "tests/loaders/test_refused_data.py::"
+TYPED = {
+    "give an option as sbatch takes it": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
+    "Replace or delete it; `python -m tools.verify`": REFUSED_DATA + "test_a_damaged_image",
+    "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",
+    "pictures lie directly in it": "tests/tools/test_folding.py::test_folding",
+    "an FFCV file": REFUSED_DATA + "test_ffcvs_files_in_an_image_folder",
+    "holds MDS shards, no pictures": REFUSED_RUNS,
+    "another run on this machine uses": REFUSED_DATA + "test_a_cache_folder_of_another_run",
+    "MB are free, but": REFUSED_DATA + "test_too_little_shared_memory_for_the_workers",
+    "decoded pictures take": REFUSED_DATA + "test_too_little_memory_for_packed_images",
+    "or copy one split alone": REFUSED_DATA + "test_a_copy_of_one_split",
+    "cannot be copied to": REFUSED_DATA + "test_a_cache_folder_that_cannot_be_written",
+    "is larger than the data set": REFUSED_RUNS,
+    "shards are cached in a folder of this machine": REFUSED_RUNS,
+    "streaming needs a cache folder": REFUSED_RUNS,
+    "for folders of pictures set is_streaming": REFUSED_RUNS,
+    "Use one:": "tests/test_readme.py::test_command",
+    "algorithms.decentralized.topology=": "tests/test_topologies.py::test_what_a_sentence_recommends_fits",
+    "a forecast is of training": "tests/tools/test_forecast.py::test_advice_is_followed",
+    "to forecast without any": "tests/tools/test_forecast.py::test_advice_is_followed",
+    "the data have a picture of class": REFUSED_RUNS,
+    "the data set holds ": REFUSED_RUNS,
+    "holds checkpoints already": REFUSED_RUNS,
+    "holds a run with another configuration": REFUSED_RUNS,
+    "exists already": REFUSED_RUNS,
+    "cannot be made": REFUSED_RUNS,
+    "exists and is not a folder": REFUSED_RUNS,
+    "place the checkpoint differently": "tests/training/test_clock.py::test_a_data_set_of_another_size",
+    "decode too slowly": "tests/training/test_data_wait.py::test_advice_names_the_next_setting",
+    "the trainer decodes the pictures itself": "tests/training/test_data_wait.py::test_advice_names_the_next_setting",
+    "needs a C compiler": "tests/training/test_refused_runs.py::test_a_machine_without_a_compiler",
+    "torch sees none here": REFUSED_RUNS,
+    "needs a GPU, and none is used": REFUSED_RUNS,
+    "nothing is left of": REFUSED_RUNS,
+    "teach its weights these classes": "tests/training/test_fitting.py::test_another_number_of_classes",
+    "Take its weights alone": REFUSED_RUNS,
+    "is in use by another run": "tests/training/test_refused_runs.py::test_a_run_that_is_in_use",
+    "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
+    "save_folder: ... cannot be written": REFUSED_RUNS,
+}
+NOT_TYPED = {
+    "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",
+    "one more option": "the help of an option",
+    "does without ours": "a decoder that crashes the process",
+    "a container gets more by": "a container's shared memory",
+    "is in a store": "reached by callers of build_imagenet_dataspec alone: config refuses it first",
+    "no data set was named": "the same",
+    "blurpool changed nothing": "a caller's model: in a run, training/effects.py says it",
+    "stochastic_depth changed nothing": "the same",
+    "would smooth only one": "a caller's order: config refuses it first",
+    "pip install -c constraints.txt": "a package index",
+    "this runs in one process": "several ranks; the command is the one without a launcher",
+    "a learning rate is for training": "the same words as tools.forecast's",
+    "is a recipe that this run does not use": "a recipe that is written to must be the run's",
+    "no space left": "a full disk",
+    "set precision=fp32": "a run in fp16 on a GPU",
+    "runs_folder: ... cannot be written": "a folder that root may not write to",
+}
+
+
+def test_every_advice_has_a_test_that_types_it() -> None:
+    said = sentences("loaders", "training", "tools", "launch", "recipes", "main.py", "model.py", "data.py")
+    for sentence in said:
+        assert [part for part in TYPED | NOT_TYPED if part in sentence], f"no test types this: {sentence}"
+    for part in TYPED | NOT_TYPED:
+        assert any(part in sentence for sentence in said), f"nothing says this any more: {part}"
+
+
+@pytest.mark.parametrize("test", sorted(set(TYPED.values())))
+def test_the_tests_exist(test: str) -> None:
+    file, name = test.split("::")
+    assert f"def {name}(" in Path(ROOT / file).read_text()
