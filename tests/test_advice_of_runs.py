@@ -45,7 +45,6 @@ TYPED = {
     "needs a GPU, and none is used": REFUSED_RUNS,
     "nothing is left of": REFUSED_RUNS,
     "teach its weights these classes": "tests/training/test_fitting.py::test_another_number_of_classes",
-    "Take its weights alone": REFUSED_RUNS,
     "is in use by another run": "tests/training/test_refused_runs.py::test_a_run_that_is_in_use",
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
     "save_folder: ... cannot be written": REFUSED_RUNS,
@@ -65,6 +64,7 @@ NOT_TYPED = {
     "a learning rate is for training": "the same words as tools.forecast's",
     "is a recipe that this run does not use": "a recipe that is written to must be the run's",
     "no space left": "a full disk",
+    "Take its weights alone": "a checkpoint that was taken apart",
     "set precision=fp32": "a run in fp16 on a GPU",
     "runs_folder: ... cannot be written": "a folder that root may not write to",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +42,7 @@ class Watch:
     """
 
     def __init__(self, name: str, args: Mapping[str, Any], algorithm: Algorithm) -> None:
-        self.name, self.algorithm = name, algorithm
+        self.name, self.args, self.algorithm = name, args, algorithm
         self.call = f"{type(algorithm).__name__}({', '.join(f'{key}={value}' for key, value in args.items())})"
         self._acted = getattr(algorithm, "image_transform", None) is not None
         self._apply, self._size_in_loader = algorithm.apply, getattr(algorithm, "size_in_loader", None)
@@ -85,6 +86,16 @@ class Watch:
         size = self._size_in_loader(wanted, crop_size, elapsed)
         self._acted |= size != wanted
         return size
+
+    def takes(self, start: Start, value: float | str) -> bool:
+        """Whether its class accepts another value for an argument, beside the others that are given."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                type(self.algorithm)(**{**self.args, start.argument: value})
+            except (TypeError, ValueError):
+                return False
+        return True
 
     def idle(self, where: str) -> str:
         """The sentence for an algorithm that did nothing."""
@@ -177,7 +188,9 @@ def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
     key = f"algorithms.{watch.name}.{start.argument}"
     is_number = isinstance(getattr(watch.algorithm, start.argument), int | float)
     largest = int(seen * 1e4) / 1e4
-    ways = [f"{key}={largest:g}{'' if is_number else wanted.unit} or less"] if largest > 0 else []
+    value = f"{largest:g}{'' if is_number else wanted.unit}"
+    can_be_less = largest > 0 and watch.takes(start, float(value) if is_number else value)
+    ways = [f"{key}={value} or less"] if can_be_less else []
     return (
         f"{key}: {wanted} is never reached in a run of {schedule.max_duration} with {schedule.clock.batches_per_epoch} "
         f"batches an epoch, so that {watch.name} would change nothing; give "

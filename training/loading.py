@@ -18,7 +18,6 @@ from composer.utils import checkpoint, dist
 from omegaconf import DictConfig
 
 from config import UserError
-from config.suggest import listing
 from training.devices import on_all_ranks
 from training.fitting import check_fits
 from training.saved import CheckpointError, Saved
@@ -60,7 +59,6 @@ def loads(saved: Saved | None, config: DictConfig, classes: list[str] | None) ->
 def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> list[dict[str, Any]] | None:
     """Composer's _restore_checkpoint, the model strictly, without the algorithms' reprs, which it would evaluate."""
     if not weights_only:
-        _check_optimizer(saved, state)
         # Composer takes `_model` for an old name of `model`.
         rest = {key: value for key, value in saved.state.items() if key != "model" and not key.startswith("_")}
         state.load_state_dict(rest, logger)
@@ -71,15 +69,6 @@ def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> lis
     if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
         raise CheckpointError(f"{saved.address} is another file on each node", "Give a folder that all nodes share")
     return saved.content.get("rng")
-
-
-def _check_optimizer(saved: Saved, state: State) -> None:
-    """Refuse another optimizer than the checkpoint's: Composer would warn, and start it from nothing."""
-    held = list(saved.state.get("optimizers") or {})
-    wanted = [type(optimizer).__qualname__ for optimizer in state.optimizers]
-    if held and not set(wanted) <= set(held):
-        what = f"{saved.address}: it was trained with {listing(held)}, and this run has {listing(wanted)}"
-        raise CheckpointError(what, ADVICE)
 
 
 def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:

@@ -154,12 +154,22 @@ def test_last_seen_is_what_composer_shows(duration: str) -> None:
 
 # The algorithm, its arguments, the run, and what to say for it: None if it starts in time.
 STARTS: list[tuple[str, dict[str, Any], str, str | None]] = [
-    ("swa", {"swa_start": "0.5dur", "update_interval": "1ba"}, "2ep", "swa.swa_end=0.5dur or less"),
+    (
+        "swa",
+        {"swa_start": "0.5dur", "update_interval": "1ba"},
+        "2ep",
+        "swa would change nothing; give a longer max_duration, or remove",
+    ),
     ("swa", {"swa_start": "0.5dur"}, "10ba", "swa.swa_end=0.8dur or less"),
     ("swa", {"swa_start": "0.5dur"}, "3ba", "give a longer max_duration"),
     ("swa", {"swa_start": "0.5dur", "update_interval": "1ba"}, "10ba", None),
     ("swa", {"swa_start": "0.5dur", "update_interval": "1ba"}, "60sp", None),
-    ("swa", {"swa_start": "1ep", "swa_end": "2ep", "update_interval": "1ba"}, "64sp", "swa.swa_end=1ep or less"),
+    (
+        "swa",
+        {"swa_start": "1ep", "swa_end": "2ep", "update_interval": "1ba"},
+        "64sp",
+        "swa would change nothing; give a longer max_duration, or remove",
+    ),
     ("swa", {"swa_start": "1ep", "swa_end": "2ep"}, "64sp", None),
     ("ema", {"ema_start": "0.9dur"}, "2ep", "ema.ema_start=0.5dur or less"),
     ("ema", {"half_life": "1ep", "ema_start": "0.9dur"}, "2ep", None),
