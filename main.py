@@ -107,9 +107,14 @@ def cli(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    status = cli(sys.argv[1:])
+def cli_of_a_process(argv: list[str]) -> int:
+    """As `cli`, for a process that is to end with this status, whatever happens to other ranks in the meantime."""
+    status = cli(argv)
     if status:
         # The launcher stops this rank when another has failed, and prints the words of ranks whose status differs.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(cli_of_a_process(sys.argv[1:]))
