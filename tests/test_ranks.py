@@ -34,7 +34,8 @@ def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
     words = [yaml, "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ep"]
     words += ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"]
     for name, launcher in LAUNCHERS.items():
-        done = run_main(*words, f"run_name={name}", cwd=tmp_path, launcher=launcher)
+        kept = ["save_num_checkpoints_to_keep=1"] if name == "composer" else []  # all of both would be more than a GB
+        done = run_main(*words, *kept, f"run_name={name}", cwd=tmp_path, launcher=launcher)
         assert done.returncode == 0, done.stdout + done.stderr
     runs = tmp_path / "runs"
     assert_same_weights(*(runs / name / "checkpoints/ep2-ba8-rank0.pt" for name in LAUNCHERS))
