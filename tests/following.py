@@ -15,6 +15,11 @@ from main import cli
 from tests.advice import alternatives, applied
 
 
+def of_both(*said: str) -> list[str]:
+    """Words for both data sets' sections."""
+    return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
+
+
 def assert_advice_trains(
     start: Callable[[Path], list[str]], named: Callable[[str], str], workdir: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 
 from recipes.algorithms._base import RecipeAlgorithm
-from recipes.augmentations import OPERATIONS, MixedChains
+from recipes.augmentations import MixedChains, check_operations
 
 
 class AugMix(RecipeAlgorithm):
@@ -32,14 +32,11 @@ class AugMix(RecipeAlgorithm):
     def __init__(
         self, severity: int = 3, depth: int = -1, width: int = 3, alpha: float = 1.0, augmentation_set: str = "all"
     ) -> None:
-        if not 0 <= severity <= 10:
-            raise ValueError(f"severity is {severity}: it has to be between 0 and 10.")
+        check_operations(severity, augmentation_set)
         if width < 1:
             raise ValueError(f"width is {width}: it has to be at least 1.")
         if alpha <= 0:
             raise ValueError(f"alpha is {alpha}: it has to be more than 0.")
-        if augmentation_set not in OPERATIONS:
-            raise ValueError(f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}.")
         self.severity = severity
         self.depth = depth
         self.width = width

@@ -6,7 +6,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 
 from recipes.algorithms._base import RecipeAlgorithm
-from recipes.augmentations import OPERATIONS, RandomOperations
+from recipes.augmentations import RandomOperations, check_operations
 
 
 class RandAugment(RecipeAlgorithm):
@@ -27,12 +27,9 @@ class RandAugment(RecipeAlgorithm):
     """
 
     def __init__(self, severity: int = 9, depth: int = 2, augmentation_set: str = "all") -> None:
-        if not 0 <= severity <= 10:
-            raise ValueError(f"severity is {severity}: it has to be between 0 and 10.")
+        check_operations(severity, augmentation_set)
         if depth < 1:
             raise ValueError(f"depth is {depth}: it has to be at least 1.")
-        if augmentation_set not in OPERATIONS:
-            raise ValueError(f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}.")
         self.severity = severity
         self.depth = depth
         self.augmentation_set = augmentation_set

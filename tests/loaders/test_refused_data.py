@@ -13,7 +13,7 @@ import pytest
 
 from loaders import leftovers, memory, packed
 from main import cli
-from tests.following import assert_advice_trains
+from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
 from tests.runs import small_yaml
 from tools import preload, verify
@@ -25,22 +25,22 @@ ALONE = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
 SPLITS = ("train", "val")
 
 
-def of_both(*said: str) -> list[str]:
-    """Words for both sections."""
-    return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
-
-
 def named(word: str) -> str:
     """Advice as it is typed: with a folder for the example's."""
     return re.sub(r"=(/some/folder|/a/cache/folder|FOLDER)$", "=another", word)
 
 
+def streamed(folder: Path, pictures: Path, cache: str) -> list[str]:
+    """The command line of a run that reads shards through a cache folder."""
+    make_shards(pictures, folder / "shards")
+    words = of_both("path=shards", "is_streaming=true", f"local={cache}")
+    return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
+
+
 def test_a_cache_folder_that_cannot_be_written(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
     def start(folder: Path) -> list[str]:
-        make_shards(pictures, folder / "shards")
         (folder / "file").touch()
-        words = of_both("path=shards", "is_streaming=true", "local=file/cache")
-        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
+        return streamed(folder, pictures, "file/cache")
 
     assert_advice_trains(start, named, workdir, capfd)
 
@@ -52,12 +52,7 @@ def test_a_cache_folder_of_another_run(
     monkeypatch.setattr(leftovers, "GRACE", 0.0)
     monkeypatch.setattr(leftovers, "_clean", lambda folder: clean(folder) or Path(folder).parent.name == "cache")
 
-    def start(folder: Path) -> list[str]:
-        make_shards(pictures, folder / "shards")
-        words = of_both("path=shards", "is_streaming=true", "local=cache")
-        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
-
-    assert_advice_trains(start, named, workdir, capfd)
+    assert_advice_trains(lambda folder: streamed(folder, pictures, "cache"), named, workdir, capfd)
 
 
 def test_too_little_shared_memory_for_the_workers(

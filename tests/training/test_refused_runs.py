@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from main import cli
-from tests.following import assert_advice_trains
+from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
 from tests.runs import small_yaml
 from training.lock_file import LockFile
@@ -62,11 +62,6 @@ def shards(*said: str) -> Mistake:
         return list(said)
 
     return write
-
-
-def of_both(*said: str) -> list[str]:
-    """The same for both sections."""
-    return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
 
 
 MISTAKES: dict[str, Mistake] = {
