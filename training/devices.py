@@ -54,7 +54,7 @@ def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     if dist.get_world_size() > 1:
         _join(config)
-        atexit.register(time.sleep, LAST_WORK)
+        atexit.register(_leave)
     _set_threads(config.device)
     _keep_freed_memory(config.device)
     config.device_train_microbatch_size = _microbatch(config)
@@ -64,6 +64,14 @@ def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
     if config.deterministic:
         reproducibility.configure_deterministic_mode()
     reproducibility.seed_all(config.seed)
+
+
+def _leave() -> None:
+    """End the process group of NCCL, which warns of one that was left, or give Gloo's thread its last moment."""
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        torch.distributed.destroy_process_group()
+    else:
+        time.sleep(LAST_WORK)
 
 
 def _join(config: DictConfig) -> None:

@@ -234,7 +234,9 @@ def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
     facts += [t._version for t in weights]
     # A write to `.data` does not count as a version.
     floats = [t.detach() for t in weights if t.is_floating_point()]
-    facts += torch.stack([norm.float() for norm in torch._foreach_norm(floats)]).tolist() if floats else []
+    for device in {t.device: None for t in floats}:  # Adam's steps stay on the CPU, foreach takes one device at a time
+        norms = torch._foreach_norm([t for t in floats if t.device == device])
+        facts += torch.stack([norm.float() for norm in norms]).tolist()
     pipeline = getattr(getattr(state.train_dataloader, "dataset", None), "pipeline", None)
     facts += [str(state.max_duration), {k: v for k, v in vars(state).items() if isinstance(v, _PLAIN)}]
     facts += [_settings(pipeline)] if pipeline is not None else []

@@ -113,7 +113,10 @@ class BlurPool(RecipeAlgorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Replace the layers, and count them in the log."""
-        self._replace(state.model, {})
+        made: dict[nn.Module, nn.Module] = {}
+        self._replace(state.model, made)
+        for layer in made.values():  # Composer has moved the model to its device already
+            layer.to(next(state.model.parameters()).device)
         counts = [sum(isinstance(module, kind) for module in state.model.modules()) for kind in _BLURRED]
         if not any(counts):
             raise TrainingError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from composer.algorithms import BlurPool as StockBlurPool
 from composer.algorithms.blurpool import apply_blurpool
+from composer.core import Event
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from config.errors import TrainingError
@@ -115,3 +117,11 @@ def test_a_shared_layer_is_replaced_wherever_it_is(blur_first):
     assert model.first[1] is model.second[1] is model.fourth
     assert isinstance(model.third, BlurConv2d) and isinstance(model.fourth, BlurMaxPool2d)
     assert model.second(torch.randn(1, 16, 32, 32)).shape[-1] == 8
+
+
+def test_new_layers_are_where_the_model_is():
+    """On Event.INIT the model is on its device already, and nothing moves it again."""
+    state = SimpleNamespace(model=resnet().to("meta"))
+    BlurPool().apply(Event.INIT, state, SimpleNamespace(log_hyperparameters=lambda _: None))
+    assert {t.device.type for t in (*state.model.parameters(), *state.model.buffers())} == {"meta"}
+    assert any(isinstance(module, BlurMaxPool2d) for module in state.model.modules())
