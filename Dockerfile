@@ -12,8 +12,8 @@ WORKDIR /app
 COPY requirements.txt constraints.txt ./
 RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt wandb tensorboard mlflow comet-ml
 COPY Makefile ./
-COPY loaders/native/decode.c loaders/native/resample.h loaders/native/
-RUN make loaders/native/decode.so && test -f loaders/native/decode.so
+COPY loaders/images/native/decode.c loaders/images/native/resample.h loaders/images/native/
+RUN make loaders/images/native/decode.so && test -f loaders/images/native/decode.so
 
 FROM python:3.11.11-slim-bookworm
 # make, for `make train` and `make test`; libjpeg-turbo, for the JPEG decoder.
@@ -23,7 +23,7 @@ RUN apt-get update && apt-get install --no-install-recommends --yes libjpeg62-tu
 WORKDIR /app
 COPY --from=build --chown=trainer /app/.venv .venv
 COPY --chown=trainer . .
-COPY --from=build --chown=trainer /app/loaders/native/decode.so loaders/native/
+COPY --from=build --chown=trainer /app/loaders/native/decode.so loaders/images/native/
 # The environment is complete: the Makefile shall not make it again. `composer` is ours (launch/ranks.py).
 RUN cp launch/composer .venv/bin/composer && touch .venv/.run .venv/.composer && install --directory --owner trainer runs data
 USER trainer

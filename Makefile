@@ -5,7 +5,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 # Words after the YAML, as in: make train ARGS="recipe_name=mild max_duration=2ep"
 ARGS ?=
 
-NATIVE := loaders/native/decode.so
+NATIVE := loaders/images/native/decode.so
 LAUNCHER := .venv/.composer
 
 .PHONY: help env train test network check clean
@@ -30,7 +30,7 @@ $(LAUNCHER): .venv/.run launch/composer
 	@touch $@
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers there is none, and torchvision decodes.
-$(NATIVE): loaders/native/decode.c loaders/native/resample.h
+$(NATIVE): loaders/images/native/decode.c loaders/images/native/resample.h
 	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from composer.core import DataSpec
 
-from loaders.storage import build_loader, default_storage, open_dataset
-from loaders.transforms import NormalizationFn, PixelTransform, build_pipeline
+from loaders.images.transforms import NormalizationFn, PixelTransform, build_pipeline
+from loaders.storage.kinds import build_loader, default_storage, open_dataset
 
 
 def build_imagenet_dataspec(
@@ -86,8 +86,8 @@ def check_dataloader() -> None:
     Prints what is in it and how fast it loads, writes a contact sheet, and exits with status 1 and a sentence for each
     fault.
     """
+    from common.command import run
     from loaders.check import main
-    from tools.command import run
 
     if status := run(lambda words: main(words, build_imagenet_dataspec)):
         sys.exit(status)

@@ -10,10 +10,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from common.errors import sentence_of
+from common.output import take_any_text
 from config import Run, UserError, check_world, complete, load
-from config.output import take_any_text
 from config.world import world
-from loaders.errors import plain
 from recipes.topologies import check_topology
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def cli(argv: list[str]) -> int:
             return 0
         main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
     except UserError as error:
-        print(f"\n{plain(error) or error}", file=sys.stderr)
+        print(f"\n{sentence_of(error) or error}", file=sys.stderr)
         return error.exit_status
     except Exception as error:
         from training.fit import explain

@@ -13,7 +13,7 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from config.errors import ConfigError
+from common.errors import ConfigError
 from config.schema import INITS, MODELS
 
 # Both take class indices or dense targets. The binary cross entropy is summed over the classes and divided by the

@@ -22,13 +22,14 @@ from torch import nn
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from common import command
 from config import ConfigError, load
 from config.read import ROOT
 from config.schema import INITS
-from loaders.digits import make_digits
-from loaders.transforms import CHANNEL_MEAN, CHANNEL_STD
+from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
+from loaders.storage.digits import make_digits
 from model import build_composer_resnet
-from tools import command, compare
+from tools.compare import __main__ as compare
 from tools.records.groups import Spread
 
 SIZE, BATCH = 32, 64  # pixels and images, as yamls/digits.yaml has them

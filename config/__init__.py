@@ -1,9 +1,9 @@
 """The configuration of a run: its schema, how the layers merge, and every complaint about them. Imports no torch."""
 
+from common.durations import durations_of
+from common.errors import ConfigError, DataError, TrainingError, UserError
 from config.check_data import is_made_on_demand
 from config.checks import check_world
-from config.durations import durations_of
-from config.errors import ConfigError, DataError, TrainingError, UserError
 from config.load import Run, complete, load
 
 __all__ = [

@@ -7,12 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from common.durations import parse
+from common.suggest import listing
 from config.check_decentralized import check_decentralized
 from config.check_schedule_free import check_schedule_free
-from config.durations import parse
 from config.layers import MIXERS
 from config.report import Report
-from config.suggest import listing
 from recipes import registry
 
 FRACTION = "a fraction, from 0 to 1"

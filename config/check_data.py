@@ -6,10 +6,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from config.addresses import cut_off
+from common.addresses import cut_off
+from common.suggest import address_meant
 from config.check_storage import check_storage
 from config.report import Report
-from config.suggest import address_meant
 
 MADE_ON_DEMAND = "data/digits"
 """A folder that is made when it is missing: scikit-learn's digits as pictures."""

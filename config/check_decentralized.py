@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from common.suggest import did_you_mean, listing
 from config.report import Report
-from config.suggest import did_you_mean, listing
 from recipes.topologies import TOPOLOGIES
 
 REFUSED = {

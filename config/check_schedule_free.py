@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from config.durations import parse
+from common.durations import parse
 from config.report import Report
 from recipes import registry
 

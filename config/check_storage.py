@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from common.suggest import did_you_mean, listing
 from config.report import Report
 from config.schema import DECODERS, STORAGES
-from config.suggest import did_you_mean, listing
 
 OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
 
@@ -49,7 +49,7 @@ def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
     elif decoder != "auto" and section.storage == "dali":
         report.add(f"{key}.decoder", f"storage dali decodes by itself; type {key}.decoder=auto or {key}.storage=null")
     elif decoder.startswith("native"):
-        from loaders import native
+        from loaders.images import native
 
         if not native.available():
             report.add(

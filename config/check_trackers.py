@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from config.durations import parse
+from common.durations import parse
+from common.suggest import did_you_mean, listing
 from config.report import Report
 from config.schema import METRICS
-from config.suggest import did_you_mean, listing
 from recipes import registry
 
 MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}

@@ -10,15 +10,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from common.durations import durations_of, parse
+from common.errors import ConfigError
+from common.suggest import did_you_mean, listing
 from config.check_algorithms import check_algorithms
 from config.check_data import check_data
 from config.check_trackers import check_trackers
-from config.durations import durations_of, parse
-from config.errors import ConfigError
 from config.report import Report
 from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
 from config.structure import CALLER, COMMAND_LINE, Structure
-from config.suggest import did_you_mean, listing
 from recipes import registry
 from recipes.schedules import SCHEDULES
 

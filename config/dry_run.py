@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from common.durations import UNITS, Duration, durations_of
 from config.card import card_table
-from config.durations import UNITS, Duration, durations_of
 from config.load import Run, defaults
 from config.plot import curve
 from recipes import registry

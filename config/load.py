@@ -10,14 +10,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from common.errors import ConfigError
+from common.suggest import did_you_mean, listing
 from config.checks import check_values
-from config.errors import ConfigError
 from config.layers import SECTIONS, Layers
 from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
 from config.resolve import resolve
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
-from config.suggest import did_you_mean, listing
 
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""

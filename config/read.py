@@ -16,9 +16,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
-from config.errors import ConfigError
+from common.errors import ConfigError
+from common.suggest import closest, listing
 from config.schema import Config
-from config.suggest import closest, listing
 from config.texts import TextLoader, keep_texts, typed_text
 
 Tree = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf, errors
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from config.errors import ConfigError
+from common.errors import ConfigError
 from config.read import Tree, plain
 
 _UNSET = re.compile(r"Environment variable '(.*)' not found")

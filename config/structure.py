@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from common.suggest import closest
 from config.read import Tree
 from config.schema import OPEN_SECTIONS, Config
-from config.suggest import closest
 from recipes import registry
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from common.annotations import is_text, is_texts
 from config.schema import OPEN_SECTIONS, Config
 from recipes import registry
-from recipes.annotations import is_text, is_texts
 
 NULLS = ("", "~", "null", "Null", "NULL")
 _MARKS = tuple("'\"!&*|>")  # what begins with one of these is more than a plain text

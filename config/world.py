@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from config.errors import ConfigError
-from config.suggest import listing
+from common.errors import ConfigError
+from common.suggest import listing
 
 NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
 NEEDED = (*NUMBERS, "MASTER_ADDR")

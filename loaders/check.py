@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from config.errors import DataError
-from loaders import decoders, terminal
+from common import terminal
+from common.errors import DataError
+from common.terminal import check_writable, not_negative, positive
 from loaders.contact_sheet import Section, write_contact_sheet
+from loaders.images import decoders
 from loaders.inspection import SplitReport, inspect_folder, inspect_shards
-from loaders.remote import is_remote
-from loaders.terminal import check_writable, not_negative, positive
-from loaders.unfinished import refuse_unfinished
+from loaders.storage.unfinished import refuse_unfinished
+from loaders.transport.remote import is_remote
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from loaders.terminal import printable
+from common.terminal import printable
 
 COLUMNS, ROWS = 8, 3  # per section
 TILE, GAP, MARGIN = 136, 12, 32  # pixels

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from config.errors import DataError
-from loaders.decoding import Source, shape_of
+from common.errors import DataError
 from loaders.errors import unreadable
+from loaders.images.decoding import Source, shape_of
+from loaders.images.transforms import Batch, Pipeline, empty_batch
 from loaders.seeding import sample_seed, seeded
-from loaders.transforms import Batch, Pipeline, empty_batch
 
 AT_ONCE = 32  # pictures a thread whose files are held in memory together
 

@@ -9,17 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from config.addresses import is_s3
-from config.errors import DataError
-from loaders.checksums import hash_of, recorded_hash
-from loaders.decoding import check, is_too_deep, unchecked
+from common.addresses import is_s3
+from common.errors import DataError
 from loaders.errors import unreadable
-from loaders.imagefolder import SPLITS, class_names, empty_classes, list_class, listing_remarks, structure_faults
-from loaders.preloading.source_files import list_s3
-from loaders.remote import StoreOutOfReach, is_remote, join
-from loaders.shard_index import files_of
-from loaders.streaming import StreamingDataset, are_same, check_index
-from loaders.transforms import EvaluationPipeline
+from loaders.images.decoding import check, is_too_deep, unchecked
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.imagefolder import (
+    SPLITS,
+    class_names,
+    empty_classes,
+    list_class,
+    listing_remarks,
+    structure_faults,
+)
+from loaders.storage.shard_index import files_of
+from loaders.storage.streaming import StreamingDataset, are_same, check_index
+from loaders.transport.checksums import hash_of, recorded_hash
+from loaders.transport.preloading.source_files import list_s3
+from loaders.transport.remote import StoreOutOfReach, is_remote, join
 
 SMALL = 5000  # pictures: up to here all are decoded
 SAMPLE = 500  # pictures decoded of a larger set

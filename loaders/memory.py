@@ -5,7 +5,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from config.errors import DataError
+from common.errors import DataError
 
 SHARED = Path("/dev/shm")
 PREFETCH_BYTES = 4 << 30

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from config.durations import parse
-from config.errors import UserError
+from common.durations import parse
+from common.errors import UserError
+from common.output import take_any_text
 from config.load import Recipe, read_recipe, recipe_files
-from config.output import take_any_text
 from config.schema import Config
 
 

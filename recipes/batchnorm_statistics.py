@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, Sampler
 
 from loaders.dataset import Key, PictureDataset
-from loaders.transforms import NormalizationFn
+from loaders.images.transforms import NormalizationFn
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import unwrapped
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from config.errors import ConfigError, UserError
+from common.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from config.errors import ConfigError
-from config.suggest import did_you_mean, fold, listing
-from recipes.annotations import describe, fits, literal
+from common.annotations import describe, fits, literal
+from common.errors import ConfigError
+from common.suggest import did_you_mean, fold, listing
 from recipes.refusals import Refusal, how_to_install
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.errors import ConfigError
+from common.errors import ConfigError
 
 Round = list[tuple[int, ...]]
 DEFAULT = "one_peer_exp"  # when none is named: it asks nothing of the nodes

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.addresses import cut_off, split_s3, split_s3_folder
+from common.errors import DataError
 from config import ConfigError, load
-from config.addresses import cut_off, split_s3, split_s3_folder
-from config.errors import DataError
-from loaders.preload import copy
-from loaders.remote import download, join, without_credentials
+from loaders.transport.preload import copy
+from loaders.transport.remote import download, join, without_credentials
 from tests.pictures import make_imagefolder
 from tests.s3 import upload
 from tests.tools.conversions import convert, files_of, pictures_of
-from tools.converting.destination import open_destination
+from tools.convert.destination import open_destination
 from training.storage import open_folder, split
 
 KEYS = st.text(st.sampled_from(string.printable.strip() + " é"), min_size=1)

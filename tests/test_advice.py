@@ -13,7 +13,7 @@ import yaml
 
 from config import ConfigError, load
 from config.load import defaults
-from loaders import native
+from loaders.images import native
 from tests.advice import ROOT, VERB, alternatives, applied, sentences
 
 S3 = "train_dataset.path=s3://bucket/data"

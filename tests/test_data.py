@@ -7,7 +7,7 @@ import pytest
 import torch
 from composer.core import DataSpec
 
-from config.errors import DataError
+from common.errors import DataError
 from data import build_imagenet_dataspec, check_dataloader
 from tests.pictures import make_imagefolder
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from common.durations import durations_of
 from config import load
 from config.dry_run import show, size_lines
-from config.durations import durations_of
 from config.plot import curve
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import torchvision
 from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
 
+from common.errors import ConfigError
 from config import load
-from config.errors import ConfigError
 from model import build_composer_resnet
 
 

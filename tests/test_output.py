@@ -60,7 +60,7 @@ def test_a_dry_run_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tables_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert "mosaic-resnet-" in in_ascii(list_recipes)
-    from tools.command import run
+    from common.command import run
 
     assert "caf\\xe9 \\xb1" in in_ascii(lambda: run(lambda _: print("café ±") or 0))
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from composer.callbacks import SpeedMonitor
 
+from common.annotations import describe, fits
 from config import ConfigError
 from recipes import algorithms as own_algorithms
 from recipes import registry
-from recipes.annotations import describe, fits
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from config.errors import ConfigError, UserError
+from common.errors import ConfigError, UserError
 from config.world import NEEDED, world
 from tests.s3 import free_port
 

@@ -20,10 +20,10 @@ from config import ConfigError, DataError, Run, durations_of, is_made_on_demand
 from config.schema import WEIGHT_DECAY_ON
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
-from loaders.decoders import decoders_of, described
-from loaders.digits import make_digits
 from loaders.errors import in_section
+from loaders.images.decoders import decoders_of, described
 from loaders.sampler import EpochSampler
+from loaders.storage.digits import make_digits
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
@@ -205,7 +205,7 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
     dataset, is_train = config[name], name == "train_dataset"
     path, local = dataset.path, dataset.local
     if dataset.preload:
-        from loaders.preload import preload_once_per_node
+        from loaders.transport.preload import preload_once_per_node
 
         path = str(preload_once_per_node(path, dataset.preload, ["train" if is_train else "val"]))
         local = path if dataset.is_streaming else None

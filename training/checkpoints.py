@@ -15,8 +15,9 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, reproducibility
 from omegaconf import DictConfig
 
+from common.errors import named
+from common.whole_files import is_whole, remove_dead, write
 from config import ConfigError, Run, TrainingError, UserError
-from loaders.errors import named
 from recipes.algorithms import at_own_pace
 from training import rank_states
 from training.devices import on_local_leaders, on_rank_zero, say
@@ -26,7 +27,6 @@ from training.kept import BEST, base_of, batch_of, check_room, clear, newest_fir
 from training.record import LATEST
 from training.saved import Saved, read_checkpoint
 from training.storage import Folder, open_folder, split
-from training.whole_files import is_whole, remove_dead, write
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
 _KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is what a run has reached

@@ -6,11 +6,11 @@ import itertools
 import time
 from pathlib import Path
 
+from common.lock_file import LockFile
 from config import ConfigError, Run, UserError
 from training import earlier_run
 from training.devices import on_rank_zero
 from training.identity import differences, plain
-from training.lock_file import LockFile
 from training.record import RunFolder
 from training.trackers import tracked
 

@@ -10,8 +10,8 @@ from composer.core import Callback, State, Timestamp
 from composer.loggers import Logger
 from omegaconf import DictConfig
 
+from common.durations import parse
 from config import ConfigError
-from config.durations import parse
 
 if TYPE_CHECKING:
     from loaders.sampler import EpochSampler

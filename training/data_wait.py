@@ -121,5 +121,5 @@ def advice(loader: WorkerLoader) -> str:
     open_to_you = [remedy for remedy, is_new in remedies.items() if is_new]
     return (
         f"{loader.num_workers} workers keep all {cores()} cores of this device busy. "
-        f"{'; '.join([*open_to_you, 'python -m tools.bench_data measures each kind'])}"
+        f"{'; '.join([*open_to_you, 'python -m benchmarks.data measures each kind'])}"
     )

@@ -146,7 +146,7 @@ def _keep_freed_memory(device: str) -> None:
     """Let the C library keep what a step frees on a CPU: the next one needs it again, and pages would fault anew.
 
     Without this a step's time depends on where the heap's end happens to lie: the same ResNet-18 step took 0.100 to
-    0.120 s from one loop to the next, with it 0.104 to 0.107 (2 cores, tools.bench_step, 2026-11-20).
+    0.120 s from one loop to the next, with it 0.104 to 0.107 (2 cores, benchmarks.step, 2026-11-20).
     """
     if device == "cpu" and sys.platform == "linux":
         libc = ctypes.CDLL(None)

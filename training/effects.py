@@ -12,8 +12,8 @@ from composer.core import Algorithm, Callback, Event, State
 from composer.loggers import Logger
 from torch import Tensor
 
+from common.durations import parse
 from config import ConfigError, Run, TrainingError
-from config.durations import parse
 from recipes.algorithms._base import Start
 from training.clock import Clock
 

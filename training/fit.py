@@ -19,8 +19,8 @@ from composer.models import ComposerModel
 from composer.utils import dist
 from omegaconf import DictConfig
 
+from common.errors import sentence_of
 from config import TrainingError
-from loaders.errors import plain
 from recipes.algorithms import reverse_eval_end
 from training import build
 from training.accuracy import TrainAccuracy
@@ -146,7 +146,7 @@ def _complete(trainer: Trainer, recorder: Recorder, saver: Checkpoints) -> None:
 
 def explain(error: Exception) -> str | None:
     """The sentence for a fault that reached the top in another fault's wrapping; None if it is a bug of ours."""
-    if sentence := plain(error):
+    if sentence := sentence_of(error):
         return sentence
     if dist.get_world_size() > 1 and LOST_RANK.search(str(error)):
         return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"

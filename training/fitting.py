@@ -14,8 +14,8 @@ import torchvision
 from composer.core import Algorithm
 from torch import Tensor
 
+from common.errors import named
 from config.schema import MODELS
-from loaders.errors import named
 from recipes import registry
 from training.saved import CheckpointError, Saved
 

@@ -6,12 +6,12 @@ import re
 import shutil
 from typing import Any
 
+from common.whole_files import no_room, size_of
 from config import UserError
 from training import rank_states
 from training.devices import say
 from training.record import LATEST
 from training.storage import Folder, LocalFolder
-from training.whole_files import no_room, size_of
 
 BEST = "best-rank0.pt"
 _PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")

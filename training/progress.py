@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from loaders.terminal import LOG_SECONDS, Rate, bar, clock
+from common.terminal import LOG_SECONDS, Rate, bar, clock
 from training.recorder import Recorder
 
 

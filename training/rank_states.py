@@ -15,13 +15,13 @@ from typing import Any
 from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
+from common.whole_files import is_whole, write
 from config import UserError
 from training.devices import on_all_ranks, say
 from training.fitting import differences, shapes
 from training.guards import average_batchnorm
 from training.saved import CheckpointError, read_file
 from training.storage import Folder
-from training.whole_files import is_whole, write
 
 _PATTERN = re.compile(r"^(ep\d+-ba\d+)-own\d+-of-\d+\.pt$")
 

@@ -23,12 +23,12 @@ import torch
 from composer.utils import dist
 from omegaconf import OmegaConf
 
+from common.lock_file import LockFile
 from config import Run
-from loaders.decoders import decoders_of
+from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
 from training.identity import plain
-from training.lock_file import LockFile
 from training.secrets import redacted
 from training.trackers import ID, Tracked
 

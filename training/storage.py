@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from common.addresses import is_s3, split_s3_folder
 from config import UserError
-from config.addresses import is_s3, split_s3_folder
-from loaders import remote
+from loaders.transport import remote
 
 UNFINISHED = ".checkpoint-"  # what the names of files start with that are being written
 # A store that never answers is given up after twice ATTEMPTS * READ_TIMEOUT = 90 s: a failed upload is also called off.

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from common.output import take_any_text
+from common.suggest import listing
 from config import ConfigError, Run, UserError, check_world, load
-from config.output import take_any_text
 from config.read import main_script
-from config.suggest import listing
 from launch.slurm.job import Job, presets, script, shape
 from recipes.topologies import check_topology
 

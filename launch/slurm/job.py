@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from common.suggest import did_you_mean, listing
 from config import ConfigError
 from config.read import read_yaml
-from config.suggest import did_you_mean, listing
 
 PRESETS = Path(__file__).with_name("presets.yaml")
 SAVE_SECONDS = 300  # before the time limit, SLURM asks the run to save and stop

@@ -13,7 +13,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 
 _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)

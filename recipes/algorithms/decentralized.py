@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup, Work
 from torch.nn.parallel import DistributedDataParallel
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 from recipes.algorithms._own_pace import OwnPace
 from recipes.topologies import DEFAULT, TOPOLOGIES, rounds

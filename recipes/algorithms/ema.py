@@ -11,7 +11,7 @@ from composer.core import Event, State, Time, TimeUnit
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm, Start, unwrapped
 
 _UPDATE_EVENTS = {TimeUnit.BATCH: Event.BATCH_END, TimeUnit.EPOCH: Event.EPOCH_END}

@@ -9,7 +9,7 @@ from composer.core import Event, State
 from composer.core.precision import get_precision_context
 from composer.loggers import Logger
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms._base import (
     RecipeAlgorithm,
     dense_targets,

@@ -11,7 +11,7 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 
 _LAYER_NAMES = ("ResNetBottleneck", "ResNetBasicBlock")

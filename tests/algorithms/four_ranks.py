@@ -27,6 +27,7 @@ from decent_dp.ddp import DecentralizedDataParallel
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from benchmarks.links import end, start
 from config import load
 from main import main as run_main
 from recipes.algorithms.decentralized import Decentralized
@@ -49,7 +50,6 @@ from tests.algorithms.toy_ranks import (
     weights,
 )
 from tests.runs import small_yaml
-from tools.benching.links import end, start
 from training import build, checkpoints, data_wait, guards
 from training.accuracy import TrainAccuracy
 from training.interrupt import Interrupted, StopRequest

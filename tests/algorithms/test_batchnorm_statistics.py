@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from data import build_imagenet_dataspec
-from loaders.dali import DaliLoader
+from loaders.images.transforms import NormalizationFn, TrainingPipeline, collate
 from loaders.sampler import EpochSampler
-from loaders.synthetic import SyntheticDataset
-from loaders.transforms import NormalizationFn, TrainingPipeline, collate
+from loaders.storage.dali import DaliLoader
+from loaders.storage.synthetic import SyntheticDataset
 from loaders.workers import WorkerLoader
 from recipes.batchnorm_statistics import BatchNormStatistics, FirstPictures, loader_beside, recompute
 from tests.algorithms.tiny import Recorder, equal, trainer, weights

@@ -12,7 +12,7 @@ from composer.algorithms.blurpool import apply_blurpool
 from composer.core import Event
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d, BlurPool
 from tests.algorithms.tiny import equal, graph_breaks, resnet, saved_by, trainer, weights
 

@@ -12,7 +12,7 @@ from composer.algorithms.ema.ema import EMAParameters, compute_ema
 from composer.core import Algorithm, Event, Time
 from torch import nn
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.ema import EMA
 from tests.algorithms.tiny import Recorder, equal, loader, resnet, saved_by, trainer, weights

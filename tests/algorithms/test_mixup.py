@@ -11,7 +11,7 @@ from composer.algorithms import LabelSmoothing as StockLabelSmoothing
 from composer.algorithms import MixUp as StockMixUp
 from composer.core import Time, TimeUnit
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms.label_smoothing import LabelSmoothing
 from recipes.algorithms.mixup import MixUp
 from tests.algorithms.tiny import CLASSES, equal, loader, resnet, trainer, weights

@@ -14,10 +14,10 @@ from composer.core import Event
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from common.durations import durations_of
 from config import ConfigError, load
-from config.durations import durations_of
 from data import build_imagenet_dataspec
-from loaders.transforms import NormalizationFn, collate
+from loaders.images.transforms import NormalizationFn, collate
 from recipes import optimizers
 from recipes.algorithms.label_smoothing import LabelSmoothing
 from recipes.algorithms.schedule_free import ScheduleFree

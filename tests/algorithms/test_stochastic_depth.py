@@ -13,7 +13,7 @@ from composer.algorithms.stochastic_depth import apply_stochastic_depth
 from composer.core import Event
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from config.errors import TrainingError
+from common.errors import TrainingError
 from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.stochastic_depth import StochasticBasicBlock, StochasticDepth
 from tests.algorithms.tiny import Recorder, equal, graph_breaks, resnet, saved_by, trainer, weights

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import plain_loop
 from config.schema import INITS
-from loaders.digits import make_digits
+from loaders.storage.digits import make_digits
 from recipes.schedules import cosine_with_warmup
 
 

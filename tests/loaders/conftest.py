@@ -14,7 +14,7 @@ from tests.pictures import make_imagefolder, make_shards
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails is given up in seconds; the programs that tests start keep their half minute."""
     for name, seconds in {"PATIENCE": 6.0, "FIRST_PATIENCE": 3.0, "READ_TIMEOUT": 3.0, "CONNECT_TIMEOUT": 2.0}.items():
-        monkeypatch.setattr(f"loaders.remote.{name}", seconds)
+        monkeypatch.setattr(f"loaders.transport.remote.{name}", seconds)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from loaders import decoders, native
-from loaders.native import View
-from loaders.transforms import EvaluationPipeline
+from loaders.images import decoders, native
+from loaders.images.native import View
+from loaders.images.transforms import EvaluationPipeline
 
 built = pytest.mark.skipif(not native.available(), reason=f"{native.LIBRARY.name} is not built: {native.HOW_TO_BUILD}")
 PHOTO = load_sample_images().images[0]

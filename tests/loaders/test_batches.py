@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
+from common.errors import DataError
 from config import ConfigError, load
-from config.errors import DataError
 from data import build_imagenet_dataspec
-from loaders import native
-from loaders.boxes import ASPECT_RATIO, random_box
 from loaders.dataset import PictureDataset
-from loaders.native import View
-from loaders.storage import open_dataset
-from loaders.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
+from loaders.images import native
+from loaders.images.boxes import ASPECT_RATIO, random_box
+from loaders.images.native import View
+from loaders.images.transforms import Batch, EvaluationPipeline, Pipeline, TrainingPipeline, collate
+from loaders.storage.kinds import open_dataset
 from loaders.workers import decode_threads
 from tests.loaders.jpegs import PHOTO, built, jpeg
 from tests.runs import ROOT

@@ -16,12 +16,12 @@ import torch
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
-from config.errors import DataError
-from loaders.beton import ALLOCATION, FIELD, HEADER, SAMPLE, BetonDataset
-from loaders.beton_writer import AHEAD, PAGE_SIZE, write_beton
-from loaders.decoding import decode
-from loaders.imagefolder import ImageFolderDataset
-from loaders.transforms import EvaluationPipeline
+from common.errors import DataError
+from loaders.images.decoding import decode
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.beton import ALLOCATION, FIELD, HEADER, SAMPLE, BetonDataset
+from loaders.storage.beton_writer import AHEAD, PAGE_SIZE, write_beton
+from loaders.storage.imagefolder import ImageFolderDataset
 
 # Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by
 # three processes, so that the pictures lie out of order. Of each, what ffcv's own reader says: kind, label, start of

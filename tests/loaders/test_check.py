@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import check_dataloader
 from loaders.check import extent
-from loaders.decompression import decompressed
+from loaders.transport.decompression import decompressed
 from tests.pictures import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
 

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 from streaming import MDSWriter
 
-from config.errors import DataError
-from loaders import native
-from loaders.columns import Columns, WrongValue
+from common.errors import DataError
+from loaders.images import native
+from loaders.images.native import View
+from loaders.images.transforms import EvaluationPipeline
 from loaders.inspection import inspect_shards
-from loaders.native import View
-from loaders.streaming import StreamingDataset
-from loaders.transforms import EvaluationPipeline
-from tools.convert import main as convert
-from tools.verify import run as verify
+from loaders.storage.columns import Columns, WrongValue
+from loaders.storage.streaming import StreamingDataset
+from tools.convert.__main__ import main as convert
+from tools.verify.__main__ import run as verify
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
 PICTURE = Image.fromarray(COLOURS[..., :3])

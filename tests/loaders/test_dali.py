@@ -18,13 +18,13 @@ from composer.core import DataSpec
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from config.errors import DataError
-from loaders.dali import DaliLoader, encoded, require_dali
+from common.errors import DataError
 from loaders.dataset import PictureDataset
-from loaders.imagefolder import ImageFolderDataset
+from loaders.images.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from loaders.sampler import EpochSampler
-from loaders.streaming import StreamingDataset
-from loaders.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
+from loaders.storage.dali import DaliLoader, encoded, require_dali
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.streaming import StreamingDataset
 from tests.loaders.jpegs import save_odd_pictures
 from tests.pictures import make_mds
 

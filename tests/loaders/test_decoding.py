@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from loaders import decoders, native
-from loaders.decoders import OPENERS
-from loaders.decoding import FORMATS, check, decode, open_picture, shape_of
 from loaders.errors import DamagedScan, reason
-from loaders.imagefolder import ImageFolderDataset
-from loaders.packed import PackedDataset
-from loaders.transforms import EvaluationPipeline, TrainingPipeline
+from loaders.images import decoders, native
+from loaders.images.decoders import OPENERS
+from loaders.images.decoding import FORMATS, check, decode, open_picture, shape_of
+from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.packed import PackedDataset
 from tests.loaders.jpegs import PHOTO, Encode, built, jpeg, odd_pictures
 from tests.pictures import make_imagefolder
 
@@ -175,7 +175,7 @@ def test_torchvision_gets_no_jpeg_that_is_cut_off(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(native, "available", lambda: False)
     whole = jpeg(PHOTO)
     assert decode(whole).shape == (3, *PHOTO.shape[:2])
-    monkeypatch.setattr("loaders.decoding.decode_jpeg", lambda *_: pytest.fail("it leaks"))
+    monkeypatch.setattr("loaders.images.decoding.decode_jpeg", lambda *_: pytest.fail("it leaks"))
     with pytest.raises(OSError, match="truncated"):
         decode(whole[: len(whole) // 2])
 

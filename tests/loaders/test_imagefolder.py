@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import DataError
-from loaders.imagefolder import ImageFolderDataset, list_class, structure_faults
+from common.errors import DataError
+from loaders.images.transforms import EvaluationPipeline
 from loaders.inspection import inspect_folder
-from loaders.transforms import EvaluationPipeline
+from loaders.storage.imagefolder import ImageFolderDataset, list_class, structure_faults
 from tests.pictures import make_imagefolder, make_shards
-from tools.converting.sources import FolderSource, open_sources
-from tools.verifying.splits import open_splits
+from tools.convert.sources import FolderSource, open_sources
+from tools.verify.splits import open_splits
 
 
 @pytest.fixture

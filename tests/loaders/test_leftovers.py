@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import DataError
-from loaders import leftovers
-from loaders.shards import VerifiedStream
+from common.errors import DataError
+from loaders.storage import leftovers
+from loaders.storage.shards import VerifiedStream
 from tests.loaders.test_streaming import build, everything
 from tests.runs import ROOT, segments
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import transforms
 
+from common.errors import DataError
 from config import ConfigError, load
-from config.errors import DataError
 from data import build_imagenet_dataspec
-from loaders import decoders, native
-from loaders.decoding import open_picture
-from loaders.native import View
-from loaders.transforms import EvaluationPipeline, TrainingPipeline
+from loaders.images import decoders, native
+from loaders.images.decoding import open_picture
+from loaders.images.native import View
+from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
 from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, jpeg, odd_pictures, outcome
 from tests.runs import ROOT
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders import decoders, native
-from loaders.native import View
+from loaders.images import decoders, native
+from loaders.images.native import View
 from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, compile_c, jpeg, outcome
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from config.errors import DataError
+from common.errors import DataError
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
+from loaders.images.transforms import EvaluationPipeline
 from loaders.sampler import EpochSampler
-from loaders.streaming import SHUFFLE_BLOCK, StreamingDataset
-from loaders.transforms import EvaluationPipeline
+from loaders.storage.streaming import SHUFFLE_BLOCK, StreamingDataset
 
 
 class Numbers(PictureDataset):

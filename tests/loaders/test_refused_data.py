@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from loaders import leftovers, memory, packed
+from common.command import run
+from loaders import memory
+from loaders.storage import leftovers, packed
 from main import cli
 from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
 from tests.runs import small_yaml
-from tools import preload, verify
-from tools.command import run
-from tools.convert import main as convert
+from tools.convert.__main__ import main as convert
+from tools.preload import __main__ as preload
+from tools.verify import __main__ as verify
 
 FAST = {"max_duration": "1ba", "scheduler__t_warmup": "0ba", "save_folder": None}
 ALONE = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}

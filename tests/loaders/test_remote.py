@@ -13,13 +13,13 @@ import pytest
 from botocore.exceptions import SSLError
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from config.errors import DataError
+from common.errors import DataError
 from data import build_imagenet_dataspec
-from loaders import remote
+from loaders.transport import remote
 from tests.s3 import upload, use_endpoint
-from tools.converting import sources
-from tools.converting.destination import open_destination
-from tools.verifying.jobs import ShardJob
+from tools.convert import sources
+from tools.convert.destination import open_destination
+from tools.verify.jobs import ShardJob
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ import pytest
 import torch
 from composer.core import DataSpec
 
-from config.errors import DataError
+from common.errors import DataError, sentence_of
 from data import build_imagenet_dataspec
-from loaders import remote
-from loaders import shards as shards_module
-from loaders.errors import plain
+from loaders.storage import shards as shards_module
+from loaders.transport import remote
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.pictures import make_mds
 from tests.s3 import upload, use_endpoint
@@ -46,7 +45,7 @@ def sentence(run: Callable[[], object]) -> str:
     """What a user reads when `run` fails: one line."""
     with pytest.raises(DataError) as caught:
         run()
-    said = plain(caught.value)
+    said = sentence_of(caught.value)
     assert said is not None and "\n" not in said and "Traceback" not in said
     return said
 

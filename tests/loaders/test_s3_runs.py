@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from config.errors import DataError
+from common.errors import DataError
 from data import build_imagenet_dataspec
-from loaders import leftovers
+from loaders.storage import leftovers
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.pictures import make_mds
 from tests.runs import COMPOSER, ROOT, metrics, run_main, segments, small_yaml, start_main, wait_for

@@ -17,16 +17,16 @@ import pytest
 import snappy
 import zstd
 
-from config.errors import DataError
-from loaders.decompression import decompressed
+from common.errors import DataError
 from loaders.inspection import inspect_shards
-from loaders.preload import copy as preload
-from loaders.shard_index import parse_index
-from loaders.shards import VerifiedStream
+from loaders.storage.shard_index import parse_index
+from loaders.storage.shards import VerifiedStream
+from loaders.transport.decompression import decompressed
+from loaders.transport.preload import copy as preload
 from tests.loaders.test_streaming import build
 from tests.pictures import make_mds
-from tools.converting.sources import open_sources
-from tools.verifying.splits import open_splits
+from tools.convert.sources import open_sources
+from tools.verify.splits import open_splits
 
 Change = Callable[[dict[str, Any]], Any]
 

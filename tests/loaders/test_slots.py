@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import build_imagenet_dataspec
+from loaders.images.transforms import collate
 from loaders.slots import Slots
-from loaders.transforms import collate
 from loaders.workers import WorkerLoader
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
-from config.errors import DataError
+from common.errors import DataError
 from data import build_imagenet_dataspec
-from loaders.beton_writer import write_beton
-from loaders.decoding import decode, open_picture
-from loaders.imagefolder import ImageFolderDataset
-from loaders.packed import PackedDataset
-from loaders.transforms import EvaluationPipeline, TrainingPipeline
+from loaders.images.decoding import decode, open_picture
+from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
+from loaders.storage.beton_writer import write_beton
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.packed import PackedDataset
 from recipes.augmentations import RandomOperations
 from tests.loaders.jpegs import odd_pictures
 from tests.pictures import make_shards
@@ -74,7 +74,7 @@ def test_evaluation_is_torchvisions(photographs: list[bytes]) -> None:
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same odd pictures, in two classes, in every storage."""
-    from tools.convert import main as convert
+    from tools.convert.__main__ import main as convert
 
     base = tmp_path_factory.mktemp("odd")
     for split in ("train", "val"):
@@ -158,7 +158,7 @@ def test_packed_reduces_pictures_once(folder: Path, photographs: list[bytes], tm
 
 def test_packed_says_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
-    monkeypatch.setattr("loaders.packed.free_shared_memory", lambda: 100_000)
+    monkeypatch.setattr("loaders.storage.packed.free_shared_memory", lambda: 100_000)
     with pytest.raises(DataError, match=r"60 decoded pictures take 0.0 GB.*pack_size=22"):
         PackedDataset(source)
     assert len(PackedDataset(source, pack_size=22)) == 60
@@ -177,9 +177,9 @@ RANKS = """
 import sys, numpy as np
 from composer.utils import dist, get_device
 dist.initialize_dist(get_device("cpu"), timeout=300)
-from loaders.imagefolder import ImageFolderDataset
-from loaders.packed import PackedDataset
-from loaders.transforms import EvaluationPipeline
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.packed import PackedDataset
+from loaders.images.transforms import EvaluationPipeline
 source = ImageFolderDataset(sys.argv[1], "train", EvaluationPipeline(-1, 24), 0)
 packed = PackedDataset(source)
 for index in range(len(packed)):
@@ -218,7 +218,7 @@ def test_synthetic_batches_need_no_data() -> None:
 
 def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from loaders import memory
-    from loaders.storage import worker_options
+    from loaders.storage.kinds import worker_options
 
     assert memory.prefetch_factor(10 << 20, 8) == 2
     assert memory.prefetch_factor(1 << 30, 8) == 1

@@ -14,11 +14,10 @@ import torch
 from composer.core import DataSpec
 from PIL import Image
 
-from config.errors import DataError
+from common.errors import DataError, sentence_of
 from data import build_imagenet_dataspec
-from loaders.errors import plain
-from loaders.prefetch import AHEAD, Prefetcher
-from loaders.streaming import read_classes
+from loaders.storage.streaming import read_classes
+from loaders.transport.prefetch import AHEAD, Prefetcher
 from tests.pictures import make_mds
 from tests.s3 import free_port, upload, use_endpoint
 
@@ -128,7 +127,7 @@ def test_missing_shard_in_mid_epoch(
         for _ in spec.dataloader:
             batches += 1
     assert batches > 2
-    sentence = plain(caught.value)
+    sentence = sentence_of(caught.value)
     assert sentence is not None and sentence.startswith(f"{remote}/val/{name}: is missing") and "\n" not in sentence
 
 
@@ -144,7 +143,7 @@ def test_damaged_shard(kind: str, workers: int, tmp_path: Path, request: pytest.
     spec = build(source, tmp_path / "cache", workers)
     with pytest.raises(DataError) as caught:
         list(spec.dataloader)
-    assert f"{shard}: is damaged" in str(plain(caught.value))
+    assert f"{shard}: is damaged" in str(sentence_of(caught.value))
     assert not list((tmp_path / "cache/val").glob("shard.00001*"))
     assert shard.exists(), "never the original"
 
@@ -175,7 +174,7 @@ def test_endpoint_dies_in_mid_epoch(
     use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(DataError) as caught:
         list(spec.dataloader)
-    assert "cannot be reached" in str(plain(caught.value))
+    assert "cannot be reached" in str(sentence_of(caught.value))
 
 
 def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_shards_close_when_the_interpreter_ends(shards: Path, monkeypatch: pytes
     (file,) = files._open.values()
     descriptor = file._descriptor
     with monkeypatch.context() as ending:
-        ending.setattr("loaders.shard_files.os", None)  # as the interpreter does with modules
+        ending.setattr("loaders.storage.shard_files.os", None)  # as the interpreter does with modules
         file.__del__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
@@ -267,7 +266,7 @@ def test_shard_that_is_cut_short_under_a_run(shards: Path, tmp_path: Path) -> No
 
 def test_threads_read_the_right_sample(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While others close the files of shards that have not been read for long."""
-    from loaders import shard_files
+    from loaders.storage import shard_files
 
     dataset = build(shards, shards).dataloader.dataset
     expected = [dataset.read(index) for index in range(len(dataset))]

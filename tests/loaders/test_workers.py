@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Workers
 
-from config.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, sentence_of
 from data import build_imagenet_dataspec
-from loaders.digits import make_digits
-from loaders.errors import LocalMissing, plain
-from loaders.transforms import NormalizationFn
+from loaders.errors import LocalMissing
+from loaders.images.transforms import NormalizationFn
+from loaders.storage.digits import make_digits
 from loaders.workers import default_num_workers
 from tests.runs import ROOT
 
@@ -90,7 +90,7 @@ def test_worker_that_was_killed(number: signal.Signals, reason: str, folder: Pat
         list(batches)
         worker.join(60)
     said = f"worker process {worker.pid} was ended by a signal ({signal.strsignal(number)}): {reason}"
-    assert plain(caught.value).startswith(said)
+    assert sentence_of(caught.value).startswith(said)
 
 
 def test_the_trainer_itself_may_end_a_worker(folder: Path) -> None:
@@ -159,18 +159,18 @@ def test_unreadable_picture_is_named(workers: int, tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(DataError) as caught:
         list(loader(root, num_workers=workers))
-    sentence = plain(caught.value)
+    sentence = sentence_of(caught.value)
     assert sentence is not None and sentence.startswith(f"{path}: cannot be read as a picture")
     assert "Traceback" not in sentence
 
 
 def test_plain_finds_the_sentence() -> None:
-    assert plain(ValueError("ours")) is None
-    assert plain(DataError("a\nb")) == "a\nb"
-    assert plain(ConfigError("one", "two")) == "one\ntwo"
+    assert sentence_of(ValueError("ours")) is None
+    assert sentence_of(DataError("a\nb")) == "a\nb"
+    assert sentence_of(ConfigError("one", "two")) == "one\ntwo"
     wrapped = RuntimeError("outer")
     wrapped.__cause__ = LocalMissing("inner")
-    assert plain(wrapped) == "inner"
+    assert sentence_of(wrapped) == "inner"
     assert str(pickle.loads(pickle.dumps(LocalMissing("x")))) == "x"
 
 
@@ -193,9 +193,7 @@ def test_normalisation_pickles() -> None:
 def test_digits(tmp_path: Path) -> None:
     """Four processes at once write one whole folder, and a second call keeps it."""
     target = tmp_path / "data/digits"
-    program = (
-        "import sys; from pathlib import Path; from loaders.digits import make_digits; make_digits(Path(sys.argv[1]))"
-    )
+    program = "import sys, pathlib; from loaders.storage.digits import make_digits as d; d(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", program, str(target)]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4

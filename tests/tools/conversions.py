@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from loaders.imagefolder import ImageFolderDataset
-from loaders.streaming import StreamingDataset
-from loaders.transforms import EvaluationPipeline
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.streaming import StreamingDataset
 from tests.pictures import make_imagefolder
-from tools.convert import main
+from tools.convert.__main__ import main
 
 PIPELINE = EvaluationPipeline(resize_size=-1, crop_size=32)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.durations import durations_of
 from config import load
-from config.durations import durations_of
 from training.record import COLUMNS, RunFolder
 
 ROOT = Path(__file__).parent.parent.parent

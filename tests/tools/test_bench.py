@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from loaders import native
+from benchmarks import step as bench_step
+from loaders.images import native
 from tests.runs import small_yaml
-from tools import bench_step
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_warm_up_is_not_timed(monkeypatch):
 
 def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real loaders over pictures like ImageNet's, beside torchvision's; a user's own pictures, too."""
-    from tools import bench_data
+    from benchmarks import data as bench_data
 
     monkeypatch.setenv("COLUMNS", "100")
     words = ["--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder,streaming,synthetic", "--plot=a.png"]
@@ -85,8 +85,8 @@ def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatc
 
 
 def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    from loaders.terminal import console
-    from tools import bench_data
+    from benchmarks import data as bench_data
+    from common.terminal import console
 
     monkeypatch.setenv("COLUMNS", "80")
     names = ("crop, resize, flip", "augment (RandAugment)", "ours", "default, bytes", "default, floats")
@@ -103,7 +103,7 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_plots_that_cannot_be_written(workdir: Path, capsys) -> None:
     """Found out before anything is measured."""
-    from tools import bench_data
+    from benchmarks import data as bench_data
 
     assert bench_data.main(["--plot=/nowhere/a.png"]) == 2
     assert capsys.readouterr().err == "\n/nowhere/a.png: cannot be written (No such file or directory).\n"

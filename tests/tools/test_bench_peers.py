@@ -16,19 +16,19 @@ import pytest
 import torch
 from PIL import Image
 
-from config.errors import DataError
-from loaders import native
-from loaders.decoding import open_picture
-from loaders.native import View
-from loaders.terminal import console
-from loaders.transforms import TrainingPipeline
+from benchmarks import data as bench_data
+from benchmarks import limit, pairs, peers
+from benchmarks.epochs import DEFAULT, DEFAULT_BYTES, Kind, _seconds_of
+from benchmarks.peers import NOT_INSTALLED
+from benchmarks.pictures import make_pictures
+from common.errors import DataError
+from common.terminal import console
+from loaders.images import native
+from loaders.images.decoding import open_picture
+from loaders.images.native import View
+from loaders.images.transforms import TrainingPipeline
 from tests.pictures import make_imagefolder
 from tests.runs import ROOT, small_yaml
-from tools import bench_data
-from tools.benching import limit, pairs, peers
-from tools.benching.epochs import DEFAULT, DEFAULT_BYTES, Kind, _seconds_of
-from tools.benching.peers import NOT_INSTALLED
-from tools.benching.pictures import make_pictures
 
 SIZE = 96
 OPTIONAL = {"FFCV's decoder": "ffcv", "SPDL (FFmpeg)": "spdl", "nvImageCodec": "nvidia.nvimgcodec"}

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.command import run
 from tests.pictures import make_imagefolder
 from tests.runs import ROOT, wait_for
-from tools.command import run
 
-VERIFY = "from tools.verify import run; sys.exit(run([sys.argv[1], '--workers=1']))"
+VERIFY = "from tools.verify.__main__ import run; sys.exit(run([sys.argv[1], '--workers=1']))"
 DATA = """
 import data, loaders.check
 loaders.check.MEASURED = 1000.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.left_runs import A10G, DIGITS, leave_run
-from tools.compare import difference, run
+from tools.compare.__main__ import difference, run
 from tools.records import Spread
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from loaders import native
-from loaders.beton import BetonDataset
-from loaders.decoding import decode, open_picture
+from loaders.images import native
+from loaders.images.decoding import decode, open_picture
+from loaders.storage.beton import BetonDataset
 from tests.pictures import make_imagefolder, make_mds
 from tests.s3 import use_endpoint
 from tests.tools.conversions import PIPELINE, convert, files_of, make_source, originals_of, pictures_of

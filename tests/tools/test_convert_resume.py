@@ -16,10 +16,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from config.errors import DataError
-from loaders.unfinished import refuse_unfinished
+from common.errors import DataError
+from loaders.storage.unfinished import refuse_unfinished
 from tests.tools.conversions import convert, files_of, make_source, originals_of, pictures_of
-from tools.convert import main
+from tools.convert.__main__ import main
 
 
 @pytest.fixture(scope="module")

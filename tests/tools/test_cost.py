@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config.errors import DataError
+from common.errors import DataError
 from config.load import read_recipe, recipe_files
 from tests.tools.left_runs import A10G, A100, leave_run
 from tools.records import Prices, Record, for_group, over_steps, over_time, read_published, read_run, read_runs, tables

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from common.cells import as_cell, from_cell
 from tests.tools.left_runs import leave_run
-from tools.compare import run as compare
-from tools.evaluate import run as evaluate
-from tools.files import as_cell, from_cell
+from tools.compare.__main__ import run as compare
+from tools.evaluate.__main__ import run as evaluate
 from tools.records import Prices, State, read_run
-from tools.report import run as report
-from tools.reporting.evaluation import read_evaluation
+from tools.report.__main__ import run as report
+from tools.report.evaluation import read_evaluation
 
 NO_FIGURES = [
     "9" * 400,
@@ -151,8 +151,8 @@ def test_tables_of_an_evaluation(folder: Path) -> None:
     """Written with an apostrophe, read back without; bytes that are no UTF-8 too."""
     import numpy as np
 
-    from tools.evaluating import figures, files
-    from tools.evaluating.figures import Answers, Pass
+    from tools.evaluate import figures, files
+    from tools.evaluate.figures import Answers, Pass
 
     answers = Answers(np.array([1, 1]), np.array([0.5, 0.5]), np.array([True, True]), np.array([0.7, 0.7]))
     result, names = Pass(32, np.array([0, 1]), answers, None), ["=HYPERLINK(1)", "caf\udce9"]

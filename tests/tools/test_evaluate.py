@@ -22,7 +22,7 @@ from main import cli, main
 from tests.pictures import make_mds
 from tests.runs import ROOT, run_main, small_yaml
 from tests.s3 import upload
-from tools.evaluate import run
+from tools.evaluate.__main__ import run
 
 EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from config import TrainingError
-from tools.evaluating import figures, printing
-from tools.evaluating.figures import Answers, Pass
-from tools.evaluating.passes import Listener, answers, mean_of_probabilities
+from tools.evaluate import figures, printing
+from tools.evaluate.figures import Answers, Pass
+from tools.evaluate.passes import Listener, answers, mean_of_probabilities
 
 # True classes a a a b b c, of the classes a b c d.
 MADE_UP = Pass(

@@ -10,7 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from tests.tools.test_verify import Verify, folder, verify
-from tools.verifying.folding import LOG
+from tools.verify.folding import LOG
 
 __all__ = ["folder", "verify"]
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.step import PEAKS
+from common import command
 from config import ConfigError, DataError, load
 from tests.advice import alternatives, applied
 from tests.runs import ROOT, small_yaml
-from tools import command, forecast
-from tools.bench_step import PEAKS
-from tools.forecasting import check, measure, tables
-from tools.forecasting.arithmetic import Forecast, Measured, Pace
-from tools.forecasting.clock import Clock, Step, evaluation_of, pace_of
-from tools.forecasting.machines import Machine, Price, machine_of, price
-from tools.forecasting.plan import Plan, counted, plan_of
+from tools.forecast import __main__ as forecast
+from tools.forecast import check, measure, tables
+from tools.forecast.arithmetic import Forecast, Measured, Pace
+from tools.forecast.clock import Clock, Step, evaluation_of, pace_of
+from tools.forecast.machines import Machine, Price, machine_of, price
+from tools.forecast.plan import Plan, counted, plan_of
 
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 RESIZING = {"initial_scale": 0.5, "delay_fraction": 0.25, "finetune_fraction": 0.25}

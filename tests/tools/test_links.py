@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.decentralized import main, methods
+from benchmarks.links import DEVICE, Links, command, end, start
 from config import UserError
 from tests.runs import ROOT, wait_for
-from tools.bench_decentralized import main, methods
-from tools.benching.links import DEVICE, Links, command, end, start
 
 NAMESPACES = Path("/var/run/netns")
 
@@ -82,7 +82,7 @@ def test_what_it_made_is_removed_when_it_fails_or_is_told_to_stop() -> None:
         raise RuntimeError("inside")
     assert not left_over(os.getpid())
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.bench_decentralized"],
+        [sys.executable, "-m", "benchmarks.decentralized"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

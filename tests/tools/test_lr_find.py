@@ -22,9 +22,9 @@ from main import cli
 from model import build_composer_resnet
 from recipes.optimizers import DecoupledSGDW
 from tests.runs import COMPOSER, ROOT, bare_shell, small_yaml, summary
-from tools.lr_find import LEFT_OUT, load_run, run
-from tools.lr_finding import rules, store
-from tools.lr_finding.sweep import Ramp, Range, Sweep
+from tools.lr_find import rules, store
+from tools.lr_find.__main__ import LEFT_OUT, load_run, run
+from tools.lr_find.sweep import Ramp, Range, Sweep
 
 DIGITS = str(ROOT / "yamls" / "digits.yaml")
 

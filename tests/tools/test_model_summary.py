@@ -8,7 +8,7 @@ import pytest
 
 from model import build_composer_resnet
 from tests.runs import ROOT
-from tools.model_summary import run
+from tools.model_summary.__main__ import run
 
 DIGITS = str(ROOT / "yamls" / "digits.yaml")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.terminal import console, printable
 from data import build_imagenet_dataspec
 from loaders.check import main as check
 from loaders.contact_sheet import Section, draw_contact_sheet
-from loaders.terminal import console, printable
 from tests.pictures import make_imagefolder
-from tools.convert import main as convert
-from tools.converting.meter import PictureMeter
-from tools.verify import run as verify
-from tools.verifying.folding import fold, unfold
+from tools.convert.__main__ import main as convert
+from tools.convert.meter import PictureMeter
+from tools.verify.__main__ import run as verify
+from tools.verify.folding import fold, unfold
 
 LATIN = os.fsdecode(b"caf\xe9")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import boto3
 import pytest
 
-from config.errors import DataError
-from loaders.preload import copy
-from loaders.preloading.source_files import list_files
-from loaders.remote import without_credentials
+from common.errors import DataError
+from loaders.transport.preload import copy
+from loaders.transport.preloading.source_files import list_files
+from loaders.transport.remote import without_credentials
 from tests.pictures import make_imagefolder, make_shards
 from tests.s3 import upload, use_endpoint
 from tests.tools.copies import is_complete, preload, tree
-from tools.preload import run
+from tools.preload.__main__ import run
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_s3_out_of_reach(s3_server: str, shards: Path, tmp_path: Path, monkeypat
 
 def test_other_stores_tell_by_their_indexes(s3_server: str, shards: Path, tmp_path: Path) -> None:
     """The files that a store without a listing is asked for are those that a listing shows."""
-    from loaders.preloading.source_files import _list_indexed
+    from loaders.transport.preloading.source_files import _list_indexed
 
     source = upload(shards, "shards", "set")
     told = {file.name: (file.size, file.recorded) for file in _list_indexed(source, ("train", "val"), tmp_path)}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import DataError
-from loaders.preload import copy, preload_once_per_node
-from loaders.preloading import node
+from common.errors import DataError
+from loaders.transport.preload import copy, preload_once_per_node
+from loaders.transport.preloading import node
 from tests.runs import ROOT, wait_for
 from tests.tools.copies import is_complete, tree
 from tests.tools.test_preload import folder
@@ -23,9 +23,9 @@ __all__ = ["folder"]
 
 PROGRAM = """
 import os, signal, sys
-from config.errors import DataError
-from loaders.preload import preload_once_per_node
-from loaders.preloading.records import Records
+from common.errors import DataError
+from loaders.transport.preload import preload_once_per_node
+from loaders.transport.preloading.records import Records
 
 source, after, *destinations = sys.argv[1:]
 finish, files = Records.note, []

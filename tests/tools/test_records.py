@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config.errors import UserError
+from common.errors import UserError
 from tests.tools.left_runs import A10G, A100, DIGITS, ROOT, leave_run
 from tools.records import State, changes, read_run, read_runs, tables
 from training.record import COLUMNS

@@ -15,10 +15,10 @@ from main import main as train
 from tests.runs import small_yaml
 from tests.tools.checked_page import Checked
 from tests.tools.left_runs import A10G, DIGITS, ROOT, leave_run
-from tools.report import run
-from tools.reporting.charts import pareto
-from tools.reporting.drawing import spread_labels
-from tools.reporting.words import letter
+from tools.report.__main__ import run
+from tools.report.charts import pareto
+from tools.report.drawing import spread_labels
+from tools.report.words import letter
 
 
 def report(*words: str) -> Checked:
@@ -108,7 +108,7 @@ def test_markdown(runs: Path) -> None:
 
 
 def test_no_torch(runs: Path) -> None:
-    code = "import sys; from tools.report import run; s = run(sys.argv[1:]); print(s, 'torch' in sys.modules)"
+    code = "import sys; from tools.report.__main__ import run; s = run(sys.argv[1:]); print(s, 'torch' in sys.modules)"
     words = [sys.executable, "-c", code, str(runs), "-o", str(runs.parent / "page.html")]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr

@@ -10,8 +10,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests.tools.left_runs import leave_run
-from tools.report import run
-from tools.reporting.write import as_text
+from tools.report.__main__ import run
+from tools.report.write import as_text
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 TEXTS = (

@@ -11,10 +11,10 @@ import pytest
 
 from tests.tools.checked_page import Checked
 from tests.tools.left_runs import leave_run
-from tools.compare import run as compare
-from tools.evaluate import run as evaluate
+from tools.compare.__main__ import run as compare
+from tools.evaluate.__main__ import run as evaluate
 from tools.records.reading import FILES, read_run, read_runs
-from tools.report import run
+from tools.report.__main__ import run
 
 SECRET = "aws_secret_access_key"
 TABLES = ("summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png")

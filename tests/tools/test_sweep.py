@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from common import command
 from config import ConfigError
 from tests.runs import ROOT, metrics, small_yaml, start_main, summary, wait_for
-from tools import command
-from tools.sweep import main
-from tools.sweeping.plan import read
-from tools.sweeping.running import composer
+from tools.sweep.__main__ import main
+from tools.sweep.plan import read
+from tools.sweep.running import composer
 
 SWEEP = (sys.executable, "-m", "tools.sweep")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from common.lock_file import LockFile
+from common.whole_files import _new_file, remove_dead
 from main import cli
 from tests.runs import small_yaml
-from training.lock_file import LockFile
 from training.storage import LocalFolder, S3Folder
-from training.whole_files import _new_file, remove_dead
 
 
 @pytest.mark.parametrize("resumes", ["true", "false"])

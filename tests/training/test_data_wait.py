@@ -11,7 +11,7 @@ import pytest
 from composer.core import Callback
 
 from loaders import workers
-from loaders.imagefolder import ImageFolderDataset
+from loaders.storage.imagefolder import ImageFolderDataset
 from main import cli
 from tests.runs import ROOT, metrics, small_yaml
 from training import data_wait

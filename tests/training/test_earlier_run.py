@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from common.lock_file import LockFile
 from config import ConfigError, UserError
 from main import cli
 from tests.runs import small_yaml, summary
 from training import earlier_run
-from training.lock_file import LockFile
 from training.record import COLUMNS, RunFolder, keep_output
 from training.storage import LocalFolder
 

@@ -11,7 +11,7 @@ from composer.core import Algorithm, Callback, Event, State
 from composer.loggers import Logger
 from omegaconf import OmegaConf
 
-from config.errors import ConfigError, TrainingError
+from common.errors import ConfigError, TrainingError
 from recipes import registry
 from tests.algorithms.tiny import BATCH_SIZE, loader, trainer
 from training.clock import Clock

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.whole_files import write
 from config import UserError
 from training.kept import check_room
 from training.storage import LocalFolder
-from training.whole_files import write
 
 CONTENT = {"state": {"model": torch.zeros(10, 25_000), "others": [torch.zeros(250_000)]}}  # 2 MB
 

@@ -11,7 +11,7 @@ from composer.models import ComposerClassifier
 from composer.optim import DecoupledSGDW, LinearWithWarmupScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from config.errors import DataError, TrainingError
+from common.errors import DataError, TrainingError
 from recipes.schedules import cosine_with_warmup, linear_with_warmup
 from training.accuracy import TrainAccuracy
 from training.guards import ExactSchedule, FiniteLoss, WholeEpochs

@@ -11,7 +11,7 @@ from config import ConfigError, load
 from main import cli
 from tests.pictures import make_shards
 from tests.runs import metrics, small_yaml
-from tools.convert import main as convert
+from tools.convert.__main__ import main as convert
 
 
 def test_every_kind_trains_the_same_run(workdir: Path, pictures: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from common.lock_file import LockFile
 from main import cli
 from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
 from tests.runs import small_yaml
-from training.lock_file import LockFile
 
 CHANGES = {
     "max_duration": "1ba",

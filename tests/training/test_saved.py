@@ -18,7 +18,7 @@ from config.schema import MODELS
 from main import cli
 from model import build_composer_resnet
 from tests.runs import small_yaml
-from tools.evaluate import run as evaluate
+from tools.evaluate.__main__ import run as evaluate
 from training.fitting import recognised, shapes
 from training.saved import CheckpointError, NotDataError, read_checkpoint, read_file
 from training.storage import LocalFolder

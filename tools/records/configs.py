@@ -6,8 +6,8 @@ import functools
 from types import SimpleNamespace
 from typing import Any
 
-from config.durations import Duration, durations_of, parse
-from config.errors import ConfigError
+from common.durations import Duration, durations_of, parse
+from common.errors import ConfigError
 from config.layers import SECTIONS, Layers
 from config.load import defaults, read_recipe
 from config.read import Tree, deepen, plain, undot

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from config.errors import DataError
+from common.errors import DataError
 from config.read import ROOT
 from tools.records.reading import Record
 from tools.records.trust import is_count

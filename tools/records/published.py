@@ -6,11 +6,10 @@ import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from config.durations import parse
-from config.errors import DataError
+from common.durations import parse
+from common.errors import DataError, named
 from config.load import recipe_files
 from config.read import ROOT
-from loaders.errors import named
 from tools.records.configs import as_shipped, settings
 from tools.records.groups import Group
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from config.errors import ConfigError, UserError
+from common.errors import ConfigError, UserError
 from config.read import Tree, check_depth
 from tools.records.configs import completed
 from tools.records.trust import DIGITS, check_tree, is_number, mapping, own_file, real

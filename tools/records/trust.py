@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from config.errors import ConfigError
+from common.errors import ConfigError
 from config.read import DEEPEST
 
 LARGEST = 1e30  # more is no figure, and neither is what is not a number; its square's square is still a float

@@ -1,0 +1,133 @@
+"""Whole loaders, epoch after epoch: wall-clock and processor time of each kind of storage, in turns."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from benchmarks.peers import left_out
+from benchmarks.stages import default_transforms
+from data import build_imagenet_dataspec
+from loaders.workers import WorkerLoader, start_worker
+
+DEFAULT = "torchvision default, floats"
+DEFAULT_BYTES = "torchvision default, bytes"
+BATCH = 100
+
+
+@dataclass
+class Kind:
+    """One way to load the same pictures, and what its epochs took: a round each."""
+
+    name: str
+    make: Callable[[], Any]
+    wall: list[float] = field(default_factory=list)  # seconds per picture
+    processor: list[float] = field(default_factory=list)  # the same, of all cores together
+    peer: bool = False  # another package's loader
+
+
+def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[str]) -> list[Kind]:
+    """The loaders to compare, torchvision's default first.
+
+    Args:
+        folders: the same pictures as `imagefolder`, `streaming` and `ffcv`.
+        crop_size: side of the square in pixels.
+        workers: processes of each loader.
+        names: which storage kinds.
+    """
+    made = [
+        Kind(name, partial(default_loader, folders["imagefolder"], crop_size, workers, name == DEFAULT))
+        for name in (DEFAULT, DEFAULT_BYTES)
+    ]
+
+    def ours(storage: str) -> Any:
+        root = folders.get(storage, folders["imagefolder"])
+        streams = storage == "streaming"
+        spec = build_imagenet_dataspec(
+            root,
+            streams,
+            BATCH,
+            local=root if streams else None,
+            storage=storage,
+            crop_size=crop_size,
+            num_workers=workers,
+        )
+        return spec.dataloader
+
+    return made + [Kind(name, partial(ours, name)) for name in names]
+
+
+def default_loader(root: Path, crop_size: int, workers: int, floats: bool) -> DataLoader:
+    """ImageFolder, PIL and torchvision's transforms, as its examples have them."""
+    dataset = ImageFolder(str(root / "train"), default_transforms(crop_size, floats))
+    return WorkerLoader(
+        dataset,
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=start_worker,
+    )
+
+
+def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) -> list[Kind]:
+    """Time `rounds` epochs of each, taking turns, after an epoch to warm up.
+
+    Returns:
+        Those that could be built; `told` is given the reason for any other.
+    """
+    loaders, built = {}, []
+    for kind in candidates:
+        with left_out(kind.name, told, kind.peer):
+            loaders[kind.name] = kind.make()
+            if kind.peer:
+                _epoch(loaders[kind.name], 0)
+            built.append(kind)
+        if kind in built and not kind.peer:
+            _epoch(loaders[kind.name], 0)  # what is wrong with the pictures themselves ends the benchmark
+    for number in range(1, rounds + 1):
+        for kind in built:
+            wall, processor, pictures = _epoch(loaders[kind.name], number)
+            kind.wall.append(wall / pictures)
+            kind.processor.append(processor / pictures)
+    loaders.clear()
+    gc.collect()
+    return built
+
+
+def _epoch(loader: Any, number: int) -> tuple[float, float, int]:
+    """Seconds on the clock, seconds of all processes on all cores, and pictures of one epoch."""
+    if hasattr(getattr(loader, "sampler", None), "set_epoch"):
+        loader.sampler.set_epoch(number)
+    used, began, pictures = _processor_seconds(), time.perf_counter(), 0
+    for images, _ in loader:
+        pictures += len(images)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    ended = loader.settled() if hasattr(loader, "settled") else time.perf_counter()
+    return ended - began, _processor_seconds() - used, pictures
+
+
+def _processor_seconds() -> float:
+    """Of this process, with all its threads, and its workers."""
+    return time.process_time() + sum(map(_seconds_of, psutil.Process().children(recursive=True)))
+
+
+def _seconds_of(process: psutil.Process) -> float:
+    """The processor time of another process; in Linux by its own clock, as /proc counts hundredths of a second only."""
+    if sys.platform == "linux":
+        return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) makes of a process's number
+    times = process.cpu_times()
+    return times.user + times.system

@@ -1,0 +1,79 @@
+"""What no decoder passes that takes PIL's pixels from libjpeg-turbo: limit.c, compiled when it is wanted."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import DataError
+from loaders.images.native import View
+
+SOURCE = Path(__file__).with_name("limit.c")
+FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-pthread", "-shared")
+"""The Makefile's, of the native decoder."""
+
+WIDEST = 1 << 16  # pixels of a JPEG
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="bench-limit-") as folder:
+        target = Path(folder) / "limit.so"
+        command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, "-o", str(target), str(SOURCE), "-ljpeg"]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+            library = ctypes.CDLL(str(target))  # stays loaded when the file is gone
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise DataError(
+                "It needs a C compiler and libjpeg-turbo's headers (apt-get install gcc libjpeg62-turbo-dev)."
+            ) from error
+    pointer = ctypes.c_void_p
+    library.decode_box.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int32 * 4, ctypes.c_size_t, pointer]
+    return library
+
+
+class Limit:
+    """Decodes boxes of JPEGs, each row over the one before.
+
+    Raises:
+        DataError: it cannot be compiled here.
+    """
+
+    def __init__(self) -> None:
+        self._decode = _library().decode_box
+        self._row = np.empty(3 * WIDEST, np.uint8)
+
+    def __call__(self, data: bytes, view: View) -> None:
+        """Decode a view's box.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if not self._decode(data, len(data), (ctypes.c_int32 * 4)(*view[:4]), 0, self._row.ctypes.data):
+            raise ValueError("libjpeg-turbo cannot decode this")
+
+
+def decode_box(data: bytes, view: View, width: int) -> tuple[np.ndarray, int]:
+    """The pixels that are decoded, uint8 [view.height, at least view.width, 3], and the column at which they begin.
+
+    Args:
+        data: a JPEG.
+        view: whose box is wanted.
+        width: of the whole picture.
+
+    Raises:
+        DataError: it cannot be compiled here.
+        ValueError: the JPEG is damaged.
+    """
+    out = np.empty((view.height, width, 3), np.uint8)
+    box = (ctypes.c_int32 * 4)(*view[:4])
+    if not _library().decode_box(data, len(data), box, out.strides[0], out.ctypes.data):
+        raise ValueError("libjpeg-turbo cannot decode this")
+    return out[:, : box[3]], box[1]

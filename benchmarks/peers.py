@@ -1,0 +1,250 @@
+"""Ways from a JPEG's bytes and a box in it to a square of bytes: ours, and other libraries' where they are installed.
+
+All are given the same bytes and the same boxes, so that what they make can be compared as well as what it costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+
+from benchmarks.limit import Limit
+from benchmarks.stages import CHUNK
+from common.errors import DataError
+from loaders.images import native
+from loaders.images.decoders import NativePicture, TensorPicture, resized
+from loaders.images.decoding import open_file, open_picture
+from loaders.images.native import View
+from loaders.images.transforms import TrainingPipeline
+
+NOT_INSTALLED = "Not installed (pip install -r benchmarks/requirements.txt)."
+
+Job = tuple[bytes, View]
+"""A JPEG, and the box of it that is to be resized to a square."""
+
+Way = Callable[[list[Job]], list[Any]]
+"""Squares of CHUNK jobs or fewer, uint8 [side, side, 3] as numpy reads them; good until the next call."""
+
+DEFAULT = "default, bytes"
+OURS = "ours, native"
+SCALED = "ours, scaled"
+LIMIT = "limit, full size"
+MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens without a warning
+
+
+def require(name: str) -> Any:
+    """A package that only this benchmark needs.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(NOT_INSTALLED) from error
+
+
+def draw_jobs(files: list[Path], crop_size: int) -> list[Job]:
+    """Each ordinary JPEG with a box drawn as for training, the same ones every time; what is no such JPEG is left out.
+
+    Not mirrored: not every library does this in the same step.
+    """
+    pipeline = TrainingPipeline(-1, crop_size, hflip=False, decoder="torchvision")
+    jobs = []
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        with open_file(data) as picture:
+            ordinary, (width, height) = picture.format == "JPEG" and picture.mode in ("RGB", "L"), picture.size
+        if ordinary:
+            generator = torch.Generator().manual_seed(number)
+            jobs.append((data, pipeline.plan(height, width, crop_size, generator)))
+    return jobs
+
+
+def default(size: int) -> Way:
+    """PIL's pixels, cropped and resized by torchvision's transforms: the reference."""
+
+    def one(data: bytes, view: View) -> torch.Tensor:
+        square = F.resized_crop(open_picture(data), *view[:4], [size, size])
+        return F.pil_to_tensor(square).permute(1, 2, 0)
+
+    return _each(one)
+
+
+def ours_native(size: int, scaled: bool = False) -> Way:
+    """A chunk in one call, on one thread."""
+    if not native.available():
+        raise DataError(f"Not built ({native.HOW_TO_BUILD}).")
+
+    def way(jobs: list[Job]) -> list[Any]:
+        out = np.empty((len(jobs), size, size, 3), np.uint8)
+        jobs = [(data, view._replace(scaled=scaled)) for data, view in jobs]
+        for place in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # what it leaves to others
+            data, view = jobs[place]
+            out[place] = NativePicture(data).view(view).permute(1, 2, 0)
+        return list(out)
+
+    return way
+
+
+def ours_torchvision(_size: int) -> Way:
+    """The decoder where the native one is not built."""
+    return _each(lambda data, view: TensorPicture(data).view(view).permute(1, 2, 0))
+
+
+def nvimgcodec(size: int) -> Way:
+    """The box decoded by nvImageCodec's CPU decoders, resized by torch on bytes, antialiased."""
+    codec = require("nvidia.nvimgcodec")
+    decoder = codec.Decoder(
+        device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
+        max_num_cpu_threads=1,
+        backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
+    )
+    # PIL does not turn what a camera held upright, nor does training
+    params = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
+
+    def box(data: bytes, view: View) -> Any:
+        corners = view.top, view.left, view.top + view.height, view.left + view.width
+        return codec.CodeStream(data).get_sub_code_stream(region=codec.Region(*corners))
+
+    def way(jobs: list[Job]) -> list[Any]:
+        boxes = decoder.decode([box(*job) for job in jobs], params=params)
+        pixels = [torch.from_numpy(np.asarray(one)).permute(2, 0, 1) for one in boxes]
+        return [resized(one, size, size).permute(1, 2, 0) for one in pixels]
+
+    return way
+
+
+def dali(size: int) -> Way:
+    """DALI's CPU operators, a chunk at a time: a slice is decoded, and resized with antialiasing."""
+    package = require("nvidia.dali")
+    fn, types = package.fn, package.types
+    pipeline = package.Pipeline(
+        batch_size=CHUNK,
+        num_threads=1,
+        device_id=None,
+        prefetch_queue_depth=1,
+        exec_async=False,  # nothing is done ahead, in another way's time
+        exec_pipelined=False,
+    )
+    with pipeline:
+        data, anchor, shape = (fn.external_source(name=name) for name in ("data", "anchor", "shape"))
+        # the options that give PIL's pixels
+        options = {"output_type": types.RGB, "jpeg_fancy_upsampling": True, "adjust_orientation": False}
+        pixels = fn.decoders.image_slice(data, anchor, shape, axes=[0, 1], device="cpu", **options)
+        resize = {"interp_type": types.INTERP_TRIANGULAR, "antialias": True}
+        pipeline.set_outputs(fn.resize(pixels, resize_x=size, resize_y=size, **resize))
+    pipeline.build()
+
+    def way(jobs: list[Job]) -> list[Any]:
+        views = [view for _, view in jobs]
+        pipeline.feed_input("data", [np.frombuffer(data, np.uint8) for data, _ in jobs])
+        pipeline.feed_input("anchor", np.array([(view.top, view.left) for view in views], np.int32))
+        pipeline.feed_input("shape", np.array([(view.height, view.width) for view in views], np.int32))
+        (squares,) = pipeline.run()
+        return list(torch.from_dlpack(squares.as_tensor()))
+
+    return way
+
+
+def ffcv(size: int) -> Way:
+    """What FFCV's decoder calls: the whole picture with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
+    require("ffcv")
+    library = require("ffcv.libffcv")
+    room = np.empty(3 * MOST_PIXELS, np.uint8)
+
+    @functools.cache  # .beton files have it in a table
+    def shape(data: bytes) -> tuple[int, int]:
+        with open_file(data) as picture:
+            return picture.height, picture.width
+
+    def one(data: bytes, view: View) -> np.ndarray:
+        height, width = shape(data)
+        pixels = room[: 3 * height * width].reshape(height, width, 3)
+        square = np.empty((size, size, 3), np.uint8)
+        library.imdecode(np.frombuffer(data, np.uint8), pixels, height, width, height, width)
+        bottom, right = view.top + view.height, view.left + view.width
+        library.resize_crop(pixels, view.top, bottom, view.left, right, square)
+        return square
+
+    return _each(one)
+
+
+def spdl(size: int) -> Way:
+    """SPDL, whose FFmpeg decodes, crops and scales."""
+    spdl_io = open_spdl()
+
+    def one(data: bytes, view: View) -> np.ndarray:
+        return spdl_io.to_numpy(spdl_io.load_image(data, filter_desc=ffmpeg_filter(view, size)))
+
+    return _each(one)
+
+
+def open_spdl() -> Any:
+    """SPDL's spdl.io.
+
+    Raises:
+        DataError: it is not installed, or finds no FFmpeg.
+    """
+    spdl_io = require("spdl.io")
+    try:
+        spdl_io.demux_config()
+    except Exception as error:  # whatever loading a library raises
+        raise DataError("It finds no libraries of FFmpeg (apt-get install ffmpeg).") from error
+    return spdl_io
+
+
+def ffmpeg_filter(view: View, size: int, more: str = "") -> str:
+    """A view's box as FFmpeg cuts and scales it: to the pixel, and antialiased, which its `bilinear` is."""
+    crop = f"crop=w={view.width}:h={view.height}:x={view.left}:y={view.top}:exact=1"
+    return f"{crop},scale=w={size}:h={size}:flags=bilinear,{more}format=pix_fmts=rgb24"
+
+
+def limit(_size: int) -> Way:
+    """Only decoding, only the box; no picture comes of it."""
+    decode = Limit()
+
+    def way(jobs: list[Job]) -> list[Any]:
+        for data, view in jobs:
+            decode(data, view)
+        return []
+
+    return way
+
+
+WAYS: dict[str, Callable[[int], Way]] = {
+    DEFAULT: default,
+    OURS: ours_native,
+    SCALED: functools.partial(ours_native, scaled=True),
+    "ours, torchvision": ours_torchvision,
+    "nvImageCodec": nvimgcodec,
+    "DALI (CPU)": dali,
+    "FFCV's decoder": ffcv,
+    "SPDL (FFmpeg)": spdl,
+    LIMIT: limit,
+}
+
+
+@contextlib.contextmanager
+def left_out(name: str, told: Callable[[str], None], peer: bool) -> Iterator[None]:
+    """A row that cannot be had here is left out, and `told` why; of a peer, whatever goes wrong with it."""
+    try:
+        yield
+    except DataError as error:
+        told(f"{name}: left out. {error}")
+    except Exception as error:
+        if not peer:
+            raise
+        told(f"{name}: left out. It fails here ({type(error).__name__}: {str(error)[:200]}).")
+
+
+def _each(one: Callable[[bytes, View], Any]) -> Way:
+    return lambda jobs: [one(data, view) for data, view in jobs]

@@ -1,0 +1,68 @@
+"""The pictures that a loading benchmark reads: the user's own, or photographs cut to ImageNet's sizes."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from loaders.dataset import PictureDataset
+from loaders.storage.imagefolder import SPLITS
+
+CLASSES = 10
+LONGER = 500  # pixels; three quarters of it are the shorter side: ImageNet's most frequent size
+_NOISE = 5.0  # of 255: makes the files as large as ImageNet's, whose mean is 110 kB
+
+
+def make_pictures(root: Path, count: int, longer: int = LONGER) -> None:
+    """Write `count` JPEGs like ImageNet's as train/ and val/ of an image folder.
+
+    Cut from scikit-learn's two photographs at random, resized to 500x375 or 375x500 and given a sensor's noise: about
+    110 kB each, three of five with 4:2:0 subsampling. The same files for the same count.
+
+    Args:
+        root: the image folder.
+        count: how many.
+        longer: another longer side in pixels.
+    """
+    sides = longer * 3 // 4, longer
+    from sklearn.datasets import load_sample_images
+
+    photos, rng = load_sample_images().images, np.random.default_rng(0)
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        height = int(rng.integers(150, 427))
+        width = min(640, height * 4 // 3)
+        top, left = rng.integers(0, 427 - height + 1), rng.integers(0, 640 - width + 1)
+        size = sides[::-1] if rng.random() < 0.75 else sides
+        picture = Image.fromarray(photo[top : top + height, left : left + width]).resize(size)
+        pixels = np.asarray(picture, np.float32) + rng.normal(0, _NOISE, (size[1], size[0], 3)).astype(np.float32)
+        out = io.BytesIO()
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
+            out, "JPEG", quality=int(rng.integers(92, 97)), subsampling=2 if rng.random() < 0.6 else 0
+        )
+        _write(root, number, out.getvalue(), number % CLASSES)
+
+
+def copy_pictures(dataset: PictureDataset, root: Path, count: int) -> None:
+    """Write `count` of a data set's pictures, chosen at random, as train/ and val/ of an image folder."""
+    chosen = np.random.default_rng(0).permutation(len(dataset))[:count]
+    for number, index in enumerate(chosen.tolist()):
+        source, _ = dataset.read(index)
+        if not isinstance(source, bytes):
+            out = io.BytesIO()
+            (Image.fromarray(source) if isinstance(source, np.ndarray) else source).save(out, "PNG")
+            source = out.getvalue()
+        _write(root, number, source, number % CLASSES)
+
+
+def _write(root: Path, number: int, content: bytes, label: int) -> None:
+    """One file, under train/ and, as a link, under val/."""
+    train, val = (root / split / f"class{label}" / f"{number:06}.jpeg" for split in SPLITS)
+    for path in (train, val):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    train.write_bytes(content)
+    os.link(train, val)

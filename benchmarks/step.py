@@ -1,0 +1,300 @@
+"""What training costs through Composer, a recipe and our callbacks beside a hand-written loop, in img/s and MFU.
+
+    python -m benchmarks.step yamls/digits.yaml                  # on a CPU, a minute
+    python -m benchmarks.step yamls/digits.yaml --input real     # loading included
+    python -m benchmarks.step yamls/resnet50.yaml compile=true train_dataset.batch_size=256 \\
+        --recipes baseline,mild,medium,hot --sizes 96,128,176,224
+
+Same model, precision, memory format and input on both sides: uint8 pictures, channels_last, copied to the device
+without waiting and normalised there. The hand-written side is the run without a recipe; ours has the recipe's loss,
+optimizer and algorithms, but not progressive_resizing, because a row is one size. A round is timed as a whole after
+some steps to warm up. The sides take turns in one process, and the ratio is taken within a turn, so that a machine that
+slows down slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.core import Callback, DataSpec, get_precision_context
+from composer.trainer import Trainer
+from omegaconf import DictConfig
+from rich.table import Column, Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.terminal import console
+from config import Run, load
+from data import split_batch
+from loaders.images.transforms import NormalizationFn
+from training import build, devices, guards, record
+from training.data_wait import DataWait
+from training.fit import make_trainer
+from training.progress import ProgressLine
+from training.recorder import Recorder
+
+# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets; a part of the name is enough.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A40": 150e12,
+    "A10G": 70e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+LEFT_OUT = "progressive_resizing"
+WARM_UP = 3  # steps of each round that are not timed; more where the workers have more batches ready
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe at one size: medians over the rounds, and our time divided by the hand-written loop's in each."""
+
+    recipe: str
+    size: int
+    by_hand: float  # img/s
+    ours: float  # img/s
+    ratios: list[float]
+    mfu_by_hand: float | None  # None where the device's peak is not known
+    mfu_ours: float | None
+
+    def cells(self) -> list[str]:
+        """The row of the table."""
+        rates = [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in (self.by_hand, self.ours)]
+        mfu = ["-" if share is None else f"{share:.1%}" for share in (self.mfu_by_hand, self.mfu_ours)]
+        ratio = f"{statistics.median(self.ratios):.3f} ({min(self.ratios):.3f}-{max(self.ratios):.3f})"
+        return [self.recipe, str(self.size), *rates, ratio, *mfu]
+
+
+class Batches:
+    """An endless supply of a few random batches as our loader makes them: uint8, channels_last, pinned for a GPU."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.batch_size, size = config.train_dataset.batch_size, config.train_dataset.crop_size
+        self.dataset = range(1000 * self.batch_size)
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.batch_size, size, size, 3)
+        self.batches = []
+        for _ in range(2):
+            images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
+            labels = torch.randint(0, config.model.num_classes, (self.batch_size,), generator=generator)
+            pinned = config.device == "gpu"
+            self.batches.append((images.pin_memory(), labels.pin_memory()) if pinned else (images, labels))
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return itertools.islice(itertools.cycle(self.batches), len(self))
+
+
+class Stopwatch(Callback):
+    """Seconds per step of a round: from the end of its warm-up to its end, the device waited for at both.
+
+    Args:
+        device: cpu or gpu.
+        warm_up: steps that are not timed.
+        steps: steps that are.
+    """
+
+    def __init__(self, device: str, warm_up: int, steps: int) -> None:
+        self.device, self.warm_up, self.steps = device, warm_up, steps
+        self.done, self.started, self.seconds = 0, 0.0, 0.0
+
+    def step(self) -> None:
+        """A step has ended."""
+        self.done += 1
+        if self.done in (self.warm_up, self.warm_up + self.steps):
+            if self.device == "gpu":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.started, self.seconds = now, (now - self.started) / self.steps
+
+    def lap(self) -> float:
+        """Seconds per step of the round that is over; the next step begins another."""
+        assert self.done == self.warm_up + self.steps, f"{self.done} steps"
+        self.done = 0
+        return self.seconds
+
+    def batch_end(self, state, logger) -> None:
+        """A step of the Trainer's has ended."""
+        self.step()
+
+
+def make_data(run: Run, algorithms: list[Any], real: bool) -> build.Data:
+    """The run's own data, or random batches in their place."""
+    if real:
+        return build.data(run, algorithms)
+    spec = DataSpec(Batches(run.config), microbatch_transforms=NormalizationFn(), split_batch=split_batch)
+    return build.Data(spec, spec)
+
+
+def endless(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Epoch after epoch of a loader, each in another order."""
+    for epoch in itertools.count():
+        if isinstance(sampler := getattr(loader, "sampler", None), torch.utils.data.DistributedSampler):
+            sampler.set_epoch(epoch)
+        yield from loader
+
+
+def stopwatch(run: Run, loader: Any, steps: int) -> Stopwatch:
+    """A stopwatch that first lets pass what a loader's workers had ready before the round."""
+    ready = getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", None) or 0)
+    return Stopwatch(run.config.device, max(WARM_UP, ready), steps)
+
+
+def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
+    """Seconds per step, one round after another, of the loop that anybody would write."""
+    config = run.config
+    loader = make_data(run, [], real).train.dataloader  # type: ignore[union-attr]
+    device, normalise = torch.device("cuda" if config.device == "gpu" else "cpu"), NormalizationFn()
+    model = build.model(config).to(device).train()
+    optimizer = build.optimizer(config, model)
+    scaler = torch.amp.GradScaler(enabled=config.precision == "amp_fp16")
+    forward = torch.compile(model) if config.compile else model
+    watch = stopwatch(run, loader, steps)
+    while True:
+        for batch in itertools.islice(endless(loader), watch.warm_up + steps):
+            images, labels = (part.to(device, non_blocking=True) for part in batch)
+            images, labels = normalise((images, labels))
+            optimizer.zero_grad(set_to_none=True)
+            with get_precision_context(config.precision):
+                loss = model.loss(forward((images, labels)), (images, labels))
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            watch.step()
+        yield watch.lap()
+
+
+def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[float]:
+    """Seconds per step, one round after another, of main.py's own Trainer; it saves and evaluates nothing."""
+    config = run.config
+    algorithms = build.algorithms(config)
+    data, model = make_data(run, algorithms, real), build.model(config)
+    watch = stopwatch(run, data.train.dataloader, steps)  # type: ignore[union-attr]
+    schedule = build.schedule(run, data)
+    checks = [guard for guard in guards.for_run(schedule, data) if not isinstance(guard, guards.WholeEpochs)]
+    recorder = Recorder(record.RunFolder(folder, run), time.monotonic(), DataWait(None))
+    trainer: Trainer = make_trainer(
+        config,
+        run_name="bench",
+        model=model,
+        data=data,
+        optimizers=build.optimizer(config, model),
+        max_duration=schedule.max_duration,
+        algorithms=algorithms,
+        callbacks=[*checks, recorder, ProgressLine(recorder, bar=False), watch],
+        saved=None,
+    )
+    trainer.state.evaluators = []
+    try:
+        while True:
+            trainer.fit(duration=f"{watch.warm_up + steps}ba")
+            yield watch.lap()
+    finally:
+        trainer.close()
+
+
+def flops_per_picture(config: DictConfig) -> float:
+    """Floating-point operations of a training step per picture: forward counted, backward twice as much."""
+    model, size = build.model(config), config.train_dataset.crop_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.module.eval()(torch.zeros(1, 3, size, size))
+    return 3.0 * counter.get_total_flops()
+
+
+def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """A row per recipe, all at one size and beside the same hand-written rounds."""
+    torch.compiler.reset()  # or a second size would be compiled for any size
+    real, size, batch = given.input == "real", bare.config.train_dataset.crop_size, bare.config.train_dataset.batch_size
+    sides = [hand_written(bare, given.steps, real)]
+    sides += [through_trainer(run, given.steps, real, folder / f"{size}-{at}") for at, run in enumerate(runs)]
+    for side in sides:
+        next(side)  # compilation, allocation, cuDNN's search
+    by_hand, *all_ours = zip(*[[next(side) for side in sides] for _ in range(given.rounds)], strict=True)
+    for side in sides:
+        side.close()  # type: ignore[attr-defined]
+    work = batch * flops_per_picture(bare.config)
+    hand = statistics.median(by_hand)
+    for run, laps in zip(runs, all_ours, strict=True):
+        ours = statistics.median(laps)
+        mfu = [work / seconds / peak if (peak := peak_of(bare.config)) else None for seconds in (hand, ours)]
+        ratios = [b / a for a, b in zip(by_hand, laps, strict=True)]
+        name = Path(run.config.recipe_name or "baseline").stem
+        yield Row(name, size, batch / hand, batch / ours, ratios, *mfu)
+
+
+def device_name(config: DictConfig) -> str:
+    """What does the work."""
+    return torch.cuda.get_device_name() if config.device == "gpu" else f"CPU ({torch.get_num_threads()} threads)"
+
+
+def peak_of(config: DictConfig) -> float | None:
+    """FLOP/s that the device's maker promises."""
+    return next((value for part, value in PEAKS.items() if part in device_name(config)), None)
+
+
+def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) -> Run:
+    """The run of the words, with that recipe at that size."""
+    words = [word for word in given.words if not word.startswith("recipe_name=")]
+    words += [f"recipe_name={recipe}"] if recipe else []
+    words += [f"train_dataset.crop_size={size}"] if size else []
+    if given.input == "synthetic":
+        words += ["train_dataset.path=.", "eval_dataset.path=."]  # no data is read
+    run = load(words)
+    devices.prepare(run.config, run.is_of_recipe("precision"))
+    run.config.algorithms = {name: args for name, args in run.config.algorithms.items() if name != LEFT_OUT}
+    return run
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
+    parser.add_argument("--input", choices=("synthetic", "real"), default="synthetic", help="real: the run's own data")
+    parser.add_argument("--recipes", help="as in baseline,mild,medium,hot; by default the run's own")
+    parser.add_argument("--sizes", help="image sides in pixels, as in 96,176,224; by default each recipe's crop")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per round (a multiple of SAM's interval)")
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each side")
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Print the table; its rows."""
+    given = parse(argv)
+    named = [word.partition("=")[2] for word in given.words if word.startswith("recipe_name=")]
+    recipes = given.recipes.split(",") if given.recipes else [named[-1] if named else None]
+    own = [load_run(given, recipe, None).config.train_dataset.crop_size for recipe in recipes]
+    sizes = [int(size) for size in given.sizes.split(",")] if given.sizes else list(dict.fromkeys(own))
+    heads = ["\nrecipe", "\npx", "hand\nimg/s", "Trainer\nimg/s", "time, Trainer/hand\nmedian (min-max)"]
+    table = Table(*(Column(head, no_wrap=True) for head in (*heads, "hand\nMFU", "Trainer\nMFU")))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            runs = [load_run(given, r, size) for r, at in zip(recipes, own, strict=True) if given.sizes or at == size]
+            bare = load_run(given, None, size)
+            for row in compare(bare, runs, given, Path(folder)):
+                rows.append(row)
+                table.add_row(*row.cells())
+    config = bare.config
+    table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {config.precision}, "
+    table.title += f"compile={config.compile}, {given.input} input, {device_name(config)}"
+    console().print(table)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

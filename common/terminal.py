@@ -1,0 +1,159 @@
+"""What programs beside training share at a terminal: numbers of the command line, consoles, bars and durations."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+from common.errors import ConfigError
+from common.output import take_any_text
+
+LOG_SECONDS = 60.0  # between lines, without a terminal, so that a log file stays readable
+RATE_SECONDS = 10.0  # over which rates are taken: long enough to be steady, short enough to show a stall
+
+
+def positive(word: str) -> int:
+    """A whole number from 1 on, of the command line."""
+    return _from(1, word)
+
+
+def not_negative(word: str) -> int:
+    """A whole number from 0 on, of the command line."""
+    return _from(0, word)
+
+
+def _from(least: int, word: str) -> int:
+    try:
+        number = int(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} given, but it must be a whole number") from error
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{word} given, but it must be {least} or more")
+    return number
+
+
+def check_writable(path: Path) -> None:
+    """Find out now, not after minutes of work, that a file cannot be written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigError(f"{path.absolute()}: cannot be written ({error.strerror}).") from error
+    if not existed:
+        path.unlink()
+
+
+def console(log_width: int = 100) -> Console:
+    """A console for tables: as wide as the terminal or COLUMNS; a log file has no width of its own.
+
+    Paths are shown as they are: brackets in them are not markup, and bytes that are no UTF-8 are escaped.
+
+    Args:
+        log_width: columns that a table may have at least in a log file.
+    """
+    take_any_text()
+    made = Console(soft_wrap=True, highlight=False, markup=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = max(log_width, made.width)
+    return made
+
+
+def printable(name: str) -> str:
+    """A name in one line, what cannot be shown escaped: line ends, and bytes that are no UTF-8."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
+def clock(seconds: float) -> str:
+    """A duration as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def bar(on: Console, *more: ProgressColumn, transient: bool = False) -> Progress:
+    """A bar as wide as the console, with its task's field `figures` and the time passed, and further columns."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeElapsedColumn(),
+        *more,
+        console=on,
+        expand=True,
+        transient=transient,
+    )
+
+
+class Rate:
+    """How many a second, lately."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, done: int) -> None:
+        """At `now` seconds, `done` have been done."""
+        self._seen.append((now, done))
+        while now - self._seen[0][0] > RATE_SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+
+    @property
+    def per_second(self) -> float:
+        """0 while nothing can be said."""
+        (t0, n0), (t1, n1) = self._seen[0], self._seen[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+class Meter(ABC):
+    """Shows one piece of work: a bar in a terminal, a line a minute elsewhere; a context manager.
+
+    Args:
+        console: where to.
+        what: the work, in a word or two.
+        total: how much it is.
+        shown: False for every process but one.
+    """
+
+    def __init__(self, console: Console, what: str, total: int, shown: bool = True) -> None:
+        self.console, self.what, self.total, self.shown = console, what, total, shown
+        self.rate, self.began = Rate(), time.monotonic()
+        self.rate.add(self.began, 0)
+        self._logged = self.began
+        self._bar = bar(console, transient=True)
+        self._task = self._bar.add_task(what, total=max(1, total), figures="")
+
+    @abstractmethod
+    def figures(self, done: int) -> str:
+        """How fast it goes, and how long it takes still."""
+
+    def __enter__(self) -> Meter:
+        if self.shown and self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown and self.console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, done: int) -> None:
+        """Show that so much has been done; cheap enough to be called at every turn."""
+        now = time.monotonic()
+        self.rate.add(now, done)
+        if not self.shown:
+            return
+        self._bar.update(self._task, completed=done, figures=self.figures(done))
+        if not self.console.is_terminal and now - self._logged > LOG_SECONDS:
+            self._logged = now
+            share = 100 * done / max(1, self.total)
+            self.console.print(f"{self.what} {share:.0f}% {self.figures(done)}", highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""Bytes to pixels: decoders, the crop's box, transforms."""

@@ -1,0 +1,276 @@
+"""From a picture to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
+
+Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized on
+bytes, antialiased: to what torchvision's transforms make of the same box with PIL, or at most 1 of 255 from it (which
+of the two, `loaders.images.decoders` says).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+from torchvision.transforms.functional import center_crop
+
+from loaders.images import native
+from loaders.images.boxes import Crop, central, random_box, short_side
+from loaders.images.decoders import OPENERS, NativePicture, Opened, chosen
+from loaders.images.decoding import Picture, Source
+from loaders.images.native import View, whole
+from loaders.slots import Placed, Slots
+
+CHANNEL_MEAN = (0.485, 0.456, 0.406)
+CHANNEL_STD = (0.229, 0.224, 0.225)
+
+PixelTransform = Callable[[torch.Tensor], torch.Tensor]
+"""uint8 [3, H, W] in and out."""
+
+
+class Batch(list[tuple[torch.Tensor, int]]):
+    """Samples that lie side by side already, so that `collate` has nothing to do; to all others, a list of samples.
+
+    Args:
+        images: uint8 [B, 3, H, W], channels_last.
+        labels: one for each.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: Sequence[int]) -> None:
+        super().__init__(zip(images.unbind(), labels, strict=True))
+        self.images = images
+
+
+class Pipeline(ABC):
+    """An encoded picture to a uint8 tensor [3, side, side], stored row by row with the channels last.
+
+    Args:
+        resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
+        crop_size: the side of the result in pixels.
+        decoder: native, native_scaled, torchvision or pil; auto: native where it is built, else torchvision.
+
+    Raises:
+        DataError: the decoder is not built.
+    """
+
+    random: bool
+    """Whether random numbers are drawn (then each sample needs its seed)."""
+
+    def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
+        self.resize_size = resize_size
+        self.crop_size = crop_size
+        self.decoder = chosen(decoder)
+        self.open = OPENERS[self.decoder]
+        self.scaled = self.decoder == "native_scaled"
+        self.threads = 1
+        """How many threads decode a batch."""
+
+    def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
+        """Decode, resize and crop one picture.
+
+        Args:
+            source: as `loaders.images.decoding.decode` takes it.
+            size: the side of the result in pixels; `crop_size` if None.
+        """
+        return self.cut(self.open(source), size or self.crop_size)
+
+    @property
+    def batches(self) -> bool:
+        """Whether `fill` does what is done to each picture."""
+        return self.open is NativePicture
+
+    def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
+        """Make many pictures in one call, by `threads` threads, each straight in its place.
+
+        Args:
+            images: uint8 [B, side, side, 3], filled in.
+            sources: as `loaders.images.decoding.decode` takes them.
+            seeds: of what is random, one for each.
+
+        Returns:
+            Which are still to be filled in, one by one.
+        """
+        side, generator = images.shape[1], torch.Generator()
+        jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
+        return np.flatnonzero(~native.view_batch(jobs, images.numpy(), self.threads)).tolist()
+
+    def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
+        """What is to be made of a picture; None for one that is made by itself, such as one smaller than the square."""
+        if isinstance(source, Picture) or (shape := native.shape_of(source)) is None:
+            return None
+        view = self.plan(*shape, side, generator)
+        return (source, view) if view.kept_rows == view.kept_columns == side else None
+
+    @abstractmethod
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
+        """The square of `size` pixels out of a picture of this size (or what there is of it), and how it is made.
+
+        Args:
+            height: of the picture in pixels.
+            width: the same.
+            size: the side of the result in pixels.
+            generator: of what is random; torch's global one if None.
+        """
+
+    @abstractmethod
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
+        """The square of `size` pixels out of a picture."""
+
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels before the crop."""
+        return short_side(height, width, self.resize_size) if self.resize_size > 0 else (height, width)
+
+
+class TrainingPipeline(Pipeline):
+    """Random crop and flip of the published recipes (reference: He et al. 2015, as torchvision implements it).
+
+    Args:
+        resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
+        crop_size: the side of the result in pixels.
+        image_transforms: what follows crop and flip.
+        min_crop_area: the smallest part of the picture's area that a random crop may show.
+        hflip: mirror every other picture.
+        decoder: as for every pipeline.
+    """
+
+    random = True
+
+    def __init__(
+        self,
+        resize_size: int,
+        crop_size: int,
+        image_transforms: Sequence[PixelTransform] = (),
+        min_crop_area: float = 0.08,
+        hflip: bool = True,
+        decoder: str = "auto",
+    ) -> None:
+        super().__init__(resize_size, crop_size, decoder)
+        self.image_transforms = list(image_transforms)
+        self.min_crop_area = min_crop_area
+        self.hflip = hflip
+
+    @property
+    def batches(self) -> bool:
+        """Not what follows the crop, nor two sizes one after another."""
+        return super().batches and not self.image_transforms and self.resize_size <= 0
+
+    def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> Crop:
+        """The next random box in a picture of this size, as torchvision's RandomResizedCrop draws it."""
+        box = random_box(height, width, self.min_crop_area, generator)
+        return Crop(*box, flip=self.hflip and bool(torch.rand(1, generator=generator) < 0.5))
+
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
+        """A random box, resized to the square."""
+        top, left, height, width, flip = self.draw(height, width, generator)
+        return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled)
+
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
+        """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
+        if self.resize_size > 0:
+            rows, columns = self.resized_shape(picture.height, picture.width)
+            reduced = picture.view(whole(picture.height, picture.width, rows, columns))
+            picture = self.open(reduced.permute(1, 2, 0).numpy())
+        square = picture.view(self.plan(picture.height, picture.width, size))
+        for transform in self.image_transforms:
+            square = transform(square)
+        return square
+
+
+class EvaluationPipeline(Pipeline):
+    """Resize of the short side, then the central square (smaller pictures are padded with black)."""
+
+    random = False
+
+    def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:  # noqa: ARG002
+        """The central square, or what there is of it."""
+        rows, columns = self.resized_shape(height, width)
+        box = central(rows, columns, size)
+        part = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
+        return View(0, 0, height, width, rows, columns, *part, scaled=self.scaled)
+
+    def cut(self, picture: Opened, size: int) -> torch.Tensor:
+        """The central square of the picture."""
+        return center_crop(picture.view(self.plan(picture.height, picture.width, size)), [size, size])
+
+
+def build_pipeline(
+    is_train: bool,
+    resize_size: int,
+    crop_size: int,
+    steps: Sequence[PixelTransform],
+    min_crop_area: float,
+    hflip: bool,
+    decoder: str = "auto",
+) -> Pipeline:
+    """Training's pipeline, or evaluation's, for which steps, min_crop_area and hflip mean nothing."""
+    if is_train:
+        return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip, decoder)
+    return EvaluationPipeline(resize_size, crop_size, decoder)
+
+
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | Placed:
+    """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
+
+    The pictures are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
+    channels_last convolutions get what they want. In a worker they are in shared memory, and only sent word of.
+    """
+    labels = np.array([label for _, label in samples], np.int64)
+    if isinstance(samples, Batch):
+        images = samples.images.permute(0, 2, 3, 1)
+    else:
+        squares = [image.permute(1, 2, 0) for image, _ in samples]
+        images = torch.stack(squares, out=empty_batch((len(squares), *squares[0].shape)))
+    slots = _slots()
+    placed = slots.sent(images.numpy(), labels) if slots else None
+    return placed or (images.permute(0, 3, 1, 2), torch.from_numpy(labels))
+
+
+def empty_batch(shape: tuple[int, ...]) -> torch.Tensor:
+    """Room for uint8 of this shape; in a loader's worker in shared memory, from where nothing is copied."""
+    worker = get_worker_info()
+    if worker is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    slots = _slots()
+    if slots and (room := slots.room(worker.id, shape)) is not None:
+        return torch.from_numpy(room)
+    room = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own default_collate
+    return torch.empty(0, dtype=torch.uint8).set_(room).view(shape)
+
+
+def _slots() -> Slots | None:
+    """The places of this worker's loader; None if it has none, or this is no worker."""
+    worker = get_worker_info()
+    return getattr(worker.dataset, "slots", None) if worker else None
+
+
+class NormalizationFn:
+    """A DataSpec's microbatch transform: uint8 pictures (0..255) to floats of zero mean and unit variance.
+
+    Runs after the copy to the device, because bytes are a quarter of the traffic. Keeps channels_last.
+
+    Args:
+        mean: per channel, for pictures in 0..1.
+        std: per channel, for pictures in 0..1.
+    """
+
+    def __init__(self, mean: Sequence[float] = CHANNEL_MEAN, std: Sequence[float] = CHANNEL_STD) -> None:
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self._constants: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = batch
+        if images.device not in self._constants:
+            self._constants[images.device] = (
+                self._per_channel(self.mean, images.device),
+                self._per_channel(self.std, images.device),
+            )
+        mean, std = self._constants[images.device]
+        return (images - mean).div_(std), labels
+
+    @staticmethod
+    def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
+        return (torch.tensor(values, dtype=torch.float32) * 255).view(1, -1, 1, 1).to(device)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_constants": {}}  # a tensor on a device has no business in a pickle

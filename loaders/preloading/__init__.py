@@ -1,1 +1,0 @@
-"""How loaders.preload works: what a source holds, copying it, the records of a copy, and the other ranks' waiting."""

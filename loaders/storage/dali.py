@@ -1,0 +1,274 @@
+"""NVIDIA DALI as the decoder: its threads, or its GPU, decode, resize and mirror what this project has chosen.
+
+Which picture comes when, where it is cropped and whether it is mirrored are decided here, as for every other storage:
+DALI gets encoded bytes and boxes. Order, seeds, resumption and the shares of the ranks are therefore the same.
+"""
+
+import importlib
+import importlib.util
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from multiprocessing.pool import AsyncResult, ThreadPool
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from composer.utils import dist
+
+from common.errors import DataError
+from loaders.dataset import Key, PictureDataset, parts
+from loaders.images.boxes import Crop, central, short_side
+from loaders.images.decoding import Source, decode, open_file
+from loaders.images.transforms import TrainingPipeline
+from loaders.sampler import EpochSampler
+from loaders.seeding import sample_seed
+from loaders.workers import WorkerLoader
+
+PREFETCH = 2  # decoded batches that DALI keeps ready or under way
+READ_AHEAD = 2  # encoded batches that are read before DALI wants them
+
+_FAILED = re.compile(r"sample #(\d+)")
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those that belong into the midst of a scan
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def require_dali(device: str = "cpu") -> None:
+    """Make sure that DALI is installed, and that there is a GPU where one shall decode.
+
+    Args:
+        device: `cpu` or `mixed`.
+
+    Raises:
+        DataError: it is not, or there is none.
+    """
+    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
+        raise DataError(
+            "train_dataset.storage=dali needs NVIDIA DALI: pip install -c constraints.txt nvidia-dali-cuda120==2.4.0"
+        )
+    if device == "mixed" and not torch.cuda.is_available():
+        raise DataError("decoding with DALI on a GPU (mixed) needs a GPU, and torch sees none: decode on the CPU.")
+
+
+class DaliLoader(WorkerLoader):
+    """Batches (uint8 [B, 3, size, size] in channels_last memory format, int64 [B]) that DALI decodes.
+
+    A DataLoader because Composer sets the epoch, and saves the place in it, of DataLoaders only. Threads replace worker
+    processes. Memory: READ_AHEAD + PREFETCH + 1 batches as they are stored, and PREFETCH + 1 decoded.
+
+    Args:
+        dataset: what to load; its pipeline says how to crop.
+        batch_size: samples per device.
+        sampler: this rank's keys: (epoch, index), or (epoch, index, size) with one size per batch.
+        drop_last: leave out what fills no whole batch.
+        num_workers: threads that read, and threads that decode.
+        device: `cpu`, or `mixed` to decode on this rank's GPU (then the batches are there, too).
+
+    Raises:
+        DataError: DALI is not installed, or no GPU is there for `mixed`.
+        ValueError: the data set's pictures are transformed in ways that DALI is not told of.
+    """
+
+    dataset: PictureDataset
+    sampler: EpochSampler
+
+    def __init__(
+        self,
+        dataset: PictureDataset,
+        batch_size: int,
+        sampler: EpochSampler,
+        drop_last: bool,
+        num_workers: int,
+        device: str = "cpu",
+    ) -> None:
+        require_dali(device)
+        if getattr(dataset.pipeline, "image_transforms", ()):
+            raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its pictures")
+        super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
+        self.num_workers = max(1, num_workers)  # not for torch, which would start processes
+        self.device = device
+
+    def _get_iterator(self) -> Any:
+        feed = _Feed(self)
+        try:
+            yield from self._batches(build_pipeline(self, feed), feed)
+        finally:
+            feed.close()
+
+    def _batches(self, pipeline: Any, feed: "_Feed") -> Iterator[Batch]:
+        """What a pipeline makes of one epoch."""
+        # On a GPU, DALI must not use a batch's memory again before what this stream does with it is done.
+        stream = torch.cuda.current_stream() if self.device == "mixed" else None
+        while True:
+            try:
+                (pictures,) = pipeline.run(stream)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                feed.explain(error)
+                raise
+            images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
+            if self.device == "cpu" and torch.cuda.is_available():
+                images = images.pin_memory()
+            yield images, torch.tensor(feed.in_flight.popleft().labels)
+
+
+def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
+    """The DALI pipeline of one epoch, nvidia.dali.Pipeline, with one output: uint8 [B, size, size, 3].
+
+    Args:
+        loader: what to build it for.
+        feed: its input.
+    """
+    dali: Any = importlib.import_module("nvidia.dali")  # half a second, needed by few; and its stubs lack its constants
+    fn, types = dali.fn, dali.types
+    mixed, crop = loader.device == "mixed", loader.dataset.pipeline
+    resize = {"interp_type": types.INTERP_TRIANGULAR, "antialias": True}
+    decoding = {
+        "device": loader.device,
+        "output_type": types.RGB,
+        "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does in PIL and torchvision
+        "adjust_orientation": False,  # as PIL's convert("RGB")
+    }
+    pipeline = dali.Pipeline(
+        batch_size=loader.batch_size,
+        num_threads=loader.num_workers,
+        device_id=dist.get_local_rank() if mixed else None,
+        prefetch_queue_depth=PREFETCH,
+    )
+    with pipeline:
+        names = ["encoded", "anchor", "shape"]
+        names += ["whole"] if crop.resize_size > 0 else []
+        names += ["size", "flip"] if crop.random else []
+        batches = (tuple(batch[name] for name in names) for batch in feed)
+        given = dict(zip(names, fn.external_source(source=batches, num_outputs=len(names)), strict=True))
+        box = given["anchor"], given["shape"]
+        if crop.random and crop.resize_size <= 0:
+            pixels = fn.decoders.image_slice(given["encoded"], *box, axes=[0, 1], **decoding)
+        else:
+            pixels = fn.decoders.image(given["encoded"], **decoding)
+            if crop.resize_size > 0:
+                pixels = fn.resize(pixels, size=given["whole"], **resize)
+            pixels = fn.slice(pixels, *box, axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
+        if crop.random:
+            pixels = fn.flip(fn.resize(pixels, size=given["size"], **resize), horizontal=given["flip"])
+        pipeline.set_outputs(pixels)
+    return pipeline
+
+
+class _Sample(NamedTuple):
+    """One picture as read: what DALI is to decode (uint8 [bytes]), its size in pixels, its label."""
+
+    encoded: np.ndarray
+    height: int
+    width: int
+    label: int
+
+
+class _InFlight(NamedTuple):
+    """A batch that DALI works on: the indices of its samples, and their labels."""
+
+    indices: list[int]
+    labels: list[int]
+
+
+class _Feed:
+    """One epoch's input for DALI: pictures that threads read ahead, boxes that this thread draws.
+
+    Args:
+        loader: whose epoch it is.
+    """
+
+    def __init__(self, loader: DaliLoader) -> None:
+        self.dataset = loader.dataset
+        self.in_flight: deque[_InFlight] = deque()
+        self._keys = cast(Iterable[list[Key]], loader.batch_sampler)
+        self._pool = ThreadPool(loader.num_workers)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """What the pipeline's operators take, by name: one entry per picture of the batch."""
+        reads: deque[tuple[list[Key], AsyncResult[list[_Sample]]]] = deque()
+        for keys in self._keys:
+            reads.append((keys, self._pool.map_async(self._read, keys)))
+            if len(reads) > READ_AHEAD:
+                yield self._batch(*reads.popleft())
+        while reads:
+            yield self._batch(*reads.popleft())
+
+    def close(self) -> None:
+        """End the threads; a read that hangs is not waited for."""
+        self._pool.terminate()
+
+    def explain(self, error: RuntimeError) -> None:
+        """Turn DALI's error into one that names the picture.
+
+        Raises:
+            DataError: the error was a picture's.
+        """
+        found = _FAILED.search(str(error))
+        if found:
+            index = self.in_flight[0].indices[int(found.group(1))]
+            raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
+
+    def _read(self, key: Key) -> _Sample:
+        index = parts(key)[1]
+        source, label = self.dataset.read(index)
+        try:
+            return _Sample(*encoded(source), label)
+        except Exception as error:
+            raise self.dataset.unreadable(index, error) from error
+
+    def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
+        samples = result.get()
+        self.in_flight.append(_InFlight([parts(key)[1] for key in keys], [sample.label for sample in samples]))
+        with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data are loaded
+            views = [self._view(*parts(key), sample) for key, sample in zip(keys, samples, strict=True)]
+        whole, crops, sizes = zip(*views, strict=True)
+        return {
+            "encoded": [sample.encoded for sample in samples],
+            "whole": np.array(whole, np.float32),
+            "anchor": np.array([(crop.top, crop.left) for crop in crops], np.int32),
+            "shape": np.array([(crop.height, crop.width) for crop in crops], np.int32),
+            "size": np.array([(size, size) for size in sizes], np.float32),
+            "flip": np.array([crop.flip for crop in crops], np.int32),
+        }
+
+    def _view(self, epoch: int, index: int, size: int | None, sample: _Sample) -> tuple[tuple[int, int], Crop, int]:
+        """The size that the whole picture is brought to, the box in it, and the size of the result."""
+        pipeline = self.dataset.pipeline
+        size = size or pipeline.crop_size
+        whole = sample.height, sample.width
+        if pipeline.resize_size > 0:
+            whole = short_side(*whole, pipeline.resize_size)
+        if not isinstance(pipeline, TrainingPipeline):
+            return whole, central(*whole, size), size
+        # What loaders.seeding.seeded does, less the generators that no box is drawn from: a tenth of the time.
+        torch.default_generator.manual_seed(sample_seed(self.dataset.seed, epoch, index))
+        return whole, pipeline.draw(*whole), size
+
+
+def encoded(source: Source) -> tuple[np.ndarray, int, int]:
+    """A picture as a file that DALI decodes to the pixels of `decoding.decode`; uint8 [bytes], height, width.
+
+    An ordinary JPEG stays as it is: grey or coloured, one scan from its header to the very end. Everything else is
+    decoded here. DALI has its own ideas of CMYK, palettes, alpha and 16 bits; and a scan that is cut short, or that
+    damage has put a marker into, it fills up with grey and says nothing.
+
+    Args:
+        source: as the data set reads it.
+
+    Raises:
+        Exception: as `decode`, for bytes that are no picture or end too early.
+    """
+    if isinstance(source, bytes) and source.startswith(_JPEG_START):
+        picture = open_file(source)
+        marker = _MARKER.search(source, picture.fp.tell())  # type: ignore[union-attr]  # behind the header
+        ends_well = marker is not None and source[marker.start() :] == _JPEG_END
+        if ends_well and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
+            return np.frombuffer(source, np.uint8), picture.height, picture.width
+    pixels = decode(source).permute(1, 2, 0).contiguous().numpy()
+    height, width = pixels.shape[:2]
+    portable = b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()  # PPM: a header, then the pixels
+    return np.frombuffer(portable, np.uint8), height, width

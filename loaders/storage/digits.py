@@ -1,0 +1,98 @@
+"""A real data set that needs no download: scikit-learn's 1,797 scanned digits, as an image folder.
+
+From the UCI test set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), 8 x 8 pixels each.
+`python -m loaders.storage.digits FOLDER` writes it.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import DataError
+
+SIZE = 32  # pixels: what the five halvings of a ResNet leave one of
+EVALUATION_SHARE = 0.2
+_SPLIT_SEED = 17
+
+
+def make_digits(folder: str | os.PathLike[str]) -> Path:
+    """Write train/0..9 (1,438 pictures) and val/0..9 (359) unless they are there already.
+
+    The split is fixed and stratified. The folder appears whole or not at all, so that several ranks may call this at
+    once and an interrupted call leaves nothing half-done.
+
+    Args:
+        folder: where; made if need be.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the folder holds something else, or cannot be written.
+    """
+    target = Path(folder)
+    if _complete(target):
+        return target
+    if target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target}: holds something else than the digits. Name another folder, or empty this one.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}). Name another folder.") from error
+    try:
+        made.chmod(0o755)
+        _write(made)
+        made.rename(target)  # replaces an empty folder; fails if another process was first
+    except OSError as error:
+        if not _complete(target):
+            raise DataError(f"{target}: cannot be written ({error.strerror}). Name another folder.") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def _complete(folder: Path) -> bool:
+    """Whether the digits are there; the last class of the last split stands for all, which appear at once."""
+    return (folder / "val" / "9").is_dir() and (folder / "train" / "0").is_dir()
+
+
+def _write(folder: Path) -> None:
+    """Split, enlarge and save every digit."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    rng = np.random.default_rng(_SPLIT_SEED)
+    for label in range(10):
+        numbers = rng.permutation(np.flatnonzero(digits.target == label))
+        held_out = round(len(numbers) * EVALUATION_SHARE)
+        for split, members in (("val", numbers[:held_out]), ("train", numbers[held_out:])):
+            place = folder / split / str(label)
+            place.mkdir(parents=True)
+            for number in members:
+                pixels = np.round(digits.images[number] * (255 / 16)).astype(np.uint8)
+                picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
+                picture.save(place / f"{number:04}.png")
+
+
+def main() -> None:
+    """`python -m loaders.storage.digits FOLDER`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loaders.storage.digits",
+        description="Write 1,797 scanned digits as an image folder (train/ and val/).",
+    )
+    parser.add_argument("folder", help="where to write them, e.g. data/digits")
+    try:
+        print(f"digits: {make_digits(parser.parse_args().folder)}")
+    except DataError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

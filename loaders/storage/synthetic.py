@@ -1,0 +1,66 @@
+"""Random pictures that are on the device already: what a run would reach if its data cost nothing."""
+
+from typing import Any
+
+import torch
+
+from loaders.dataset import PictureDataset
+from loaders.images.transforms import Pipeline
+from loaders.sampler import EpochSampler
+from loaders.workers import WorkerLoader
+
+SAMPLES = {"train": 12_811, "val": 500}
+"""A hundredth of ImageNet's."""
+
+
+class SyntheticDataset(PictureDataset):
+    """Noise of the classes 0 and 1, which every model has."""
+
+    labels_are_free = False  # and looking at them would make the host wait for the GPU
+
+    def __init__(self, split: str, pipeline: Pipeline, seed: int) -> None:
+        super().__init__(pipeline, seed)
+        self.split = split
+
+    def __len__(self) -> int:
+        return SAMPLES[self.split]
+
+    def name_of(self, index: int) -> str:
+        return f"synthetic picture {index}"
+
+    def read(self, index: int) -> tuple[Any, int]:
+        raise NotImplementedError("synthetic pictures are made by the batch")
+
+
+class SyntheticLoader(WorkerLoader):
+    """The same batch again and again, made once for each size: (uint8 [B, 3, S, S] channels_last, int64 [B]).
+
+    Args:
+        dataset: how many pictures there are, and of which classes.
+        batch_size: samples per device.
+        sampler: tells how many batches an epoch has, where it is resumed, and the size of each.
+        drop_last: leave out what fills no whole batch.
+    """
+
+    dataset: SyntheticDataset
+    sampler: EpochSampler
+
+    def __init__(self, dataset: SyntheticDataset, batch_size: int, sampler: EpochSampler, drop_last: bool) -> None:
+        super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, num_workers=0)
+        self._pictures = batch_size
+        self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+
+    def _get_iterator(self) -> Any:
+        for keys in self.batch_sampler:  # type: ignore[union-attr]
+            size = keys[0][2] if len(keys[0]) == 3 else self.dataset.pipeline.crop_size
+            images, labels = self._batch(size)
+            yield images[: len(keys)], labels[: len(keys)]
+
+    def _batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if size not in self._made:
+            draw = torch.Generator().manual_seed(self.dataset.seed)
+            images = torch.randint(0, 256, (self._pictures, size, size, 3), dtype=torch.uint8, generator=draw)
+            labels = torch.randint(0, 2, (self._pictures,), generator=draw)
+            self._made[size] = images.to(self._device).permute(0, 3, 1, 2), labels.to(self._device)
+        return self._made[size]

@@ -1,0 +1,1 @@
+"""From a store to this machine: remote files, prefetching, preloading."""

@@ -1,0 +1,83 @@
+"""Threads that fetch the next shards while the pictures of the present ones are being trained on."""
+
+import atexit
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from common.errors import sentence_of
+from loaders.transport.remote import StoreOutOfReach
+
+AHEAD = 16  # shards that may lie in the cache before they are needed (64 MiB each, as usually written)
+THREADS = 4
+
+
+class Prefetcher:
+    """Walks an epoch's shards in the order of first use, at most `AHEAD` of them before the trainer.
+
+    A fault is not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
+    can see it, or has better luck; after an outage the next shard is tried. The threads are daemons, because a download
+    under way must not keep a program from ending.
+
+    Args:
+        shards: int64 [positions], the shard of each position of the epoch.
+        fetch: gets one shard, given its number.
+    """
+
+    def __init__(self, shards: np.ndarray, fetch: Callable[[int], None]) -> None:
+        first_use = np.unique(shards, return_index=True)[1]
+        self._positions = np.sort(first_use)
+        self._shards = shards[self._positions]
+        self._fetch = fetch
+        self._next = 0
+        self._allowed = AHEAD
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def __enter__(self) -> Callable[[int], None]:
+        atexit.register(self._stop)  # the program may end in mid-epoch
+        for number in range(min(THREADS, len(self._shards))):
+            threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True).start()
+        return self.reached
+
+    def __exit__(self, *_: object) -> None:
+        atexit.unregister(self._stop)
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def reached(self, position: int) -> None:
+        """The trainer has asked for the sample at `position` of the epoch: more shards may be fetched."""
+        needed = int(np.searchsorted(self._positions, position, side="right"))
+        if needed + AHEAD > self._allowed:
+            with self._changed:
+                self._allowed = needed + AHEAD
+                self._changed.notify_all()
+
+    def _take(self) -> int | None:
+        """The next shard to fetch, as soon as it is allowed; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._next < self._allowed)
+            if self._ended:
+                return None
+            self._next += 1
+            return int(self._shards[self._next - 1])
+
+    @property
+    def _ended(self) -> bool:
+        return self._stopped or self._next >= len(self._shards)
+
+    def _run(self) -> None:
+        while (shard := self._take()) is not None:
+            try:
+                self._fetch(shard)
+            except StoreOutOfReach:
+                continue
+            except Exception as error:
+                if sentence_of(error) is None and not self._stopped:
+                    raise  # a mistake of ours, not of the data's, nor of a program that ends
+                return

@@ -1,0 +1,106 @@
+"""Worker processes that count what they do, end when told to, and never outlive the program."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import torch
+
+from common.errors import DataError
+
+Result = TypeVar("Result")
+TICK = 0.2  # seconds between looks at the count
+
+_done: Any = None  # in a worker: pictures done by all workers, shared
+
+
+def report(pictures: int) -> None:
+    """Count pictures as done, from inside a worker."""
+    with _done.get_lock():
+        _done.value += pictures
+
+
+def _start(done: Any, stop: Any) -> None:
+    """Make ready a worker process."""
+    global _done
+    _done = done
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a scheduler sends it to all processes;
+        signal.signal(number, signal.SIG_IGN)  # the program tells its workers itself
+    warnings.simplefilter("ignore")  # of odd EXIF data and the like
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_in_time, args=(stop,), daemon=True).start()
+
+
+def _end_in_time(stop: Any) -> None:
+    """End this process when it is told to, or the program is gone, even killed; whatever it is doing or waiting for."""
+    program = multiprocessing.parent_process()
+    assert program is not None
+    while program.is_alive() and not stop.value:
+        program.join(TICK)
+    os._exit(1)
+
+
+class Crew:
+    """Worker processes; leaving the context ends them, in the middle of their work if there was a fault.
+
+    They may be killed at any time: whatever they write appears whole or not at all.
+
+    Args:
+        workers: how many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._done = multiprocessing.Value("q", 0)
+        self._stop = multiprocessing.RawValue("b", 0)
+        self._pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(self._done, self._stop))
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.value = kind is not None
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(
+        self, work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], progress: Callable[[int], None]
+    ) -> Iterator[tuple[tuple[Any, ...], Result]]:
+        """Do jobs in parallel.
+
+        Args:
+            work: what to do, a function at a module's top level.
+            jobs: its arguments, one tuple per job; asked for as they are needed.
+            progress: is told several times a second how many pictures have been done.
+
+        Yields:
+            A job and its result, in the order in which they end.
+
+        Raises:
+            DataError: a job's own, or a worker process was killed.
+        """
+        count = self._done.get_obj()  # read without the lock, which a killed worker may hold for ever
+        before, left = count.value, iter(jobs)
+        running: dict[Future[Result], tuple[Any, ...]] = {}
+        try:
+            while True:
+                while len(running) < 2 * self.workers and (job := next(left, None)) is not None:
+                    running[self._pool.submit(work, *job)] = job
+                if not running:
+                    break
+                ended, _ = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
+                progress(count.value - before)
+                for future in ended:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process was killed, probably for want of memory. Type the same command with fewer --workers "
+                "to go on."
+            ) from error

@@ -1,0 +1,250 @@
+"""What is converted: one split of an image folder, or of MDS shards."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from common.errors import DataError
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.columns import FILES, WrongValue
+from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
+from loaders.storage.mds_writer import read_sample, stored_file, unpack
+from loaders.storage.shard_index import parse_index
+from loaders.storage.streaming import check_index, read_classes
+from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
+
+_one_reader = threading.Lock()  # or many threads would each read the next shard
+STAT_THREADS = 16  # a network's file system answers one question per round trip
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """Files of an image folder: a shard's share, small enough to send to a worker process.
+
+    Args:
+        indices: their places in the split, int64 [n].
+        paths: of the files.
+        labels: their classes.
+    """
+
+    indices: np.ndarray
+    paths: Sequence[str]
+    labels: Sequence[int]
+
+    def name_of(self, place: int) -> str:
+        """The file's path."""
+        return self.paths[place]
+
+    def read(self, place: int) -> tuple[bytes, int]:
+        """The file's bytes."""
+        return Path(self.paths[place]).read_bytes(), self.labels[place]
+
+
+class FolderSource:
+    """One split of an image folder.
+
+    Args:
+        root: the folder that holds train/ or val/.
+        split: which of them.
+    """
+
+    sorted_by_class = True
+    """Whether neighbours are of one class, so that training needs them shuffled."""
+    sizes: np.ndarray
+    """Bytes of each picture, int64 [N]."""
+    fingerprint: str
+    """Of everything about the source that the converted bytes depend on."""
+
+    def __init__(self, root: str, split: str) -> None:
+        self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
+        self.remarks = self.files.remarks
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
+            self.sizes = np.concatenate(list(runs))
+        digest = hashlib.sha256(json.dumps(self.files.classes).encode())
+        for array in (self.files.names, self.files.labels, self.sizes):
+            digest.update(array.tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def part(self, indices: np.ndarray) -> FolderPart:
+        """The files at these places."""
+        return FolderPart(indices, self._paths(indices), self.files.labels[indices].tolist())
+
+    def _paths(self, indices: np.ndarray) -> list[str]:
+        """`files.path_of` for many."""
+        folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
+        labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
+        return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
+
+    def _sizes(self, indices: np.ndarray) -> np.ndarray:
+        """Bytes of these files, int64; 0 for one that is not there: reading it will tell why."""
+        sizes = np.zeros(len(indices), np.int64)
+        for place, path in enumerate(self._paths(indices)):
+            with contextlib.suppress(OSError):
+                sizes[place] = os.stat(path).st_size
+        return sizes
+
+
+@dataclass(frozen=True)
+class ShardPart:
+    """Samples of MDS shards, read one shard after the other.
+
+    Args:
+        indices: their places in the split, int64 [n].
+        remote: the data set's folder.
+        local: where shards of a store are kept; `remote` itself where that is a folder.
+        split: `train` or `val`.
+    """
+
+    indices: np.ndarray
+    remote: str
+    local: str
+    split: str
+
+    def name_of(self, place: int) -> str:
+        """The shard, and which of its samples."""
+        number, within = self._find(place)
+        entry = _index(self.local, self.split)[0][number]
+        return f"{join(self.remote, self.split, stored_file(entry)['basename'])}, sample {within}"
+
+    def read(self, place: int) -> tuple[bytes, int]:
+        """The sample's columns x and y."""
+        number, within = self._find(place)
+        with _one_reader:
+            entry, raw = _shard(self.remote, self.local, self.split, number)
+        try:
+            _, picture, label = read_sample(entry, raw, within)
+        except WrongValue as error:
+            raise DataError(f"{self.name_of(place)}: {error}") from error
+        return cast(bytes, picture), label
+
+    def _find(self, place: int) -> tuple[int, int]:
+        """Which shard, and which of its samples."""
+        starts = _index(self.local, self.split)[1]
+        number = int(np.searchsorted(starts, self.indices[place], side="right")) - 1
+        return number, int(self.indices[place] - starts[number])
+
+
+class ShardSource:
+    """One split of a data set in MDS shards.
+
+    Args:
+        remote: the data set's folder, of a store or a disk.
+        local: cache folder for a store's shards; `remote` itself where that is a folder.
+        split: `train` or `val`.
+    """
+
+    remarks: Sequence[str] = ()
+    """What is worth saying of it before it is converted."""
+    sorted_by_class = False
+    """Shards are taken to be mixed, and stay in their order, so that each is fetched once."""
+    sizes: np.ndarray
+    """Bytes of each picture, int64 [N]: the mean of its shard."""
+    fingerprint: str
+    """Of everything about the source that the converted bytes depend on."""
+
+    def __init__(self, remote: str, local: str, split: str) -> None:
+        self.place = (remote, local, split)
+        shards = check_index(remote, local, split)["shards"]
+        cached = Path(local, split, "index.json")
+        if not cached.is_file():
+            download(join(remote, split, "index.json"), cached)
+        for entry in shards:
+            columns = dict(zip(entry["column_names"], entry["column_encodings"], strict=True))
+            if columns["x"] not in FILES:
+                raise DataError(
+                    f"{join(remote, split, 'index.json')}: column x is encoded as {columns['x']}. To be converted, a "
+                    f"data set needs x encoded as {' or '.join(FILES)}."
+                )
+        samples = np.array([entry["samples"] for entry in shards])
+        sizes = np.array([entry["raw_data"]["bytes"] for entry in shards])
+        self.sizes = np.repeat(sizes // np.maximum(1, samples), samples)
+        self.fingerprint = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
+
+    def part(self, indices: np.ndarray) -> ShardPart:
+        """The samples at these places."""
+        return ShardPart(indices, *self.place)
+
+
+Part = FolderPart | ShardPart
+Source = FolderSource | ShardSource
+
+
+@functools.lru_cache(maxsize=4)
+def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The entries of a split's index, and the place of each one's first sample."""
+    path = Path(local, split, "index.json")
+    entries = parse_index(path.read_bytes(), str(path))["shards"]
+    return entries, np.cumsum([0] + [entry["samples"] for entry in entries[:-1]])
+
+
+@functools.lru_cache(maxsize=2)
+def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, Any], bytes]:
+    """A shard's entry and its bytes, verified and uncompressed; a bad copy of a store's shard is fetched again."""
+    entry = _index(local, split)[0][number]
+    stored = stored_file(entry)
+    place, path = join(remote, split, stored["basename"]), Path(local, split, stored["basename"])
+    for fresh in (False, True):
+        try:
+            if is_remote(remote) and (fresh or not path.is_file()):
+                download(place, path, size=stored["bytes"])
+            return entry, unpack(entry, path.read_bytes())
+        except (ValueError, OSError) as error:
+            if fresh or not is_remote(remote):
+                raise DataError(f"{place}: is missing or damaged ({error}). Copy or upload it again.") from error
+    raise AssertionError("unreachable")
+
+
+def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
+    """Every split that a data set has, and the names of its classes by label (None where they are not recorded).
+
+    Args:
+        path: the folder, or the store's, that holds train/ and val/ or one of them.
+        local: cache folder for shards in a store.
+
+    Raises:
+        DataError: there is nothing to convert, or something is wrong with it.
+    """
+    if is_remote(path):
+        if not local:
+            raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
+        return _open_remote(path, local)
+    splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # a link to nothing, too
+    if any(Path(path, split, "index.json").is_file() for split in splits):
+        shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
+        return shards, read_classes(path, path)
+    problems = structure_faults(Path(path), needed=tuple(splits) or SPLITS)
+    if problems:
+        raise DataError("\n".join(problems))
+    folders: dict[str, Source] = {split: FolderSource(path, split) for split in splits}
+    return folders, class_names(Path(path, splits[0]))
+
+
+def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
+    """The splits of a store: those whose index is there, or the complaint about the first one."""
+    found: dict[str, Source] = {}
+    absent: list[DataError] = []
+    for split in SPLITS:
+        try:
+            found[split] = ShardSource(remote, local, split)
+        except StoreOutOfReach:
+            raise
+        except DataError as error:
+            if "index.json: is missing" not in str(error):
+                raise
+            absent.append(error)
+    if not found:
+        raise absent[0]
+    return found, read_classes(remote, local)

@@ -1,0 +1,118 @@
+"""From a source to FFCV's .beton files, by way of shards: made, checked and gone on with as any others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import DataError
+from loaders.images.decoding import decode
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.beton import BetonDataset
+from loaders.storage.beton_writer import write_beton
+from loaders.storage.unfinished import COMMAND, STAGE, WORK
+from tools.convert.destination import Destination, LocalDestination
+from tools.convert.meter import PictureMeter, Row
+from tools.convert.plan import recorded
+from tools.convert.sources import ShardPart, ShardSource
+from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion
+
+COMPARED = 100  # pictures per split, evenly spread
+
+
+def convert(conversion: Conversion, workers: int) -> list[Row]:
+    """Write train.beton and val.beton.
+
+    Args:
+        conversion: what the shards on the way are made by, and where the files go.
+        workers: processes.
+
+    Raises:
+        DataError: the destination, a folder of a disk, holds something already, or the source or the disk fails.
+    """
+    target, splits = conversion.destination, [plan.split for plan in conversion.plans]
+    assert isinstance(target, LocalDestination)
+    stage = _stage(conversion, target)
+    rows = {}
+    with _resumable(stage, splits) as finished:
+        if not finished:
+            target.check_room(2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
+            target.write(COMMAND, os.fsencode(conversion.command))
+            conversion.destination = stage
+            rows = {row.split: row for row in conversion.run(workers)}
+        for name in (CLASSES, SKIPPED):
+            if name in stage.names(""):
+                target.write(name, stage.read(name))
+        done = [_write(conversion, target, stage, split, workers, rows.get(split)) for split in splits]
+    target.remove(WORK)
+    return done
+
+
+def _stage(conversion: Conversion, target: LocalDestination) -> LocalDestination:
+    """The folder of the shards on the way.
+
+    Raises:
+        DataError: another conversion's is there, or finished files are.
+    """
+    plan = recorded(conversion.plans, conversion.pictures, conversion.shards)
+    own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
+    there = target.names("")
+    others = [name for name in there if name.startswith(STAGE) and name != own]
+    if others:
+        raise DataError(
+            f"{target.path}: holds an unfinished conversion with other options. Give the same ones, or type: "
+            f"{target.removal(*others)}"
+        )
+    files = [f"{plan.split}.beton" for plan in conversion.plans]
+    if own not in there and (found := [name for name in files if name in there]):
+        raise DataError(
+            f"{target.place(found[0])}: is there already. Name another destination, or type: {target.removal(*found)}"
+        )
+    return LocalDestination(target.place(own))
+
+
+@contextmanager
+def _resumable(stage: LocalDestination, splits: list[str]) -> Iterator[bool]:
+    """Whether all shards are there already; when all has gone well, they are removed."""
+    yield WORK not in stage.names("") and all(INDEX in stage.names(split) for split in splits)
+    stage.remove("")
+
+
+def _write(
+    conversion: Conversion, target: Destination, stage: LocalDestination, split: str, workers: int, made: Row | None
+) -> Row:
+    """Write one split's file, unless it is there, and check it; its row of the table."""
+    source = ShardSource(stage.path, stage.path, split)
+    count = len(source.sizes)
+    part = source.part(np.arange(count))
+    path = Path(target.place(f"{split}.beton"))
+    began = time.monotonic()
+    if not path.is_file():
+        with PictureMeter(conversion.console, path.name, count) as meter:
+            write_beton(path, count, part.read, workers, meter)
+    _check(path, split, part)
+    seconds = time.monotonic() - began + (made.seconds if made else 0.0)
+    return Row(split, count, 1, path.stat().st_size, made.made if made else 0, seconds)
+
+
+def _check(path: Path, split: str, part: ShardPart) -> None:
+    """Read a file as training does: its length, and some pictures beside their shards'.
+
+    Raises:
+        DataError: it is not what was written.
+    """
+    dataset = BetonDataset(path, split, EvaluationPipeline(-1, 1), seed=0)
+    count = len(part.indices)
+    if len(dataset) != count:
+        raise DataError(f"{path}: holds {len(dataset)} pictures instead of {count}. Remove it and convert again.")
+    for place in np.unique(np.linspace(0, count - 1, COMPARED).astype(np.int64)).tolist():
+        (source, label), (picture, there) = part.read(place), dataset.read(place)
+        if label != there or not decode(picture).equal(decode(source)):
+            raise DataError(f"{path}: sample {place} is not {part.name_of(place)}. Remove it and convert again.")

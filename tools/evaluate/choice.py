@@ -1,0 +1,137 @@
+"""Which run, which of its checkpoints, and which data are evaluated."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from common.errors import named
+from common.suggest import did_you_mean
+from config import ConfigError, Run, UserError, is_made_on_demand, load
+from loaders.transport.remote import is_remote
+from tools.records.trust import own_file, real
+
+if TYPE_CHECKING:
+    from training.storage import Folder
+
+LARGEST_BATCH = 256  # pictures: a batch for training on eight GPUs would fill one, and a CPU's memory
+
+
+def load_run(folder: Path) -> Run:
+    """The run of a folder, as it is evaluated: alone, without callbacks and trackers, on whatever device there is.
+
+    Raises:
+        ConfigError: the folder is no run's, or its configuration cannot be read.
+    """
+    if not folder.is_dir():
+        runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
+        there = f"; {folder.parent} holds {named(runs)}" if runs else ""
+        raise ConfigError(f"{folder}: there is no such folder{there}{did_you_mean(folder.name, runs)}")
+    try:
+        file = own_file(real(folder), "config.yaml")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder}: is no run's folder, it has no config.yaml; name one, as in runs/NAME") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{folder}/config.yaml: {error}; put the file itself there") from error
+    # As for a dry run, the data need not be where they were: others may be named.
+    run = load([str(file), "is_train=false", "dry_run=true"])
+    config = run.config
+    config.dry_run = config.compile = config.load_weights_only = config.load_unsafe_pickle = False
+    config.callbacks, config.loggers, config.device = {}, {}, None
+    config.device_train_microbatch_size = config.grad_accum = None
+    dataset = config.eval_dataset
+    dataset.batch_size = min(dataset.batch_size, LARGEST_BATCH)
+    if dataset.storage == "packed":  # in memory for many epochs; here each picture is read once per size
+        dataset.storage = dataset.pack_size = None
+    return run
+
+
+def choose_data(config: DictConfig, data: str | None, local: str | None) -> None:
+    """Put another data set into the configuration, if one is named.
+
+    Args:
+        config: of the run.
+        data: a folder of pictures, of shards or of an FFCV file, or s3://bucket/folder; None for the run's own.
+        local: cache folder for shards.
+
+    Raises:
+        ConfigError: neither the run's own nor the named one can be it.
+    """
+    dataset = config.eval_dataset
+    if data is None:
+        if local:
+            raise ConfigError(f"--local {local}: is for the data set of --data; name both, or neither")
+        if dataset.storage == "synthetic":
+            raise ConfigError("this run was measured on random pictures; name a data set: --data PATH")
+        here = dataset.path and (is_remote(dataset.path) or is_made_on_demand(dataset.path))
+        if not here and not (dataset.path and Path(dataset.path).exists()):
+            raise ConfigError(f"{dataset.path}: the run's data set is not here; name it, or another one: --data PATH")
+        return
+    if is_remote(data) and not local:
+        raise ConfigError(f"--data {data}: shards need a cache folder: --local FOLDER")
+    if not is_remote(data) and not Path(data).exists():
+        raise ConfigError(f"--data {data}: there is no such folder; it holds val/CLASS/*.JPEG, or shards")
+    in_place = Path(data, "val", "index.json").is_file()
+    dataset.path, dataset.local = data, local or (data if in_place else None)
+    dataset.is_streaming, dataset.preload = bool(dataset.local), None
+    dataset.storage = "ffcv" if Path(data, "val.beton").is_file() else None
+
+
+def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder, str]:
+    """The folder and the name of a checkpoint.
+
+    Args:
+        run: the run's folder; its checkpoints/ comes before the place that the configuration names.
+        config: of the run.
+        which: best, latest, or a path or s3:// address.
+
+    Raises:
+        UserError: there is none.
+    """
+    from training.checkpoints import newest_first
+    from training.record import LATEST
+    from training.storage import split
+
+    saved = str(run / "checkpoints")
+    if not Path(saved).is_dir() and config.save_folder:
+        saved = config.save_folder.replace("{run_name}", run.resolve().name).replace(
+            "{runs_folder}", config.runs_folder
+        )
+    folder, name = split(f"{saved.removesuffix('/')}/{which}-rank0.pt" if which in ("best", "latest") else which)
+    names = folder.names()
+    if name == LATEST and name not in names and (newest := newest_first(folder)):
+        name = newest[0]  # a store knows no links
+    if name not in names:
+        there = [n for n in names if n.endswith(".pt")]
+        place = f"{folder}/{there[-1]}" if there else ""
+        what = f"that folder holds {named(there)}: --checkpoint {shlex.quote(place)}" if there else "nor any other"
+        raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}")
+    return folder, name
+
+
+def own_target(run: Path) -> Path:
+    """The folder in a run's that takes the results.
+
+    Raises:
+        ConfigError: it is a link that leads out of the run, where files would be replaced.
+    """
+    target = run / "evaluation"
+    if not target.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(f"{target}: leads out of the run; name the folder to write to: -o {target.resolve()}")
+    return target
+
+
+@contextlib.contextmanager
+def advised() -> Iterator[None]:
+    """Say what to type here where a checkpoint does not serve: main.py takes other words."""
+    from training.saved import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise UserError(f"{error.facts}; name another one: --checkpoint PATH, or other data: --data PATH") from error

@@ -1,0 +1,122 @@
+"""What an evaluation leaves behind: tables, a summary and a picture, all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common.cells import as_cell
+from config import UserError
+from tools.evaluate.figures import Accuracy, Findings, Pass, accuracy
+
+FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
+"""All that there may be; the summary comes last."""
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Within, a file that cannot be written is the user's to mend.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); name another folder: -o FOLDER") from error
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A folder to write FILES into, which take the place of those in `folder` when all went well.
+
+    Nothing that was there is touched before; without a summary.json the others are not whole.
+
+    Raises:
+        UserError: if nothing can be written there; said before the work, not after it.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=folder))
+    try:
+        yield made
+        with explained(folder):
+            (folder / FILES[-1]).unlink(missing_ok=True)
+            for name in FILES:
+                if (made / name).exists():
+                    os.replace(made / name, folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
+    """Write the four tables; a cell without a figure is empty, a class's name is no formula (see `as_cell`).
+
+    Args:
+        folder: where.
+        found: of the pass at the run's own size.
+        passes: at all sizes.
+    """
+    rows = [[as_cell(one.name), one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes]
+    _write(folder / "per_class.csv", ("class", "images", "top1", "top5"), rows)
+    rows = [[as_cell(one.true), as_cell(one.predicted), one.count, _figure(one.share, 6)] for one in found.confusions]
+    _write(folder / "confusions.csv", ("true", "predicted", "count", "share"), rows)
+    rows = [_size_row(result) for result in sorted(passes, key=lambda result: result.size)]
+    _write(folder / "sizes.csv", ("size", "top1", "top5", "flip_top1", "flip_top5"), rows)
+    rows = [
+        [_figure(b.low, 6), _figure(b.high, 6), b.images, _figure(b.confidence, 6), _figure(b.accuracy, 6)]
+        for b in found.bins
+    ]
+    _write(folder / "reliability.csv", ("bin_low", "bin_high", "images", "confidence", "accuracy"), rows)
+
+
+def _size_row(result: Pass) -> list[Any]:
+    plain = accuracy(result.labels, result.plain)
+    mirrored = accuracy(result.labels, result.flipped) if result.flipped else None
+    flip = [_figure(mirrored.top1), _figure(mirrored.top5)] if mirrored else ["", ""]
+    return [result.size, _figure(plain.top1), _figure(plain.top5), *flip]
+
+
+def write_summary(folder: Path, found: Findings, about: dict[str, Any]) -> None:
+    """Write summary.json: top-1 and top-5 in per cent, the calibration error in per cent points.
+
+    Args:
+        folder: where.
+        found: of the pass at the run's own size.
+        about: checkpoint, data and size.
+    """
+    summary = {
+        **_rounded(found.plain),
+        "calibration_error": round(found.calibration_error, 4),
+        "images": len(found.result.labels),
+        **about,
+        "flip": _rounded(found.flipped) if found.flipped else None,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _rounded(figures: Accuracy) -> dict[str, float]:
+    return {"top1": round(figures.top1, 4), "top5": round(figures.top5, 4), "loss": round(figures.loss, 6)}
+
+
+def _figure(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _write(file: Path, header: tuple[str, ...], rows: list[list[Any]]) -> None:
+    # A folder's name may hold bytes that are no UTF-8.
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,62 @@
+"""The most of an evaluation, as tables in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.evaluate.figures import Findings, Pass, accuracy, worst
+
+MOST = 5  # rows of worst classes and of confusions
+
+
+def show(console: Console, found: Findings, passes: dict[int, Pass], title: str) -> None:
+    """Print the figures, those of each size, the worst classes and the most confused pairs.
+
+    Args:
+        console: where to.
+        found: of the pass at the run's own size.
+        passes: by size in pixels.
+        title: what was evaluated.
+    """
+    console.print(figures_table(found, f"{title}: {len(found.result.labels):,} pictures at {found.result.size} px"))
+    if len(passes) > 1:
+        console.print(sizes_table(passes))
+    if not found.confusions:
+        console.print("no mistakes")
+        return
+    rows = [[one.name, f"{one.images:,}", f"{one.top1:.2f} %"] for one in worst(found.classes, MOST)]
+    console.print(_table("Worst classes", ["class", "images", "top-1"], rows))
+    rows = [[one.true, one.predicted, f"{one.count:,}", f"{100 * one.share:.1f} %"] for one in found.confusions[:MOST]]
+    console.print(_table("Most confused", ["true", "taken for", "count", "of the class"], rows))
+
+
+def figures_table(found: Findings, title: str) -> Table:
+    """Accuracy, loss and calibration, with the mirror images apart."""
+    rows = []
+    for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
+        both = [form.format(getattr(figures, name)) for figures in (found.plain, found.flipped) if figures]
+        rows.append([name.replace("top", "top-"), *both])
+    rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
+    return _table(title, ["", "", *(["with flip"] if found.flipped else [])], rows)
+
+
+def sizes_table(passes: dict[int, Pass]) -> Table:
+    """Accuracy by the size of the pictures."""
+    rows = []
+    for size, result in sorted(passes.items()):
+        both = [accuracy(result.labels, part) for part in (result.plain, result.flipped) if part]
+        rows.append([f"{size} px", *(f"{figures:.2f} %" for one in both for figures in (one.top1, one.top5))])
+    flipped = ["top-1 with flip", "top-5 with flip"] if len(rows[0]) > 3 else []
+    return _table("By size", ["size", "top-1", "top-5", *flipped], rows)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """A table whose first column holds names, and whose others are aligned to the right."""
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        # Class names are data, not markup.
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table

@@ -1,0 +1,183 @@
+"""Times the pieces of a run on this machine, through main.py's own Trainer; records and saves into a scratch folder."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.trainer import Trainer
+
+from benchmarks.step import endless
+from common.durations import parse
+from config import Run
+from loaders.storage.synthetic import SyntheticLoader
+from loaders.workers import WorkerLoader
+from recipes.algorithms.progressive_resizing import ProgressiveResizing
+from tools.forecast.arithmetic import Measured, Pace
+from tools.forecast.clock import Clock, evaluation_of, pace_of
+from training import build, checkpoints, guards, record
+from training.data_wait import DataWait, advice
+from training.fit import make_trainer
+from training.recorder import Recorder
+from training.storage import open_folder
+
+WARM_UP = 3  # steps at each size that are not timed; more where the workers have more batches ready
+SHORTEST_LAP = 5  # steps
+RARE = 50  # steps; what an algorithm does less often than that, costs little per step
+EVAL_BATCHES = 12  # of an evaluation, unless it has fewer
+SAVES = 3
+LONGEST_LOADING = 15.0  # seconds, for the loader alone at one size
+
+
+def lap_of(config: Any, workers: int) -> int:
+    """Steps after which all that the recipe does now and then has been done as often as it should be.
+
+    SAM's every tenth step takes twice as long; and workers that began together deliver together.
+    """
+    intervals = [args[key] for args in config.algorithms.values() for key in args if key.endswith("interval")]
+    steps = [interval if isinstance(interval, int) else _batches(interval) for interval in intervals]
+    period = math.lcm(*(number for number in steps if 1 < number <= RARE))
+    return period * math.ceil(max(SHORTEST_LAP, workers) / period)
+
+
+def _batches(interval: str | None) -> int:
+    if interval is None:
+        return 1
+    duration = parse(interval)
+    return int(duration.value) if duration.unit == "ba" else 1
+
+
+class Bench:
+    """One recipe's run, brought up to its first step.
+
+    Args:
+        run: prepared (training.devices).
+        steps: timed at each size; rounded up to whole laps.
+        folder: an empty one, for what the run records and saves.
+    """
+
+    def __init__(self, run: Run, steps: int, folder: Path) -> None:
+        torch.compiler.reset()
+        self.began, self.run, self.folder = time.monotonic(), run, folder
+        self.algorithms = build.algorithms(run.config)
+        self.data = build.data(run, self.algorithms)
+        assert self.data.train is not None
+        self.loader, self.eval_loader = build.loader_of(self.data.train), build.loader_of(self.data.evaluation)
+        lap = lap_of(run.config, self.loader.num_workers)
+        self.steps = lap * math.ceil(steps / lap)
+        ready = self.loader.num_workers * (self.loader.prefetch_factor or 0)
+        self.clock = Clock(self.loader, run.config.device == "gpu", max(WARM_UP, ready), lap)
+        self.trainer = self._make_trainer()
+        self.evaluators = list(self.trainer.state.evaluators)
+        self.trainer.state.evaluators = []
+
+    def _make_trainer(self) -> Trainer:
+        config = self.run.config
+        model, schedule = build.model(config), build.schedule(self.run, self.data)
+        checks = [guard for guard in guards.for_run(schedule, self.data) if not isinstance(guard, guards.WholeEpochs)]
+        recorder = Recorder(record.RunFolder(self.folder / "run", self.run), self.began, DataWait(None))
+        return make_trainer(
+            config,
+            run_name="forecast",
+            model=model,
+            data=self.data,
+            optimizers=build.optimizer(config, model),
+            max_duration=schedule.max_duration,
+            algorithms=self.algorithms,
+            callbacks=[*checks, recorder, self.clock],
+            saved=None,
+        )
+
+    def measure(self, sizes: list[int], imports: float, told: Callable[[str], None]) -> Measured:
+        """Time everything.
+
+        Args:
+            sizes: image sides in pixels, as the schedule has them.
+            imports: seconds that the program took before this run could be built.
+            told: what is being timed.
+        """
+        self._hold(sizes[0])
+        self._train(1)
+        start_up = imports + time.monotonic() - self.began
+        steps, first_waits, new_size = {}, [], 0.0
+        for size in sizes:
+            told(f"{self.steps} steps at {size} px")
+            steps[size], wait, settling = self._at(size)
+            first_waits.append(wait)
+            new_size += settling if size != sizes[0] else 0.0
+        told("an evaluation and a checkpoint")
+        evaluation, evaluation_start = self._evaluate()
+        return Measured(
+            steps=steps,
+            evaluation=evaluation,
+            evaluation_start=evaluation_start,
+            start_up=start_up,
+            new_size=new_size,
+            epoch_start=statistics.median(first_waits),
+            save=self._save() if self.run.config.save_folder else 0.0,
+            advice=advice(self.loader),
+        )
+
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """In the training set and in the evaluation set."""
+        return len(self.loader.dataset), self.data.eval_samples  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Let go of the Trainer and the workers."""
+        self.trainer.close()
+
+    def _hold(self, size: int) -> None:
+        for algorithm in self.algorithms:
+            if isinstance(algorithm, ProgressiveResizing):
+                algorithm.held = size
+
+    def _at(self, size: int) -> tuple[Pace, float, float]:
+        """The pace at a size, the wait for the first batch, and what the steps before took beyond the pace."""
+        self._hold(size)
+        lap, warm_up = self.clock.lap, self.clock.warm_up
+        loading = self._loading(self.loader, lap)
+        self._train(warm_up + self.steps)
+        before, timed = self.clock.steps[:warm_up], self.clock.steps[warm_up:]
+        pace = pace_of(timed, lap, loading)
+        took = sum(step.seconds - (step.waited if step.is_first else 0.0) for step in before)
+        return pace, before[0].waited, max(0.0, took - warm_up * pace.seconds)
+
+    def _train(self, steps: int) -> None:
+        self.trainer.fit(duration=f"{steps}ba")
+
+    def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
+        """Seconds per batch of a loader alone, after the first ones of all its workers; None for random pictures."""
+        if isinstance(loader, SyntheticLoader):
+            return None
+        supply = endless(loader)
+        for _ in range(max(1, loader.num_workers)):
+            next(supply)
+        began, done = time.perf_counter(), 0
+        while done < 2 * batches and (done < batches or time.perf_counter() - began < LONGEST_LOADING):
+            next(supply)
+            done += 1
+        return (time.perf_counter() - began) / done
+
+    def _evaluate(self) -> tuple[Pace, float]:
+        """The pace of an evaluation's batches, and what it takes besides."""
+        state, loader = self.trainer.state, self.eval_loader
+        state.evaluators = self.evaluators
+        self.trainer.eval(subset_num_batches=1)  # the workers start, cuDNN searches
+        waited, batches = loader.waited, min(len(loader), EVAL_BATCHES)
+        self.trainer.eval(subset_num_batches=batches)
+        waited = loader.waited - waited
+        return evaluation_of(self.clock.marks, self._loading(loader, batches), waited)
+
+    def _save(self) -> float:
+        folder, took = open_folder(str(self.folder / "checkpoints")), []
+        for _ in range(SAVES):
+            began = time.perf_counter()
+            checkpoints.save(self.trainer.state, folder, "forecast.pt")
+            took.append(time.perf_counter() - began)
+        return statistics.median(took)

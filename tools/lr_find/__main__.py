@@ -1,0 +1,232 @@
+"""Find a learning rate: train a little while it rises, and see where the loss falls and where it explodes.
+
+    python -m tools.lr_find yamls/digits.yaml                          # half a minute on a CPU
+    python -m tools.lr_find yamls/digits.yaml --seeds 3 --write my_run.yaml
+    composer -n 8 -m tools.lr_find yamls/resnet50.yaml recipe_name=onecycle train_dataset.path=...
+
+The model, data, loss, precision, batches and algorithms are the run's own, except what averages weights or has a
+schedule of its own. Nothing is evaluated, and no checkpoint is saved. Every measurement goes to lr_find.csv, the
+suggestions to lr_find.json, a plot to lr_find.png; the word that sets the recommended rate is printed last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import sentence_of
+from common.output import take_any_text
+from config import ConfigError, Run, TrainingError, UserError, check_world, durations_of, load
+
+if TYPE_CHECKING:
+    from tools.lr_find.rules import Suggestion
+    from tools.lr_find.sweep import Range, Sweep
+
+AVERAGES = "averages weights, which the training loss does not see"
+LEFT_OUT = {
+    "ema": AVERAGES,
+    "swa": AVERAGES,
+    "progressive_resizing": "a rate is found at one size of pictures",
+    "sam": "its loss is that of other weights",
+    "schedule_free": "is for evaluation and checkpoints, of which there are none",
+    "decentralized": "its ranks would each find a rate of their own",
+}
+"""Algorithms that a sweep does without, and why."""
+LEAST_POINTS = 10
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        ConfigError: for a range or a number that cannot be.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.lr_find", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
+    parser.add_argument("--from", dest="lowest", type=float, default=1e-5, help="lowest rate (default: %(default)g)")
+    parser.add_argument("--to", dest="highest", type=float, default=10, help="highest rate (default: %(default)g)")
+    parser.add_argument("--points", type=int, default=100, help="batches, each at its rate (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="sweeps, each with its own weights and order (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("lr_find"), help="folder (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the rate into this YAML; a new one is a copy")
+    given = parser.parse_intermixed_args(argv)
+    problems = []
+    if not 0 < given.lowest < given.highest < math.inf:
+        least = "" if given.lowest > 0 else ", above 0"
+        problems.append(
+            f"--from {given.lowest:g} --to {given.highest:g}: the range must rise{least}, as in --from 1e-5 --to 10"
+        )
+    if given.points < LEAST_POINTS:
+        problems.append(f"--points {given.points}: shows no curve; give at least {LEAST_POINTS}")
+    if given.seeds < 1:
+        problems.append(f"--seeds {given.seeds}: give at least 1")
+    if problems:
+        raise ConfigError(*problems)
+    return given
+
+
+def load_run(words: list[str]) -> tuple[Run, list[str]]:
+    """The run that the words mean, as it is swept, and the algorithms left out of it."""
+    run = load(words)
+    config = run.config
+    if not config.is_train:
+        raise ConfigError("is_train: false only evaluates, and a learning rate is for training; say is_train=true")
+    left_out = [name for name in config.algorithms if name in LEFT_OUT]
+    config.algorithms = {name: args for name, args in config.algorithms.items() if name not in LEFT_OUT}
+    config.save_folder, config.autoresume, config.loggers = None, False, {}
+    config.load_weights_only = config.load_path is not None  # a fine-tuning starts from them, with its own rate
+    return run, left_out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sweep, print and write; 0."""
+    given = parse(argv)
+    run, left_out = load_run(given.words)
+    check_world(run.config, int(os.environ.get("WORLD_SIZE", "1")))
+
+    # torch takes seconds to import: a mistake is answered before.
+    from tools.lr_find import files, rules, store
+    from tools.lr_find.sweep import Range, run_sweep
+    from training.devices import on_rank_zero, prepare, say
+
+    prepare(run.config, run.is_of_recipe("precision"))
+    if given.write:
+        on_rank_zero(store.check, given.write, given.words)
+    on_rank_zero(files.prepare, given.out)
+    for name in left_out:
+        say(f"left out: {name} ({LEFT_OUT[name]})")
+    over = Range(given.lowest, given.highest, given.points)
+    sweeps: list[Sweep] = []
+    for seed in range(run.config.seed, run.config.seed + given.seeds):
+        sweeps.append(run_sweep(run, seed, over, lambda sweep: None if sweeps else say(describe(run, sweep, over))))
+        say(f"seed {seed}: {len(sweeps[-1].rates)} of {over.points} points, {sweeps[-1].ended}")
+    useful = [sweep for sweep in sweeps if sweep.fell]
+    if not useful:
+        raise TrainingError(never_fell(over))
+    found = rules.suggestions([sweep.curve for sweep in useful])
+    best, why = rules.recommended(found, warms_up(run))
+    lr = rules.rounded(best.lr)
+    about = summary(given, run, sweeps, found, best, why, left_out)
+    on_rank_zero(files.write_all, given.out, sweeps, found, best, about)
+    say(f"\n{table(found, best)}\n")
+    say(f"recommended: {lr:g}, by {best.rule}, {why}")
+    if any(rules.still_falls(sweep.curve[1], over.points) for sweep in useful):
+        higher = f"say --to {over.highest * 100:g}"
+        say(f"The loss still falls at --to {over.highest:g}: the right rate may be higher; {higher}")
+    say(f"written: {', '.join(str(given.out / f'lr_find.{kind}') for kind in ('csv', 'json', 'png'))}")
+    if given.write:
+        command = on_rank_zero(store.store, given.write, given.words, lr)
+        say(f"written: optimizer.lr into {given.write}; now type: {command}")
+    say(f"\noptimizer.lr={lr:g}")
+    return 0
+
+
+def describe(run: Run, sweep: Sweep, over: Range) -> str:
+    """What is swept, in a line, and how often it goes round the data if it does."""
+    batches = sweep.batches_per_epoch
+    line = f"{title(run)}: {over.points} points from {over.lowest:g} to {over.highest:g}"
+    if over.points <= batches:
+        return line
+    once = f" (--points {batches} would not)" if batches >= LEAST_POINTS else ""
+    return (
+        f"{line}\n{over.points} points, but an epoch has {batches} batches: they go round the {sweep.samples:,} "
+        f"pictures {over.points / batches:.1f} times, and the loss falls by repetition too{once}"
+    )
+
+
+def title(run: Run) -> str:
+    """The run in a few words; the rate holds for its batch size."""
+    config = run.config
+    parts = [Path(run.yaml_path or "").name, config.recipe_name and Path(config.recipe_name).stem, config.model.name]
+    parts += [config.optimizer.name, f"batch {config.train_dataset.batch_size}", config.precision]
+    return ", ".join(part for part in parts if part)
+
+
+def warms_up(run: Run) -> bool:
+    """Whether the learning rate rises to its peak."""
+    return run.config.scheduler.name == "one_cycle" or durations_of(run.config)[1].value > 0
+
+
+def never_fell(over: Range) -> str:
+    """The sentence for a sweep that shows nothing."""
+    return (
+        f"the loss never fell between the rates {over.lowest:g} and {over.highest:g}. If it grew from the start, say "
+        f"--from {over.lowest / 100:g}; if it did not move, --to {over.highest * 100:g} or --points {over.points * 3}"
+    )
+
+
+def table(found: list[Suggestion], best: Suggestion) -> str:
+    """The suggestions, one a line, with their spread over the seeds."""
+    rows = []
+    for suggestion in found:
+        spread = f"   {suggestion.lowest:.3g} to {suggestion.highest:.3g} over the seeds"
+        row = f"  {suggestion.rule:<12}{suggestion.lr:>9.3g}{spread if suggestion.lowest < suggestion.highest else ''}"
+        rows.append(f"{row}{'   <- recommended' if suggestion is best else ''}")
+    return "\n".join(rows)
+
+
+def summary(
+    given: argparse.Namespace,
+    run: Run,
+    sweeps: list[Sweep],
+    found: list[Suggestion],
+    best: Suggestion,
+    why: str,
+    left_out: list[str],
+) -> dict[str, Any]:
+    """What lr_find.json says."""
+    from composer.utils import dist
+
+    from tools.lr_find import rules
+    from training.secrets import redacted
+
+    config, figures = run.config, ("lr", "lowest", "highest")
+    words = [*given.words, "--from", f"{given.lowest:g}", "--to", f"{given.highest:g}"]
+    words += ["--points", str(given.points), "--seeds", str(given.seeds)]
+    return {
+        "title": title(run),
+        "command": shlex.join(["python", "-m", "tools.lr_find", *redacted(words)]),
+        "batch_size": config.train_dataset.batch_size,
+        "world_size": dist.get_world_size(),
+        "device": config.device,
+        "precision": config.precision,
+        "smoothing": rules.smoothing_for(given.points),
+        "left_out": {name: LEFT_OUT[name] for name in left_out},
+        "epochs": round(given.points / sweeps[0].batches_per_epoch, 3),
+        "sweeps": [{"seed": sweep.seed, "points": len(sweep.rates), "ended": sweep.ended} for sweep in sweeps],
+        "suggestions": {s.rule: {key: rules.rounded(getattr(s, key)) for key in figures} for s in found},
+        "recommended": {"rule": best.rule, "lr": rules.rounded(best.lr), "why": why},
+        "override": f"optimizer.lr={rules.rounded(best.lr):g}",
+    }
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    take_any_text()
+    try:
+        return main(argv)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except UserError as error:
+        print(sentence_of(error) or error, file=sys.stderr)
+        return error.exit_status
+    except Exception as error:
+        from training.fit import explain
+
+        if (sentence := explain(error)) is None:
+            raise
+        print(sentence, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""What a learning-rate search leaves behind: every measurement, the suggestions, and a plot of both."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cells import write_whole
+from config import UserError
+from tools.lr_find.rules import Suggestion
+from tools.lr_find.sweep import Sweep
+
+DASHES = {"steepest": (1, 2), "valley": (6, 2), "minimum/10": (4, 2, 1, 2)}  # on and off, in points
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder before the measuring, rather than fail after it.
+
+    Raises:
+        UserError: if that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from error
+
+
+def write_all(
+    folder: Path, sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, about: dict[str, Any]
+) -> None:
+    """Write lr_find.csv, lr_find.json and lr_find.png.
+
+    Args:
+        folder: where.
+        sweeps: one per seed.
+        found: the suggestions.
+        best: the recommended one of them.
+        about: what lr_find.json says of the search; its `title` is the plot's.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("seed", "point", "lr", "loss", "smoothed"))
+    for sweep in sweeps:
+        rows = zip(sweep.rates, sweep.losses, sweep.smoothed, strict=True)
+        writer.writerows((sweep.seed, point, *(f"{value:.6g}" for value in row)) for point, row in enumerate(rows))
+    write_whole(folder / "lr_find.csv", text.getvalue().encode())
+    write_whole(folder / "lr_find.json", (json.dumps(about, indent=2) + "\n").encode())
+    picture = io.BytesIO()
+    draw(sweeps, found, best, about["title"]).savefig(picture, format="png", dpi=150)
+    write_whole(folder / "lr_find.png", picture.getvalue())
+
+
+def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: str) -> Any:
+    """The losses over the learning rate on a logarithmic axis, with the suggestions; a matplotlib Figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for number, sweep in enumerate(sweeps):
+        colour = f"C{number % 10}"
+        axes.plot(sweep.rates, sweep.losses, ".", color=colour, alpha=0.3, markersize=4)
+        axes.plot(sweep.rates, sweep.smoothed, color=colour, label=f"loss, smoothed (seed {sweep.seed})")
+    for suggestion in found:
+        is_best = suggestion is best
+        label = f"{suggestion.rule}: {suggestion.lr:.3g}{' (recommended)' if is_best else ''}"
+        colour, width = ("crimson", 2.2) if is_best else ("0.35", 1.2)
+        axes.axvline(suggestion.lr, color=colour, linewidth=width, dashes=DASHES[suggestion.rule], label=label)
+        if suggestion.highest > suggestion.lowest:
+            axes.axvspan(suggestion.lowest, suggestion.highest, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_ylim(*_interesting([np.array(sweep.smoothed) for sweep in sweeps]))
+    axes.set_xlabel("learning rate (optimizer.lr)")
+    axes.set_ylabel("training loss")
+    axes.set_title(title, fontsize=10)
+    axes.grid(which="major", alpha=0.25)
+    axes.legend(fontsize=9)
+    return figure
+
+
+def _interesting(curves: list[np.ndarray]) -> tuple[float, float]:
+    """Losses to show: from a bit below the lowest to a bit above the first, not up to where they explode."""
+    lowest, first = min(float(c.min()) for c in curves), max(float(c[: max(1, len(c) // 4)].max()) for c in curves)
+    height = max(first - lowest, 1e-6)
+    return lowest - 0.15 * height, first + 0.35 * height

@@ -1,0 +1,159 @@
+"""One sweep: the run's own training, its learning rate raised by the same factor from batch to batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import reproducibility
+
+from config import Run, durations_of
+from tools.lr_find.rules import RunningMean, fell, smoothing_for
+from training import build, checkpoints, guards
+from training.fit import make_trainer
+from training.interrupt import StopRequest
+
+TOO_HIGH = 4.0  # times the lowest loss, and the sweep is over
+
+
+@dataclass(frozen=True)
+class Range:
+    """The learning rates of a sweep: from the lowest to the highest, rising by one factor."""
+
+    lowest: float
+    highest: float
+    points: int
+
+    def rates(self) -> np.ndarray:
+        """All of them, float [points]."""
+        return np.geomspace(self.lowest, self.highest, self.points)
+
+
+@dataclass
+class Sweep:
+    """What a sweep has measured, up to where it stopped."""
+
+    seed: int
+    samples: int  # pictures in the training set
+    batches_per_epoch: int
+    ended: str = "reached the end"
+    rates: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # each batch's, averaged over the ranks
+    smoothed: list[float] = field(default_factory=list)
+
+    @property
+    def fell(self) -> bool:
+        """Whether the loss fell at all."""
+        return bool(self.rates) and fell(np.array(self.losses), np.array(self.smoothed))
+
+    @property
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Learning rates and smoothed losses, float [points] each."""
+        return np.array(self.rates), np.array(self.smoothed)
+
+
+class Ramp(Callback):
+    """Sets the learning rate of each batch, notes the loss, and ends the training when the loss explodes.
+
+    All param groups keep their ratio to one another. `initial_lr` rises too, so that a decoupled weight decay is what
+    it is at the peak of a run with that learning rate.
+
+    Args:
+        sweep: where the measurements go.
+        over: the learning rates.
+    """
+
+    def __init__(self, sweep: Sweep, over: Range) -> None:
+        self.sweep, self._rates = sweep, over.rates()
+        self._mean = RunningMean(smoothing_for(over.points))
+        self._ratios: list[float] = []
+
+    def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Note the param groups' ratios, and switch off a rise that an optimizer has inside (schedule-free ones)."""
+        groups = state.optimizers[0].param_groups
+        largest = max(group["lr"] for group in groups) or 1.0
+        self._ratios = [group["lr"] / largest or 1.0 for group in groups]
+        for group in groups:
+            if "warmup_steps" in group:
+                group["warmup_steps"] = 0
+        if hasattr(state.optimizers[0], "train"):
+            state.optimizers[0].train()
+
+    def batch_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Set this batch's learning rate."""
+        rate = float(self._rates[len(self.sweep.rates)])
+        for group, ratio in zip(state.optimizers[0].param_groups, self._ratios, strict=True):
+            group["lr"] = group["initial_lr"] = rate * ratio
+
+    def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Note this batch's loss, and stop if it was the last or the loss has exploded. The same on every rank."""
+        sweep, loss = self.sweep, float(state.total_loss_dict["loss/train/total"])
+        rate = float(self._rates[len(sweep.rates)])
+        if not math.isfinite(loss):
+            sweep.ended = f"stopped at {rate:.3g}, where the loss is {loss}"
+            state.stop_training()
+            return
+        sweep.rates.append(rate)
+        sweep.losses.append(loss)
+        sweep.smoothed.append(self._mean.add(loss))
+        done, points = len(sweep.rates), len(self._rates)
+        if done > points / 10 and sweep.smoothed[-1] > TOO_HIGH * min(sweep.smoothed):
+            sweep.ended = f"stopped at {rate:.3g}, where the loss is {TOO_HIGH:g} times its lowest"
+        elif done < points:
+            return
+        state.stop_training()
+
+
+def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) -> Sweep:
+    """Train over the range; nothing is evaluated, saved or recorded.
+
+    The model, the data and their order, the loss, the precision, the microbatches and the algorithms are the run's, and
+    so is its length, which some algorithms go by: the sweep is its beginning.
+
+    Args:
+        run: prepared (training.devices), with the algorithms that take part.
+        seed: of weights, order and augmentation, in place of the run's.
+        over: the learning rates.
+        began: told when the data are there and the training is about to start.
+
+    Raises:
+        UserError: as a run of it would.
+    """
+    run = replace(run, config=copy.deepcopy(run.config))
+    config = run.config
+    config.seed = seed
+    torch.compiler.reset()
+    reproducibility.seed_all(seed)
+    algorithms = build.algorithms(config)
+    data = build.data(run, algorithms)
+    model = build.model(config)
+    optimizer = build.optimizer(config, model)
+    schedule = build.schedule(run, data)
+    total = durations_of(config)[0].batches(data.batches_per_epoch, config.train_dataset.batch_size)
+    assert data.train is not None
+    sweep = Sweep(seed, len(build.pictures(data.train)), data.batches_per_epoch)
+    began(sweep)
+    saver = checkpoints.for_run(run, "lr_find", StopRequest())
+    trainer = make_trainer(
+        config,
+        run_name="lr_find",
+        model=model,
+        data=data,
+        optimizers=optimizer,
+        max_duration=schedule.max_duration if total >= over.points else f"{over.points}ba",
+        algorithms=algorithms,
+        callbacks=[guards.CommonBatchNorm(), Ramp(sweep, over)],
+        saved=checkpoints.to_start_from(config, saver),
+    )
+    trainer.state.evaluators = []
+    try:
+        trainer.fit()
+    finally:
+        trainer.close()
+    return sweep

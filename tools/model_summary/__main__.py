@@ -1,0 +1,132 @@
+"""The layers of a run's network: what comes out of each, its parameters, and the memory of them all.
+
+    python -m tools.model_summary                                       # ResNet-50 at 224 px
+    python -m tools.model_summary yamls/digits.yaml recipe_name=mild --depth 1
+    python -m tools.model_summary model.name=resnet18 --batch 256
+
+The table is that of the recipe's network: BlurPool and the like have changed it. Megabytes are 2^20 bytes, numbers
+have 4 bytes each, and what comes out of a layer counts twice, for its gradient, as torchsummary counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from common import command
+from config import ConfigError, Run, load
+from config.read import ROOT
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchinfo import ModelStatistics
+
+MEGABYTE = 2**20
+CONTAINERS = ("Sequential", "ModuleList")  # their last layer's output is theirs
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        ConfigError: for a number that cannot be.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.model_summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", help="a run's YAML (default: yamls/resnet50.yaml) and key=value words")
+    parser.add_argument("--batch", type=int, default=1, help="pictures that memory is reckoned for (default: 1)")
+    parser.add_argument("--depth", type=int, default=9, help="levels of layers within layers (default: all)")
+    given = parser.parse_intermixed_args(argv)
+    for name in ("batch", "depth"):
+        if getattr(given, name) < 1:
+            raise ConfigError(f"--{name} {getattr(given, name)}: give at least 1")
+    return given
+
+
+def load_run(words: list[str]) -> Run:
+    """The run of the words; its data need not be there."""
+    if not any(word.endswith((".yaml", ".yml")) and "=" not in word for word in words):
+        words = [str(ROOT / "yamls" / "resnet50.yaml"), *words]
+    return load([*words, "dry_run=true"])
+
+
+def network(run: Run) -> nn.Module:
+    """The network as the run trains it, after the recipe's surgery."""
+    from composer.core import Event, State
+    from composer.loggers import Logger
+    from composer.utils import get_device
+
+    from training import build
+
+    model = build.model(run.config)
+    state = State(rank_zero_seed=0, model=model, run_name="summary", device=get_device("cpu"))
+    for algorithm in build.algorithms(run.config):
+        if algorithm.required_on_load() and algorithm.match(Event.INIT, state):
+            algorithm.apply(Event.INIT, state, Logger(state))
+    return model.module
+
+
+def summarise(run: Run, batch: int) -> ModelStatistics:
+    """torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] pictures."""
+    from torchinfo import summary
+
+    size = run.config.train_dataset.crop_size
+    return summary(network(run), (batch, 3, size, size), depth=9, device="cpu", verbose=0)
+
+
+def table(statistics: ModelStatistics, depth: int) -> list[str]:
+    """A line per layer: its name and type, the shape of what comes out, and its parameters."""
+    lines = []
+    for layer in statistics.summary_list:
+        if layer.depth > depth:
+            continue
+        name = f"{layer.var_name} ({layer.class_name})" if layer.depth else layer.class_name
+        shape = "x".join(map(str, layer.output_size))
+        again = "(again)" if layer.is_recursive else ""
+        count = again if layer.is_recursive else f"{layer.num_params:,}" if layer.num_params > 0 else "-"
+        lines.append(f"{'  ' * layer.depth + name:<44}{shape:>20}{count:>16}")
+    return lines
+
+
+def totals(statistics: ModelStatistics) -> list[tuple[str, str]]:
+    """What the lines add up to."""
+    layers = [layer for layer in statistics.summary_list if layer.depth and layer.class_name not in CONTAINERS]
+    parameters = statistics.total_params
+    bytes_of = {
+        "Input size": sum(4 * math.prod(shape) for shape in statistics.input_size),
+        "Forward/backward pass size": sum(2 * 4 * math.prod(layer.output_size) for layer in layers),
+        "Params size": 4 * parameters,
+    }
+    bytes_of["Estimated total size"] = sum(bytes_of.values())
+    return [
+        ("Total params", f"{parameters:,}"),
+        ("Trainable params", f"{statistics.trainable_params:,}"),
+        ("Multiply-adds", f"{statistics.total_mult_adds:,}"),
+        *((f"{name} (MB)", f"{size / MEGABYTE:.2f}") for name, size in bytes_of.items()),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; 0."""
+    given = parse(argv)
+    run = load_run(given.words)
+    statistics = summarise(run, given.batch)
+    print(f"{'Layer (type)':<44}{'Output shape':>20}{'Params':>16}\n{'=' * 80}")
+    print("\n".join(table(statistics, given.depth)))
+    print("=" * 80)
+    for name, value in totals(statistics):
+        print(f"{name}: {value}")
+    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    return command.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A data set copied to this machine ahead of a run."""

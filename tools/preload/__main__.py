@@ -1,0 +1,68 @@
+"""Copy a data set to a fast disk of this machine before training.
+
+    python -m tools.preload /nfs/imagenet /local/imagenet
+    python -m tools.preload s3://bucket/imagenet /local/imagenet --split train
+
+Whatever interrupts it, the same command goes on where it stopped; a copy that is complete already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from common import command, terminal
+from loaders.transport.preload import Copied, copy
+from loaders.transport.preloading.progress import amount
+
+DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.preload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="a folder (pictures, MDS shards, .beton files), or s3://bucket/folder")
+    parser.add_argument("destination", help="the copy: a new folder on a local disk")
+    parser.add_argument(
+        "--split", action="append", choices=tuple(DATASETS), help="copy this one alone; by default everything"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Copy, and print what was done and how to train on it; the exit status."""
+    given = parse(argv)
+    copied = copy(given.source, given.destination, given.split)
+    console = terminal.console()
+    console.print(table(copied))
+    if not copied.copied_files:
+        console.print(f"{given.destination} was complete already.", markup=False)
+    words = " ".join(f"{DATASETS[split]}.preload={given.destination}" for split in given.split or DATASETS)
+    console.print(f"To train on it: {words}", markup=False)
+    return 0
+
+
+def table(copied: Copied) -> Table:
+    """What the copy has, and what of it was copied now."""
+    table = Table("", "files", "bytes", "seconds", "MB/s")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("there", f"{copied.files:,}", amount(copied.bytes), "", "")
+    speed = f"{copied.copied_bytes / 1e6 / copied.seconds:,.0f}" if copied.copied_files else "-"
+    now = [f"{copied.copied_files:,}", amount(copied.copied_bytes), f"{copied.seconds:.1f}", speed]
+    table.add_row("copied now", *now)
+    return table
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    return command.run(main, argv, "stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,90 @@
+"""A report of runs: who is best, how sure that is, what it cost, and how each run is repeated.
+
+    python -m tools.report runs/                                  # report.html: one file, opens anywhere
+    python -m tools.report runs/ /other/runs -o report.md         # Markdown, with pictures in report/
+    python -m tools.report runs/mild-1 runs/mild-2 --price 0.97   # two runs, at $0.97 per hour
+
+It reads what runs left behind and nothing else. Runs of one configuration are averaged; runs of different data sets or
+models are never in one table; what did not finish or cannot be read is listed, not dropped. docs/evidence.md says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import command
+from common.errors import ConfigError
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        ConfigError: for a price or a size that cannot be.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("places", nargs="+", metavar="FOLDER", help="runs/, or folders of single runs")
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="report.html or report.md; may be given twice (default: report.html)",
+    )
+    parser.add_argument("--price", type=float, metavar="DOLLARS", help="per hour of a run, instead of the price list's")
+    parser.add_argument("--spot", action="store_true", help="take the list's spot prices")
+    parser.add_argument("--storage", type=float, metavar="GB", help="size of the disk that was rented for the data")
+    parser.add_argument("--storage-price", type=float, metavar="DOLLARS", help="of that disk, per GB and month")
+    given = parser.parse_args(argv)
+    given.output = given.output or [Path("report.html")]
+    problems = []
+    for option in ("price", "storage", "storage_price"):
+        value = getattr(given, option)
+        if value is not None and not 0 <= value < math.inf:
+            problems.append(f"--{option.replace('_', '-')} {value:g}: must be 0 or more")
+    if (given.storage is None) != (given.storage_price is None):
+        problems.append("--storage and --storage-price: give both, as in --storage 390 --storage-price 0.08")
+    if problems:
+        raise ConfigError(*problems)
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, write and say so; 0."""
+    given = parse(argv)
+    from tools.records import Prices, read_runs
+    from tools.report import content, write
+
+    for target in given.output:
+        write.check(target)
+    records = read_runs(given.places)
+    prices = Prices(given.price, given.spot, given.storage or 0.0, given.storage_price or 0.0)
+    words = sys.argv[1:] if argv is None else argv
+    page = content.page(records, prices, given.places, shlex.join(["python", "-m", "tools.report", *words]))
+    for target in given.output:
+        write.write(page, target)
+    print(page.counts)
+    for section in page.sections:
+        best = section.lines[0]
+        print(f"{section.table.title}: best is {best.label}, top-1 {best.top1} % (n = {best.n})")
+    for part in page.left_out:
+        print(f"in no table: {part.record.name}: {part.record.ended}")
+    print(f"written: {', '.join(map(str, given.output))}")
+    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    return command.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

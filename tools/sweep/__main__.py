@@ -1,0 +1,140 @@
+"""Run recipes x lengths x seeds, one run after another, and show a table that fills.
+
+    python -m tools.sweep yamls/sweeps/digits.yaml
+    python -m tools.sweep yamls/sweeps/digits.yaml max_duration=2ep runs_folder=runs/short   # words for every run
+    python -m tools.sweep yamls/sweeps/imagenet.yaml --emit slurm > sweep.sh                 # and: sbatch sweep.sh
+
+All configurations are checked before the first run starts. After Ctrl-C or a crash the same command goes on: finished
+runs are not repeated, an interrupted one continues from its checkpoint. A run that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from common import command, terminal
+from tools.sweep import emit
+from tools.sweep.plan import Plan, Planned, read
+from tools.sweep.running import Stopped, alone, execute, is_finished, last_lines, latest, output, summary
+
+WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
+
+
+@dataclass
+class Line:
+    """A run, and how far it is."""
+
+    run: Planned
+    folder: Path
+    state: str
+    began: float = 0.0  # when this program started it
+
+    def cells(self) -> list[str]:
+        """Its row of the table."""
+        run, row, end = self.run, latest(self.folder), summary(self.folder)
+        seconds = end.get("total_seconds", 0.0) if self.state != RUNNING else time.monotonic() - self.began
+        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ("top1", "top5")]
+        times = [terminal.clock(time) if time else "" for time in (float(row.get("train_seconds") or 0.0), seconds)]
+        return [run.recipe, f"{run.ratio:g}", str(run.seed), self.state, row.get("epoch", ""), *figures, *times]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", help="a sweep's YAML, as yamls/sweeps/digits.yaml, which explains the keys")
+    parser.add_argument("words", nargs="*", help="key=value words for every run; they win over the YAML's overrides")
+    parser.add_argument("--emit", choices=tuple(emit.KINDS), help="print the commands instead of running them")
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sweep, or print it; 1 if a run failed."""
+    given = parse(argv)
+    plan = read(given.sweep, given.words, elsewhere=given.emit is not None)
+    if given.emit:
+        made_by = shlex.join(["python", "-m", "tools.sweep", *(sys.argv[1:] if argv is None else argv)])
+        print(emit.KINDS[given.emit](plan, made_by), end="")
+        return 0
+    with alone(plan.folder):
+        return run_all(plan, terminal.console())
+
+
+def run_all(plan: Plan, console: Console) -> int:
+    """Run what is not finished yet; 0 if all runs are in the end."""
+    lines = [Line(run, plan.folder / run.name, FINISHED if is_finished(plan, run) else WAITING) for run in plan.runs]
+    done = sum(line.state == FINISHED for line in lines)
+    console.print(f"{len(lines)} runs in {plan.folder}" + (f", {done} of them finished already" if done else ""))
+    try:
+        # Drawn between two looks, without a thread of its own: programs with threads had better not fork.
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            for at, line in enumerate(lines):
+                if line.state == WAITING:
+                    run_one(plan, lines, at, live)
+    finally:
+        console.print(table(lines))
+    return report(plan, [line for line in lines if line.state != FINISHED], console)
+
+
+def run_one(plan: Plan, lines: list[Line], at: int, live: Live) -> None:
+    """Run one of the lines; its state tells how that ended."""
+    line, console = lines[at], live.console
+
+    def look() -> None:
+        if console.is_terminal:
+            most = max(1, console.height - 6)  # rows that a screen has
+            first = max(0, min(at - most // 2, len(lines) - most))
+            live.update(table(lines[first : first + most]), refresh=True)
+
+    line.state, line.began = RUNNING, time.monotonic()
+    try:
+        status = execute(plan, line.run, look)
+        finished = status == 0 and summary(line.folder).get("ended") == FINISHED
+        line.state = FINISHED if finished else f"failed ({status})"
+    except Stopped:
+        line.state = "stopped"
+        raise
+    if not console.is_terminal:
+        top1 = latest(line.folder).get("top1")
+        console.print(f"{line.run.name}: {line.state}" + (f", top-1 {float(top1):.2f} %" if top1 else ""))
+
+
+def report(plan: Plan, failed: list[Line], console: Console) -> int:
+    """Say what failed, with its last words, and what to type next; the exit status."""
+    for line in failed:
+        console.print(f"\n{line.run.name}: {line.state}; all that it printed is in {output(line.folder)}", markup=False)
+        for text in last_lines(line.folder):
+            console.print(f"  {text}", markup=False)
+    if failed:
+        console.print(
+            f"\n{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again", markup=False
+        )
+        return 1
+    console.print(f"Compare them: python -m tools.report {shlex.quote(str(plan.folder))}", markup=False)
+    return 0
+
+
+def table(lines: list[Line]) -> Table:
+    """The runs and their figures so far, in 80 columns."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "trained", "in all"):
+        table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
+    for line in lines:
+        style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None
+        table.add_row(*line.cells(), style=style)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, stopped="stopped; the same command goes on"))

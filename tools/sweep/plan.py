@@ -1,0 +1,148 @@
+"""A sweep's YAML, and the runs that it asks for: recipes x lengths x seeds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.suggest import did_you_mean, listing
+from config import ConfigError, Run, check_world, load
+from config.read import ROOT, Tree, read_yaml
+from config.schema import Config
+from recipes.topologies import check_topology
+
+KEYS = {
+    "yaml": "the run's YAML, as in yamls/digits.yaml",
+    "recipes": "a list of names from recipes/, or paths of YAMLs",
+    "ratios": "a list of scale_schedule_ratio, as in [0.5, 1.0]; 1.0 alone if left out",
+    "seeds": "a list of seeds, or how many, counted from the YAML's own",
+    "overrides": "key: value for all runs",
+    "processes": "processes of a run, one per GPU; 1 if left out",
+    "runs_folder": "where the runs go; runs/ and the sweep's name if left out",
+    "slurm": "the shape of the job for --emit slurm: preset, or the keys of launch/slurm/presets.yaml",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep."""
+
+    recipe: str
+    ratio: float
+    seed: int
+    name: str
+    words: tuple[str, ...]  # what follows main.py
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: its runs in their order, and what they have in common."""
+
+    runs: tuple[Planned, ...]
+    folder: Path  # of all their records
+    processes: int
+    slurm: Tree
+
+
+def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
+    """The sweep of a YAML, every run's configuration checked.
+
+    Args:
+        path: the sweep's YAML.
+        typed: key=value words for all runs, which win over the YAML's overrides.
+        elsewhere: whether other machines will run it, so that its data need not be here.
+
+    Raises:
+        ConfigError: with everything that is wrong, at once.
+    """
+    said = read_yaml(Path(path).expanduser(), path, (ROOT / "yamls" / "sweeps").glob("*.yaml"))
+    if problems := _problems(path, said):
+        raise ConfigError(*problems)
+    folder = Path(said.get("runs_folder") or f"runs/{Path(path).stem}")
+    overrides = [f"{key}={_word(value)}" for key, value in _flat(said.get("overrides") or {})]
+    recipes, ratios = said["recipes"], said.get("ratios") or [1.0]
+    runs = [
+        _planned(said["yaml"], recipe, float(ratio), int(seed), folder, [*overrides, *typed])
+        for seed, ratio, recipe in itertools.product(_seeds(said), ratios, recipes)  # every recipe once, then again
+    ]
+    plan = Plan(tuple(runs), folder, int(said.get("processes") or 1), said.get("slurm") or {})
+    _check(plan, ["dry_run=true"] if elsewhere else [])
+    return plan
+
+
+def loaded(run: Planned) -> Run:
+    """The configuration that a run will have."""
+    return load(list(run.words))
+
+
+def _problems(path: str, said: Tree) -> list[str]:
+    found = [f"{path}: {key}: no such key{did_you_mean(key, KEYS)}" for key in said if key not in KEYS]
+    found += [f"{path}: {key} is missing: {KEYS[key]}" for key in ("yaml", "recipes", "seeds") if not said.get(key)]
+    numbers: dict[str, Any] = {"ratios": (int, float), "seeds": int, "recipes": str}
+    for key, kind in numbers.items():
+        value = said.get(key)
+        if key == "seeds" and isinstance(value, int) and value > 0:
+            continue
+        if value and not (isinstance(value, list) and all(isinstance(item, kind) for item in value)):
+            found.append(f"{path}: {key}: {value!r} given, but it must be {KEYS[key]}")
+        elif value and (twice := [str(item) for item, count in Counter(value).items() if count > 1]):
+            found.append(f"{path}: {key}: {listing(twice)} stands there twice; name each once")
+    for key, kind in {"overrides": dict, "slurm": dict, "processes": int, "yaml": str, "runs_folder": str}.items():
+        if said.get(key) is not None and not isinstance(said[key], kind):
+            found.append(f"{path}: {key}: {said[key]!r} given, but it must be {KEYS[key]}")
+    return found
+
+
+def _seeds(said: Tree) -> list[int]:
+    if isinstance(said["seeds"], list):
+        return said["seeds"]
+    first = int(read_yaml(Path(said["yaml"]), said["yaml"], ()).get("seed") or Config().seed)
+    return list(range(first, first + said["seeds"]))
+
+
+def _planned(yaml: str, recipe: str, ratio: float, seed: int, folder: Path, words: list[str]) -> Planned:
+    length = "" if ratio == 1 else f"-x{ratio:g}"
+    name = f"{Path(recipe).stem}{length}-seed{seed}"
+    chosen = [f"recipe_name={recipe}", f"seed={seed}", *([f"scale_schedule_ratio={ratio:g}"] if length else [])]
+    where = [f"run_name={name}", f"runs_folder={folder}", "autoresume=true"]
+    return Planned(recipe, ratio, seed, name, (yaml, *words, *chosen, *where))
+
+
+def _check(plan: Plan, more: list[str]) -> None:
+    """Load every configuration: a sweep must not stop at its last run for a word that was wrong at its first."""
+    problems: dict[str, list[str]] = {}
+    for run in plan.runs:
+        try:
+            config = load([*run.words, *more]).config
+            check_world(config, plan.processes)
+            check_topology(config, plan.processes, plan.processes)
+        except ConfigError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(run.name)
+    names = Counter(run.name for run in plan.runs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        problems["recipes: two of them have one name, and their runs would share a folder"] = twice
+    if problems:
+        raise ConfigError(*(f"{_some(names)}: {problem}" for problem, names in problems.items()))
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
+    """A tree's leaves with their dotted keys."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+    return leaves
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed after `key=`: YAML reads JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,134 @@
+"""Look into every picture of a data set before training on it.
+
+    python -m tools.verify /data/imagenet
+    python -m tools.verify s3://bucket/imagenet /local/cache
+    python -m tools.verify /data/imagenet --fold LOC_val_solution.csv
+
+Decodes all pictures, checks the hashes of all shards and the labels, looks for pictures that train/ and val/ share, and
+recognises ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the pictures that lie directly in
+val/ into one folder per class: the mapping has a line per picture, its name and its class, or its class alone in the
+order of the sorted names (the development kit's ground truth, with meta.mat beside it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from common import command, terminal
+from common.errors import DataError
+from common.terminal import positive
+from loaders.storage.unfinished import refuse_unfinished
+from loaders.transport.remote import is_remote
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("path", help="folder with train/ and val/, of pictures or of MDS shards; or s3://bucket/folder")
+    parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
+    parser.add_argument(
+        "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
+    )
+    sort = parser.add_mutually_exclusive_group()
+    sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
+    sort.add_argument("--unfold", action="store_true", help="move back what --fold moved, and do nothing else")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; 1 if there are faults."""
+    given = parse(argv)
+    console = terminal.console()
+    if (given.fold or given.unfold) and is_remote(given.path):
+        raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
+    if given.unfold:
+        from tools.verify.folding import unfold
+
+        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} pictures back.", markup=False)
+        return 0
+    if given.fold:
+        _fold(console, given.path, given.fold)
+    refuse_unfinished(given.path)
+    return _verify(console, given)
+
+
+def _fold(console: Console, path: str, mapping: str) -> None:
+    """Sort val/ and say so."""
+    from tools.verify.folding import LOG, fold
+
+    moved = fold(Path(path), Path(mapping))
+    if not moved:
+        console.print(f"{path}/val: no pictures lie directly in it; nothing was moved.", markup=False)
+        return
+    console.print(f"{path}/val: sorted {moved:,} pictures into folders, as {path}/{LOG} lists.", markup=False)
+    console.print(f"To undo: python -m tools.verify {shlex.quote(str(path))} --unfold", markup=False)
+
+
+def _verify(console: Console, given: argparse.Namespace) -> int:
+    """Look, and print the table and the faults."""
+    from loaders.check import summary_table
+    from loaders.images.decoding import unchecked
+    from tools.convert.crew import Crew
+    from tools.convert.meter import PictureMeter
+    from tools.verify import compare
+    from tools.verify.jobs import look
+    from tools.verify.splits import open_splits
+
+    splits, faults = open_splits(given.path, given.local)
+    began = time.monotonic()
+    with Crew(given.workers) as crew:
+        for split in splits:
+            with PictureMeter(console, split.report.split, split.report.images) as meter:
+                for (job,), found in crew.run(look, ((job,) for job in split.jobs), meter):
+                    split.add(job, found)
+            split.finish()
+    seconds, images = time.monotonic() - began, sum(split.report.images for split in splits)
+    remarks = [remark for split in splits for remark in split.report.remarks]
+    if len(splits) == 2:
+        faults += compare.labels_apart(*splits) + compare.shared_pictures(*splits)
+        remarks += filter(None, [compare.compare_with_imagenet(*splits)])
+    faults = [fault for split in splits for fault in split.report.faults] + faults
+    if splits:
+        console.print(summary_table(given.path, [split.report for split in splits]))
+        remarks.append(
+            f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
+        )
+    remarks += filter(None, [unchecked()])
+    for remark in remarks:
+        console.print(remark, markup=False)
+    return _print_faults(console, given.path, faults)
+
+
+def _print_faults(console: Console, path: str, faults: list[str]) -> int:
+    """Every fault as a sentence of its own; the exit status."""
+    if not faults:
+        console.print(f"{path}: no faults.", markup=False)
+        return 0
+    console.print(f"\n{path}: {'1 fault' if len(faults) == 1 else f'{len(faults):,} faults'}", style="bold red")
+    for fault in faults:
+        console.print(f"- {fault}", markup=False)
+    if any("lie directly in it" in fault for fault in faults):
+        console.print(
+            f"To sort them: python -m tools.verify {shlex.quote(str(path))} --fold MAPPING (--help says what that is)",
+            markup=False,
+        )
+    return 1
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    return command.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

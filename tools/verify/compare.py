@@ -1,0 +1,73 @@
+"""What only shows when splits are seen together: pictures that both have, classes that one lacks, and ImageNet."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from common.errors import named
+from tools.verify.splits import Split
+
+# ILSVRC 2012's classification task: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2.
+IMAGENET = {"train": 1_281_167, "val": 50_000}
+IMAGENET_CLASSES = 1000
+IMAGENET_VAL_PER_CLASS = 50
+_WNID = re.compile(r"n\d{8}")
+_CLOSE = 0.1  # how far off the numbers of classes and pictures may be
+
+
+def shared_pictures(train: Split, val: Split) -> list[str]:
+    """A sentence for each picture of val/ that train/ holds, too, byte for byte."""
+    train_there, val_there = (np.flatnonzero(split.bytes > 0) for split in (train, val))
+    order = train_there[np.argsort(train.digests[train_there], kind="stable")]
+    sorted_digests = train.digests[order]
+    faults = []
+    for place in val_there[np.isin(val.digests[val_there], sorted_digests)]:
+        twin = order[np.searchsorted(sorted_digests, val.digests[place])]
+        if train.bytes[twin] == val.bytes[place]:
+            faults.append(
+                f"{val.name_of(place)}: is the same file as {train.name_of(twin)}, so that what was trained on is "
+                "evaluated on. Remove one of them."
+            )
+    return faults
+
+
+def labels_apart(train: Split, val: Split) -> list[str]:
+    """Labels that shards have for evaluation and not for training."""
+    if train.report.faults or val.report.faults:
+        return []  # with shards missing, so are labels
+    only = np.setdiff1d(val.labels, train.labels)
+    if not len(only):
+        return []
+    numbers = named([str(label) for label in only])
+    return [f"val: {len(only)} labels ({numbers}) do not occur in train. Convert both from one data set."]
+
+
+def compare_with_imagenet(train: Split, val: Split) -> str | None:
+    """Whether this is ImageNet-1k, whole or nearly; None where it is something else."""
+    classes = train.classes
+    known = classes is None or all(map(_WNID.fullmatch, classes))
+    counts = {"train": train.report.images, "val": val.report.images}
+    number = train.report.classes or 0
+    if counts == IMAGENET and number == IMAGENET_CLASSES:
+        return "This is ImageNet-1k, complete: 1,281,167 and 50,000 pictures of 1,000 classes."
+    near = abs(counts["train"] / IMAGENET["train"] - 1) < _CLOSE and abs(number / IMAGENET_CLASSES - 1) < _CLOSE
+    if not known or not (near or (classes is not None and number == IMAGENET_CLASSES)):
+        return None
+    parts = [_against("train", counts["train"], IMAGENET["train"]), _against("val", counts["val"], IMAGENET["val"])]
+    if number != IMAGENET_CLASSES:
+        parts.append(f"{number:,} of {IMAGENET_CLASSES:,} classes")
+    odd = [at for at, count in enumerate(val.report.per_class) if count != IMAGENET_VAL_PER_CLASS]
+    if odd and len(odd) < number / 2:
+        names = [f"{classes[at] if classes else at}: {val.report.per_class[at]}" for at in odd]
+        parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} pictures are {named(names)}")
+    return "This looks like ImageNet-1k, but is not all of it: " + "; ".join(parts) + "."
+
+
+def _against(split: str, count: int, whole: int) -> str:
+    """A split's pictures beside what there should be."""
+    if count == whole:
+        return f"{split} has its {whole:,} pictures"
+    off = f"{whole - count:,} missing" if count < whole else f"{count - whole:,} too many"
+    return f"{split} has {count:,} of {whole:,} pictures ({off})"
