@@ -50,7 +50,7 @@ def main(config: DictConfig | Run) -> Trainer:
     from training.progress import ProgressLine
     from training.recorder import Recorder
 
-    devices.prepare(run.config, run.is_of_recipe("precision"))
+    devices.prepare(run)
     folder = claims.claim(run)
     with folder.held():
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
@@ -67,7 +67,7 @@ def main(config: DictConfig | Run) -> Trainer:
         watching = effects.for_run(run, algorithms, schedule)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
         trainer = make_trainer(
-            run.config,
+            run,
             folder=folder,
             model=model,
             data=data,

@@ -114,7 +114,7 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
         raise UserError("train_dataset.storage: synthetic pictures are not loaded; name pictures to measure with")
     dataset = open_dataset(
         section.storage or default_storage(section.is_streaming),
-        section.path,
+        section.path or "",
         is_streaming=section.is_streaming,
         local=section.local,
         split="train",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import command
-from config import load
+from config import Machine, load
 from config.read import ROOT
 
 SEEDS = 3
@@ -42,7 +42,7 @@ def leave(folder: Path, number: int, epochs: int) -> None:
     rate = 0.5 + (number // SEEDS) / 10
     words = [f"optimizer.lr={rate}", f"seed={number % SEEDS}", f"max_duration={epochs}ep", "scheduler.t_warmup=0ep"]
     run = load([str(ROOT / "yamls/resnet50.yaml"), *words, "dry_run=true"])
-    run.config.dry_run, run.config.device, run.config.precision = False, "cpu", "fp32"
+    run.config.dry_run, run.prepared = False, Machine("cpu", "fp32", run.config.train_dataset.batch_size)
     record = RunFolder(folder, run)
     record.write_start(DATA)
     for epoch in range(1, epochs + 1):

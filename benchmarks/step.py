@@ -27,31 +27,19 @@ from typing import Any
 import torch
 from composer.core import Callback, DataSpec, get_precision_context
 from composer.trainer import Trainer
-from omegaconf import DictConfig
 from rich.table import Column, Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.terminal import console
 from config import Run, load
 from data import split_batch
 from loaders.images.transforms import NormalizationFn
+from tools.forecast.peaks import device_name, flops_per_image, peak_of
 from training import build, devices, guards, record
 from training.data_wait import DataWait
 from training.fit import make_trainer
 from training.progress import ProgressLine
 from training.recorder import Recorder
 
-# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets; a part of the name is enough.
-PEAKS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A40": 150e12,
-    "A10G": 70e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
 LEFT_OUT = "progressive_resizing"
 WARM_UP = 3  # steps of each round that are not timed; more where the workers have more batches ready
 
@@ -79,7 +67,8 @@ class Row:
 class Batches:
     """An endless supply of a few random batches as our loader makes them: uint8, channels_last, pinned for a GPU."""
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(self, run: Run) -> None:
+        config = run.config
         self.batch_size, size = config.train_dataset.batch_size, config.train_dataset.crop_size
         self.dataset = range(1000 * self.batch_size)
         generator = torch.Generator().manual_seed(0)
@@ -88,7 +77,7 @@ class Batches:
         for _ in range(2):
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
             labels = torch.randint(0, config.model.num_classes, (self.batch_size,), generator=generator)
-            pinned = config.device == "gpu"
+            pinned = run.machine.device == "gpu"
             self.batches.append((images.pin_memory(), labels.pin_memory()) if pinned else (images, labels))
 
     def __len__(self) -> int:
@@ -135,7 +124,7 @@ def make_data(run: Run, algorithms: list[Any], real: bool) -> build.Data:
     """The run's own data, or random batches in their place."""
     if real:
         return build.data(run, algorithms)
-    spec = DataSpec(Batches(run.config), microbatch_transforms=NormalizationFn(), split_batch=split_batch)
+    spec = DataSpec(Batches(run), microbatch_transforms=NormalizationFn(), split_batch=split_batch)
     return build.Data(spec, spec)
 
 
@@ -150,17 +139,17 @@ def endless(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def stopwatch(run: Run, loader: Any, steps: int) -> Stopwatch:
     """A stopwatch that first lets pass what a loader's workers had ready before the round."""
     ready = getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", None) or 0)
-    return Stopwatch(run.config.device, max(WARM_UP, ready), steps)
+    return Stopwatch(run.machine.device, max(WARM_UP, ready), steps)
 
 
 def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
     """Seconds per step, one round after another, of the loop that anybody would write."""
     config = run.config
     loader = make_data(run, [], real).train.dataloader  # type: ignore[union-attr]
-    device, normalise = torch.device("cuda" if config.device == "gpu" else "cpu"), NormalizationFn()
+    device, normalise = torch.device("cuda" if run.machine.device == "gpu" else "cpu"), NormalizationFn()
     model = build.model(config).to(device).train()
     optimizer = build.optimizer(config, model)
-    scaler = torch.amp.GradScaler(enabled=config.precision == "amp_fp16")
+    scaler = torch.amp.GradScaler(enabled=run.machine.precision == "amp_fp16")
     forward = torch.compile(model) if config.compile else model
     watch = stopwatch(run, loader, steps)
     while True:
@@ -168,7 +157,7 @@ def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
             images, labels = (part.to(device, non_blocking=True) for part in batch)
             images, labels = normalise((images, labels))
             optimizer.zero_grad(set_to_none=True)
-            with get_precision_context(config.precision):
+            with get_precision_context(run.machine.precision):
                 loss = model.loss(forward((images, labels)), (images, labels))
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -187,7 +176,7 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
     checks = [guard for guard in guards.for_run(schedule, data) if not isinstance(guard, guards.WholeEpochs)]
     recorder = Recorder(record.RunFolder(folder, run), time.monotonic(), DataWait(None))
     trainer: Trainer = make_trainer(
-        config,
+        run,
         run_name="bench",
         model=model,
         data=data,
@@ -206,14 +195,6 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
         trainer.close()
 
 
-def flops_per_picture(config: DictConfig) -> float:
-    """Floating-point operations of a training step per picture: forward counted, backward twice as much."""
-    model, size = build.model(config), config.train_dataset.crop_size
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.module.eval()(torch.zeros(1, 3, size, size))
-    return 3.0 * counter.get_total_flops()
-
-
 def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """A row per recipe, all at one size and beside the same hand-written rounds."""
     torch.compiler.reset()  # or a second size would be compiled for any size
@@ -225,24 +206,14 @@ def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path)
     by_hand, *all_ours = zip(*[[next(side) for side in sides] for _ in range(given.rounds)], strict=True)
     for side in sides:
         side.close()  # type: ignore[attr-defined]
-    work = batch * flops_per_picture(bare.config)
+    work = batch * flops_per_image(bare.config)
     hand = statistics.median(by_hand)
     for run, laps in zip(runs, all_ours, strict=True):
         ours = statistics.median(laps)
-        mfu = [work / seconds / peak if (peak := peak_of(bare.config)) else None for seconds in (hand, ours)]
+        mfu = [work / seconds / peak if (peak := peak_of(bare)) else None for seconds in (hand, ours)]
         ratios = [b / a for a, b in zip(by_hand, laps, strict=True)]
         name = Path(run.config.recipe_name or "baseline").stem
         yield Row(name, size, batch / hand, batch / ours, ratios, *mfu)
-
-
-def device_name(config: DictConfig) -> str:
-    """What does the work."""
-    return torch.cuda.get_device_name() if config.device == "gpu" else f"CPU ({torch.get_num_threads()} threads)"
-
-
-def peak_of(config: DictConfig) -> float | None:
-    """FLOP/s that the device's maker promises."""
-    return next((value for part, value in PEAKS.items() if part in device_name(config)), None)
 
 
 def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) -> Run:
@@ -253,7 +224,7 @@ def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) ->
     if given.input == "synthetic":
         words += ["train_dataset.path=.", "eval_dataset.path=."]  # no data is read
     run = load(words)
-    devices.prepare(run.config, run.is_of_recipe("precision"))
+    devices.prepare(run)
     run.config.algorithms = {name: args for name, args in run.config.algorithms.items() if name != LEFT_OUT}
     return run
 
@@ -290,8 +261,8 @@ def main(argv: list[str] | None = None) -> list[Row]:
                 rows.append(row)
                 table.add_row(*row.cells())
     config = bare.config
-    table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {config.precision}, "
-    table.title += f"compile={config.compile}, {given.input} input, {device_name(config)}"
+    table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {bare.machine.precision}, "
+    table.title += f"compile={config.compile}, {given.input} input, {device_name(bare)}"
     console().print(table)
     return rows
 

@@ -4,11 +4,12 @@ from common.durations import durations_of
 from common.errors import ConfigError, DataError, TrainingError, UserError
 from config.check_data import is_made_on_demand
 from config.checks import check_world
-from config.load import Run, complete, load
+from config.load import Machine, Run, complete, load
 
 __all__ = [
     "ConfigError",
     "DataError",
+    "Machine",
     "Run",
     "TrainingError",
     "UserError",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from common.durations import parse
 from common.suggest import listing
 from config.check_decentralized import check_decentralized
 from config.check_schedule_free import check_schedule_free
 from config.layers import MIXERS
 from config.report import Report
+from config.schema import Config
 from recipes import registry
 
 FRACTION = "a fraction, from 0 to 1"
@@ -82,9 +81,9 @@ def part_of_run(value: Any) -> float:
     return duration.value if duration.unit == "dur" else -1
 
 
-def check_algorithms(config: DictConfig, report: Report) -> None:
+def check_algorithms(config: Config, report: Report) -> None:
     """All algorithms of a run."""
-    algorithms: dict[str, dict] = OmegaConf.to_container(config.algorithms)  # type: ignore[assignment]
+    algorithms = config.algorithms
     for name, args in algorithms.items():
         problems = registry.check("algorithm", name, args, f"algorithms.{name}")
         report.extend(problems)

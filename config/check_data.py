@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from common.addresses import cut_off
 from common.suggest import address_meant
 from config.check_storage import check_storage
 from config.report import Report
+from config.schema import Config, TrainDataset
 
 MADE_ON_DEMAND = "data/digits"
 """A folder that is made when it is missing: scikit-learn's digits as pictures."""
@@ -20,25 +19,25 @@ def is_made_on_demand(path: str | None) -> bool:
     return path is not None and Path(path) == Path(MADE_ON_DEMAND)
 
 
-def check_data(config: DictConfig, report: Report) -> None:
+def check_data(config: Config, report: Report) -> None:
     """The data sections that the run uses: only evaluating takes no training data."""
-    sections = [f"{key}.{name}" for key in ("train_dataset", "eval_dataset") for name in ("path", "local", "preload")]
-    for key in ("runs_folder", "save_folder", "load_path", *sections):
-        value = OmegaConf.select(config, key)
+    places = {"runs_folder": config.runs_folder, "save_folder": config.save_folder, "load_path": config.load_path}
+    for name, section in (("train_dataset", config.train_dataset), ("eval_dataset", config.eval_dataset)):
+        places |= {f"{name}.path": section.path, f"{name}.local": section.local, f"{name}.preload": section.preload}
+    for key, value in places.items():
         if value and (meant := address_meant(value)):
             report.add(key, f"{value} is neither an address nor a folder; did you mean {meant}?")
         if value and (fault := cut_off(value)):
             report.add(key, fault)
-    for key in ("train_dataset", "eval_dataset"):
-        if key == "eval_dataset" or config.is_train:
-            check_storage(config, key, report)
-            check_place(config, key, report)
-            check_sizes(config, key, report)
+    for key in config.sections():
+        check_storage(config, key, report)
+        check_place(config, key, report)
+        check_sizes(config, key, report)
 
 
-def check_place(config: DictConfig, key: str, report: Report) -> None:
+def check_place(config: Config, key: str, report: Report) -> None:
     """Where the pictures are."""
-    section = config[key]
+    section = config.section(key)
     path = section.path
     if section.storage == "synthetic":
         return  # a path that an earlier layer set is not read
@@ -65,9 +64,9 @@ def check_place(config: DictConfig, key: str, report: Report) -> None:
         report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")
 
 
-def check_sizes(config: DictConfig, key: str, report: Report) -> None:
+def check_sizes(config: Config, key: str, report: Report) -> None:
     """Pixels, pictures per batch and workers."""
-    section = config[key]
+    section = config.section(key)
     crop, resize = section.crop_size, section.resize_size
     if crop < 1:
         report.add(f"{key}.crop_size", f"{crop} given, but a picture is at least 1 pixel wide")
@@ -79,7 +78,7 @@ def check_sizes(config: DictConfig, key: str, report: Report) -> None:
             f"a crop of {crop} px does not fit into pictures resized to {resize} px; type {key}.resize_size={crop} or "
             f"more, or {key}.resize_size=-1 for no resize",
         )
-    if not 0 < section.get("min_crop_area", 1.0) <= 1:
+    if isinstance(section, TrainDataset) and not 0 < section.min_crop_area <= 1:
         report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it is a fraction, above 0 and up to 1")
     if section.batch_size < 1:
         report.add(f"{key}.batch_size", f"{section.batch_size} given, but it must be at least 1")

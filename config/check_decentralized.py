@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from common.suggest import did_you_mean, listing
 from config.report import Report
+from config.schema import Config
 from recipes.topologies import TOPOLOGIES
 
 REFUSED = {
@@ -15,7 +14,7 @@ REFUSED = {
 """Algorithms that do not go with it, and what they do. Schedule-free optimizers: config/check_schedule_free.py."""
 
 
-def check_decentralized(config: DictConfig, algorithms: dict[str, dict], report: Report) -> None:
+def check_decentralized(config: Config, algorithms: dict[str, dict], report: Report) -> None:
     """The algorithm decentralized, its neighbours in the list, and the interval of the optimizer made for it."""
     interval = config.optimizer.get("accum_iter")
     if isinstance(interval, int) and interval < 1:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from common.durations import parse
 from config.report import Report
+from config.schema import Config
 from recipes import registry
 
 AVERAGING = {
@@ -18,7 +19,7 @@ AVERAGING = {
 """Algorithms that do not go with it, and what they would do."""
 
 
-def check_schedule_free(config: DictConfig, algorithms: dict[str, dict], report: Report) -> None:
+def check_schedule_free(config: Config, algorithms: dict[str, dict], report: Report) -> None:
     """The optimizer, the algorithm that switches its weights, and a constant learning rate go together."""
     optimizer = str(config.optimizer.get("name"))
     if not registry.canonical("optimizer", optimizer).endswith("schedule_free"):
@@ -54,7 +55,7 @@ def at_least_one(value: Any) -> bool:
     return not isinstance(value, int) or value >= 1
 
 
-def check_rate(config: DictConfig, optimizer: str, report: Report) -> None:
+def check_rate(config: Config, optimizer: str, report: Report) -> None:
     """The learning rate stays where the one warm-up brings it."""
     schedule = config.scheduler
     if schedule.name != "constant_with_warmup":
@@ -75,7 +76,7 @@ def check_rate(config: DictConfig, optimizer: str, report: Report) -> None:
         )
 
 
-def check_interpolation(config: DictConfig, report: Report) -> None:
+def check_interpolation(config: Config, report: Report) -> None:
     """Gradients are taken between the average and the weights that are stepped from, at neither of the two."""
     key = "betas" if "betas" in config.optimizer else "momentum"
     value = config.optimizer.get(key, 0.9)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from common.suggest import did_you_mean, listing
 from config.report import Report
-from config.schema import DECODERS, STORAGES
+from config.schema import DECODERS, STORAGES, Config, Dataset
 
 OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
 
 
-def check_storage(config: DictConfig, key: str, report: Report) -> None:
+def check_storage(config: Config, key: str, report: Report) -> None:
     """The keys storage, is_streaming, decoder, preload and pack_size of one data section."""
-    section = config[key]
+    section = config.section(key)
     _check_decoder(section, key, report)
     storage = section.storage
     if storage is not None and storage not in STORAGES:
@@ -40,7 +38,7 @@ def check_storage(config: DictConfig, key: str, report: Report) -> None:
         _check_dali(config, report)
 
 
-def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
+def _check_decoder(section: Dataset, key: str, report: Report) -> None:
     """Who decodes pictures; only asked for the native one is numpy imported, to see whether it is built."""
     decoder = section.decoder
     if decoder not in DECODERS:
@@ -57,7 +55,7 @@ def _check_decoder(section: DictConfig, key: str, report: Report) -> None:
             )
 
 
-def _check_dali(config: DictConfig, report: Report) -> None:
+def _check_dali(config: Config, report: Report) -> None:
     """DALI crops and flips by itself; what a recipe does to single pictures in the loader has no place in it."""
     for name, arguments in config.algorithms.items():
         by_picture = name == "colout" and arguments and arguments.get("batch") is False

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import typing
 from collections.abc import Iterable
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from common.durations import durations_of, parse
 from common.errors import ConfigError
@@ -17,7 +14,7 @@ from config.check_algorithms import check_algorithms
 from config.check_data import check_data
 from config.check_trackers import check_trackers
 from config.report import Report
-from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
+from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 from recipes import registry
 from recipes.schedules import SCHEDULES
@@ -27,7 +24,7 @@ LONGEST_NAME = 200  # bytes; a folder's name may have 255 on most file systems
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
-def check_values(config: DictConfig, structure: Structure, lenient: bool) -> list[str]:
+def check_values(config: Config, structure: Structure, lenient: bool) -> list[str]:
     """Every complaint about the values of a configuration.
 
     Args:
@@ -46,13 +43,8 @@ def check_values(config: DictConfig, structure: Structure, lenient: bool) -> lis
     check_saving(config, report)
     check_data(config, report)
     check_algorithms(config, report)
-    check_trackers(plain_of(config.callbacks), plain_of(config.loggers), report)
+    check_trackers(config.callbacks, config.loggers, report)
     return report.problems
-
-
-def plain_of(section: DictConfig) -> dict[str, Any]:
-    """An open section as plain dictionaries and lists."""
-    return typing.cast(dict[str, Any], OmegaConf.to_container(section))
 
 
 def one_of(report: Report, key: str, value: Any, allowed: Iterable[str]) -> None:
@@ -62,15 +54,15 @@ def one_of(report: Report, key: str, value: Any, allowed: Iterable[str]) -> None
         report.add(key, f"there is no {value!r}{did_you_mean(str(value), allowed)} (there are {listing(allowed)})")
 
 
-def check_names(config: DictConfig, report: Report) -> None:
+def check_names(config: Config, report: Report) -> None:
     """Values that are words out of a list."""
     one_of(report, "model.name", config.model.name, MODELS)
     one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
     one_of(report, "model.init", config.model.init, INITS)
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES)
-    for key, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
-        if config[key] is not None:
-            one_of(report, key, config[key], allowed)
+    for key, value, allowed in (("precision", config.precision, PRECISIONS), ("device", config.device, DEVICES)):
+        if value is not None:
+            one_of(report, key, value, allowed)
     if config.python_log_level is not None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
     of_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
@@ -78,7 +70,7 @@ def check_names(config: DictConfig, report: Report) -> None:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
 
 
-def check_numbers(config: DictConfig, report: Report) -> None:
+def check_numbers(config: Config, report: Report) -> None:
     """Numbers that have a range."""
     if not 0 <= config.seed < 2**32:
         report.add("seed", f"{config.seed} is out of range; it must be from 0 to {2**32 - 1}")
@@ -90,12 +82,12 @@ def check_numbers(config: DictConfig, report: Report) -> None:
         report.add("dist_timeout", f"{config.dist_timeout:g} given, but it must be more than 0 seconds")
 
 
-def check_schedule(config: DictConfig, report: Report) -> None:
+def check_schedule(config: Config, report: Report) -> None:
     """The learning rate's and the momentum's curves."""
     scheduler, lr = config.scheduler, config.optimizer.get("lr")
-    for key in ("alpha_i", "alpha_f"):
-        if not 0 <= scheduler[key] <= 1:
-            report.add(f"scheduler.{key}", f"{scheduler[key]:g} given, but it is a fraction, from 0 to 1")
+    for key, value in (("alpha_i", scheduler.alpha_i), ("alpha_f", scheduler.alpha_f)):
+        if not 0 <= value <= 1:
+            report.add(f"scheduler.{key}", f"{value:g} given, but it is a fraction, from 0 to 1")
     if isinstance(lr, int | float) and scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= lr:
         report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
     if scheduler.name != "one_cycle":
@@ -105,9 +97,9 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     if not 0 < scheduler.pct_start < 1:
         given = f"{scheduler.pct_start:g} given, but it is the part of the run that rises"
         report.add("scheduler.pct_start", f"{given}: more than 0 and less than 1, as in scheduler.pct_start=0.3")
-    for key in ("div_factor", "final_div_factor"):
-        if not scheduler[key] >= 1:
-            report.add(f"scheduler.{key}", f"{scheduler[key]:g} given, but it divides the learning rate: 1 or more")
+    for key, value in (("div_factor", scheduler.div_factor), ("final_div_factor", scheduler.final_div_factor)):
+        if not value >= 1:
+            report.add(f"scheduler.{key}", f"{value:g} given, but it divides the learning rate: 1 or more")
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
@@ -118,11 +110,11 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     elif known and not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
         report.add(
             "scheduler.base_momentum",
-            f"{config.optimizer.name} has no momentum to cycle; type scheduler.base_momentum=null",
+            f"{config.optimizer['name']} has no momentum to cycle; type scheduler.base_momentum=null",
         )
 
 
-def check_lengths(config: DictConfig, report: Report, lenient: bool) -> None:
+def check_lengths(config: Config, report: Report, lenient: bool) -> None:
     """Durations must be readable, and the warm-up shorter than the run."""
     keys = ("max_duration", "eval_interval", "save_interval", "scheduler.t_warmup")
     values = [config.max_duration, config.eval_interval, config.save_interval, config.scheduler.t_warmup]
@@ -165,7 +157,7 @@ def check_duration(report: Report, key: str, value: str) -> bool:
     return True
 
 
-def check_microbatch(config: DictConfig, report: Report) -> None:
+def check_microbatch(config: Config, report: Report) -> None:
     """auto, a whole number of pictures, or nothing; and not in two ways at once."""
     key, value = "device_train_microbatch_size", config.device_train_microbatch_size
     if value is not None and value != "auto":
@@ -183,9 +175,9 @@ def check_microbatch(config: DictConfig, report: Report) -> None:
         report.add("grad_accum", f"{accum} and {key}={value} say the same thing in two ways; keep {key}")
 
 
-def check_optimizer(config: DictConfig, report: Report) -> None:
+def check_optimizer(config: Config, report: Report) -> None:
     """The optimizer's name and arguments."""
-    args = plain_of(config.optimizer)
+    args = dict(config.optimizer)
     name = args.pop("name", None)
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
         report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
@@ -222,7 +214,7 @@ def _names_folder(name: str) -> bool:
     return is_shown and name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
 
 
-def check_saving(config: DictConfig, report: Report) -> None:
+def check_saving(config: Config, report: Report) -> None:
     """Names and folders that a run writes."""
     name, folder = config.run_name, config.save_folder
     if name is not None and not _names_folder(name):
@@ -253,7 +245,7 @@ def check_saving(config: DictConfig, report: Report) -> None:
         )
 
 
-def check_world(config: Any, world_size: int) -> None:
+def check_world(config: Config, world_size: int) -> None:
     """Every device must get the same number of pictures, of each data set that the run uses.
 
     Args:
@@ -264,8 +256,8 @@ def check_world(config: Any, world_size: int) -> None:
         ConfigError: if a batch size does not divide, naming the nearest sizes that do.
     """
     problems = []
-    for key in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
-        size = config[key].batch_size
+    for key, section in config.sections().items():
+        size = section.batch_size
         below = size // world_size * world_size
         if size != below:
             near = listing(str(option) for option in (below, below + world_size) if option)

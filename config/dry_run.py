@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -18,6 +18,7 @@ from common.durations import UNITS, Duration, durations_of
 from config.card import card_table
 from config.load import Run, defaults
 from config.plot import curve
+from config.schema import Config, Dataset
 from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
 
@@ -80,7 +81,7 @@ def configuration(run: Run, width: int) -> RenderableType:
     """
     usual = dict(leaves(defaults()))
     rows = []
-    for key, value in leaves(OmegaConf.to_container(run.config)):
+    for key, value in leaves(asdict(run.config)):
         source = run.sources.get(key, "default")
         quiet = "dim" if key in usual and usual[key] == value else ""
         style = quiet or COLOURS.get(source, "cyan" if source.startswith("recipes/") else "green")
@@ -111,7 +112,7 @@ def yaml_like(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def schedule_line(config: Any, length: Duration, warmup: Duration) -> str:
+def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
     """The schedule in a sentence."""
     words = [config.scheduler.name.replace("_", " ")]
     words.append(f"{config.scheduler.pct_start:g}" if words[0] == "one cycle" else f"{warmup}")
@@ -128,12 +129,12 @@ def steps(length: Duration, warmup: Duration) -> float | None:
     return warmup.value if warmup.unit == length.unit else None
 
 
-def rate_plot(config: Any, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
+def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
     """The learning rate over the run, drawn."""
     rise = steps(length, warmup)
     if rise is None:
         return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of pictures"]
-    peak = float(config.optimizer.lr)
+    peak = float(config.optimizer["lr"])
     # In fine steps: where a curve ends depends on what one step is.
     fine = 1000
     multiplier = learning_rate(config.scheduler, peak, fine * length.value, fine * rise)
@@ -145,12 +146,12 @@ def rate_plot(config: Any, length: Duration, warmup: Duration, width: int, ascii
     return curve(rate, length.value, peak, unit, width, label="optimizer.lr x schedule", ascii_only=ascii_only)
 
 
-def resizing(config: Any) -> dict[str, Any] | None:
+def resizing(config: Config) -> dict[str, Any] | None:
     """The arguments of progressive resizing, with the defaults filled in; None when it is off."""
     if "progressive_resizing" not in config.algorithms:
         return None
     known = registry.signature("algorithm", "progressive_resizing")
-    return {key: p.default for key, p in known.items()} | dict(config.algorithms.progressive_resizing)
+    return {key: p.default for key, p in known.items()} | config.algorithms["progressive_resizing"]
 
 
 def is_shown_by_epoch(length: Duration) -> bool:
@@ -158,7 +159,7 @@ def is_shown_by_epoch(length: Duration) -> bool:
     return length.unit == "ep" and length.value <= MOST_EPOCHS
 
 
-def size_per_epoch(config: Any, length: Duration) -> list[int]:
+def size_per_epoch(config: Config, length: Duration) -> list[int]:
     """The image side in pixels at the start of each epoch, or of each hundredth of another run."""
     args = resizing(config)
     crop = config.train_dataset.crop_size
@@ -170,7 +171,7 @@ def size_per_epoch(config: Any, length: Duration) -> list[int]:
     return [progressive_size(i / count, crop, **{key: args[key] for key in keys}, **extra) for i in range(count)]
 
 
-def size_lines(config: Any, length: Duration) -> list[str]:
+def size_lines(config: Config, length: Duration) -> list[str]:
     """'epochs 0-14: 88 px' for each stretch of one size; nothing when the size does not change."""
     if resizing(config) is None:
         return []
@@ -188,19 +189,19 @@ def built(run: Run, length: Duration) -> Table:
     config = run.config
     model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}, "
     model += f"{config.model.init} initialization"
-    rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(dict(config.optimizer)))]
+    rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(config.optimizer))]
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
     for key, name in (("train_dataset", "training data"), ("eval_dataset", "evaluation data")):
-        rows.append((name, data_line(config[key])))
+        rows.append((name, data_line(config.section(key))))
     training = f"{length}, evaluation every {config.eval_interval}"
     rows.append(("length", training if config.is_train else "evaluation only"))
     for number, (name, args) in enumerate(config.algorithms.items()):
         rows.append(("algorithms" if number == 0 else "", call({"name": name, **args})))
     if not config.algorithms:
         rows.append(("algorithms", "none"))
-    for section in ("callbacks", "loggers"):
-        rows.append((section, ", ".join(config[section]) or "none"))
+    for section, names in (("callbacks", config.callbacks), ("loggers", config.loggers)):
+        rows.append((section, ", ".join(names) or "none"))
     rows.append(("checkpoints", checkpoint_line(config)))
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
@@ -214,7 +215,7 @@ def call(args: dict[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={yaml_like(value)}' for key, value in args.items())})"
 
 
-def data_line(section: Any) -> str:
+def data_line(section: Dataset) -> str:
     """A data section in a line."""
     kind = "streamed shards" if section.is_streaming else "folder of pictures"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
@@ -222,7 +223,7 @@ def data_line(section: Any) -> str:
     return f"{place} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
 
 
-def checkpoint_line(config: Any) -> str:
+def checkpoint_line(config: Config) -> str:
     """Where checkpoints go."""
     if config.save_folder is None:
         return "none"

@@ -23,16 +23,38 @@ FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload"
 """Keys whose value is a place, in which ~ is the user's folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run uses of the machine it runs on, where its configuration leaves a choice.
+
+    Attributes:
+        device: cpu or gpu.
+        precision: one of config.schema.PRECISIONS.
+        microbatch: images per forward pass on one device, or auto: found by trying, on a GPU.
+    """
+
+    device: str
+    precision: str
+    microbatch: int | str
+
+
 @dataclass
 class Run:
-    """A configuration, and where it is from."""
+    """A configuration, where it is from, and what it resolves to on this machine."""
 
-    config: DictConfig  # complete; keys are fixed, values may be assigned
+    config: Config  # complete and checked
     sources: dict[str, str]  # dotted key -> the layer that set it
     yaml_path: str | None = None  # as given; None when the caller merged by himself
     argv: list[str] = field(default_factory=list)  # the words of the command line
     lenient: bool = False  # True for callers of the published example's functions
     recipe: Recipe | None = None  # None: the YAML alone
+    prepared: Machine | None = None  # by training.devices.prepare
+
+    @property
+    def machine(self) -> Machine:
+        """What the run uses of this machine; known once training.devices.prepare() has run."""
+        assert self.prepared is not None, "training.devices.prepare(run) comes first"
+        return self.prepared
 
     @property
     def card(self) -> dict[str, Any]:
@@ -203,7 +225,7 @@ def differing(tree: Tree, from_: Tree) -> Tree:
     return result
 
 
-def finish(layers: Layers, lenient: bool) -> DictConfig:
+def finish(layers: Layers, lenient: bool) -> Config:
     """Resolve, check and type what the layers add up to."""
     structure = Structure(layers.sources, recipe_files(), layers.holders)
     try:
@@ -215,7 +237,7 @@ def finish(layers: Layers, lenient: bool) -> DictConfig:
         tree["grad_accum"] = None
         tree["device_train_microbatch_size"] = "auto"
     tree = at_home(tree)
-    config = OmegaConf.structured(as_dataclass(Config, tree))
+    config = typing.cast(Config, OmegaConf.to_object(OmegaConf.structured(as_dataclass(Config, tree))))
     values = check_values(config, structure, lenient)
     problems = list(dict.fromkeys([*layers.problems, *structure.problems, *values]))
     if problems:

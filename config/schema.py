@@ -21,7 +21,7 @@ OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": 
 """Sections whose keys are names of classes, with the registry's word for what they name."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Model:
     """Which network, and what it minimises."""
 
@@ -31,7 +31,7 @@ class Model:
     num_classes: int = 1000  # must be the number of class folders in the data
 
 
-@dataclass
+@dataclass(slots=True)
 class Dataset:
     """Pictures, and how they are cut."""
 
@@ -49,7 +49,7 @@ class Dataset:
     prefetch_factor: int | None = None  # batches that each worker holds ready; None: PyTorch's default
 
 
-@dataclass
+@dataclass(slots=True)
 class TrainDataset(Dataset):
     """The pictures to learn from: a random crop of each."""
 
@@ -57,7 +57,7 @@ class TrainDataset(Dataset):
     hflip: bool = True  # mirror every other picture; False for what has a left and a right, such as writing
 
 
-@dataclass
+@dataclass(slots=True)
 class EvalDataset(Dataset):
     """The pictures to measure with: resized to 256 before the central crop."""
 
@@ -73,7 +73,7 @@ def default_optimizer() -> dict[str, Any]:
     return {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
 
 
-@dataclass
+@dataclass(slots=True)
 class Scheduler:
     """How the learning rate runs over the training."""
 
@@ -90,7 +90,7 @@ class Scheduler:
     max_momentum: float = 0.95  # one_cycle: the momentum at both ends
 
 
-@dataclass
+@dataclass(slots=True)
 class Config:
     """A whole run."""
 
@@ -127,3 +127,11 @@ class Config:
     dry_run: bool = False  # print everything, build nothing
     python_log_level: str | None = None  # debug, info, warning, error or critical
     dist_timeout: float = 600.0  # seconds after which a silent rank is given up
+
+    def section(self, name: str) -> Dataset:
+        """train_dataset or eval_dataset, by its name."""
+        return {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}[name]
+
+    def sections(self) -> dict[str, Dataset]:
+        """The data sections that the run reads, by name: evaluation alone reads no training data."""
+        return {name: self.section(name) for name in ("train_dataset", "eval_dataset")[not self.is_train :]}

@@ -7,9 +7,12 @@ The groups are those of the decent-dp package (https://github.com/WangZesen/Dece
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from config.schema import Config
 
 Round = list[tuple[int, ...]]
 DEFAULT = "one_peer_exp"  # when none is named: it asks nothing of the nodes
@@ -122,7 +125,7 @@ def _count(n: int, unit: str) -> str:
     return f"{n} {unit}{'s' if n > 1 else ''}"
 
 
-def check_topology(config: Any, world_size: int, local_world_size: int) -> None:
+def check_topology(config: Config, world_size: int, local_world_size: int) -> None:
     """Whether the topology of a run, if it has one, fits the ranks that were started.
 
     Args:

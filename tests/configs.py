@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from config.schema import Config
 
 # As the published example's YAML had it, without what does not matter here.
 PUBLISHED: dict[str, Any] = {
@@ -48,3 +51,11 @@ def write(folder: Path, name: str, tree: dict[str, Any]) -> str:
     path = folder / name
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return str(path)
+
+
+def value_of(config: Config, key: str) -> Any:
+    """What a configuration holds at a dotted key; None where it holds nothing."""
+    value: Any = asdict(config)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

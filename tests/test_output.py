@@ -7,10 +7,10 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from config import load
@@ -35,7 +35,7 @@ def test_every_value_is_shown_at_any_width(width: int, recipe: str, tmp_path: Pa
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     shown = " ".join(out.getvalue().split())
-    for key, value in leaves(OmegaConf.to_container(run.config)):
+    for key, value in leaves(asdict(run.config)):
         if len(value := yaml_like(value)) < 20:
             assert f" {key} {value} " in shown
     assert "".join(str(folder).split()) in "".join(out.getvalue().split()), "the path is given whole, once"

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from config import check_world, load
+from config import Machine, check_world, load
 from recipes.topologies import check_topology
 from tests.pages import PAGES, README, ROOT, blocks, cells, commands
 from tests.pictures import make_imagefolder, make_shards
@@ -49,7 +49,7 @@ def leave_record(folder: Path, words: list[str]) -> None:
     from training.record import RunFolder
 
     run = load([*words, "dry_run=true"])
-    run.config.dry_run, run.config.device, run.config.precision = False, "cpu", "fp32"
+    run.config.dry_run, run.prepared = False, Machine("cpu", "fp32", run.config.train_dataset.batch_size)
     RunFolder(folder, run).write_start()
 
 

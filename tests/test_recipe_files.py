@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
@@ -86,11 +85,11 @@ def test_effective_values_are_the_published_ones(recipe: str) -> None:
     """Of the merged run, not of the file: for four months the published blocks were not applied at all."""
     config = run_of(recipe).config
     got = (config.max_duration, config.model.loss_name, config.train_dataset.crop_size, config.eval_dataset.resize_size)
-    assert (*got, config.optimizer.weight_decay) == PLAIN[recipe]
-    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("decoupled_sgdw", 2.048, 0.875)
+    assert (*got, config.optimizer["weight_decay"]) == PLAIN[recipe]
+    assert [config.optimizer[key] for key in ("name", "lr", "momentum")] == ["decoupled_sgdw", 2.048, 0.875]
     assert (config.scheduler.t_warmup, config.scheduler.alpha_f, config.train_dataset.batch_size) == ("8ep", 0.0, 2048)
     assert (config.eval_dataset.crop_size, config.train_dataset.resize_size, config.seed) == (224, -1, 17)
-    algorithms = OmegaConf.to_container(config.algorithms)
+    algorithms = config.algorithms
     assert algorithms == ALGORITHMS[recipe]
     assert list(algorithms) == list(ALGORITHMS[recipe])  # the order too
 
@@ -137,7 +136,7 @@ def trace(recipe: str) -> str:
     """Multiplier of the learning rate and image side at the start of each epoch, as text."""
     config = run_of(recipe).config
     length, warmup = durations_of(config)
-    f = learning_rate(config.scheduler, config.optimizer.lr, length.value, warmup.value)
+    f = learning_rate(config.scheduler, config.optimizer["lr"], length.value, warmup.value)
     sizes = size_per_epoch(config, length)
     rows = [f"{epoch} {f(epoch):.6f} {size}" for epoch, size in enumerate(sizes)]
     return "\n".join(["epoch lr_multiplier image_size", *rows, ""])

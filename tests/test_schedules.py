@@ -37,7 +37,7 @@ PUBLISHED = {
 def scheduler_of(recipe: str, *words: str) -> tuple[SimpleNamespace, float]:
     """A recipe's scheduler section and its peak learning rate, on the ImageNet YAML."""
     config = load(["yamls/resnet50.yaml", f"recipe_name={recipe}", *words, "dry_run=true"]).config
-    return config.scheduler, config.optimizer.lr
+    return config.scheduler, config.optimizer["lr"]
 
 
 def trace(make: Callable[[torch.optim.Optimizer], object], optimizer: torch.optim.Optimizer, steps: int):
@@ -125,7 +125,7 @@ def test_only_weights_decay() -> None:
     assert len(decayed) == 54 and all(parameter.ndim > 1 for parameter in decayed)
     assert len(spared) == 2 * 53 + 1 and all(parameter.ndim == 1 for parameter in spared)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(1 / 32768), 0.0]
-    config.optimizer.lr, config.optimizer.weight_decay = 0.5, 0.25
+    config.optimizer |= {"lr": 0.5, "weight_decay": 0.25}
     build.set_hyperparameters(optimizer, config)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]

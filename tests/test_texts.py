@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from config import ConfigError, load
+from tests.configs import value_of
 
 ROOT = Path(__file__).parent.parent
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
@@ -44,7 +44,7 @@ KEYS = (
 
 def value(key: str, *words: str) -> Any:
     """What a command line comes to, at a key."""
-    return OmegaConf.select(load([*words, "dry_run=true"]).config, key.replace("MLFlow", "mlflow"))
+    return value_of(load([*words, "dry_run=true"]).config, key.replace("MLFlow", "mlflow"))
 
 
 @pytest.mark.parametrize("key", KEYS)

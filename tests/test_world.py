@@ -7,7 +7,6 @@ import socket
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from common.errors import ConfigError, UserError
 from config.world import NEEDED, world
@@ -47,11 +46,10 @@ def test_not_whole(there: dict[str, str], said: str) -> None:
 def two_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
     """This process as one of two, on a port where nobody is; sets the rank."""
 
-    def this_is(rank: int, port: int) -> Any:
+    def this_is(rank: int, port: int) -> None:
         there = dict(zip(NEEDED, ("2", str(rank), "2", str(rank), str(port), "127.0.0.1"), strict=True))
         for name, value in {**there, "NODE_RANK": "0"}.items():
             monkeypatch.setenv(name, value)
-        return OmegaConf.create({"device": "cpu", "dist_timeout": 0.0})
 
     return this_is
 
@@ -60,8 +58,9 @@ def test_nobody_answers(two_ranks: Any) -> None:
     from training import devices
 
     before = signal.getsignal(signal.SIGTERM)
+    two_ranks(1, free_port())
     with pytest.raises(UserError, match=r"rank 1 of 2 does not reach rank 0 \(Connection refused\); look at what"):
-        devices._join(two_ranks(1, free_port()))
+        devices._join("cpu", 0.0)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -74,10 +73,9 @@ def test_no_such_host(two_ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(devices, "PATIENCE", 0.0)
-    config = two_ranks(0, 7501)
-    config.dist_timeout = 600.0
+    two_ranks(0, 7501)
     with pytest.raises(UserError, match=r"rank 0 of 2 does not reach rank 0 \(Name or service not known\)"):
-        devices._join(config)
+        devices._join("cpu", 600.0)
 
 
 def test_port_in_use(two_ranks: Any) -> None:
@@ -86,4 +84,5 @@ def test_port_in_use(two_ranks: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"MASTER_PORT={port}: rank 0 of 2 .*another program uses the port"):
-            devices._join(two_ranks(0, port))
+            two_ranks(0, port)
+            devices._join("cpu", 0.0)

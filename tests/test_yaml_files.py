@@ -73,7 +73,7 @@ def test_a_holder_for_anchors(tmp_path: Path) -> None:
     (problem,) = problems(file(tmp_path, "modle: {name: resnet18}\n"))
     assert told not in problem
     recipe = file(tmp_path, "x-lr: &lr 1.5\noptimizer: {lr: *lr}\n")
-    assert load([str(ROOT / "yamls/digits.yaml"), f"recipe_name={recipe}"]).config.optimizer.lr == 1.5
+    assert load([str(ROOT / "yamls/digits.yaml"), f"recipe_name={recipe}"]).config.optimizer["lr"] == 1.5
 
 
 def test_variables_that_are_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

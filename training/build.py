@@ -13,11 +13,10 @@ from composer.core import Algorithm, Callback, DataSpec, Evaluator
 from composer.loggers import LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
-from omegaconf import DictConfig
 from torch.nn.modules.batchnorm import _NormBase
 
 from config import ConfigError, DataError, Run, durations_of, is_made_on_demand
-from config.schema import WEIGHT_DECAY_ON
+from config.schema import WEIGHT_DECAY_ON, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.errors import in_section
@@ -34,7 +33,7 @@ from training.effects import Watch
 from training.trackers import Tracked, arguments
 
 
-def algorithms(config: DictConfig) -> list[Algorithm]:
+def algorithms(config: Config) -> list[Algorithm]:
     """The algorithms of the recipe, in its order, each watched: one that does nothing is an error."""
     built = [registry.build("algorithm", name, args) for name, args in config.algorithms.items()]
     for algorithm, (name, args) in zip(built, config.algorithms.items(), strict=True):
@@ -43,29 +42,29 @@ def algorithms(config: DictConfig) -> list[Algorithm]:
     return built
 
 
-def callbacks(config: DictConfig) -> list[Callback]:
+def callbacks(config: Config) -> list[Callback]:
     """Composer's callbacks that the configuration names."""
     return [registry.build("callback", name, args) for name, args in config.callbacks.items()]
 
 
-def loggers(config: DictConfig, tracked: Tracked | None = None) -> list[LoggerDestination]:
+def loggers(config: Config, tracked: Tracked | None = None) -> list[LoggerDestination]:
     """Composer's loggers that the configuration names; the progress bar is ours and made elsewhere."""
     named = {name: args for name, args in config.loggers.items() if name != registry.PROGRESS_BAR}
     return [registry.build("logger", name, arguments(name, args, tracked)) for name, args in named.items()]
 
 
-def model(config: DictConfig) -> ComposerClassifier:
+def model(config: Config) -> ComposerClassifier:
     """The model, at its published initialization, laid out as the batches are, for fast convolutions."""
     values = config.model
     built = build_composer_resnet(values.name, values.loss_name, values.num_classes, values.init)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def optimizer(config: DictConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+def optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
     """The optimizer. Mosaic's recipes decay all parameters; weight_decay_on=weights spares BatchNorm and biases."""
     args = {key: value for key, value in config.optimizer.items() if key not in ("name", WEIGHT_DECAY_ON)}
     parameters = _groups(model) if config.optimizer.get(WEIGHT_DECAY_ON) == "weights" else model.parameters()
-    built = registry.build("optimizer", config.optimizer.name, args, parameters)
+    built = registry.build("optimizer", config.optimizer["name"], args, parameters)
     set_hyperparameters(built, config)
     return built
 
@@ -84,7 +83,7 @@ def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     return [{"params": weights}, {"params": rest, "weight_decay": 0.0, "decays": False}]
 
 
-def set_hyperparameters(optimizer: torch.optim.Optimizer, config: DictConfig) -> None:
+def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> None:
     """Give every param group the configured numbers: a checkpoint brings its own, but the command line wins."""
     numbers = {key: value for key, value in config.optimizer.items() if isinstance(value, int | float)}
     for group in optimizer.param_groups:
@@ -146,13 +145,13 @@ def schedule(run: Run, data: Data) -> Schedule:
             f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, the run of {length} only "
             f"{total:g}; make the run longer or the warm-up shorter"
         )
-    multiplier = schedules.learning_rate(config.scheduler, config.optimizer.lr, total, warmup_batches)
+    multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
     images = len(pictures(data.train)) if data.train else 0
     clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, images)
     return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total), clock)
 
 
-def goes_on(config: DictConfig, schedule: Schedule, data: Data) -> list[Callback]:
+def goes_on(config: Config, schedule: Schedule, data: Data) -> list[Callback]:
     """What carries the position of a checkpoint over into this run; nothing when only evaluating."""
     if data.train is None:
         return []
@@ -166,9 +165,9 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         DataError, ConfigError: naming what does not fit, before anything is trained.
     """
     config = run.config
-    for name in ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",):
-        if is_made_on_demand(config[name].path):
-            on_local_leaders(make_digits, Path(config[name].path))
+    for section in config.sections().values():
+        if section.path and is_made_on_demand(section.path):
+            on_local_leaders(make_digits, Path(section.path))
     with in_section("train_dataset"):
         train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
     with in_section("eval_dataset"):
@@ -182,11 +181,11 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
     return Data(train, evaluation)
 
 
-def evaluator(config: DictConfig, spec: DataSpec) -> Evaluator:
+def evaluator(run: Run, spec: DataSpec) -> Evaluator:
     """The evaluation data with a microbatch that fits wherever the training's does."""
-    train_size = config.device_train_microbatch_size
-    per_rank = config.eval_dataset.batch_size // dist.get_world_size()
-    size = train_size if train_size == "auto" else min(train_size, per_rank)
+    train_size = run.machine.microbatch
+    per_rank = run.config.eval_dataset.batch_size // dist.get_world_size()
+    size = train_size if isinstance(train_size, str) else min(train_size, per_rank)
     return Evaluator(label="eval", dataloader=spec, device_eval_microbatch_size=size)
 
 
@@ -201,16 +200,17 @@ def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) ->
     return batch
 
 
-def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = ()) -> DataSpec:
-    dataset, is_train = config[name], name == "train_dataset"
-    path, local = dataset.path, dataset.local
+def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -> DataSpec:
+    dataset, is_train = config.section(name), name == "train_dataset"
+    path, local = dataset.path or "", dataset.local  # random images have no path
     if dataset.preload:
         from loaders.transport.preload import preload_once_per_node
 
         path = str(preload_once_per_node(path, dataset.preload, ["train" if is_train else "val"]))
         local = path if dataset.is_streaming else None
-    optional = ("num_workers", "prefetch_factor", "min_crop_area", "hflip")
-    given = {key: dataset[key] for key in optional if dataset.get(key) is not None}
+    given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
+    if isinstance(dataset, TrainDataset):
+        given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
     size_in_loader = _size_in_loader(config, algorithms)
     spec = build_imagenet_dataspec(
         path,
@@ -227,7 +227,7 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
         pack_size=dataset.pack_size,
         decoder=dataset.decoder,
         image_transforms=[step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None],
-        **given,
+        **{key: value for key, value in given.items() if value is not None},
     )
     if size_in_loader is not None:
         loader = loader_of(spec)
@@ -235,7 +235,7 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
     return spec
 
 
-def _size_in_loader(config: DictConfig, algorithms: Sequence[Algorithm]) -> Callable[[int, int, int], int] | None:
+def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable[[int, int, int], int] | None:
     """The pictures' side at (batches per epoch, epoch, batch of that epoch), where some algorithm trains on small ones.
 
     Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.

@@ -13,11 +13,11 @@ import torch
 from composer.core import Callback, Event, State, TimeUnit
 from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, reproducibility
-from omegaconf import DictConfig
 
 from common.errors import named
 from common.whole_files import is_whole, remove_dead, write
 from config import ConfigError, Run, TrainingError, UserError
+from config.schema import Config
 from recipes.algorithms import at_own_pace
 from training import rank_states
 from training.devices import on_local_leaders, on_rank_zero, say
@@ -221,7 +221,7 @@ def _check_folder(folder: Folder, may_hold_some: bool) -> None:
         )
 
 
-def to_start_from(config: DictConfig, saver: Checkpoints) -> Saved | None:
+def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
     """The checkpoint that a run starts from; None for none.
 
     Under autoresume the newest whole one of the run's own, else load_path, in which '{rank}' and 'latest-rank0.pt' are

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from composer.core import Callback, State, Timestamp
 from composer.loggers import Logger
-from omegaconf import DictConfig
 
 from common.durations import parse
 from config import ConfigError
+from config.schema import Config
 
 if TYPE_CHECKING:
     from loaders.sampler import EpochSampler
@@ -61,7 +61,7 @@ class GoesOn(Callback):
         sampler: of the training data, whose image sizes may depend on the position.
     """
 
-    def __init__(self, clock: Clock, config: DictConfig, sampler: EpochSampler) -> None:
+    def __init__(self, clock: Clock, config: Config, sampler: EpochSampler) -> None:
         self.clock, self.config, self.sampler = clock, config, sampler
         self._before: dict[str, int] | None = None
 
@@ -131,7 +131,7 @@ class GoesOn(Callback):
             )
 
 
-def _moments(config: DictConfig) -> Iterator[tuple[str, str]]:
+def _moments(config: Config) -> Iterator[tuple[str, str]]:
     """The keys that name a moment of the run, not an interval, with their values."""
     yield "max_duration", config.max_duration
     if config.scheduler.name != "one_cycle":

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import torch
 from composer.utils import dist, get_device, reproducibility
-from omegaconf import DictConfig
 from torch.distributed import DistError
 
-from config import ConfigError, UserError
+from config import ConfigError, Machine, Run, UserError
+from config.schema import Config
 from loaders.workers import cores
 
 T = TypeVar("T")
@@ -34,30 +34,29 @@ pause, none with it (torch 2.7). Leaving the process group would wait for that t
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def prepare(config: DictConfig, precision_of_recipe: bool = False) -> None:
-    """Choose the device, join the other ranks, set threads and seeds; fill in `device`, `precision`, microbatch size.
+def prepare(run: Run) -> None:
+    """Choose device, precision and microbatch (`run.machine`), join the other ranks, set threads and seeds.
 
-    Args:
-        config: of the run.
-        precision_of_recipe: the recipe chose the precision, not the user: a CPU then takes fp32 and says so.
+    A CPU trains in fp32, and says so, where the recipe rather than the user asks for another precision.
 
     Raises:
         ConfigError: for a device, a precision or a compiler that this machine lacks.
     """
+    config = run.config
     compilers = [name for name in (os.environ.get("CC"), os.environ.get("CXX"), "cc", "gcc", "g++", "clang") if name]
     if config.compile and not any(map(shutil.which, compilers)):
         raise ConfigError("compile: torch.compile needs a C compiler and finds none; install gcc, or compile=false")
-    config.device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
-    config.precision = _precision(config, precision_of_recipe)
+    device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
+    precision = _precision(config.precision, device, run.is_of_recipe("precision"))
     die_with_launcher()
     # torchrun sets no NODE_RANK, without which Composer refuses to load a checkpoint.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     if dist.get_world_size() > 1:
-        _join(config)
+        _join(device, config.dist_timeout)
         atexit.register(_leave)
-    _set_threads(config.device)
-    _keep_freed_memory(config.device)
-    config.device_train_microbatch_size = _microbatch(config)
+    _set_threads(device)
+    _keep_freed_memory(device)
+    run.prepared = Machine(device, precision, _microbatch(config, device))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     # Sizes change a few times per run only, so cuDNN's search pays; deterministic runs must not search.
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -74,7 +73,7 @@ def _leave() -> None:
         time.sleep(LAST_WORK)
 
 
-def _join(config: DictConfig) -> None:
+def _join(device: str, timeout: float) -> None:
     """Meet the other ranks.
 
     Raises:
@@ -88,8 +87,8 @@ def _join(config: DictConfig) -> None:
     # A handler in Python would wait for the other ranks, too.
     handlers = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _reach_rank_zero(who, config.dist_timeout)
-        dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+        _reach_rank_zero(who, timeout)
+        dist.initialize_dist(get_device(device), timeout=timeout)
     except DistError as error:
         why = " ".join(str(error).split())[:200]
         advice = "look at what they say, and whether all can reach that address"
@@ -124,16 +123,16 @@ def _reach_rank_zero(who: str, timeout: float) -> None:
         time.sleep(0.5)
 
 
-def _precision(config: DictConfig, of_recipe: bool) -> str:
-    if config.device == "gpu" and not torch.cuda.is_available():
+def _precision(precision: str | None, device: str, of_recipe: bool) -> str:
+    if device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("device: 'gpu' was asked for, but torch sees none here; leave it out or say device=cpu")
-    if config.device == "cpu":
-        if of_recipe and config.precision != "fp32":
-            say(f"the recipe's precision {config.precision} needs a GPU: this CPU trains in fp32")
-        elif config.precision not in (None, "fp32"):
-            raise ConfigError(f"precision: {config.precision} needs a GPU, and none is used here; say precision=fp32")
+    if device == "cpu":
+        if of_recipe and precision != "fp32":
+            say(f"the recipe's precision {precision} needs a GPU: this CPU trains in fp32")
+        elif precision not in (None, "fp32"):
+            raise ConfigError(f"precision: {precision} needs a GPU, and none is used here; say precision=fp32")
         return "fp32"
-    return config.precision or ("amp_bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "amp_fp16")
+    return precision or ("amp_bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "amp_fp16")
 
 
 def _set_threads(device: str) -> None:
@@ -155,15 +154,14 @@ def _keep_freed_memory(device: str) -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _microbatch(config: DictConfig) -> int | str:
+def _microbatch(config: Config, device: str) -> int | str:
     """Resolve null, 'auto' and the old grad_accum into what Composer's Trainer takes, per device."""
     dataset = config.train_dataset if config.is_train else config.eval_dataset
     per_rank = dataset.batch_size // dist.get_world_size()
     size = config.device_train_microbatch_size
     if isinstance(config.grad_accum, int) and config.is_train:
         size = -(-per_rank // config.grad_accum)
-    config.grad_accum = None  # said by the microbatch now
-    if size == "auto" and config.device == "cpu":
+    if size == "auto" and device == "cpu":
         say(f"device_train_microbatch_size: auto searches on a GPU only; on the CPU it is the whole batch, {per_rank}")
         size = None
     return per_rank if size is None else size

@@ -17,10 +17,9 @@ from composer.callbacks import LRMonitor, MemoryMonitor, SpeedMonitor
 from composer.core import Callback
 from composer.models import ComposerModel
 from composer.utils import dist
-from omegaconf import DictConfig
 
 from common.errors import sentence_of
-from config import TrainingError
+from config import Run, TrainingError
 from recipes.algorithms import reverse_eval_end
 from training import build
 from training.accuracy import TrainAccuracy
@@ -40,7 +39,7 @@ _PART = re.compile(r"/composer/(algorithms|callbacks|loggers)/(?!logger\b)(\w+?)
 
 
 def make_trainer(
-    config: DictConfig,
+    run: Run,
     *,
     model: ComposerModel,
     data: build.Data,
@@ -54,6 +53,7 @@ def make_trainer(
     Raises:
         TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
     """
+    config, machine = run.config, run.machine
     loggers = build.loggers(config, folder.tracked if folder else None)
     parts |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
@@ -63,18 +63,18 @@ def make_trainer(
             trainer = Trainer(
                 model=model,
                 train_dataloader=data.train,
-                eval_dataloader=build.evaluator(config, data.evaluation),
+                eval_dataloader=build.evaluator(run, data.evaluation),
                 eval_interval=config.eval_interval,
                 algorithm_passes=reverse_eval_end,
-                callbacks=[random_state, *_monitors(config, loggers), *callbacks],
+                callbacks=[random_state, *_monitors(machine.device, loggers), *callbacks],
                 loggers=loggers,
                 progress_bar=False,
                 load_path=None if saved is None else "saved",  # not a path: see training.loading
                 # Our samplers start where the checkpoint stopped; Composer would decode and discard up to there.
                 spin_dataloaders=False,
-                device=config.device,
-                precision=config.precision,
-                device_train_microbatch_size=config.device_train_microbatch_size,
+                device=machine.device,
+                precision=machine.precision,
+                device_train_microbatch_size=machine.microbatch,
                 compile_config={} if config.compile else None,
                 deterministic_mode=config.deterministic,
                 seed=config.seed,
@@ -181,11 +181,11 @@ def _closed_at_exit(trainer: Trainer) -> None:
     atexit.register(close)
 
 
-def _monitors(config: DictConfig, loggers: list[Any]) -> list[Callback]:
+def _monitors(device: str, loggers: list[Any]) -> list[Callback]:
     """What the published example sends to its trackers; nothing where there is no tracker."""
     if not loggers:
         return []
-    memory: list[Callback] = [MemoryMonitor()] if config.device == "gpu" else []
+    memory: list[Callback] = [MemoryMonitor()] if device == "gpu" else []
     return [SpeedMonitor(window_size=SPEED_WINDOW), LRMonitor(), TrainAccuracy(), *memory]
 
 

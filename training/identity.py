@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -35,8 +36,12 @@ _HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_fa
 
 
 def plain(run: Run) -> dict[str, Any]:
-    """The configuration as plain containers, without a secret in it."""
-    return redacted(OmegaConf.to_container(run.config, resolve=True))
+    """The configuration as plain containers, with what it resolved to on this machine, and without a secret in it."""
+    resolved: dict[str, Any] = {}
+    if machine := run.prepared:
+        resolved = {"device": machine.device, "precision": machine.precision, "grad_accum": None}
+        resolved["device_train_microbatch_size"] = machine.microbatch
+    return redacted(asdict(run.config) | resolved)
 
 
 def differences(old: Any, new: dict[str, Any]) -> list[str]:

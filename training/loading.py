@@ -15,9 +15,9 @@ import torch
 from composer.core import State
 from composer.loggers import Logger
 from composer.utils import checkpoint, dist
-from omegaconf import DictConfig
 
 from config import UserError
+from config.schema import Config
 from training.devices import on_all_ranks
 from training.fitting import check_fits
 from training.saved import CheckpointError, Saved
@@ -28,7 +28,7 @@ LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
 
 
 @contextmanager
-def loads(saved: Saved | None, config: DictConfig, classes: list[str] | None) -> Iterator[None]:
+def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Iterator[None]:
     """Inside, a Trainer with any load_path loads this checkpoint.
 
     Args:
@@ -87,7 +87,7 @@ def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:
         ) from error
 
 
-def _check_classes(saved: Saved, config: DictConfig, classes: list[str] | None) -> None:
+def _check_classes(saved: Saved, config: Config, classes: list[str] | None) -> None:
     """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
     trained = ((saved.state.get("dataset_state") or {}).get("train") or {}).get("classes")
     if trained is None or classes is None or list(trained) == list(classes):

@@ -187,7 +187,7 @@ def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
 def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
     """Where and with what a run was made, and of which data."""
     packages = ("torch", "torchvision", "mosaicml", "mosaicml-streaming", "omegaconf", "numpy", "pillow")
-    gpu = torch.cuda.get_device_name() if run.config.device == "gpu" else None
+    gpu = torch.cuda.get_device_name() if run.machine.device == "gpu" else None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": command(run),
@@ -196,7 +196,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
-        "precision": run.config.precision,
+        "precision": run.machine.precision,
         "decoders": decoders_of(run.config),
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),

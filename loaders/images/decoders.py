@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from PIL import Image
 
 from common.errors import DataError
+from config.schema import Config
 from loaders.images import native
 from loaders.images.decoding import Source, decode, most_pixels, open_picture
 from loaders.images.native import View
@@ -153,14 +153,14 @@ def chosen(name: str) -> str:
     return name
 
 
-def decoders_of(config: DictConfig) -> dict[str, str]:
+def decoders_of(config: Config) -> dict[str, str]:
     """The decoder of each data section of a run, but for kinds of storage that have their own, or none.
 
     Raises:
         DataError: one is not built.
     """
-    names = ("train_dataset", "eval_dataset") if config.is_train else ("eval_dataset",)
-    return {name: chosen(config[name].decoder) for name in names if config[name].storage not in ("dali", "synthetic")}
+    sections = config.sections().items()
+    return {name: chosen(data.decoder) for name, data in sections if data.storage not in ("dali", "synthetic")}
 
 
 def described(name: str) -> str:

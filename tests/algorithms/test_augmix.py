@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from composer.algorithms import AugMix as StockAugMix
 from composer.algorithms.augmix import AugmentAndMixTransform
-from omegaconf import OmegaConf
 
+from config.schema import Config
 from recipes.algorithms.augmix import AugMix
 from tests.algorithms.tiny import assert_same_pictures, trainer
 from training import build
@@ -24,7 +24,7 @@ def test_any_data_set_will_do() -> None:
     """Stock demands torchvision's class of data sets at FIT_START; ours has acted once the loader has its transform."""
     with pytest.raises(TypeError, match="must be a"):
         trainer([StockAugMix()], duration="1ba").fit()
-    (algorithm,) = build.algorithms(OmegaConf.create({"algorithms": {"augmix": {}}}))
+    (algorithm,) = build.algorithms(Config(algorithms={"augmix": {}}))
     assert isinstance(algorithm, AugMix)
     trainer([algorithm], duration="1ba").fit()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from composer.core import Algorithm
-from omegaconf import OmegaConf
 
 from config.load import read_recipe, recipe_files
+from config.schema import Config
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks
 from training import build
 
@@ -30,4 +30,4 @@ def test_misspelt(name: str, meant: str) -> None:
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_ours_have_none(recipe: str) -> None:
     algorithms = read_recipe(recipe).changes.get("algorithms") or {}
-    build.algorithms(OmegaConf.create({"algorithms": algorithms}))
+    build.algorithms(Config(algorithms=algorithms))

@@ -234,7 +234,7 @@ def test_the_recipes_warmup_is_the_optimizers_own():
     length, warmup = durations_of(config)
     total, steps = (duration.batches(1251, 1024) for duration in (length, warmup))
     assert (total, steps) == (112_590, 6255)
-    curve = learning_rate(config.scheduler, config.optimizer.lr, total, steps)
+    curve = learning_rate(config.scheduler, config.optimizer["lr"], total, steps)
     optimizer = schedulefree.SGDScheduleFree([nn.Parameter(torch.ones(1))], lr=6.0, warmup_steps=6255)
     optimizer.train()
     for step in range(6300):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.durations import durations_of
-from config import load
+from config import Machine, load
 from training.record import COLUMNS, RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +47,7 @@ def leave_run(
         words = ("scheduler.t_warmup=1ep", *words)  # the published 8 epochs leave nothing of a short run
     run = load([str(ROOT / f"yamls/{yaml}.yaml"), *words, "dry_run=true"])
     run.argv = [f"yamls/{yaml}.yaml", *words]
-    run.config.dry_run, run.config.device, run.config.precision = False, "cpu", "fp32"
+    run.config.dry_run, run.prepared = False, Machine("cpu", "fp32", run.config.train_dataset.batch_size)
     record = RunFolder(folder, run)
     record.write_start(data)
     environment = folder / "environment.json"
@@ -70,5 +70,5 @@ def leave_run(
 def _row(config: Any, epoch: int, top1: float, top5: float, seconds: float) -> tuple[Any, ...]:
     """A row of metrics.csv, in the order of its columns."""
     clocks = (epoch * seconds, epoch * seconds / 10, epoch * seconds / 50, epoch * seconds * 1.2)
-    rate = config.optimizer.lr * (1 - epoch / 100)
+    rate = config.optimizer["lr"] * (1 - epoch / 100)
     return (epoch, 625 * epoch, 7 - top1 / 20, 6 - top1 / 20, top1, top5, rate, 176, *clocks, 1_281_167 / seconds)

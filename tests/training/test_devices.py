@@ -53,8 +53,8 @@ def test_gpu_that_is_not_there(workdir: Path, pictures: Path, monkeypatch: pytes
 )
 def test_microbatch(word: str, microbatch: int, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
     run = load([str(small_yaml(workdir, pictures, device="cpu")), word])
-    devices.prepare(run.config)
-    assert run.config.device_train_microbatch_size == microbatch
+    devices.prepare(run)
+    assert run.machine.microbatch == microbatch
     said = capfd.readouterr().out
     assert said.count("\n") == ("auto" in word), "one line for auto on a CPU, none otherwise"
 

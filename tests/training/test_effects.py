@@ -9,9 +9,9 @@ import pytest
 import torch
 from composer.core import Algorithm, Callback, Event, State
 from composer.loggers import Logger
-from omegaconf import OmegaConf
 
 from common.errors import ConfigError, TrainingError
+from config.schema import Config
 from recipes import registry
 from tests.algorithms.tiny import BATCH_SIZE, loader, trainer
 from training.clock import Clock
@@ -184,7 +184,7 @@ STARTS: list[tuple[str, dict[str, Any], str, str | None]] = [
 def test_start_after_the_end(name: str, args: dict[str, Any], duration: str, advice: str | None) -> None:
     algorithm = registry.build("algorithm", name, args)
     Watch(name, args, algorithm)
-    run: Any = SimpleNamespace(config=OmegaConf.create({"is_train": True}), lenient=False)
+    run: Any = SimpleNamespace(config=Config(), lenient=False)
     if advice is None:
         assert for_run(run, [algorithm], schedule_of(duration))
         return

@@ -130,9 +130,9 @@ def prepare(run: Run, console: Console) -> None:
     trained = run.config.precision
     if not torch.cuda.is_available():
         run.config.precision = None
-    devices.prepare(run.config)
-    if trained not in (None, run.config.precision):
-        console.print(f"evaluated in {run.config.precision}: the run's {trained} needs a GPU", markup=False)
+    devices.prepare(run)
+    if trained not in (None, run.machine.precision):
+        console.print(f"evaluated in {run.machine.precision}: the run's {trained} needs a GPU", markup=False)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

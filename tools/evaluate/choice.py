@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from common.errors import named
 from common.suggest import did_you_mean
 from config import ConfigError, Run, UserError, is_made_on_demand, load
+from config.schema import Config
 from loaders.transport.remote import is_remote
 from tools.records.trust import own_file, real
 
@@ -51,7 +50,7 @@ def load_run(folder: Path) -> Run:
     return run
 
 
-def choose_data(config: DictConfig, data: str | None, local: str | None) -> None:
+def choose_data(config: Config, data: str | None, local: str | None) -> None:
     """Put another data set into the configuration, if one is named.
 
     Args:
@@ -82,7 +81,7 @@ def choose_data(config: DictConfig, data: str | None, local: str | None) -> None
     dataset.storage = "ffcv" if Path(data, "val.beton").is_file() else None
 
 
-def choose_checkpoint(run: Path, config: DictConfig, which: str) -> tuple[Folder, str]:
+def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, str]:
     """The folder and the name of a checkpoint.
 
     Args:

@@ -11,10 +11,10 @@ import torch
 from composer import Trainer
 from composer.core import Callback, DataSpec, State, get_precision_context
 from composer.loggers import Logger
-from omegaconf import DictConfig
 from rich.console import Console
 
 from config import ConfigError, DataError, Run, TrainingError
+from config.schema import Config
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.kinds import build_loader
 from recipes.algorithms._base import unwrapped
@@ -96,7 +96,7 @@ def _columns(batches: list[torch.Tensor]) -> Answers:
     return Answers(predicted.astype(np.int64), confidence, in_top5.astype(bool), losses)
 
 
-def resize_for(config: DictConfig, size: int) -> int:
+def resize_for(config: Config, size: int) -> int:
     """The short side that pictures are resized to before a crop of `size` pixels: in the run's own ratio; -1 for none.
 
     Args:
@@ -107,12 +107,13 @@ def resize_for(config: DictConfig, size: int) -> int:
     return dataset.resize_size if dataset.resize_size == -1 else round(size * dataset.resize_size / dataset.crop_size)
 
 
-def at_size(config: DictConfig, spec: DataSpec, size: int) -> DataSpec:
+def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
     """The same data in pictures of another size, opened no second time."""
     dataset, section = build.pictures(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
     storage = section.storage or ("streaming" if section.is_streaming else "imagefolder")
-    given = {key: section[key] for key in ("num_workers", "prefetch_factor") if section[key] is not None}
+    given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
+    given = {key: value for key, value in given.items() if value is not None}
     again = copy.copy(spec)
     again.dataloader = build_loader(
         storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
@@ -141,7 +142,7 @@ def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener)
     config = run.config
     model = build.model(config)
     trainer = make_trainer(
-        config,
+        run,
         run_name="evaluate",
         model=model,
         data=data,

@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training import devices
 
     for run in runs.values():
-        devices.prepare(run.config, run.is_of_recipe("precision"))
-    outlook = Outlook.of(given, next(iter(runs.values())).config)
+        devices.prepare(run)
+    outlook = Outlook.of(given, next(iter(runs.values())))
     imports = time.monotonic() - began
     console = Console(soft_wrap=True, markup=False, quiet=dist.get_global_rank() > 0)
     console.width = max(100, console.width)
@@ -156,7 +156,7 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
             bench.close()
             del bench
             gc.collect()  # the workers end with their loader, and the device's memory is the next one's
-    return forecast_of(run.config, plan, measured)
+    return forecast_of(run, plan, measured)
 
 
 if __name__ == "__main__":

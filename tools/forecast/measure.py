@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from composer.trainer import Trainer
@@ -15,6 +14,7 @@ from composer.trainer import Trainer
 from benchmarks.step import endless
 from common.durations import parse
 from config import Run
+from config.schema import Config
 from loaders.storage.synthetic import SyntheticLoader
 from loaders.workers import WorkerLoader
 from recipes.algorithms.progressive_resizing import ProgressiveResizing
@@ -34,7 +34,7 @@ SAVES = 3
 LONGEST_LOADING = 15.0  # seconds, for the loader alone at one size
 
 
-def lap_of(config: Any, workers: int) -> int:
+def lap_of(config: Config, workers: int) -> int:
     """Steps after which all that the recipe does now and then has been done as often as it should be.
 
     SAM's every tenth step takes twice as long; and workers that began together deliver together.
@@ -71,7 +71,7 @@ class Bench:
         lap = lap_of(run.config, self.loader.num_workers)
         self.steps = lap * math.ceil(steps / lap)
         ready = self.loader.num_workers * (self.loader.prefetch_factor or 0)
-        self.clock = Clock(self.loader, run.config.device == "gpu", max(WARM_UP, ready), lap)
+        self.clock = Clock(self.loader, run.machine.device == "gpu", max(WARM_UP, ready), lap)
         self.trainer = self._make_trainer()
         self.evaluators = list(self.trainer.state.evaluators)
         self.trainer.state.evaluators = []
@@ -82,7 +82,7 @@ class Bench:
         checks = [guard for guard in guards.for_run(schedule, self.data) if not isinstance(guard, guards.WholeEpochs)]
         recorder = Recorder(record.RunFolder(self.folder / "run", self.run), self.began, DataWait(None))
         return make_trainer(
-            config,
+            self.run,
             run_name="forecast",
             model=model,
             data=self.data,

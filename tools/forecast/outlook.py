@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
-from typing import Any
 
 from composer.utils import dist
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from benchmarks.step import PEAKS, device_name, flops_per_picture, peak_of
 from common.errors import ConfigError
+from config import Run
 from tools.forecast import tables
 from tools.forecast.arithmetic import Forecast, Measured
 from tools.forecast.machines import Machine, Price, machine_of, price
+from tools.forecast.peaks import PEAKS, device_name, flops_per_image, peak_of
 from tools.forecast.plan import Plan
 
 
-def forecast_of(config: DictConfig, plan: Plan, measured: Measured) -> Forecast:
+def forecast_of(run: Run, plan: Plan, measured: Measured) -> Forecast:
     """The forecast for this machine; the operations of its steps are counted where its peak is known."""
-    peak = peak_of(config)
+    peak = peak_of(run)
     if peak is None:
         return Forecast(plan, measured)
     flops = 0.0
     for size, count in plan.batches.items():
-        at_size: Any = OmegaConf.merge(config, {"train_dataset": {"crop_size": size}})
-        flops += plan.batch_size * count * flops_per_picture(at_size)
+        data = replace(run.config.train_dataset, crop_size=size)
+        flops += plan.batch_size * count * flops_per_image(replace(run.config, train_dataset=data))
     return Forecast(plan, measured, flops, peak * dist.get_world_size())
 
 
@@ -51,26 +50,27 @@ class Outlook:
     scale: Machine | None
 
     @classmethod
-    def of(cls, given: argparse.Namespace, config: DictConfig) -> Outlook:
+    def of(cls, given: argparse.Namespace, run: Run) -> Outlook:
         """What the command line asks for.
 
         Args:
             given: with price, machine and scale. A price is that of the machine extrapolated to, if there is one.
-            config: of a run, prepared (training.devices).
+            run: prepared (training.devices).
 
         Raises:
             ConfigError: for a price, a machine or a scale that cannot be.
         """
-        device, count = device_name(config), dist.get_world_size()
+        device, count = device_name(run), dist.get_world_size()
         scale = machine_of(given.scale, PEAKS) if given.scale else None
-        if scale and peak_of(config) is None:
+        if scale and peak_of(run) is None:
             raise ConfigError(
                 f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {device} is not "
                 "known; leave --scale out, or measure on a GPU"
             )
         there = price(given.price, given.machine, *((scale.kind, scale.count) if scale else (device, count)))
         here = price(None, None, device, count) if scale else there
-        about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {config.precision}"
+        config = run.config
+        about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"
         return cls(f"{about}, compile={config.compile}", device, count, here, there, scale)
 
     def show(self, forecasts: list[Forecast], console: Console) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from common.durations import durations_of, parse
 from config.dry_run import size_per_epoch
+from config.schema import Config
 
 IMAGENET = {"train_dataset": 1_281_167, "eval_dataset": 50_000}
 """Pictures that a run with random ones is counted as: those that it stands for."""
@@ -44,7 +44,7 @@ class Plan:
         return self.batch_size * sum(self.batches.values())
 
 
-def plan_of(config: Any, recipe: str, pictures: int, eval_pictures: int) -> Plan:
+def plan_of(config: Config, recipe: str, pictures: int, eval_pictures: int) -> Plan:
     """Count a run.
 
     Args:
@@ -76,8 +76,8 @@ def plan_of(config: Any, recipe: str, pictures: int, eval_pictures: int) -> Plan
     )
 
 
-def counted(config: Any, recipe: str, pictures: int, eval_pictures: int, *, real: bool) -> Plan:
+def counted(config: Config, recipe: str, pictures: int, eval_pictures: int, *, real: bool) -> Plan:
     """Count a run; one with random pictures as if they were ImageNet's, unless it is wanted as it really is."""
     numbers = {"train_dataset": pictures, "eval_dataset": eval_pictures}
-    stands_for = {key: IMAGENET[key] for key in numbers if config[key].storage == "synthetic" and not real}
+    stands_for = {key: IMAGENET[key] for key in numbers if config.section(key).storage == "synthetic" and not real}
     return plan_of(config, recipe, *(numbers | stands_for).values())

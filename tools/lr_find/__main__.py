@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.lr_find.sweep import Range, run_sweep
     from training.devices import on_rank_zero, prepare, say
 
-    prepare(run.config, run.is_of_recipe("precision"))
+    prepare(run)
     if given.write:
         on_rank_zero(store.check, given.write, given.words)
     on_rank_zero(files.prepare, given.out)
@@ -146,7 +146,7 @@ def title(run: Run) -> str:
     """The run in a few words; the rate holds for its batch size."""
     config = run.config
     parts = [Path(run.yaml_path or "").name, config.recipe_name and Path(config.recipe_name).stem, config.model.name]
-    parts += [config.optimizer.name, f"batch {config.train_dataset.batch_size}", config.precision]
+    parts += [config.optimizer["name"], f"batch {config.train_dataset.batch_size}", run.machine.precision]
     return ", ".join(part for part in parts if part)
 
 
@@ -196,8 +196,8 @@ def summary(
         "command": shlex.join(["python", "-m", "tools.lr_find", *redacted(words)]),
         "batch_size": config.train_dataset.batch_size,
         "world_size": dist.get_world_size(),
-        "device": config.device,
-        "precision": config.precision,
+        "device": run.machine.device,
+        "precision": run.machine.precision,
         "smoothing": rules.smoothing_for(given.points),
         "left_out": {name: LEFT_OUT[name] for name in left_out},
         "epochs": round(given.points / sweeps[0].batches_per_epoch, 3),

@@ -65,7 +65,7 @@ def store(target: Path, words: list[str], lr: float) -> str:
     else:
         rest = [str(target), *rest]
     try:
-        if (read := load(rest).config.optimizer.lr) != lr:
+        if (read := load(rest).config.optimizer["lr"]) != lr:
             raise ConfigError(f"--write {target}: another layer would set {KEY}={read:g} over it; give it as a word")
     except ConfigError:
         target.unlink() if before is None else write_whole(target, before)

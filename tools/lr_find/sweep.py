@@ -141,7 +141,7 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
     began(sweep)
     saver = checkpoints.for_run(run, "lr_find", StopRequest())
     trainer = make_trainer(
-        config,
+        run,
         run_name="lr_find",
         model=model,
         data=data,

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from config import ConfigError, UserError
 from config.read import main_script
 from tools.sweep.plan import Plan, Planned, loaded
@@ -52,7 +50,7 @@ def is_finished(plan: Plan, run: Planned) -> bool:
     if not (folder / "config.yaml").is_file():
         return False
     there, wanted = earlier_run.configuration(folder), loaded(run)
-    wanted.config.precision = wanted.config.precision or OmegaConf.select(there, "precision")  # which the device chose
+    wanted.config.precision = wanted.config.precision or there.get("precision")  # which the device chose
     if changed := differences(there, plain(wanted)):
         raise ConfigError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
