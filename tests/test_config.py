@@ -80,7 +80,7 @@ def test_command_line_beats_recipe(empty: str) -> None:
 def test_algorithms_merge_and_go_by_any_spelling(empty: str) -> None:
     words = ["recipe_name=medium", "algorithms.SAM.interval=3", "algorithms.blur_pool=null"]
     algorithms = load([empty, *words]).config.algorithms
-    assert algorithms.sam == {"rho": 0.5, "epsilon": 1e-12, "interval": 3}
+    assert algorithms["sam"] == {"rho": 0.5, "epsilon": 1e-12, "interval": 3}
     assert "blurpool" not in algorithms
     assert not load([empty, "recipe_name=medium", "algorithms=null"]).config.algorithms
 

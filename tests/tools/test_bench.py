@@ -45,7 +45,7 @@ def test_a_row_per_recipe_and_size(options, expected, words, capsys, workdir):
 def test_synthetic_batches_are_as_the_loaders(words):
     """Bytes in channels_last, so that copying and normalising are part of what is measured."""
     run = bench_step.load_run(bench_step.parse(words), None, 16)
-    images, labels = next(iter(bench_step.Batches(run.config)))
+    images, labels = next(iter(bench_step.Batches(run)))
     assert images.shape == (4, 3, 16, 16) and images.dtype == torch.uint8 and labels.dtype == torch.int64
     assert images.is_contiguous(memory_format=torch.channels_last)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks.step import PEAKS
 from common import command
 from config import ConfigError, DataError, load
 from tests.advice import alternatives, applied
@@ -20,6 +19,7 @@ from tools.forecast import check, measure, tables
 from tools.forecast.arithmetic import Forecast, Measured, Pace
 from tools.forecast.clock import Clock, Step, evaluation_of, pace_of
 from tools.forecast.machines import Machine, Price, machine_of, price
+from tools.forecast.peaks import PEAKS
 from tools.forecast.plan import Plan, counted, plan_of
 
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
