@@ -154,7 +154,7 @@ def test_advice_names_what_there_is() -> None:
         for name in ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])
     }
     makefile = (ROOT / "Makefile").read_text()
-    for where, text in sentences("config", "training", "loaders", "recipes", "tools", "main.py").items():
+    for where, text in sentences("common", "config", "training", "loaders", "recipes", "tools", "main.py").items():
         start = VERB.search(text.pattern)
         said = text.pattern[start.end() :].replace("\\", "") if start else ""
         for key in re.findall(r"(?<![\w.*=-])([a-z_]+(?:\.[a-z_]+)*)=", said):

@@ -90,7 +90,7 @@ def test_no_compiler_at_the_end() -> None:
     copied = [rest for rest in all_of(last, "COPY") if "--from=build" in rest]
     assert [shlex.split(rest)[-2:] for rest in copied] == [
         ["/app/.venv", ".venv"],
-        ["/app/loaders/native/decode.so", "loaders/images/native/"],
+        ["/app/loaders/images/native/decode.so", "loaders/images/native/"],
     ]
 
 

@@ -102,8 +102,8 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
         assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
     elif module == "launch.slurm":
         assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
-    elif module is not None and module.startswith("tools."):
-        check_tool(module, words[3:], desk)
+    elif module is not None and module.startswith(("tools.", "benchmarks.")):
+        check_program(module, words[3:], desk)
     else:
         pytest.fail(f"no test for {words}")
 
@@ -121,30 +121,31 @@ def check_data(words: list[str], desk: SimpleNamespace) -> None:
     assert (desk.at / "contact_sheet.png").is_file()
 
 
-def check_tool(module: str, words: list[str], desk: SimpleNamespace) -> None:
-    """`python -m tools.NAME`: its --help works and knows the options; a run's words are right."""
+def check_program(module: str, words: list[str], desk: SimpleNamespace) -> None:
+    """`python -m tools.NAME` or benchmarks.NAME: its --help works and knows the options; a run's words are right."""
+    main = importlib.import_module(f"{module}.__main__" if module.startswith("tools.") else module).main
     options = [word for word in words if word.startswith("--")]
     printed: list[str] = []
     desk.monkeypatch.setattr("argparse.ArgumentParser._print_message", lambda _self, text, *_: printed.append(text))
     desk.monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(module).main()
+        main()
     assert ended.value.code == 0 and printed
     assert all(option.split("=")[0] in printed[0] for option in options)
     run = [word for word in words if word.endswith(".yaml") or re.fullmatch(r"[a-z_.]+=\S+", word)]
     if module == "tools.sweep":
-        assert importlib.import_module(module).main([*words, "--emit", "commands"]) == 0
+        assert main([*words, "--emit", "commands"]) == 0
     elif run:
         check_run(run)
     if module in ON_PICTURES:
         here = [word for word in words if "://" not in word and not word.startswith("/")]
         places = [str(desk.folder), *([str(desk.at / "made")] if module != "tools.verify" else [])]
         assert len(words) - len(here) == len(places), words
-        assert importlib.import_module(module).main([*places, *here]) == 0
+        assert main([*places, *here]) == 0
 
     if module in ON_RUNS:
         leave_finished_runs(desk.at / "runs")
-        assert importlib.import_module(module).main(words) == 0
+        assert main(words) == 0
 
 
 def leave_finished_runs(folder: Path) -> None:

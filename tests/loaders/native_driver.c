@@ -1,5 +1,5 @@
 /* Decodes every file in an archive, for running under sanitizers: prints what became of each. */
-#include "../../loaders/native/decode.c"
+#include "../../loaders/images/native/decode.c"
 
 /* FNV-1a: different for different pixels. */
 static uint64_t hash_of(const uint8_t *bytes, size_t count)

@@ -1,5 +1,5 @@
 /* What libFuzzer calls with whatever it thinks of: 16 bytes that say which view, then a JPEG (fuzz_native.py). */
-#include "../../loaders/native/decode.c"
+#include "../../loaders/images/native/decode.c"
 
 enum { CHOICES = 16 };
 
