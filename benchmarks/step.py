@@ -33,6 +33,7 @@ from common.terminal import console
 from config import Run, load
 from data import split_batch
 from loaders.images.transforms import NormalizationFn
+from tools.forecast.clock import endless
 from tools.forecast.peaks import device_name, flops_per_image, peak_of
 from training import build, devices, guards, record
 from training.data_wait import DataWait
@@ -126,14 +127,6 @@ def make_data(run: Run, algorithms: list[Any], real: bool) -> build.Data:
         return build.data(run, algorithms)
     spec = DataSpec(Batches(run), microbatch_transforms=NormalizationFn(), split_batch=split_batch)
     return build.Data(spec, spec)
-
-
-def endless(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Epoch after epoch of a loader, each in another order."""
-    for epoch in itertools.count():
-        if isinstance(sampler := getattr(loader, "sampler", None), torch.utils.data.DistributedSampler):
-            sampler.set_epoch(epoch)
-        yield from loader
 
 
 def stopwatch(run: Run, loader: Any, steps: int) -> Stopwatch:

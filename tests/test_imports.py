@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,3 +36,38 @@ def test_every_module_can_be_imported_first() -> None:
     command = [sys.executable, "-c", EACH_FIRST, *names]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level packages that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+PROGRAMS = ("benchmarks", "main", "tools")
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("common", ("config", "data", "launch", "loaders", "model", "recipes", "training", *PROGRAMS)),
+        ("config", ("composer", "data", "model", "torch", "training", *PROGRAMS)),
+        ("recipes", ("data", "model", "training", *PROGRAMS)),
+        ("loaders", ("data", "model", "recipes", "training", *PROGRAMS)),
+        ("training", ("launch", *PROGRAMS)),
+        ("tools", ("benchmarks",)),
+    ],
+)
+def test_doors_between_rooms(room: str, forbidden: tuple[str, ...]) -> None:
+    """Who may import whom; a program's __main__.py may start runs."""
+    found = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in (ROOT / room).rglob("*.py")
+        for name in imported(file) & set(forbidden)
+    }
+    assert not found

@@ -15,11 +15,11 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, reproducibility
 
 from common.errors import named
-from common.whole_files import is_whole, remove_dead, write
 from config import ConfigError, Run, TrainingError, UserError
 from config.schema import Config
 from recipes.algorithms import at_own_pace
 from training import rank_states
+from training.checkpoint_files import is_whole, remove_dead, write
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest

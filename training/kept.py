@@ -6,9 +6,9 @@ import re
 import shutil
 from typing import Any
 
-from common.whole_files import no_room, size_of
 from config import UserError
 from training import rank_states
+from training.checkpoint_files import no_room, size_of
 from training.devices import say
 from training.record import LATEST
 from training.storage import Folder, LocalFolder

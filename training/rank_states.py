@@ -15,8 +15,8 @@ from typing import Any
 from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
-from common.whole_files import is_whole, write
 from config import UserError
+from training.checkpoint_files import is_whole, write
 from training.devices import on_all_ranks, say
 from training.fitting import differences, shapes
 from training.guards import average_batchnorm

@@ -17,8 +17,8 @@ from composer.utils import dist
 from torch.torch_version import TorchVersion
 
 from common.errors import named
-from common.whole_files import is_whole
 from config import TrainingError
+from training.checkpoint_files import is_whole
 from training.devices import on_all_ranks, on_local_leaders
 from training.storage import Folder
 

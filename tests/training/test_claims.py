@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from common.lock_file import LockFile
-from common.whole_files import _new_file, remove_dead
 from main import cli
 from tests.runs import small_yaml
+from training.checkpoint_files import _new_file, remove_dead
 from training.storage import LocalFolder, S3Folder
 
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.whole_files import write
 from config import UserError
+from training.checkpoint_files import write
 from training.kept import check_room
 from training.storage import LocalFolder
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from composer.trainer import Trainer
 
-from benchmarks.step import endless
 from common.durations import parse
 from config import Run
 from config.schema import Config
@@ -19,7 +18,7 @@ from loaders.storage.synthetic import SyntheticLoader
 from loaders.workers import WorkerLoader
 from recipes.algorithms.progressive_resizing import ProgressiveResizing
 from tools.forecast.arithmetic import Measured, Pace
-from tools.forecast.clock import Clock, evaluation_of, pace_of
+from tools.forecast.clock import Clock, endless, evaluation_of, pace_of
 from training import build, checkpoints, guards, record
 from training.data_wait import DataWait, advice
 from training.fit import make_trainer

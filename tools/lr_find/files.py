@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from common.cells import write_whole
+from common.whole_files import write_whole
 from config import UserError
 from tools.lr_find.rules import Suggestion
 from tools.lr_find.sweep import Sweep

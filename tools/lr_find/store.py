@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from common.cells import write_whole
+from common.whole_files import write_whole
 from config import ConfigError, load
 from config.load import recipe_files, split_words
 from config.read import read_yaml

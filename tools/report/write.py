@@ -14,8 +14,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from common.cells import write_whole
 from common.errors import ConfigError, UserError
+from common.whole_files import write_whole
 from tools.report import drawing
 from tools.report.charts import Chart
 from tools.report.content import Page, Part
