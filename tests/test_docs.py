@@ -78,7 +78,8 @@ def test_troubleshooting() -> None:
     folders = ("common", "config", "loaders", "recipes", "training")
     source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
     said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
-    messages = [row[0].strip("`") for row in cells("Troubleshooting", DOCS / "troubleshooting.md") if row[0].startswith("`")]
+    rows = cells("Troubleshooting", DOCS / "troubleshooting.md")
+    messages = [row[0].strip("`") for row in rows if row[0].startswith("`")]
     assert len(messages) >= 8
     for message in [part for row in messages for part in row.split("` or `")]:
         beginning = message.removesuffix("nan").rstrip()
