@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+README, DOCS = ROOT / "README.md", ROOT / "docs"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -23,8 +23,8 @@ def commands(page: Path) -> list[str]:
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def cells(heading: str) -> list[list[str]]:
-    """The rows of the first table under a heading of the README, its title row left out."""
-    section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def cells(heading: str, page: Path = README) -> list[list[str]]:
+    """The rows of the first table under a heading of a page, without its title row."""
+    section = page.read_text().partition(f"# {heading}\n")[2].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]

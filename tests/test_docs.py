@@ -10,23 +10,26 @@ import pytest
 from config import ConfigError, load
 from config.load import read_recipe, recipe_files
 from recipes import registry
-from tests.pages import FENCE, PAGES, README, ROOT, cells
+from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells
 
 ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
-"""Messages in the README that are torch's."""
+"""Messages in docs/troubleshooting.md that are torch's."""
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings make."""
+    titles = re.findall("^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links(page: Path) -> None:
-    """Every link to a file leads to one, every link to a heading of the page to that, and other pages by https."""
-    text = page.read_text()
-    titles = re.findall("^#+ (.*)", text, re.MULTILINE)
-    headings = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith("https://"):
-            assert (page.parent / target).exists(), target
+    """Every link leads to a file, and to a heading of it where it names one; links to other sites use https."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            path, _, heading = target.partition("#")
+            file = page.parent / path if path else page
+            assert file.exists() and (not heading or heading in headings(file)), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -44,43 +47,53 @@ def test_keys(page: Path) -> None:
 
 
 def test_recipes() -> None:
-    """The table has every recipe and every figure of its card, and says that none of them is ours."""
-    name, table = "", {}
+    """The README has every recipe with a figure of its card, the page of recipes all figures; none of them is ours."""
     for row in cells("Recipes"):
+        figures = [f"{figure['top1']} %" for figure in read_recipe(row[0].strip("`")).card["published"]]
+        assert row[3] in figures or (row[3], figures) == ("none", ["- %"])
+    assert "Published, not ours" in README.read_text()
+    name, table = "", {}
+    for row in cells("Published", DOCS / "recipes.md"):
         name = row[0].strip("`") or name
         table.setdefault(name, []).append(row)
-    assert sorted(table) == sorted(recipe_files())
+    assert sorted(table) == sorted(recipe_files()) == sorted(row[0].strip("`") for row in cells("Recipes"))
     for name, rows in table.items():
         published = read_recipe(name).card["published"]
         assert [row[2] for row in rows] == [f"{figure['top1']} %" for figure in published]
         assert [row[3] for row in rows] == [str(figure.get("epochs", "not stated")) for figure in published]
-    assert "Published, not ours" in README.read_text()
 
 
 def test_figures() -> None:
     """Every measured figure names its command, which is checked, its machine and its date."""
-    for what, figure, command, machine, date in cells("Speed"):
+    for what, figure, command, machine, date in cells("Measured", DOCS / "speed.md"):
         waiting = [cell for cell in (figure, machine, date) if "FIGURES" in cell]
-        assert not waiting, f"README, Speed: {what!r} has not been measured yet"
+        assert not waiting, f"docs/speed.md: {what!r} has not been measured yet"
         assert re.search(r"\d", figure) and machine, what
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", date), what
         assert re.fullmatch(r"`[^`]+`", command), what
 
 
 def test_troubleshooting() -> None:
-    """Every message that the README explains is one that this code says, or torch."""
+    """Every message that the page explains is one that this code says, or torch."""
     folders = ("common", "config", "loaders", "recipes", "training")
     source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
     said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
-    messages = [row[0].strip("`") for row in cells("When it goes wrong") if row[0].startswith("`")]
+    rows = cells("Troubleshooting", DOCS / "troubleshooting.md")
+    messages = [row[0].strip("`") for row in rows if row[0].startswith("`")]
     assert len(messages) >= 8
     for message in [part for row in messages for part in row.split("` or `")]:
         beginning = message.removesuffix("nan").rstrip()
         assert message in ELSEWHERE or beginning in said, f"nobody says {message!r}"
 
 
+def test_index() -> None:
+    """The index names every page, once."""
+    named = re.findall(r"^\| \[([\w.]+)\]", (DOCS / "index.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "index.md")
+
+
 def test_length() -> None:
-    """Five minutes of reading, and nothing of the machine that it was written on."""
+    """Three minutes of reading, and nothing of the machine that it was written on."""
     text = README.read_text()
-    assert len(text.splitlines()) < 250
+    assert len(text.splitlines()) <= 130
     assert not re.search(r"/(work|home|root)/", text)

@@ -17,7 +17,7 @@ import yaml
 
 from config import Machine, check_world, load
 from recipes.topologies import check_topology
-from tests.pages import PAGES, README, ROOT, blocks, cells, commands
+from tests.pages import DOCS, PAGES, README, ROOT, blocks, cells, commands
 from tests.pictures import make_imagefolder, make_shards
 
 ASSIGNMENT = re.compile(r"^[A-Z][A-Z0-9_]*=")
@@ -37,7 +37,7 @@ def pictures_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures_and_shards: SimpleNamespace) -> SimpleNamespace:
     """A current folder as the README's reader has it: yamls/, the README's own recipe, a run that has been made."""
     (tmp_path / "yamls").symlink_to(ROOT / "yamls")
-    for text in blocks(README, "yaml"):
+    for text in [text for page in PAGES for text in blocks(page, "yaml")]:
         (tmp_path / text.split()[1]).write_text(text)
     monkeypatch.chdir(tmp_path)
     leave_record(Path("runs/first"), ["yamls/digits.yaml", "run_name=first", "autoresume=true"])
@@ -250,7 +250,7 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) > 20
 
 
-@pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Speed")}))
+@pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Measured", DOCS / "speed.md")}))
 def test_figures_command(command: str, desk: SimpleNamespace) -> None:
     """The commands that measure work, too."""
     test_command(command, desk)
