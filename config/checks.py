@@ -55,19 +55,21 @@ def plain_of(section: DictConfig) -> dict[str, Any]:
     return typing.cast(dict[str, Any], OmegaConf.to_container(section))
 
 
-def one_of(report: Report, key: str, value: Any, allowed: Iterable[str]) -> None:
-    """A value must be one of a few words."""
+def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: str = "") -> None:
+    """A value must be one of a few words or, if it names something of a `kind`, the path of one from outside."""
     allowed = list(allowed)
-    if value not in allowed:
+    if kind and registry.is_outside(str(value)):
+        report.extend(registry.check(kind, value, {}, key))
+    elif value not in allowed:
         report.add(key, f"there is no {value!r}{did_you_mean(str(value), allowed)} (there are {listing(allowed)})")
 
 
 def check_names(config: DictConfig, report: Report) -> None:
     """Values that are words out of a list."""
-    one_of(report, "model.name", config.model.name, MODELS)
+    one_of(report, "model.name", config.model.name, MODELS, "model")
+    one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
     one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
     one_of(report, "model.init", config.model.init, INITS)
-    one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES)
     for key, allowed in (("precision", PRECISIONS), ("device", DEVICES)):
         if config[key] is not None:
             one_of(report, key, config[key], allowed)
@@ -111,11 +113,12 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
-    known = registry.fold(config.optimizer.get("name") or "") in registry.table("optimizer")
+    name = str(config.optimizer.get("name"))
+    takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else registry.ANYTHING
     if not 0 <= low <= high < 1:
         given = f"{low:g} and scheduler.max_momentum={high:g} given"
         report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
-    elif known and not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
+    elif not {"momentum", "betas", *registry.ANYTHING} & set(takes):
         report.add(
             "scheduler.base_momentum",
             f"{config.optimizer.name} has no momentum to cycle; type scheduler.base_momentum=null",
@@ -190,7 +193,7 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
         report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
     if not isinstance(name, str) or not is_optimizer(name):
-        one_of(report, "optimizer.name", name, registry.names("optimizer"))
+        one_of(report, "optimizer.name", name, registry.names("optimizer"), "optimizer")
         return
     for key in [key for key, value in args.items() if isinstance(value, dict) and is_optimizer(key)]:
         given = ", ".join(f"{word}: {value}" for word, value in {"name": key, **args[key]}.items())
@@ -214,7 +217,7 @@ def check_optimizer(config: DictConfig, report: Report) -> None:
 
 def is_optimizer(name: str) -> bool:
     """Whether a name stands for an optimizer."""
-    return registry.canonical("optimizer", name) in registry.names("optimizer")
+    return registry.exists("optimizer", name)
 
 
 def _names_folder(name: str) -> bool:
