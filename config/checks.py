@@ -19,7 +19,7 @@ from config.check_trackers import check_trackers
 from config.report import Report
 from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON
 from config.structure import CALLER, COMMAND_LINE, Structure
-from recipes import registry
+from recipes import registry, source
 from recipes.schedules import SCHEDULES
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -114,11 +114,11 @@ def check_schedule(config: DictConfig, report: Report) -> None:
     if low is None:
         return
     name = str(config.optimizer.get("name"))
-    takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else registry.ANYTHING
+    takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else source.ANYTHING
     if not 0 <= low <= high < 1:
         given = f"{low:g} and scheduler.max_momentum={high:g} given"
         report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
-    elif not {"momentum", "betas", *registry.ANYTHING} & set(takes):
+    elif not {"momentum", "betas", *source.ANYTHING} & set(takes):
         report.add(
             "scheduler.base_momentum",
             f"{config.optimizer.name} has no momentum to cycle; type scheduler.base_momentum=null",

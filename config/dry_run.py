@@ -20,7 +20,7 @@ from config.load import Run, defaults
 from config.plot import curve
 from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
-from recipes.source import definition
+from recipes.source import ANYTHING, definition, parameters
 
 COLOURS = {"command line": "bold magenta"}
 SHORT, VALUE = 20, 10  # columns for a layer and for a value, where there is no room for all
@@ -218,7 +218,9 @@ def built(run: Run, length: Duration) -> Table:
 def source_line(name: str) -> str:
     """Where a class or function from outside this project is defined."""
     place = definition(*name.split(":"))
-    return f"of {place.file}" if place else "whose arguments are checked when a run imports it"
+    if place is None or parameters(place) is ANYTHING:
+        return "whose arguments are checked when a run imports it"
+    return f"of {place.file}"
 
 
 def call(args: dict[str, Any]) -> str:

@@ -22,9 +22,8 @@ from omegaconf import OmegaConf
 from common.annotations import describe, fits
 from common.errors import ConfigError
 from common.suggest import did_you_mean, fold, listing
+from recipes import source
 from recipes.refusals import Refusal, how_to_install
-from recipes.source import ANYTHING, Definition, Parameters, classes, definition, derives, imports, locate, resolve
-from recipes.source import parameters as parameters_of
 
 HERE = Path(__file__).parent
 BASES = {
@@ -75,12 +74,12 @@ def own(kind: str) -> dict[str, Entry]:
     found = {}
     base = BASES[kind].split(":")[1]
     for file in sorted((HERE / f"{kind}s").glob("[!_]*.py")):
-        named = [name for name in classes(file) if fold(name) == fold(file.stem)]
-        derived = [name for name in classes(file) if derives(file, name, base)]
+        named = [name for name in source.classes(file) if fold(name) == fold(file.stem)]
+        derived = [name for name in source.classes(file) if source.derives(file, name, base)]
         for name in (named or derived)[:1]:
             found[fold(file.stem)] = Entry(file.stem, name, f"recipes.{kind}s.{file.stem}", file)
     if kind == "optimizer" and (file := HERE / "optimizers.py").exists():
-        for name in classes(file):
+        for name in source.classes(file):
             if not name.startswith("_"):
                 found[fold(name)] = Entry(snake(name), name, "recipes.optimizers", file)
     return found
@@ -88,11 +87,11 @@ def own(kind: str) -> dict[str, Entry]:
 
 def installed(kind: str) -> dict[str, Entry]:
     """The classes of a kind in the installed package, by folded class name."""
-    init = locate(PACKAGES[kind])
+    init = source.locate(PACKAGES[kind])
     found: dict[str, Entry] = {}
-    for class_name, (module, original) in imports(init).items() if init else ():
-        place = resolve(module, original) if original else None
-        if place is not None and derives(place.file, place.name, BASES[kind].split(":")[1]):
+    for class_name, (module, original) in source.imports(init).items() if init else ():
+        place = source.resolve(module, original) if original else None
+        if place is not None and source.derives(place.file, place.name, BASES[kind].split(":")[1]):
             stem = place.module.split(".")[-1].lstrip("_")
             name = stem.removesuffix("_logger") if kind == "logger" else stem
             found[fold(class_name)] = Entry(name, place.name, place.module, place.file)
@@ -133,11 +132,11 @@ def find(kind: str, name: str) -> Entry | None:
     if not is_outside(name):
         return table(kind).get(fold(name))
     module, _, attribute = name.partition(":")
-    place = definition(module, attribute)
+    place = source.definition(module, attribute)
     if place is None:
         return Entry(name, attribute, module, None)
-    is_class = place.name in classes(place.file)
-    kinds = [k for k, base in BASES.items() if is_class and derives(place.file, place.name, base.split(":")[1])]
+    is_class = place.name in source.classes(place.file)
+    kinds = [k for k, base in BASES.items() if is_class and source.derives(place.file, place.name, base.split(":")[1])]
     if kinds and kind not in kinds:
         raise ConfigError(f"{attribute} is for {kinds[-1]}s, not for {kind}s")
     return Entry(name, place.name, place.module, place.file)
@@ -163,7 +162,7 @@ def is_installed(kind: str, name: str) -> bool:
     return entry is not None and entry.module.startswith(PACKAGES[kind])
 
 
-def signature(kind: str, name: str) -> Parameters:
+def signature(kind: str, name: str) -> source.Parameters:
     """The arguments of a class, read from its source; annotations are text, defaults that are not literals are None.
 
     Raises:
@@ -176,15 +175,14 @@ def signature(kind: str, name: str) -> Parameters:
     if entry is None:
         raise KeyError(name)
     if entry.file is None:
-        return ANYTHING
-    found = parameters_of(Definition(entry.module, entry.class_name, entry.file))
-    return given_by_us(kind, found)
+        return source.ANYTHING
+    found = source.parameters(source.Definition(entry.module, entry.class_name, entry.file))
+    return written(kind, found) if found is not source.ANYTHING else found
 
 
-def given_by_us(kind: str, parameters: Mapping[str, inspect.Parameter]) -> Parameters:
-    """Without an optimizer's first argument, the model's parameters."""
-    items = list(parameters.items())
-    return dict(items[1:] if kind == "optimizer" and parameters is not ANYTHING else items)
+def written(kind: str, parameters: Mapping[str, inspect.Parameter]) -> source.Parameters:
+    """The arguments that a YAML gives: all but an optimizer's first one, the model's parameters."""
+    return dict(list(parameters.items())[kind == "optimizer" :])
 
 
 def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
@@ -206,7 +204,7 @@ def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
     return misfits(kind, name, found, args, where)
 
 
-def misfits(kind: str, name: str, parameters: Parameters, args: Mapping, where: str) -> list[str]:
+def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, where: str) -> list[str]:
     """Arguments that do not fit a signature, as finished sentences."""
     known = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     takes_any = len(known) < len(parameters)
@@ -244,8 +242,8 @@ def load(kind: str, name: str, args: Mapping, where: str) -> Any:
         found = getattr(module, entry.class_name)
     except AttributeError as error:
         raise ConfigError(f"{where}: {error}") from error
-    if entry.file is None:  # what could not be read is checked now
-        actual = given_by_us(kind, inspect.signature(found).parameters)
+    if signature(kind, name) is source.ANYTHING:  # what could not be read is checked now
+        actual = written(kind, inspect.signature(found).parameters)
         problems = misfits(kind, name, actual, args, where)
     if isinstance(found, type):
         problems += not_of_kind(kind, name, found, where, issubclass)
@@ -256,12 +254,9 @@ def load(kind: str, name: str, args: Mapping, where: str) -> Any:
 
 def not_of_kind(kind: str, name: str, thing: Any, where: str, test: Callable[[Any, type], bool]) -> list[str]:
     """The complaint about a class, or an object, that is not of the kind that it is used as."""
-    if kind not in BASES:
-        return []
-    module, _, base = BASES[kind].partition(":")
-    if test(thing, getattr(importlib.import_module(module), base)):
-        return []
-    return [f"{where}: {name} is not for {kind}s; it must give a {module}.{base}"]
+    module, _, base = BASES.get(kind, "builtins:object").partition(":")
+    fits_in = test(thing, getattr(importlib.import_module(module), base))
+    return [] if fits_in else [f"{where}: {name} is not for {kind}s; it must give a {module}.{base}"]
 
 
 def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
@@ -280,7 +275,7 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     try:
         made_of = load(kind, name, args, where)
         if kind in OFFERED:
-            made = made_of(*positional, **taken(made_of, args))
+            made = made_of(*positional, **source.taken(made_of, args))
         else:
             named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
             what = f"{made_of.__name__} refuses its arguments"
@@ -295,10 +290,3 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     if kind in BY_EVENTS and not is_outside(name):
         made.run_event = Refusal(where, args, f"{made_of.__name__} stopped the run")(made.run_event)
     return made
-
-
-def taken(function: Callable, offered: Mapping) -> dict[str, Any]:
-    """Those of the offered arguments that a function takes."""
-    parameters = inspect.signature(function).parameters.values()
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    return {key: value for key, value in offered.items() if takes_any or key in {p.name for p in parameters}}

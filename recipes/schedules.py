@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from recipes import registry
+from recipes.source import taken
 
 
 def warm_up(step: float, warmup: float, alpha_i: float) -> float:
@@ -84,8 +85,8 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
     if not registry.is_outside(scheduler.name):
         return partial(WITH_WARMUP[scheduler.name], **values)
     function = registry.load("schedule", scheduler.name, {}, "scheduler.name")
-    taken = registry.taken(function, values)
-    return lambda step: function(step=step, **taken)
+    arguments = taken(function, values)
+    return lambda step: function(step=step, **arguments)
 
 
 def momentum(scheduler: Any, total: float) -> Curve | None:

@@ -9,8 +9,9 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.annotations import literal
 from common.errors import ConfigError
@@ -235,3 +236,10 @@ def _from_ast(arguments: ast.arguments) -> Parameters:
     if arguments.kwarg:
         found[arguments.kwarg.arg] = inspect.Parameter(arguments.kwarg.arg, inspect.Parameter.VAR_KEYWORD)
     return found
+
+
+def taken(function: Callable[..., object], offered: Mapping) -> dict[str, Any]:
+    """Those of the offered arguments that a function takes."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return {key: value for key, value in offered.items() if takes_any or key in parameters}
