@@ -10,9 +10,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from common.errors import sentence_of
+from common.command import answer
 from common.output import take_any_text
-from config import Run, UserError, check_world, complete, load
+from config import Run, check_world, complete, load
 from config.world import world
 from recipes.topologies import check_topology
 
@@ -94,17 +94,16 @@ def cli(argv: list[str]) -> int:
             show(run)
             return 0
         main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
-    except UserError as error:
-        print(f"\n{sentence_of(error) or error}", file=sys.stderr)
-        return error.exit_status
     except Exception as error:
-        from training.fit import explain
-
-        if (sentence := explain(error)) is None:
-            raise
-        print(f"\n{sentence}", file=sys.stderr)
-        return 1
+        return answer(error, explained)
     return 0
+
+
+def explained(error: Exception) -> str | None:
+    """The sentence for an error that is not the user's mistake in itself; None for a bug."""
+    from training.fit import explain
+
+    return explain(error)
 
 
 def cli_of_a_process(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A torchvision ResNet as a ComposerModel: the published initialization, loss and metrics."""
+"""A torchvision ResNet, or the user's model, as a ComposerModel: the published initialization, loss and metrics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from common.errors import ConfigError
 from config.schema import INITS, MODELS
+from recipes import registry
 
 # Both take class indices or dense targets. The binary cross entropy is summed over the classes and divided by the
 # batch size, as published: 7.907 at the start with 1000 classes, not the mean over classes that textbooks use.
@@ -61,27 +62,34 @@ def build_composer_resnet(
     """Build a ResNet with top-1 and top-5 accuracy as metrics.
 
     Args:
-        model_name: one of MODELS; the torchvision architecture of that name, never pretrained.
+        model_name: one of MODELS; the torchvision architecture of that name, never pretrained. Or package.module:name,
+            a class or function of the user's that makes a torch.nn.Module, given num_classes.
         loss_name: one of LOSSES.
         num_classes: length of the output; the model maps [B, 3, H, W] to logits [B, num_classes].
-        init: one of INITS. "mosaic" is that of Mosaic's ResNet example (see `initialize`); "torchvision" leaves the
-            model as torchvision's constructor makes it: Kaiming-normal convolutions (fan out), 1 and 0 for BatchNorm.
+        init: one of INITS; a model of the user's keeps its own. "mosaic" is that of Mosaic's ResNet example (see
+            `initialize`); "torchvision" leaves the model as torchvision's constructor makes it: Kaiming-normal
+            convolutions (fan out), 1 and 0 for BatchNorm.
 
     Raises:
         ConfigError: for a model, a loss or an initialization that does not exist.
     """
-    if model_name not in MODELS:
+    is_outside = registry.is_outside(model_name)
+    if model_name not in MODELS and not is_outside:
         raise ConfigError(f"model.name: no model is called {model_name!r}; there are {', '.join(MODELS)}")
     if loss_name not in LOSSES:
         raise ConfigError(f"model.loss_name: no loss is called {loss_name!r}; there are {', '.join(LOSSES)}")
     if init not in INITS:
         raise ConfigError(f"model.init: no initialization is called {init!r}; there are {', '.join(INITS)}")
-    module = getattr(torchvision.models, model_name)(num_classes=num_classes)
-    if init == "mosaic":
-        initialize(module)
-    if loss_name == "binary_cross_entropy":
+    if is_outside:
+        module = registry.build("model", model_name, {"num_classes": num_classes})
+    else:
+        module = getattr(torchvision.models, model_name)(num_classes=num_classes)
+        if init == "mosaic":
+            initialize(module)
+    heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
+    if loss_name == "binary_cross_entropy" and heads and heads[-1].bias is not None:
         # Every class starts with probability 1 / num_classes, so the first steps do not unlearn a prior of 1/2.
-        nn.init.constant_(module.fc.bias, -math.log(num_classes))
+        nn.init.constant_(heads[-1].bias, -math.log(num_classes))
     return ResNetClassifier(
         module,
         num_classes=num_classes,

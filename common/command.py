@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from common.errors import UserError, sentence_of
@@ -11,13 +13,36 @@ from common.output import take_any_text
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
-def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None, stopped: str = "stopped") -> int:
+def answer(error: Exception, explain: Callable[[Exception], str | None] = sentence_of) -> int:
+    """Print what a user should read of an error, after its traceback if RECIPES_DEBUG=1; the exit status.
+
+    Args:
+        error: what was caught, and is being handled.
+        explain: gives the sentence; None for a bug, which is raised again.
+    """
+    is_mistake = isinstance(error, UserError)
+    sentence = (sentence_of(error) or str(error)) if is_mistake else explain(error)
+    if sentence is None:
+        raise error
+    if os.environ.get("RECIPES_DEBUG", "0") != "0":
+        traceback.print_exception(error)
+    print(f"\n{sentence}", file=sys.stderr)
+    return error.exit_status if isinstance(error, UserError) else 1
+
+
+def run(
+    main: Callable[[Sequence[str]], int],
+    argv: Sequence[str] | None = None,
+    stopped: str = "stopped",
+    explain: Callable[[Exception], str | None] = sentence_of,
+) -> int:
     """The exit status of a program.
 
     Args:
         main: does the work, given the words of the command line.
         argv: those words; None takes the process's own.
         stopped: what to say after Ctrl-C.
+        explain: as for `answer`.
     """
     take_any_text()
     try:
@@ -28,12 +53,5 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None,
             raise
         print(f"\n{stopped}", file=sys.stderr)
         return INTERRUPTED
-    except UserError as error:
-        print(f"\n{sentence_of(error) or error}", file=sys.stderr)
-        return error.exit_status
     except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        print(f"\n{sentence}", file=sys.stderr)
-        return 1
+        return answer(error, explain)

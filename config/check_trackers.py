@@ -9,7 +9,7 @@ from common.durations import parse
 from common.suggest import did_you_mean, listing
 from config.report import Report
 from config.schema import METRICS
-from recipes import registry
+from recipes import registry, source
 
 MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}
 """Arguments that name a metric, and those that name the data that it is measured on."""
@@ -85,8 +85,8 @@ def check_wandb(args: dict[str, Any], report: Report) -> None:
 
 def wandb_arguments() -> list[str]:
     """What wandb.init takes, read from its source; nothing where wandb is not installed."""
-    file = registry.locate("wandb.sdk.wandb_init")
-    for node in registry.parse(file).body if file else ():
+    file = source.locate("wandb.sdk.wandb_init")
+    for node in source.parse(file).body if file else ():
         if isinstance(node, ast.FunctionDef) and node.name == "init":
             return [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)]
     return []

@@ -16,7 +16,7 @@ from config.check_trackers import check_trackers
 from config.report import Report
 from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Structure
-from recipes import registry
+from recipes import registry, source
 from recipes.schedules import SCHEDULES
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -47,19 +47,21 @@ def check_values(config: Config, structure: Structure, lenient: bool) -> list[st
     return report.problems
 
 
-def one_of(report: Report, key: str, value: Any, allowed: Iterable[str]) -> None:
-    """A value must be one of a few words."""
+def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: str = "") -> None:
+    """A value must be one of a few words or, if it names something of a `kind`, the path of one from outside."""
     allowed = list(allowed)
-    if value not in allowed:
+    if kind and registry.is_outside(str(value)):
+        report.extend(registry.check(kind, value, {}, key))
+    elif value not in allowed:
         report.add(key, f"there is no {value!r}{did_you_mean(str(value), allowed)} (there are {listing(allowed)})")
 
 
 def check_names(config: Config, report: Report) -> None:
     """Values that are words out of a list."""
-    one_of(report, "model.name", config.model.name, MODELS)
+    one_of(report, "model.name", config.model.name, MODELS, "model")
+    one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
     one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
     one_of(report, "model.init", config.model.init, INITS)
-    one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES)
     for key, value, allowed in (("precision", config.precision, PRECISIONS), ("device", config.device, DEVICES)):
         if value is not None:
             one_of(report, key, value, allowed)
@@ -103,11 +105,12 @@ def check_schedule(config: Config, report: Report) -> None:
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
-    known = registry.fold(config.optimizer.get("name") or "") in registry.table("optimizer")
+    name = str(config.optimizer.get("name"))
+    takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else source.ANYTHING
     if not 0 <= low <= high < 1:
         given = f"{low:g} and scheduler.max_momentum={high:g} given"
         report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
-    elif known and not {"momentum", "betas"} & set(registry.signature("optimizer", config.optimizer.get("name") or "")):
+    elif not {"momentum", "betas", *source.ANYTHING} & set(takes):
         report.add(
             "scheduler.base_momentum",
             f"{config.optimizer['name']} has no momentum to cycle; type scheduler.base_momentum=null",
@@ -182,7 +185,7 @@ def check_optimizer(config: Config, report: Report) -> None:
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
         report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
     if not isinstance(name, str) or not is_optimizer(name):
-        one_of(report, "optimizer.name", name, registry.names("optimizer"))
+        one_of(report, "optimizer.name", name, registry.names("optimizer"), "optimizer")
         return
     for key in [key for key, value in args.items() if isinstance(value, dict) and is_optimizer(key)]:
         given = ", ".join(f"{word}: {value}" for word, value in {"name": key, **args[key]}.items())
@@ -206,7 +209,7 @@ def check_optimizer(config: Config, report: Report) -> None:
 
 def is_optimizer(name: str) -> bool:
     """Whether a name stands for an optimizer."""
-    return registry.canonical("optimizer", name) in registry.names("optimizer")
+    return registry.exists("optimizer", name)
 
 
 def _names_folder(name: str) -> bool:

@@ -21,6 +21,7 @@ from config.plot import curve
 from config.schema import Config, Dataset
 from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
+from recipes.source import ANYTHING, definition, parameters
 
 COLOURS = {"command line": "bold magenta"}
 SHORT, VALUE = 20, 10  # columns for a layer and for a value, where there is no room for all
@@ -114,7 +115,8 @@ def yaml_like(value: Any) -> str:
 
 def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
     """The schedule in a sentence."""
-    words = [config.scheduler.name.replace("_", " ")]
+    name = config.scheduler.name
+    words = [name if registry.is_outside(name) else name.replace("_", " ")]
     words.append(f"{config.scheduler.pct_start:g}" if words[0] == "one cycle" else f"{warmup}")
     words[-1] += f" of {length}"
     if config.scale_schedule_ratio != 1:
@@ -131,6 +133,8 @@ def steps(length: Duration, warmup: Duration) -> float | None:
 
 def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
     """The learning rate over the run, drawn."""
+    if registry.is_outside(config.scheduler.name):
+        return [f"no curve: a dry run does not import {config.scheduler.name}"]
     rise = steps(length, warmup)
     if rise is None:
         return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of pictures"]
@@ -188,7 +192,8 @@ def built(run: Run, length: Duration) -> Table:
     """The parts of the run, in the order in which they would be made."""
     config = run.config
     model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}, "
-    model += f"{config.model.init} initialization"
+    model += "its own" if "model.name" in run.outside else config.model.init
+    model += " initialization"
     rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(config.optimizer))]
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
@@ -203,10 +208,20 @@ def built(run: Run, length: Duration) -> Table:
     for section, names in (("callbacks", config.callbacks), ("loggers", config.loggers)):
         rows.append((section, ", ".join(names) or "none"))
     rows.append(("checkpoints", checkpoint_line(config)))
+    for number, name in enumerate(sorted({*run.outside.values()})):
+        rows.append(("" if number else "outside code", f"{name}, {source_line(name)}"))
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
         table.add_row(Text(name, "dim"), Text(text))
     return table
+
+
+def source_line(name: str) -> str:
+    """Where a class or function from outside this project is defined."""
+    place = definition(*name.split(":"))
+    if place is None or parameters(place) is ANYTHING:
+        return "whose arguments are checked when a run imports it"
+    return f"of {place.file}"
 
 
 def call(args: dict[str, Any]) -> str:

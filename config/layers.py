@@ -113,7 +113,7 @@ class Layers:
                 self._lay(self.tree[section], {key: args}, f"{section}.", name)
                 if new and section == "algorithms":
                     self.tree[section] = placed(self.tree[section], key, before)
-            elif key not in registry.names(OPEN_SECTIONS[section]):
+            elif not registry.exists(OPEN_SECTIONS[section], key):
                 self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
             else:
                 self.problems.append(
@@ -128,7 +128,7 @@ class Layers:
         if key in self.tree[section]:
             del self.tree[section][key]
             self._forget(f"{section}.{key}")
-        elif key not in registry.names(OPEN_SECTIONS[section]):
+        elif not registry.exists(OPEN_SECTIONS[section], key):
             self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
         elif not may_remove_nothing:
             self.problems.append(

@@ -18,6 +18,7 @@ from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, un
 from config.resolve import resolve
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
+from recipes import registry
 
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""
@@ -60,6 +61,17 @@ class Run:
     def card(self) -> dict[str, Any]:
         """The recipe's card; empty without a recipe."""
         return self.recipe.card if self.recipe else {}
+
+    @property
+    def outside(self) -> dict[str, str]:
+        """The classes and functions from outside this project that the run imports, by the key that names them."""
+        config = self.config
+        names: dict[str, Any] = {"model.name": config.model.name, "scheduler.name": config.scheduler.name}
+        names |= {"optimizer.name": config.optimizer.get("name")}
+        names |= {f"{key}.storage": config.section(key).storage for key in ("train_dataset", "eval_dataset")}
+        opened = {"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers}
+        names |= {f"{section}.{name}": name for section, named in opened.items() for name in named}
+        return {key: name for key, name in names.items() if registry.is_outside(str(name))}
 
     def is_of_recipe(self, key: str) -> bool:
         """Whether the recipe's own file set a key."""

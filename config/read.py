@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
@@ -18,8 +19,9 @@ from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from common.errors import ConfigError
 from common.suggest import closest, listing
-from config.schema import Config
+from config.schema import OPEN_SECTIONS, Config
 from config.texts import TextLoader, keep_texts, typed_text
+from recipes.registry import OUTSIDE, is_outside
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,9 @@ UNREADABLE = (
     *(OmegaConfBaseException, yaml.YAMLError, OSError, ValueError),
     *(LookupError, AttributeError, ArithmeticError, RecursionError),
 )
+_CLASS_KEY = rf"({OUTSIDE.pattern})(\..*)?"
+_IN_SECTION = re.compile(rf"(){_CLASS_KEY}")
+_ANYWHERE = re.compile(rf"((?:.*?\.)??(?:{'|'.join(OPEN_SECTIONS)})\.)?{_CLASS_KEY}")
 DEEPEST = 40  # collections, one within the other: a run needs six, OmegaConf takes a dozen of Python's frames for each
 USAGE = """\
 python main.py YAML [key=value ...]        one device
@@ -169,13 +174,33 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
     return value
 
 
-def undot(tree: Tree) -> Tree:
+def levels(key: str, in_section: bool = False) -> list[str]:
+    """The levels of a dotted key. A class of the user's, package.module:Class, is one level for all its dots.
+
+    Args:
+        key: as written.
+        in_section: whether it stands in one of OPEN_SECTIONS, and begins with the name of a class.
+    """
+    found = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key)
+    if not found:
+        return key.split(".")
+    before, name, after = (part or "" for part in found.groups())
+    return [*before.split(".")[:-1], name, *after.split(".")[1:]]
+
+
+def bracketed(key: str) -> str:
+    """A key in the form in which OmegaConf keeps a class of the user's in one piece: [algorithms][a.b:C][x]."""
+    parts = levels(key)
+    return "".join(f"[{part}]" for part in parts) if any(map(is_outside, parts)) else key
+
+
+def undot(tree: Tree, in_section: bool = False) -> Tree:
     """The same tree with `model.name: x` written as `model: {name: x}`, on its first level and in blocks."""
     result: Tree = {}
     for key, value in tree.items():
         if isinstance(value, dict) and any("." in inner for inner in value):
-            value = undot(value)
-        *path, last = key.split(".")
+            value = undot(value, key in OPEN_SECTIONS)
+        *path, last = levels(key, in_section)
         node = result
         for part in path:
             below = node.get(part)
@@ -205,7 +230,7 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
             problems.append(explain(word))
             continue
         try:
-            plain(nested(key, None))
+            plain(nested(bracketed(key), None))
         except RecursionError as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
@@ -214,10 +239,10 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
             continue
         try:
             # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
-            word = f"{key}={json.dumps(value)}" if value.startswith(("{runs_folder}", "{run_name}")) else word
-            check_depth(word.partition("=")[2])
-            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=False))
-            texts = plain(nested(key, typed_text(word.partition("=")[2])))
+            value = json.dumps(value) if value.startswith(("{runs_folder}", "{run_name}")) else value
+            check_depth(value)
+            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([f"{bracketed(key)}={value}"]), resolve=False))
+            texts = plain(nested(bracketed(key), typed_text(value)))
         except UNREADABLE as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue

@@ -25,7 +25,7 @@ OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": 
 class Model:
     """Which network, and what it minimises."""
 
-    name: str = "resnet50"  # one of MODELS, as torchvision defines them, never pretrained
+    name: str = "resnet50"  # one of MODELS, torchvision's and never pretrained, or package.module:Class
     loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
     init: str = "mosaic"  # one of INITS; how weights are drawn before training
     num_classes: int = 1000  # must be the number of class folders in the data
@@ -77,7 +77,7 @@ def default_optimizer() -> dict[str, Any]:
 class Scheduler:
     """How the learning rate runs over the training."""
 
-    name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES
+    name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES, or package.module:function
     t_warmup: str = "8ep"  # length of the linear rise to optimizer.lr
     alpha_i: float = 0.0  # the fraction of optimizer.lr where the rise begins
     alpha_f: float = 0.0  # the fraction of optimizer.lr where the curve ends

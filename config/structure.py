@@ -114,9 +114,8 @@ class Structure:
     def _elsewhere(self, key: str) -> str | None:
         """Where a name belongs that is a class's: sam -> algorithms.sam."""
         for section, kind in OPEN_SECTIONS.items():
-            name = registry.canonical(kind, key)
-            if name in registry.names(kind):
-                return f"{section}.{name}"
+            if registry.exists(kind, key):
+                return f"{section}.{registry.canonical(kind, key)}"
         return None
 
     def _value(self, key: str, value: Any, hint: Any, fallback: Any) -> Any:

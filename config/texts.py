@@ -83,7 +83,7 @@ def _keep_arguments(section: str, tree: dict[str, Any], texts: Mapping) -> None:
         kind, given = OPEN_SECTIONS.get(section), texts.get(name)
         if kind is None or not isinstance(args, dict) or not isinstance(given, dict):
             continue
-        known = registry.signature(kind, name) if registry.canonical(kind, name) in registry.names(kind) else {}
+        known = registry.signature(kind, name) if registry.exists(kind, name) else {}
         for key, value in args.items():
             note, text = known[key].annotation if key in known else None, given.get(key)
             if is_text(note) and isinstance(text, str) and not isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -10,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common import command
 from common.durations import parse
-from common.errors import UserError
-from common.output import take_any_text
 from config.load import Recipe, read_recipe, recipe_files
 from config.schema import Config
 
@@ -79,13 +79,13 @@ def listing() -> Table:
 
 def main() -> int:
     """Print the table; the exit status."""
-    take_any_text()
+    return command.run(show)
+
+
+def show(_words: Sequence[str]) -> int:
+    """Print the table; 0."""
     console = Console()
-    try:
-        console.print(listing())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
+    console.print(listing())
     console.print("All figures are from elsewhere, as stated; README.md has what was measured here.", style="dim")
     console.print("Use one:      composer main.py yamls/resnet50.yaml recipe_name=mild ...", style="dim")
     console.print("Look into it: python main.py yamls/resnet50.yaml recipe_name=mild dry_run=true", style="dim")

@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import dis
 import re
+import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from common.errors import ConfigError, UserError
 
-ROOT = Path(__file__).parent.parent
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class Refusal(contextlib.ContextDecorator):
     """Turns an exception into a ConfigError that names the key that it is about, and gives the original reason.
 
-    An exception that passed through code of ours, or a contributor's, is a bug and is let through with its traceback,
-    unless a class of ours has raised it over its arguments.
+    An exception that passed through code of ours, or of the user's, is a bug and is let through with its traceback,
+    unless a class of ours or of the user's has raised it over its arguments.
 
     Args:
         where: the place in the configuration, as in loggers.wandb.
         args: what is given there.
         what: who does what, as in `WandBLogger refuses its arguments`.
-        ours: the class that is made, if it is ours.
+        ours: the class or function that is called, if it is ours or the user's.
     """
 
-    def __init__(self, where: str, args: Mapping, what: str, ours: type | None = None) -> None:
+    def __init__(self, where: str, args: Mapping, what: str, ours: Callable | None = None) -> None:
         self.where, self.args, self.what, self.ours = where, args, what, ours
 
     def __enter__(self) -> None:
@@ -38,17 +38,17 @@ class Refusal(contextlib.ContextDecorator):
         """Raise the sentence, if the exception is to be one."""
         if not isinstance(error, Exception) or isinstance(error, (ImportError, UserError)):
             return
-        called = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace)][1:]
-        is_bug = not is_validation(error, self.ours) if self.ours else any(map(is_ours, called))
+        called = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)][1:]
+        is_bug = not is_validation(error, self.ours) if self.ours else not all(map(is_installed, called))
         if is_bug:
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{blamed(self.where, self.args, reason)}: {self.what}: {reason}") from error
 
 
-def is_ours(file: Path) -> bool:
-    """Whether a source file is of this repository, and of no package that is installed in it."""
-    return file.is_relative_to(ROOT) and "site-packages" not in file.parts
+def is_installed(file: str) -> bool:
+    """Whether a source file is of an installed package or of Python itself, neither ours nor the user's."""
+    return "site-packages" in file or file.startswith((STANDARD_LIBRARY, "<"))
 
 
 def blamed(where: str, args: Mapping, reason: str) -> str:
@@ -71,14 +71,14 @@ def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
             yield f"{prefix}.{key}", value
 
 
-def is_validation(error: Exception, made: type) -> bool:
+def is_validation(error: Exception, made: Callable) -> bool:
     """Whether a `raise` in the packages of a class and its bases made this error, so that it is about the arguments.
 
     An operation that fails (`len(3)`), or a `raise` in a package that the class only uses, is a bug of the class.
 
     Args:
         error: what calling the class raised.
-        made: the class.
+        made: the class, or a function that makes its objects.
     """
     step = error.__traceback__ if isinstance(error, (TypeError, ValueError)) else None
     while step is not None and step.tb_next is not None:
@@ -87,7 +87,8 @@ def is_validation(error: Exception, made: type) -> bool:
         return False
     package = str(step.tb_frame.f_globals.get("__name__")).split(".")[0]
     raised = dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
-    return raised and package in {base.__module__.split(".")[0] for base in made.__mro__}
+    sources = made.__mro__ if isinstance(made, type) else (made,)
+    return raised and package in {source.__module__.split(".")[0] for source in sources}
 
 
 def how_to_install(error: ImportError) -> str:

@@ -1,39 +1,53 @@
-"""Names in a YAML -> classes: algorithms, callbacks, loggers and optimizers, ours and Composer's.
+"""Names in a YAML -> classes: algorithms, callbacks, loggers and optimizers, ours, Composer's and the user's own.
 
-Everything but `build` reads source text and imports neither torch nor Composer, so that a name or an argument that
-does not exist is reported at once. A file recipes/algorithms/<name>.py (or recipes/callbacks/) is found by its name and
-wins over Composer's.
+Everything but `build` and `load` reads source text and imports neither torch nor Composer, so that a name or an
+argument that does not exist is reported at once. A file recipes/algorithms/<name>.py (or recipes/callbacks/,
+recipes/loggers/) is found by its name and replaces Composer's. `package.module:Class` is found on the user's path,
+and may stand for a schedule, a model or a storage too.
 """
 
 from __future__ import annotations
 
-import ast
+import copy
 import functools
 import importlib
-import importlib.util
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from common.annotations import describe, fits, literal
+from common.annotations import describe, fits
 from common.errors import ConfigError
 from common.suggest import did_you_mean, fold, listing
+from recipes import source
 from recipes.refusals import Refusal, how_to_install
 
 HERE = Path(__file__).parent
-BASES = {"algorithm": "Algorithm", "callback": "Callback", "logger": "LoggerDestination", "optimizer": "Optimizer"}
+BASES = {
+    "algorithm": "composer.core:Algorithm",
+    "callback": "composer.core:Callback",
+    "logger": "composer.loggers:LoggerDestination",
+    "optimizer": "torch.optim:Optimizer",
+    "model": "torch.nn:Module",
+    "storage": "loaders.dataset:PictureDataset",
+}
+"""What the classes of a kind derive from; a schedule is a function."""
 PACKAGES = {
     "algorithm": "composer.algorithms",
     "callback": "composer.callbacks",
     "logger": "composer.loggers",
     "optimizer": "torch.optim",
 }
-CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
+OFFERED = {
+    "schedule": ("step", "total", "warmup", "alpha_i", "alpha_f"),
+    "model": ("num_classes",),
+    "storage": ("pipeline", "path", "split", "seed", "local", "batch_size"),
+}
+"""What we give to kinds whose arguments the user does not write: it takes the first, and what it likes of the rest."""
+PLACES = {"optimizer": "optimizer", "schedule": "scheduler.name", "model": "model.name", "storage": "storage"}
+OUTSIDE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml"}
@@ -46,70 +60,7 @@ class Entry:
     name: str
     class_name: str
     module: str
-    file: Path
-
-
-@functools.cache
-def parse(file: Path) -> ast.Module:
-    """The syntax tree of a file."""
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-
-
-@functools.cache
-def classes(file: Path) -> dict[str, list[str]]:
-    """The classes at the top level of a file with the last word of each base; by pattern, ten times as quick as ast."""
-    found = {}
-    for match in CLASS.finditer(file.read_text(encoding="utf-8")):
-        found[match[1]] = [base.split("[")[0].split(".")[-1].strip() for base in (match[2] or "").split(",")]
-    return found
-
-
-@functools.cache
-def imports(file: Path) -> dict[str, tuple[str, str]]:
-    """What a file imports with `from module import name as alias`: alias -> (module, name)."""
-    found = {}
-    for node in parse(file).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            module = f"{dotted(file, node.level)}.{node.module}" if node.level else node.module
-            found.update({alias.asname or alias.name: (module, alias.name) for alias in node.names})
-    return found
-
-
-def dotted(file: Path, level: int) -> str:
-    """The package that `level` leading dots mean in a file."""
-    folder = file.parents[level - 1]
-    parts = [folder.name]
-    while (folder.parent / "__init__.py").exists():
-        folder = folder.parent
-        parts.insert(0, folder.name)
-    return ".".join(parts)
-
-
-def derives(file: Path, class_name: str, wanted: str) -> bool:
-    """Whether a class derives from one named `wanted`, through any number of files."""
-    for base in classes(file)[class_name]:
-        if base == wanted:
-            return True
-        if base in classes(file):
-            found = base != class_name and derives(file, base, wanted)
-        else:
-            target = resolve(*imports(file)[base]) if base and base in imports(file) else None
-            found = target is not None and derives(target.file, target.class_name, wanted)
-        if found:
-            return True
-    return False
-
-
-@functools.cache
-def locate(module: str) -> Path | None:
-    """The source file of a module, found without importing it or its parents."""
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(next(iter(spec.submodule_search_locations)), *rest)
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return file if file.exists() else None
+    file: Path | None  # None: only an import can tell what it takes
 
 
 def snake(class_name: str) -> str:
@@ -120,14 +71,14 @@ def snake(class_name: str) -> str:
 def own(kind: str) -> dict[str, Entry]:
     """Our classes of a kind, by folded name."""
     found = {}
-    if kind in ("algorithm", "callback"):
-        for file in sorted((HERE / f"{kind}s").glob("[!_]*.py")):
-            named = [name for name in classes(file) if fold(name) == fold(file.stem)]
-            derived = [name for name in classes(file) if derives(file, name, BASES[kind])]
-            for name in (named or derived)[:1]:
-                found[fold(file.stem)] = Entry(file.stem, name, f"recipes.{kind}s.{file.stem}", file)
+    base = BASES[kind].split(":")[1]
+    for file in sorted((HERE / f"{kind}s").glob("[!_]*.py")):
+        named = [name for name in source.classes(file) if fold(name) == fold(file.stem)]
+        derived = [name for name in source.classes(file) if source.derives(file, name, base)]
+        for name in (named or derived)[:1]:
+            found[fold(file.stem)] = Entry(file.stem, name, f"recipes.{kind}s.{file.stem}", file)
     if kind == "optimizer" and (file := HERE / "optimizers.py").exists():
-        for name in classes(file):
+        for name in source.classes(file):
             if not name.startswith("_"):
                 found[fold(name)] = Entry(snake(name), name, "recipes.optimizers", file)
     return found
@@ -135,26 +86,15 @@ def own(kind: str) -> dict[str, Entry]:
 
 def installed(kind: str) -> dict[str, Entry]:
     """The classes of a kind in the installed package, by folded class name."""
-    init = locate(PACKAGES[kind])
+    init = source.locate(PACKAGES[kind])
     found: dict[str, Entry] = {}
-    for class_name, (module, original) in imports(init).items() if init else ():
-        entry = resolve(module, original)
-        if entry is not None and derives(entry.file, entry.class_name, BASES[kind]):
-            found[fold(class_name)] = entry
+    for class_name, (module, original) in source.imports(init).items() if init else ():
+        place = source.resolve(module, original) if original else None
+        if place is not None and source.derives(place.file, place.name, BASES[kind].split(":")[1]):
+            stem = place.module.split(".")[-1].lstrip("_")
+            name = stem.removesuffix("_logger") if kind == "logger" else stem
+            found[fold(class_name)] = Entry(name, place.name, place.module, place.file)
     return found
-
-
-def resolve(module: str, class_name: str) -> Entry | None:
-    """Follow re-exports from package to package to the file that defines a class."""
-    file = locate(module)
-    if file is None:
-        return None
-    if class_name in classes(file):
-        stem = module.split(".")[-1].lstrip("_")
-        name = stem.removesuffix("_logger") if module.startswith("composer.loggers") else stem
-        return Entry(name, class_name, module, file)
-    onward = imports(file).get(class_name)
-    return resolve(*onward) if onward and onward[0] != module else None
 
 
 @functools.cache
@@ -177,117 +117,174 @@ def names(kind: str) -> list[str]:
     return sorted({entry.name for entry in table(kind).values()} | extra)
 
 
+def is_outside(name: str) -> bool:
+    """Whether a name is the path of a class or function of the user's, as in package.module:Class."""
+    return OUTSIDE.fullmatch(name) is not None
+
+
+def find(kind: str, name: str) -> Entry | None:
+    """What a name stands for; None if there is no such name.
+
+    Raises:
+        ConfigError: it is a path that leads nowhere, or to a class of another kind.
+    """
+    if not is_outside(name):
+        return table(kind).get(fold(name))
+    module, _, attribute = name.partition(":")
+    place = source.definition(module, attribute)
+    if place is None:
+        return Entry(name, attribute, module, None)
+    is_class = place.name in source.classes(place.file)
+    kinds = [k for k, base in BASES.items() if is_class and source.derives(place.file, place.name, base.split(":")[1])]
+    if kinds and kind not in kinds:
+        raise ConfigError(f"{attribute} is for {kinds[-1]}s, not for {kind}s")
+    return Entry(name, place.name, place.module, place.file)
+
+
+def exists(kind: str, name: str) -> bool:
+    """Whether a name stands for something of a kind."""
+    try:
+        return find(kind, name) is not None or (kind, name) == ("logger", PROGRESS_BAR)
+    except ConfigError:
+        return False
+
+
 def canonical(kind: str, name: str) -> str:
     """The one spelling of a name, for blur_pool as for BlurPool; a name that does not exist comes back as it is."""
-    entry = table(kind).get(fold(str(name)))
+    entry = None if is_outside(str(name)) else table(kind).get(fold(str(name)))
     return entry.name if entry else str(name)
 
 
 def is_installed(kind: str, name: str) -> bool:
-    """Whether a name stands for a class of the installed package, not one of ours."""
+    """Whether a name stands for a class of the installed package, not one of ours or the user's."""
     entry = table(kind).get(fold(name))
     return entry is not None and entry.module.startswith(PACKAGES[kind])
 
 
-@functools.cache
-def signature(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a class, read from its source; annotations are text, defaults that are no literals are None.
+def signature(kind: str, name: str) -> source.Parameters:
+    """The arguments of a class, read from its source; annotations are text, defaults that are not literals are None.
 
     Raises:
         KeyError: if there is no such name.
+        ConfigError: if it is a path that leads nowhere.
     """
-    if kind == "logger" and fold(name) == fold(PROGRESS_BAR):
+    if (kind, name) == ("logger", PROGRESS_BAR):
         return {}
-    entry = table(kind)[fold(name)]
-    return _parameters(entry.file, entry.class_name, skip={"params"} if kind == "optimizer" else set())
+    entry = find(kind, name)
+    if entry is None:
+        raise KeyError(name)
+    if entry.file is None:
+        return source.ANYTHING
+    found = source.parameters(source.Definition(entry.module, entry.class_name, entry.file))
+    return written(kind, found) if found is not source.ANYTHING else found
 
 
-def _parameters(file: Path, class_name: str, skip: set[str]) -> dict[str, inspect.Parameter]:
-    """The arguments of __init__, or of the nearest base class's."""
-    node = next(node for node in parse(file).body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    init = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
-    if init is not None:
-        return _from_ast(init.args, skip)
-    for base in classes(file)[class_name]:
-        if base in classes(file) and base != class_name:
-            return _parameters(file, base, skip)
-        target = resolve(*imports(file)[base]) if base in imports(file) else None
-        if target is not None:
-            return _parameters(target.file, target.class_name, skip)
-    return {}
-
-
-def _from_ast(arguments: ast.arguments, skip: set[str]) -> dict[str, inspect.Parameter]:
-    """ast's arguments as inspect's parameters, without self."""
-    positional = [*arguments.posonlyargs, *arguments.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = [*zip(positional, [*defaults, *arguments.defaults], strict=True)][1:]
-    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    found = {}
-    for arg, default in pairs:
-        if arg.arg in skip:
-            continue
-        value = inspect.Parameter.empty if default is None else literal(default)
-        note = ast.unparse(arg.annotation) if arg.annotation else inspect.Parameter.empty
-        found[arg.arg] = inspect.Parameter(arg.arg, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=note)
-    if arguments.kwarg:
-        found[arguments.kwarg.arg] = inspect.Parameter(arguments.kwarg.arg, inspect.Parameter.VAR_KEYWORD)
-    return found
+def written(kind: str, parameters: Mapping[str, inspect.Parameter]) -> source.Parameters:
+    """The arguments that a YAML gives: all but an optimizer's first one, the model's parameters."""
+    return dict(list(parameters.items())[kind == "optimizer" :])
 
 
 def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
     """What is wrong with a name and its arguments, as finished sentences.
 
     Args:
-        kind: algorithm, callback, logger or optimizer.
+        kind: algorithm, callback, logger, optimizer, schedule, model or storage.
         name: as the user wrote it.
         args: its arguments.
         where: the place in the configuration, as in algorithms.sam, with which each sentence begins.
     """
-    if canonical(kind, name) not in names(kind):
+    try:
+        found = signature(kind, name)
+    except ConfigError as error:
+        return [f"{where}: {error}"]
+    except KeyError:
         known = names(kind)
         return [f"{where}: {name!r} is no {kind}{did_you_mean(name, known)} (there are {listing(known)})"]
-    parameters = signature(kind, name)
+    return misfits(kind, name, found, args, where)
+
+
+def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, where: str) -> list[str]:
+    """Arguments that do not fit a signature, as finished sentences."""
+    known = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    takes_any = len(known) < len(parameters)
+    needed = [key for key in known if parameters[key].default is inspect.Parameter.empty and key not in args]
+    if offered := OFFERED.get(kind, ()):
+        surplus = [key for key in needed if key not in offered]
+        if not takes_any and offered[0] not in known:
+            return [f"{where}: {name} does not take {offered[0]}; a {kind} is called with {listing(offered)}"]
+        return [f"{where}: {name} needs {key}; a {kind} is called with {listing(offered)}" for key in surplus]
     problems = []
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    known_args = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for key, value in args.items():
-        if key not in known_args:
+        if key not in known:
             if not takes_any:
-                meant = did_you_mean(str(key), known_args)
-                problems.append(f"{where}.{key}: {name} has no such argument{meant} (it takes {listing(known_args)})")
+                meant = did_you_mean(str(key), known)
+                problems.append(f"{where}.{key}: {name} has no such argument{meant} (it takes {listing(known)})")
         elif not fits(value, parameters[key].annotation):
             problems.append(f"{where}.{key}: {value!r} given, but it must be {describe(parameters[key].annotation)}")
-    for key in known_args:
-        if parameters[key].default is inspect.Parameter.empty and key not in args:
-            problems.append(f"{where}.{key}: missing; {name} cannot be made without it")
-    return problems
+    return problems + [f"{where}.{key}: missing; {name} cannot be made without it" for key in needed]
+
+
+def load(kind: str, name: str, args: Mapping, where: str) -> Any:
+    """Import the class or function that a name stands for, checked against its arguments.
+
+    Raises:
+        ConfigError: if there is no such name, or its arguments are wrong.
+    """
+    problems = check(kind, name, args, where)
+    entry = None if problems else find(kind, name)
+    if entry is None:
+        raise ConfigError(*(problems or [f"{where}: is made by the Trainer, not by name"]))
+    module = importlib.import_module(entry.module)
+    if not is_outside(name):
+        return getattr(module, entry.class_name)
+    try:
+        found = getattr(module, entry.class_name)
+    except AttributeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if signature(kind, name) is source.ANYTHING:  # what could not be read is checked now
+        actual = written(kind, inspect.signature(found).parameters)
+        problems = misfits(kind, name, actual, args, where)
+    if isinstance(found, type):
+        problems += not_of_kind(kind, name, found, where, issubclass)
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def not_of_kind(kind: str, name: str, thing: Any, where: str, test: Callable[[Any, type], bool]) -> list[str]:
+    """The complaint about a class, or an object, that is not of the kind that it is used as."""
+    module, _, base = BASES.get(kind, "builtins:object").partition(":")
+    fits_in = test(thing, getattr(importlib.import_module(module), base))
+    return [] if fits_in else [f"{where}: {name} is not for {kind}s; it must give a {module}.{base}"]
 
 
 def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     """Import the class that a name stands for and make it.
 
+    Of a kind whose arguments the user does not write, `args` may hold more than the class takes.
+
     Raises:
         ConfigError: if there is no such name, the class refuses its arguments, or a package that it needs is missing.
-            A bug in a class of ours keeps its own exception, and so does an import that fails there.
+            A bug in a class of ours or of the user's keeps its own exception, and so does an import that fails there.
     """
-    # Composer's classes keep and copy their arguments: they get plain dictionaries and lists.
-    args = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in args.items()}
-    where = "optimizer" if kind == "optimizer" else f"{kind}s.{name}"
-    problems = check(kind, name, args, where)
-    entry = table(kind).get(fold(name))
-    if problems or entry is None:
-        raise ConfigError(*(problems or [f"{where}: is made by the Trainer, not by name"]))
-    ours = entry.file.is_relative_to(HERE)
+    args = copy.deepcopy(dict(args))  # some classes change what they are given, and the configuration stays as it is
+    where = PLACES.get(kind, f"{kind}s.{name}")
+    is_stock = not is_outside(name) and is_installed(kind, name)
     try:
-        cls = getattr(importlib.import_module(entry.module), entry.class_name)
-        named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
-        with Refusal(where, named, f"{entry.class_name} refuses its arguments", ours=cls if ours else None):
-            made = cls(*positional, **args)
+        made_of = load(kind, name, args, where)
+        if kind in OFFERED:
+            made = made_of(*positional, **source.taken(made_of, args))
+        else:
+            named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
+            what = f"{made_of.__name__} refuses its arguments"
+            with Refusal(where, named, what, ours=None if is_stock else made_of):
+                made = made_of(*positional, **args)
     except ImportError as error:
-        if ours:
+        if not is_stock:
             raise
         raise ConfigError(f"{where}: {how_to_install(error)}") from error
-    if kind in BY_EVENTS:
-        made.run_event = Refusal(where, args, f"{entry.class_name} stopped the run")(made.run_event)
+    if is_outside(name) and (problems := not_of_kind(kind, name, made, where, isinstance)):
+        raise ConfigError(*problems)
+    if kind in BY_EVENTS and not is_outside(name):
+        made.run_event = Refusal(where, args, f"{made_of.__name__} stopped the run")(made.run_event)
     return made

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from recipes import registry
+from recipes.source import taken
+
 
 def warm_up(step: float, warmup: float, alpha_i: float) -> float:
     """The multiplier of a linear rise from alpha_i to 1 over `warmup` steps."""
@@ -67,7 +70,8 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
     """The multiplier of the peak learning rate, as a function of the step.
 
     Args:
-        scheduler: the section of a configuration, or any object with its attributes.
+        scheduler: the section of a configuration, or any object with its attributes. A function from outside that
+            it names is imported.
         peak: optimizer.lr.
         total: length of the run, in steps.
         warmup: length of the warm-up, in steps.
@@ -77,8 +81,12 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
         end = bottom / scheduler.final_div_factor
         return partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=bottom, top=1.0, end=end)
     alpha_f = scheduler.alpha_f if scheduler.eta_min is None else scheduler.eta_min / peak if peak else 0.0
-    curve = WITH_WARMUP[scheduler.name]
-    return partial(curve, total=total, warmup=warmup, alpha_f=alpha_f, alpha_i=scheduler.alpha_i)
+    values = {"total": total, "warmup": warmup, "alpha_f": alpha_f, "alpha_i": scheduler.alpha_i}
+    if not registry.is_outside(scheduler.name):
+        return partial(WITH_WARMUP[scheduler.name], **values)
+    function = registry.load("schedule", scheduler.name, {}, "scheduler.name")
+    arguments = taken(function, values)
+    return lambda step: function(step=step, **arguments)
 
 
 def momentum(scheduler: Any, total: float) -> Curve | None:

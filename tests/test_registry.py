@@ -15,7 +15,7 @@ from composer.callbacks import SpeedMonitor
 from common.annotations import describe, fits
 from config import ConfigError
 from recipes import algorithms as own_algorithms
-from recipes import registry
+from recipes import registry, source
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,8 +84,8 @@ def test_annotations_in_words() -> None:
 def test_a_class_without_init_takes_its_base_class_arguments(tmp_path: Path) -> None:
     file = tmp_path / "derived.py"
     file.write_text("from composer.callbacks import SpeedMonitor as Base\n\n\nclass Mine(Base):\n    pass\n")
-    assert "window_size" in registry._parameters(file, "Mine", set())
-    assert registry.derives(file, "Mine", "Callback")
+    assert "window_size" in source.parameters(source.Definition("derived", "Mine", file))
+    assert source.derives(file, "Mine", "Callback")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
             "    def apply(self, event, state, logger):\n        return None\n"
         )
         monkeypatch.setattr(registry, "table", lambda kind: registry.own(kind))
-        for cached in (registry.parse, registry.classes, registry.imports, registry.signature):
+        for cached in (source.parse, source.classes, source.imports):
             cached.cache_clear()
         return file
 

@@ -43,12 +43,12 @@ def algorithms(config: Config) -> list[Algorithm]:
 
 
 def callbacks(config: Config) -> list[Callback]:
-    """Composer's callbacks that the configuration names."""
+    """The callbacks that the configuration names."""
     return [registry.build("callback", name, args) for name, args in config.callbacks.items()]
 
 
 def loggers(config: Config, tracked: Tracked | None = None) -> list[LoggerDestination]:
-    """Composer's loggers that the configuration names; the progress bar is ours and made elsewhere."""
+    """The loggers that the configuration names; the progress bar is ours and made elsewhere."""
     named = {name: args for name, args in config.loggers.items() if name != registry.PROGRESS_BAR}
     return [registry.build("logger", name, arguments(name, args, tracked)) for name, args in named.items()]
 
@@ -57,7 +57,19 @@ def model(config: Config) -> ComposerClassifier:
     """The model, at its published initialization, laid out as the batches are, for fast convolutions."""
     values = config.model
     built = build_composer_resnet(values.name, values.loss_name, values.num_classes, values.init)
+    if registry.is_outside(values.name):
+        _check_logits(built, values.name, values.num_classes, config.eval_dataset.crop_size)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _check_logits(model: ComposerClassifier, name: str, num_classes: int, side: int) -> None:
+    """Look at what a model of the user's makes of two images: on a GPU, too few logits abort the process."""
+    with torch.no_grad():
+        logits = model.eval().module(torch.zeros(2, 3, side, side))
+    model.train()
+    given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if given != [2, num_classes]:
+        raise ConfigError(f"model.name: {name} gives {given} for 2 images; it must give logits, [2, {num_classes}]")
 
 
 def optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -7,7 +7,6 @@ import re
 import traceback
 import warnings
 import weakref
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from composer.utils import dist
 from common.errors import sentence_of
 from config import Run, TrainingError
 from recipes.algorithms import reverse_eval_end
+from recipes.refusals import is_installed
 from training import build
 from training.accuracy import TrainAccuracy
 from training.checkpoints import Checkpoints
@@ -34,7 +34,6 @@ from training.recorder import Recorder
 from training.saved import Saved
 
 SPEED_WINDOW = 50  # batches, as in the published example
-_ROOT = Path(__file__).parent.parent
 _PART = re.compile(r"/composer/(algorithms|callbacks|loggers)/(?!logger\b)(\w+?)(?:_logger)?(?:\.py$|/)")
 
 
@@ -156,7 +155,7 @@ def explain(error: Exception) -> str | None:
 def _refusal(error: Exception) -> str | None:
     """What an algorithm, callback or logger of Composer's has against its arguments or this run; None if none spoke.
 
-    One did if the fault passed through it, and through no code of ours after it.
+    One did if the fault passed through it, and through no code of ours or of the user's after it.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return None
@@ -164,7 +163,7 @@ def _refusal(error: Exception) -> str | None:
         if part := _PART.search(frame.filename):
             key = f"{part[1]}.{part[2]}"
             return f"{key}: {_one_line(error).rstrip('.')}; give it other arguments, or remove it: {key}=null"
-        if Path(frame.filename).is_relative_to(_ROOT) and "site-packages" not in frame.filename:
+        if not is_installed(frame.filename):
             return None
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import secrets
 from collections.abc import Mapping
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from composer.utils import dist
-from omegaconf import OmegaConf
 
 from config import Run
 from recipes import registry
@@ -50,9 +50,7 @@ def arguments(name: str, given: Mapping[str, Any], its: Tracked | None) -> dict[
         given: what the configuration says.
         its: None: whatever the tracker makes of it. Comet and Neptune are given nothing: they make a new run.
     """
-    args: dict[str, Any] = {
-        key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in given.items()
-    }
+    args: dict[str, Any] = copy.deepcopy(dict(given))
     kind = registry.canonical("logger", name)
     if its is None or any(os.environ.get(variable) for variable in _CHOSEN.get(kind, ())):
         return args

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from common.output import take_any_text
+from common import command
 from common.suggest import listing
 from config import ConfigError, Run, UserError, check_world, load
 from config.read import main_script
@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = named(run)
     added = [] if run.config.run_name else [f"run_name={name}"]
     words = [*given.words, *added, *([] if run.config.autoresume else ["autoresume=true"])]
-    command = shlex.join(["python", "-m", "launch.slurm", *argv])
-    text = script(job, name, [[main_script(), *words]], str(Path.cwd()), str(Path(sys.executable).parent), command)
+    typed = shlex.join(["python", "-m", "launch.slurm", *argv])
+    text = script(job, name, [[main_script(), *words]], str(Path.cwd()), str(Path(sys.executable).parent), typed)
     config = load_run(words).config
     check_world(config, job.world_size)
     check_topology(config, job.world_size, job.processes)
@@ -118,12 +118,7 @@ def submit(text: str) -> None:
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    take_any_text()
-    try:
-        return main(argv)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
+    return command.run(main, argv)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Composer callbacks of our own, found by the name of their file, as recipes/algorithms."""
+"""Composer callbacks of our own, each found by the name of its file, as in recipes/algorithms."""

@@ -122,7 +122,7 @@ def test_pairs_and_named_values() -> None:
 def test_no_key_of_ours_is_taken_for_a_secret() -> None:
     """Those of the schema with their defaults, and each argument of each class that a YAML may name."""
     assert redacted(defaults()) == defaults()
-    for kind in registry.BASES:
+    for kind in registry.PACKAGES:
         for name in registry.names(kind):
             for key in registry.signature(kind, name):
                 is_secret = key.endswith(("api_key", "api_token"))

@@ -53,6 +53,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="run the code in a checkpoint that is more than data; only if you trust it",
     )
     parser.add_argument(
+        "--outside-code",
+        action="store_true",
+        help="import the classes from outside this project that the run's configuration names; only if you trust it",
+    )
+    parser.add_argument(
         "--sizes",
         default="",
         metavar="160,176,...",
@@ -84,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"this runs in one process; type: python -m tools.evaluate {shlex.quote(str(given.run))}")
-    run = load_run(given.run)
+    run = load_run(given.run, given.outside_code)
     target = given.out or own_target(given.run)
     config, called = run.config, given.run.resolve().name
     choose_data(config, given.data, given.local)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import named
-from common.suggest import did_you_mean
+from common.suggest import did_you_mean, listing
 from config import ConfigError, Run, UserError, is_made_on_demand, load
 from config.schema import Config
 from loaders.transport.remote import is_remote
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 LARGEST_BATCH = 256  # pictures: a batch for training on eight GPUs would fill one, and a CPU's memory
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path, outside_code: bool = False) -> Run:
     """The run of a folder, as it is evaluated: alone, without callbacks and trackers, on whatever device there is.
 
+    Args:
+        folder: the run's.
+        outside_code: whether the user lets its configuration name classes from outside this project: whoever wrote it
+            chooses what is imported and called.
+
     Raises:
-        ConfigError: the folder is no run's, or its configuration cannot be read.
+        ConfigError: the folder is no run's, or its configuration cannot be read, or names such a class all the same.
     """
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
@@ -42,6 +47,11 @@ def load_run(folder: Path) -> Run:
     config = run.config
     config.dry_run = config.compile = config.load_weights_only = config.load_unsafe_pickle = False
     config.callbacks, config.loggers, config.device = {}, {}, None
+    if run.outside and not outside_code:
+        raise ConfigError(
+            f"{file}: names code from outside this project ({listing(run.outside.values())}), which an evaluation "
+            "would run; if you trust it, add --outside-code"
+        )
     config.device_train_microbatch_size = config.grad_accum = None
     dataset = config.eval_dataset
     dataset.batch_size = min(dataset.batch_size, LARGEST_BATCH)

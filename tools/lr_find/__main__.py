@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import sentence_of
-from common.output import take_any_text
-from config import ConfigError, Run, TrainingError, UserError, check_world, durations_of, load
+from common import command
+from config import ConfigError, Run, TrainingError, check_world, durations_of, load
 
 if TYPE_CHECKING:
     from tools.lr_find.rules import Suggestion
@@ -210,22 +209,14 @@ def summary(
 
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    take_any_text()
-    try:
-        return main(argv)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(sentence_of(error) or error, file=sys.stderr)
-        return error.exit_status
-    except Exception as error:
-        from training.fit import explain
+    return command.run(main, argv, explain=explained)
 
-        if (sentence := explain(error)) is None:
-            raise
-        print(sentence, file=sys.stderr)
-        return 1
+
+def explained(error: Exception) -> str | None:
+    """As main.py says it."""
+    from training.fit import explain
+
+    return explain(error)
 
 
 if __name__ == "__main__":
