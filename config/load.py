@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 import typing
 from dataclasses import asdict, dataclass, field
@@ -96,6 +97,18 @@ def read_recipe(name: str) -> Recipe:
 def defaults() -> Tree:
     """The schema's defaults as a tree."""
     return asdict(Config())
+
+
+@functools.cache
+def as_shipped(recipe: str) -> Tree:
+    """A recipe's configuration on the schema's defaults.
+
+    Raises:
+        ConfigError: if there is no such recipe, or its YAML cannot be read.
+    """
+    layers, found = Layers(defaults()), read_recipe(recipe)
+    layers.add(found.label, found.changes)
+    return layers.tree
 
 
 def load(argv: list[str]) -> Run:

@@ -99,7 +99,7 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
     elif words[1] == "data.py":
         check_data(words[2:], desk)
     elif module in ("recipes", "recipes.__main__"):
-        assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
+        assert importlib.import_module("recipes.__main__").main(words[3:]) == 0
     elif module == "launch.slurm":
         assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
     elif module is not None and module.startswith("tools."):

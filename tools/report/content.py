@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from common.errors import ConfigError
-from config.load import load, run_files
+from config.load import as_shipped, load, run_files
 from config.read import Tree
 from tools.records import (
     Group,
@@ -27,7 +27,7 @@ from tools.records import (
     spread,
     tables,
 )
-from tools.records.configs import as_shipped, completed
+from tools.records.configs import completed
 from tools.records.published import MODEL
 from tools.report import words
 from tools.report.charts import COLOURED, Chart, charts
