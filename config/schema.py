@@ -13,8 +13,10 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 INITS = ("mosaic", "torchvision")
-LOSSES = ("cross_entropy", "binary_cross_entropy")
+LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
+"""Each loss with the labels of its figures in training and validation, which is measured by cross entropy always."""
 METRICS = ("CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy")  # of each evaluation
+MOST_WITHOUT_TOP5 = 5  # classes; of so few the five likeliest always hold the right one
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 FULL = "full"  # for dry_run

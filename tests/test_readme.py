@@ -271,6 +271,7 @@ def test_picture(desk: SimpleNamespace) -> None:
         writer.writerow(row)
     clocks = ("train_seconds", "eval_seconds", "total_seconds", "samples_per_second", "val_loss", "top5", "best_top1")
     summary = dict.fromkeys(clocks, 1.0) | {"run_name": "drawn", "ended": "finished", "epoch": 1, "top1": 97.53}
+    (run / "config.yaml").write_text("model: {loss_name: cross_entropy, num_classes: 10}")
     (run / "summary.json").write_text(json.dumps(summary | {"command": "composer main.py yamls/digits.yaml"}))
     desk.monkeypatch.syspath_prepend(str(ROOT / "docs/images"))
     assert importlib.import_module("draw").main([str(run), str(desk.at / "drawn.svg")]) == 0

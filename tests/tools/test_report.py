@@ -157,6 +157,32 @@ def test_data_sets_have_tables_of_their_own(runs: Path) -> None:
     assert "Hollow marks" not in digits.split("Published figures")[0]
 
 
+def test_five_classes_have_no_top5(workdir: Path) -> None:
+    """In the table, the charts, the runs and the closer look; six have one."""
+    for name, classes in (("five", 5), ("six", 6)):
+        folder = leave_run(workdir / f"runs/{name}", f"model.num_classes={classes}", data=DIGITS | {"classes": classes})
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation/summary.json").write_text('{"top1": 76.0, "top5": 100.0}')
+        table = "class,images,top1,top5\n" + "".join(f"{n},50,{n},100\n" for n in range(classes))
+        (folder / "evaluation/per_class.csv").write_text(table)
+        (folder / "evaluation/sizes.csv").write_text("size,top1,top5,flip_top1,flip_top5\n32,76,100,76,100\n")
+    for words in (["-o", "page.html"], ["-o", "page.md"]):
+        assert run(["runs/five", *words]) == 0
+        text = Path(words[1]).read_text().split("Published figures")[0]
+        assert "top-1" in text and "76.00" in text
+        assert "top-5" not in text.lower()
+        assert run(["runs/six", *words]) == 0
+        assert "top-5, %" in Path(words[1]).read_text()
+
+
+def test_a_report_says_which_loss_is_bce(workdir: Path) -> None:
+    leave_run(workdir / "runs/base")
+    note = "Training loss is BCE, summed over classes, where model.loss_name=binary_cross_entropy"
+    assert note not in report("runs").text
+    leave_run(workdir / "runs/mild", "recipe_name=mild")
+    assert note in report("runs").text
+
+
 def test_a_machine_without_a_price(runs: Path) -> None:
     leave_run(runs / "a40", "recipe_name=adam", machine={"device": "NVIDIA A40", "world_size": 4, "nodes": 1})
     page = report("runs").text

@@ -22,6 +22,7 @@ from tools.records import (
     State,
     Table,
     changes,
+    data_of,
     for_group,
     read_published,
     spread,
@@ -97,8 +98,9 @@ class Section:
 
     @property
     def rows(self) -> list[tuple[object, ...]]:
-        """The leaderboard cell by cell, without colours."""
-        return [tuple(its for key, its in vars(line).items() if key != "colour") for line in self.lines]
+        """The leaderboard cell by cell, without colours, and without a top-5 that says nothing."""
+        left_out = {"colour"} if self.table.data.has_top5 else {"colour", "top5"}
+        return [tuple(its for key, its in vars(line).items() if key not in left_out) for line in self.lines]
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,11 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
         said.append("One run each: nothing here says how much a figure varies from seed to seed.")
     if len(table.groups) > COLOURED:
         said.append(f"The charts colour and number the first {COLOURED} groups; the others are grey.")
+    if any(group.settings["model.loss_name"] == "binary_cross_entropy" for group in table.groups):
+        said.append(
+            "Training loss is BCE, summed over classes, where model.loss_name=binary_cross_entropy; "
+            "validation loss is cross entropy in every run."
+        )
     for group in table.groups:
         said += [f"{remark}." for remark in group.remarks]
         said += [f"{record.name}: {remark}." for record in group.records for remark in record.remarks]
@@ -208,8 +215,9 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
 def part(record: Record, prices: Prices, table: Table | None) -> Part:
     """One run; one in no table is compared with the published baseline."""
     cost = prices.of(record)
+    accuracies = _ACCURACIES if not record.config or data_of(record).has_top5 else _ACCURACIES[:1]
     reached = [
-        f"{name} {words.number(value)} %" for key, name in _ACCURACIES if (value := record.final(key)) is not None
+        f"{name} {words.number(value)} %" for key, name in accuracies if (value := record.final(key)) is not None
     ]
     if record.total_seconds is not None:
         reached.append(f"{record.total_seconds / 60:.1f} min")
