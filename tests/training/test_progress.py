@@ -41,9 +41,7 @@ def test_the_table_that_a_run_ends_with(loss: str, label: str, classes: int) -> 
     summary: dict[str, Any] = dict.fromkeys((*figures, "samples_per_second"), 1.0)
     summary |= {"run_name": "it", "ended": "finished", "command": "python main.py " + "key=value " * 20 + "end"}
     out = io.StringIO()
-    print_summary(
-        Console(file=out, width=60), summary, SimpleNamespace(loss_name=loss, num_classes=classes), "runs/it"
-    )
+    print_summary(Console(file=out, width=60), summary, SimpleNamespace(loss_name=loss, num_classes=classes), "runs/it")
     *table, command = out.getvalue().splitlines()
     assert command == f"repeat it with: {summary['command']}"
     rows = [cells[1].strip() for line in table if len(cells := line.split("│")) > 2]
