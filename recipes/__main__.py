@@ -16,9 +16,7 @@ from common.durations import parse
 from common.terminal import console
 from config.card import card_table
 from config.dry_run import heading, leaves, yaml_like
-from config.load import as_shipped, read_recipe, recipe_files
-
-BASELINE = "baseline"
+from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 
 def best(published: list[dict[str, Any]]) -> dict[str, Any]:

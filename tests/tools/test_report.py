@@ -80,16 +80,30 @@ def test_each_run(runs: Path) -> None:
 
 
 def test_against_a_baseline_that_was_not_run(workdir: Path) -> None:
-    """The run's own YAML tells what its baseline would have been; of an unknown one, the published baseline does."""
-    leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
+    """Without a record, the run's YAML tells what its baseline is today; of an unknown one, the published baseline."""
+    (leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS) / "baseline.yaml").unlink()
     other = leave_run(workdir / "runs/b", "recipe_name=mild", "seed=3", yaml="digits", data=DIGITS)
+    (other / "baseline.yaml").unlink()
     environment = other / "environment.json"
     environment.write_text(environment.read_text().replace("yamls/digits.yaml", "mine.yaml"))
     page = report("runs").text
     first, second = page.split("Runs a : finished")[1].split("b : finished")
-    assert "Against recipe baseline of yamls/digits.yaml" in first and "max_duration 8ep 10ep" in first
+    today = "as of today's checkout: the run recorded none"
+    assert f"Against recipe baseline of yamls/digits.yaml, {today}" in first and "max_duration 8ep 10ep" in first
     assert "model.name" not in first and "model.name resnet18 resnet50" in second
-    assert "Against the published baseline (recipes/baseline.yaml on the defaults)" in second
+    assert f"Against the published baseline (recipes/baseline.yaml on the defaults), {today}" in second
+
+
+def test_against_the_baseline_of_its_day(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that has changed since the run started does not change what is said of the run."""
+    folder = leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
+    monkeypatch.setattr("tools.report.content.baseline_of", lambda _words: ("another baseline", {"seed": 3}))
+    first = report("runs").text
+    assert "Against recipe baseline of yamls/digits.yaml key here there" in first
+    assert "model.name" not in first and "max_duration 8ep 10ep" in first
+    (folder / "baseline.yaml").write_text("{")
+    damaged = report("runs").text
+    assert "baseline.yaml cannot be read" in damaged and "Against another baseline, as of today's checkout" in damaged
 
 
 def test_markdown(runs: Path) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from common.errors import ConfigError
-from config.load import as_shipped, load, run_files
+from config.load import BASELINE, baseline_of
 from config.read import Tree
 from tools.records import (
     Group,
@@ -33,8 +28,6 @@ from tools.records.published import MODEL
 from tools.report import words
 from tools.report.charts import COLOURED, Chart, charts
 from tools.report.evaluation import Evaluation, read_evaluation
-
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -245,27 +238,15 @@ _ACCURACIES = (("top1", "top-1"), ("top5", "top-5"))
 def baseline_for(record: Record, table: Table | None) -> tuple[str, Tree]:
     """What a run's configuration is compared with.
 
-    A baseline run of its table; else the baseline of the YAML that it was started with; else the published one.
+    A baseline run of its table; else the baseline that it recorded at its start; else what that would be today.
     """
     runs = [one for group in table.groups for one in group.records if one.recipe == BASELINE] if table else []
     if runs and runs[0] is not record:
         return f"the run {runs[0].name}", runs[0].config
-    known = {file.name: file for file in run_files()}
-    words = str(record.environment.get("command", "")).split()
-    file = next((known[name] for word in words if (name := Path(word).name) in known), None)
-    if file is not None and (tree := baseline_of(file)):
-        return f"recipe {BASELINE} of yamls/{file.name}", tree
-    return "the published baseline (recipes/baseline.yaml on the defaults)", as_shipped(BASELINE)
-
-
-@functools.cache
-def baseline_of(file: Path) -> Tree:
-    """The configuration of a run's YAML with the recipe baseline; empty where it cannot be merged."""
-    try:
-        run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
-    except ConfigError:
-        return {}
-    return completed(OmegaConf.to_container(run.config))
+    if record.baseline:
+        return str(record.environment.get("baseline") or f"its recipe {BASELINE}"), record.baseline
+    against, tree = baseline_of(str(record.environment.get("command", "")).split())
+    return f"{against}, as of today's checkout: the run recorded none", completed(tree)
 
 
 def environment(record: Record) -> list[tuple[str, str]]:
