@@ -14,7 +14,7 @@ from config.check_algorithms import check_algorithms
 from config.check_data import check_data
 from config.check_trackers import check_trackers
 from config.report import Report
-from config.schema import DEVICES, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
+from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 from recipes import registry, source
 from recipes.schedules import SCHEDULES
@@ -67,6 +67,8 @@ def check_names(config: Config, report: Report) -> None:
             one_of(report, key, value, allowed)
     if config.python_log_level is not None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
+    if isinstance(config.dry_run, str):
+        one_of(report, "dry_run", config.dry_run, ("true", "false", FULL))
     of_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
     if config.device == "cpu" and str(config.precision).startswith("amp") and not of_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")

@@ -1,4 +1,4 @@
-"""What `dry_run=true` prints: the whole run and where each value is from. Touches neither data nor GPU."""
+"""What `dry_run=true` prints: the run, and where its values are from. Touches neither data nor GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from common.durations import UNITS, Duration, durations_of
 from config.card import card_table
 from config.load import Run, defaults
 from config.plot import curve
-from config.schema import Config, Dataset
+from config.schema import FULL, Config, Dataset
 from recipes import registry
 from recipes.schedules import learning_rate, progressive_size
 from recipes.source import ANYTHING, definition, parameters
@@ -38,7 +38,10 @@ def show(run: Run, console: Console | None = None) -> None:
     # Into a file or a pipe rich would fold at 80 columns.
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
-    heading(out, "Configuration", "every value, and the layer that set it")
+    if run.config.dry_run == FULL:
+        heading(out, "Configuration", "every value, and the layer that set it")
+    else:
+        heading(out, "Configuration", "what differs from the defaults, and the layer that set it; all: dry_run=full")
     out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
     if run.card:
         heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
@@ -73,16 +76,22 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def configuration(run: Run, width: int) -> RenderableType:
-    """Every key with its value and layer, in columns if they fit; dim where it is the schema's default, whoever set it.
+    """Keys with value and layer, in columns if they fit: those that differ from the schema's defaults, by section.
 
     Args:
-        run: the run.
+        run: the run; with dry_run=full every key is shown, dim where it has its default, whoever set it.
         width: characters that a line may have. Where columns do not fit, files are given by their names, and a line
             that is still too long goes on in the next one.
     """
     usual = dict(leaves(defaults()))
+    values = dict(leaves(asdict(run.config)))
+    if run.config.dry_run != FULL:
+        changed = [key for key in values if (key not in usual or usual[key] != values[key]) and key != "dry_run"]
+        values = {key: values[key] for key in sorted(changed, key=lambda key: "." in key)}
+    if not values:
+        return Text("no key: this is the published baseline")
     rows = []
-    for key, value in leaves(asdict(run.config)):
+    for key, value in values.items():
         source = run.sources.get(key, "default")
         quiet = "dim" if key in usual and usual[key] == value else ""
         style = quiet or COLOURS.get(source, "cyan" if source.startswith("recipes/") else "green")

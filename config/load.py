@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 import typing
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 from recipes import registry
 
+BASELINE = "baseline"
+"""The recipe that all others are compared with."""
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""
 
@@ -130,6 +134,43 @@ def read_recipe(name: str) -> Recipe:
 def defaults() -> Tree:
     """The schema's defaults as a tree."""
     return asdict(Config())
+
+
+@functools.cache
+def as_shipped(recipe: str) -> Tree:
+    """A recipe's configuration on the schema's defaults.
+
+    Raises:
+        ConfigError: if there is no such recipe, or its YAML cannot be read.
+    """
+    layers, found = Layers(defaults()), read_recipe(recipe)
+    layers.add(found.label, found.changes)
+    return layers.tree
+
+
+def baseline_of(words: Iterable[str]) -> tuple[str, Tree]:
+    """What a run is compared with, in words and as a configuration: the recipe baseline on its YAML, without overrides.
+
+    A YAML that is not of this checkout may hold a merged recipe, so its runs are compared with the defaults.
+
+    Args:
+        words: the run's command line.
+    """
+    names = {Path(word).name for word in words}
+    for file in run_files():
+        if file.name in names and (tree := _baseline_on(file)):
+            return f"recipe {BASELINE} of yamls/{file.name}", tree
+    return f"the published baseline (recipes/{BASELINE}.yaml on the defaults)", as_shipped(BASELINE)
+
+
+@functools.cache
+def _baseline_on(file: Path) -> Tree:
+    """The configuration of a run's YAML with the recipe baseline; empty where it cannot be merged."""
+    try:
+        run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
+    except ConfigError:
+        return {}
+    return typing.cast(Tree, OmegaConf.to_container(run.config))
 
 
 def load(argv: list[str]) -> Run:

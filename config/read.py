@@ -42,9 +42,9 @@ composer main.py YAML [key=value ...]      every GPU of this machine
   python main.py yamls/digits.yaml                          the first run: a minute on a CPU, no data needed
   composer main.py yamls/resnet50.yaml recipe_name=mild train_dataset.path=/imagenet eval_dataset.path=/imagenet
   python main.py yamls/resnet50.yaml recipe_name=hot dry_run=true
-  python -m recipes                                         the recipes, with their published figures
+  python -m recipes                                         the recipes; python -m recipes mild shows one
 
-Every key is explained in yamls/resnet50.yaml. dry_run=true prints the whole run and where each value is from.
+Every key is explained in yamls/resnet50.yaml. dry_run=true prints what the run changes and builds.
 A later layer wins: defaults < the YAML < the recipe < the YAML's block for the recipe < the command line.
 """
 

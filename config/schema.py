@@ -13,10 +13,13 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
 DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 INITS = ("mosaic", "torchvision")
-LOSSES = ("cross_entropy", "binary_cross_entropy")
+LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
+"""Each loss with the labels of its figures in training and validation, which is measured by cross entropy always."""
 METRICS = ("CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy")  # of each evaluation
+MOST_WITHOUT_TOP5 = 5  # classes; of so few the five likeliest always hold the right one
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
+FULL = "full"  # for dry_run
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}
 """Sections whose keys are names of classes, with the registry's word for what they name."""
 
@@ -124,7 +127,7 @@ class Config:
     load_weights_only: bool = False  # True: take the weights and leave optimizer, epoch and the rest
     autoresume: bool = False  # go on from the newest checkpoint of the same run_name, if there is one
     runs_folder: str = "runs"  # where each run leaves its record
-    dry_run: bool = False  # print everything, build nothing
+    dry_run: bool | str = False  # True: print the run, build nothing; FULL: with every value, not only changed ones
     python_log_level: str | None = None  # debug, info, warning, error or critical
     dist_timeout: float = 600.0  # seconds after which a silent rank is given up
 

@@ -1,96 +1,91 @@
-"""`python -m recipes` lists the recipes with their published figures."""
+"""`python -m recipes` lists the recipes; `python -m recipes mild` shows one: its figures, changes and algorithms."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
-from common import command
+from common.command import run
 from common.durations import parse
-from config.load import Recipe, read_recipe, recipe_files
-from config.schema import Config
+from common.terminal import console
+from config.card import card_table
+from config.dry_run import heading, leaves, yaml_like
+from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 
-def value(recipe: Recipe, key: str) -> Any:
-    """What a recipe sets a dotted key to, or the schema's default."""
-    node: Any = recipe.changes
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    if node is not None:
-        return node
-    found: Any = Config()
-    for part in key.split("."):
-        found = found[part] if isinstance(found, dict) else getattr(found, part)
-    return found
-
-
-def facts(recipe: Recipe) -> Text:
-    """A recipe's name, summary, length, loss, sizes and algorithms, for one cell."""
-    loss = str(value(recipe, "model.loss_name"))
-    short = {"cross_entropy": "CE", "binary_cross_entropy": "BCE"}.get(loss, loss)
-    crop, resize, seen = (
-        value(recipe, key) for key in ("train_dataset.crop_size", "eval_dataset.resize_size", "eval_dataset.crop_size")
-    )
-    text = Text(str(recipe.card.get("summary", "")))
-    text.append(f"\n{value(recipe, 'max_duration')}, {short}, crop {crop} px, measured at {resize}/{seen} px", "cyan")
-    algorithms = value(recipe, "algorithms")
-    if algorithms:
-        text.append("\n" + ", ".join(algorithms), "dim")
-    return text
-
-
-def figures(recipe: Recipe) -> Table:
-    """A recipe's published figures, one to a row, with source and note below."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False, expand=True)
-    table.add_column(width=11, style="bold")
-    table.add_column(ratio=1)
-    for row in recipe.card.get("published") or []:
-        units = {"epochs": " ep", "minutes": " min", "hardware": ""}
-        line = Text(", ".join(f"{row[key]}{unit}" for key, unit in units.items() if row.get(key)))
-        line.append(("; " if line else "") + str(row.get("source", "source not given")))
-        if row.get("note"):
-            line.append(f" ({row['note']})", "dim")
-        table.add_row(f"{row.get('top1', '-')} %", line)
-    return table
-
-
-def length(recipe: Recipe) -> float:
-    """The number in a recipe's max_duration, to sort by."""
-    return parse(value(recipe, "max_duration")).value
+def best(published: list[dict[str, Any]]) -> dict[str, Any]:
+    """The published figure with the highest top-1; a range or a missing figure has none to compare."""
+    single = [row for row in published if isinstance(row.get("top1"), int | float)]
+    return max(single, key=lambda row: row["top1"], default={})
 
 
 def listing() -> Table:
-    """All recipes, the short ones first, those without algorithms before all."""
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True, expand=True, padding=(0, 1))
+    """One row per recipe, the shortest first."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("recipe_name", style="bold", no_wrap=True)
-    table.add_column("what it is", ratio=4)
-    table.add_column("published: top-1, length, time, hardware; source", ratio=5)
-    recipes = [read_recipe(name) for name in recipe_files()]
-    for recipe in sorted(recipes, key=lambda recipe: (bool(value(recipe, "algorithms")), length(recipe))):
-        table.add_row(recipe.name, facts(recipe), figures(recipe))
+    for title in ("epochs", "crop", "top-1 %", "in ep", "min"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("hardware", no_wrap=True)
+    trees = {name: as_shipped(name) for name in recipe_files()}
+    for name in sorted(trees, key=lambda name: parse(trees[name]["max_duration"]).value):
+        tree, figure = trees[name], best(read_recipe(name).card.get("published") or [])
+        cells = [str(figure.get(key) or "-") for key in ("top1", "epochs", "minutes", "hardware")]
+        cells[0] += "?" if "UNVERIFIED" in figure.get("note", "") else ""
+        table.add_row(name, tree["max_duration"].removesuffix("ep"), str(tree["train_dataset"]["crop_size"]), *cells)
     return table
 
 
-def main() -> int:
-    """Print the table; the exit status."""
-    return command.run(show)
+def changes(name: str) -> Table:
+    """What a recipe sets to another value than the baseline does: key, the baseline's value, its value."""
+    theirs, its = (dict(leaves(as_shipped(recipe))) for recipe in (BASELINE, name))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for title in ("key", BASELINE, "this recipe"):
+        table.add_column(title, overflow="fold")
+    for key in dict.fromkeys([*theirs, *its]):
+        old, new = (yaml_like(values[key]) if key in values else "-" for values in (theirs, its))
+        if old != new and not key.startswith("algorithms"):
+            table.add_row(key, old, new)
+    return table
 
 
-def show(_words: Sequence[str]) -> int:
-    """Print the table; 0."""
-    console = Console()
-    console.print(listing())
-    console.print("All figures are from elsewhere, as stated; README.md has what was measured here.", style="dim")
-    console.print("Use one:      composer main.py yamls/resnet50.yaml recipe_name=mild ...", style="dim")
-    console.print("Look into it: python main.py yamls/resnet50.yaml recipe_name=mild dry_run=true", style="dim")
+def describe(out: Console, name: str) -> None:
+    """Print a recipe's card, what it changes and its algorithms."""
+    recipe, algorithms = read_recipe(name), as_shipped(name)["algorithms"]
+    heading(out, name, str(recipe.card.get("summary", "")))
+    if published := recipe.card.get("published"):
+        out.print(Padding(card_table(published), (0, 0, 0, 2)))
+    differences = changes(name)
+    heading(out, "Changes from baseline" if differences.row_count else "Changes nothing from baseline")
+    if differences.row_count:
+        out.print(Padding(differences, (0, 0, 0, 2)))
+    heading(out, "Algorithms" if algorithms else "No algorithms")
+    table = Table.grid(padding=(0, 2))
+    for algorithm, arguments in algorithms.items():
+        table.add_row(algorithm, ", ".join(f"{key}={yaml_like(value)}" for key, value in arguments.items()))
+    out.print(Padding(table, (0, 0, 0, 2)))
+    heading(out, "Read more", f"{recipe.label} gives the reason for each value")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the list or one recipe; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes", description="List the recipes, or show one of them.")
+    parser.add_argument("name", nargs="?", help="a recipe, or the path of a YAML of yours; none lists all")
+    out, name = console(), parser.parse_args(argv).name
+    if name:
+        describe(out, name)
+        return 0
+    out.print(listing())
+    out.print("\ntop-1 %: the best figure that others have published (?: unverified); not measured here")
+    out.print("Show one: python -m recipes mild")
+    out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""dry_run=true prints the whole run, each value with its layer, and touches nothing."""
+"""dry_run=true prints the run, each value with its layer, and touches nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from common.durations import durations_of
-from config import load
-from config.dry_run import show, size_lines
+from config import ConfigError, load
+from config.dry_run import leaves, show, size_lines
 from config.plot import curve
 
 ROOT = Path(__file__).parent.parent
@@ -32,11 +33,40 @@ def line_with(text: str, start: str) -> str:
 
 
 def test_values_come_with_their_layer() -> None:
-    text = printed("recipe_name=mild", "seed=99")
+    text = printed("recipe_name=mild", "seed=99", "dry_run=full")
     assert line_with(text, "seed").split() == ["seed", "99", "command", "line"]
     assert line_with(text, "max_duration").split() == ["max_duration", "36ep", "recipes/mild.yaml"]
     assert line_with(text, "algorithms.ema.half_life").split()[1:] == ["100ba", "recipes/mild.yaml"]
     assert line_with(text, "model.name").split()[1] == "resnet50"
+
+
+def keys(text: str) -> list[str]:
+    """The keys of the configuration that a dry run prints."""
+    lines = text[text.index("Configuration") : text.index("Learning rate")].splitlines()[1:]
+    return [line.split()[0] for line in lines[: lines.index("")]]
+
+
+def test_only_what_differs_is_shown_section_by_section() -> None:
+    mild = printed("recipe_name=mild", "algorithms.ema=null", "algorithms.progressive_resizing=null", "seed=99")
+    assert keys(mild) == [
+        *("seed", "max_duration", "recipe_name"),
+        *("model.loss_name", "train_dataset.crop_size", "eval_dataset.resize_size"),
+        *(f"algorithms.blurpool.{key}" for key in ("replace_convs", "replace_maxpools", "blur_first", "min_channels")),
+        *("algorithms.label_smoothing.smoothing", "algorithms.channels_last"),
+    ]
+    assert "no key: this is the published baseline" in printed()
+
+
+def test_full_shows_every_key() -> None:
+    run = load([RESNET50, "dry_run=full"])
+    assert keys(printed("dry_run=full")) == [key for key, _ in leaves(OmegaConf.to_container(run.config))]
+
+
+def test_another_word_is_answered() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^dry_run: there is no 'ful'; did you mean full\? \(there are true, false or"
+    ):
+        load([RESNET50, "dry_run=ful"])
 
 
 def test_card_and_parts_are_shown() -> None:

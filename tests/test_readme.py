@@ -99,7 +99,7 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
     elif words[1] == "data.py":
         check_data(words[2:], desk)
     elif module in ("recipes", "recipes.__main__"):
-        assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
+        assert importlib.import_module("recipes.__main__").main(words[3:]) == 0
     elif module == "launch.slurm":
         assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
     elif module is not None and module.startswith(("tools.", "benchmarks.")):
@@ -272,6 +272,7 @@ def test_picture(desk: SimpleNamespace) -> None:
         writer.writerow(row)
     clocks = ("train_seconds", "eval_seconds", "total_seconds", "samples_per_second", "val_loss", "top5", "best_top1")
     summary = dict.fromkeys(clocks, 1.0) | {"run_name": "drawn", "ended": "finished", "epoch": 1, "top1": 97.53}
+    (run / "config.yaml").write_text("model: {loss_name: cross_entropy, num_classes: 10}")
     (run / "summary.json").write_text(json.dumps(summary | {"command": "composer main.py yamls/digits.yaml"}))
     desk.monkeypatch.syspath_prepend(str(ROOT / "docs/images"))
     assert importlib.import_module("draw").main([str(run), str(desk.at / "drawn.svg")]) == 0

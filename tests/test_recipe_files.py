@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from common.command import run
 from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
 from config.load import read_recipe, recipe_files
 from recipes import registry
+from recipes.__main__ import main as recipes_main
 from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
 
 ROOT = Path(__file__).parent.parent
@@ -178,11 +180,40 @@ def test_progressive_size_at_its_edges() -> None:
     assert size_ladder(223, 0.5)[-1] == 223
 
 
-@pytest.mark.parametrize("width", [100, 160])
-def test_table_of_recipes_fits_and_names_its_sources(width: int) -> None:
-    env = {**os.environ, "COLUMNS": str(width)}
-    done = subprocess.run([sys.executable, "-m", "recipes"], cwd=ROOT, env=env, capture_output=True, text=True)
+def shown(*words: str, **variables: str) -> str:
+    """What `python -m recipes` prints into a pipe."""
+    env = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | variables
+    done = subprocess.run([sys.executable, "-m", "recipes", *words], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert max(len(line) for line in done.stdout.splitlines()) <= width
-    for word in (*MOSAIC, "36ep", "BCE", "crop 176 px", "blurpool", "76.14 %", "UNVERIFIED", "23.8 min"):
-        assert word in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("variables", [{}, {"COLUMNS": "80"}])
+def test_each_recipe_has_one_row_that_fits(variables: dict[str, str]) -> None:
+    header, *lines = shown(**variables).splitlines()
+    rows = {line.split()[0]: line.split(maxsplit=6)[1:] for line in lines[: lines.index("")]}
+    assert max(len(line.rstrip()) for line in [header, *lines[: len(rows)]]) <= 80
+    assert rows.keys() == recipe_files().keys()
+    assert [int(cells[0]) for cells in rows.values()] == sorted(int(cells[0]) for cells in rows.values())
+    assert [cell.strip() for cell in rows["mild"]] == ["36", "176", "76.6", "32", "27", "8x A100 (p4d)"]
+    assert rows["hot"][2] == "80?", "the figure is unverified"
+
+
+def test_a_recipe_shows_its_figures_changes_and_algorithms() -> None:
+    lines = [" ".join(line.split()) for line in shown("mild", COLUMNS="80").splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert any("MLPerf v2.0 Open" in line for line in lines)
+    changed = lines[lines.index("Changes from baseline") + 2 : lines.index("Algorithms") - 1]
+    assert changed == [
+        "max_duration 90ep 36ep",
+        "model.loss_name cross_entropy binary_cross_entropy",
+        "train_dataset.crop_size 224 176",
+        "eval_dataset.resize_size 256 232",
+    ]
+    assert "label_smoothing smoothing=0.08" in lines
+    assert "Changes nothing from baseline" in shown("baseline")
+
+
+def test_a_mistyped_recipe_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(recipes_main, ["midl"]) == 2
+    assert "there is no recipe 'midl'; did you mean mild?" in capsys.readouterr().err

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import boto3
 import pytest
+import torch
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
+from common.whole_files import is_whole, write
+from config import load
 from tests.pictures import make_mds
 from tests.runs import assert_same_weights, run_main, small_yaml
 from tests.s3 import upload, use_endpoint
 from training import storage
-from training.checkpoints import newest_first
+from training.checkpoints import Checkpoints, newest_first, to_start_from
+from training.interrupt import StopRequest
 from training.storage import LocalFolder, S3Folder, UserError, open_folder
 
 
@@ -74,6 +78,28 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, picture
     )
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
     assert "top-1" in evaluated.stdout
+
+
+@pytest.mark.parametrize("words", ["autoresume=true", "load_path={}", "is_train=false load_path={}"])
+def test_a_checkpoint_is_downloaded_and_verified_once(
+    words: str, s3_server: str, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a run that resumes, starts from it or evaluates it."""
+    boto3.client("s3").create_bucket(Bucket="store")
+    address = "s3://store/run/ep1-ba4-rank0.pt"
+    write({"state": {"model": {"x": torch.ones(3)}}}, open_folder("s3://store/run"), "ep1-ba4-rank0.pt")
+    session, sent, verified = boto3.Session(), [], []
+    session.events.register("before-send.s3", lambda request, **_: sent.append(f"{request.method} {request.url}"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    monkeypatch.setattr("training.saved.is_whole", lambda path: verified.append(path) or is_whole(path))
+    run = load([str(small_yaml(workdir, pictures)), *words.format(address).split(), "run_name=it"])
+    saver = Checkpoints(open_folder("s3://store/run"), "1ep", 2, StopRequest())
+    saved = to_start_from(run.config, saver)
+    assert saved is not None and saved.address == address
+    assert [line.split("?")[0] for line in sent if line.startswith("GET") and "list-type" not in line] == [
+        f"GET {s3_server}/store/run/ep1-ba4-rank0.pt"
+    ]
+    assert len(verified) == 1 and not verified[0].exists(), "its copy is removed"
 
 
 def test_missing_bucket(s3_server, tmp_path: Path, pictures: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,20 +11,20 @@ from typing import Any
 import torch
 from composer.core import Callback, Event, State, TimeUnit
 from composer.loggers import Logger
-from composer.utils import create_interval_scheduler, reproducibility
+from composer.utils import create_interval_scheduler, dist, reproducibility
 
 from common.errors import named
 from config import ConfigError, Run, TrainingError, UserError
 from config.schema import Config
 from recipes.algorithms import at_own_pace
 from training import rank_states
-from training.checkpoint_files import is_whole, remove_dead, write
+from training.checkpoint_files import remove_dead, write
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
 from training.kept import BEST, base_of, batch_of, check_room, clear, newest_first, tidy
 from training.record import LATEST
-from training.saved import Saved, read_checkpoint
+from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
 from training.storage import Folder, open_folder, split
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
@@ -232,12 +231,16 @@ def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
     """
     if not config.is_train and not config.load_path:
         say("no load_path was given: this evaluates untrained weights")
-    address = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
-    address = address or (config.load_path and on_rank_zero(_existing, config.load_path))
-    if not address:
+    newest = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
+    if newest and saver.folder:
+        folder, name = saver.folder, newest[0]
+    elif config.load_path:
+        folder, name = split(on_rank_zero(_existing, config.load_path))
+    else:
         return None
-    folder, name = split(address)
-    saved = read_checkpoint(folder, name, config.load_unsafe_pickle)
+    # Rank 0's disk has it already; the leaders of other nodes fetch it for theirs.
+    fetched = newest[1:] if newest and dist.get_global_rank() == 0 else None
+    saved = read_checkpoint(folder, name, config.load_unsafe_pickle, fetched)
     if config.is_train and not config.load_weights_only:
         saver.source = folder
         if str(folder) != str(saver.folder):
@@ -251,13 +254,16 @@ def _forget_best(saved: Saved) -> None:
         saved.state["callbacks"][name] = {}
 
 
-def _newest_whole(folder: Folder) -> str | None:
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in newest_first(folder):
-            if is_whole(folder.fetch(name, Path(scratch))):
-                say(f"resuming from {folder}/{name}")
-                return f"{folder}/{name}"
+def _newest_whole(folder: Folder) -> tuple[str, Path, Path] | None:
+    """The name of the newest checkpoint that is whole, with what fetch_whole returned for it."""
+    for name in newest_first(folder):
+        try:
+            fetched = fetch_whole(folder, name)
+        except CheckpointError:
             say(f"{folder}/{name} is damaged (cut short or changed): passed over, the one before it is tried")
+        else:
+            say(f"resuming from {folder}/{name}")
+            return name, *fetched
     return None
 
 

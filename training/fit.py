@@ -28,7 +28,7 @@ from training.devices import say
 from training.guards import ExactRandomState
 from training.interrupt import Interrupted
 from training.loading import LOST_RANK, loads
-from training.progress import ProgressLine, summary_table
+from training.progress import ProgressLine, print_summary
 from training.record import RunFolder
 from training.recorder import Recorder
 from training.saved import Saved
@@ -132,7 +132,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
         if is_train:
             recorder.folder.write_summary(summary)
         if dist.get_global_rank() == 0 and not ended.startswith("failed"):
-            progress.console.print(summary_table(summary, str(recorder.folder.path) if is_train else None))
+            print_summary(progress.console, summary, config.model, str(recorder.folder.path) if is_train else None)
 
 
 def _complete(trainer: Trainer, recorder: Recorder, saver: Checkpoints) -> None:

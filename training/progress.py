@@ -14,6 +14,7 @@ from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from common.terminal import LOG_SECONDS, Rate, bar, clock
+from config.schema import LOSSES, MOST_WITHOUT_TOP5
 from training.recorder import Recorder
 
 
@@ -63,12 +64,15 @@ class ProgressLine(Callback):
         if dist.get_global_rank() != 0 or not state.timestamp.batch.value or not self.recorder.folder.rows:
             return
         row = self.recorder.folder.rows[-1]
-        loss = f"loss {row['train_loss']:.4f}  " if row["train_loss"] != "" else ""
+        model = self.recorder.folder.run.config.model
+        train, val = LOSSES[model.loss_name]
+        loss = f"{train} {row['train_loss']:.4f}  " if row["train_loss"] != "" else ""
+        top5 = f"top-5 {row['top5']:.2f} %  " if model.num_classes > MOST_WITHOUT_TOP5 else ""
         rate = f"{row['samples_per_second']:,.0f} img/s  " if row["samples_per_second"] != "" else ""
         started = state.timestamp.epoch.value + (state.timestamp.batch_in_epoch.value > 0)
         self.console.print(
-            f"epoch {started:>3}/{_epochs(state)}  {loss}val loss {row['val_loss']:.4f}  "
-            f"top-1 {row['top1']:.2f} %  top-5 {row['top5']:.2f} %  {rate}"
+            f"epoch {started:>3}/{_epochs(state)}  {loss}{val} {row['val_loss']:.4f}  "
+            f"top-1 {row['top1']:.2f} %  {top5}{rate}"
             f"lr {row['lr']:<9.4g}  {row['image_size']} px  {clock(int(float(row['total_seconds'])))}",
             highlight=False,
             soft_wrap=True,
@@ -90,30 +94,38 @@ class ProgressLine(Callback):
         rows = self.recorder.folder.rows
         top1 = f"top-1 {float(rows[-1]['top1']):.2f} %" if rows else "top-1 ..."
         wait = f"  waiting {100 * share:.0f} %" if (share := self.recorder.wait_share) >= 0.01 else ""
-        return f"loss {state.total_loss_dict['loss/train/total']:.3f}  {top1}  {rate}{wait}"
+        loss, _ = LOSSES[self.recorder.folder.run.config.model.loss_name]
+        return f"{loss} {state.total_loss_dict['loss/train/total']:.3f}  {top1}  {rate}{wait}"
 
 
-def summary_table(summary: dict[str, Any], folder: str | None) -> Table:
-    """The table that a run ends with; no folder when the run was an evaluation alone."""
+def print_summary(console: Console, summary: dict[str, Any], model: Any, folder: str | None) -> None:
+    """Print the table that a run ends with, and below it, as one line to copy, the command that repeats the run.
+
+    Args:
+        console: where to print.
+        summary: as summary.json holds it.
+        model: the section of the configuration.
+        folder: of the run; None when it was an evaluation alone.
+    """
     table = Table(title=f"{summary['run_name']}: {summary['ended']}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     figures = {
         "top-1": _percent(summary["top1"])
         + (f"  (best {_percent(summary['best_top1'])})" if summary["best_top1"] else ""),
-        "top-5": _percent(summary["top5"]),
-        "val loss": "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}",
+        "top-5": _percent(summary["top5"]) if model.num_classes > MOST_WITHOUT_TOP5 else "",
+        LOSSES[model.loss_name][1]: "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}",
         "seconds training": f"{summary['train_seconds']:.1f}" if summary["train_seconds"] else "",
         "seconds evaluating": f"{summary['eval_seconds']:.1f}",
         "seconds in total": f"{summary['total_seconds']:.1f}",
         "img/s training": f"{summary['samples_per_second']:,.0f}" if summary["train_seconds"] else "",
         "run folder": folder or "",
-        "repeat it with": summary["command"],
     }
     for name, value in figures.items():
         if value:
             table.add_row(name, value)
-    return table
+    console.print(table)
+    console.print(f"repeat it with: {summary['command']}", highlight=False, soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

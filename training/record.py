@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from common.lock_file import LockFile
 from config import Run
+from config.load import baseline_of
 from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -63,7 +64,7 @@ class RunFolder:
         self.tracked: Tracked | None = None
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
-        """Write config.yaml (runnable as it stands) and environment.json; `data` is what describe() says of them."""
+        """Write config.yaml, baseline.yaml and environment.json; `data` is what describe() says of them."""
         config = OmegaConf.create(plain(self.run))
         # A name would collide with this very folder, only a named run resumes, and a recipe is already merged in.
         config.run_name = config.recipe_name = None
@@ -72,8 +73,12 @@ class RunFolder:
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {shlex.quote(str(self.path / 'config.yaml'))}\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
-        tracker = {ID: self.tracked.id} if self.tracked else {}
-        self.write("environment.json", json.dumps(environment(self.run, data) | tracker, indent=2) + "\n")
+        # With recipes of today: a report of this run may be made from a checkout with others.
+        against, baseline = baseline_of(self.run.argv)
+        header = f"# {against}: what tools.report compares {self.name} with\n"
+        self.write("baseline.yaml", header + OmegaConf.to_yaml(OmegaConf.create(redacted(baseline))))
+        more = {"baseline": against} | ({ID: self.tracked.id} if self.tracked else {})
+        self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")
 
     def start_over(self) -> None:
         """Remove the figures of a run that is written over: they would be taken for this one's."""

@@ -70,18 +70,21 @@ class Saved:
         return self.content["state"]
 
 
-def read_checkpoint(folder: Folder, name: str, trusted: bool = False) -> Saved:
+def read_checkpoint(
+    folder: Folder, name: str, trusted: bool = False, fetched: tuple[Path, Path] | None = None
+) -> Saved:
     """Read a checkpoint on every rank; it is fetched and verified once per node, into a private folder if it is remote.
 
     Args:
         folder: where it is.
         name: its name there.
         trusted: whether to run the code of what is no data.
+        fetched: what fetch_whole returned on this rank; None if the leader of its node is to call it.
 
     Raises:
         UserError: on every rank, if it is damaged or is no checkpoint, or a NotDataError.
     """
-    scratch, path = on_local_leaders(_fetch_whole, folder, name)
+    scratch, path = on_local_leaders(lambda: fetched or fetch_whole(folder, name))
     try:
         content = on_all_ranks(_read_state, path, f"{folder}/{name}", trusted)
     finally:
@@ -111,7 +114,12 @@ def read_file(path: Path, address: str, trusted: bool = False) -> Any:
         raise _foreign(address) from error
 
 
-def _fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
+def fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
+    """Fetch a checkpoint and verify it: a new folder, to be removed by the caller, and where the checkpoint is.
+
+    Raises:
+        CheckpointError: if it is damaged or is no checkpoint.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="checkpoint-"))
     try:
         path = folder.fetch(name, scratch)

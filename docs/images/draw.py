@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
@@ -31,11 +32,12 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 def draw(run: Path) -> Console:
     """A console on which the run has been printed by the code that prints a run."""
-    from training.progress import ProgressLine, summary_table
+    from training.progress import ProgressLine, print_summary
 
     rows = rows_of(run)
     summary = json.loads((run / "summary.json").read_text())
-    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[]))
+    config = OmegaConf.load(run / "config.yaml")
+    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[], run=SimpleNamespace(config=config)))
     line = ProgressLine(cast(Any, recorder), bar=False)
     line.console = Console(record=True, width=116, file=io.StringIO(), force_terminal=True)
     length = SimpleNamespace(unit=SimpleNamespace(value="ep"), value=summary["epoch"])
@@ -47,7 +49,7 @@ def draw(run: Path) -> Console:
         recorder.folder.rows = [row]
         state.timestamp.epoch = SimpleNamespace(value=row["epoch"])
         line.eval_end(cast(Any, state), cast(Any, None))
-    line.console.print(summary_table(summary, f"{run.parent.name}/{run.name}"))
+    print_summary(line.console, summary, config.model, f"{run.parent.name}/{run.name}")
     return line.console
 
 

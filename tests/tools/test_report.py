@@ -80,16 +80,30 @@ def test_each_run(runs: Path) -> None:
 
 
 def test_against_a_baseline_that_was_not_run(workdir: Path) -> None:
-    """The run's own YAML tells what its baseline would have been; of an unknown one, the published baseline does."""
-    leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
+    """Without a record, the run's YAML tells what its baseline is today; of an unknown one, the published baseline."""
+    (leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS) / "baseline.yaml").unlink()
     other = leave_run(workdir / "runs/b", "recipe_name=mild", "seed=3", yaml="digits", data=DIGITS)
+    (other / "baseline.yaml").unlink()
     environment = other / "environment.json"
     environment.write_text(environment.read_text().replace("yamls/digits.yaml", "mine.yaml"))
     page = report("runs").text
     first, second = page.split("Runs a : finished")[1].split("b : finished")
-    assert "Against recipe baseline of yamls/digits.yaml" in first and "max_duration 8ep 10ep" in first
+    today = "as of today's checkout: the run recorded none"
+    assert f"Against recipe baseline of yamls/digits.yaml, {today}" in first and "max_duration 8ep 10ep" in first
     assert "model.name" not in first and "model.name resnet18 resnet50" in second
-    assert "Against the published baseline (recipes/baseline.yaml on the defaults)" in second
+    assert f"Against the published baseline (recipes/baseline.yaml on the defaults), {today}" in second
+
+
+def test_against_the_baseline_of_its_day(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that has changed since the run started does not change what is said of the run."""
+    folder = leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
+    monkeypatch.setattr("tools.report.content.baseline_of", lambda _words: ("another baseline", {"seed": 3}))
+    first = report("runs").text
+    assert "Against recipe baseline of yamls/digits.yaml key here there" in first
+    assert "model.name" not in first and "max_duration 8ep 10ep" in first
+    (folder / "baseline.yaml").write_text("{")
+    damaged = report("runs").text
+    assert "baseline.yaml cannot be read" in damaged and "Against another baseline, as of today's checkout" in damaged
 
 
 def test_markdown(runs: Path) -> None:
@@ -155,6 +169,32 @@ def test_data_sets_have_tables_of_their_own(runs: Path) -> None:
     digits = page.split("resnet18 on data/digits: 1,438 pictures, 359 to evaluate, 10 classes")[-1]
     assert "97.00" in digits and "not comparable" in digits
     assert "Hollow marks" not in digits.split("Published figures")[0]
+
+
+def test_five_classes_have_no_top5(workdir: Path) -> None:
+    """In the table, the charts, the runs and the closer look; six have one."""
+    for name, classes in (("five", 5), ("six", 6)):
+        folder = leave_run(workdir / f"runs/{name}", f"model.num_classes={classes}", data=DIGITS | {"classes": classes})
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation/summary.json").write_text('{"top1": 76.0, "top5": 100.0}')
+        table = "class,images,top1,top5\n" + "".join(f"{n},50,{n},100\n" for n in range(classes))
+        (folder / "evaluation/per_class.csv").write_text(table)
+        (folder / "evaluation/sizes.csv").write_text("size,top1,top5,flip_top1,flip_top5\n32,76,100,76,100\n")
+    for words in (["-o", "page.html"], ["-o", "page.md"]):
+        assert run(["runs/five", *words]) == 0
+        text = Path(words[1]).read_text().split("Published figures")[0]
+        assert "top-1" in text and "76.00" in text
+        assert "top-5" not in text.lower()
+        assert run(["runs/six", *words]) == 0
+        assert "top-5, %" in Path(words[1]).read_text()
+
+
+def test_a_report_says_which_loss_is_bce(workdir: Path) -> None:
+    leave_run(workdir / "runs/base")
+    note = "Training loss is BCE, summed over classes, where model.loss_name=binary_cross_entropy"
+    assert note not in report("runs").text
+    leave_run(workdir / "runs/mild", "recipe_name=mild")
+    assert note in report("runs").text
 
 
 def test_a_machine_without_a_price(runs: Path) -> None:

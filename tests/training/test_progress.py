@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from main import cli
 from tests.runs import small_yaml
+from training.progress import print_summary
 
 
 def test_epochs_of_a_run_in_batches(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
@@ -15,4 +20,29 @@ def test_epochs_of_a_run_in_batches(workdir: Path, pictures: Path, capfd: pytest
     yaml = small_yaml(workdir, pictures, max_duration="6ba", save_folder=None)
     assert cli([str(yaml)]) == 0
     said = capfd.readouterr().out
-    assert "epoch   1/2  " in said and "epoch   2/2  " in said
+    assert "epoch   1/2  loss " in said and "epoch   2/2  loss " in said
+    assert "  val loss " in said and "BCE" not in said
+
+
+def test_losses_are_called_what_they_are(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    """And three classes have no top-5."""
+    yaml = small_yaml(workdir, pictures, max_duration="2ba", save_folder=None, model__loss_name="binary_cross_entropy")
+    assert cli([str(yaml)]) == 0
+    said = capfd.readouterr().out
+    assert "epoch   1/1  BCE " in said and "  val CE " in said
+    assert "val loss" not in said and "top-1" in said and "top-5" not in said
+
+
+@pytest.mark.parametrize(("loss", "label"), [("cross_entropy", "val loss"), ("binary_cross_entropy", "val CE")])
+@pytest.mark.parametrize("classes", [5, 6])
+def test_the_table_that_a_run_ends_with(loss: str, label: str, classes: int) -> None:
+    """The command below it is one line, whatever the width of the terminal."""
+    figures = ("top1", "top5", "best_top1", "val_loss", "train_seconds", "eval_seconds", "total_seconds")
+    summary: dict[str, Any] = dict.fromkeys((*figures, "samples_per_second"), 1.0)
+    summary |= {"run_name": "it", "ended": "finished", "command": "python main.py " + "key=value " * 20 + "end"}
+    out = io.StringIO()
+    print_summary(Console(file=out, width=60), summary, SimpleNamespace(loss_name=loss, num_classes=classes), "runs/it")
+    *table, command = out.getvalue().splitlines()
+    assert command == f"repeat it with: {summary['command']}"
+    rows = [cells[1].strip() for line in table if len(cells := line.split("│")) > 2]
+    assert label in rows and ("top-5" in rows) == (classes > 5)

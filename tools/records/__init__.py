@@ -3,7 +3,7 @@
 from tools.records.configs import changes, settings
 from tools.records.cost import Cost, Prices
 from tools.records.curves import Curve, over_steps, over_time, seconds_to
-from tools.records.groups import DataSet, Group, Spread, Table, spread, tables
+from tools.records.groups import DataSet, Group, Spread, Table, data_of, spread, tables
 from tools.records.published import Published, for_group, read_published
 from tools.records.reading import Record, State, read_run, read_runs
 
@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "Table",
     "changes",
+    "data_of",
     "for_group",
     "over_steps",
     "over_time",

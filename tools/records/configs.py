@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 from typing import Any
 
 from common.durations import Duration, durations_of, parse
 from common.errors import ConfigError
-from config.layers import SECTIONS, Layers
-from config.load import defaults, read_recipe
+from config.layers import SECTIONS
+from config.load import defaults
 from config.read import Tree, deepen, plain, undot
 from training.identity import training_keys
 
@@ -59,18 +58,6 @@ def settings(config: Tree) -> dict[str, Any]:
     if flat.get("algorithms") == {}:
         del flat["algorithms"]  # those that are there stand under keys of their own
     return flat | {"max_duration": str(length), "scheduler.t_warmup": str(warmup)}
-
-
-@functools.cache
-def as_shipped(recipe: str) -> Tree:
-    """The configuration of a recipe of this checkout, on the defaults.
-
-    Raises:
-        ConfigError: there is no such recipe.
-    """
-    layers, found = Layers(defaults()), read_recipe(recipe)
-    layers.add(found.label, found.changes)
-    return layers.tree
 
 
 def changes(config: Tree, base: Tree) -> dict[str, tuple[Any, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.schema import MOST_WITHOUT_TOP5
 from tools.records.configs import durations, settings
 from tools.records.reading import Record, State
 from tools.records.trust import is_count
@@ -38,6 +39,11 @@ class DataSet:
     def is_imagenet(self) -> bool:
         """Whether it has ImageNet-1k's numbers of pictures and classes."""
         return (self.train_images, self.eval_images, self.classes) == IMAGENET
+
+    @property
+    def has_top5(self) -> bool:
+        """Whether top-5 says anything."""
+        return self.classes is None or self.classes > MOST_WITHOUT_TOP5
 
     @property
     def title(self) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from common.durations import parse
 from common.errors import DataError, named
-from config.load import recipe_files
+from config.load import as_shipped, recipe_files
 from config.read import ROOT
-from tools.records.configs import as_shipped, settings
+from tools.records.configs import settings
 from tools.records.groups import Group
 
 REFERENCE = ROOT / "results/reference.csv"

@@ -18,6 +18,7 @@ from config.read import Tree, check_depth
 from tools.records.configs import completed
 from tools.records.trust import DIGITS, check_tree, is_number, mapping, own_file, real
 
+BASELINE = "baseline.yaml"
 FILES = ("config.yaml", "environment.json", "metrics.csv", "summary.json")
 INTEGERS = ("epoch", "step", "image_size")
 DEPTH = 3  # folders below a given one in which runs are looked for: a sweep has a folder of its own
@@ -43,6 +44,7 @@ class Record:
         name: of the folder, with as many of those above it as tell it from others of that name.
         config: the merged configuration, complete; empty where it cannot be read.
         environment: the machine, the versions, the command; may be empty.
+        baseline: what the run compared its configuration with when it started; empty in older runs.
         rows: metrics.csv by column, each float64 or int64 [evaluations]; NaN where a cell is empty.
         summary: the final figures; may be empty.
         state: how it ended.
@@ -54,6 +56,7 @@ class Record:
     name: str
     config: Tree = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    baseline: Tree = field(default_factory=dict)
     rows: Columns = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     state: State = State.UNREADABLE
@@ -170,6 +173,7 @@ def read_run(folder: Path) -> Record:
         return record
     record.config = _read(record, "config.yaml", _config, {})
     record.environment = _read(record, "environment.json", mapping, {})
+    record.baseline = _read(record, BASELINE, _config, {}) if (folder / BASELINE).exists() else {}
     record.rows = _read(record, "metrics.csv", lambda text: _rows(text, record.remarks), {})
     before = len(record.remarks)
     record.summary = _read(record, "summary.json", mapping, {}) if (folder / "summary.json").exists() else {}

@@ -52,6 +52,8 @@ def charts(table: Table, prices: Prices, published: list[tuple[str, Published]])
     """
     found = []
     for column, name in zip(ACCURACIES, ("Top-1", "Top-5"), strict=True):
+        if name == "Top-5" and not table.data.has_top5:
+            continue
         if any(over_steps(group, column) for group in table.groups):
             found.append(_over_steps(table, column, f"{name} over steps", f"{name}, %"))
             found.append(_over_time(table, column, name))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from common.errors import ConfigError
-from config.load import load, run_files
+from config.load import BASELINE, baseline_of
 from config.read import Tree
 from tools.records import (
     Group,
@@ -22,18 +17,17 @@ from tools.records import (
     State,
     Table,
     changes,
+    data_of,
     for_group,
     read_published,
     spread,
     tables,
 )
-from tools.records.configs import as_shipped, completed
+from tools.records.configs import completed
 from tools.records.published import MODEL
 from tools.report import words
 from tools.report.charts import COLOURED, Chart, charts
 from tools.report.evaluation import Evaluation, read_evaluation
-
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -97,8 +91,9 @@ class Section:
 
     @property
     def rows(self) -> list[tuple[object, ...]]:
-        """The leaderboard cell by cell, without colours."""
-        return [tuple(its for key, its in vars(line).items() if key != "colour") for line in self.lines]
+        """The leaderboard cell by cell, without colours, and without a top-5 that says nothing."""
+        left_out = {"colour"} if self.table.data.has_top5 else {"colour", "top5"}
+        return [tuple(its for key, its in vars(line).items() if key not in left_out) for line in self.lines]
 
 
 @dataclass(frozen=True)
@@ -199,6 +194,11 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
         said.append("One run each: nothing here says how much a figure varies from seed to seed.")
     if len(table.groups) > COLOURED:
         said.append(f"The charts colour and number the first {COLOURED} groups; the others are grey.")
+    if any(group.settings["model.loss_name"] == "binary_cross_entropy" for group in table.groups):
+        said.append(
+            "Training loss is BCE, summed over classes, where model.loss_name=binary_cross_entropy; "
+            "validation loss is cross entropy in every run."
+        )
     for group in table.groups:
         said += [f"{remark}." for remark in group.remarks]
         said += [f"{record.name}: {remark}." for record in group.records for remark in record.remarks]
@@ -208,8 +208,9 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
 def part(record: Record, prices: Prices, table: Table | None) -> Part:
     """One run; one in no table is compared with the published baseline."""
     cost = prices.of(record)
+    accuracies = _ACCURACIES if not record.config or data_of(record).has_top5 else _ACCURACIES[:1]
     reached = [
-        f"{name} {words.number(value)} %" for key, name in _ACCURACIES if (value := record.final(key)) is not None
+        f"{name} {words.number(value)} %" for key, name in accuracies if (value := record.final(key)) is not None
     ]
     if record.total_seconds is not None:
         reached.append(f"{record.total_seconds / 60:.1f} min")
@@ -237,27 +238,15 @@ _ACCURACIES = (("top1", "top-1"), ("top5", "top-5"))
 def baseline_for(record: Record, table: Table | None) -> tuple[str, Tree]:
     """What a run's configuration is compared with.
 
-    A baseline run of its table; else the baseline of the YAML that it was started with; else the published one.
+    A baseline run of its table; else the baseline that it recorded at its start; else what that would be today.
     """
     runs = [one for group in table.groups for one in group.records if one.recipe == BASELINE] if table else []
     if runs and runs[0] is not record:
         return f"the run {runs[0].name}", runs[0].config
-    known = {file.name: file for file in run_files()}
-    words = str(record.environment.get("command", "")).split()
-    file = next((known[name] for word in words if (name := Path(word).name) in known), None)
-    if file is not None and (tree := baseline_of(file)):
-        return f"recipe {BASELINE} of yamls/{file.name}", tree
-    return "the published baseline (recipes/baseline.yaml on the defaults)", as_shipped(BASELINE)
-
-
-@functools.cache
-def baseline_of(file: Path) -> Tree:
-    """The configuration of a run's YAML with the recipe baseline; empty where it cannot be merged."""
-    try:
-        run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
-    except ConfigError:
-        return {}
-    return completed(OmegaConf.to_container(run.config))
+    if record.baseline:
+        return str(record.environment.get("baseline") or f"its recipe {BASELINE}"), record.baseline
+    against, tree = baseline_of(str(record.environment.get("command", "")).split())
+    return f"{against}, as of today's checkout: the run recorded none", completed(tree)
 
 
 def environment(record: Record) -> list[tuple[str, str]]:

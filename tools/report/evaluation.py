@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cells import from_cell
+from config.schema import MOST_WITHOUT_TOP5
 from tools.records.trust import is_number, mapping, own_file
 from tools.report.words import number
 
@@ -50,9 +51,20 @@ class Evaluation:
     def headline(self) -> str:
         """The summary in a line."""
         flipped = self.summary.get("flip")
-        said = _figures(self.summary)
-        mirrored = _figures(flipped) if isinstance(flipped, dict) else ""
+        said = self._figures(self.summary)
+        mirrored = self._figures(flipped) if isinstance(flipped, dict) else ""
         return f"{said or 'no summary'}{f'; mirrored too: {mirrored}' if mirrored else ''}"
+
+    def _figures(self, its: dict[str, Any]) -> str:
+        """A summary's figures in a line."""
+        known = self.columns(*its)
+        shown = [figure for figure in FIGURES if figure[0] in known and its[figure[0]] is not None]
+        return ", ".join(form.format(number(its[key], digits)) for key, form, digits in shown)
+
+    def columns(self, *names: str) -> list[str]:
+        """Columns of a table without top-5 where there are so few classes that it says nothing."""
+        few = 0 < self.classes <= MOST_WITHOUT_TOP5
+        return [name for name in names if not (few and "top5" in name.replace("-", ""))]
 
     @property
     def classes(self) -> int:
@@ -62,7 +74,7 @@ class Evaluation:
     @property
     def worst_rows(self) -> Cells:
         """The classes with the lowest top-1: name, pictures, top-1, top-5."""
-        return [_cells(row, "class", "images", "top1", "top5") for row in self.per_class[:MOST]]
+        return [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in self.per_class[:MOST]]
 
     @property
     def confusion_rows(self) -> Cells:
@@ -73,7 +85,8 @@ class Evaluation:
     @property
     def size_rows(self) -> Cells:
         """Accuracy by the size of the pictures."""
-        return [_cells(row, "size", "top1", "top5", "flip_top1", "flip_top5") for row in self.sizes]
+        names = self.columns("size", "top1", "top5", "flip_top1", "flip_top5")
+        return [_cells(row, *names) for row in self.sizes]
 
     @property
     def reliability_rows(self) -> Cells:
@@ -107,11 +120,6 @@ def read_evaluation(run: Path) -> Evaluation | None:
     found.reliability = _table(found, "reliability", "bin_low", "bin_high")
     found.mistakes = _read(found, "mistakes.png", _picture)
     return found
-
-
-def _figures(its: dict[str, Any]) -> str:
-    """A summary's figures in a line."""
-    return ", ".join(form.format(number(its[key], digits)) for key, form, digits in FIGURES if its.get(key) is not None)
 
 
 def _cells(row: dict[str, str], *columns: str) -> list[str]:
