@@ -36,7 +36,7 @@ PACKAGES = {
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
 BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
-ALIASES = {"comet": "cometml"}
+ALIASES = {"comet": "cometml", "gradclipnorm": "gradientclipping"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from common.errors import named
 from common.whole_files import is_whole, remove_dead, write
 from config import ConfigError, Run, TrainingError, UserError
-from recipes.algorithms import at_own_pace
+from recipes.algorithms._base import at_own_pace, ours
 from training import rank_states
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
@@ -181,9 +181,8 @@ def save(state: State, folder: Folder, name: str) -> None:
 def _evaluation_weights(state: State) -> Iterator[None]:
     """Let every averaging algorithm put in the weights that it wants evaluated and saved."""
     with ExitStack() as stack:
-        for algorithm in state.algorithms:
-            if hasattr(algorithm, "evaluation_weights"):
-                stack.enter_context(algorithm.evaluation_weights(state))
+        for algorithm in ours(state.algorithms):
+            stack.enter_context(algorithm.evaluation_weights(state))
         yield
 
 
