@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.suggest import did_you_mean, listing
 from config.report import Report
 from config.schema import DECODERS, STORAGES, Config, Dataset
+from recipes.declared import is_per_image
 
 OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
 
@@ -58,11 +59,9 @@ def _check_decoder(section: Dataset, key: str, report: Report) -> None:
 def _check_dali(config: Config, report: Report) -> None:
     """DALI crops and flips by itself; what a recipe does to single pictures in the loader has no place in it."""
     for name, arguments in config.algorithms.items():
-        by_picture = name == "colout" and arguments and arguments.get("batch") is False
-        in_loader = name in ("augmix", "randaugment") or by_picture
-        if in_loader and arguments is not None:
+        if is_per_image(name, arguments):
             report.add(
                 "train_dataset.storage",
-                f"dali cannot run {name}, which works on single pictures in the loader; type "
+                f"dali cannot run {name}, which works on single images in the loader; type "
                 f"algorithms.{name}=null, or train_dataset.storage=null",
             )

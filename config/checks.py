@@ -10,7 +10,7 @@ from typing import Any
 from common.durations import durations_of, parse
 from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
-from config.check_algorithms import check_algorithms
+from config.check_algorithms import check_algorithms, check_declared
 from config.check_data import check_data
 from config.check_trackers import check_trackers
 from config.report import Report
@@ -197,7 +197,7 @@ def check_optimizer(config: Config, report: Report) -> None:
         del args[key]
     if "name" in registry.signature("optimizer", name):
         args["name"] = name
-    report.extend(registry.check("optimizer", name, args, "optimizer"))
+    check_declared(config, "optimizer", name, args, "optimizer", report)
     if args.get("lr") is None:
         report.add("optimizer.lr", f"missing; {name} needs a learning rate of its own, as in optimizer.lr=0.001")
     for key in ("lr", "weight_decay", "momentum"):

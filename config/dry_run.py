@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Iterator
+import pkgutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +23,8 @@ from config.load import Run, defaults
 from config.plot import curve
 from config.schema import FULL, Config, Dataset
 from recipes import registry
-from recipes.schedules import learning_rate, progressive_size
+from recipes.declared import arguments, declarations
+from recipes.schedules import learning_rate
 from recipes.source import ANYTHING, definition, parameters
 
 COLOURS = {"command line": "bold magenta"}
@@ -159,12 +163,15 @@ def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, as
     return curve(rate, length.value, peak, unit, width, label="optimizer.lr x schedule", ascii_only=ascii_only)
 
 
-def resizing(config: Config) -> dict[str, Any] | None:
-    """The arguments of progressive resizing, with the defaults filled in; None when it is off."""
-    if "progressive_resizing" not in config.algorithms:
-        return None
-    known = registry.signature("algorithm", "progressive_resizing")
-    return {key: p.default for key, p in known.items()} | config.algorithms["progressive_resizing"]
+def resizing(config: Config) -> Callable[[float], int] | None:
+    """The image side in pixels when a fraction of the run is over; None where no algorithm changes it."""
+    for name, given in config.algorithms.items():
+        if path := declarations("algorithm", name).IMAGE_SIZE:
+            size = pkgutil.resolve_name(path)
+            known = inspect.signature(size).parameters
+            args = {key: value for key, value in arguments("algorithm", name, given).items() if key in known}
+            return functools.partial(size, crop_size=config.train_dataset.crop_size, **args)
+    return None
 
 
 def is_shown_by_epoch(length: Duration) -> bool:
@@ -174,14 +181,9 @@ def is_shown_by_epoch(length: Duration) -> bool:
 
 def size_per_epoch(config: Config, length: Duration) -> list[int]:
     """The image side in pixels at the start of each epoch, or of each hundredth of another run."""
-    args = resizing(config)
-    crop = config.train_dataset.crop_size
+    size = resizing(config)
     count = int(length.value) if is_shown_by_epoch(length) else 100
-    if args is None:
-        return [crop] * count
-    keys = ("initial_scale", "delay_fraction", "finetune_fraction", "size_increment")
-    extra = {"max_sizes": args["max_sizes"]} if "max_sizes" in args else {}
-    return [progressive_size(i / count, crop, **{key: args[key] for key in keys}, **extra) for i in range(count)]
+    return [size(i / count) if size else config.train_dataset.crop_size for i in range(count)]
 
 
 def size_lines(config: Config, length: Duration) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from config.read import Tree
 from config.schema import OPEN_SECTIONS, EvalDataset, Model, Scheduler, TrainDataset
 from recipes import registry
+from recipes.declared import declarations
 
 SECTIONS: dict[str, type] = {
     "model": Model,
@@ -15,7 +16,6 @@ SECTIONS: dict[str, type] = {
     "scheduler": Scheduler,
 }
 """Sections with fixed keys."""
-MIXERS = ("mixup", "cutmix")
 
 
 class Layers:
@@ -140,12 +140,11 @@ class Layers:
 def placed(algorithms: Tree, new: str, before: set[str]) -> Tree:
     """Algorithms in order, when `new` has just been added at the end, to those that earlier layers set (`before`).
 
-    A command line cannot say where an algorithm belongs. So one added to a recipe's goes before channels_last, which
-    must see every convolution, and a mixer goes before label_smoothing, which must see mixed targets.
+    A command line cannot say where an algorithm belongs. So one added to a recipe's goes before those that it declares
+    to come later.
     """
     order = [name for name in algorithms if name != new]
-    later = {"channels_last"} | ({"label_smoothing"} if new in MIXERS else set())
-    known = [name for name in order if name in later and name in before]
+    known = [name for name in order if name in declarations("algorithm", new).BEFORE and name in before]
     at = order.index(known[0]) if known else len(order)
     order.insert(at, new)
     return {name: algorithms[name] for name in order}

@@ -16,7 +16,6 @@ from recipes import registry
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
 HINTS = {
-    "grad_clip_norm": "algorithms.gradient_clipping",
     "lr": "optimizer.lr",
     "epochs": "max_duration",
     "num_epochs": "max_duration",

@@ -211,18 +211,6 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
 }
 
 
-def check_operations(severity: float, augmentation_set: str) -> None:
-    """Check what RandAugment and AugMix have in common.
-
-    Raises:
-        ValueError: an argument out of its range.
-    """
-    if not 0 <= severity <= 10:
-        raise ValueError(f"severity is {severity}: it has to be between 0 and 10.")
-    if augmentation_set not in OPERATIONS:
-        raise ValueError(f"augmentation_set is {augmentation_set!r}: it has to be one of {', '.join(OPERATIONS)}.")
-
-
 class RandomOperations:
     """Applies `depth` random operations to a picture, uint8 [3, H, W] -> uint8 [3, H, W].
 

@@ -14,6 +14,8 @@ from schedulefree import AdamWScheduleFree as StockAdamWScheduleFree
 from schedulefree import SGDScheduleFree as StockSGDScheduleFree
 from torch import Tensor
 
+from recipes.declared import Declares
+
 
 def _loss_of(closure: Callable[[], Any] | None) -> Any:
     """The closure's loss, computed with gradients."""
@@ -130,18 +132,51 @@ class DecoupledAdamW(StockDecoupledAdamW):
         torch._foreach_addcdiv_(parameters, means, denominators, value=-group["lr"] / (1 - beta1**step))
 
 
-class SGDScheduleFree(StockSGDScheduleFree):
+class _ScheduleFree(Declares):
+    """What schedule-free optimizers need beside them, and cannot bear."""
+
+    RULES = [
+        (
+            "scheduler.name",
+            "config.scheduler.name == 'constant_with_warmup'",
+            "{config.scheduler.name} changes the learning rate over the run, in place of which "
+            "{config.optimizer[name]} averages its weights; type scheduler.name=constant_with_warmup",
+        ),
+        (
+            "optimizer.warmup_steps",
+            "not (config.optimizer.get('warmup_steps') and duration(config.scheduler.t_warmup).value)",
+            "comes on top of scheduler.t_warmup={config.scheduler.t_warmup}; type optimizer.warmup_steps=0, or "
+            "scheduler.t_warmup=0ba",
+        ),
+        # Gradients are taken between the average and the weights that are stepped from, at neither of the two.
+        (
+            "optimizer.betas",
+            "0 < config.optimizer.get('betas', (0.9,))[0] < 1",
+            "{config.optimizer[betas]} given, but the first must be more than 0 and less than 1, as in 0.9",
+        ),
+    ]
+    NOT_WITH = {
+        "ema": "it averages the weights once more, and the optimizer keeps an average of its own",
+        "swa": "it averages the weights once more, and the optimizer keeps an average of its own",
+        "decentralized": "it averages the ranks' weights, but not what the optimizer computes them from",
+    }
+    NEEDS = {"schedule_free": "it evaluates other weights than it trains, and nothing switches them"}
+
+
+class SGDScheduleFree(StockSGDScheduleFree, _ScheduleFree):
     """Schedule-free SGD of the package `schedulefree`; to be used with the algorithm schedule_free, which switches it.
 
     Its warm-up is the schedule's (scheduler.t_warmup); warmup_steps would come on top of that.
     """
 
+    BOUNDS = {"momentum": "more than 0 and less than 1, as in 0.9"}
 
-class AdamWScheduleFree(StockAdamWScheduleFree):
+
+class AdamWScheduleFree(StockAdamWScheduleFree, _ScheduleFree):
     """Schedule-free AdamW of the same package, in the same way."""
 
 
-class AccumAdam(torch.optim.Optimizer):
+class AccumAdam(Declares, torch.optim.Optimizer):
     """Adam for small batches on many ranks: its moments move once in accum_iter steps (Wang et al., arXiv 2410.11998).
 
     Between, every step adds its own gradient g to frozen moments: it goes along (m + (1 - beta1) g) / sqrt(v + (1 -
@@ -155,10 +190,9 @@ class AccumAdam(torch.optim.Optimizer):
         eps: added to the root of the mean square.
         weight_decay: times the weights, added to the gradients (coupled, as in torch.optim.Adam).
         accum_iter: steps between two moves of the moments; more for more ranks. Published: 8 for 32 ranks.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
+
+    BOUNDS = {"betas": "at least 0 and less than 1, each", "accum_iter": "at least 1"}
 
     def __init__(
         self,
@@ -169,10 +203,6 @@ class AccumAdam(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         accum_iter: int = 4,
     ) -> None:
-        if accum_iter < 1:
-            raise ValueError(f"accum_iter is {accum_iter}: it has to be at least 1 step.")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas are {betas}: each has to be at least 0 and less than 1.")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "accum_iter": accum_iter}
         super().__init__(params, defaults)
 

@@ -50,7 +50,7 @@ PLACES = {"optimizer": "optimizer", "schedule": "scheduler.name", "model": "mode
 OUTSIDE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
-ALIASES = {"comet": "cometml"}
+ALIASES = {"comet": "cometml", "gradclipnorm": "gradientclipping"}
 
 
 @dataclass(frozen=True)

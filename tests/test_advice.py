@@ -57,6 +57,7 @@ CASES = [
     "train_dataset.storage=synthetic train_dataset.preload=/tmp/copy",
     "train_dataset.storage=dali train_dataset.decoder=pil",
     "train_dataset.storage=dali algorithms.randaugment={}",
+    "train_dataset.storage=dali algorithms.colout.batch=false",
     "train_dataset.resize_size=100",
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",

@@ -8,9 +8,15 @@ import pytest
 
 from tests.advice import ROOT, sentences
 
+DECLARED = "tests/test_advice.py::test_advice_mends_what_it_is_about"
 REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 TYPED = {
+    "may smooth only one of the two losses": DECLARED,
+    "compile the model anew": DECLARED,
+    "finds nothing to switch": DECLARED,
+    "changes the learning rate over the run": DECLARED,
+    "comes on top of scheduler.t_warmup": DECLARED,
     "give an option as sbatch takes it": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
     "Replace or delete it; `python -m tools.verify`": REFUSED_DATA + "test_a_damaged_image",
     "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",

@@ -93,7 +93,7 @@ def test_loggers_can_be_removed(empty: str) -> None:
 def test_added_algorithms_find_their_place(empty: str) -> None:
     order = list(load([empty, "recipe_name=mild", "algorithms.mixup={}", "algorithms.sam={}"]).config.algorithms)
     assert order.index("mixup") < order.index("label_smoothing")
-    assert order[-1] == "channels_last"
+    assert order[-1] == "sam"
 
 
 def test_another_optimizer_starts_with_a_clean_slate(empty: str) -> None:

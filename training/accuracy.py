@@ -7,7 +7,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from recipes.algorithms import at_own_pace
+from recipes.algorithms._base import at_own_pace
 
 
 class TrainAccuracy(Callback):

@@ -26,7 +26,7 @@ from loaders.storage.digits import make_digits
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
-from recipes.algorithms._base import check_hooks
+from recipes.algorithms._base import RecipeAlgorithm, check_hooks, ours
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
 from training.effects import Watch
@@ -238,7 +238,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         storage=dataset.storage,
         pack_size=dataset.pack_size,
         decoder=dataset.decoder,
-        image_transforms=[step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None],
+        image_transforms=[a.image_transform for a in ours(algorithms) if a.image_transform is not None],
         **{key: value for key, value in given.items() if value is not None},
     )
     if size_in_loader is not None:
@@ -252,13 +252,12 @@ def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable
 
     Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.
     """
-    steps: list[Any] = [algorithm for algorithm in algorithms if hasattr(algorithm, "size_in_loader")]
+    steps = [a for a in ours(algorithms) if type(a).size_in_loader is not RecipeAlgorithm.size_in_loader]
     crop_size, length = config.train_dataset.crop_size, durations_of(config)[0]
     if not steps:
         return None
     for algorithm in steps:
-        if hasattr(algorithm, "crop_size"):
-            algorithm.crop_size = crop_size
+        algorithm.crop_size = crop_size
 
     def size_at(batches_per_epoch: int, epoch: int, batch: int) -> int:
         # As Composer counts what has elapsed: a run of so many epochs is at a whole number of them until the next one.

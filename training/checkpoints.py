@@ -16,7 +16,7 @@ from composer.utils import create_interval_scheduler, dist, reproducibility
 from common.errors import named
 from config import ConfigError, Run, TrainingError, UserError
 from config.schema import Config
-from recipes.algorithms import at_own_pace
+from recipes.algorithms._base import at_own_pace, ours
 from training import rank_states
 from training.checkpoint_files import remove_dead, write
 from training.devices import on_local_leaders, on_rank_zero, say
@@ -180,9 +180,8 @@ def save(state: State, folder: Folder, name: str) -> None:
 def _evaluation_weights(state: State) -> Iterator[None]:
     """Let every averaging algorithm put in the weights that it wants evaluated and saved."""
     with ExitStack() as stack:
-        for algorithm in state.algorithms:
-            if hasattr(algorithm, "evaluation_weights"):
-                stack.enter_context(algorithm.evaluation_weights(state))
+        for algorithm in ours(state.algorithms):
+            stack.enter_context(algorithm.evaluation_weights(state))
         yield
 
 

@@ -12,6 +12,7 @@ from composer.loggers import Logger
 from common.durations import parse
 from config import ConfigError
 from config.schema import Config
+from recipes.declared import arguments, declarations, units
 
 if TYPE_CHECKING:
     from loaders.sampler import EpochSampler
@@ -136,5 +137,7 @@ def _moments(config: Config) -> Iterator[tuple[str, str]]:
     yield "max_duration", config.max_duration
     if config.scheduler.name != "one_cycle":
         yield "scheduler.t_warmup", config.scheduler.t_warmup
-    if "ema" in config.algorithms:
-        yield "algorithms.ema.ema_start", config.algorithms["ema"].get("ema_start", "0.0dur")
+    for name, given in config.algorithms.items():
+        for key, bound in declarations("algorithm", name).BOUNDS.items():
+            if {"dur", "ba"} <= set(units(bound)):  # an interval is not in dur
+                yield f"algorithms.{name}.{key}", arguments("algorithm", name, given)[key]

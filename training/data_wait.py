@@ -11,7 +11,7 @@ from composer.utils import dist
 
 from loaders.dataset import PictureDataset
 from loaders.workers import WorkerLoader, cores
-from recipes.algorithms import at_own_pace
+from recipes.algorithms._base import at_own_pace
 from training.devices import say
 
 WINDOW = 50  # steps

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.durations import parse
 from config import ConfigError, Run, TrainingError
-from recipes.algorithms._base import Start
+from recipes.algorithms._base import RecipeAlgorithm, Start, ours
 from training.clock import Clock
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Watch:
     def __init__(self, name: str, args: Mapping[str, Any], algorithm: Algorithm) -> None:
         self.name, self.args, self.algorithm = name, args, algorithm
         self.call = f"{type(algorithm).__name__}({', '.join(f'{key}={value}' for key, value in args.items())})"
-        self._acted = getattr(algorithm, "image_transform", None) is not None
-        self._apply, self._size_in_loader = algorithm.apply, getattr(algorithm, "size_in_loader", None)
+        self._acted, self._apply = False, algorithm.apply
         algorithm.apply = self  # type: ignore[method-assign]
-        if self._size_in_loader is not None:
-            algorithm.size_in_loader = self.size_in_loader  # type: ignore[attr-defined]
+        if isinstance(algorithm, RecipeAlgorithm):
+            self._acted, self._size_in_loader = algorithm.image_transform is not None, algorithm.size_in_loader
+            algorithm.size_in_loader = self.size_in_loader  # type: ignore[method-assign]
 
     @property
     def acted(self) -> bool:
         """Whether it has changed something, or has recorded that it did."""
-        return self._acted or getattr(self.algorithm, "acted", False)
+        return self._acted or any(algorithm.acted for algorithm in ours([self.algorithm]))
 
     @acted.setter
     def acted(self, value: bool) -> None:
@@ -62,8 +62,9 @@ class Watch:
     @property
     def starts(self) -> list[Start]:
         """What has to be reached before it changes anything."""
-        of_stock = _STOCK.get(type(self.algorithm).__name__, lambda _: [])
-        return getattr(self.algorithm, "first_effect", lambda: of_stock(self.algorithm))()
+        if isinstance(self.algorithm, RecipeAlgorithm):
+            return self.algorithm.first_effect()
+        return _STOCK.get(type(self.algorithm).__name__, lambda _: [])(self.algorithm)
 
     def __call__(self, event: Event, state: State, logger: Logger) -> int | None:
         """Apply the algorithm.
@@ -82,7 +83,6 @@ class Watch:
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
         """The algorithm's own, whose answer may be what it changes."""
-        assert self._size_in_loader is not None
         size = self._size_in_loader(wanted, crop_size, elapsed)
         self._acted |= size != wanted
         return size

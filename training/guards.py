@@ -12,6 +12,7 @@ from composer.utils import dist, reproducibility
 from torch.nn.parallel import DistributedDataParallel
 
 from config import DataError, TrainingError
+from recipes.algorithms._base import ours
 from recipes.batchnorm_statistics import average_over_ranks
 
 if TYPE_CHECKING:
@@ -164,6 +165,6 @@ def average_batchnorm(state: State) -> None:
     Those in the model, and those that an averaging algorithm holds beside it. The mean of running means is the running
     mean of means, so that it does not matter how often this is done.
     """
-    held = [(name, buffer) for a in state.algorithms for name, buffer in getattr(a, "named_buffers", {}).items()]
+    held = [(name, buffer) for a in ours(state.algorithms) for name, buffer in a.named_buffers.items()]
     tensors = [t for name, t in [*state.model.named_buffers(), *held] if name.endswith(("running_mean", "running_var"))]
     average_over_ranks(tensors)

@@ -16,6 +16,7 @@ from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
 from config import UserError
+from recipes.algorithms._base import ours
 from training.checkpoint_files import is_whole, write
 from training.devices import on_all_ranks, say
 from training.fitting import differences, shapes
@@ -28,7 +29,7 @@ _PATTERN = re.compile(r"^(ep\d+-ba\d+)-own\d+-of-\d+\.pt$")
 
 def wanted(state: State) -> bool:
     """Whether an algorithm gives the ranks different weights."""
-    return dist.get_world_size() > 1 and any(getattr(a, "ranks_differ", False) for a in state.algorithms)
+    return dist.get_world_size() > 1 and any(algorithm.ranks_differ for algorithm in ours(state.algorithms))
 
 
 def save(state: State, folder: Folder, base: str) -> None:

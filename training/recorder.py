@@ -10,7 +10,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from recipes.algorithms import at_own_pace
+from recipes.algorithms._base import at_own_pace
 from training.data_wait import DataWait
 from training.identity import plain
 from training.record import RunFolder, command, describe

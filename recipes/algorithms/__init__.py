@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from composer.core import Algorithm, Event, State
+    from composer.core import Algorithm, Event
 
 
 def reverse_eval_end(algorithms: Sequence[Algorithm], event: Event) -> Sequence[Algorithm]:
@@ -19,11 +19,3 @@ def reverse_eval_end(algorithms: Sequence[Algorithm], event: Event) -> Sequence[
     weights end up as the training weights. Composer reverses only the events named AFTER_*.
     """
     return list(reversed(algorithms)) if event.name in ("EVAL_END", "PREDICT_END") else algorithms
-
-
-def at_own_pace(state: State) -> bool:
-    """Whether an algorithm lets the ranks go through a batch without waiting for all others (decentralized.py).
-
-    What else runs in every batch must not make them meet then: it keeps figures of its own rank until an evaluation.
-    """
-    return any(not getattr(algorithm, "lockstep", True) for algorithm in state.algorithms)

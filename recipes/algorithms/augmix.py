@@ -6,7 +6,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 
 from recipes.algorithms._base import RecipeAlgorithm
-from recipes.augmentations import MixedChains, check_operations
+from recipes.augmentations import MixedChains
 
 
 class AugMix(RecipeAlgorithm):
@@ -24,19 +24,19 @@ class AugMix(RecipeAlgorithm):
         alpha: of the Dirichlet distribution of the chains' weights and of the Beta distribution of the picture's own,
             more than 0. Published: 1.
         augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
-
-    Raises:
-        ValueError: an argument out of its range.
     """
+
+    BOUNDS = {
+        "severity": "from 0 to 10",
+        "width": "at least 1",
+        "alpha": "more than 0",
+        "augmentation_set": ("all", "safe", "original"),
+    }
+    PER_IMAGE = "True"
 
     def __init__(
         self, severity: int = 3, depth: int = -1, width: int = 3, alpha: float = 1.0, augmentation_set: str = "all"
     ) -> None:
-        check_operations(severity, augmentation_set)
-        if width < 1:
-            raise ValueError(f"width is {width}: it has to be at least 1.")
-        if alpha <= 0:
-            raise ValueError(f"alpha is {alpha}: it has to be more than 0.")
         self.severity = severity
         self.depth = depth
         self.width = width

@@ -82,9 +82,17 @@ class BlurPool(RecipeAlgorithm):
         min_channels: convolutions with fewer input channels stay (the stem, which sees 3).
 
     Raises:
-        ValueError: nothing is to be replaced, or min_channels is below 1.
         TrainingError: the model has nothing to replace.
     """
+
+    BOUNDS = {"min_channels": "at least 1"}
+    RULES = [
+        (
+            "",
+            "replace_convs or replace_maxpools",
+            "replace_convs and replace_maxpools are both false; at least one must be true",
+        )
+    ]
 
     def __init__(
         self,
@@ -93,10 +101,6 @@ class BlurPool(RecipeAlgorithm):
         blur_first: bool = True,
         min_channels: int = 16,
     ) -> None:
-        if not (replace_convs or replace_maxpools):
-            raise ValueError("replace_convs and replace_maxpools are both false: at least one has to be true.")
-        if min_channels < 1:
-            raise ValueError(f"min_channels is {min_channels}: it has to be at least 1.")
         self.replace_convs = replace_convs
         self.replace_maxpools = replace_maxpools
         self.blur_first = blur_first

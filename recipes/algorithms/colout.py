@@ -49,24 +49,25 @@ class ColOut(RecipeAlgorithm):
         p_col: the part of the columns to remove, from 0, below 1.
         batch: the whole batch at once; otherwise each picture for itself in the loader, by `image_transform`.
         finetune_fraction: the last part of the run, in which nothing is removed; only in batch mode.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
+
+    BOUNDS = {
+        "p_row": "a fraction, from 0, less than 1",
+        "p_col": "a fraction, from 0, less than 1",
+        "finetune_fraction": "a fraction, from 0 to 1",
+    }
+    RULES = [
+        (
+            "finetune_fraction",
+            "batch or not finetune_fraction",
+            "must be 0 with batch=false: a loader does not know how far the run is",
+        )
+    ]
+    PER_IMAGE = "not batch"
 
     def __init__(
         self, p_row: float = 0.15, p_col: float = 0.15, batch: bool = True, finetune_fraction: float = 0.0
     ) -> None:
-        for name, value in (("p_row", p_row), ("p_col", p_col)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value}: it has to be at least 0 and below 1.")
-        if not 0 <= finetune_fraction <= 1:
-            raise ValueError(f"finetune_fraction is {finetune_fraction}: it has to be between 0 and 1.")
-        if finetune_fraction and not batch:
-            raise ValueError(
-                f"finetune_fraction is {finetune_fraction} with batch false: it has to be 0, "
-                "because the loader does not know how much of the run is over."
-            )
         self.p_row = p_row
         self.p_col = p_col
         self.batch = batch

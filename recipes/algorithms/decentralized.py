@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 from recipes.algorithms._own_pace import OwnPace
-from recipes.topologies import DEFAULT, TOPOLOGIES, rounds
+from recipes.topologies import DEFAULT, rounds
 
 _SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
 _SWAP_OUT = (Event.EVAL_END, Event.PREDICT_END)
@@ -43,15 +43,18 @@ class Decentralized(RecipeAlgorithm):
             weights are the same, bit for bit. Under device_train_microbatch_size=auto it is always so.
 
     Raises:
-        ValueError: an unknown topology.
         ConfigError: a topology that does not fit the number of ranks or nodes.
     """
 
+    BOUNDS = {"topology": "recipes.topologies:TOPOLOGIES"}
+    NOT_WITH = {
+        "sam": "it computes its second gradient at another point than the first, the weights being mixed between",
+        "swa": "it keeps an average of each rank's own weights, and ends with rank 0's",
+    }
+    NO_LR_FIND = "its ranks would each find a rate of their own"
     ranks_differ = True  # training/rank_states.py keeps every rank's own state beside a checkpoint
 
     def __init__(self, topology: str = DEFAULT, lockstep: bool = False) -> None:
-        if topology not in TOPOLOGIES:
-            raise ValueError(f"topology is {topology!r}: it has to be one of {', '.join(TOPOLOGIES)}.")
         self.topology = topology
         self.lockstep = lockstep
         self.consensus_distance = 0.0

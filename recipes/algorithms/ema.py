@@ -35,9 +35,30 @@ class EMA(RecipeAlgorithm):
         update_interval: time between updates, such as '20ba' (published); default 1 in half_life's unit, or '1ba'.
 
     Raises:
-        ValueError: an argument out of its range.
         TrainingError: a loaded average that does not fit the model.
     """
+
+    BOUNDS = {
+        "half_life": "at least 1, in ba or ep",
+        "smoothing": "a fraction, more than 0 and less than 1, or null",
+        "update_interval": "at least 1, in ba or ep",
+        "ema_start": "at least 0, in dur, ba or ep",
+    }
+    RULES = [
+        ("", "half_life or smoothing", "half_life and smoothing are both null; give one of them"),
+        (
+            "",
+            "not (half_life and smoothing)",
+            "half_life and smoothing say the same thing in two ways; set one of them to null",
+        ),
+        (
+            "",
+            "not (half_life and update_interval) or half_life.unit == update_interval.unit",
+            "half_life {half_life} and update_interval {update_interval} must be in the same unit",
+        ),
+    ]
+    BEFORE = {"decentralized": "which else averages other weights over the ranks than are evaluated"}
+    NO_LR_FIND = "averages weights, which the training loss does not see"
 
     def __init__(
         self,
@@ -46,21 +67,11 @@ class EMA(RecipeAlgorithm):
         ema_start: str = "0.0dur",
         update_interval: str | None = None,
     ) -> None:
-        if (half_life is None) == (smoothing is None):
-            raise ValueError(f"half_life is {half_life} and smoothing is {smoothing}: exactly one has to be null.")
-        self.half_life = None if half_life is None else _time("half_life", half_life)
+        self.half_life = None if half_life is None else Time.from_input(half_life)
         self.smoothing = smoothing
         shortest = Time(1, TimeUnit.BATCH if self.half_life is None else self.half_life.unit)
-        self.update_interval = _time("update_interval", shortest if update_interval is None else update_interval)
+        self.update_interval = shortest if update_interval is None else Time.from_input(update_interval)
         self.ema_start = Time.from_input(ema_start)
-        if self.ema_start.unit not in (TimeUnit.DURATION, TimeUnit.BATCH, TimeUnit.EPOCH):
-            raise ValueError(f"ema_start is {ema_start}: it has to be in dur, ba or ep, such as '0.25dur'.")
-        if smoothing is not None and not 0 < smoothing < 1:
-            raise ValueError(f"smoothing is {smoothing}: it has to be above 0 and below 1.")
-        if self.half_life is not None and self.half_life.unit != self.update_interval.unit:
-            raise ValueError(
-                f"half_life is {half_life}, update_interval is {update_interval}: their units have to match."
-            )
         self.ema_weights_active = False
         self.ema_started = False
         self._active_before = False
@@ -244,11 +255,3 @@ def _mismatch(live: set[str], stored: set[str]) -> str:
         f"{' (' + missing[0] + ', ...)' if missing else ''}, {len(extra)} are not in the model"
         f"{' (' + extra[0] + ', ...)' if extra else ''}. Resume with the model and the algorithms of the checkpoint."
     )
-
-
-def _time(name: str, value: str | Time) -> Time:
-    """A positive whole number of batches or epochs."""
-    time = Time.from_input(value)
-    if time.unit not in _UPDATE_EVENTS or time.value < 1:
-        raise ValueError(f"{name} is {value}: it has to be at least 1 batch or epoch, such as '20ba' or '1ep'.")
-    return time

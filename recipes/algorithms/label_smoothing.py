@@ -17,14 +17,11 @@ class LabelSmoothing(RecipeAlgorithm):
 
     Args:
         smoothing: the part that is spread over all classes, from 0 (nothing changes) to 1.
-
-    Raises:
-        ValueError: smoothing out of its range.
     """
 
+    BOUNDS = {"smoothing": "a fraction, from 0 to 1"}
+
     def __init__(self, smoothing: float = 0.1) -> None:
-        if not 0 <= smoothing <= 1:
-            raise ValueError(f"smoothing is {smoothing}: it has to be from 0 to 1.")
         self.smoothing = smoothing
         self._original = torch.empty(0)
 

@@ -33,14 +33,23 @@ class MixUp(RecipeAlgorithm):
         interpolate_loss: blend two losses instead of the targets; the same for a loss that is linear in its targets.
 
     Raises:
-        ValueError: alpha below 0.
         TrainingError: interpolate_loss with label_smoothing listed later, which would smooth one of two losses; a
-            configuration that has both, in whatever order, is refused before.
+            configuration that has both, in whatever order, is rejected before.
     """
 
+    BOUNDS = {"alpha": "at least 0"}
+    RULES = [
+        (
+            "interpolate_loss",
+            "not (interpolate_loss and 'label_smoothing' in config.algorithms)",
+            "true does not go with label_smoothing, which may smooth only one of the two losses; type "
+            "algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null to remove that",
+        )
+    ]
+    NOT_WITH = {"cutmix": "each would mix images that the other mixed already, with labels that match neither"}
+    BEFORE = {"label_smoothing": "which else smooths only one of the two mixed labels"}
+
     def __init__(self, alpha: float = 0.2, interpolate_loss: bool = False) -> None:
-        if alpha < 0:
-            raise ValueError(f"alpha is {alpha}: it has to be at least 0.")
         self.alpha = alpha
         self.interpolate_loss = interpolate_loss
         self._microbatch = 0

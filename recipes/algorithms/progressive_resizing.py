@@ -12,8 +12,6 @@ from torch import Tensor
 from recipes.algorithms._base import RecipeAlgorithm, in_layout_of, seeded_generator
 from recipes.schedules import progressive_size
 
-_MODES = ("resize", "crop")
-
 
 class ProgressiveResizing(RecipeAlgorithm):
     """Trains at the size of this moment of the run: the loader makes such pictures, or the device shrinks them.
@@ -33,10 +31,31 @@ class ProgressiveResizing(RecipeAlgorithm):
         size_increment: sizes are multiples of this, in pixels.
         resize_targets: treat targets of shape (N, H, W) or (N, C, H, W) in the same way.
         max_sizes: how many sizes at most, at least 2: each costs a compilation or a search of cuDNN.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
+
+    BOUNDS = {
+        "mode": ("resize", "crop"),
+        "initial_scale": "a fraction, more than 0 and at most 1",
+        "finetune_fraction": "a fraction, from 0 to 1",
+        "delay_fraction": "a fraction, from 0 to 1",
+        "size_increment": "at least 1 pixel",
+        "max_sizes": "at least 2",
+    }
+    RULES = [
+        (
+            "",
+            "delay_fraction + finetune_fraction <= 1",
+            "delay_fraction {delay_fraction:g} and finetune_fraction {finetune_fraction:g} add up to more than the "
+            "run; their sum must be at most 1",
+        ),
+        (
+            "initial_scale",
+            "not 0 < initial_scale * config.train_dataset.crop_size < 1",
+            "{initial_scale:g} of train_dataset.crop_size {config.train_dataset.crop_size} is less than one pixel",
+        ),
+    ]
+    IMAGE_SIZE = "recipes.schedules:progressive_size"
+    NO_LR_FIND = "a rate is found at one size of images"
 
     def __init__(
         self,
@@ -48,19 +67,6 @@ class ProgressiveResizing(RecipeAlgorithm):
         resize_targets: bool = False,
         max_sizes: int = 8,
     ) -> None:
-        if mode not in _MODES:
-            raise ValueError(f"mode is {mode!r}: it has to be one of {', '.join(_MODES)}.")
-        if not 0 < initial_scale <= 1:
-            raise ValueError(f"initial_scale is {initial_scale}: it has to be above 0 and at most 1.")
-        if min(delay_fraction, finetune_fraction) < 0 or delay_fraction + finetune_fraction > 1:
-            raise ValueError(
-                f"delay_fraction is {delay_fraction} and finetune_fraction is {finetune_fraction}: "
-                "neither may be below 0, and their sum may not be above 1."
-            )
-        if size_increment < 1:
-            raise ValueError(f"size_increment is {size_increment}: it has to be at least 1.")
-        if max_sizes < 2:
-            raise ValueError(f"max_sizes is {max_sizes}: it has to be at least 2.")
         self.mode = mode
         self.initial_scale = initial_scale
         self.finetune_fraction = finetune_fraction
@@ -69,8 +75,6 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.resize_targets = resize_targets
         self.max_sizes = max_sizes
         self.size = 0
-        self.crop_size: int | None = None  # told by whoever builds the loader; else a batch's own size is the full one
-        self.held: int | None = None  # a size to stay at whatever the moment, for whoever measures one
 
     def match(self, event: Event, state: State) -> bool:
         """At every batch, for the size, and before every training forward pass, for the pictures."""
@@ -83,6 +87,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             # The loader's own width: by the forward pass colout may have taken columns away.
             elapsed = state.get_elapsed_duration()
             assert elapsed is not None
+            # Another program's loader sets no crop_size.
             self.size = self._size_at(elapsed.value, self.crop_size or inputs.shape[-1])
             logger.log_metrics({"progressive_resizing/size": self.size})
             return

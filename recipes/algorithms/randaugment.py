@@ -6,7 +6,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 
 from recipes.algorithms._base import RecipeAlgorithm
-from recipes.augmentations import RandomOperations, check_operations
+from recipes.augmentations import RandomOperations
 
 
 class RandAugment(RecipeAlgorithm):
@@ -21,15 +21,12 @@ class RandAugment(RecipeAlgorithm):
         severity: the greatest strength of an operation, 0 to 10. Published for hot: 10 (paper of 2022), later 9.
         depth: how many operations, at least 1. Published for hot: 1.
         augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
-
-    Raises:
-        ValueError: an argument out of its range.
     """
 
+    BOUNDS = {"severity": "from 0 to 10", "depth": "at least 1", "augmentation_set": ("all", "safe", "original")}
+    PER_IMAGE = "True"
+
     def __init__(self, severity: int = 9, depth: int = 2, augmentation_set: str = "all") -> None:
-        check_operations(severity, augmentation_set)
-        if depth < 1:
-            raise ValueError(f"depth is {depth}: it has to be at least 1.")
         self.severity = severity
         self.depth = depth
         self.augmentation_set = augmentation_set

@@ -88,18 +88,12 @@ class SAM(RecipeAlgorithm):
         rho: the distance, at least 0. Published: .5 with interval 10 (medium) and with interval 5 (hot).
         epsilon: added to the norm of the gradient.
         interval: SAM acts on every interval-th batch; such a batch takes twice as long.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
 
+    BOUNDS = {"rho": "at least 0", "epsilon": "at least 0", "interval": "at least 1"}
+    NO_LR_FIND = "its loss is that of other weights"
+
     def __init__(self, rho: float = 0.05, epsilon: float = 1e-12, interval: int = 1) -> None:
-        if rho < 0:
-            raise ValueError(f"rho is {rho}: it has to be at least 0.")
-        if epsilon < 0:
-            raise ValueError(f"epsilon is {epsilon}: it has to be at least 0.")
-        if interval < 1:
-            raise ValueError(f"interval is {interval}: it has to be at least 1.")
         self.rho = rho
         self.epsilon = epsilon
         self.interval = interval

@@ -31,14 +31,20 @@ class ScheduleFree(RecipeAlgorithm):
     Args:
         num_samples: training pictures, over all ranks, that the statistics are computed over, at most all of them.
             Published: 102,400.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
 
+    BOUNDS = {"num_samples": "at least 1"}
+    RULES = [
+        (
+            "",
+            "'schedulefree' in f\"{config.optimizer.get('name')}\".replace('_', '').lower()",
+            "finds nothing to switch in optimizer.name={config.optimizer[name]}; type recipe_name=schedulefree_sgd for "
+            "an optimizer that it is for, or algorithms.schedule_free=null",
+        )
+    ]
+    NO_LR_FIND = "is for evaluation and checkpoints, of which there are none"
+
     def __init__(self, num_samples: int = 102_400) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}: it has to be at least 1.")
         self.num_samples = num_samples
         self._statistics = BatchNormStatistics(num_samples)
         self._training: dict[str, Tensor] = {}  # parameters and buffers to train on with, while the average is in

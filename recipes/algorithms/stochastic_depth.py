@@ -14,10 +14,6 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 
-_LAYER_NAMES = ("ResNetBottleneck", "ResNetBasicBlock")
-_METHODS = ("block", "sample")
-_DISTRIBUTIONS = ("linear", "uniform")
-
 
 class _StochasticBlock(nn.Module):
     """The forward pass that StochasticBottleneck and StochasticBasicBlock share, ahead of torchvision's classes.
@@ -104,9 +100,28 @@ class StochasticDepth(RecipeAlgorithm):
             stock only with 'block'.
 
     Raises:
-        ValueError: an argument out of its range.
         TrainingError: the model has no residual block.
     """
+
+    BOUNDS = {
+        "target_layer_name": ("ResNetBottleneck", "ResNetBasicBlock"),
+        "stochastic_method": ("block", "sample"),
+        "drop_rate": "a fraction, from 0 to 1",
+        "drop_distribution": ("linear", "uniform"),
+        "drop_warmup": "a fraction of the run, from 0 to 1, in dur",
+    }
+    RULES = [
+        (
+            "drop_warmup",
+            "stochastic_method != 'sample' or not drop_warmup.value",
+            "must be 0 with stochastic_method=sample",
+        ),
+        (
+            "drop_warmup",
+            "not (config.compile and drop_warmup.value)",
+            "with compile=true each new drop rate would compile the model anew; set it to 0, or compile=false",
+        ),
+    ]
 
     def __init__(
         self,
@@ -116,20 +131,11 @@ class StochasticDepth(RecipeAlgorithm):
         drop_distribution: str = "linear",
         drop_warmup: float | str = 0.0,
     ) -> None:
-        _check_choice("target_layer_name", target_layer_name, _LAYER_NAMES)
-        _check_choice("stochastic_method", stochastic_method, _METHODS)
-        _check_choice("drop_distribution", drop_distribution, _DISTRIBUTIONS)
-        if not 0 <= drop_rate <= 1:
-            raise ValueError(f"drop_rate is {drop_rate}: it has to be between 0 and 1.")
         self.target_layer_name = target_layer_name
         self.stochastic_method = stochastic_method
         self.drop_rate = drop_rate
         self.drop_distribution = drop_distribution
         self.drop_warmup = Time.from_input(drop_warmup, TimeUnit.DURATION)
-        if self.drop_warmup.unit != TimeUnit.DURATION or not 0 <= self.drop_warmup.value <= 1:
-            raise ValueError(f"drop_warmup is {drop_warmup}: it has to be a fraction of the run, such as '0.1dur'.")
-        if stochastic_method == "sample" and self.drop_warmup.value:
-            raise ValueError(f"drop_warmup is {drop_warmup}: with stochastic_method 'sample' it has to be 0.")
 
     @staticmethod
     def required_on_load() -> bool:
@@ -178,8 +184,3 @@ class StochasticDepth(RecipeAlgorithm):
 def _blocks(model: nn.Module) -> list[_StochasticBlock]:
     """The stochastic blocks, first to last."""
     return [module for module in model.modules() if isinstance(module, _StochasticBlock)]
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: it has to be one of {', '.join(allowed)}.")

@@ -78,7 +78,7 @@ def test_nothing_to_blur_is_an_error():
 @pytest.mark.parametrize("arguments", [{"replace_convs": False, "replace_maxpools": False}, {"min_channels": 0}])
 def test_arguments_are_checked(arguments):
     """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="has to be"):
+    with pytest.raises(ValueError, match="must be"):
         BlurPool(**arguments)
 
 

@@ -75,5 +75,5 @@ def test_each_picture_for_itself_in_the_loader():
 )
 def test_arguments_are_checked(arguments):
     """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="has to be"):
+    with pytest.raises(ValueError, match="must be"):
         ColOut(**arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from composer.core import Algorithm
 
@@ -11,20 +13,46 @@ from recipes.algorithms._base import RecipeAlgorithm, check_hooks
 from training import build
 
 
+def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
+    """A class of somebody's."""
+    return type("Mine", (base,), {"match": None, "apply": None, "__init__": lambda _: None, **attributes})
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("image_transforms", "image_transform"),
         ("size_in_loaders", "size_in_loader"),
         ("required_onload", "required_on"),
+        ("BOUND", "BOUNDS"),
     ],
 )
 def test_misspelt(name: str, meant: str) -> None:
-    algorithm: Algorithm = type("Mine", (RecipeAlgorithm,), {"match": None, "apply": None})()
+    """In the class when it is made, in an object when its run is built."""
+    words = f"Mine.{name} is not a hook.*say {meant}"
+    with pytest.raises(TypeError, match=words):
+        made(RecipeAlgorithm, **{name: None})
+    algorithm = made(RecipeAlgorithm)()
     check_hooks(algorithm)
     setattr(algorithm, name, lambda *_: None)
-    with pytest.raises(TypeError, match=f"Mine.{name} is not a hook.*say {meant}"):
+    with pytest.raises(TypeError, match=words):
         check_hooks(algorithm)
+
+
+def test_a_hook_of_an_algorithm_that_has_none() -> None:
+    """Nothing would ask for it."""
+    algorithm = made(Algorithm, image_transform=print)()
+    with pytest.raises(TypeError, match="derive the class from RecipeAlgorithm"):
+        check_hooks(algorithm)
+
+
+def test_a_transform_that_is_not_declared() -> None:
+    """A dry run with storage=dali would not hear of it."""
+    with pytest.raises(TypeError, match=r"PER_IMAGE is 'False', but Mine.* has an image_transform"):
+        check_hooks(made(RecipeAlgorithm, image_transform=print)())
+    check_hooks(made(RecipeAlgorithm, image_transform=print, PER_IMAGE="True")())
+    with pytest.raises(TypeError, match=r"PER_IMAGE is 'True', but Mine.* has no image_transform"):
+        check_hooks(made(RecipeAlgorithm, PER_IMAGE="True")())
 
 
 @pytest.mark.parametrize("recipe", recipe_files())

@@ -112,5 +112,5 @@ def test_two_losses_with_smoothing_after_are_refused():
 
 def test_arguments_are_checked():
     """A sentence for an impossible alpha."""
-    with pytest.raises(ValueError, match="has to be"):
+    with pytest.raises(ValueError, match="it must be"):
         MixUp(-0.1)

@@ -170,5 +170,5 @@ def test_works_with_torchs_schedulers_and_hooks():
 @pytest.mark.parametrize("arguments", [{"rho": -1}, {"epsilon": -1}, {"interval": 0}])
 def test_arguments_are_checked(arguments):
     """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="has to be"):
+    with pytest.raises(ValueError, match="it must be"):
         SAM(**arguments)

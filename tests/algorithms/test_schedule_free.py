@@ -204,11 +204,14 @@ RESNET50 = str(ROOT / "yamls/resnet50.yaml")
     ("words", "sentence"),
     [
         ("scheduler.name=cosine_with_warmup", "scheduler.name: cosine_with_warmup changes the learning rate"),
-        ("algorithms.ema={}", "algorithms.ema: averages the weights once more"),
-        ("algorithms.swa={}", "algorithms.swa: averages the weights once more"),
-        ("algorithms.decentralized={}", "algorithms.decentralized: averages the ranks' weights, but not what"),
+        ("algorithms.ema={}", "algorithms.ema: does not go with sgd_schedule_free: it averages the weights once more"),
+        ("algorithms.swa={}", "algorithms.swa: does not go with sgd_schedule_free: it averages the weights once more"),
+        (
+            "algorithms.decentralized={}",
+            "algorithms.decentralized: does not go with sgd_schedule_free: it averages the ranks' weights",
+        ),
         ("optimizer.warmup_steps=9", "optimizer.warmup_steps: comes on top of scheduler.t_warmup=5ep"),
-        ("optimizer.momentum=0", "optimizer.momentum: 0 given, but 0 must be more than 0"),
+        ("optimizer.momentum=0", "optimizer.momentum: 0 given, but it must be more than 0"),
         ("algorithms.schedule_free.num_samples=0", "algorithms.schedule_free.num_samples: 0 given"),
         ("algorithms.schedule_free=null", "nothing switches them; type algorithms.schedule_free={}"),
         ("recipe_name=sgd algorithms.schedule_free={}", "finds nothing to switch in optimizer.name=sgd"),
@@ -224,7 +227,7 @@ def test_what_does_not_go_with_it(words: str, sentence: str):
 
 def test_no_samples():
     """The class refuses them too."""
-    with pytest.raises(ValueError, match="has to be"):
+    with pytest.raises(ValueError, match="it must be"):
         ScheduleFree(0)
 
 

@@ -13,6 +13,7 @@ from composer.loggers import Logger
 from common.errors import ConfigError, TrainingError
 from config.schema import Config
 from recipes import registry
+from recipes.algorithms._base import RecipeAlgorithm
 from tests.algorithms.tiny import BATCH_SIZE, loader, trainer
 from training.clock import Clock
 from training.effects import Effects, Watch, for_run, last_seen
@@ -36,7 +37,7 @@ def trained(algorithm: Algorithm, duration: str = "1ep", **arguments: Any) -> Wa
     return watch
 
 
-class Mine(Algorithm):
+class Mine(RecipeAlgorithm):
     """What somebody drops into recipes/algorithms: it does `do` on an event."""
 
     def __init__(self, event: Event = Event.BATCH_START, do: Any = lambda *_: None) -> None:
@@ -106,12 +107,12 @@ def test_idle(what: str, duration: str) -> None:
 def test_sizes_and_transforms_of_the_loader_count() -> None:
     for size, acts in ((16, True), (24, False)):
         algorithm = Mine()
-        algorithm.size_in_loader = lambda *_, size=size: size  # type: ignore[attr-defined]
+        algorithm.size_in_loader = lambda *_, size=size: size  # type: ignore[method-assign]
         watch = Watch("mine", {}, algorithm)
-        assert algorithm.size_in_loader(24, 24, 0.0) == size  # type: ignore[attr-defined]
+        assert algorithm.size_in_loader(24, 24, 0.0) == size
         assert watch.acted == acts
     algorithm = Mine()
-    algorithm.image_transform = print  # type: ignore[attr-defined]
+    algorithm.image_transform = torch.clone
     assert Watch("mine", {}, algorithm).acted
 
 

@@ -16,7 +16,7 @@ from config import Run
 from config.schema import Config
 from loaders.storage.synthetic import SyntheticLoader
 from loaders.workers import WorkerLoader
-from recipes.algorithms.progressive_resizing import ProgressiveResizing
+from recipes.algorithms._base import ours
 from tools.forecast.arithmetic import Measured, Pace
 from tools.forecast.clock import Clock, endless, evaluation_of, pace_of
 from training import build, checkpoints, guards, record
@@ -132,9 +132,8 @@ class Bench:
         self.trainer.close()
 
     def _hold(self, size: int) -> None:
-        for algorithm in self.algorithms:
-            if isinstance(algorithm, ProgressiveResizing):
-                algorithm.held = size
+        for algorithm in ours(self.algorithms):
+            algorithm.held = size
 
     def _at(self, size: int) -> tuple[Pace, float, float]:
         """The pace at a size, the wait for the first batch, and what the steps before took beyond the pace."""

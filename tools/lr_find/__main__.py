@@ -22,21 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from common import command
 from config import ConfigError, Run, TrainingError, check_world, durations_of, load
+from recipes.declared import declarations
 
 if TYPE_CHECKING:
     from tools.lr_find.rules import Suggestion
     from tools.lr_find.sweep import Range, Sweep
 
-AVERAGES = "averages weights, which the training loss does not see"
-LEFT_OUT = {
-    "ema": AVERAGES,
-    "swa": AVERAGES,
-    "progressive_resizing": "a rate is found at one size of pictures",
-    "sam": "its loss is that of other weights",
-    "schedule_free": "is for evaluation and checkpoints, of which there are none",
-    "decentralized": "its ranks would each find a rate of their own",
-}
-"""Algorithms that a sweep does without, and why."""
 LEAST_POINTS = 10
 
 
@@ -72,14 +63,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def load_run(words: list[str]) -> tuple[Run, list[str]]:
-    """The run that the words mean, as it is swept, and the algorithms left out of it."""
+def load_run(words: list[str]) -> tuple[Run, dict[str, str]]:
+    """The run that the words mean, as it is swept, and the algorithms left out of it, with the reason."""
     run = load(words)
     config = run.config
     if not config.is_train:
         raise ConfigError("is_train: false only evaluates, and a learning rate is for training; say is_train=true")
-    left_out = [name for name in config.algorithms if name in LEFT_OUT]
-    config.algorithms = {name: args for name, args in config.algorithms.items() if name not in LEFT_OUT}
+    reasons = {name: declarations("algorithm", name).NO_LR_FIND for name in config.algorithms}
+    left_out = {name: reason for name, reason in reasons.items() if reason}
+    config.algorithms = {name: args for name, args in config.algorithms.items() if name not in left_out}
     config.save_folder, config.autoresume, config.loggers = None, False, {}
     config.load_weights_only = config.load_path is not None  # a fine-tuning starts from them, with its own rate
     return run, left_out
@@ -100,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.write:
         on_rank_zero(store.check, given.write, given.words)
     on_rank_zero(files.prepare, given.out)
-    for name in left_out:
-        say(f"left out: {name} ({LEFT_OUT[name]})")
+    for name, reason in left_out.items():
+        say(f"left out: {name} ({reason})")
     over = Range(given.lowest, given.highest, given.points)
     sweeps: list[Sweep] = []
     for seed in range(run.config.seed, run.config.seed + given.seeds):
@@ -179,7 +171,7 @@ def summary(
     found: list[Suggestion],
     best: Suggestion,
     why: str,
-    left_out: list[str],
+    left_out: dict[str, str],
 ) -> dict[str, Any]:
     """What lr_find.json says."""
     from composer.utils import dist
@@ -198,7 +190,7 @@ def summary(
         "device": run.machine.device,
         "precision": run.machine.precision,
         "smoothing": rules.smoothing_for(given.points),
-        "left_out": {name: LEFT_OUT[name] for name in left_out},
+        "left_out": left_out,
         "epochs": round(given.points / sweeps[0].batches_per_epoch, 3),
         "sweeps": [{"seed": sweep.seed, "points": len(sweep.rates), "ended": sweep.ended} for sweep in sweeps],
         "suggestions": {s.rule: {key: rules.rounded(getattr(s, key)) for key in figures} for s in found},
