@@ -23,8 +23,8 @@ def commands(page: Path) -> list[str]:
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def cells(heading: str) -> list[list[str]]:
-    """The rows of the first table under a heading of the README, its title row left out."""
-    section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def cells(heading: str, page: Path = README) -> list[list[str]]:
+    """The rows of the tables under a heading of a page, the first title row left out."""
+    section = page.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from config import ConfigError, DataError, Run, TrainingError
 from loaders.images.transforms import EvaluationPipeline
-from loaders.storage.kinds import build_loader
+from loaders.loader import build_loader
 from recipes.algorithms._base import unwrapped
 from tools.convert.meter import PictureMeter
 from tools.evaluate.figures import Answers, Pass
@@ -111,11 +111,10 @@ def at_size(config: DictConfig, spec: DataSpec, size: int) -> DataSpec:
     """The same data in pictures of another size, opened no second time."""
     dataset, section = build.pictures(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
-    storage = section.storage or ("streaming" if section.is_streaming else "imagefolder")
     given = {key: section[key] for key in ("num_workers", "prefetch_factor") if section[key] is not None}
     again = copy.copy(spec)
     again.dataloader = build_loader(
-        storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
+        section.storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
     )
     return again
 
