@@ -9,7 +9,8 @@ import torch
 from composer.core import DataSpec
 
 from loaders.images.transforms import NormalizationFn, PixelTransform, build_pipeline
-from loaders.storage.kinds import build_loader, default_storage, open_dataset
+from loaders.loader import build_loader
+from loaders.storage.kinds import open_dataset
 
 
 def build_imagenet_dataspec(
@@ -47,18 +48,17 @@ def build_imagenet_dataspec(
         resize_size: short side in pixels before the crop; -1 leaves pictures as they are.
         crop_size: side of the pictures in a batch, in pixels.
         seed: order and augmentation are functions of it, of the epoch and of the sample, and of nothing else.
-        storage: imagefolder, streaming, packed, dali, ffcv or synthetic; None: one of the first two, by is_streaming.
-        pack_size: with storage packed: the short side in pixels that larger pictures are reduced to, once.
+        storage: a kind of `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
+        pack_size: with storage packed: the short side in pixels that larger images are reduced to, once.
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
         min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
         hflip: mirror every other picture; training only.
-        decoder: native, native_scaled, torchvision or pil; auto: native where it is built, else torchvision.
+        decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 
     Raises:
         DataError: the data set is not there or not whole, or streams without `local` (then a ValueError, too).
     """
-    storage = storage or default_storage(is_streaming)
     dataset = open_dataset(
         storage,
         os.fspath(data_path) if data_path else "",

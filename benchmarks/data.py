@@ -36,10 +36,9 @@ from common.suggest import listing
 from common.terminal import check_writable, positive
 from config import UserError, load
 from loaders.images.transforms import EvaluationPipeline
-from loaders.storage.kinds import default_storage, open_dataset
+from loaders.storage.kinds import KINDS, kind_of, open_dataset
 from loaders.workers import default_num_workers
 
-KINDS = ("imagefolder", "streaming", "packed", "ffcv", "dali", "synthetic")
 PLOTS = (".png", ".svg", ".pdf", ".jpg")
 STAGED = 400  # pictures that the stages are measured on
 
@@ -110,10 +109,10 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
         return 176
     run = load(given.run)
     section = run.config.train_dataset
-    if section.storage == "synthetic":
-        raise UserError("train_dataset.storage: synthetic pictures are not loaded; name pictures to measure with")
+    if not kind_of(section.storage).reads_path:
+        raise UserError(f"train_dataset.storage: {section.storage} images are not loaded; name images to measure with")
     dataset = open_dataset(
-        section.storage or default_storage(section.is_streaming),
+        section.storage,
         section.path or "",
         is_streaming=section.is_streaming,
         local=section.local,
@@ -133,10 +132,10 @@ def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]
     from tools.convert.__main__ import main as convert_main
 
     made = {}
-    for kind, target in (("streaming", "mds"), ("ffcv", "ffcv")):
-        if kind in names:
+    for kind, row in KINDS.items():
+        if row.written_as and kind in names:
             made[kind] = folder / kind
-            words = [str(folder / "imagefolder"), str(made[kind]), "--to", target]
+            words = [str(folder / "imagefolder"), str(made[kind]), "--to", row.written_as]
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
                 failed = convert_main(words)
@@ -185,7 +184,7 @@ def kind_table(ran: list[Kind], size: float, title: str) -> Table:
         table.add_column(name, justify="left" if name == "loader" else "right")
     for kind in ran:
         wall, processor = statistics.median(kind.wall), statistics.median(kind.processor)
-        if kind.name == "synthetic":  # nothing is loaded: what its batches cost is not worth a figure per core
+        if is_unread(kind):  # nothing is loaded: what its batches cost is not worth a figure per core
             table.add_row(kind.name, f"{1 / wall:,.0f}")
             continue
         floats, pixels = (spread(named[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES))
@@ -194,6 +193,11 @@ def kind_table(ran: list[Kind], size: float, title: str) -> Table:
             rest = [f"{1 / processor:,.0f}", pixels, spread(kind.processor, ours.processor)]
         table.add_row(kind.name, f"{1 / wall:,.0f}", *rest)
     return table
+
+
+def is_unread(kind: Kind) -> bool:
+    """Whether nothing is loaded: a kind of ours without a path."""
+    return kind.name in KINDS and not KINDS[kind.name].reads_path
 
 
 def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Path], crop_size: int) -> None:
@@ -218,7 +222,7 @@ def plot(ran: list[Kind], path: Path) -> None:
     """Bars of pictures per second and core."""
     from matplotlib.figure import Figure
 
-    shown = [kind for kind in ran if kind.name != "synthetic"][::-1]
+    shown = [kind for kind in ran if not is_unread(kind)][::-1]
     figure = Figure(figsize=(7, 0.5 + 0.4 * len(shown)), layout="constrained")
     axes = figure.subplots()
     rates = [1 / statistics.median(kind.processor) for kind in shown]

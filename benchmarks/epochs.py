@@ -19,6 +19,7 @@ from torchvision.datasets import ImageFolder
 from benchmarks.peers import left_out
 from benchmarks.stages import default_transforms
 from data import build_imagenet_dataspec
+from loaders.storage.kinds import KINDS
 from loaders.workers import WorkerLoader, start_worker
 
 DEFAULT = "torchvision default, floats"
@@ -53,7 +54,7 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
 
     def ours(storage: str) -> Any:
         root = folders.get(storage, folders["imagefolder"])
-        streams = storage == "streaming"
+        streams = bool(KINDS[storage].is_streaming)
         spec = build_imagenet_dataspec(
             root,
             streams,

@@ -20,9 +20,9 @@ from benchmarks.limit import Limit
 from benchmarks.stages import CHUNK
 from common.errors import DataError
 from loaders.images import native
-from loaders.images.decoders import NativePicture, TensorPicture, resized
 from loaders.images.decoding import open_file, open_picture
 from loaders.images.native import View
+from loaders.images.opened import NativePicture, TensorPicture, resized
 from loaders.images.transforms import TrainingPipeline
 
 NOT_INSTALLED = "Not installed (pip install -r benchmarks/requirements.txt)."

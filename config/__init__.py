@@ -2,9 +2,9 @@
 
 from common.durations import durations_of
 from common.errors import ConfigError, DataError, TrainingError, UserError
-from config.check_data import is_made_on_demand
 from config.checks import check_world
 from config.load import Machine, Run, complete, load
+from loaders.storage.digits import is_made_on_demand
 
 __all__ = [
     "ConfigError",

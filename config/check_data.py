@@ -9,14 +9,8 @@ from common.suggest import address_meant
 from config.check_storage import check_storage
 from config.report import Report
 from config.schema import Config, TrainDataset
-
-MADE_ON_DEMAND = "data/digits"
-"""A folder that is made when it is missing: scikit-learn's digits as pictures."""
-
-
-def is_made_on_demand(path: str | None) -> bool:
-    """Whether a data set's folder is made when it is missing: data/digits in the current folder, and no other."""
-    return path is not None and Path(path) == Path(MADE_ON_DEMAND)
+from loaders.storage.digits import is_made_on_demand
+from loaders.storage.kinds import Kind
 
 
 def check_data(config: Config, report: Report) -> None:
@@ -30,16 +24,16 @@ def check_data(config: Config, report: Report) -> None:
         if value and (fault := cut_off(value)):
             report.add(key, fault)
     for key in config.sections():
-        check_storage(config, key, report)
-        check_place(config, key, report)
+        kind = check_storage(config, key, report)
+        check_place(config, key, kind, report)
         check_sizes(config, key, report)
 
 
-def check_place(config: Config, key: str, report: Report) -> None:
-    """Where the pictures are."""
+def check_place(config: Config, key: str, kind: Kind, report: Report) -> None:
+    """Where the images are."""
     section = config.section(key)
     path = section.path
-    if section.storage == "synthetic":
+    if not kind.reads_path:
         return  # a path that an earlier layer set is not read
     if path is None:
         if not config.dry_run:
@@ -54,9 +48,9 @@ def check_place(config: Config, key: str, report: Report) -> None:
     remote = "://" in path
     if section.is_streaming and not section.local and not section.preload:
         report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")
-    if remote and not section.is_streaming and not section.preload:
+    if remote and not section.is_streaming and not section.preload and not kind.remote:
         scheme = path.split("://")[0]
-        shards = section.storage in (None, "streaming", "packed", "dali")
+        shards = section.storage is None or kind.is_streaming is not False
         advice = f"{key}.is_streaming=true {key}.local=/tmp/cache" if shards else f"{key}.preload=/a/local/folder"
         report.add(f"{key}.path", f"{path} is remote ({scheme}); type {advice}")
     if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
+from common.errors import DataError
 from common.suggest import did_you_mean, listing
 from config.report import Report
-from config.schema import DECODERS, STORAGES, Config, Dataset
+from config.schema import Config, Dataset
+from loaders.images.decoders import CHOICES, DECODERS
+from loaders.storage.kinds import KINDS, Kind, kind_of
 from recipes.declared import is_per_image
 
-OWN_FORMAT = ("ffcv", "synthetic")  # kinds that MDS shards have nothing to do with
 
+def check_storage(config: Config, key: str, report: Report) -> Kind:
+    """The keys storage, is_streaming, decoder, preload and pack_size of one data section; its row of the table.
 
-def check_storage(config: Config, key: str, report: Report) -> None:
-    """The keys storage, is_streaming, decoder, preload and pack_size of one data section."""
+    The row of an unknown kind is the default kind's.
+    """
     section = config.section(key)
-    _check_decoder(section, key, report)
     storage = section.storage
-    if storage is not None and storage not in STORAGES:
-        allowed = f"it must be {listing(STORAGES)}{did_you_mean(storage, STORAGES)}"
-        report.add(f"{key}.storage", f"{storage} given, but {allowed}")
-        return
-    if storage == "streaming" and not section.is_streaming:
-        report.add(f"{key}.storage", f"streaming reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
-    if section.is_streaming and storage in ("imagefolder", *OWN_FORMAT):
+    try:
+        kind = kind_of(storage, section.is_streaming)
+    except DataError as error:
+        report.extend([f"{key}.{error}"])
+        kind = kind_of(None, section.is_streaming)
+    _check_decoder(section, key, kind, report)
+    if kind.is_streaming and not section.is_streaming:
+        report.add(f"{key}.storage", f"{storage} reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
+    if section.is_streaming and kind.is_streaming is False:
         report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
     if section.pack_size is not None:
-        if storage != "packed":
-            advice = f"type {key}.storage=packed, or {key}.pack_size=null"
-            report.add(f"{key}.pack_size", f"only storage packed has it; {advice}")
+        if not kind.packs:
+            able = [name for name, row in KINDS.items() if row.packs]
+            advice = f"type {key}.storage={able[0]}, or {key}.pack_size=null"
+            report.add(f"{key}.pack_size", f"only storage {listing(able)} has it; {advice}")
         elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
             report.add(
                 f"{key}.pack_size",
-                f"{section.pack_size} px given, but pictures of {needed} px are made of them; type "
+                f"{section.pack_size} px given, but images of {needed} px are made of them; type "
                 f"{key}.pack_size={needed} or more, or {key}.pack_size=null for every pixel",
             )
-    if section.preload is not None and storage == "synthetic":
-        report.add(f"{key}.preload", f"synthetic pictures are nowhere to be copied from; type {key}.preload=null")
-    if key == "train_dataset" and storage == "dali":
+    if section.preload is not None and not kind.reads_path:
+        report.add(f"{key}.preload", f"{storage} images have no source to copy; type {key}.preload=null")
+    if key == "train_dataset" and not kind.image_transforms:
         _check_dali(config, report)
+    return kind
 
 
-def _check_decoder(section: Dataset, key: str, report: Report) -> None:
-    """Who decodes pictures; only asked for the native one is numpy imported, to see whether it is built."""
+def _check_decoder(section: Dataset, key: str, kind: Kind, report: Report) -> None:
+    """Whether the decoder exists and is built; only for a native one is numpy imported, to look."""
     decoder = section.decoder
-    if decoder not in DECODERS:
-        allowed = f"it must be {listing(DECODERS)}{did_you_mean(decoder, DECODERS)}"
+    if decoder not in CHOICES:
+        allowed = f"it must be {listing(CHOICES)}{did_you_mean(decoder, CHOICES)}"
         report.add(f"{key}.decoder", f"{decoder} given, but {allowed}")
-    elif decoder != "auto" and section.storage == "dali":
-        report.add(f"{key}.decoder", f"storage dali decodes by itself; type {key}.decoder=auto or {key}.storage=null")
-    elif decoder.startswith("native"):
+    elif decoder != "auto" and kind.own_decoder:
+        own = f"storage {section.storage} decodes by itself"
+        report.add(f"{key}.decoder", f"{own}; type {key}.decoder=auto or {key}.storage=null")
+    elif decoder != "auto" and DECODERS[decoder].native:
         from loaders.images import native
 
         if not native.available():
@@ -62,6 +70,6 @@ def _check_dali(config: Config, report: Report) -> None:
         if is_per_image(name, arguments):
             report.add(
                 "train_dataset.storage",
-                f"dali cannot run {name}, which works on single images in the loader; type "
+                f"{config.train_dataset.storage} cannot run {name}, which works on single images in the loader; type "
                 f"algorithms.{name}=null, or train_dataset.storage=null",
             )

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-STORAGES = ("imagefolder", "streaming", "packed", "dali", "ffcv", "synthetic")
-DECODERS = ("auto", "native", "native_scaled", "torchvision", "pil")
 INITS = ("mosaic", "torchvision")
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
 """Each loss with the labels of its figures in training and validation, which is measured by cross entropy always."""
@@ -41,8 +39,8 @@ class Dataset:
     is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<picture>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; has no default
     local: str | None = None  # the folder that caches streamed shards; needed when is_streaming
-    storage: str | None = None  # one of STORAGES; None: streaming or imagefolder, as is_streaming says
-    decoder: str = "auto"  # one of DECODERS; auto: native where it is built, else torchvision
+    storage: str | None = None  # a kind of loaders.storage.kinds; None: streaming or imagefolder, as is_streaming says
+    decoder: str = "auto"  # one of loaders.images.decoders; auto: native where it is built, else torchvision
     preload: str | None = None  # a folder on a fast disk that the data are copied to before training
     pack_size: int | None = None  # for storage packed: short side in pixels that pictures are kept at; None: all pixels
     resize_size: int = -1  # shorter side in pixels before the random crop; -1: no such resize

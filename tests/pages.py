@@ -24,7 +24,7 @@ def commands(page: Path) -> list[str]:
 
 
 def cells(heading: str, page: Path = README) -> list[list[str]]:
-    """The rows of the first table under a heading of a page, without its title row."""
+    """The rows of the tables under a heading of a page, the first title row left out."""
     section = page.read_text().partition(f"# {heading}\n")[2].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]

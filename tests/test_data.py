@@ -98,5 +98,5 @@ def test_mistakes_are_sentences(pictures: Path) -> None:
         build_imagenet_dataspec("", False, 2)
     with pytest.raises(DataError, match="is_streaming=true"):
         build_imagenet_dataspec("s3://bucket/folder", False, 2)
-    with pytest.raises(DataError, match="a batch of 64 pictures is larger than the data set of 48"):
+    with pytest.raises(DataError, match="a batch of 64 images is larger than the data set of 48"):
         build_imagenet_dataspec(pictures, False, 64)

@@ -9,6 +9,8 @@ import pytest
 
 from config import ConfigError, load
 from config.load import read_recipe, recipe_files
+from loaders.images.decoders import DECODERS
+from loaders.storage.kinds import KINDS
 from recipes import registry
 from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells
 
@@ -61,6 +63,24 @@ def test_recipes() -> None:
         published = read_recipe(name).card["published"]
         assert [row[2] for row in rows] == [f"{figure['top1']} %" for figure in published]
         assert [row[3] for row in rows] == [str(figure.get("epochs", "not stated")) for figure in published]
+
+
+def test_kinds_of_storage() -> None:
+    """The docs have the table's rows, in its order, and say which kinds can run what transforms single images."""
+    kinds, page = [[f"`{name}`", row.reads, row.choose_when] for name, row in KINDS.items()], ROOT / "docs/data.md"
+    rows = cells("Kinds of storage", page)
+    assert rows[: len(kinds)] == kinds, "\n".join("| " + " | ".join(row) + " |" for row in kinds)
+    able = [name for name, row in KINDS.items() if row.image_transforms and row.reads_path]
+    unable = [name for name, row in KINDS.items() if not row.image_transforms]
+    assert rows[len(kinds)][1:3] == [", ".join([*able, "a class of your own"]), ", ".join(unable)]
+
+
+def test_decoders() -> None:
+    """The docs have the table's rows, in its order."""
+    decoders = [[f"`{name}`", row.summary, row.pixels] for name, row in DECODERS.items()]
+    rows = cells("Decoders", ROOT / "docs/data.md")
+    assert rows[:-1] == decoders, "\n".join("| " + " | ".join(row) + " |" for row in decoders)
+    assert rows[-1][0] == "`auto`"
 
 
 def test_figures() -> None:

@@ -15,14 +15,14 @@ from composer.models import ComposerClassifier
 from composer.utils import dist
 from torch.nn.modules.batchnorm import _NormBase
 
-from config import ConfigError, DataError, Run, durations_of, is_made_on_demand
+from config import ConfigError, DataError, Run, durations_of
 from config.schema import WEIGHT_DECAY_ON, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.errors import in_section
 from loaders.images.decoders import decoders_of, described
 from loaders.sampler import EpochSampler
-from loaders.storage.digits import make_digits
+from loaders.storage.digits import is_made_on_demand, make_digits
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules

@@ -1,143 +1,69 @@
-"""Who decodes a picture and resizes what is wanted of it: our own C, torchvision, or PIL.
+"""The decoders, and what each can do: the one table that everyone who asks reads. Imports no torch.
 
-`native` and `pil` give PIL's pixels to the bit, for every kind of picture; `torchvision` is at most 1 of 255 from them,
-but for JPEGs that libraries of other ages decode otherwise (4:4:0, missing scans).
-`native_scaled` lets the native one decode large pictures smaller, which is faster, and not exact.
+A new decoder is its class in loaders/images/opened.py and its row here; docs/data.md shows the table.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import pkgutil
 from collections.abc import Callable
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
-from config.schema import Config
-from loaders.images import native
-from loaders.images.decoding import Source, decode, most_pixels, open_picture
-from loaders.images.native import View
+from loaders.storage.kinds import kind_of
+
+if TYPE_CHECKING:
+    from config.schema import Config
+    from loaders.images.decoding import Source
+    from loaders.images.opened import Opened
 
 
-class Opened(ABC):
-    """A picture whose size is known; it may not be decoded yet.
+@dataclass(frozen=True)
+class Decoder:
+    """One way to decode and resize images.
 
     Args:
-        height: in pixels.
-        width: in pixels.
+        summary: what it does, in a sentence.
+        pixels: how close they are to PIL's.
+        opened: its class, as package.module:Class, imported when a pipeline is built.
+        native: it is our own C, which may not be built here, and which makes a whole batch in one call.
+        scaled: it may decode large images at a fraction of their size.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self.height, self.width = height, width
-
-    def view(self, view: View) -> torch.Tensor:
-        """What is wanted of it, as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
-
-        Raises:
-            ValueError: that would be more pixels than a picture may have.
-            Exception: whatever PIL raises for bytes that are no picture, or end too early.
-        """
-        if view.kept_rows * view.kept_columns > most_pixels():
-            raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")
-        return self._view(view)
-
-    @abstractmethod
-    def _view(self, view: View) -> torch.Tensor:
-        """The same, of a size that is in order."""
+    summary: str
+    pixels: str
+    opened: str
+    native: bool = False
+    scaled: bool = False
 
 
-def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A uint8 [3, H, W] picture at another size, bilinear and antialiased, as PIL's reduces it."""
-    if pixels.shape[1:] == (height, width):
-        return pixels
-    # Not torchvision's v2.Resize: on processors with AVX-512 it takes a detour by floats (vision issue 8374).
-    return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
-
-
-def is_thin(view: View) -> bool:
-    """Whether a picture, resized whole, would have more pixels than it may have, so that only what is kept is made.
-
-    One of 1 x 60000 px has 256 x 15,360,000 when its short side is made 256, and evaluation shows a square of it. torch
-    and PIL resize the whole before they cut; our own C makes what is kept and no more, to PIL's bit.
-
-    Raises:
-        ValueError: it would, and the native library is not built.
-    """
-    if view.rows * view.columns <= most_pixels():
-        return False
-    if not native.available():
-        size = f"{view.columns} x {view.rows} px"
-        raise ValueError(f"too thin: it is resized to {size} before the crop; to crop first: {native.HOW_TO_BUILD}")
-    return True
-
-
-def cut_out(pixels: np.ndarray, view: View) -> torch.Tensor:
-    """A view of pixels, uint8 [H, W, 3], of which no more is made than is kept."""
-    return torch.from_numpy(native.view_pixels(pixels, view)).permute(2, 0, 1)
-
-
-class TensorPicture(Opened):
-    """Decoded by torchvision, and resized by torch."""
-
-    def __init__(self, source: Source) -> None:
-        self.pixels = decode(source)
-        super().__init__(*self.pixels.shape[1:])
-
-    def _view(self, view: View) -> torch.Tensor:
-        if is_thin(view):
-            return cut_out(self.pixels.permute(1, 2, 0).numpy(), view)
-        box = self.pixels[:, view.top : view.top + view.height, view.left : view.left + view.width]
-        whole = resized(box, view.rows, view.columns)
-        rows = slice(view.top_row, view.top_row + view.kept_rows)
-        kept = whole[:, rows, view.left_column : view.left_column + view.kept_columns]
-        return kept.flip(-1) if view.flip else kept
-
-
-class PilPicture(Opened):
-    """Decoded and resized by PIL."""
-
-    def __init__(self, source: Source) -> None:
-        self.picture = open_picture(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
-        super().__init__(self.picture.height, self.picture.width)
-
-    def _view(self, view: View) -> torch.Tensor:
-        if is_thin(view):
-            return cut_out(np.array(self.picture), view)
-        box = self.picture.crop((view.left, view.top, view.left + view.width, view.top + view.height))
-        whole = box.resize((view.columns, view.rows), Image.Resampling.BILINEAR)
-        corner = view.left_column + view.kept_columns, view.top_row + view.kept_rows
-        kept = whole.crop((view.left_column, view.top_row, *corner))
-        pixels = np.array(kept.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else kept)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-class NativePicture(Opened):
-    """Decoded and resized by our own C: of an ordinary JPEG only the box; of all else the pixels, decoded by PIL."""
-
-    def __init__(self, source: Source) -> None:
-        shape = native.jpeg_shape(source) if isinstance(source, bytes) else None
-        self.source: bytes | np.ndarray = source if isinstance(source, bytes) and shape else _pixels(source)
-        super().__init__(*(shape or self.source.shape[:2]))  # type: ignore[union-attr]
-
-    def _view(self, view: View) -> torch.Tensor:
-        kept = native.view_jpeg(self.source, view) if isinstance(self.source, bytes) else None
-        return cut_out(_pixels(self.source), view) if kept is None else torch.from_numpy(kept).permute(2, 0, 1)
-
-
-def _pixels(source: Source) -> np.ndarray:
-    """All pixels of a picture, as PIL decodes them, uint8 [H, W, 3]."""
-    return source if isinstance(source, np.ndarray) else np.array(open_picture(source))
-
-
-OPENERS: dict[str, Callable[[Source], Opened]] = {
-    "native": NativePicture,
-    "native_scaled": NativePicture,
-    "torchvision": TensorPicture,
-    "pil": PilPicture,
+DECODERS = {
+    "native": Decoder(
+        "our own C over libjpeg-turbo: decodes only the box that is wanted, and resizes each row while it is in the "
+        "cache",
+        "PIL's, to the bit",
+        "loaders.images.opened:NativePicture",
+        native=True,
+    ),
+    "native_scaled": Decoder(
+        "as `native`; an image of 800 px or more, of which the box is at least twice the result on both sides, is "
+        "decoded at a half, a quarter or an eighth of its size. For large photographs: [loading.md](loading.md)",
+        "the others' box, seen less sharply: about 40 dB from PIL's",
+        "loaders.images.opened:NativePicture",
+        native=True,
+        scaled=True,
+    ),
+    "torchvision": Decoder(
+        "decodes the whole image, and resizes with torch",
+        "1 of 255 from PIL's at most (one byte in millions: 2); further where libraries differ: color sampled 4:4:0, "
+        "missing scans",
+        "loaders.images.opened:TensorPicture",
+    ),
+    "pil": Decoder("PIL does both", "PIL's", "loaders.images.opened:PilPicture"),
 }
+CHOICES = ("auto", *DECODERS)
+"""What a configuration may name."""
 
 
 def chosen(name: str) -> str:
@@ -146,24 +72,33 @@ def chosen(name: str) -> str:
     Raises:
         DataError: a native one, and it is not built.
     """
-    if OPENERS.get(name) is NativePicture and not native.available():
-        raise DataError(f"decoder={name} is not built here; type: {native.HOW_TO_BUILD}; or say decoder=auto.")
+    from loaders.images import native  # imports numpy, which a dry run does without
+
     if name == "auto":
         return "native" if native.available() else "torchvision"
+    if DECODERS[name].native and not native.available():
+        raise DataError(f"decoder={name} is not built here; type: {native.HOW_TO_BUILD}; or say decoder=auto.")
     return name
 
 
+def opener(name: str) -> Callable[[Source], Opened]:
+    """The class that opens images for a decoder."""
+    return pkgutil.resolve_name(DECODERS[name].opened)
+
+
 def decoders_of(config: Config) -> dict[str, str]:
-    """The decoder of each data section of a run, but for kinds of storage that have their own, or none.
+    """The decoder of each data section of a run whose storage decodes with one of these.
 
     Raises:
         DataError: one is not built.
     """
     sections = config.sections().items()
-    return {name: chosen(data.decoder) for name, data in sections if data.storage not in ("dali", "synthetic")}
+    return {name: chosen(data.decoder) for name, data in sections if kind_of(data.storage).uses_decoder}
 
 
 def described(name: str) -> str:
     """A decoder in a line, with how to get the fast one where that is not built."""
+    from loaders.images import native
+
     advice = "" if native.available() else f" (faster: {native.HOW_TO_BUILD})"
     return f"decoder: {name}{advice}"

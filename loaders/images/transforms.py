@@ -16,9 +16,10 @@ from torchvision.transforms.functional import center_crop
 
 from loaders.images import native
 from loaders.images.boxes import Crop, central, random_box, short_side
-from loaders.images.decoders import OPENERS, NativePicture, Opened, chosen
+from loaders.images.decoders import DECODERS, chosen, opener
 from loaders.images.decoding import Picture, Source
 from loaders.images.native import View, whole
+from loaders.images.opened import Opened
 from loaders.slots import Placed, Slots
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
@@ -47,7 +48,7 @@ class Pipeline(ABC):
     Args:
         resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
         crop_size: the side of the result in pixels.
-        decoder: native, native_scaled, torchvision or pil; auto: native where it is built, else torchvision.
+        decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
 
     Raises:
         DataError: the decoder is not built.
@@ -60,8 +61,8 @@ class Pipeline(ABC):
         self.resize_size = resize_size
         self.crop_size = crop_size
         self.decoder = chosen(decoder)
-        self.open = OPENERS[self.decoder]
-        self.scaled = self.decoder == "native_scaled"
+        self.open = opener(self.decoder)
+        self.scaled = DECODERS[self.decoder].scaled
         self.threads = 1
         """How many threads decode a batch."""
 
@@ -77,7 +78,7 @@ class Pipeline(ABC):
     @property
     def batches(self) -> bool:
         """Whether `fill` does what is done to each picture."""
-        return self.open is NativePicture
+        return DECODERS[self.decoder].native
 
     def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
         """Make many pictures in one call, by `threads` threads, each straight in its place.

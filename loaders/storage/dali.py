@@ -23,7 +23,7 @@ from loaders.images.decoding import Source, decode, open_file
 from loaders.images.transforms import TrainingPipeline
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
-from loaders.workers import WorkerLoader
+from loaders.workers import WorkerLoader, default_num_workers
 
 PREFETCH = 2  # decoded batches that DALI keeps ready or under way
 READ_AHEAD = 2  # encoded batches that are read before DALI wants them
@@ -63,8 +63,9 @@ class DaliLoader(WorkerLoader):
         batch_size: samples per device.
         sampler: this rank's keys: (epoch, index), or (epoch, index, size) with one size per batch.
         drop_last: leave out what fills no whole batch.
-        num_workers: threads that read, and threads that decode.
-        device: `cpu`, or `mixed` to decode on this rank's GPU (then the batches are there, too).
+        num_workers: threads that read, and threads that decode; None: as many as there would be workers.
+        device: `cpu`, or `mixed` to decode on this rank's GPU (then the batches are there, too); None: on a GPU if
+            there is one.
 
     Raises:
         DataError: DALI is not installed, or no GPU is there for `mixed`.
@@ -80,15 +81,16 @@ class DaliLoader(WorkerLoader):
         batch_size: int,
         sampler: EpochSampler,
         drop_last: bool,
-        num_workers: int,
-        device: str = "cpu",
+        num_workers: int | None = None,
+        device: str | None = None,
     ) -> None:
-        require_dali(device)
+        self.device = device or ("mixed" if torch.cuda.is_available() else "cpu")
+        require_dali(self.device)
         if getattr(dataset.pipeline, "image_transforms", ()):
             raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its pictures")
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
-        self.num_workers = max(1, num_workers)  # not for torch, which would start processes
-        self.device = device
+        # Not for torch, which would start processes.
+        self.num_workers = max(1, num_workers or default_num_workers())
 
     def _get_iterator(self) -> Any:
         feed = _Feed(self)

@@ -11,14 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from common.errors import DataError
 
+FOLDER = "data/digits"  # where a run makes them if they are missing
 SIZE = 32  # pixels: what the five halvings of a ResNet leave one of
 EVALUATION_SHARE = 0.2
 _SPLIT_SEED = 17
+
+
+def is_made_on_demand(path: str | None) -> bool:
+    """Whether a data set's folder is made when it is missing: data/digits in the current folder, and no other."""
+    return path is not None and Path(path) == Path(FOLDER)
 
 
 def make_digits(folder: str | os.PathLike[str]) -> Path:
@@ -65,6 +68,8 @@ def _complete(folder: Path) -> bool:
 
 def _write(folder: Path) -> None:
     """Split, enlarge and save every digit."""
+    import numpy as np  # here, because a dry run asks this module about a path and imports no numpy
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -14,6 +14,7 @@ from common.errors import DataError, named
 from loaders.dataset import PictureDataset
 from loaders.images.decoding import shape_of
 from loaders.images.transforms import Pipeline
+from loaders.transport.remote import is_remote
 
 SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif")
@@ -42,6 +43,8 @@ class ImageFolderDataset(PictureDataset):
 
     def __init__(self, root: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
         super().__init__(pipeline, seed)
+        if is_remote(os.fspath(root)):
+            raise DataError(f"{root}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
         problems = structure_faults(Path(root), needed=(split,))
         if problems:
             raise DataError("\n".join(problems))

@@ -1,28 +1,157 @@
-"""From the name of a storage kind to its data set, and from a data set to this rank's loader."""
+"""The kinds of storage, and what each can do: the one table that everyone who asks reads. Imports no torch.
+
+A new kind is its file and its row; docs/data.md shows the table.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
-from loaders.dataset import PictureDataset
-from loaders.images.transforms import Pipeline, collate
-from loaders.memory import allow_many_files, check_shared_memory, prefetch_factor
-from loaders.sampler import EpochSampler
-from loaders.storage.imagefolder import ImageFolderDataset
-from loaders.transport.remote import is_remote
-from loaders.workers import WorkerLoader, decode_threads, default_num_workers, start_worker
+from common.suggest import did_you_mean, listing
+
+if TYPE_CHECKING:
+    from loaders.dataset import PictureDataset
+    from loaders.images.transforms import Pipeline
 
 
-def default_storage(is_streaming: bool) -> str:
-    """The kind of a data set that names none."""
-    return "streaming" if is_streaming else "imagefolder"
+@dataclass(frozen=True)
+class Kind:
+    """One kind of storage.
+
+    Args:
+        reads: what it reads, in a few words.
+        choose_when: when to choose it, in a few words.
+        dataset: its PictureDataset, as package.module:Class, imported when a data set is opened; None: its source's.
+        arguments: of that class, in order, from those of `open_dataset`; or `source`, the data set of the default kind
+            that this one takes its images from.
+        is_streaming: whether it reads MDS shards; None: as its source does.
+        reads_path: whether there is anything to read; otherwise the section's other keys are ignored.
+        remote: it reads a store's address by itself, without shards.
+        mark: the file that shows that a folder holds this kind, with {split} for train or val.
+        written_as: what `tools.convert --to` calls it.
+        image_transforms: whether an algorithm can transform single images in its loader.
+        own_decoder: whether it decodes by itself, with none of loaders.images.decoders.
+        loader: its WorkerLoader, as package.module:Class; None: worker processes that run the pipeline.
+        requires: a function, as package.module:name, that raises a DataError where what it needs is not installed.
+    """
+
+    reads: str
+    choose_when: str
+    dataset: str | None
+    arguments: tuple[str, ...] = ("path", "split", "pipeline", "seed")
+    is_streaming: bool | None = False
+    reads_path: bool = True
+    remote: bool = False
+    mark: str | None = None
+    written_as: str | None = None
+    image_transforms: bool = True
+    own_decoder: bool = False
+    loader: str | None = None
+    requires: str | None = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether it takes a pack_size."""
+        return "pack_size" in self.arguments
+
+    @property
+    def uses_decoder(self) -> bool:
+        """Whether its images are decoded as the section's `decoder` says."""
+        return self.reads_path and not self.own_decoder
+
+
+KINDS = {
+    "imagefolder": Kind(
+        "`train/CLASS/*.JPEG`, `val/CLASS/*.JPEG`",
+        "the images are on a local disk",
+        "loaders.storage.imagefolder:ImageFolderDataset",
+    ),
+    "streaming": Kind(
+        "MDS shards, local or in S3, GCS, ...",
+        "they are in a store, or a million files are too many for the file system",
+        "loaders.storage.streaming:StreamingDataset",
+        ("path", "local", "split", "pipeline", "seed", "batch_size"),
+        is_streaming=True,
+        mark="{split}/index.json",
+        written_as="mds",
+    ),
+    "packed": Kind(
+        "either of these, decoded once into memory",
+        "they fit: 3 bytes a pixel, shared by all processes of a machine",
+        "loaders.storage.packed:PackedDataset",
+        ("source", "pack_size"),
+        is_streaming=None,
+    ),
+    "ffcv": Kind(
+        "FFCV's `train.beton` and `val.beton`",
+        "you have them",
+        "loaders.storage.beton:BetonDataset",
+        mark="{split}.beton",
+        written_as="ffcv",
+    ),
+    "dali": Kind(
+        "either of the first two, decoded by NVIDIA DALI",
+        "the GPU should decode (on a CPU it is slower than the others)",
+        None,
+        ("source",),
+        is_streaming=None,
+        image_transforms=False,
+        own_decoder=True,
+        loader="loaders.storage.dali:DaliLoader",
+        requires="loaders.storage.dali:require_dali",
+    ),
+    "synthetic": Kind(
+        "nothing: noise that is on the device already",
+        "you measure what training would reach without loading",
+        "loaders.storage.synthetic:SyntheticDataset",
+        ("split", "pipeline", "seed"),
+        reads_path=False,
+        loader="loaders.storage.synthetic:SyntheticLoader",
+    ),
+}
+
+
+def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
+    """The row of a storage kind.
+
+    Args:
+        storage: a name in the table; package.module:Class for one from elsewhere; None for the default kind.
+        is_streaming: which default: of MDS shards, or of a folder.
+
+    Raises:
+        DataError: there is no such kind.
+    """
+    if storage is None:
+        return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
+    if ":" in storage:
+        return from_elsewhere(storage)
+    if storage not in KINDS:
+        raise DataError(f"storage: {storage} given, but it must be {listing(KINDS)}{did_you_mean(storage, KINDS)}")
+    return KINDS[storage]
+
+
+def from_elsewhere(place: str) -> Kind:
+    """The row of a PictureDataset outside of this project, built as Class(path, split, pipeline, seed).
+
+    Args:
+        place: package.module:Class.
+    """
+    return Kind("what its class reads", "none of the others reads it", place, remote=True)
+
+
+def kind_at(folder: Path, split: str) -> str | None:
+    """The kind that a folder of this machine shows by its mark; None for any other, such as an image folder."""
+    return next((n for n, k in KINDS.items() if k.mark and (folder / k.mark.format(split=split)).is_file()), None)
 
 
 def open_dataset(
-    storage: str,
+    storage: str | None,
     path: str,
     *,
     is_streaming: bool,
@@ -36,116 +165,49 @@ def open_dataset(
     """Open one split of a data set. What only one kind needs is imported for that kind alone.
 
     Args:
-        storage: imagefolder, streaming, packed, dali, ffcv or synthetic.
+        storage: as for `kind_of`.
         path: the folder, or s3://bucket/folder, that holds the split.
-        is_streaming: for packed and dali: whether they take their pictures from MDS shards, and not from a folder.
+        is_streaming: whether a kind that reads either takes its images from MDS shards, not from a folder.
         local: cache folder for the shards.
         split: `train` or `val`.
-        pipeline: what is done to each picture.
+        pipeline: what is done to each image.
         seed: the run's seed.
         batch_size: samples per device.
-        pack_size: for packed: the short side in pixels that larger pictures are reduced to.
+        pack_size: the short side in pixels that a kind that packs reduces larger images to.
 
     Raises:
         DataError: the data set is not there, not whole, or not of this kind.
     """
-    if storage == "synthetic":
-        from loaders.storage.synthetic import SyntheticDataset
-
-        return SyntheticDataset(split, pipeline, seed)
-    if not path:
+    kind = kind_of(storage, is_streaming)
+    if kind.reads_path and not path:
         raise DataError("no data set was named: give its folder, or s3://bucket/folder (train_dataset.path=...).")
-    if storage == "ffcv":
-        from loaders.storage.beton import BetonDataset
-
-        return BetonDataset(path, split, pipeline, seed)
-    if storage == "dali":
-        from loaders.storage.dali import require_dali
-
-        require_dali()
-    if is_streaming or storage == "streaming":
-        from loaders.storage.streaming import StreamingDataset  # half a second to import, needed by few
-
-        dataset: PictureDataset = StreamingDataset(path, local, split, pipeline, seed, batch_size)
-    elif is_remote(path):
-        raise DataError(f"{path}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
-    else:
-        dataset = ImageFolderDataset(path, split, pipeline, seed)
-    if storage == "packed":
-        from loaders.storage.packed import PackedDataset
-
-        return PackedDataset(dataset, pack_size)
-    return dataset
+    if kind.requires:
+        pkgutil.resolve_name(kind.requires)()
+    common: dict[str, Any] = {"local": local, "split": split, "pipeline": pipeline, "seed": seed}
+    common["batch_size"] = batch_size
+    given = {"path": path, "pack_size": pack_size, **common}
+    if "source" in kind.arguments:
+        given["source"] = open_dataset(None, path, is_streaming=is_streaming, **common)
+    if kind.dataset is None:
+        return given["source"]
+    return _imported(kind.dataset)(*(given[name] for name in kind.arguments))
 
 
-def build_loader(
-    storage: str,
-    dataset: PictureDataset,
-    batch_size: int,
-    drop_last: bool,
-    shuffle: bool,
-    dataloader_kwargs: dict[str, Any],
-) -> WorkerLoader:
-    """A DataLoader with this rank's share of each epoch.
-
-    Args:
-        storage: as for `open_dataset`.
-        dataset: what to load.
-        batch_size: samples per device.
-        drop_last: leave out what fills no whole batch.
-        shuffle: a new order each epoch.
-        dataloader_kwargs: overrides of the defaults below.
+def _imported(place: str) -> Callable[..., PictureDataset]:
+    """The class that package.module:Class names.
 
     Raises:
-        DataError: the data set does not fill a single batch, or its batches do not fit into shared memory.
+        DataError: there is no such module, or no such class in it. What fails inside the module keeps its exception.
     """
-    sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
-    if drop_last and len(sampler) < batch_size:
-        ranks = sampler.num_replicas
-        raise DataError(
-            f"a batch of {batch_size * ranks} pictures is larger than the data set of {len(dataset)}: "
-            f"say train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
-        )
-    if storage == "synthetic":
-        from loaders.storage.synthetic import SyntheticLoader
-
-        return SyntheticLoader(dataset, batch_size, sampler, drop_last)  # type: ignore[arg-type]
-    if storage == "dali":
-        from loaders.storage.dali import DaliLoader
-
-        threads = dataloader_kwargs.get("num_workers")
-        device = "mixed" if torch.cuda.is_available() else "cpu"
-        return DaliLoader(dataset, batch_size, sampler, drop_last, threads or default_num_workers(), device)
-    # A generator of its own: the loader's draws must not shift the model's.
-    generator = torch.Generator().manual_seed(dataset.seed)
-    defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
-    options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
-    dataset.pipeline.threads = decode_threads(options["num_workers"])
-    loader = WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
-    if options["collate_fn"] is collate:
-        loader.slot_bytes = batch_size * dataset.pipeline.crop_size**2 * 3
-    return loader
-
-
-def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    """The DataLoader's arguments about workers: what was given, and for the rest what the machine can bear.
-
-    Args:
-        batch_size: samples per device.
-        crop_size: side of a picture in pixels.
-        given: torch DataLoader's own arguments.
-
-    Raises:
-        DataError: the batches do not fit into shared memory.
-    """
-    workers = given.get("num_workers")
-    if workers is None:
-        workers = default_num_workers()
-    if workers == 0:
-        return {**given, "num_workers": 0}
-    batch_bytes = batch_size * crop_size * crop_size * 3
-    prefetch = given.get("prefetch_factor") or prefetch_factor(batch_bytes, workers)
-    check_shared_memory(batch_bytes, workers, prefetch)
-    allow_many_files()
-    defaults = {"persistent_workers": True, "worker_init_fn": start_worker}
-    return {**defaults, **given, "num_workers": workers, "prefetch_factor": prefetch}
+    module, _, name = place.partition(":")
+    try:
+        return pkgutil.resolve_name(place)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise
+        advice = f"name one that can be imported here: python -c 'import {module}'"
+        raise DataError(f"storage={place}: there is no module {error.name}; {advice}") from error
+    except AttributeError as error:
+        if error.name != name or error.obj is not sys.modules.get(module):
+            raise
+        raise DataError(f"storage={place}: {module} has no {name}{did_you_mean(name, vars(error.obj))}") from error

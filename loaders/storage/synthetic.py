@@ -40,12 +40,20 @@ class SyntheticLoader(WorkerLoader):
         batch_size: samples per device.
         sampler: tells how many batches an epoch has, where it is resumed, and the size of each.
         drop_last: leave out what fills no whole batch.
+        _num_workers: ignored, as no worker is started.
     """
 
     dataset: SyntheticDataset
     sampler: EpochSampler
 
-    def __init__(self, dataset: SyntheticDataset, batch_size: int, sampler: EpochSampler, drop_last: bool) -> None:
+    def __init__(
+        self,
+        dataset: SyntheticDataset,
+        batch_size: int,
+        sampler: EpochSampler,
+        drop_last: bool,
+        _num_workers: int | None = None,
+    ) -> None:
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, num_workers=0)
         self._pictures = batch_size
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from loaders.images import decoders, native
+from loaders.images import native, opened
 from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline
 
@@ -93,7 +93,7 @@ def save_odd_pictures(folder: Path) -> None:
 
 def by_pil(data: bytes, view: View) -> np.ndarray:
     """The reference: decode all, cut, resize all, cut again, mirror."""
-    return decoders.PilPicture(data).view(view).permute(1, 2, 0).numpy()
+    return opened.PilPicture(data).view(view).permute(1, 2, 0).numpy()
 
 
 def outcome(decoder: str, data: bytes) -> str | bytes:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from loaders.errors import DamagedScan, reason
-from loaders.images import decoders, native
-from loaders.images.decoders import OPENERS
+from loaders.images import native, opened
+from loaders.images.decoders import DECODERS as TABLE
 from loaders.images.decoding import FORMATS, check, decode, open_picture, shape_of
 from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
 from loaders.storage.imagefolder import ImageFolderDataset
@@ -21,7 +21,7 @@ from loaders.storage.packed import PackedDataset
 from tests.loaders.jpegs import PHOTO, Encode, built, jpeg, odd_pictures
 from tests.pictures import make_imagefolder
 
-DECODERS = sorted(set(OPENERS) if native.available() else {"torchvision", "pil"})
+DECODERS = sorted(name for name, row in TABLE.items() if native.available() or not row.native)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n"
 
 
@@ -90,9 +90,9 @@ def test_of_a_thin_picture_no_more_is_resized_than_is_shown(
     decoder: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    pil, torchs = Image.Image.resize, decoders.resized
+    pil, torchs = Image.Image.resize, opened.resized
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, *a: sizes.append(size) or pil(self, size, *a))
-    monkeypatch.setattr(decoders, "resized", lambda self, *size: sizes.append(size) or torchs(self, *size))
+    monkeypatch.setattr(opened, "resized", lambda self, *size: sizes.append(size) or torchs(self, *size))
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 2_000_000)
     found = EvaluationPipeline(256, 224, decoder)(png(*shape))
     assert found.shape == (3, 224, 224) and not sizes
@@ -107,7 +107,7 @@ def test_thin_pictures_have_pils_pixels(monkeypatch: pytest.MonkeyPatch) -> None
     for shape in ((700, 3), (5, 901), (64, 1)):
         picture, whole = png(*shape), EvaluationPipeline(40, 31, "pil")
         expected = whole(picture)
-        monkeypatch.setattr(decoders, "most_pixels", lambda: 31 * 31)
+        monkeypatch.setattr(opened, "most_pixels", lambda: 31 * 31)
         for decoder in DECODERS:
             assert torch.equal(EvaluationPipeline(40, 31, decoder)(picture), expected)
         monkeypatch.undo()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders.images import decoders, native
+from loaders.images import native, opened
 from loaders.images.native import View
 from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, compile_c, jpeg, outcome
 
@@ -24,7 +24,7 @@ def test_truncated_jpegs_are_refused(cut: float) -> None:
         damaged = whole[: int(len(whole) * cut)]
         top = View(0, 0, 16, 16, 16, 16, 0, 0, 16, 16)
         with pytest.raises(OSError, match="truncated"):
-            decoders.NativePicture(damaged).view(top)
+            opened.NativePicture(damaged).view(top)
         assert outcome("native", damaged) == outcome("pil", damaged)
 
 

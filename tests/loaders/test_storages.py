@@ -218,7 +218,7 @@ def test_synthetic_batches_need_no_data() -> None:
 
 def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from loaders import memory
-    from loaders.storage.kinds import worker_options
+    from loaders.loader import worker_options
 
     assert memory.prefetch_factor(10 << 20, 8) == 2
     assert memory.prefetch_factor(1 << 30, 8) == 1

@@ -233,7 +233,7 @@ def test_forecast_and_reality(pictures: Path, workdir: Path, capsys: pytest.Capt
         (["--scale=8xA100"], "not known; leave --scale out, or measure on a GPU"),
         (["is_train=false"], "is_train: false only evaluates, and a forecast is of training; say is_train=true"),
         (["train_dataset.path=/nowhere"], "type train_dataset.storage=synthetic eval_dataset.storage=synthetic"),
-        (["train_dataset.batch_size=500"], "a batch of 500 pictures is larger than the data set"),
+        (["train_dataset.batch_size=500"], "a batch of 500 images is larger than the data set"),
     ],
 )
 @pytest.mark.usefixtures("settings")

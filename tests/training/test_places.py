@@ -71,7 +71,7 @@ def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
         (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "ffcv reads no MDS"),
         (["train_dataset.pack_size=100"], "train_dataset.pack_size: only storage packed has it"),
         (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "pack_size=16 or more"),
-        (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "nowhere to be copied from"),
+        (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "have no source to copy"),
         (["train_dataset.storage=dali", "algorithms.randaugment={}"], "dali cannot run randaugment"),
         (["train_dataset.storage=dali", "algorithms.augmix={}"], "dali cannot run augmix"),
         (["train_dataset.storage=dali", "recipe_name=hot"], "type algorithms.randaugment=null"),

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from common.errors import named
 from common.suggest import did_you_mean, listing
-from config import ConfigError, Run, UserError, is_made_on_demand, load
+from config import ConfigError, Run, UserError, load
 from config.schema import Config
+from loaders.storage.digits import is_made_on_demand
+from loaders.storage.kinds import kind_at, kind_of
 from loaders.transport.remote import is_remote
 from tools.records.trust import own_file, real
 
@@ -75,8 +77,8 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
     if data is None:
         if local:
             raise ConfigError(f"--local {local}: is for the data set of --data; name both, or neither")
-        if dataset.storage == "synthetic":
-            raise ConfigError("this run was measured on random pictures; name a data set: --data PATH")
+        if not kind_of(dataset.storage).reads_path:
+            raise ConfigError("this run was measured on random images; name a data set: --data PATH")
         here = dataset.path and (is_remote(dataset.path) or is_made_on_demand(dataset.path))
         if not here and not (dataset.path and Path(dataset.path).exists()):
             raise ConfigError(f"{dataset.path}: the run's data set is not here; name it, or another one: --data PATH")
@@ -85,10 +87,9 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
         raise ConfigError(f"--data {data}: shards need a cache folder: --local FOLDER")
     if not is_remote(data) and not Path(data).exists():
         raise ConfigError(f"--data {data}: there is no such folder; it holds val/CLASS/*.JPEG, or shards")
-    in_place = Path(data, "val", "index.json").is_file()
-    dataset.path, dataset.local = data, local or (data if in_place else None)
+    dataset.storage = kind_at(Path(data), "val")
+    dataset.path, dataset.local = data, local or (data if kind_of(dataset.storage).is_streaming else None)
     dataset.is_streaming, dataset.preload = bool(dataset.local), None
-    dataset.storage = "ffcv" if Path(data, "val.beton").is_file() else None
 
 
 def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, str]:

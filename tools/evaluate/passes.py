@@ -16,7 +16,7 @@ from rich.console import Console
 from config import ConfigError, DataError, Run, TrainingError
 from config.schema import Config
 from loaders.images.transforms import EvaluationPipeline
-from loaders.storage.kinds import build_loader
+from loaders.loader import build_loader
 from recipes.algorithms._base import unwrapped
 from tools.convert.meter import PictureMeter
 from tools.evaluate.figures import Answers, Pass
@@ -111,12 +111,11 @@ def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
     """The same data in pictures of another size, opened no second time."""
     dataset, section = build.pictures(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
-    storage = section.storage or ("streaming" if section.is_streaming else "imagefolder")
     given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
     given = {key: value for key, value in given.items() if value is not None}
     again = copy.copy(spec)
     again.dataloader = build_loader(
-        storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
+        section.storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
     )
     return again
 

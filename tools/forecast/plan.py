@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from common.durations import durations_of, parse
 from config.dry_run import size_per_epoch
 from config.schema import Config
+from loaders.storage.kinds import kind_of
 
 IMAGENET = {"train_dataset": 1_281_167, "eval_dataset": 50_000}
 """Pictures that a run with random ones is counted as: those that it stands for."""
@@ -79,5 +80,7 @@ def plan_of(config: Config, recipe: str, pictures: int, eval_pictures: int) -> P
 def counted(config: Config, recipe: str, pictures: int, eval_pictures: int, *, real: bool) -> Plan:
     """Count a run; one with random pictures as if they were ImageNet's, unless it is wanted as it really is."""
     numbers = {"train_dataset": pictures, "eval_dataset": eval_pictures}
-    stands_for = {key: IMAGENET[key] for key in numbers if config.section(key).storage == "synthetic" and not real}
+    stands_for = {
+        key: IMAGENET[key] for key in numbers if not (real or kind_of(config.section(key).storage).reads_path)
+    }
     return plan_of(config, recipe, *(numbers | stands_for).values())

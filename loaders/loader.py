@@ -1,0 +1,82 @@
+"""From a data set to this rank's loader."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Any
+
+import torch
+
+from common.errors import DataError
+from loaders.dataset import PictureDataset
+from loaders.images.transforms import collate
+from loaders.memory import allow_many_files, check_shared_memory, prefetch_factor
+from loaders.sampler import EpochSampler
+from loaders.storage.kinds import kind_of
+from loaders.workers import WorkerLoader, decode_threads, default_num_workers, start_worker
+
+
+def build_loader(
+    storage: str | None,
+    dataset: PictureDataset,
+    batch_size: int,
+    drop_last: bool,
+    shuffle: bool,
+    dataloader_kwargs: dict[str, Any],
+) -> WorkerLoader:
+    """A DataLoader with this rank's share of each epoch.
+
+    Args:
+        storage: as for `loaders.storage.kinds.open_dataset`.
+        dataset: what to load.
+        batch_size: samples per device.
+        drop_last: leave out what fills no whole batch.
+        shuffle: a new order each epoch.
+        dataloader_kwargs: overrides of the defaults below.
+
+    Raises:
+        DataError: the data set does not fill a single batch, or its batches do not fit into shared memory.
+    """
+    sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
+    if drop_last and len(sampler) < batch_size:
+        ranks = sampler.num_replicas
+        raise DataError(
+            f"a batch of {batch_size * ranks} images is larger than the data set of {len(dataset)}: "
+            f"say train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
+        )
+    if own := kind_of(storage).loader:
+        workers = dataloader_kwargs.get("num_workers")
+        return pkgutil.resolve_name(own)(dataset, batch_size, sampler, drop_last, workers)
+    # A generator of its own: the loader's draws must not shift the model's.
+    generator = torch.Generator().manual_seed(dataset.seed)
+    defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
+    options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
+    dataset.pipeline.threads = decode_threads(options["num_workers"])
+    loader = WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
+    if options["collate_fn"] is collate:
+        loader.slot_bytes = batch_size * dataset.pipeline.crop_size**2 * 3
+    return loader
+
+
+def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The DataLoader's arguments about workers: what was given, and for the rest what the machine can bear.
+
+    Args:
+        batch_size: samples per device.
+        crop_size: side of an image in pixels.
+        given: torch DataLoader's own arguments.
+
+    Raises:
+        DataError: the batches do not fit into shared memory.
+    """
+    workers = given.get("num_workers")
+    if workers is None:
+        workers = default_num_workers()
+    if workers == 0:
+        return {**given, "num_workers": 0}
+    batch_bytes = batch_size * crop_size * crop_size * 3
+    prefetch = given.get("prefetch_factor") or prefetch_factor(batch_bytes, workers)
+    check_shared_memory(batch_bytes, workers, prefetch)
+    allow_many_files()
+    defaults = {"persistent_workers": True, "worker_init_fn": start_worker}
+    return {**defaults, **given, "num_workers": workers, "prefetch_factor": prefetch}
