@@ -225,6 +225,7 @@ def _dataspec(config: DictConfig, name: str, algorithms: Sequence[Algorithm] = (
         seed=config.seed,
         storage=dataset.storage,
         pack_size=dataset.pack_size,
+        cache_limit=dataset.cache_limit,
         decoder=dataset.decoder,
         image_transforms=[step for a in algorithms if (step := getattr(a, "image_transform", None)) is not None],
         **given,

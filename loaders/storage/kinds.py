@@ -30,8 +30,8 @@ def open_dataset(
     split: str,
     pipeline: Pipeline,
     seed: int,
-    batch_size: int,
     pack_size: int | None = None,
+    cache_limit: int | str | None = None,
 ) -> PictureDataset:
     """Open one split of a data set. What only one kind needs is imported for that kind alone.
 
@@ -43,8 +43,8 @@ def open_dataset(
         split: `train` or `val`.
         pipeline: what is done to each picture.
         seed: the run's seed.
-        batch_size: samples per device.
         pack_size: for packed: the short side in pixels that larger pictures are reduced to.
+        cache_limit: bytes of shards that the cache folder may hold for the split, as a number or as in 200gb.
 
     Raises:
         DataError: the data set is not there, not whole, or not of this kind.
@@ -64,9 +64,9 @@ def open_dataset(
 
         require_dali()
     if is_streaming or storage == "streaming":
-        from loaders.storage.streaming import StreamingDataset  # half a second to import, needed by few
+        from loaders.storage.streaming import ShardDataset  # half a second to import, needed by few
 
-        dataset: PictureDataset = StreamingDataset(path, local, split, pipeline, seed, batch_size)
+        dataset: PictureDataset = ShardDataset(path, local, split, pipeline, seed, cache_limit)
     elif is_remote(path):
         raise DataError(f"{path}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
     else:
