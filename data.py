@@ -27,6 +27,7 @@ def build_imagenet_dataspec(
     seed: int = 0,
     storage: str | None = None,
     pack_size: int | None = None,
+    cache_limit: int | str | None = None,
     image_transforms: Sequence[PixelTransform] = (),
     min_crop_area: float = 0.08,
     hflip: bool = True,
@@ -50,6 +51,7 @@ def build_imagenet_dataspec(
         seed: order and augmentation are functions of it, of the epoch and of the sample, and of nothing else.
         storage: a kind of `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
         pack_size: with storage packed: the short side in pixels that larger images are reduced to, once.
+        cache_limit: bytes of shards that the split's cache folder may hold, as a number or as in 200gb; None: all.
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
         min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
         hflip: mirror every other picture; training only.
@@ -67,8 +69,8 @@ def build_imagenet_dataspec(
         split="train" if is_train else "val",
         pipeline=build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder),
         seed=seed,
-        batch_size=batch_size,
         pack_size=pack_size,
+        cache_limit=cache_limit,
     )
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)

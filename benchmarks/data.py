@@ -119,7 +119,6 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
         split="train",
         pipeline=EvaluationPipeline(-1, section.crop_size),
         seed=0,
-        batch_size=1,
     )
     if len(dataset) < 2 * BATCH:
         raise UserError(f"{section.path}: {len(dataset)} pictures, but two batches of {BATCH} are needed")

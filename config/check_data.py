@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from common.addresses import cut_off
+from common.sizes import bytes_of
 from common.suggest import address_meant
 from config.check_storage import check_storage
 from config.report import Report
-from config.schema import Config, TrainDataset
+from config.schema import Config, Dataset, TrainDataset
 from loaders.storage.digits import is_made_on_demand
 from loaders.storage.kinds import Kind
 
@@ -26,6 +28,7 @@ def check_data(config: Config, report: Report) -> None:
     for key in config.sections():
         kind = check_storage(config, key, report)
         check_place(config, key, kind, report)
+        check_cache_limit(config.section(key), key, report)
         check_sizes(config, key, report)
 
 
@@ -56,6 +59,24 @@ def check_place(config: Config, key: str, kind: Kind, report: Report) -> None:
     if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():
         here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
         report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")
+
+
+def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
+    """How much of a store's shards is kept; nothing but copies of them is evicted."""
+    if section.cache_limit is None:
+        return
+    in_place = section.path and section.local and os.path.realpath(section.path) == os.path.realpath(section.local)
+    if not section.is_streaming or section.preload or in_place:
+        report.add(
+            f"{key}.cache_limit",
+            f"{section.cache_limit} given, but these data are not shards that are copied to a cache folder as they are "
+            f"needed, and nothing else is ever evicted; type {key}.cache_limit=null",
+        )
+        return
+    try:
+        bytes_of(section.cache_limit)
+    except ValueError as error:
+        report.add(f"{key}.cache_limit", str(error))
 
 
 def check_sizes(config: Config, key: str, report: Report) -> None:

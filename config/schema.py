@@ -39,6 +39,7 @@ class Dataset:
     is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<picture>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; has no default
     local: str | None = None  # the folder that caches streamed shards; needed when is_streaming
+    cache_limit: int | str | None = None  # bytes of shards to keep there, as a number or as in 200gb; None: all
     storage: str | None = None  # a kind of loaders.storage.kinds; None: streaming or imagefolder, as is_streaming says
     decoder: str = "auto"  # one of loaders.images.decoders; auto: native where it is built, else torchvision
     preload: str | None = None  # a folder on a fast disk that the data are copied to before training

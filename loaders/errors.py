@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from common.errors import DataError
 
-_OWN_KEY = re.compile(r"(?<![\w.])(?:is_streaming|local|storage|pack_size|decoder)=")
+_OWN_KEY = re.compile(r"(?<![\w.])(?:is_streaming|local|cache_limit|storage|pack_size|decoder)=")
 
 
 class LocalMissing(DataError, ValueError):

@@ -23,7 +23,7 @@ from loaders.storage.imagefolder import (
     structure_faults,
 )
 from loaders.storage.shard_index import files_of
-from loaders.storage.streaming import StreamingDataset, are_same, check_index
+from loaders.storage.streaming import ShardDataset, are_same, check_index
 from loaders.transport.checksums import hash_of, recorded_hash
 from loaders.transport.preloading.source_files import list_s3
 from loaders.transport.remote import StoreOutOfReach, is_remote, join
@@ -175,7 +175,7 @@ def _inspect_index(report: SplitReport, index: dict[str, Any], remote: str, loca
     report.faults += _shard_faults(join(remote, report.split), shards, are_same(remote, local))
     if report.faults:
         return
-    dataset = StreamingDataset(remote, local, report.split, EvaluationPipeline(-1, 1), seed=0, batch_size=1)
+    dataset = ShardDataset(remote, local, report.split, EvaluationPipeline(-1, 1), seed=0)
     report.classes = len(dataset.classes) if dataset.classes else None
     if len(shards) > SHARDS:
         report.remarks.append(f"{report.split}: pictures of {SHARDS} shards were decoded.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -89,16 +88,6 @@ def start_main(
     )
     started.append(process)
     return process
-
-
-def segments(folder: Path) -> list[Path]:
-    """The shared memory of runs with a cache below a folder: the first block of each number says which."""
-    found: list[Path] = []
-    for file in Path("/dev/shm").glob("*_locals"):
-        with contextlib.suppress(FileNotFoundError):  # another program's
-            if str(folder).encode() in file.read_bytes():
-                found += file.parent.glob(file.name.replace("locals", "*"))
-    return found
 
 
 def wait_for(condition, seconds: float = 120, process: subprocess.Popen | None = None) -> Any:

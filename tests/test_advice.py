@@ -55,6 +55,7 @@ CASES = [
     "train_dataset.pack_size=500",
     "train_dataset.storage=packed train_dataset.pack_size=20",
     "train_dataset.storage=synthetic train_dataset.preload=/tmp/copy",
+    "train_dataset.cache_limit=200gb",
     "train_dataset.storage=dali train_dataset.decoder=pil",
     "train_dataset.storage=dali algorithms.randaugment={}",
     "train_dataset.storage=dali algorithms.colout.batch=false",
@@ -148,7 +149,15 @@ def test_every_advice_is_followed(folder: Path) -> None:
 
 def test_advice_names_what_there_is() -> None:
     """Keys that the schema has, programs that can be started, targets that make knows."""
-    own = {"is_streaming", "local", "storage", "pack_size", "decoder", "key"}  # completed by loaders.errors.in_section
+    own = {
+        "is_streaming",
+        "local",
+        "cache_limit",
+        "storage",
+        "pack_size",
+        "decoder",
+        "key",
+    }  # completed by loaders.errors.in_section
     known = {
         name
         for key, value in defaults().items()

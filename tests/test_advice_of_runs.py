@@ -23,7 +23,7 @@ TYPED = {
     "pictures lie directly in it": "tests/tools/test_folding.py::test_folding",
     "an FFCV file": REFUSED_DATA + "test_ffcvs_files_in_an_image_folder",
     "holds MDS shards, no pictures": REFUSED_RUNS,
-    "another run on this machine uses": REFUSED_DATA + "test_a_cache_folder_of_another_run",
+    "largest shard has": REFUSED_DATA + "test_a_cache_limit_below_a_shard",
     "MB are free, but": REFUSED_DATA + "test_too_little_shared_memory_for_the_workers",
     "decoded pictures take": REFUSED_DATA + "test_too_little_memory_for_packed_images",
     "or copy one split alone": REFUSED_DATA + "test_a_copy_of_one_split",
@@ -54,6 +54,7 @@ TYPED = {
     "is in use by another run": "tests/training/test_refused_runs.py::test_a_run_that_is_in_use",
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
     "save_folder: ... cannot be written": REFUSED_RUNS,
+    "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",
 }
 NOT_TYPED = {
     "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",

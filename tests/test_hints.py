@@ -36,9 +36,10 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
     found = problems(OLD_YAML, tmp_path)
     assert sorted(found) == sorted(
         [
-            "train_dataset.imagenet: no such key (there are is_streaming, path, local, storage, decoder, preload, "
-            "pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, min_crop_area, hflip); "
-            "it has no level for a name, but is written train_dataset: {path: /data/imagenet, batch_size: 2048}",
+            "train_dataset.imagenet: no such key (there are is_streaming, path, local, cache_limit, storage, decoder, "
+            "preload, pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, min_crop_area, "
+            "hflip); it has no level for a name, but is written "
+            "train_dataset: {path: /data/imagenet, batch_size: 2048}",
             "model.resnet: no such key (there are name, loss_name, init, num_classes); it has no level for a name, but "
             "is written model: {name: resnet50, num_classes: 1000}",
             "val_dataset: no such key; did you mean eval_dataset?",

@@ -1,6 +1,5 @@
 """A run that is killed goes on from its last checkpoint and ends with the weights of the run that was not."""
 
-import mmap
 import os
 import signal
 import subprocess
@@ -20,7 +19,6 @@ from tests.runs import (
     assert_same_weights,
     metrics,
     run_main,
-    segments,
     small_yaml,
     start_main,
     summary,
@@ -52,7 +50,7 @@ def words(recipe: str, yaml: Path, name: str) -> list[str]:
 @pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", STREAMED])
 def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> None:
     yaml = small_yaml(tmp_path, pictures)
-    if streamed := recipe == STREAMED:
+    if recipe == STREAMED:
         recipe, shards = "baseline", tmp_path / "mds"
         make_shards(pictures, shards, size_limit=16_000)
         source = {"is_streaming": True, "path": str(shards), "local": str(tmp_path / "cache")}
@@ -71,12 +69,6 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
     wait_for(third.exists, process=process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    # mosaicml-streaming opens what all others share, whoever they are: that shows no life.
-    looks_on = []
-    for block in segments(tmp_path):
-        with block.open("rb") as file:
-            looks_on.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-    assert bool(looks_on) == streamed
     # Whatever else it managed before the signal goes, so that the resume starts in the middle of the first epoch.
     for later in third.parent.glob("ep*.pt"):
         if later.name > third.name:
@@ -84,7 +76,6 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> Non
 
     again = run_main(*killed, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert not segments(tmp_path)
     assert "resuming from runs/killed/checkpoints/ep0-ba3-rank0.pt" in again.stdout
     runs = tmp_path / "runs"
     assert_same_weights(runs / "whole/checkpoints/ep2-ba8-rank0.pt", runs / "killed/checkpoints/ep2-ba8-rank0.pt")

@@ -237,6 +237,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         seed=config.seed,
         storage=dataset.storage,
         pack_size=dataset.pack_size,
+        cache_limit=dataset.cache_limit,
         decoder=dataset.decoder,
         image_transforms=[a.image_transform for a in ours(algorithms) if a.image_transform is not None],
         **{key: value for key, value in given.items() if value is not None},

@@ -32,7 +32,7 @@ _HARMLESS = (
     "save_overwrite",
     "recipe_name",
 )
-_HARMLESS_IN_DATASETS = ("path", "local", "preload", "num_workers", "prefetch_factor", "decoder")
+_HARMLESS_IN_DATASETS = ("path", "local", "cache_limit", "preload", "num_workers", "prefetch_factor", "decoder")
 
 
 def plain(run: Run) -> dict[str, Any]:

@@ -75,8 +75,8 @@ KINDS = {
     "streaming": Kind(
         "MDS shards, local or in S3, GCS, ...",
         "they are in a store, or a million files are too many for the file system",
-        "loaders.storage.streaming:StreamingDataset",
-        ("path", "local", "split", "pipeline", "seed", "batch_size"),
+        "loaders.storage.streaming:ShardDataset",
+        ("path", "local", "split", "pipeline", "seed", "cache_limit"),
         is_streaming=True,
         mark="{split}/index.json",
         written_as="mds",
@@ -159,8 +159,8 @@ def open_dataset(
     split: str,
     pipeline: Pipeline,
     seed: int,
-    batch_size: int,
     pack_size: int | None = None,
+    cache_limit: int | str | None = None,
 ) -> PictureDataset:
     """Open one split of a data set. What only one kind needs is imported for that kind alone.
 
@@ -172,8 +172,8 @@ def open_dataset(
         split: `train` or `val`.
         pipeline: what is done to each image.
         seed: the run's seed.
-        batch_size: samples per device.
         pack_size: the short side in pixels that a kind that packs reduces larger images to.
+        cache_limit: bytes of shards that the cache folder may hold for the split, as a number or as in 200gb.
 
     Raises:
         DataError: the data set is not there, not whole, or not of this kind.
@@ -184,7 +184,7 @@ def open_dataset(
     if kind.requires:
         pkgutil.resolve_name(kind.requires)()
     common: dict[str, Any] = {"local": local, "split": split, "pipeline": pipeline, "seed": seed}
-    common["batch_size"] = batch_size
+    common["cache_limit"] = cache_limit
     given = {"path": path, "pack_size": pack_size, **common}
     if "source" in kind.arguments:
         given["source"] = open_dataset(None, path, is_streaming=is_streaming, **common)

@@ -4,14 +4,13 @@ import contextlib
 import ctypes
 import mmap
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-from streaming.base.format.mds.reader import MDSReader
 
 from loaders.images.decoding import Source
 from loaders.storage.columns import Columns
+from loaders.transport.shard_cache import ShardCache
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of linux/mman.h, from Linux 5.14 on
 _madvise = ctypes.CDLL(None).madvise
@@ -24,16 +23,15 @@ class _File:
     """An open shard and where its samples begin; closed when nobody reads it any more, not sooner.
 
     Args:
-        path: the shard.
+        descriptor: of the shard.
         samples: how many it should hold.
 
     Raises:
-        FileNotFoundError: it is not there.
         ValueError: it is no such shard.
     """
 
-    def __init__(self, path: Path, samples: int) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int, samples: int) -> None:
+        self._descriptor = descriptor
         self._map: mmap.mmap | None = None
         with contextlib.suppress(OSError, ValueError):  # no file system maps an empty file, and some none at all
             self._map = mmap.mmap(self._descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
@@ -67,24 +65,21 @@ class ShardFiles:
     decodes it does not depend on the file any more.
 
     Args:
-        shards: their descriptions, from the index; the files themselves may be missing until they are read.
+        cache: has the files, or fetches them when they are read.
     """
 
-    def __init__(self, shards: Sequence[MDSReader]) -> None:
-        self._shards = shards
-        self._columns = [Columns(s.column_names, s.column_encodings, s.column_sizes) for s in shards]
+    def __init__(self, cache: ShardCache) -> None:
+        self._cache = cache
+        self._columns = [
+            Columns(entry["column_names"], entry["column_encodings"], entry["column_sizes"]) for entry in cache.shards
+        ]
         self._open: dict[int, _File] = {}
-
-    def path_of(self, shard: int) -> Path:
-        """The file of a shard."""
-        reader = self._shards[shard]
-        return Path(reader.dirname, reader.split, reader.raw_data.basename)
 
     def read(self, shard: int, place: int) -> tuple[Source, int]:
         """The picture and the label of one sample.
 
         Raises:
-            FileNotFoundError: the shard is not in the cache (yet).
+            DataError: the shard cannot be fetched.
             WrongValue: the sample holds something else.
             ValueError: the file ends too early, or is no shard.
         """
@@ -99,8 +94,8 @@ class ShardFiles:
         """A shard's open file. Two threads may open it twice; the one that is forgotten closes with its reader."""
         file = self._open.get(shard)
         if file is None:
-            file = self._open[shard] = _File(self.path_of(shard), self._shards[shard].samples)
-            while len(self._open) > MOST_OPEN:
+            while len(self._open) >= (MOST_OPEN if self._cache.limit is None else 1):  # an open shard is not evicted
                 with contextlib.suppress(RuntimeError, StopIteration):  # another thread is at it as well
                     self._open.pop(next(iter(self._open)), None)
+            file = self._open[shard] = _File(self._cache.open(shard), self._cache.shards[shard]["samples"])
         return file

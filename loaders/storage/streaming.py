@@ -5,33 +5,34 @@ Columns as the published converter writes them: x (the picture as it was encoded
 
 import contextlib
 import os
+import tempfile
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from composer.utils import dist
-from streaming.base.format.mds.reader import MDSReader
 
 from common.errors import DataError
+from common.sizes import bytes_of
 from loaders.dataset import PictureDataset, class_list
 from loaders.errors import LocalMissing
 from loaders.images.decoding import Source
 from loaders.images.transforms import Pipeline
 from loaders.storage.columns import WrongValue
-from loaders.storage.leftovers import claimed, in_use
 from loaders.storage.shard_files import ShardFiles
-from loaders.storage.shard_index import files_of, parse_index
-from loaders.storage.shards import ShardStore, VerifiedStream
-from loaders.transport.prefetch import Prefetcher
+from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
+from loaders.transport.prefetch import AHEAD, Prefetcher
 from loaders.transport.preloading.source_files import leads_out
-from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
+from loaders.transport.remote import StoreOutOfReach, download, is_remote, join, part_of, unwritable
+from loaders.transport.shard_cache import ShardCache
 
 SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
 
 
-class StreamingDataset(PictureDataset):
+class ShardDataset(PictureDataset):
     """One split of a data set in MDS shards, read by index; a shard is downloaded when it is first needed.
 
     Args:
@@ -40,17 +41,25 @@ class StreamingDataset(PictureDataset):
         split: `train` or `val`.
         pipeline: bytes -> uint8 tensor.
         seed: the run's seed.
-        batch_size: samples per device.
+        cache_limit: bytes of shards that the split's cache folder may hold, as a number or with a unit (200gb); None:
+            all of them. Of shards that are read in place none is ever removed.
 
     Raises:
         LocalMissing: no cache folder.
-        DataError: no index, a malformed one, a store that cannot be reached or read, a cache of another data set.
+        DataError: no index, a malformed one, a store that cannot be reached or read, a cache of another data set, a
+            limit below the size of a shard.
     """
 
     order = "in a window over shards"
 
     def __init__(
-        self, remote: str, local: str | None, split: str, pipeline: Pipeline, seed: int, batch_size: int
+        self,
+        remote: str,
+        local: str | None,
+        split: str,
+        pipeline: Pipeline,
+        seed: int,
+        cache_limit: int | str | None = None,
     ) -> None:
         super().__init__(pipeline, seed)
         if not local:
@@ -60,30 +69,36 @@ class StreamingDataset(PictureDataset):
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        in_place = are_same(remote, local)
         self.root, self.split = remote, split
-        check_index(remote, local, split)
-        stream = VerifiedStream(remote=None if in_place else remote, local=local, split=split)
-        self.store = open_store(stream, batch_size)
-        self.files = ShardFiles(cast(list[MDSReader], self.store.shards))
-        self.classes = read_classes(remote, local)
-        self.fetches = not in_place
+        self.fetches = not are_same(remote, local)
+        data, index = _checked_index(remote, local, split)
+        folder = Path(local, split)
+        if self.fetches:
+            _keep(folder / INDEX, data, join(remote, split, INDEX))
+        limit = bytes_of(cache_limit) if cache_limit is not None and self.fetches else None
+        self.cache = ShardCache(join(remote, split) if self.fetches else None, folder, index["shards"], limit)
+        self.files = ShardFiles(self.cache)
+        self.classes = read_classes(remote)
+        self.samples = np.array([entry["samples"] for entry in index["shards"]])
+        self.starts = np.cumsum(self.samples) - self.samples
+        self._starts, self._length = self.starts.tolist(), int(self.samples.sum())
 
     def __len__(self) -> int:
-        return int(self.store.num_samples)
+        return self._length
 
     def name_of(self, index: int) -> str:
-        shard, place = self.store.spanner[index]
-        return f"{self.store.place_of(shard)}, sample {place}"
+        shard, place = self._find(index)
+        return f"{self.cache.place_of(shard)}, sample {place}"
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """The shard of a sample, and its place in it."""
+        shard = bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
 
     def read(self, index: int) -> tuple[Source, int]:
-        shard, place = self.store.spanner[index]
+        shard, place = self._find(index)
         try:
-            try:
-                return self.files.read(shard, place)
-            except FileNotFoundError:
-                self.store.prepare_shard(shard)
-                return self.files.read(shard, place)
+            return self.files.read(shard, place)
         except DataError:
             raise
         except WrongValue as error:
@@ -97,53 +112,33 @@ class StreamingDataset(PictureDataset):
         A full permutation would need every shard for the first few batches; here an empty cache needs some tens. The
         order depends on the seed and the epoch only, never on the cache or the number of ranks.
         """
-        samples, starts = self.store.samples_per_shard, self.store.sample_offset_per_shard
-        shards = generator.permutation(len(samples))
-        order = np.concatenate([np.arange(starts[shard], starts[shard] + samples[shard]) for shard in shards])
+        shards = generator.permutation(len(self.samples))
+        order = np.concatenate([self.starts[shard] + np.arange(self.samples[shard]) for shard in shards])
         keys = np.arange(len(order)) + generator.uniform(0, SHUFFLE_BLOCK, len(order))
         return order[np.argsort(keys, kind="stable")]
 
     def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:
         """One process per node fetches ahead: its workers and the other ranks on it share the cache."""
-        if self.store.stream.remote is None or dist.get_local_rank() != 0:
+        ahead = AHEAD
+        if self.cache.limit is not None:  # the other half is for the shards in use
+            ahead = min(AHEAD, self.cache.limit // self.cache.largest // 2)
+        if not self.fetches or not ahead or dist.get_local_rank() != 0:
             return contextlib.nullcontext(lambda _position: None)
-        shards = np.searchsorted(self.store.sample_offset_per_shard, order, side="right") - 1
-        return Prefetcher(shards, lambda shard: self.store.prepare_shard(shard, blocking=False))
+        shards = np.searchsorted(self.starts, order, side="right") - 1
+        return Prefetcher(shards, lambda shard: self.cache.fetch(shard, wait=False), ahead)
 
 
-def open_store(stream: VerifiedStream, batch_size: int) -> ShardStore:
-    """The shards' reader, with mosaicml-streaming's complaints turned into sentences.
-
-    Raises:
-        DataError: the index describes no readable shards, or another run on this machine uses the cache folder.
-    """
-    folder = join(stream.local, stream.split)
-    try:
-        shared = stream.remote is None
-        with claimed(folder, shared) if dist.get_local_rank() == 0 else contextlib.nullcontext():
-            dist.barrier()  # a rank that looks for a free number opens what is being removed
-            return ShardStore(stream, batch_size)
-    except DataError:
-        raise
-    except Exception as error:
-        if "Reused local directory" in str(error):
-            raise in_use(folder) from error
-        place = join(stream.remote or stream.local, stream.split, "index.json")
-        raise DataError(f"{place}: cannot be used ({type(error).__name__}: {error}).") from error
-
-
-def read_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
+def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
     """Fetch and parse a split's index.json.
 
     Raises:
         DataError: it is missing, out of reach or malformed, or cannot be trusted (loaders.storage.shard_index).
     """
-    place = join(remote, split, "index.json")
+    place = join(remote, split, INDEX)
     if is_remote(remote):
-        copy = Path(local, split, f".index.{os.getpid()}.json")
-        download(place, copy)
-        data = copy.read_bytes()
-        copy.unlink()
+        with tempfile.TemporaryDirectory() as folder:  # the cache folder may be whole, and not writable
+            download(place, Path(folder, INDEX))
+            data = Path(folder, INDEX).read_bytes()
     else:
         problem = _no_local_index(Path(remote), split)
         if problem:
@@ -159,10 +154,10 @@ def _no_local_index(root: Path, split: str) -> str | None:
     folder = root / split
     if not folder.is_dir():
         return f"{root}: has no {split}/. Expected {folder}/index.json and its shards."
-    if not (folder / "index.json").is_file():
+    if not (folder / INDEX).is_file():
         pictures = any(path.is_dir() for path in list(folder.iterdir()))
         hint = "It holds folders; for folders of pictures set is_streaming=false." if pictures else "Copy it again."
-        return f"{folder / 'index.json'}: is missing. {hint}"
+        return f"{folder / INDEX}: is missing. {hint}"
     return None
 
 
@@ -172,17 +167,41 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
     Raises:
         DataError: as `read_index`, or the cache folder holds another data set's index, or links that lead out of it.
     """
-    data, index = read_index(remote, local, split)
+    return _checked_index(remote, local, split)[1]
+
+
+def _checked_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
+    """As `check_index`, with the file's content."""
+    data, index = read_index(remote, split)
     for shard in index["shards"]:
         if shard["zip_data"] or not are_same(remote, local):  # else nothing is written
             _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
-    cached = Path(local, split, "index.json")
+    cached = Path(local, split, INDEX)
     if cached.is_file() and cached.read_bytes() != data:
         raise DataError(
             f"{cached.parent}: caches another data set, or an older state of {join(remote, split)}. "
             f"Choose another cache folder, or type: rm -r {cached.parent}"
         )
-    return index
+    return data, index
+
+
+def _keep(path: Path, data: bytes, place: str) -> None:
+    """Have the index in the cache folder, which thereby is this data set's.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    if path.is_file():
+        return
+    part = part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise unwritable(error, path.parent, place) from error
 
 
 def are_same(remote: str, local: str) -> bool:
@@ -200,23 +219,18 @@ def _refuse_links(folder: Path, names: list[str]) -> None:
             )
 
 
-def read_classes(remote: str, local: str) -> list[str] | None:
+def read_classes(remote: str) -> list[str] | None:
     """The class names from classes.json (a list, by label) beside train/ and val/; None where there is no such file."""
-    place = join(remote, "classes.json")
-    path = Path(place)
-    if is_remote(remote):
-        path = Path(local, f".classes.{os.getpid()}.json")
+    place = join(remote, CLASSES)
+    if not is_remote(remote):
+        return class_list(Path(place), place) if Path(place).is_file() else None
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            download(place, path)
+            download(place, Path(folder, CLASSES))
         except StoreOutOfReach as error:
             if "access denied" in str(error):
                 return None  # as some stores answer for what is not there
             raise
         except DataError:
             return None  # it is optional
-    if not path.is_file():
-        return None
-    names = class_list(path, place)
-    if is_remote(remote):
-        path.unlink()
-    return names
+        return class_list(Path(folder, CLASSES), place)

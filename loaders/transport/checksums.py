@@ -9,6 +9,7 @@ import xxhash
 
 from common.errors import DataError
 
+HASHES = ("sha1", "xxh3_64", "xxh64", "xxh128", "sha256", "md5")  # which one is checked, of those that were recorded
 QUICK = "xxh3_64"  # of files for which no hash is recorded: as fast as memory
 _CHUNK = 1 << 20  # bytes
 
@@ -59,8 +60,6 @@ def recorded_hash(info: dict[str, Any]) -> str:
     Args:
         info: the file's entry in index.json: basename, bytes, hashes.
     """
-    from loaders.storage.shards import HASHES  # seconds to import, needed only for shards
-
     hashes = info.get("hashes") or {}
     name = next((name for name in HASHES if name in hashes), None)
     return f"{name}:{hashes[name]}" if name else ""

@@ -14,7 +14,7 @@ THREADS = 4
 
 
 class Prefetcher:
-    """Walks an epoch's shards in the order of first use, at most `AHEAD` of them before the trainer.
+    """Walks an epoch's shards in the order of first use, at most `ahead` of them before the trainer.
 
     A fault is not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
     can see it, or has better luck; after an outage the next shard is tried. The threads are daemons, because a download
@@ -23,15 +23,16 @@ class Prefetcher:
     Args:
         shards: int64 [positions], the shard of each position of the epoch.
         fetch: gets one shard, given its number.
+        ahead: shards that may lie in the cache before they are needed.
     """
 
-    def __init__(self, shards: np.ndarray, fetch: Callable[[int], None]) -> None:
+    def __init__(self, shards: np.ndarray, fetch: Callable[[int], None], ahead: int = AHEAD) -> None:
         first_use = np.unique(shards, return_index=True)[1]
         self._positions = np.sort(first_use)
         self._shards = shards[self._positions]
         self._fetch = fetch
         self._next = 0
-        self._allowed = AHEAD
+        self._ahead = self._allowed = ahead
         self._changed = threading.Condition()
         self._stopped = False
 
@@ -53,9 +54,9 @@ class Prefetcher:
     def reached(self, position: int) -> None:
         """The trainer has asked for the sample at `position` of the epoch: more shards may be fetched."""
         needed = int(np.searchsorted(self._positions, position, side="right"))
-        if needed + AHEAD > self._allowed:
+        if needed + self._ahead > self._allowed:
             with self._changed:
-                self._allowed = needed + AHEAD
+                self._allowed = needed + self._ahead
                 self._changed.notify_all()
 
     def _take(self) -> int | None:

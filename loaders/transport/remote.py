@@ -26,15 +26,10 @@ FIRST_PATIENCE = 8.0  # the same while a store has never been reached: its addre
 ATTEMPTS = 3  # of requests other than downloads
 _PAUSES = (0.2, 4.0)  # seconds, the first and the longest between two attempts
 _CHUNK = 1 << 17  # bytes; small, so that others see a slow download grow
-_SETTINGS = (
-    "S3_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL",
-    "AWS_PROFILE",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-)
+_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SETTINGS = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL", "AWS_PROFILE", *_SECRETS)
 _reached: set[str] = set()  # endpoints that have answered this process, or the one that it was forked from
+Check = Callable[[Path], None]
 _JITTER = random.Random()  # not the global one, whose draws belong to the training
 
 
@@ -107,7 +102,9 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
-def download(remote: str, local: Path, check: Callable[[Path], None] | None = None, size: int | None = None) -> None:
+def download(
+    remote: str, local: Path, check: Check | None = None, size: int | None = None, part: Path | None = None
+) -> None:
     """Copy one file into the cache, whole or not at all; under its own name it is never seen half-written.
 
     S3 and folders are read here; other stores (gs://, oci://, ...) by mosaicml-streaming's own downloaders. S3 is asked
@@ -116,13 +113,14 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
     Args:
         remote: where the file is.
         local: what it becomes.
-        check: raises Damaged if the file that it is given is not the right one.
+        check: raises Damaged if the file that it is given is not the right one; may unpack it.
         size: in bytes, where it is known: of S3 and folders no more is read.
+        part: the name to write under until then; one of this call's own if None.
 
     Raises:
         DataError: it could not be fetched; the sentence says why.
     """
-    part = part_of(local)
+    part = part or part_of(local)
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -145,7 +143,7 @@ def download(remote: str, local: Path, check: Callable[[Path], None] | None = No
             part.unlink()
 
 
-def _copy(remote: str, part: Path, check: Callable[[Path], None] | None, size: int | None) -> None:
+def _copy(remote: str, part: Path, check: Check | None, size: int | None) -> None:
     """Fetch a file under a name for the time being, and check it."""
     if is_s3(remote):
         with part.open("wb") as out:
@@ -155,6 +153,7 @@ def _copy(remote: str, part: Path, check: Callable[[Path], None] | None, size: i
             raise DataError(problem)
         from streaming.base.storage.download import CloudDownloader
 
+        part.unlink(missing_ok=True)  # what is there, if damaged, would be taken for the download
         CloudDownloader.direct_download(remote, str(part))
     else:
         with part.open("wb") as out:

@@ -28,9 +28,7 @@ KEYS = [(3, index) for index in (5, 1, 0, 7, 2, 2, 11)]
 
 
 def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> PictureDataset:
-    return open_dataset(
-        storage, str(root), is_streaming=False, local=None, split="train", pipeline=pipeline, seed=17, batch_size=4
-    )
+    return open_dataset(storage, str(root), is_streaming=False, local=None, split="train", pipeline=pipeline, seed=17)
 
 
 @built

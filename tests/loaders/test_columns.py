@@ -19,7 +19,7 @@ from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline
 from loaders.inspection import inspect_shards
 from loaders.storage.columns import Columns, WrongValue
-from loaders.storage.streaming import StreamingDataset
+from loaders.storage.streaming import ShardDataset
 from tools.convert.__main__ import main as convert
 from tools.verify.__main__ import run as verify
 
@@ -38,8 +38,8 @@ def write(root: Path, columns: dict[str, str], *samples: dict[str, Any]) -> Path
     return root
 
 
-def opened(root: Path, decoder: str = "auto") -> StreamingDataset:
-    return StreamingDataset(str(root), str(root), "val", EvaluationPipeline(-1, 20, decoder), seed=0, batch_size=1)
+def opened(root: Path, decoder: str = "auto") -> ShardDataset:
+    return ShardDataset(str(root), str(root), "val", EvaluationPipeline(-1, 20, decoder), seed=0)
 
 
 def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, converts: bool = True) -> None:

@@ -24,7 +24,7 @@ from loaders.images.transforms import EvaluationPipeline, Pipeline, TrainingPipe
 from loaders.sampler import EpochSampler
 from loaders.storage.dali import DaliLoader, encoded, require_dali
 from loaders.storage.imagefolder import ImageFolderDataset
-from loaders.storage.streaming import StreamingDataset
+from loaders.storage.streaming import ShardDataset
 from tests.loaders.jpegs import save_odd_pictures
 from tests.pictures import make_mds
 
@@ -132,7 +132,7 @@ def test_ordinary_jpegs_are_left_to_dali(photographs: Path) -> None:
 def test_shards_give_what_folders_give(photographs: Path, tmp_path: Path) -> None:
     make_mds(photographs / "val", tmp_path / "val", size_limit=300_000)
     pipeline = EvaluationPipeline(128, 112)
-    shards = StreamingDataset(str(tmp_path), str(tmp_path), "val", pipeline, seed=0, batch_size=8)
+    shards = ShardDataset(str(tmp_path), str(tmp_path), "val", pipeline, seed=0)
     folder = ImageFolderDataset(photographs, "val", pipeline, seed=0)
     for ours, theirs in zip(dali(shards, workers=3), dali(folder), strict=True):
         assert all(map(torch.equal, ours, theirs))

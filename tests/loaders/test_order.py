@@ -12,7 +12,7 @@ from data import build_imagenet_dataspec
 from loaders.dataset import PictureDataset
 from loaders.images.transforms import EvaluationPipeline
 from loaders.sampler import EpochSampler
-from loaders.storage.streaming import SHUFFLE_BLOCK, StreamingDataset
+from loaders.storage.streaming import SHUFFLE_BLOCK, ShardDataset
 
 
 class Numbers(PictureDataset):
@@ -166,11 +166,11 @@ def test_checkpoints_of_other_data_are_refused() -> None:
 
 
 def test_streaming_shuffles_in_a_rolling_window(shards: Path) -> None:
-    dataset = StreamingDataset(str(shards), str(shards), "train", EvaluationPipeline(-1, 32), seed=0, batch_size=4)
+    dataset = ShardDataset(str(shards), str(shards), "train", EvaluationPipeline(-1, 32), seed=0)
     assert sorted(order(dataset)[0]) == list(range(60)) and order(dataset)[0] != order(dataset, epoch=1)[0]
     # A large set: 2,000 shards of 640 pictures.
-    dataset.store.samples_per_shard = np.full(2000, 640)
-    dataset.store.sample_offset_per_shard = np.arange(2000) * 640
+    dataset.samples = np.full(2000, 640)
+    dataset.starts = np.arange(2000) * 640
     large = dataset.epoch_order(np.random.default_rng(0))
     assert np.array_equal(np.sort(large), np.arange(2000 * 640))
     assert len(np.unique(large[:2048] // 640)) < 100, "few shards for a first batch of 2,048"

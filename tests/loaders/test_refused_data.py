@@ -13,7 +13,7 @@ import pytest
 
 from common.command import run
 from loaders import memory
-from loaders.storage import leftovers, packed
+from loaders.storage import packed
 from main import cli
 from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
@@ -47,14 +47,11 @@ def test_a_cache_folder_that_cannot_be_written(workdir: Path, pictures: Path, ca
     assert_advice_trains(start, named, workdir, capfd)
 
 
-def test_a_cache_folder_of_another_run(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clean = leftovers._clean
-    monkeypatch.setattr(leftovers, "GRACE", 0.0)
-    monkeypatch.setattr(leftovers, "_clean", lambda folder: clean(folder) or Path(folder).parent.name == "cache")
+def test_a_cache_limit_below_a_shard(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+    def start(folder: Path) -> list[str]:
+        return [*streamed(folder, pictures, "cache"), "train_dataset.cache_limit=9kb"]
 
-    assert_advice_trains(lambda folder: streamed(folder, pictures, "cache"), named, workdir, capfd)
+    assert_advice_trains(start, named, workdir, capfd)
 
 
 def test_too_little_shared_memory_for_the_workers(

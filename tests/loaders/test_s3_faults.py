@@ -20,15 +20,14 @@ from composer.core import DataSpec
 
 from common.errors import DataError, sentence_of
 from data import build_imagenet_dataspec
-from loaders.storage import shards as shards_module
-from loaders.transport import remote
+from loaders.transport import remote, shard_cache
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.pictures import make_mds
 from tests.s3 import upload, use_endpoint
 
 REMOTE = "s3://pictures/set"
 DAMAGED = "shard.00002.mds"
-LONGEST = remote.PATIENCE + remote.CONNECT_TIMEOUT + remote.READ_TIMEOUT + shards_module.STALLED
+LONGEST = remote.PATIENCE + remote.CONNECT_TIMEOUT + remote.READ_TIMEOUT + shard_cache.STALLED
 
 
 def build(local: Path, workers: int = 0, path: Path | str = REMOTE, **options) -> DataSpec:
@@ -128,7 +127,7 @@ def test_passing_faults_lose_nothing(
 def test_a_fault_that_stays_names_the_shard(
     fault: int | str, workers: int, said: str, stored: str, shards: Path, proxy: FaultProxy, tmp_path: Path, monkeypatch
 ) -> None:
-    for module, name in ((remote, "PATIENCE"), (remote, "READ_TIMEOUT"), (shards_module, "STALLED")):
+    for module, name in ((remote, "PATIENCE"), (remote, "READ_TIMEOUT"), (shard_cache, "STALLED")):
         monkeypatch.setattr(module, name, 2.0)
     client = boto3.client("s3")
     if fault == "missing":
@@ -199,7 +198,7 @@ def test_a_slow_download_is_left_in_peace(
     monkeypatch.setattr(remote, "PATIENCE", 3.0)
     monkeypatch.setattr(remote, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
     monkeypatch.setattr(remote, "_CHUNK", 3_000)
-    monkeypatch.setattr(shards_module, "STALLED", 3.0)
+    monkeypatch.setattr(shard_cache, "STALLED", 3.0)
     upload(make_mds(folder / "val", tmp_path / "set/val"), "pictures", "set/val")
     proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.25)]
     images, labels = everything(build(tmp_path / "cache", workers))
@@ -210,11 +209,10 @@ def test_a_slow_download_is_left_in_peace(
 def test_a_download_whose_process_died_is_taken_over(
     stored: str, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards_module, "STALLED", 0.5)
     monkeypatch.setattr(remote, "READ_TIMEOUT", 30.0)
     proxy.rules = [Rule("hang", "shard.00000.mds", times=1)]
     spec = build(tmp_path)
-    fetch = spec.dataloader.dataset.store.prepare_shard
+    fetch = spec.dataloader.dataset.cache.fetch
     victim = multiprocessing.get_context("fork").Process(target=fetch, args=(0,))
     victim.start()
     wait_for(lambda: proxy.failed)

@@ -206,7 +206,7 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
         build(source, source)
     (source / "classes.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match=r"classes\.json: is no list of class names"):
-        read_classes(str(source), str(source))
+        read_classes(str(source))
     (source / "val/index.json").unlink()
     with pytest.raises(DataError, match=r"val/index\.json: is missing"):
         build(source, source)
@@ -258,7 +258,7 @@ def test_shard_that_is_cut_short_under_a_run(shards: Path, tmp_path: Path) -> No
     """It is mapped into memory by then, and what is read behind its end would end the program."""
     dataset = build(shutil.copytree(shards, tmp_path / "set"), tmp_path / "set").dataloader.dataset
     dataset.read(0)
-    shard, size = tmp_path / "set/val/shard.00000.mds", int(dataset.store.samples_per_shard[0])
+    shard, size = tmp_path / "set/val/shard.00000.mds", int(dataset.samples[0])
     os.truncate(shard, 4096)
     with pytest.raises(DataError, match=f"shard.00000.mds, sample {size - 1}: .*it ends before byte"):
         dataset.read(size - 1)

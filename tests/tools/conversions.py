@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_images
 
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.imagefolder import ImageFolderDataset
-from loaders.storage.streaming import StreamingDataset
+from loaders.storage.streaming import ShardDataset
 from tests.pictures import make_imagefolder
 from tools.convert.__main__ import main
 
@@ -41,7 +41,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 def pictures_of(root: Path | str, split: str, local: Path | str | None = None) -> list[tuple[bytes, int]]:
     """What our reader finds in shards, in their order."""
-    dataset = StreamingDataset(str(root), str(local or root), split, PIPELINE, seed=0, batch_size=1)
+    dataset = ShardDataset(str(root), str(local or root), split, PIPELINE, seed=0)
     assert dataset.classes == ["cat", "dog", "person"]
     return [dataset.read(index) for index in range(len(dataset))]  # type: ignore[misc]
 

@@ -72,7 +72,7 @@ def check(given: argparse.Namespace) -> None:
     """
     from streaming.base.compression import is_compression
 
-    from loaders.storage.shards import HASHES
+    from loaders.transport.checksums import HASHES
 
     problems = []
     if given.quality is not None and given.max_size is None:

@@ -224,7 +224,7 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
     splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # a link to nothing, too
     if any(Path(path, split, "index.json").is_file() for split in splits):
         shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
-        return shards, read_classes(path, path)
+        return shards, read_classes(path)
     problems = structure_faults(Path(path), needed=tuple(splits) or SPLITS)
     if problems:
         raise DataError("\n".join(problems))
@@ -247,4 +247,4 @@ def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] 
             absent.append(error)
     if not found:
         raise absent[0]
-    return found, read_classes(remote, local)
+    return found, read_classes(remote)

@@ -170,4 +170,4 @@ def _shard_split(remote: str, local: str, name: str, entries: list[dict[str, Any
         shard = int(np.searchsorted(starts, place, side="right")) - 1
         return f"{jobs[shard].place()}, sample {place - starts[shard]}"
 
-    return Split(name, jobs, sum(counts), read_classes(remote, local), name_of)
+    return Split(name, jobs, sum(counts), read_classes(remote), name_of)

@@ -81,7 +81,7 @@ def list_files(source: str, splits: Sequence[str] | None, scratch: Path) -> list
         if not any(name.startswith((f"{split}/", split)) for name in files):
             raise DataError(f"{without_credentials(source)}: has no {split}/. Check the path, and the split's name.")
     for folder in _shard_folders(files):
-        data, index = _read_index(source, folder, scratch)
+        data, index = _read_index(source, folder)
         name = join(folder, INDEX) if folder else INDEX
         files[name] = replace(files[name], size=len(data), recorded=quick_hash(data))
         _note_hashes(files, source, folder, index)
@@ -161,7 +161,7 @@ def _scan(source: str, folder: str) -> tuple[list[SourceFile], list[str]]:
 def _list_indexed(source: str, splits: Sequence[str], scratch: Path) -> Iterator[SourceFile]:
     """Shards of a store that is not listed: what each split's index.json names, and classes.json if there is one."""
     for split in splits:
-        data, index = _read_index(source, split, scratch)
+        data, index = _read_index(source, split)
         yield SourceFile(join(split, INDEX), len(data), recorded=quick_hash(data))
         for shard in index["shards"]:
             raw, packed = shard["raw_data"], shard.get("zip_data")
@@ -189,12 +189,12 @@ def _shard_folders(files: dict[str, SourceFile]) -> list[str]:
     return [folder for folder, names in indexed if not names or any(name.startswith("shard.") for name in names)]
 
 
-def _read_index(source: str, folder: str, scratch: Path) -> tuple[bytes, dict[str, Any]]:
+def _read_index(source: str, folder: str) -> tuple[bytes, dict[str, Any]]:
     """An index.json of shards, checked; without credentials in what is said of it."""
     from loaders.storage.streaming import read_index  # seconds to import, needed only for shards
 
     try:
-        return read_index(source, os.fspath(scratch), folder)
+        return read_index(source, folder)
     except DataError as error:
         raise type(error)(without_credentials(str(error))) from error
 
