@@ -8,8 +8,8 @@ import torch
 
 from common.terminal import console, printable
 from data import build_imagenet_dataspec
-from loaders.check import main as check
-from loaders.contact_sheet import Section, draw_contact_sheet
+from loaders.checking.check import main as check
+from loaders.checking.contact_sheet import Section, draw_contact_sheet
 from tests.pictures import make_imagefolder
 from tools.convert.__main__ import main as convert
 from tools.convert.meter import PictureMeter
