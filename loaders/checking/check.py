@@ -15,17 +15,18 @@ from rich.table import Table
 from common import terminal
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
-from loaders.checking.contact_sheet import Section, write_contact_sheet
 from loaders.checking.jobs import look
 from loaders.checking.sampling import sample
 from loaders.checking.splits import Split, open_folder, open_shards
 from loaders.checking.summary import print_faults, show_summary
 from loaders.images import decoders
+from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")
+COLUMNS, ROWS, SIDE = 8, 3, 136  # of the sheet: tiles, and a tile's pixels
 MEASURED = 1.0  # seconds per split
 FIRST_BATCHES = 3
 MOST_FAULTS = 50
@@ -102,7 +103,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
     table = Table(title="First batches", title_justify="left")
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
         table.add_column(name, no_wrap=name != "images")
-    speeds, sections, classes, decoder = [], [], None, "auto"
+    speeds, sections, decoder = [], [], "auto"
     for split in ("train", "val"):
         spec = build(
             data_path=options.path,
@@ -116,18 +117,19 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
             num_workers=options.workers,
         )
         batches, speed = measure(spec.dataloader)
-        classes, decoder = spec.dataloader.dataset.classes, spec.dataloader.dataset.pipeline.decoder
+        decoder = spec.dataloader.dataset.pipeline.decoder
         for number, batch in enumerate(batches):
             table.add_row(split, str(number), *described(batch))
         speeds.append(f"{split} {speed:,.0f} img/s")
-        sections.append(section(split, options, *batches[0]))
+        sections.append(section(split, options.crop_size, batches[0], spec.dataloader.dataset.classes))
     console.print(table)
     console.print(
         f"Loader: {', '.join(speeds)} (batches of {options.batch_size}, {options.workers} workers, "
         f"crop {options.crop_size} px; start-up not counted)"
     )
     console.print(decoders.described(decoder), highlight=False)
-    console.print(f"Contact sheet: {write_contact_sheet(SHEET, sections, classes)}", highlight=False)
+    draw_sheet(sections, COLUMNS, SIDE).save(SHEET)
+    console.print(f"Contact sheet: {SHEET.resolve()}", highlight=False)
 
 
 def described(batch: Batch) -> tuple[str, str, str, str]:
@@ -147,12 +149,17 @@ def evaluation_resize(crop_size: int) -> int:
     return round(crop_size * RESIZE_SHARE)
 
 
-def section(split: str, options: argparse.Namespace, images: torch.Tensor, labels: torch.Tensor) -> Section:
-    """A batch as a section of the contact sheet."""
+def section(split: str, crop_size: int, batch: Batch, classes: Sequence[str] | None) -> Section:
+    """A batch as a section of the contact sheet; without the classes' names, with their numbers."""
+
+    def named(label: int) -> str:
+        return classes[label] if classes and label < len(classes) else f"class {label}"
+
+    shown = zip(batch[0][: COLUMNS * ROWS], batch[1].tolist(), strict=False)
+    tiles = [Tile(image, [(named(label), INK)]) for image, label in shown]
     if split == "train":
-        return Section("Training", f"random crop to {options.crop_size} px and flip", images, labels)
-    caption = f"short side to {evaluation_resize(options.crop_size)} px, central {options.crop_size} px"
-    return Section("Evaluation", caption, images, labels)
+        return Section("Training", f"random crop to {crop_size} px and flip", tiles)
+    return Section("Evaluation", f"short side to {evaluation_resize(crop_size)} px, central {crop_size} px", tiles)
 
 
 def measure(loader: Any) -> tuple[list[Batch], float]:
