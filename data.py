@@ -89,7 +89,7 @@ def check_dataloader() -> None:
     fault.
     """
     from common.command import run
-    from loaders.check import main
+    from loaders.checking.check import main
 
     if status := run(lambda words: main(words, build_imagenet_dataspec)):
         sys.exit(status)

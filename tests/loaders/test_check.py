@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data import check_dataloader
-from loaders.check import extent
+from loaders.checking.summary import extent
 from loaders.transport.decompression import decompressed
 from tests.pictures import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
@@ -190,7 +190,7 @@ def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
     status, said = check("s3://pictures/else", tmp_path / "cache3")
     assert status == 1 and "s3://pictures/else/train/index.json: is missing" in said and "2 faults" in said
     status, said = check("s3://other/set", tmp_path / "cache4")
-    assert status == 1 and "has no bucket 'other'" in said and "1 fault" in said
+    assert status == 1 and said.count("has no bucket 'other'") == 1
 
 
 def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +204,8 @@ def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypat
 
 
 def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loaders.inspection.SMALL", 10)
-    monkeypatch.setattr("loaders.inspection.SAMPLE", 5)
+    monkeypatch.setattr("loaders.checking.sampling.SMALL", 10)
+    monkeypatch.setattr("loaders.checking.sampling.SAMPLE", 5)
     root = make_imagefolder(tmp_path / "set", per_class=5)
     (root / "train/cat/notes.txt").write_text("of no consequence")
     status, said = check(root, "--crop-size", 32)

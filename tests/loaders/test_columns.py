@@ -14,10 +14,10 @@ from PIL import Image
 from streaming import MDSWriter
 
 from common.errors import DataError
+from loaders.checking.check import inspect
 from loaders.images import native
 from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline
-from loaders.inspection import inspect_shards
 from loaders.storage.columns import Columns, WrongValue
 from loaders.storage.streaming import ShardDataset
 from tools.convert.__main__ import main as convert
@@ -47,7 +47,7 @@ def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, convert
     with pytest.raises(DataError) as error:
         opened(root).read(0)
     assert said in str(error.value) and "picture (" not in str(error.value)
-    assert any(said in fault for fault in inspect_shards(str(root), str(root))[0][1].faults)
+    assert any(said in fault for fault in inspect(str(root), str(root))[1])
     commands: list[Callable[[], int]] = [lambda: verify([str(root), "--workers=1"])]
     if converts:
         commands.append(lambda: convert([str(root), str(root) + "-out", "--workers=1"]))
@@ -70,7 +70,7 @@ def test_arrays_are_the_pictures_that_pil_makes_of_them(shape: str, form: str, t
         assert np.array_equal(opened(root, decoder)[0][0].permute(1, 2, 0).numpy(), np.array(wanted))
         assert np.array_equal(opened(root, decoder).__getitems__([(0, 0)])[0][0].permute(1, 2, 0), np.array(wanted))
     assert verify([str(root), "--workers=1"]) == 1  # one sentence, for val has train's picture
-    assert inspect_shards(str(root), str(root))[0][1].faults == []
+    assert inspect(str(root), str(root))[1] == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_other_arrays_are_refused(
     with pytest.raises(DataError) as error:
         opened(root).read(0)
     assert said in str(error.value)
-    assert said in inspect_shards(str(root), str(root))[0][1].faults[0]
+    assert said in inspect(str(root), str(root))[1][0]
     assert verify([str(root), "--workers=1"]) == 1
     assert said in " ".join("".join(capsys.readouterr()).split())
 
@@ -140,7 +140,7 @@ def test_labels_of_every_integer_encoding(encoding: str, values: tuple[Any, ...]
     dataset = opened(root)
     assert [dataset.read(place)[1] for place in range(3)] == [0, 1, 2]
     assert all(type(dataset.read(place)[1]) is int for place in range(3))
-    assert inspect_shards(str(root), str(root))[0][0].per_class == [1, 1, 1]
+    assert inspect(str(root), str(root))[0][0].per_class == [1, 1, 1]
     assert convert([str(root), str(tmp_path / "out"), "--workers=1"]) == 0
     assert [opened(tmp_path / "out").read(place)[1] for place in range(3)] == [0, 1, 2]
 
@@ -196,7 +196,7 @@ def test_a_pickle_that_is_not_needed_is_not_unpickled(name: str, tmp_path: Path)
     root = write(tmp_path / "set", {name: "pkl"}, *({name: Program(mark), "y": label} for label in (0, 1)))
     dataset = opened(root)
     assert [dataset[place][1] for place in range(2)] == [0, 1]
-    assert [report.faults for report in inspect_shards(str(root), str(root))[0]] == [[], []]
+    assert inspect(str(root), str(root))[1] == []
     verify([str(root), "--workers=1"])
     assert convert([str(root), str(tmp_path / "out"), "--workers=1"]) == 0
     assert torch.equal(opened(tmp_path / "out")[1][0], dataset[1][0])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
+from loaders.checking.check import inspect
+from loaders.checking.splits import open_splits
 from loaders.images.transforms import EvaluationPipeline
-from loaders.inspection import inspect_folder
 from loaders.storage.imagefolder import ImageFolderDataset, list_class, structure_faults
 from tests.pictures import make_imagefolder, make_shards
 from tools.convert.sources import FolderSource, open_sources
-from tools.verify.splits import open_splits
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def refusals(root: Path) -> list[str]:
         lambda: open_splits(str(root), None),
         lambda: FolderSource(str(root), "train"),
         lambda: ImageFolderDataset(root, "train", EvaluationPipeline(-1, 8), 0),
-        lambda: inspect_folder(root),
+        lambda: inspect(str(root), None),
     ]
     for look in looks:
         with pytest.raises(DataError) as caught:
@@ -44,9 +44,9 @@ def test_files_that_are_not_read_are_counted(root: Path) -> None:
     os.mkfifo(root / "train/dog/pipe.jpg")
     (root / "train/dog/0000.jpeg").rename(root / "train/dog/0000.jfif")
     remark = "train: 5 files are no pictures by their names, and are not read (.avif, .gif, .heic, .jpg, notes)."
-    assert open_splits(str(root), None)[0][0].report.remarks == [remark]
+    assert open_splits(str(root), None)[0][0].remarks == [remark]
     assert FolderSource(str(root), "train").remarks == [remark]
-    report = inspect_folder(root)[0][0]
+    report = inspect(str(root), None)[0][0]
     assert remark in report.remarks and report.images == 4 and not report.faults
 
 
@@ -101,7 +101,7 @@ def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_
 def test_a_dangling_picture_is_not_an_empty_one(root: Path) -> None:
     (root / "train/cat/gone.jpg").symlink_to("/nowhere/at/all")
     fault = f"{root}/train/cat/gone.jpg: cannot be read (No such file or directory). Replace or delete it."
-    assert inspect_folder(root)[0][0].faults == [fault]
+    assert inspect(str(root), None)[1] == [fault]
 
 
 def test_files_beside_the_classes_are_counted(root: Path) -> None:
@@ -109,7 +109,7 @@ def test_files_beside_the_classes_are_counted(root: Path) -> None:
     (root / "train/list.txt").touch()
     remark = "train: 2 files lie beside the classes' folders, and are not read (list.txt, picture.jpg)."
     assert FolderSource(str(root), "train").remarks == [remark]
-    assert remark in inspect_folder(root)[0][0].remarks
+    assert remark in inspect(str(root), None)[0][0].remarks
 
 
 def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

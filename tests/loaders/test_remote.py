@@ -15,11 +15,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from common.errors import DataError
 from data import build_imagenet_dataspec
+from loaders.checking.jobs import ShardJob
 from loaders.transport import remote
 from tests.s3 import upload, use_endpoint
 from tools.convert import sources
 from tools.convert.destination import open_destination
-from tools.verify.jobs import ShardJob
 
 
 @pytest.fixture

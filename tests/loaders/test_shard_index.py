@@ -18,14 +18,14 @@ import snappy
 import zstd
 
 from common.errors import DataError
-from loaders.inspection import inspect_shards
+from loaders.checking.check import inspect
+from loaders.checking.splits import open_splits
 from loaders.storage.shard_index import parse_index
 from loaders.transport.decompression import decompressed
 from loaders.transport.preload import copy as preload
 from tests.loaders.test_streaming import build, everything
 from tests.pictures import make_mds
 from tools.convert.sources import open_sources
-from tools.verify.splits import open_splits
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -85,7 +85,7 @@ def test_no_reader_touches_what_an_index_names_elsewhere(shards: Path, tmp_path:
         lambda: preload(str(remote), str(cache), ["val"]),
         lambda: open_sources(str(remote), None),
         lambda: next(iter([DataError(text) for text in open_splits(str(remote), None)[1]])),
-        lambda: next(iter(inspect_shards(str(remote), str(cache))[0][1].faults)),
+        lambda: next(iter(inspect(str(remote), str(cache))[1])),
     ]
     for read in readers:
         try:
@@ -115,13 +115,12 @@ def merged(folder: Path, root: Path, **options: Any) -> Path:
 @pytest.mark.parametrize("compression", [None, "zstd:3"])
 def test_merged_index(compression: str | None, folder: Path, tmp_path: Path) -> None:
     root = merged(folder, tmp_path / "set", compression=compression)
-    reports, faults = inspect_shards(str(root), str(root))
-    assert not faults and [report.faults for report in reports] == [[], []]
+    assert inspect(str(root), str(root))[1] == []
     assert len(everything(build(root, tmp_path / "cache"))[1]) == 120
     preload(str(root), str(tmp_path / "copy"), ["val"])
     name = next((root / "val/1").glob("shard.00000*"))
     name.write_bytes(name.read_bytes()[:-1])
-    assert "is damaged" in inspect_shards(str(root), str(root))[0][1].faults[0]
+    assert "is damaged" in inspect(str(root), str(root))[1][0]
     with pytest.raises(DataError, match=r"val/1/shard.00000.mds\S*: is damaged"):
         preload(str(root), str(tmp_path / "second"), ["val"])
 

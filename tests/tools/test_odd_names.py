@@ -8,8 +8,9 @@ import torch
 
 from common.terminal import console, printable
 from data import build_imagenet_dataspec
-from loaders.check import main as check
-from loaders.contact_sheet import Section, draw_contact_sheet
+from loaders.checking.check import main as check
+from loaders.checking.check import section
+from loaders.images.sheet import draw_sheet
 from tests.pictures import make_imagefolder
 from tools.convert.__main__ import main as convert
 from tools.convert.meter import PictureMeter
@@ -65,5 +66,6 @@ def test_moves(tmp_path: Path) -> None:
 def test_contact_sheet() -> None:
     names = ["a\nb", LATIN, "犬 [bold]"]
     assert [printable(name) for name in names] == ["a\\nb", "caf\\udce9", "犬 [bold]"]
-    section = Section("Training", "", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3))
-    draw_contact_sheet([section], names)
+    training = section("train", 8, (torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3)), names[:2])
+    assert [tile.lines[0][0] for tile in training.tiles] == ["a\nb", LATIN, "class 2"]
+    assert draw_sheet([training, training], 2, 16).size == (2 * 32 + 2 * 16 + 14, 2 * 32 + 2 * (62 + 2 * 54) - 14)

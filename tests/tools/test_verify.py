@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from loaders.checking.splits import Split
 from loaders.images import native
 from tests.pictures import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
 from tests.s3 import upload
 from tools.verify.__main__ import run
 from tools.verify.compare import compare_with_imagenet
-from tools.verify.splits import Split
 
 Verify = Callable[..., tuple[int, str]]
 

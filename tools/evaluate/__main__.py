@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with files.explained(target):
             files.write_tables(out, found, looked.values())
             if worst:
-                gallery.draw(worst, *gallery.heading(called, found, len(worst), about)).save(out / "mistakes.png")
+                gallery.draw(worst, called, found, about).save(out / "mistakes.png")
             files.write_summary(out, found, about)
     printing.show(console, found, looked, f"{called}, {name}")
     left = [name for name in files.FILES if (target / name).exists()]

@@ -1,1 +1,1 @@
-"""How tools.verify works: looking into every picture, comparing with ImageNet, sorting a flat folder."""
+"""How tools.verify works: comparing a data set with ImageNet, sorting a flat folder."""

@@ -76,47 +76,41 @@ def _fold(console: Console, path: str, mapping: str) -> None:
 
 def _verify(console: Console, given: argparse.Namespace) -> int:
     """Look, and print the table and the faults."""
-    from loaders.check import summary_table
-    from loaders.images.decoding import unchecked
-    from tools.convert.crew import Crew
+    from loaders.checking.jobs import look
+    from loaders.checking.splits import open_splits
+    from loaders.checking.summary import show_summary
+    from tools.convert.crew import Crew, report
     from tools.convert.meter import PictureMeter
     from tools.verify import compare
-    from tools.verify.jobs import look
-    from tools.verify.splits import open_splits
 
     splits, faults = open_splits(given.path, given.local)
     began = time.monotonic()
     with Crew(given.workers) as crew:
         for split in splits:
-            with PictureMeter(console, split.report.split, split.report.images) as meter:
-                for (job,), found in crew.run(look, ((job,) for job in split.jobs), meter):
+            with PictureMeter(console, split.name, split.images) as meter:
+                for (job, _), found in crew.run(look, ((job, report) for job in split.jobs), meter):
                     split.add(job, found)
             split.finish()
-    seconds, images = time.monotonic() - began, sum(split.report.images for split in splits)
-    remarks = [remark for split in splits for remark in split.report.remarks]
+    seconds, images = time.monotonic() - began, sum(split.images for split in splits)
+    remarks = [remark for split in splits for remark in split.remarks]
     if len(splits) == 2:
         faults += compare.labels_apart(*splits) + compare.shared_pictures(*splits)
         remarks += filter(None, [compare.compare_with_imagenet(*splits)])
-    faults = [fault for split in splits for fault in split.report.faults] + faults
+    faults = [fault for split in splits for fault in split.faults] + faults
     if splits:
-        console.print(summary_table(given.path, [split.report for split in splits]))
-        remarks.append(
-            f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
-        )
-    remarks += filter(None, [unchecked()])
-    for remark in remarks:
-        console.print(remark, markup=False)
-    return _print_faults(console, given.path, faults)
+        pace = f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
+        show_summary(console, given.path, splits, [*remarks, pace])
+    return _report_faults(console, given.path, faults)
 
 
-def _print_faults(console: Console, path: str, faults: list[str]) -> int:
-    """Every fault as a sentence of its own; the exit status."""
+def _report_faults(console: Console, path: str, faults: list[str]) -> int:
+    """Every fault, with what to type where a command mends it; the exit status."""
+    from loaders.checking.summary import print_faults
+
     if not faults:
         console.print(f"{path}: no faults.", markup=False)
         return 0
-    console.print(f"\n{path}: {'1 fault' if len(faults) == 1 else f'{len(faults):,} faults'}", style="bold red")
-    for fault in faults:
-        console.print(f"- {fault}", markup=False)
+    print_faults(console, path, faults)
     if any("lie directly in it" in fault for fault in faults):
         console.print(
             f"To sort them: python -m tools.verify {shlex.quote(str(path))} --fold MAPPING (--help says what that is)",

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from common.errors import named
-from tools.verify.splits import Split
+from loaders.checking.splits import Split
 
 # ILSVRC 2012's classification task: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2.
 IMAGENET = {"train": 1_281_167, "val": 50_000}
@@ -35,7 +35,7 @@ def shared_pictures(train: Split, val: Split) -> list[str]:
 
 def labels_apart(train: Split, val: Split) -> list[str]:
     """Labels that shards have for evaluation and not for training."""
-    if train.report.faults or val.report.faults:
+    if train.faults or val.faults:
         return []  # with shards missing, so are labels
     only = np.setdiff1d(val.labels, train.labels)
     if not len(only):
@@ -48,8 +48,8 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
     """Whether this is ImageNet-1k, whole or nearly; None where it is something else."""
     classes = train.classes
     known = classes is None or all(map(_WNID.fullmatch, classes))
-    counts = {"train": train.report.images, "val": val.report.images}
-    number = train.report.classes or 0
+    counts = {"train": train.images, "val": val.images}
+    number = train.num_classes or 0
     if counts == IMAGENET and number == IMAGENET_CLASSES:
         return "This is ImageNet-1k, complete: 1,281,167 and 50,000 pictures of 1,000 classes."
     near = abs(counts["train"] / IMAGENET["train"] - 1) < _CLOSE and abs(number / IMAGENET_CLASSES - 1) < _CLOSE
@@ -58,9 +58,9 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
     parts = [_against("train", counts["train"], IMAGENET["train"]), _against("val", counts["val"], IMAGENET["val"])]
     if number != IMAGENET_CLASSES:
         parts.append(f"{number:,} of {IMAGENET_CLASSES:,} classes")
-    odd = [at for at, count in enumerate(val.report.per_class) if count != IMAGENET_VAL_PER_CLASS]
+    odd = [at for at, count in enumerate(val.per_class) if count != IMAGENET_VAL_PER_CLASS]
     if odd and len(odd) < number / 2:
-        names = [f"{classes[at] if classes else at}: {val.report.per_class[at]}" for at in odd]
+        names = [f"{classes[at] if classes else at}: {val.per_class[at]}" for at in odd]
         parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} pictures are {named(names)}")
     return "This looks like ImageNet-1k, but is not all of it: " + "; ".join(parts) + "."
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 
 from common.cells import as_cell, from_cell
 from common.errors import DataError, named
+from loaders.checking.splits import loose_pictures
 from loaders.storage.imagefolder import class_names
-from tools.verify.splits import loose_pictures
 
 LOG = "val_moves.csv"  # beside val/: from,to relative to val/, as `as_cell` writes names
 Moves = list[tuple[str, str]]

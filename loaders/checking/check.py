@@ -1,12 +1,13 @@
 """What `python data.py PATH [LOCAL]` does: look for faults, show what is there, and measure how fast it loads."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -14,14 +15,18 @@ from rich.table import Table
 from common import terminal
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
-from loaders.contact_sheet import Section, write_contact_sheet
+from loaders.checking.jobs import look
+from loaders.checking.sampling import sample
+from loaders.checking.splits import Split, open_folder, open_shards
+from loaders.checking.summary import print_faults, show_summary
 from loaders.images import decoders
-from loaders.inspection import SplitReport, inspect_folder, inspect_shards
+from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")
+COLUMNS, ROWS, SIDE = 8, 3, 136  # of the sheet: tiles, and a tile's pixels
 MEASURED = 1.0  # seconds per split
 FIRST_BATCHES = 3
 MOST_FAULTS = 50
@@ -62,61 +67,35 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     if options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder, too: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)
-    if options.local is None:
-        reports, faults = inspect_folder(Path(options.path))
-    else:
-        reports, faults = inspect_shards(options.path, options.local)
-    faults = faults + [fault for report in reports for fault in report.faults]
-    if any(report.images for report in reports):
-        console.print(summary_table(options.path, reports))
-        for remark in (remark for report in reports for remark in report.remarks):
-            console.print(remark, style="dim", highlight=False)
+    splits, faults = inspect(options.path, options.local)
+    if any(split.images for split in splits):
+        show_summary(console, options.path, splits, [remark for split in splits for remark in split.remarks])
     if faults:
-        print_faults(console, options.path, faults)
+        print_faults(console, options.path, faults, MOST_FAULTS)
         return 1
     check_writable(SHEET)
     show_batches(console, options, build)
     return 0
 
 
-def print_faults(console: Console, path: str, faults: Sequence[str]) -> None:
-    """Print every fault as a sentence of its own (the first fifty, if there are more)."""
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    console.print(f"\n{path}: {count}", style="bold red", highlight=False)
-    for fault in faults[:MOST_FAULTS]:
-        console.print(f"- {fault}", highlight=False, markup=False)
-    if len(faults) > MOST_FAULTS:
-        console.print(f"and {len(faults) - MOST_FAULTS} more.")
+def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
+    """Look into a sample of a data set: its splits, and all faults.
 
-
-def summary_table(path: str, reports: Sequence[SplitReport]) -> Table:
-    """Classes, pictures, bytes and sizes of each split."""
-    table = Table(title=f"Data set {path}", title_justify="left")
-    for name in ("split", "classes", "images", "per class", "bytes", "pixels: min / median / max"):
-        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=not name.startswith("pixels"))
-    for report in reports:
-        counts = report.per_class
-        spread = f"{min(counts)}" if counts and min(counts) == max(counts) else ""
-        if counts and not spread:
-            spread = f"{min(counts)} to {max(counts)}"
-        classes = "not recorded" if report.classes is None else f"{report.classes}"
-        table.add_row(
-            report.split, classes, f"{report.images:,}", spread or "-", megabytes(report.bytes), extent(report.sizes)
-        )
-    return table
-
-
-def megabytes(count: int) -> str:
-    """A number of bytes, in MB."""
-    return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
-
-
-def extent(sizes: Sequence[tuple[int, int]]) -> str:
-    """Smallest, median and largest width and height."""
-    if not sizes:
-        return "-"
-    low, middle, high = (np.percentile(np.array(sizes), share, axis=0).astype(int) for share in (0, 50, 100))
-    return " / ".join(f"{width}x{height}" for width, height in (low, middle, high))
+    Args:
+        path: a folder, or a store's address.
+        local: cache folder for the shards; None for a folder of images.
+    """
+    splits, faults = open_shards(path, local) if local else open_folder(Path(path))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for split in splits:
+            sample(split)
+            for job, found in zip(split.jobs, pool.map(look, split.jobs), strict=True):
+                split.add(job, found)
+            split.finish()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
+    return splits, faults + [fault for split in splits for fault in split.faults]
 
 
 def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
@@ -124,7 +103,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
     table = Table(title="First batches", title_justify="left")
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
         table.add_column(name, no_wrap=name != "images")
-    speeds, sections, classes, decoder = [], [], None, "auto"
+    speeds, sections, decoder = [], [], "auto"
     for split in ("train", "val"):
         spec = build(
             data_path=options.path,
@@ -138,18 +117,19 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
             num_workers=options.workers,
         )
         batches, speed = measure(spec.dataloader)
-        classes, decoder = spec.dataloader.dataset.classes, spec.dataloader.dataset.pipeline.decoder
+        decoder = spec.dataloader.dataset.pipeline.decoder
         for number, batch in enumerate(batches):
             table.add_row(split, str(number), *described(batch))
         speeds.append(f"{split} {speed:,.0f} img/s")
-        sections.append(section(split, options, *batches[0]))
+        sections.append(section(split, options.crop_size, batches[0], spec.dataloader.dataset.classes))
     console.print(table)
     console.print(
         f"Loader: {', '.join(speeds)} (batches of {options.batch_size}, {options.workers} workers, "
         f"crop {options.crop_size} px; start-up not counted)"
     )
     console.print(decoders.described(decoder), highlight=False)
-    console.print(f"Contact sheet: {write_contact_sheet(SHEET, sections, classes)}", highlight=False)
+    draw_sheet(sections, COLUMNS, SIDE).save(SHEET)
+    console.print(f"Contact sheet: {SHEET.resolve()}", highlight=False)
 
 
 def described(batch: Batch) -> tuple[str, str, str, str]:
@@ -169,12 +149,17 @@ def evaluation_resize(crop_size: int) -> int:
     return round(crop_size * RESIZE_SHARE)
 
 
-def section(split: str, options: argparse.Namespace, images: torch.Tensor, labels: torch.Tensor) -> Section:
-    """A batch as a section of the contact sheet."""
+def section(split: str, crop_size: int, batch: Batch, classes: Sequence[str] | None) -> Section:
+    """A batch as a section of the contact sheet; without the classes' names, with their numbers."""
+
+    def named(label: int) -> str:
+        return classes[label] if classes and label < len(classes) else f"class {label}"
+
+    shown = zip(batch[0][: COLUMNS * ROWS], batch[1].tolist(), strict=False)
+    tiles = [Tile(image, [(named(label), INK)]) for image, label in shown]
     if split == "train":
-        return Section("Training", f"random crop to {options.crop_size} px and flip", images, labels)
-    caption = f"short side to {evaluation_resize(options.crop_size)} px, central {options.crop_size} px"
-    return Section("Evaluation", caption, images, labels)
+        return Section("Training", f"random crop to {crop_size} px and flip", tiles)
+    return Section("Evaluation", f"short side to {evaluation_resize(crop_size)} px, central {crop_size} px", tiles)
 
 
 def measure(loader: Any) -> tuple[list[Batch], float]:

@@ -1,8 +1,8 @@
-"""What a worker process does: read, hash and decode the pictures of a part of a split."""
+"""What is done with a part of a split: read, hash and decode its images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from common.errors import DataError
 from loaders.errors import unreadable
 from loaders.images.decoding import Source, check, is_too_deep
 from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
-from tools.convert.crew import report
 
 Sample = tuple[str, int, Source | Path]
-"""A picture's name, its label, and what is stored, or where."""
+"""An image's name, its label, and what is stored, or where."""
+
+EMPTY = "is an empty file. Copy it again, or delete it."
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class FolderJob:
         for name in self.names:
             path = self.folder / name
             yield str(path), self.label, path
+
+    def only(self, place: int) -> FolderJob:
+        """The job of one of its pictures, by its place in the split."""
+        return FolderJob(place, self.folder, [self.names[place - self.start]], self.label)
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,14 @@ class ShardJob:
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
             yield sample, label, picture
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The index's words of the file that is stored: basename, bytes, hashes."""
+        return self.entry.get("zip_data") or self.entry["raw_data"]
+
     def place(self) -> str:
         """Where the shard is stored, for messages."""
-        return join(self.remote, self.split, (self.entry.get("zip_data") or self.entry["raw_data"])["basename"])
+        return join(self.remote, self.split, self.stored["basename"])
 
     def _unpacked(self) -> bytes:
         """The shard's bytes, uncompressed, after checking the hashes of every file that it consists of."""
@@ -101,7 +111,7 @@ class ShardJob:
 
     def _read(self, folder: Path, download_again: bool) -> bytes:
         """One attempt; a ValueError means that a file is not what the index describes."""
-        from loaders.storage.mds_writer import stored_file, unpack
+        from loaders.storage.mds_writer import unpack
 
         entry = self.entry
         kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
@@ -109,7 +119,7 @@ class ShardJob:
         if download_again or not any(path.is_file() for path in paths):
             if not is_remote(self.remote):
                 raise DataError(f"{paths[0]}: is missing, though index.json lists it. Copy it again.")
-            download(self.place(), paths[0], size=stored_file(entry)["bytes"])
+            download(self.place(), paths[0], size=self.stored["bytes"])
             paths = paths[:1]
         there = [(kind, path) for kind, path in zip(kinds, paths, strict=False) if path.is_file()]
         return [unpack(kind, path.read_bytes()) for kind, path in there][-1]
@@ -139,8 +149,12 @@ class Looked:
     deep: int = 0
 
 
-def look(job: Job) -> Looked:
+def look(job: Job, told: Callable[[int], None] = lambda _: None) -> Looked:
     """Look into all pictures of a job.
+
+    Args:
+        job: which pictures.
+        told: is told of each that is done.
 
     Raises:
         StoreOutOfReach: no file of the store can be read.
@@ -156,7 +170,7 @@ def look(job: Job) -> Looked:
             found.bytes.append(len(stored))
             found.labels.append(label)
             found.sizes.append(size)
-            report(1)
+            told(1)
     except StoreOutOfReach:
         raise
     except DataError as error:
@@ -171,7 +185,7 @@ def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
         source = kept.read_bytes() if isinstance(kept, Path) else kept
         stored = source if isinstance(source, bytes) else source.tobytes()
         if not stored:
-            return stored, (0, 0), "is an empty file. Copy it again, or delete it.", False
+            return stored, (0, 0), EMPTY, False
         height, width = check(source)
         return stored, (width, height), "", is_too_deep(source)
     except Exception as error:  # each decoder has its own
