@@ -46,9 +46,10 @@ class Declarations:
     `more than 0 and less than 1`, of each number in a list. If it ends in units (`at least 1, in ba or ep`), it is of a
     time; a number without a unit is in dur. A tuple lists the words that are allowed; `package.module:NAME` names where
     they are listed, in a module that imports no torch. null is left to the annotation."""
-    RULES: ClassVar[Sequence[tuple[str, str, str]]] = ()
-    """(place, expression, sentence): what must hold beyond that, and what to say, with {argument} filled in, if it does
-    not. The place is an argument, a dotted key of the run, or "" for the class."""
+    RULES: ClassVar[Mapping[str, str]] = {}
+    """Expression that must hold beyond that -> what to say if it does not, with {argument} filled in. It may begin with
+    an argument or a dotted key of the run that it is about, as in `drop_rate: must be 0`. A rule about `config` is left
+    alone where there is no run."""
     NOT_WITH: ClassVar[Mapping[str, str]] = {}
     """Algorithms that do not go with it -> why: what they do, or would do."""
     BEFORE: ClassVar[Mapping[str, str]] = {}
@@ -80,18 +81,13 @@ class Declares(Declarations):
             TypeError: an argument that does not exist, or a text without limits.
         """
         super().__init_subclass__(**kwargs)
-        known = set(inspect.signature(cls.__init__).parameters)
-        for name, bound in cls.BOUNDS.items() if "BOUNDS" in vars(cls) else ():
+        known, words = set(inspect.signature(cls.__init__).parameters), vars(cls)
+        for name, bound in words.get("BOUNDS", {}).items():
             if name not in known:
-                raise TypeError(
-                    f"{cls.__name__}.BOUNDS: {cls.__name__} has no argument {name}{did_you_mean(name, known)}"
-                )
+                raise TypeError(f"{cls.__name__}.BOUNDS: there is no argument {name}{did_you_mean(name, known)}")
             if isinstance(bound, str) and not (LIMIT.search(bound) or ":" in bound):
                 raise TypeError(f"{cls.__name__}.BOUNDS: {bound!r} holds no limit; use {listing(HOLDS)}, and a number")
-        expressions = (
-            [rule[1] for rule in cls.RULES] + [cls.PER_IMAGE] if {"RULES", "PER_IMAGE"} & set(vars(cls)) else []
-        )
-        for expression in expressions:
+        for expression in (*words.get("RULES", {}), words.get("PER_IMAGE", "False")):
             for name in _names(expression) - {"config", "duration"} - known:
                 raise TypeError(f"{cls.__name__}: {expression!r} uses {name}, which is not an argument of the class")
 
@@ -144,12 +140,12 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
 
 
 def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: Any = None) -> Iterator[tuple[str, str]]:
-    """What breaks the bounds, or else the rules: place and sentence.
+    """What breaks the bounds, or else the rules: place ("" for the class itself) and sentence.
 
     Args:
         declared: a class, or what was read of one.
         arguments: all of its arguments, of the right types.
-        config: the run; without one, the rules about it are left alone.
+        config: the run, if there is one.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     found = [(name, misfit(bound, given[name])) for name, bound in declared.BOUNDS.items() if name in given]
@@ -157,16 +153,15 @@ def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: A
         yield from wrong
         return
     times = {name: _time(given[name]) for name, bound in declared.BOUNDS.items() if name in given and units(bound)}
-    names = {**arguments, **times, "config": config, "duration": parse}
-    for place, expression, sentence in declared.RULES:
-        if config is None and "config" in _names(expression):
-            continue
+    names = {**arguments, **times, "duration": parse} | ({} if config is None else {"config": config})
+    for expression, text in declared.RULES.items():
         try:
-            kept = holds(expression, names)
+            broken = _names(expression) <= names.keys() and not holds(expression, names)
         except ValueError:
             continue  # a duration of the run that cannot be read, about which there is a complaint already
-        if not kept:
-            yield place, sentence.format_map(names)
+        if broken:
+            about = re.match(r"([\w.]+): ", text)
+            yield about[1] if about else "", text[about.end() if about else 0 :].format_map(names)
 
 
 @functools.cache

@@ -135,26 +135,20 @@ class DecoupledAdamW(StockDecoupledAdamW):
 class _ScheduleFree(Declares):
     """What schedule-free optimizers need beside them, and cannot bear."""
 
-    RULES = [
-        (
-            "scheduler.name",
-            "config.scheduler.name == 'constant_with_warmup'",
-            "{config.scheduler.name} changes the learning rate over the run, in place of which "
-            "{config.optimizer[name]} averages its weights; type scheduler.name=constant_with_warmup",
+    RULES = {
+        "config.scheduler.name == 'constant_with_warmup'": (
+            "scheduler.name: {config.scheduler.name} changes the learning rate over the run, in place of which "
+            "{config.optimizer[name]} averages its weights; type scheduler.name=constant_with_warmup"
         ),
-        (
-            "optimizer.warmup_steps",
-            "not (config.optimizer.get('warmup_steps') and duration(config.scheduler.t_warmup).value)",
-            "comes on top of scheduler.t_warmup={config.scheduler.t_warmup}; type optimizer.warmup_steps=0, or "
-            "scheduler.t_warmup=0ba",
+        "not (config.optimizer.get('warmup_steps') and duration(config.scheduler.t_warmup).value)": (
+            "optimizer.warmup_steps: comes on top of scheduler.t_warmup={config.scheduler.t_warmup}; type "
+            "optimizer.warmup_steps=0, or scheduler.t_warmup=0ba"
         ),
         # Gradients are taken between the average and the weights that are stepped from, at neither of the two.
-        (
-            "optimizer.betas",
-            "0 < config.optimizer.get('betas', (0.9,))[0] < 1",
-            "{config.optimizer[betas]} given, but the first must be more than 0 and less than 1, as in 0.9",
+        "0 < config.optimizer.get('betas', (0.9,))[0] < 1": (
+            "optimizer.betas: {config.optimizer[betas]} given, but the first must be more than 0 and less than 1"
         ),
-    ]
+    }
     NOT_WITH = {
         "ema": "it averages the weights once more, and the optimizer keeps an average of its own",
         "swa": "it averages the weights once more, and the optimizer keeps an average of its own",

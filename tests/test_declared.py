@@ -49,11 +49,11 @@ class Slow(Declares):
     """Somebody's."""
 
     BOUNDS = {"start": "at least 0, in dur or ep", "size": "at least 1"}
-    RULES = [
-        ("size", "size < 9 or start.unit == 'ep'", "{size} needs start={start.value:g} in ep"),
-        ("", "size * config.crop_size < 100", "{size} times crop_size {config.crop_size} is too much"),
-        ("warmup", "duration(config.t_warmup).value < size", "is too long"),
-    ]
+    RULES = {
+        "size < 9 or start.unit == 'ep'": "size: {size} needs start={start.value:g} in ep",
+        "size * config.crop_size < 100": "{size} times crop_size {config.crop_size} is too much",
+        "duration(config.t_warmup).value < size": "warmup: is too long",
+    }
 
     def __init__(self, start: str | None = None, size: int = 1) -> None:
         self.start, self.size = start, size
@@ -86,9 +86,9 @@ def test_a_class_that_is_made_from_python() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"BOUNDS": {"sise": "at least 1"}}, "no argument sise; did you mean size?"),
+        ({"BOUNDS": {"sise": "at least 1"}}, "there is no argument sise; did you mean size?"),
         ({"BOUNDS": {"size": "1 or more"}}, "'1 or more' holds no limit; use from, at least"),
-        ({"RULES": [("", "sise > 1", "")]}, "'sise > 1' uses sise, which is not an argument"),
+        ({"RULES": {"sise > 1": ""}}, "'sise > 1' uses sise, which is not an argument"),
         ({"PER_IMAGE": "not batch"}, "'not batch' uses batch, which is not an argument"),
     ],
 )

@@ -18,19 +18,17 @@ NOT_HERE = {
 """Algorithms that can do nothing here, or nothing right, and why."""
 DECLARED: dict[str, dict[str, Any]] = {
     **{
-        name: {"RULES": [("", "False", f"{reason}; type algorithms.{name}=null to remove it")]}
+        name: {"RULES": {"False": f"{reason}; type algorithms.{name}=null to remove it"}}
         for name, reason in NOT_HERE.items()
     },
     "cutmix": {
         "BOUNDS": {"alpha": "at least 0"},
-        "RULES": [
-            (
-                "interpolate_loss",
-                "not (interpolate_loss and 'label_smoothing' in config.algorithms)",
-                "true does not go with label_smoothing, which may smooth only one of the two losses; type "
-                "algorithms.cutmix.interpolate_loss=false, or algorithms.label_smoothing=null to remove that",
-            )
-        ],
+        "RULES": {
+            "not (interpolate_loss and 'label_smoothing' in config.algorithms)": (
+                "interpolate_loss: true does not go with label_smoothing, which may smooth only one of the two losses; "
+                "type algorithms.cutmix.interpolate_loss=false, or algorithms.label_smoothing=null to remove that"
+            ),
+        },
         "BEFORE": {"label_smoothing": "which else smooths only one of the two mixed labels"},
     },
     "swa": {"NO_LR_FIND": "averages weights, which the training loss does not see"},

@@ -86,13 +86,11 @@ class BlurPool(RecipeAlgorithm):
     """
 
     BOUNDS = {"min_channels": "at least 1"}
-    RULES = [
-        (
-            "",
-            "replace_convs or replace_maxpools",
-            "replace_convs and replace_maxpools are both false; at least one must be true",
+    RULES = {
+        "replace_convs or replace_maxpools": (
+            "replace_convs and replace_maxpools are both false; at least one must be true"
         )
-    ]
+    }
 
     def __init__(
         self,

@@ -56,13 +56,11 @@ class ColOut(RecipeAlgorithm):
         "p_col": "a fraction, from 0, less than 1",
         "finetune_fraction": "a fraction, from 0 to 1",
     }
-    RULES = [
-        (
-            "finetune_fraction",
-            "batch or not finetune_fraction",
-            "must be 0 with batch=false: a loader does not know how far the run is",
+    RULES = {
+        "batch or not finetune_fraction": (
+            "finetune_fraction: must be 0 with batch=false: a loader does not know how far the run is"
         )
-    ]
+    }
     PER_IMAGE = "not batch"
 
     def __init__(

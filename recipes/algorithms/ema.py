@@ -44,19 +44,15 @@ class EMA(RecipeAlgorithm):
         "update_interval": "at least 1, in ba or ep",
         "ema_start": "at least 0, in dur, ba or ep",
     }
-    RULES = [
-        ("", "half_life or smoothing", "half_life and smoothing are both null; give one of them"),
-        (
-            "",
-            "not (half_life and smoothing)",
-            "half_life and smoothing say the same thing in two ways; set one of them to null",
+    RULES = {
+        "half_life or smoothing": "half_life and smoothing are both null; give one of them",
+        "not (half_life and smoothing)": (
+            "half_life and smoothing say the same thing in two ways; set one of them to null"
         ),
-        (
-            "",
-            "not (half_life and update_interval) or half_life.unit == update_interval.unit",
-            "half_life {half_life} and update_interval {update_interval} must be in the same unit",
+        "not (half_life and update_interval) or half_life.unit == update_interval.unit": (
+            "half_life {half_life} and update_interval {update_interval} must be in the same unit"
         ),
-    ]
+    }
     BEFORE = {"decentralized": "which else averages other weights over the ranks than are evaluated"}
     NO_LR_FIND = "averages weights, which the training loss does not see"
 

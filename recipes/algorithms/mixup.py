@@ -38,14 +38,12 @@ class MixUp(RecipeAlgorithm):
     """
 
     BOUNDS = {"alpha": "at least 0"}
-    RULES = [
-        (
-            "interpolate_loss",
-            "not (interpolate_loss and 'label_smoothing' in config.algorithms)",
-            "true does not go with label_smoothing, which may smooth only one of the two losses; type "
-            "algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null to remove that",
-        )
-    ]
+    RULES = {
+        "not (interpolate_loss and 'label_smoothing' in config.algorithms)": (
+            "interpolate_loss: true does not go with label_smoothing, which may smooth only one of the two losses; "
+            "type algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null to remove that"
+        ),
+    }
     NOT_WITH = {"cutmix": "each would mix images that the other mixed already, with labels that match neither"}
     BEFORE = {"label_smoothing": "which else smooths only one of the two mixed labels"}
 

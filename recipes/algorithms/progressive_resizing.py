@@ -41,19 +41,16 @@ class ProgressiveResizing(RecipeAlgorithm):
         "size_increment": "at least 1 pixel",
         "max_sizes": "at least 2",
     }
-    RULES = [
-        (
-            "",
-            "delay_fraction + finetune_fraction <= 1",
+    RULES = {
+        "delay_fraction + finetune_fraction <= 1": (
             "delay_fraction {delay_fraction:g} and finetune_fraction {finetune_fraction:g} add up to more than the "
-            "run; their sum must be at most 1",
+            "run; their sum must be at most 1"
         ),
-        (
-            "initial_scale",
-            "not 0 < initial_scale * config.train_dataset.crop_size < 1",
-            "{initial_scale:g} of train_dataset.crop_size {config.train_dataset.crop_size} is less than one pixel",
+        "not 0 < initial_scale * config.train_dataset.crop_size < 1": (
+            "initial_scale: {initial_scale:g} of train_dataset.crop_size {config.train_dataset.crop_size} is less than "
+            "one pixel"
         ),
-    ]
+    }
     IMAGE_SIZE = "recipes.schedules:progressive_size"
     NO_LR_FIND = "a rate is found at one size of images"
 

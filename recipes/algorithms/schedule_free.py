@@ -34,14 +34,12 @@ class ScheduleFree(RecipeAlgorithm):
     """
 
     BOUNDS = {"num_samples": "at least 1"}
-    RULES = [
-        (
-            "",
-            "'schedulefree' in f\"{config.optimizer.get('name')}\".replace('_', '').lower()",
+    RULES = {
+        "'schedulefree' in f\"{config.optimizer.get('name')}\".replace('_', '').lower()": (
             "finds nothing to switch in optimizer.name={config.optimizer[name]}; type recipe_name=schedulefree_sgd for "
-            "an optimizer that it is for, or algorithms.schedule_free=null",
-        )
-    ]
+            "an optimizer that it is for, or algorithms.schedule_free=null"
+        ),
+    }
     NO_LR_FIND = "is for evaluation and checkpoints, of which there are none"
 
     def __init__(self, num_samples: int = 102_400) -> None:

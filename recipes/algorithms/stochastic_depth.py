@@ -110,18 +110,15 @@ class StochasticDepth(RecipeAlgorithm):
         "drop_distribution": ("linear", "uniform"),
         "drop_warmup": "a fraction of the run, from 0 to 1, in dur",
     }
-    RULES = [
-        (
-            "drop_warmup",
-            "stochastic_method != 'sample' or not drop_warmup.value",
-            "must be 0 with stochastic_method=sample",
+    RULES = {
+        "stochastic_method != 'sample' or not drop_warmup.value": (
+            "drop_warmup: must be 0 with stochastic_method=sample"
         ),
-        (
-            "drop_warmup",
-            "not (config.compile and drop_warmup.value)",
-            "with compile=true each new drop rate would compile the model anew; set it to 0, or compile=false",
+        "not (config.compile and drop_warmup.value)": (
+            "drop_warmup: with compile=true each new drop rate would compile the model anew; set it to 0, or "
+            "compile=false"
         ),
-    ]
+    }
 
     def __init__(
         self,
