@@ -181,7 +181,7 @@ def levels(key: str, in_section: bool = False) -> list[str]:
         key: as written.
         in_section: whether it stands in one of OPEN_SECTIONS, and begins with the name of a class.
     """
-    found = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key)
+    found = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key) if ":" in key else None
     if not found:
         return key.split(".")
     before, name, after = (part or "" for part in found.groups())

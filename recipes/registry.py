@@ -205,8 +205,8 @@ def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
 
 def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, where: str) -> list[str]:
     """Arguments that do not fit a signature, as finished sentences."""
-    known = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    takes_any = len(known) < len(parameters)
+    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     needed = [key for key in known if parameters[key].default is inspect.Parameter.empty and key not in args]
     if offered := OFFERED.get(kind, ()):
         surplus = [key for key in needed if key not in offered]
@@ -241,11 +241,12 @@ def load(kind: str, name: str, args: Mapping, where: str) -> Any:
         found = getattr(module, entry.class_name)
     except AttributeError as error:
         raise ConfigError(f"{where}: {error}") from error
-    if signature(kind, name) is source.ANYTHING:  # what could not be read is checked now
-        actual = written(kind, inspect.signature(found).parameters)
-        problems = misfits(kind, name, actual, args, where)
+    if not callable(found):
+        raise ConfigError(f"{where}: {name} is a {type(found).__name__}, not a class or a function")
     if isinstance(found, type):
-        problems += not_of_kind(kind, name, found, where, issubclass)
+        problems = not_of_kind(kind, name, found, where, issubclass)
+    if not problems and signature(kind, name) is source.ANYTHING:  # what could not be read is checked now
+        problems = misfits(kind, name, written(kind, inspect.signature(found).parameters), args, where)
     if problems:
         raise ConfigError(*problems)
     return found
@@ -276,8 +277,8 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
             made = made_of(*positional, **source.taken(made_of, args))
         else:
             named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
-            what = f"{made_of.__name__} refuses its arguments"
-            with Refusal(where, named, what, ours=None if is_stock else made_of):
+            title = name if is_outside(name) else made_of.__name__
+            with Refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
                 made = made_of(*positional, **args)
     except ImportError as error:
         if not is_stock:

@@ -154,6 +154,7 @@ class Data(Callback):
 class Base(Algorithm):
     def match(self, event, state): return False
     def apply(self, event, state, logger): return None
+LIST = [1]
 Made = type("Made", (Base,), {"__init__": lambda self, most: None})
 class Mixin:
     pass
@@ -163,6 +164,7 @@ def make(most: int) -> Algorithm:
     return Base() if most else Mixin()
 class Plain:
     pass
+half = functools.partial(make, 1)
 """
 
 
@@ -182,7 +184,10 @@ def test_what_only_an_import_can_tell_is_checked_then(own: Callable) -> None:
     with pytest.raises(ConfigError, match=r"^callbacks\.late:Data\.least: .*\n.*Data\.most: missing"):
         registry.build("callback", "late:Data", {"least": 1})
     assert type(registry.build("callback", "late:Data", {"most": 1})).__name__ == "Data"
-    for name, args in (("late:Plain", {}), ("late:make", {"most": 0})):
+    assert type(registry.build("algorithm", "late:half", {})).__name__ == "Base"
+    with pytest.raises(ConfigError, match=r"^algorithms\.late:LIST: late:LIST is a list, not a class or a function"):
+        registry.build("algorithm", "late:LIST", {})
+    for name, args in (("late:Plain", {}), ("late:make", {"most": 0}), ("subprocess:Popen", {"args": ["false"]})):
         with pytest.raises(
             ConfigError, match=rf"^algorithms\.{name}: {name} is not for algorithms; it must give a comp"
         ):
@@ -210,7 +215,7 @@ def test_broken_code_keeps_its_traceback(own: Callable, text: str, kind: type[Ex
 
 
 def test_a_refused_argument_is_a_sentence(page: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^algorithms\.mine\.parts:RandomErasing: RandomErasing refuses .* p is 2"):
+    with pytest.raises(ConfigError, match=rf"^algorithms.{ERASING}: {ERASING} refuses its arguments: p is 2: it must"):
         registry.build("algorithm", "mine.parts:RandomErasing", {"p": 2})
 
 
