@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import command
 from config import ConfigError, Run, TrainingError, check_world, durations_of, load
+from main import explained
 from recipes.declared import declarations
 
 if TYPE_CHECKING:
@@ -202,13 +203,6 @@ def summary(
 def run(argv: Sequence[str] | None = None) -> int:
     """`main`, with a sentence in place of a traceback where the mistake is the user's."""
     return command.run(main, argv, explain=explained)
-
-
-def explained(error: Exception) -> str | None:
-    """As main.py says it."""
-    from training.fit import explain
-
-    return explain(error)
 
 
 if __name__ == "__main__":
