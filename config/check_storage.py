@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from common.errors import DataError
-from common.suggest import did_you_mean, listing
+from common.suggest import listing
 from config.report import Report
-from config.schema import Config, Dataset
-from loaders.images.decoders import CHOICES, DECODERS
+from config.schema import Config
+from loaders.errors import in_section
+from loaders.images.decoders import chosen
 from loaders.storage.kinds import KINDS, Kind, kind_of
 from recipes.declared import is_per_image
 
@@ -17,20 +21,23 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     The row of an unknown kind is the default kind's.
     """
     section = config.section(key)
-    storage = section.storage
-    try:
+    storage, decoder = section.storage, section.decoder
+    kind = kind_of(None, section.is_streaming)
+    with _reported(key, report):
         kind = kind_of(storage, section.is_streaming)
-    except DataError as error:
-        report.extend([f"{key}.{error}"])
-        kind = kind_of(None, section.is_streaming)
-    _check_decoder(section, key, kind, report)
+    if decoder != "auto" and kind.own_decoder:
+        advice = f"type {key}.decoder=auto or {key}.storage=null"
+        report.add(f"{key}.decoder", f"storage {storage} decodes by itself; {advice}")
+    elif decoder != "auto":
+        with _reported(key, report):
+            chosen(decoder)
     if kind.is_streaming and not section.is_streaming:
         report.add(f"{key}.storage", f"{storage} reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
     if section.is_streaming and kind.is_streaming is False:
         report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
     if section.pack_size is not None:
-        if not kind.packs:
-            able = [name for name, row in KINDS.items() if row.packs]
+        if "pack_size" not in kind.arguments:
+            able = [name for name, row in KINDS.items() if "pack_size" in row.arguments]
             advice = f"type {key}.storage={able[0]}, or {key}.pack_size=null"
             report.add(f"{key}.pack_size", f"only storage {listing(able)} has it; {advice}")
         elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
@@ -46,22 +53,14 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     return kind
 
 
-def _check_decoder(section: Dataset, key: str, kind: Kind, report: Report) -> None:
-    """Whether the decoder exists and is built; only for a native one is numpy imported, to look."""
-    decoder = section.decoder
-    if decoder not in CHOICES:
-        allowed = f"it must be {listing(CHOICES)}{did_you_mean(decoder, CHOICES)}"
-        report.add(f"{key}.decoder", f"{decoder} given, but {allowed}")
-    elif decoder != "auto" and kind.own_decoder:
-        own = f"storage {section.storage} decodes by itself"
-        report.add(f"{key}.decoder", f"{own}; type {key}.decoder=auto or {key}.storage=null")
-    elif decoder != "auto" and DECODERS[decoder].native:
-        from loaders.images import native
-
-        if not native.available():
-            report.add(
-                f"{key}.decoder", f"{decoder} is not built here; type {native.HOW_TO_BUILD}, or {key}.decoder=auto"
-            )
+@contextlib.contextmanager
+def _reported(key: str, report: Report) -> Iterator[None]:
+    """Complain of what the loaders' own tables refuse."""
+    try:
+        with in_section(key):
+            yield
+    except DataError as error:
+        report.extend([f"{key}.{error}"])
 
 
 def _check_dali(config: Config, report: Report) -> None:

@@ -74,7 +74,7 @@ class ShardJob:
         from loaders.storage.columns import WrongValue  # seconds to import, needed only for shards
         from loaders.storage.mds_writer import count_samples, read_sample
 
-        raw, name = self._unpacked(), self.place()
+        raw, name = self.unpacked(), self.place()
         if count_samples(raw) != self.entry["samples"]:
             counts = f"it holds {count_samples(raw)} pictures, but index.json says {self.entry['samples']}"
             raise DataError(f"{name}: {counts}. Convert the data set again.")
@@ -97,8 +97,12 @@ class ShardJob:
         """Where the shard is stored, for messages."""
         return join(self.remote, self.split, self.stored["basename"])
 
-    def _unpacked(self) -> bytes:
-        """The shard's bytes, uncompressed, after checking the hashes of every file that it consists of."""
+    def unpacked(self) -> bytes:
+        """The shard's bytes, uncompressed, after checking the hashes of every file that it consists of.
+
+        Raises:
+            DataError: it is missing or damaged, even when a store's is fetched once more.
+        """
         in_store = is_remote(self.remote)
         folder = Path(self.local if in_store else self.remote, self.split)
         for fresh in (False, True):

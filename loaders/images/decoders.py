@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.errors import DataError
+from common.suggest import did_you_mean, listing
 from loaders.storage.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -70,14 +71,18 @@ def chosen(name: str) -> str:
     """The decoder that a name stands for on this machine: `auto` is native where it is built, else torchvision.
 
     Raises:
-        DataError: a native one, and it is not built.
+        DataError: there is no such decoder, or it is not built.
     """
+    if name in DECODERS and not DECODERS[name].native:
+        return name
+    if name not in CHOICES:
+        raise DataError(f"decoder: {name} given, but it must be {listing(CHOICES)}{did_you_mean(name, CHOICES)}")
     from loaders.images import native  # imports numpy, which a dry run does without
 
     if name == "auto":
         return "native" if native.available() else "torchvision"
-    if DECODERS[name].native and not native.available():
-        raise DataError(f"decoder={name} is not built here; type: {native.HOW_TO_BUILD}; or say decoder=auto.")
+    if not native.available():
+        raise DataError(f"decoder: {name} is not built here; type {native.HOW_TO_BUILD}, or decoder=auto")
     return name
 
 

@@ -56,11 +56,6 @@ class Kind:
     requires: str | None = None
 
     @property
-    def packs(self) -> bool:
-        """Whether it takes a pack_size."""
-        return "pack_size" in self.arguments
-
-    @property
     def uses_decoder(self) -> bool:
         """Whether its images are decoded as the section's `decoder` says."""
         return self.reads_path and not self.own_decoder

@@ -157,7 +157,7 @@ def test_native_that_is_not_built_is_refused(monkeypatch: pytest.MonkeyPatch, tm
     assert "eval_dataset.decoder: jpeg given, but it must be auto, native, native_scaled, torchvision or pil" in str(
         refused.value
     )
-    with pytest.raises(DataError, match="decoder=native is not built here"):
+    with pytest.raises(DataError, match="decoder: native is not built here"):
         build_imagenet_dataspec(tmp_path, False, 2, decoder="native")
 
 

@@ -17,10 +17,11 @@ from typing import Any, cast
 import numpy as np
 
 from common.errors import DataError
+from loaders.checking.jobs import ShardJob
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
 from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
-from loaders.storage.mds_writer import read_sample, stored_file, unpack
+from loaders.storage.mds_writer import read_sample, stored_file
 from loaders.storage.shard_index import parse_index
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
@@ -194,17 +195,7 @@ def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
 def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, Any], bytes]:
     """A shard's entry and its bytes, verified and uncompressed; a bad copy of a store's shard is fetched again."""
     entry = _index(local, split)[0][number]
-    stored = stored_file(entry)
-    place, path = join(remote, split, stored["basename"]), Path(local, split, stored["basename"])
-    for fresh in (False, True):
-        try:
-            if is_remote(remote) and (fresh or not path.is_file()):
-                download(place, path, size=stored["bytes"])
-            return entry, unpack(entry, path.read_bytes())
-        except (ValueError, OSError) as error:
-            if fresh or not is_remote(remote):
-                raise DataError(f"{place}: is missing or damaged ({error}). Copy or upload it again.") from error
-    raise AssertionError("unreachable")
+    return entry, ShardJob(0, remote, local, split, entry).unpacked()
 
 
 def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
