@@ -42,10 +42,9 @@ def show(run: Run, console: Console | None = None) -> None:
     # Into a file or a pipe rich would fold at 80 columns.
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
-    if run.config.dry_run == FULL:
-        heading(out, "Configuration", "every value, and the layer that set it")
-    else:
-        heading(out, "Configuration", "what differs from the defaults, and the layer that set it; all: dry_run=full")
+    is_full = run.config.dry_run == FULL
+    shown = "every value" if is_full else "what differs from the defaults"
+    heading(out, "Configuration", f"{shown}, and the layer that set it")
     out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
     if run.card:
         heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
@@ -61,7 +60,8 @@ def show(run: Run, console: Console | None = None) -> None:
         out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
     heading(out, "What would be built")
     out.print(Padding(built(run, length), (0, 0, 0, 2)))
-    out.print("\nDry run: nothing was built, and no data was touched.", style="dim")
+    more = "" if is_full else " Every value: dry_run=full"
+    out.print(f"\nDry run: nothing was built, and no data was touched.{more}", style="dim")
 
 
 def heading(out: Console, title: str, note: str = "") -> None:
