@@ -71,7 +71,7 @@ NOT_TYPED = {
 
 
 def test_every_advice_has_a_test_that_types_it() -> None:
-    said = sentences("loaders", "training", "tools", "launch", "recipes", "main.py", "model.py", "data.py")
+    said = sentences("common", "loaders", "training", "tools", "launch", "recipes", "main.py", "model.py", "data.py")
     for sentence in said:
         assert [part for part in TYPED | NOT_TYPED if part in sentence], f"no test types this: {sentence}"
     for part in TYPED | NOT_TYPED:

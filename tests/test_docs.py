@@ -69,7 +69,7 @@ def test_figures() -> None:
 
 def test_troubleshooting() -> None:
     """Every message that the README explains is one that this code says, or torch."""
-    folders = ("config", "loaders", "recipes", "training")
+    folders = ("common", "config", "loaders", "recipes", "training")
     source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
     said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
     messages = [row[0].strip("`") for row in cells("When it goes wrong") if row[0].startswith("`")]

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +103,7 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
         assert words[3:] == [] and importlib.import_module("recipes.__main__").main() == 0
     elif module == "launch.slurm":
         assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
-    elif module is not None and module.startswith("tools."):
+    elif module is not None and module.startswith(("tools.", "benchmarks.")):
         check_tool(module, words[3:], desk)
     else:
         pytest.fail(f"no test for {words}")
@@ -123,28 +124,29 @@ def check_data(words: list[str], desk: SimpleNamespace) -> None:
 
 def check_tool(module: str, words: list[str], desk: SimpleNamespace) -> None:
     """`python -m tools.NAME`: its --help works and knows the options; a run's words are right."""
+    program = importlib.import_module(f"{module}.__main__" if module.startswith("tools.") else module)
     options = [word for word in words if word.startswith("--")]
     printed: list[str] = []
     desk.monkeypatch.setattr("argparse.ArgumentParser._print_message", lambda _self, text, *_: printed.append(text))
     desk.monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(module).main()
+        program.main()
     assert ended.value.code == 0 and printed
     assert all(option.split("=")[0] in printed[0] for option in options)
     run = [word for word in words if word.endswith(".yaml") or re.fullmatch(r"[a-z_.]+=\S+", word)]
     if module == "tools.sweep":
-        assert importlib.import_module(module).main([*words, "--emit", "commands"]) == 0
+        assert program.main([*words, "--emit", "commands"]) == 0
     elif run:
         check_run(run)
     if module in ON_PICTURES:
         here = [word for word in words if "://" not in word and not word.startswith("/")]
         places = [str(desk.folder), *([str(desk.at / "made")] if module != "tools.verify" else [])]
         assert len(words) - len(here) == len(places), words
-        assert importlib.import_module(module).main([*places, *here]) == 0
+        assert program.main([*places, *here]) == 0
 
     if module in ON_RUNS:
         leave_finished_runs(desk.at / "runs")
-        assert importlib.import_module(module).main(words) == 0
+        assert program.main(words) == 0
 
 
 def leave_finished_runs(folder: Path) -> None:
@@ -173,15 +175,14 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c constraints.txt NAME ...`: every name is pinned there; `-r FILE`: each is in that file."""
-    if words[1:3] == ["install", "-r"]:
-        lines = [line.partition("#")[0].strip() for line in (ROOT / words[3]).read_text().splitlines()]
-        assert len(words) == 4 and "-c ../../constraints.txt" in lines
-        assert all("==" in line for line in lines if line and not line.startswith("-"))
-        return
+    """`pip install -c constraints.txt NAME ...`, or `.[EXTRA]`: every name is pinned there, the extra exists."""
     assert words[1:4] == ["install", "-c", "constraints.txt"]
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name in words[4:]:
+        if name.startswith("."):
+            assert name[2:-1] in extras, name
+            continue
         assert any(line == name or line.startswith(f"{name}==") for line in pinned), name
 
 
@@ -232,6 +233,7 @@ KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace("'", "")[:60])
 def test_command(command: str, desk: SimpleNamespace) -> None:
     """A command of a kind that is not known here fails: write a check for it."""
@@ -249,6 +251,7 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Speed")}))
 def test_figures_command(command: str, desk: SimpleNamespace) -> None:
     """The commands that measure work, too."""

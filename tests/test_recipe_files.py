@@ -179,6 +179,7 @@ def test_progressive_size_at_its_edges() -> None:
     assert size_ladder(223, 0.5)[-1] == 223
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [100, 160])
 def test_table_of_recipes_fits_and_names_its_sources(width: int) -> None:
     env = {**os.environ, "COLUMNS": str(width)}

@@ -55,6 +55,7 @@ def test_a_data_set_that_was_not_opened_leaves_no_descriptors(
     assert not segments(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True], ids=["in place", "through a cache"])
 def test_two_runs_of_the_same_shards(cached: bool, shards: Path, tmp_path: Path, monkeypatch) -> None:
     """Both may read them where they are; a cache is one run's."""
