@@ -24,8 +24,8 @@ WORKDIR /app
 COPY --from=build --chown=trainer /app/.venv .venv
 COPY --chown=trainer . .
 COPY --from=build --chown=trainer /app/loaders/images/native/decode.so loaders/images/native/
-# The environment is complete: the Makefile shall not make it again. `composer` is ours (launch/ranks.py).
-RUN cp launch/composer .venv/bin/composer && touch .venv/.run .venv/.composer && install --directory --owner trainer runs data
+# The environment is complete: the Makefile shall not make it again, but add what is ours.
+RUN touch .venv/.run && make .venv/.ours && install --directory --owner trainer runs data
 USER trainer
 # A run records the commit that it was made with; .git is not in the image.
 ARG COMMIT=""

@@ -1,9 +1,9 @@
-"""How fast pictures are loaded: each step on one core, each kind of storage on the machine, beside torchvision.
+"""Measure loading: each step, each storage, other loaders.
 
     python -m benchmarks.data                                       # JPEGs like ImageNet's, made for it
     python -m benchmarks.data yamls/resnet50.yaml train_dataset.path=/data/imagenet eval_dataset.path=/data/imagenet
     python -m benchmarks.data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
-    pip install -r benchmarks/requirements.txt && python -m benchmarks.data --peers   # beside other libraries
+    pip install -c constraints.txt '.[bench]' && python -m benchmarks.data --peers   # beside other libraries
 
 All kinds load the same pictures, each from its own format, and take turns epoch by epoch; a ratio is taken within a
 turn, and its median, smallest and largest are shown. Per core: pictures per second of processor time, of all processes

@@ -1,4 +1,4 @@
-"""Milliseconds of a training step over slow links: AllReduce, and decentralized training's topologies.
+"""Time a training step over slow links: AllReduce and topologies.
 
     python -m benchmarks.decentralized
     python -m benchmarks.decentralized --nodes 2 --gbits 10,25 --delay 0.2 --jitter 0,50 --megabytes 102

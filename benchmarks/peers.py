@@ -25,7 +25,7 @@ from loaders.images.native import View
 from loaders.images.opened import NativePicture, TensorPicture, resized
 from loaders.images.transforms import TrainingPipeline
 
-NOT_INSTALLED = "Not installed (pip install -r benchmarks/requirements.txt)."
+NOT_INSTALLED = "Not installed (pip install -c constraints.txt '.[bench]')."
 
 Job = tuple[bytes, View]
 """A JPEG, and the box of it that is to be resized to a square."""

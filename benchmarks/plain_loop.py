@@ -1,4 +1,4 @@
-"""Train the digits by main.py and by a loop written by hand, seed by seed, and compare the accuracy.
+"""Compare main.py's accuracy with that of a loop written by hand.
 
     python -m benchmarks.plain_loop --seeds 10
 

@@ -1,4 +1,4 @@
-"""How long a report of many runs takes, and how much memory.
+"""Measure the time and the memory of a report of many runs.
 
     python -m benchmarks.report
     python -m benchmarks.report --runs 300 --epochs 270

@@ -1,4 +1,4 @@
-"""Seconds from a command to its first training step, and to the end of a dry run.
+"""Time a command to its first training step, and a dry run.
 
     python -m benchmarks.start [--rounds 5]
 

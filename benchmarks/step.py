@@ -1,4 +1,4 @@
-"""What training costs through Composer, a recipe and our callbacks beside a hand-written loop, in img/s and MFU.
+"""Compare a training step with a hand-written loop: img/s, MFU.
 
     python -m benchmarks.step yamls/digits.yaml                  # on a CPU, a minute
     python -m benchmarks.step yamls/digits.yaml --input real     # loading included

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from common.errors import ConfigError
 from common.output import take_any_text
 
 LOG_SECONDS = 60.0  # between lines, without a terminal, so that a log file stays readable
+LEAST_BAR = 10  # columns
 RATE_SECONDS = 10.0  # over which rates are taken: long enough to be steady, short enough to show a stall
 
 
@@ -64,8 +70,11 @@ def console(log_width: int = 100) -> Console:
     """
     take_any_text()
     made = Console(soft_wrap=True, highlight=False, markup=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = max(log_width, made.width)
+    if "COLUMNS" not in os.environ:
+        if made.is_dumb_terminal:
+            made.size = shutil.get_terminal_size()  # Rich believes that all of these have 80 columns
+        elif not made.is_terminal:
+            made.width = max(log_width, made.width)
     return made
 
 
@@ -81,9 +90,37 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class FittedProgress(Progress):
+    """One task's line, as wide as the console; `bar` makes it."""
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Leave out what a narrow console has no room for: the time passed, then the bar, then the last figures."""
+        table = Table.grid(padding=(0, 1), pad_edge=False)
+        for task in tasks:
+            cells: list[Any] = [column(task) for column in self.columns]  # type: ignore[operator]
+            description, drawn, percentage, figures, passed, *more = cells
+            line = [description, drawn, percentage, figures, passed, *more]
+            if self._excess(line) > 0:
+                line.remove(passed)
+            if self._excess(line) > 0:
+                line.remove(drawn)
+            while self._excess(line) > 0 and "  " in figures.plain:
+                figures.right_crop(len(figures) - figures.plain.rindex("  "))
+            table.expand = drawn in line
+            for cell in line:
+                table.add_column(no_wrap=isinstance(cell, Text))
+            table.add_row(*line)
+        return table
+
+    def _excess(self, line: list[Any]) -> int:
+        """How many columns too wide a line is."""
+        needed = (len(cell) if isinstance(cell, Text) else LEAST_BAR for cell in line)
+        return sum(needed) + len(line) - 1 - self.console.width
+
+
 def bar(on: Console, *more: ProgressColumn, transient: bool = False) -> Progress:
     """A bar as wide as the console, with its task's field `figures` and the time passed, and further columns."""
-    return Progress(
+    return FittedProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -138,12 +175,12 @@ class Meter(ABC):
         """How fast it goes, and how long it takes still."""
 
     def __enter__(self) -> Meter:
-        if self.shown and self.console.is_terminal:
+        if self.shown and self.console.is_interactive:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.shown and self.console.is_terminal:
+        if self.shown and self.console.is_interactive:
             self._bar.stop()
 
     def __call__(self, done: int) -> None:
@@ -153,7 +190,7 @@ class Meter(ABC):
         if not self.shown:
             return
         self._bar.update(self._task, completed=done, figures=self.figures(done))
-        if not self.console.is_terminal and now - self._logged > LOG_SECONDS:
+        if not self.console.is_interactive and now - self._logged > LOG_SECONDS:
             self._logged = now
             share = 100 * done / max(1, self.total)
             self.console.print(f"{self.what} {share:.0f}% {self.figures(done)}", highlight=False, markup=False)

@@ -6,8 +6,10 @@ import atexit
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,6 +22,42 @@ __all__ = ["moto_server", "pictures", "s3_server", "workdir"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+os.environ.setdefault("RECIPES_COMMIT", "c0ffee")  # else each run would ask git, twice
+
+
+STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+SLOW_FIXTURES = {"moto_server", "encode"}  # a server, a compiler: the first test that asks for one pays for all
+quick: list[str] = []
+"""The test in progress, if `make quick` runs it."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a fixture that starts a process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note whether the test may start processes and train, its fixtures included."""
+    quick[:] = [] if item.get_closest_marker("slow") or item.get_closest_marker("network") else [item.nodeid]
+    result = yield
+    quick.clear()
+    return result
+
+
+def only_if_slow(what: str) -> None:
+    """Fail a test that does what `make quick` has no time for, in whichever run."""
+    frame: FrameType | None = sys._getframe()
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    if quick and not frame:  # what a package starts once, when it is imported, is not the test's doing
+        pytest.fail(f"{what}: mark the test with pytest.mark.slow, which `make quick` leaves out")
+
+
+sys.addaudithook(lambda event, args: only_if_slow(f"{event} {args[:2]}") if event in STARTS_A_PROCESS else None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +93,7 @@ def trainers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     def noted(self: Engine, *args: object, **kwargs: object) -> None:
         made.append(self)
         stock(self, *args, **kwargs)  # type: ignore[arg-type]
+        only_if_slow("a Trainer is made")
 
     monkeypatch.setattr(Engine, "__init__", noted)
     yield

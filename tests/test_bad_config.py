@@ -282,6 +282,7 @@ def test_help_is_short_and_not_an_error(capsys: pytest.CaptureFixture[str]) -> N
     assert "composer main.py YAML [key=value ...]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_command_line_prints_sentences_and_exits_2(run_yaml: str) -> None:
     code = (
         "import sys, main; status = main.cli(sys.argv[1:]);"

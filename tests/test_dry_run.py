@@ -117,6 +117,7 @@ def test_warmup_in_another_unit_than_the_run_is_said() -> None:
     assert "no curve" in printed("max_duration=500ba")
 
 
+@pytest.mark.slow
 def test_through_the_command_line_without_torch() -> None:
     code = (
         "import sys, main; status = main.cli(sys.argv[1:]);"

@@ -28,6 +28,7 @@ for name in names:
 """
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     tops = [top for top in ROOT.iterdir() if top.suffix == ".py" or (top / "__init__.py").exists()]
     files = [file.relative_to(ROOT) for top in tops for file in (top.rglob("*.py") if top.is_dir() else [top])]

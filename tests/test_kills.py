@@ -20,7 +20,7 @@ from main import cli
 from tests.runs import small_yaml
 from training.storage import S3Folder
 
-pytestmark = pytest.mark.usefixtures("few_channels")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_channels")]
 
 # Evaluated with the last checkpoint, after it (an epoch is 4 batches), and with weights beside the trained ones.
 RUNS = {

@@ -65,17 +65,7 @@ def test_tables_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "caf\\xe9 \\xb1" in in_ascii(lambda: run(lambda _: print("café ±") or 0))
 
 
-def test_every_program_takes_any_text() -> None:
-    """Each one that prints goes through one of the two functions that see to it."""
-    for file in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "recipes/__main__.py"]:
-        text = file.read_text()
-        if '__name__ == "__main__"' in text and ("print(" in text or "Console" in text):
-            assert any(
-                word in text
-                for word in ("take_any_text()", "command.run", "run_command(", "import run", "console().print")
-            ), file
-
-
+@pytest.mark.slow
 def test_in_a_process_of_its_own() -> None:
     words = [sys.executable, "main.py", str(DIGITS), "recipe_name=hot", "dry_run=true"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, env={"PATH": "", "PYTHONIOENCODING": "ascii"})

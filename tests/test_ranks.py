@@ -22,6 +22,8 @@ from tests.runs import (
 from tests.runs import weights as load_weights
 from tests.s3 import free_port
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = {
     "composer": (COMPOSER, "-n", "2"),
     "torchrun": (TORCHRUN, "--standalone", "--nproc_per_node", "2"),

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,15 +175,14 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c constraints.txt NAME ...`: every name is pinned there; `-r FILE`: each is in that file."""
-    if words[1:3] == ["install", "-r"]:
-        lines = [line.partition("#")[0].strip() for line in (ROOT / words[3]).read_text().splitlines()]
-        assert len(words) == 4 and "-c ../../constraints.txt" in lines
-        assert all("==" in line for line in lines if line and not line.startswith("-"))
-        return
+    """`pip install -c constraints.txt NAME ...`, or `.[EXTRA]`: every name is pinned there, the extra exists."""
     assert words[1:4] == ["install", "-c", "constraints.txt"]
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name in words[4:]:
+        if name.startswith("."):
+            assert name[2:-1] in extras, name
+            continue
         assert any(line == name or line.startswith(f"{name}==") for line in pinned), name
 
 
@@ -233,6 +233,7 @@ KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace("'", "")[:60])
 def test_command(command: str, desk: SimpleNamespace) -> None:
     """A command of a kind that is not known here fails: write a check for it."""
@@ -250,6 +251,7 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Measured", DOCS / "speed.md")}))
 def test_figures_command(command: str, desk: SimpleNamespace) -> None:
     """The commands that measure work, too."""

@@ -188,6 +188,7 @@ def shown(*words: str, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", [{}, {"COLUMNS": "80"}])
 def test_each_recipe_has_one_row_that_fits(variables: dict[str, str]) -> None:
     header, *lines = shown(**variables).splitlines()
@@ -199,6 +200,7 @@ def test_each_recipe_has_one_row_that_fits(variables: dict[str, str]) -> None:
     assert rows["hot"][2] == "80?", "the figure is unverified"
 
 
+@pytest.mark.slow
 def test_a_recipe_shows_its_figures_changes_and_algorithms() -> None:
     lines = [" ".join(line.split()) for line in shown("mild", COLUMNS="80").splitlines()]
     assert max(map(len, lines)) <= 80

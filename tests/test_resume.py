@@ -26,6 +26,8 @@ from tests.runs import (
 )
 from training.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 # Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
 RECIPES = {
     "baseline": [],

@@ -86,6 +86,7 @@ def test_what_a_sentence_recommends_fits(topology: str, ranks: int) -> None:
             assert rounds(other, 1, ranks)
 
 
+@pytest.mark.slow
 def test_the_recipe_on_one_process() -> None:
     """One sentence with what to type, before torch is imported; a dry run shows it all the same."""
     code = "import sys, main; status = main.cli(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(status)"

@@ -11,6 +11,8 @@ from tests.runs import metrics, small_yaml, summary
 from training.interrupt import Interrupted
 from training.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 KNOWN = (
     "metrics/eval/MulticlassAccuracy",
     "metrics/eval/CrossEntropy",

@@ -42,6 +42,7 @@ def test_a_yaml_from_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a pipe can be read once; give the path of a file" in problems(through_a_pipe())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_yaml_from_standard_input(name: str) -> None:
     code = "import sys; from config import load; print(load(sys.argv[1:]).config.seed)"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from common.terminal import LOG_SECONDS, Rate, bar, clock
+from common.terminal import LOG_SECONDS, Rate, bar, clock, console
 from config.schema import LOSSES, MOST_WITHOUT_TOP5
 from training.recorder import Recorder
 
@@ -27,7 +27,7 @@ class ProgressLine(Callback):
     """
 
     def __init__(self, recorder: Recorder, bar: bool) -> None:
-        self.recorder, self.console, self.bar = recorder, Console(markup=False), bar
+        self.recorder, self.console, self.bar = recorder, console(log_width=80), bar
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._rate = Rate()
@@ -36,28 +36,26 @@ class ProgressLine(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Start the bar where the run stands."""
-        if dist.get_global_rank() == 0 and self.bar and self.console.is_terminal:
+        if dist.get_global_rank() == 0 and self.bar and self.console.is_interactive:
             left = TimeRemainingColumn(elapsed_when_finished=False)
             self._progress = bar(self.console, TextColumn("left"), left)
             self._task = self._progress.add_task("epoch 1", total=1.0, figures="")
             self._progress.start()
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Move the bar, at most ten times a second."""
-        now = time.monotonic()
-        if dist.get_global_rank() != 0 or not self.bar or now - self._shown < 0.1:
+        """Move the bar, at most ten times a second, and to its end."""
+        now, done = time.monotonic(), float(state.get_elapsed_duration() or 0)
+        if dist.get_global_rank() != 0 or not self.bar or (now - self._shown < 0.1 and done < 1):
             return
         self._shown = now
         self._rate.add(now, state.timestamp.sample.value)
         if self._progress is not None:
-            done = float(state.get_elapsed_duration() or 0)
             epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
             self._progress.update(self._task, completed=done, description=epoch, figures=self._figures(state))
         elif now - self._logged > LOG_SECONDS:
             self._logged = now
-            done = 100 * float(state.get_elapsed_duration() or 0)
             epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
-            self.console.print(f"{epoch} {done:.0f}% {self._figures(state)}")
+            self.console.print(f"{epoch} {100 * done:.0f}% {self._figures(state)}")
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Print the evaluation's line."""
@@ -74,8 +72,6 @@ class ProgressLine(Callback):
             f"epoch {started:>3}/{_epochs(state)}  {loss}{val} {row['val_loss']:.4f}  "
             f"top-1 {row['top1']:.2f} %  {top5}{rate}"
             f"lr {row['lr']:<9.4g}  {row['image_size']} px  {clock(int(float(row['total_seconds'])))}",
-            highlight=False,
-            soft_wrap=True,
         )
 
     def close(self, state: State, logger: Logger) -> None:

@@ -20,6 +20,7 @@ def test_pictures_are_composers_for_the_same_seed(depth: int) -> None:
     assert_same_pictures(AugMix(3, depth).image_transform, AugmentAndMixTransform(3, depth))
 
 
+@pytest.mark.slow
 def test_any_data_set_will_do() -> None:
     """Stock demands torchvision's class of data sets at FIT_START; ours has acted once the loader has its transform."""
     with pytest.raises(TypeError, match="must be a"):

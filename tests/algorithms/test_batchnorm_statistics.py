@@ -89,6 +89,7 @@ def test_the_first_pictures_of_the_first_epoch(count: int, kept: int, pictures: 
     assert dataset.epoch == 5 and dataset.take_resume(0) == 16
 
 
+@pytest.mark.slow
 def test_no_training_batch_is_lost(pictures: Path):
     """With persistent workers, in the midst of an epoch, twice, and over different sizes."""
     whole = [(images.clone(), labels.clone()) for images, labels in spec(pictures).dataloader]
@@ -120,6 +121,7 @@ def test_other_kinds_of_loaders(pictures: Path):
     assert [images.shape for images, _ in beside] == [(BATCH, 3, 12, 12)] * 2
 
 
+@pytest.mark.slow
 def test_a_runs_statistics(pictures: Path):
     """Those of normalised pictures at the size of the moment, in training's microbatches, for the weights of now."""
     found = []
@@ -149,6 +151,7 @@ def test_a_runs_statistics(pictures: Path):
         assert all(tensor.isfinite().all() for tensor in held.values())
 
 
+@pytest.mark.slow
 def test_a_run_that_only_evaluates_keeps_what_was_loaded(pictures: Path):
     """There is no training data to compute over."""
     run = trainer(train_loader=spec(pictures))

@@ -16,6 +16,8 @@ from common.errors import TrainingError
 from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d, BlurPool
 from tests.algorithms.tiny import equal, graph_breaks, resnet, saved_by, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("block", [Bottleneck, BasicBlock])
 @pytest.mark.parametrize("blur_first", [True, False])

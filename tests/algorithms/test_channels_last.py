@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from composer.algorithms import BlurPool as StockBlurPool
 from composer.algorithms import ChannelsLast as StockChannelsLast
@@ -12,6 +13,8 @@ from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.channels_last import ChannelsLast
 from recipes.algorithms.ema import EMA
 from tests.algorithms.tiny import equal, saved_by, trainer, weights
+
+pytestmark = pytest.mark.slow
 
 
 def share_of(tensors) -> float:

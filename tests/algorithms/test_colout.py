@@ -14,6 +14,8 @@ from recipes.algorithms.colout import ColOut
 from recipes.algorithms.sam import SAM
 from tests.algorithms.tiny import loader, trainer
 
+pytestmark = pytest.mark.slow
+
 
 def run_on_coordinates(*algorithms, duration: str = "4ba", **arguments):
     """The pictures that the loss saw, whose pixels tell their row and column."""

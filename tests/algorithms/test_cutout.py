@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from composer.core import Event
 
 from recipes.algorithms.cutout import CutOut
 from tests.algorithms.tiny import Recorder, loader, trainer
+
+pytestmark = pytest.mark.slow
 
 
 def test_holes_are_the_mean_of_normalized_pictures() -> None:

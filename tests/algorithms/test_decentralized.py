@@ -20,6 +20,8 @@ from tests.algorithms.toy_ranks import WORLD
 from tests.runs import metrics
 from tests.s3 import free_port
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "four_ranks.py"
 
 

@@ -17,6 +17,8 @@ from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.ema import EMA
 from tests.algorithms.tiny import Recorder, equal, loader, resnet, saved_by, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 
 def fake_state(model: nn.Module, batch: int = 1) -> SimpleNamespace:
     """As much of a State as EMA looks at."""

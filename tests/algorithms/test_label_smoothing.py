@@ -12,6 +12,7 @@ from recipes.algorithms.label_smoothing import LabelSmoothing
 from tests.algorithms.tiny import CLASSES, Recorder, loader, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.13, 1.0])
 def test_the_loss_sees_smooth_targets_and_nobody_else(smoothing):
     """As Composer's, both ends of a sweep included, and the labels are back after the loss."""

@@ -16,6 +16,8 @@ from recipes.algorithms.label_smoothing import LabelSmoothing
 from recipes.algorithms.mixup import MixUp
 from tests.algorithms.tiny import CLASSES, equal, loader, resnet, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 
 def mixing_of(batch: int, alpha: float = 0.2, rank_seed: int = 17) -> float:
     """The coefficient that a batch gets."""

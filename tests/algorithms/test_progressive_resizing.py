@@ -14,6 +14,8 @@ from recipes.algorithms.progressive_resizing import ProgressiveResizing
 from recipes.algorithms.sam import SAM
 from tests.algorithms.tiny import BATCH_SIZE, loader, trainer
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = [16, 16, 16, 16, 20, 24, 28, 32, 32, 32]
 
 

@@ -15,6 +15,7 @@ def test_pictures_are_composers_for_the_same_seed():
     assert_same_pictures(RandAugment(9, 2).image_transform, RandAugmentTransform(9, 2, "all"))
 
 
+@pytest.mark.slow
 def test_any_data_set_will_do():
     """Stock demands torchvision's class of data sets at FIT_START; ours leaves data sets alone."""
     with pytest.raises(TypeError, match="must be a"):

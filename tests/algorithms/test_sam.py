@@ -17,6 +17,8 @@ from recipes.algorithms.mixup import MixUp
 from recipes.algorithms.sam import SAM
 from tests.algorithms.tiny import Recorder, equal, loader, resnet, saved_by, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 
 def stock_sam(**arguments) -> StockSAM:
     """Composer's SAM, without the warning that it cannot resume."""

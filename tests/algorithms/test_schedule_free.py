@@ -72,6 +72,7 @@ def by_hand(name: str, model: nn.Module, batches: list) -> Any:
     return optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_is_the_packages_to_the_bit(name: str, pictures: Path):
     """Six steps through evaluations and closures, then the average with statistics over the first 24 pictures."""
@@ -101,6 +102,7 @@ def trace(run: Trainer) -> list[Any]:
     return [found for look in looks for found in look.found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluating_and_saving_leave_no_trace(name: str, pictures: Path, tmp_path: Path):
     """Not in a weight, a statistic or a random number, and no training picture is lost."""
@@ -119,6 +121,7 @@ def test_evaluating_and_saving_leave_no_trace(name: str, pictures: Path, tmp_pat
     assert equal(weights(plain), weights(disturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, pictures: Path, tmp_path: Path):
@@ -143,6 +146,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, picture
     assert equal(weights(whole), weights(again))
 
 
+@pytest.mark.slow
 def test_checkpoints_and_evaluations_hold_the_average(pictures: Path, tmp_path: Path):
     """The same weights and statistics in both, and the training weights in no reader's way."""
     files: list[Any] = []

@@ -18,6 +18,8 @@ from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.stochastic_depth import StochasticBasicBlock, StochasticDepth
 from tests.algorithms.tiny import Recorder, equal, graph_breaks, resnet, saved_by, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 NAME = "ResNetBottleneck"
 
 

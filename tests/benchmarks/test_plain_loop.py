@@ -20,6 +20,7 @@ def test_the_rates_are_the_baselines() -> None:
     assert [plain_loop.rate(step, 22, 88) for step in range(88)] == pytest.approx(ours)
 
 
+@pytest.mark.slow
 def test_both_sides_are_trained(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def few(folder: Path) -> Path:
         """Two batches of the digits."""

@@ -15,6 +15,8 @@ from composer.cli import launcher as stock
 from launch import ranks
 from tests.runs import COMPOSER, ROOT, bare_shell, wait_for
 
+pytestmark = pytest.mark.slow
+
 NODES = {"WORLD_SIZE": "16", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "7501"}
 SIX = ["--world_size", "6", "--master_addr", "h", "--master_port", "9"]
 GIVEN = [

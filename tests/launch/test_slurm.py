@@ -95,6 +95,7 @@ def start_job(folder: Path) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_two_nodes_stop_in_time_and_go_on(cluster: Path, pictures: Path, capsys) -> None:
     """The submitted job trains on two nodes, saves when SLURM says so, is queued again, and finishes."""
     yaml = small_yaml(cluster, pictures, max_duration="20ep", eval_interval="5ep", save_interval="20ep")
@@ -134,6 +135,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 def test_presets(workdir: Path, capsys) -> None:
     """Each preset is a script that bash can read, with the published options, one launcher a node."""
     assert presets().keys() == SHAPES.keys()
@@ -194,6 +196,7 @@ def test_data_that_only_the_nodes_have(workdir: Path, capsys) -> None:
     assert "'train_dataset.path=$TMPDIR/digits'" in captured.out and "fine, if the nodes have it" in captured.err
 
 
+@pytest.mark.slow
 def test_sbatch_refuses_or_is_missing(cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert cli(["--preset=4xA40", "--submit", DIGITS]) == 1
     assert "sbatch refuses the job: sbatch: error: no account" in capsys.readouterr().err

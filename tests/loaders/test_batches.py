@@ -74,6 +74,7 @@ def test_random_numbers_of_the_trainer_are_not_touched(odd: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @built
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_loaders_give_the_same_with_any_number_of_workers(
@@ -92,6 +93,7 @@ def test_loaders_give_the_same_with_any_number_of_workers(
         assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @built
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_picture_in_a_batch_is_named(workers: int, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_ffcv_reads_what_is_written_here(tmp_path: Path) -> None:
             assert worst == 0 if isinstance(source, np.ndarray) else worst <= 16  # ffcv takes the fast, coarse DCT
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_file(folder: Path, tmp_path: Path) -> None:
     source = ImageFolderDataset(folder, "train", PIPELINE, seed=0)
     (tmp_path / "classes.json").write_text(json.dumps(source.classes))
@@ -280,6 +281,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_data_set(tmp_path: Path) -> None:
     path, picture = tmp_path / "train.beton", encoded(noise(), "JPEG")
     child = os.fork()

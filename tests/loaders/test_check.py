@@ -60,6 +60,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_command_lists_every_fault(broken: Path, tmp_path: Path) -> None:
     """Three faults in one go, as a user would see them."""
     (broken / "train/dog/0003.jpeg").write_bytes(b"not a picture")
@@ -72,6 +73,7 @@ def test_command_lists_every_fault(broken: Path, tmp_path: Path) -> None:
         assert expected in done.stdout
 
 
+@pytest.mark.slow
 def test_command_succeeds_and_helps(folder: Path, tmp_path: Path) -> None:
     done = command(folder, "--crop-size", 32, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -121,6 +123,7 @@ def test_truncated_picture(check: Check, broken: Path) -> None:
     assert status == 1 and f"{path}: cannot be read as a picture" in said and "1 fault" in said
 
 
+@pytest.mark.slow
 def test_deep_grey_pictures_are_remarked_on(check: Check, broken: Path) -> None:
     deep = Image.fromarray(np.full((40, 50), 30_000, np.uint16))
     for name in ("train/cat/a.png", "train/dog/b.tif", "val/cat/c.png"):
@@ -132,6 +135,7 @@ def test_deep_grey_pictures_are_remarked_on(check: Check, broken: Path) -> None:
     assert "val: 1 picture is grey with more than 8 bits" in said
 
 
+@pytest.mark.slow
 def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_path: Path) -> None:
     status, said = check(shards, shards, "--crop-size", 32)
     assert status == 0 and "shards" in said and "32x32" in said
@@ -139,6 +143,7 @@ def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_
     assert status == 0 and (tmp_path / "cache/val/index.json").exists()
 
 
+@pytest.mark.slow
 def test_compressed_shards_that_lie_there_unpacked(check: Check, compressed: Path, tmp_path: Path) -> None:
     """As in a cache: unpacked, packed, or both; one of them is enough, and each that is there has to be whole."""
     source = shutil.copytree(compressed, tmp_path / "set")
@@ -203,6 +208,7 @@ def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypat
     assert status == 1 and "cannot be reached" in said
 
 
+@pytest.mark.slow
 def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaders.checking.sampling.SMALL", 10)
     monkeypatch.setattr("loaders.checking.sampling.SAMPLE", 5)
@@ -231,6 +237,7 @@ def test_sheet_that_cannot_be_written(check: Check, folder: Path, tmp_path: Path
     assert status == 2 and f"{tmp_path}/contact_sheet.png: cannot be written (Is a directory)" in said
 
 
+@pytest.mark.slow
 def test_unfinished_conversions(check: Check, broken: Path) -> None:
     for name, command in ((".ffcv-0123", "python -m tools.convert SRC"), (".convert", "python -m tools.convert a b")):
         (broken / name).mkdir()

@@ -23,6 +23,8 @@ from loaders.storage.streaming import ShardDataset
 from tools.convert.__main__ import main as convert
 from tools.verify.__main__ import run as verify
 
+pytestmark = pytest.mark.slow
+
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
 PICTURE = Image.fromarray(COLOURS[..., :3])
 DECODERS = [name for name in ("native", "torchvision", "pil") if name != "native" or native.available()]

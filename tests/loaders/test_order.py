@@ -63,6 +63,7 @@ def order(dataset: PictureDataset, epoch: int = 0, world: int = 1, drop_last: bo
     return ranks
 
 
+@pytest.mark.slow
 def test_same_seed_same_batches_for_any_number_of_workers(folder: Path) -> None:
     reference = load(folder, epochs=(0, 1), seed=3)
     for workers in (0, 1, 2):
@@ -78,6 +79,7 @@ def test_seeds_and_epochs_differ(folder: Path) -> None:
     assert not any(map(torch.equal, unshuffled[0][::2], unshuffled[1][::2])), "but cropped differently"
 
 
+@pytest.mark.slow
 def test_main_process_generators_are_left_alone(folder: Path) -> None:
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
@@ -141,6 +143,7 @@ def test_resume_goes_on_at_the_sample(world: int) -> None:
     assert [index for step in zip(*ranks, strict=True) for index in step] == whole[16:]
 
 
+@pytest.mark.slow
 def test_resumed_batches_are_the_same(folder: Path) -> None:
     for workers in (0, 2):
         spec = build_imagenet_dataspec(folder, False, 8, crop_size=16, seed=7, num_workers=workers)

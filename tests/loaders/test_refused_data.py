@@ -22,6 +22,8 @@ from tools.convert.__main__ import main as convert
 from tools.preload import __main__ as preload
 from tools.verify import __main__ as verify
 
+pytestmark = pytest.mark.slow
+
 FAST = {"max_duration": "1ba", "scheduler__t_warmup": "0ba", "save_folder": None}
 ALONE = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
 SPLITS = ("train", "val")

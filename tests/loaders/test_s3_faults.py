@@ -147,6 +147,7 @@ def test_a_fault_that_stays_names_the_shard(
     assert_whole(tmp_path, shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_local_shard_lost_in_mid_epoch(workers: int, shards: Path, tmp_path: Path) -> None:
     source = shutil.copytree(shards, tmp_path / "set")

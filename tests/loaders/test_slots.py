@@ -21,6 +21,8 @@ from loaders.images.transforms import collate
 from loaders.slots import Slots
 from loaders.workers import WorkerLoader
 
+pytestmark = pytest.mark.slow
+
 
 def pictures_of(root: Path, workers: int, **options: object) -> DataLoader:
     return build_imagenet_dataspec(root, False, 4, crop_size=40, num_workers=workers, seed=3, **options).dataloader

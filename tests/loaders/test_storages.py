@@ -101,6 +101,7 @@ def everything(loader) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_odd_pictures_become_pils_rgb(kind: str, workers: int, roots: dict[str, Path]) -> None:
@@ -118,6 +119,7 @@ def test_odd_pictures_become_pils_rgb(kind: str, workers: int, roots: dict[str, 
     assert sorted(found) == sorted(expected) and len(set(found)) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["streaming", "packed", "packed shards", "ffcv"])
 def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path, tmp_path: Path) -> None:
     """Samples of one order (none is shuffled here), with crops, flips and random operations."""
@@ -193,6 +195,7 @@ print(f"seen {int(packed.memory[0])}", end=chr(10), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_packed_memory_is_one_for_all_ranks_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)

@@ -40,6 +40,7 @@ def reference(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 @pytest.mark.parametrize("place", ["s3", "folder", "in place"])
@@ -92,6 +93,7 @@ def test_class_names_from_s3(s3_server: str, shards: Path, tmp_path: Path) -> No
     assert build(upload(source, "pictures", "set"), tmp_path / "c").dataloader.dataset.classes == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_grey_cmyk_and_palette_become_rgb(workers: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -131,6 +133,7 @@ def test_missing_shard_in_mid_epoch(
     assert sentence is not None and sentence.startswith(f"{remote}/val/{name}: is missing") and "\n" not in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 def test_damaged_shard(kind: str, workers: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -24,6 +24,8 @@ from loaders.storage.digits import make_digits
 from loaders.workers import default_num_workers
 from tests.runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def loader(folder: Path, **options):
     return build_imagenet_dataspec(folder, False, 4, crop_size=16, **options).dataloader

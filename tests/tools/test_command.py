@@ -48,6 +48,7 @@ def workers_of(trainer: int) -> list[psutil.Process]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
 def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
     """Once there is a worker; verify's is kept waiting by a picture that is a named pipe."""
@@ -66,11 +67,3 @@ def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130 and said == "\nstopped\n"
-
-
-def test_usage_says_what_to_type() -> None:
-    """The command, not the name of the file that argparse takes."""
-    files = [file for file in (ROOT / "tools").glob("*.py") if "ArgumentParser(" in file.read_text()]
-    assert len(files) > 10
-    for file in files:
-        assert f'prog="python -m tools.{file.stem}"' in file.read_text(), file

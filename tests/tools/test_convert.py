@@ -17,6 +17,8 @@ from tests.pictures import make_imagefolder, make_mds
 from tests.s3 import use_endpoint
 from tests.tools.conversions import PIPELINE, convert, files_of, make_source, originals_of, pictures_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -112,6 +112,7 @@ def _alive(number: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pipe = next(path for path in stalling.rglob("*") if path.is_fifo())
     picture = (stalling / "train" / "dog" / "0000.jpeg").read_bytes()

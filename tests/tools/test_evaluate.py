@@ -24,6 +24,8 @@ from tests.runs import ROOT, run_main, small_yaml
 from tests.s3 import upload
 from tools.evaluate.__main__ import run
 
+pytestmark = pytest.mark.slow
+
 EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
 
 

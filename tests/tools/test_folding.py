@@ -43,6 +43,7 @@ def test_a_flat_folder_is_detected(verify: Verify, flat: Path) -> None:
     assert status == 1 and "lie directly in it, beside the classes' folders" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "kaggle", "ordered", "numbers"])
 def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: Path) -> None:
     """Four kinds of mapping, one result; and back again."""
@@ -78,6 +79,7 @@ def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: 
     assert {path.name: path.read_bytes() for path in (flat / "val").iterdir()} == before and not (flat / LOG).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "ordered"])
 def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
     """As after a kill: planned, some moved; the order of the names still counts those."""

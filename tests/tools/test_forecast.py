@@ -189,6 +189,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert [tables.spelled(seconds) for seconds in (59.9, 60, 7200)] == ["59.9 s", "1.0 min", "2.00 h"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settings")
 def test_a_run_is_measured_at_each_size(
     pictures: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -210,6 +211,7 @@ def test_a_run_is_measured_at_each_size(
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settings")
 def test_forecast_and_reality(pictures: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--check trains what was forecast, recipe after recipe, and leaves nothing either."""

@@ -102,6 +102,7 @@ def test_recommendation() -> None:
     assert rules.recommended(suggestions, warms_up=False)[0].lr == ordered[1]
 
 
+@pytest.mark.slow
 def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
     """The program's files, and a run of five epochs on the digits, at 16 px, with the YAML that it wrote."""
     small = ["train_dataset.crop_size=16", "eval_dataset.crop_size=16", "eval_dataset.resize_size=16"]
@@ -131,6 +132,7 @@ def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
     assert summary(workdir / "runs" / "found")["top1"] >= 88
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat(workdir: Path, pictures: Path, capsys) -> None:
     """Each seed has its own weights and order; the same seed gives the same curve; medians and spread are reported."""
     yaml = str(small_yaml(workdir, pictures))
@@ -148,6 +150,7 @@ def test_seeds_differ_and_repeat(workdir: Path, pictures: Path, capsys) -> None:
         assert figures["lowest"] <= figures["lr"] <= figures["highest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mild", "schedulefree_sgd", "decentralized"])
 def test_recipes(recipe: str, workdir: Path, pictures: Path, capsys) -> None:
     """A recipe's loss and algorithms take part, except those that average or have a pace of their own."""
@@ -188,6 +191,7 @@ def test_ramp(workdir: Path) -> None:
     assert len(sweep.losses) == 5 and sweep.ended.endswith("the loss is nan"), "and no nan is kept"
 
 
+@pytest.mark.slow
 def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
     """Every rank does its share of each batch, the loss is the mean of both, and one of them prints and writes."""
     words = [small_yaml(tmp_path, pictures), "--points=10", "--from=1e-4", "--to=0.1", "--write=mine.yaml"]
@@ -260,6 +264,7 @@ def test_bad_input(words: list[str], expected: str, workdir: Path, pictures: Pat
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.slow
 def test_range_that_shows_nothing(workdir: Path, pictures: Path, capsys) -> None:
     """A range where nothing moves, and one that ends while the loss falls, are said to be that."""
     yaml = str(small_yaml(workdir, pictures, train_dataset__batch_size=48))

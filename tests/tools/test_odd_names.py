@@ -29,6 +29,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for program in (lambda: verify([str(root), "--workers=1"]), lambda: check([str(root)], build_imagenet_dataspec)):
         status = program()
@@ -38,6 +39,7 @@ def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert f"Data set {root}" in said and f"{root}: 1 fault" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mds", "ffcv"])
 def test_convert(root: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     out = root.parent / "out [/y]"

@@ -19,6 +19,8 @@ from tests.runs import ROOT, wait_for
 from tests.tools.copies import is_complete, tree
 from tests.tools.test_preload import folder
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["folder"]
 
 PROGRAM = """

@@ -27,6 +27,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert record.config["optimizer"]["lr"] == 2.048
 
 
+@pytest.mark.slow
 def test_reads_without_torch(tmp_path: Path) -> None:
     leave_run(tmp_path / "one", "max_duration=2ep")
     code = (

@@ -20,6 +20,8 @@ from tools.report.charts import pareto
 from tools.report.drawing import spread_labels
 from tools.report.words import letter
 
+pytestmark = pytest.mark.slow  # a report is drawn for each
+
 
 def report(*words: str) -> Checked:
     """The page that the program writes."""

@@ -16,6 +16,8 @@ from tools.evaluate.__main__ import run as evaluate
 from tools.records.reading import FILES, read_run, read_runs
 from tools.report.__main__ import run
 
+pytestmark = pytest.mark.slow  # a report is drawn for each
+
 SECRET = "aws_secret_access_key"
 TABLES = ("summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png")
 

@@ -34,6 +34,7 @@ def test_second_run_of_one_name(
     assert not (workdir / "runs").exists(), "a run that was refused leaves no folder"
 
 
+@pytest.mark.slow
 def test_kill_frees_the_folder_though_workers_live(workdir: Path) -> None:
     """A worker is forked with all that its run has open."""
     folder, (told, tell) = workdir / "run", os.pipe()
@@ -90,6 +91,7 @@ def test_unfinished_files_of_dead_runs_alone_are_removed(
     assert [path.name for path in workdir.iterdir()] == ["other.tmp"]
 
 
+@pytest.mark.slow
 def test_a_run_removes_what_killed_ones_left(workdir: Path, pictures: Path) -> None:
     left = workdir / "runs/run/checkpoints/.abcdefgh.tmp"
     left.parent.mkdir(parents=True)

@@ -12,6 +12,8 @@ from main import cli
 from tests.pictures import make_shards
 from tests.runs import small_yaml
 
+pytestmark = pytest.mark.slow
+
 
 def test_other_classes_are_refused(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
     yaml = small_yaml(workdir, pictures, max_duration="1ep")

@@ -111,6 +111,7 @@ def test_a_data_set_of_another_size(images: int) -> None:
         goes_on(stamp(96), 12, before, images, t_warmup="1ba")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(workdir: Path, pictures: Path) -> None:
     """From the middle of an epoch, with batches of half the size: the same learning rate at its end."""
     yaml = small_yaml(workdir, pictures, max_duration="2ba", run_name="first", scheduler__t_warmup="0ep")

@@ -16,6 +16,8 @@ from main import cli
 from tests.runs import ROOT, metrics, small_yaml
 from training import data_wait
 
+pytestmark = pytest.mark.slow
+
 
 class Clock:
     """Seconds that pass only when somebody works."""

@@ -59,6 +59,7 @@ def test_microbatch(word: str, microbatch: int, workdir: Path, pictures: Path, c
     assert said.count("\n") == ("auto" in word), "one line for auto on a CPU, none otherwise"
 
 
+@pytest.mark.slow
 def test_microbatches_train_as_the_whole_batch_does(workdir: Path, pictures: Path) -> None:
     """Their gradients add up: without BatchNorm in the way, to the same step."""
     losses = {}
@@ -70,6 +71,7 @@ def test_microbatches_train_as_the_whole_batch_does(workdir: Path, pictures: Pat
     assert losses[4] == pytest.approx(losses[12], rel=0.5) and losses[4] != losses[12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["baseline", "hot"])
 def test_compile_has_no_graph_break(
     recipe: str, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch

@@ -78,6 +78,7 @@ ACTING: dict[str, tuple[Event, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ACTING)
 def test_every_kind_of_effect_counts(what: str) -> None:
     assert trained(Mine(*ACTING[what]), eval_dataloader=loader(1)).acted
@@ -95,6 +96,7 @@ IDLE: dict[str, Algorithm] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", IDLE)
 @pytest.mark.parametrize("duration", ["1ep", "2ba", "2ep"])
 def test_idle(what: str, duration: str) -> None:
@@ -144,6 +146,7 @@ class Clocks(Callback):
             self.last[event] = {**counts, "dur": elapsed.value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration", ["2ep", "3ba", "8ba", "10ba", "60sp", "64sp"])
 def test_last_seen_is_what_composer_shows(duration: str) -> None:
     clocks = Clocks()
@@ -196,6 +199,7 @@ def test_start_after_the_end(name: str, args: dict[str, Any], duration: str, adv
     assert for_run(run, [algorithm], schedule_of(duration)), "callers of the published example try recipes in a batch"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:SWA has known issues")
 @pytest.mark.parametrize(("name", "args", "duration", "advice"), [start for start in STARTS if start[0] == "swa"])
 def test_what_is_refused_would_have_done_nothing(

@@ -16,6 +16,8 @@ from main import cli
 from tests.runs import small_yaml
 from training.saved import read_file
 
+pytestmark = pytest.mark.slow
+
 SURGERY = {
     "blurpool": {"replace_maxpools": False},
     "stochastic_depth": {"target_layer_name": "ResNetBasicBlock", "drop_rate": 0.5},

@@ -16,6 +16,8 @@ from recipes.schedules import cosine_with_warmup, linear_with_warmup
 from training.accuracy import TrainAccuracy
 from training.guards import ExactSchedule, FiniteLoss, WholeEpochs
 
+pytestmark = pytest.mark.slow
+
 
 class RateLog(Callback):
     """Notes the learning rate that each step trains with."""

@@ -12,6 +12,8 @@ from main import main
 from tests.runs import metrics, small_yaml, summary
 from training.record import RunFolder, describe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("told_by", ["metrics.csv", "summary.json", "neither"])
 def test_time_after_the_checkpoint(workdir: Path, pictures: Path, told_by: str) -> None:

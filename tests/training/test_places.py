@@ -13,6 +13,8 @@ from tests.pictures import make_shards
 from tests.runs import metrics, small_yaml
 from tools.convert.__main__ import main as convert
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_kind_trains_the_same_run(workdir: Path, pictures: Path) -> None:
     """Folders, a preloaded copy of them, decoded in memory, FFCV files: the same losses."""

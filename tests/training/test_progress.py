@@ -14,6 +14,8 @@ from main import cli
 from tests.runs import small_yaml
 from training.progress import print_summary
 
+pytestmark = pytest.mark.slow
+
 
 def test_epochs_of_a_run_in_batches(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
     """Six batches, four to an epoch: two epochs, of which the second is only begun."""

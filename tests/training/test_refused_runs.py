@@ -15,6 +15,8 @@ from tests.following import assert_advice_trains, of_both
 from tests.pictures import make_shards
 from tests.runs import small_yaml
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "max_duration": "1ba",
     "scheduler__t_warmup": "0ba",

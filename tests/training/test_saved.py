@@ -51,6 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     return folder / "runs/it/checkpoints/ep0-ba2-rank0.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
     torch.save(PLACES[place](read_file(trained, "it")), workdir / "evil.pt")
@@ -61,6 +62,7 @@ def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
     assert Path("ran").exists()
 
 
+@pytest.mark.slow
 def test_no_way_to_a_checkpoint_runs_it(
     workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -85,6 +87,7 @@ def test_no_way_to_a_checkpoint_runs_it(
     assert Path("ran").exists()
 
 
+@pytest.mark.slow
 def test_the_text_of_an_algorithm_is_not_run(
     workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -100,6 +103,7 @@ def test_the_text_of_an_algorithm_is_not_run(
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(recipe_files().keys() - {"decentralized"}))
 def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, pictures: Path) -> None:
     """The decentralized one takes ranks; its files are read in tests/algorithms/test_decentralized.py."""

@@ -12,6 +12,8 @@ from main import cli
 from tests.runs import assert_same_weights, metrics, small_yaml
 from training import build
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = {"initial_scale": 0.5, "delay_fraction": 0.3, "finetune_fraction": 0.3}
 GOLDEN = [16, 16, 16, 16, 20, 24, 28, 32, 32, 32]
 

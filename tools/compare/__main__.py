@@ -1,4 +1,4 @@
-"""Is A better than B, and can these runs tell?
+"""Compare two groups of runs, with 95 % confidence intervals.
 
     python -m tools.compare mild baseline                     # all finished runs of two recipes in runs/
     python -m tools.compare runs/a,runs/b,runs/c other/runs   # single runs, separated by commas; all runs of a folder

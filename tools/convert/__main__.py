@@ -1,4 +1,6 @@
-"""An image folder, or MDS shards, to MDS shards or FFCV's .beton files: pictures kept bit for bit, or made smaller.
+"""Convert an image folder or MDS shards to MDS or FFCV's .beton.
+
+Images are kept bit for bit, or made smaller.
 
 Stopped or killed, it goes on where it was when the same command is typed again. Two runs give identical bytes.
 """

@@ -1,4 +1,4 @@
-"""Look closer at a run: which classes and which pictures it gets wrong, how sure it is, and at which size.
+"""Show which classes and images a run gets wrong, and how surely.
 
     python -m tools.evaluate runs/NAME
     python -m tools.evaluate runs/NAME --sizes 160,176,192,224,256,288 --checkpoint latest

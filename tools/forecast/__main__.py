@@ -1,4 +1,4 @@
-"""Forecast a run before it is paid for: hours, dollars, and how long it will wait for data.
+"""Forecast a run: hours, dollars, and the time waiting for data.
 
     python -m tools.forecast yamls/digits.yaml --check            # forecasts, trains for real, prints both
     python -m tools.forecast yamls/resnet50.yaml --recipes mild,medium,hot train_dataset.path=... eval_dataset.path=...

@@ -1,4 +1,6 @@
-"""Find a learning rate: train a little while it rises, and see where the loss falls and where it explodes.
+"""Find a learning rate: train a little while it rises.
+
+The table and the plot show where the loss falls and where it explodes.
 
     python -m tools.lr_find yamls/digits.yaml                          # half a minute on a CPU
     python -m tools.lr_find yamls/digits.yaml --seeds 3 --write my_run.yaml

@@ -1,4 +1,4 @@
-"""The layers of a run's network: what comes out of each, its parameters, and the memory of them all.
+"""List a network's layers with shapes, parameters and memory.
 
     python -m tools.model_summary                                       # ResNet-50 at 224 px
     python -m tools.model_summary yamls/digits.yaml recipe_name=mild --depth 1

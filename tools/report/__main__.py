@@ -1,4 +1,4 @@
-"""A report of runs: who is best, how sure that is, what it cost, and how each run is repeated.
+"""Write a report of runs: figures, intervals, costs, commands.
 
     python -m tools.report runs/                                  # report.html: one file, opens anywhere
     python -m tools.report runs/ /other/runs -o report.md         # Markdown, with pictures in report/

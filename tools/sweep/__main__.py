@@ -1,4 +1,4 @@
-"""Run recipes x lengths x seeds, one run after another, and show a table that fills.
+"""Run recipes x lengths x seeds, one run after another.
 
     python -m tools.sweep yamls/sweeps/digits.yaml
     python -m tools.sweep yamls/sweeps/digits.yaml max_duration=2ep runs_folder=runs/short   # words for every run

@@ -1,4 +1,4 @@
-"""Look into every picture of a data set before training on it.
+"""Read every image of a data set before training on it.
 
     python -m tools.verify /data/imagenet
     python -m tools.verify s3://bucket/imagenet /local/cache

@@ -84,6 +84,7 @@ def test_boxes_are_the_same_for_all(files: list[Path]) -> None:
     other.unlink()
 
 
+@pytest.mark.slow
 def test_every_way_makes_nearly_the_same_picture(files: list[Path]) -> None:
     """Those that are here, whatever is installed: ours are PIL's to the bit, or nearly; the others see the same box."""
     told: list[str] = []
@@ -113,6 +114,7 @@ def test_psnr() -> None:
     assert row.largest == 9 and row.psnr == [pairs.psnr(shifted, pixels), math.inf]
 
 
+@pytest.mark.slow
 def test_the_limit_decodes(files: list[Path]) -> None:
     """The pixels of the box, and no more than the columns around it that libjpeg-turbo decodes in blocks."""
     compiled()
@@ -130,6 +132,7 @@ def test_the_limit_decodes(files: list[Path]) -> None:
         limit.Limit()(b"no picture", narrow)
 
 
+@pytest.mark.slow
 def test_the_limit_is_compiled_as_the_decoder(no_limit: None, files: list[Path]) -> None:
     """With the same flags; without a compiler its row is left out."""
     assert " ".join(limit.FLAGS) in (ROOT / "Makefile").read_text()
@@ -149,6 +152,7 @@ def test_a_peer_that_fails_costs_its_own_row() -> None:
         raise RuntimeError
 
 
+@pytest.mark.slow
 def test_processor_time_of_workers() -> None:
     """By a finer clock than /proc's hundredths of a second, to which it adds up."""
     worker = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -163,6 +167,7 @@ def test_processor_time_of_workers() -> None:
         worker.wait()
 
 
+@pytest.mark.slow
 @built
 def test_large_pictures_have_a_row_of_their_own(tmp_path: Path) -> None:
     make_pictures(tmp_path, 2, 900)
@@ -190,6 +195,7 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
         assert whole in said
 
 
+@pytest.mark.slow
 def test_peers_of_whole_loaders(workdir: Path, capsys: pytest.CaptureFixture, one_thread: None) -> None:
     """The real command, over small pictures: rows of all that is installed, sentences for the rest."""
     root = make_imagefolder(workdir / "small", per_class=67)

@@ -22,6 +22,7 @@ def words(pictures: Path, workdir: Path) -> Iterator[list[str]]:
     torch.backends.cudnn.benchmark = benchmark
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, expected",
     [
@@ -67,6 +68,7 @@ def test_warm_up_is_not_timed(monkeypatch):
     assert watch.lap() == 2.0
 
 
+@pytest.mark.slow
 def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real loaders over pictures like ImageNet's, beside torchvision's; a user's own pictures, too."""
     from benchmarks import data as bench_data

@@ -17,6 +17,8 @@ from benchmarks.links import DEVICE, Links, command, end, start
 from config import UserError
 from tests.runs import ROOT, wait_for
 
+pytestmark = pytest.mark.slow
+
 NAMESPACES = Path("/var/run/netns")
 
 

@@ -1,0 +1,9 @@
+"""`python -m benchmarks` lists the benchmarks."""
+
+import sys
+from pathlib import Path
+
+from common import programs
+
+if __name__ == "__main__":
+    sys.exit(programs.run(Path(__file__).parent))

@@ -1,0 +1,114 @@
+"""Bars and tables in a real terminal: each on one line of it, whole, at any width, and without colors where asked."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT, small_yaml
+from tests.terminal import in_terminal, screen
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = (60, 80, 200)
+SETTINGS = {
+    "plain": {},
+    "no color": {"NO_COLOR": "1"},
+    "dumb": {"TERM": "dumb"},
+    "ascii": {"LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+# A run in its 36th epoch, then verify's bar, in a terminal whose width changes.
+PROGRAM = """
+import fcntl, struct, termios, time
+from types import SimpleNamespace
+from composer.core import Time, Timestamp
+import training.progress
+from common.terminal import Meter, console
+
+class Reading(Meter):
+    def figures(self, done): return "7,654 img/s  left 1:23"
+
+training.progress.LOG_SECONDS = -1.0
+row = dict(train_loss=2.3456, samples_per_second=12345.6, val_loss=1.2345, top1=76.54, top5=93.21, lr=2.048,
+           image_size=224, total_seconds="12345")
+summary = dict(run_name="mild-17", ended="finished", top1=76.5, best_top1=77.0, top5=93.0, val_loss=1.2,
+               train_seconds=12345.0, eval_seconds=123.0, total_seconds=23456.0, samples_per_second=1234.0,
+               command="composer main.py yamls/resnet50.yaml recipe_name=mild train_dataset.path=/data/imagenet")
+for width in (60, 80, 200):
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    print("===", flush=True)
+    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[row]), wait_share=0.12)
+    line = training.progress.ProgressLine(recorder, bar=True)
+    state = SimpleNamespace(max_duration=Time.from_timestring("90ep"), total_loss_dict={"loss/train/total": 2.345},
+                            get_elapsed_duration=lambda: 0.41, train_dataloader=[0] * 625)
+    line.fit_start(state, None)
+    for step in range(3):
+        time.sleep(0.12)
+        state.timestamp = Timestamp(epoch=35, batch=22000 + step, sample=99_999 * step, batch_in_epoch=200 + step)
+        line.batch_end(state, None)
+    line.eval_end(state, None)
+    line.close(state, None)
+    line.console.print(training.progress.summary_table(summary, "runs/mild-17"))
+    with Reading(console(), "train", 1281167) as reading:
+        reading(100_000)
+        time.sleep(0.12)
+"""
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def shown(request: pytest.FixtureRequest) -> tuple[str, dict[int, str]]:
+    """A setting, and what is written at each width."""
+    words = [sys.executable, "-c", PROGRAM]
+    status, written = in_terminal(words, 60, ROOT, PYTHONPATH=str(ROOT), **SETTINGS[request.param])
+    assert status == 0, written
+    return request.param, dict(zip(WIDTHS, written.split("===\r\n")[1:], strict=True))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_bar(width: int, shown: tuple[str, dict[int, str]]) -> None:
+    """One line of it is left, with what is left of the run; a dumb terminal has a line a minute instead."""
+    setting, written = shown
+    bars = [line for line in screen(written[width], width) if line.startswith("epoch 36/90")]
+    figures = ["loss 2.345  top-1 76.54 %", "img/s", "waiting 12 %"]
+    if setting == "dumb":
+        assert [bar.startswith("epoch 36/90 41% loss 2.345  top-1 76.54 %  ") for bar in bars] == [True] * 3
+        return
+    (bar,) = bars
+    assert [figure in bar for figure in figures] == {60: [1, 0, 0], 80: [1, 1, 0], 200: [1, 1, 1]}[width]
+    assert " 41% " in bar and re.search(r" left +[-\d]+:[-\d]+:[-\d]+$", bar)
+    drawn = {"ascii": "-" * 20}.get(setting, "━" * 20)
+    assert (drawn in bar) == (width == 200)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_all_else(width: int, shown: tuple[str, dict[int, str]]) -> None:
+    """The table is whole and its lines are the terminal's; the bar of a reading is gone at its end."""
+    setting, written = shown
+    lines = screen(written[width], width)
+    (title,) = [row for row, line in enumerate(lines) if line == "mild-17: finished"]
+    table = lines[title + 1 :]
+    assert {len(line) for line in table if line} == {len(table[0])}, "no line is broken"
+    cells = [cell.strip() for line in table for cell in re.split("[│|]", line)]
+    assert "77.00 %)" in " ".join(cells) and "runs/mild-17" in cells
+    assert "composer main.py yamls/resnet50.yaml recipe_name=mild" in " ".join(" ".join(cells).split())
+    assert not [line for line in lines if line.startswith("train ")]
+    colors = re.search(r"\x1b\[(\d+;)*(3|4|9|10)\d[;m]", written[width])
+    assert bool(colors) == (setting in ("plain", "ascii"))
+    assert "\x1b" not in written[width] or setting != "dumb"
+    assert written[width].isascii() or setting != "ascii"
+
+
+def test_a_run(tmp_path: Path, pictures: Path) -> None:
+    """Its bar ends full, each evaluation has its line above it, the table is below."""
+    words = [sys.executable, str(ROOT / "main.py"), str(small_yaml(tmp_path, pictures, loggers={"progress_bar": {}}))]
+    status, written = in_terminal(words, 80, tmp_path)
+    lines = [line for line in screen(written, 80) if line]
+    assert status == 0, written
+    evaluations = [row for row, line in enumerate(lines) if re.match(r"epoch   [12]/2  loss ", line)]
+    (bar,) = [row for row, line in enumerate(lines) if re.match("epoch [12]/2 ", line)]
+    (table,) = [row for row, line in enumerate(lines) if re.fullmatch(r"\S+: finished", line)]
+    assert len(evaluations) == 2 and max(evaluations) < bar < table
+    assert " 100% loss " in lines[bar]
