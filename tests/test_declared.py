@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from recipes import registry
-from recipes.declared import WORDS, Declarations, Declares, _read, declarations, faults, misfit
+from recipes.declared import WORDS, Declarations, Declares, _read, arguments, declarations, faults, misfit
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,6 +81,33 @@ def test_a_class_that_is_made_from_python() -> None:
         Slow("1ep", 0)
     with pytest.raises(ValueError, match=r"^size: 9 needs start=0\.5 in ep$"):
         Slow(size=9, start="0.5dur")
+
+
+# An algorithm, arguments that its rules do not allow, and the nearest that they do.
+RULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("blurpool", {"replace_convs": False, "replace_maxpools": False}, {"replace_convs": False}),
+    ("colout", {"finetune_fraction": 0.1, "batch": False}, {"finetune_fraction": 0.0, "batch": False}),
+    ("ema", {"half_life": None}, {"half_life": None, "smoothing": 0.9}),
+    ("ema", {"smoothing": 0.9}, {"half_life": "1ep"}),
+    ("ema", {"half_life": "1ep", "update_interval": "3ba"}, {"half_life": "1ep", "update_interval": "3ep"}),
+    ("ema", {"update_interval": "1ep"}, {"half_life": None, "smoothing": 0.9, "update_interval": "1ep"}),
+    (
+        "progressive_resizing",
+        {"delay_fraction": 0.7, "finetune_fraction": 0.3000001},
+        {"delay_fraction": 0.7, "finetune_fraction": 0.3},
+    ),
+    (
+        "stochastic_depth",
+        {"stochastic_method": "sample", "drop_warmup": "0.1dur"},
+        {"stochastic_method": "sample", "drop_warmup": "0dur"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "bad", "good"), RULES)
+def test_rules_of_ours(name: str, bad: dict[str, Any], good: dict[str, Any]) -> None:
+    found = [list(faults(declarations("algorithm", name), arguments("algorithm", name, args))) for args in (bad, good)]
+    assert (len(found[0]), found[1]) == (1, [])
 
 
 @pytest.mark.parametrize(

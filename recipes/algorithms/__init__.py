@@ -1,6 +1,7 @@
 """Composer algorithms of our own: one per file, named after the class in snake case, found by that name.
 
 Kept free of torch and Composer, so that reading a recipe stays fast. Files that start with `_` hold what several share.
+What a run asks of an algorithm is declared in `_base.py`, and how one says what it can be given in recipes/declared.py.
 """
 
 from __future__ import annotations

@@ -77,13 +77,6 @@ def test_nothing_to_blur_is_an_error():
         trainer([BlurPool()], model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 10)))
 
 
-@pytest.mark.parametrize("arguments", [{"replace_convs": False, "replace_maxpools": False}, {"min_channels": 0}])
-def test_arguments_are_checked(arguments):
-    """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="must be"):
-        BlurPool(**arguments)
-
-
 @pytest.mark.parametrize("saver, loader", [(BlurPool, BlurPool), (StockBlurPool, BlurPool), (BlurPool, StockBlurPool)])
 def test_checkpoints_interchange_without_a_warning(saver, loader, tmp_path: Path):
     """Composer does not add its own BlurPool to ours, and loads ours into its own."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
-import pytest
 import torch
 from composer.algorithms import ColOut as StockColOut
 from composer.core import Event
@@ -69,13 +68,3 @@ def test_each_picture_for_itself_in_the_loader():
     assert one.shape == (3, 30, 10) and one.dtype == torch.uint8
     assert torch.equal(one, transform(image)) and not torch.equal(one, two)
     assert run_on_coordinates(algorithm, duration="1ba")[0].shape[-1] == 40
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [{"p_row": 1.0}, {"p_col": -0.1}, {"finetune_fraction": 2.0}, {"batch": False, "finetune_fraction": 0.2}],
-)
-def test_arguments_are_checked(arguments):
-    """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="must be"):
-        ColOut(**arguments)

@@ -161,12 +161,6 @@ def test_accum_adam_resumes_between_two_moves_of_its_moments(tmp_path: Path) -> 
     assert equal(weights(whole), weights(again))
 
 
-@pytest.mark.parametrize("arguments", [{"accum_iter": 0}, {"betas": (0.9, 1.0)}])
-def test_arguments_of_accum_adam_are_checked(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least"):
-        AccumAdam([torch.nn.Parameter(torch.zeros(1))], **arguments)
-
-
 def test_on_one_rank_it_does_nothing() -> None:
     """A recipe is evaluated there as any other; an unknown topology is refused in a sentence."""
     run, plain = trainer([Decentralized()]), trainer()

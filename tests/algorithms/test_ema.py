@@ -247,21 +247,3 @@ def test_two_that_swap_weights_unwind(reversed_at_the_end):
         run.engine.algorithm_passes.pop()
     run.fit()
     assert torch.equal(found[0], found[1]) == reversed_at_the_end
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"half_life": None},
-        {"smoothing": 0.9},
-        {"half_life": None, "smoothing": 1.0},
-        {"half_life": "0ba"},
-        {"half_life": "5sp"},
-        {"ema_start": "3sp"},
-        {"half_life": "1ep", "update_interval": "3ba"},
-    ],
-)
-def test_arguments_are_checked(arguments):
-    """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match=r"must be|give one|set one"):
-        EMA(**arguments)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from composer.core import Algorithm
 
 from config.load import read_recipe, recipe_files
 from config.schema import Config
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks
+from recipes.algorithms.sam import SAM
+from recipes.optimizers import AccumAdam
 from training import build
 
 
@@ -37,6 +40,14 @@ def test_misspelt(name: str, meant: str) -> None:
     setattr(algorithm, name, lambda *_: None)
     with pytest.raises(TypeError, match=words):
         check_hooks(algorithm)
+
+
+def test_arguments_are_checked() -> None:
+    """As the class declares, before anything is made."""
+    with pytest.raises(ValueError, match=r"^rho: -1 given, but it must be at least 0$"):
+        SAM(rho=-1)
+    with pytest.raises(ValueError, match=r"^betas: \(0\.9, 1\.0\) given"):
+        AccumAdam([torch.nn.Parameter(torch.zeros(1))], betas=(0.9, 1.0))
 
 
 def test_a_hook_of_an_algorithm_that_has_none() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from composer.algorithms import LabelSmoothing as StockLabelSmoothing
 from composer.algorithms.label_smoothing import smooth_labels
 from composer.core import Event
 
@@ -23,11 +22,3 @@ def test_the_loss_sees_smooth_targets_and_nobody_else(smoothing):
     expected = smooth_labels(torch.zeros(8, CLASSES), labels, smoothing)
     assert torch.allclose(run.state.model.seen[0][1], expected)
     assert torch.equal(look.found[0], labels)
-
-
-@pytest.mark.parametrize("smoothing", [-0.1, 1.5])
-def test_arguments_are_checked(smoothing):
-    """Stock takes any number."""
-    StockLabelSmoothing(smoothing)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        LabelSmoothing(smoothing)

@@ -110,9 +110,3 @@ def test_two_losses_with_smoothing_after_are_refused():
     """The second loss would see labels that are not smoothed."""
     with pytest.raises(TrainingError, match="interpolate_loss=false, or remove label_smoothing"):
         trainer([MixUp(interpolate_loss=True), LabelSmoothing()])
-
-
-def test_arguments_are_checked():
-    """A sentence for an impossible alpha."""
-    with pytest.raises(ValueError, match="it must be"):
-        MixUp(-0.1)

@@ -103,20 +103,3 @@ def test_evaluation_sees_the_pictures_as_they_are():
     run.eval()
     assert widths[0] == 16 and set(widths[1:]) == {32}
     assert len(run.state.model.seen[0][0]) == BATCH_SIZE
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"mode": "bilinear"},
-        {"initial_scale": 0.0},
-        {"delay_fraction": 0.9, "finetune_fraction": 0.2},
-        {"delay_fraction": -0.1},
-        {"size_increment": 0},
-        {"max_sizes": 1},
-    ],
-)
-def test_arguments_are_checked(arguments):
-    """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match=r"must be|there is no"):
-        ProgressiveResizing(**arguments)

@@ -167,10 +167,3 @@ def test_works_with_torchs_schedulers_and_hooks():
     assert look.found == [2, 4, 6, 8, 10, 12]
     assert len(calls) == 6
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
-
-
-@pytest.mark.parametrize("arguments", [{"rho": -1}, {"epsilon": -1}, {"interval": 0}])
-def test_arguments_are_checked(arguments):
-    """A sentence for each impossible argument."""
-    with pytest.raises(ValueError, match="it must be"):
-        SAM(**arguments)

@@ -229,12 +229,6 @@ def test_what_does_not_go_with_it(words: str, sentence: str):
     assert len(caught.value.problems) == 1 and sentence in caught.value.problems[0]
 
 
-def test_no_samples():
-    """The class refuses them too."""
-    with pytest.raises(ValueError, match="it must be"):
-        ScheduleFree(0)
-
-
 def test_the_recipes_warmup_is_the_optimizers_own():
     """6,255 of 112,590 steps at 1,251 to an epoch, to a 6,255th of the rate; half of them in half of the run."""
     config = load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true"]).config
