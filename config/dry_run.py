@@ -222,6 +222,8 @@ def built(run: Run, length: Duration) -> Table:
     for number, name in enumerate(sorted({*run.outside.values()})):
         rows.append(("" if number else "outside code", f"{name}, {source_line(name)}"))
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, text in rows:
         table.add_row(Text(name, "dim"), Text(text))
     return table

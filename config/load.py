@@ -170,7 +170,7 @@ def _baseline_on(file: Path) -> Tree:
         run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
     except ConfigError:
         return {}
-    return typing.cast(Tree, OmegaConf.to_container(run.config))
+    return asdict(run.config)
 
 
 def load(argv: list[str]) -> Run:

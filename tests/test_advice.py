@@ -149,15 +149,8 @@ def test_every_advice_is_followed(folder: Path) -> None:
 
 def test_advice_names_what_there_is() -> None:
     """Keys that the schema has, programs that can be started, targets that make knows."""
-    own = {
-        "is_streaming",
-        "local",
-        "cache_limit",
-        "storage",
-        "pack_size",
-        "decoder",
-        "key",
-    }  # completed by loaders.errors.in_section
+    # The first ones are completed by loaders.errors.in_section.
+    own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "key"}
     known = {
         name
         for key, value in defaults().items()

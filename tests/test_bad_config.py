@@ -199,6 +199,15 @@ def test_a_mistake_is_a_sentence(word: str, run_yaml: str) -> None:
         (["compile=true", "algorithms.stochastic_depth.drop_warmup=0.1"], "set it to 0, or compile=false"),
         (["compile=true", "algorithms.stochastic_depth.drop_warmup=[1]"], "drop_warmup: [1] given"),
         (["train_dataset.num_workers=0", "train_dataset.prefetch_factor=2"], "nothing can be prefetched"),
+        (["train_dataset.cache_limit=1gb"], "train_dataset.cache_limit: 1gb given, but these data are not shards"),
+        (
+            [f"train_dataset.{word}" for word in ("is_streaming=true", "path=/tmp", "local=/tmp/", "cache_limit=1gb")],
+            "train_dataset.cache_limit: 1gb given, but these data are not shards",
+        ),
+        (
+            [f"train_dataset.{word}" for word in ("is_streaming=true", "local=/tmp/cache", "cache_limit=much")],
+            "train_dataset.cache_limit: much is not a number of bytes; write a number and a unit, as in 200gb",
+        ),
     ],
 )
 def test_values_that_contradict_each_other(words: list[str], expected: str, run_yaml: str) -> None:

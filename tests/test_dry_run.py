@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from common.durations import durations_of
@@ -59,7 +59,7 @@ def test_only_what_differs_is_shown_section_by_section() -> None:
 
 def test_full_shows_every_key() -> None:
     run = load([RESNET50, "dry_run=full"])
-    assert keys(printed("dry_run=full")) == [key for key, _ in leaves(OmegaConf.to_container(run.config))]
+    assert keys(printed("dry_run=full")) == [key for key, _ in leaves(asdict(run.config))]
 
 
 def test_another_word_is_answered() -> None:

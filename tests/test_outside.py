@@ -66,6 +66,7 @@ def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[st
     assert f"mine.parts:Lion,of{page}/mine/parts.py" in said and "StopAt" not in said
 
 
+@pytest.mark.slow
 def test_the_page_trains(page: Path, pictures: Path) -> None:
     small = ["model.num_classes=3", "max_duration=2ep", "run_name=mine", "save_interval=2ep"]
     small += [f"{name}_dataset.{key}" for name in ("train", "eval") for key in (f"path={pictures}", "batch_size=12")]
@@ -82,7 +83,7 @@ def test_a_record_imports_nothing(page: Path, monkeypatch: pytest.MonkeyPatch) -
     from omegaconf import OmegaConf
 
     run = load(["mine.yaml", "dry_run=true"])
-    OmegaConf.save(run.config, page / "config.yaml")
+    OmegaConf.save(OmegaConf.structured(run.config), page / "config.yaml")
     tree = completed(OmegaConf.to_container(OmegaConf.load(page / "config.yaml")))
     assert settings(tree)["algorithms.mine.parts:RandomErasing.p"] == 0.5
     with pytest.raises(ConfigError, match=r"config\.yaml: names code from outside .*SmallNet.* add --outside-code$"):

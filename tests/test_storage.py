@@ -13,12 +13,12 @@ import torch
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
-from common.whole_files import is_whole, write
 from config import load
 from tests.pictures import make_mds
 from tests.runs import assert_same_weights, run_main, small_yaml
 from tests.s3 import upload, use_endpoint
 from training import storage
+from training.checkpoint_files import is_whole, write
 from training.checkpoints import Checkpoints, newest_first, to_start_from
 from training.interrupt import StopRequest
 from training.storage import LocalFolder, S3Folder, UserError, open_folder

@@ -1,1 +1,1 @@
-"""From a store to this machine: remote files, prefetching, preloading."""
+"""From a store to this machine: remote files, the shard cache, prefetching, preloading."""

@@ -161,7 +161,7 @@ class ShardCache:
             except OSError as error:
                 if error.errno not in _LOCKLESS:
                     raise
-                lock.unlink()
+                lock.unlink(missing_ok=True)
                 part = part_of(path)
                 break
         ours = {part} if descriptor is None else {part, lock}
@@ -257,7 +257,7 @@ def _locked(lock: Path) -> int:
 def _evicted(path: Path) -> bool:
     """Remove a shard that nobody has open; whether that was done."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # NFS locks exclusively only what may be written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except OSError:

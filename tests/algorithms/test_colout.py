@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 import torch
 from composer.algorithms import ColOut as StockColOut
 from composer.core import Event

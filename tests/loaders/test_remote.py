@@ -107,3 +107,22 @@ def test_a_home_folder_in_quotes(look: Callable, workdir: Path, monkeypatch: pyt
         look("~/mds")
     (workdir / "~").mkdir()
     look("~/mds")
+
+
+def test_a_damaged_file_is_fetched_once_more_from_any_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streaming's downloaders take a file that is there for one that they have fetched."""
+    from streaming.base.storage.download import CloudDownloader
+
+    contents = [b"damaged", b"whole"]
+
+    def direct_download(_remote: str, local: str) -> None:
+        if not Path(local).exists():
+            Path(local).write_bytes(contents.pop(0))
+
+    def check(path: Path) -> None:
+        if path.read_bytes() != b"whole":
+            raise remote.Damaged("it is not whole")
+
+    monkeypatch.setattr(CloudDownloader, "direct_download", direct_download)
+    remote.download("gs://bucket/file", tmp_path / "file", check)
+    assert (tmp_path / "file").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1

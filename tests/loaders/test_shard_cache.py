@@ -123,6 +123,7 @@ def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path, tmp_path: P
     assert [opened() for _ in range(3)] == [first] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3, 100])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])

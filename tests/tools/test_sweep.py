@@ -89,6 +89,7 @@ def test_a_missing_sweep_is_offered_those_that_there_are(workdir: Path, capsys) 
     assert "yamls/sweeps/digits.yaml" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Path, capsys) -> None:
     """The runs after it are made; the same command repeats it alone."""
     small_yaml(workdir, pictures, max_duration="1ep")
@@ -117,6 +118,7 @@ def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Pa
     assert "holds a run with another configuration (optimizer.lr: 0.05 -> 0.3)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_on(workdir: Path, pictures: Path) -> None:
     """The run saves and ends with the sweep; the same command goes on with it."""
     small_yaml(workdir, pictures, max_duration="12ep", train_dataset__num_workers=0)
@@ -135,6 +137,7 @@ def test_ctrl_c_and_on(workdir: Path, pictures: Path) -> None:
     assert metrics(run)[: len(before)] == before and len(metrics(run)) == 12
 
 
+@pytest.mark.slow
 def test_two_at_once(workdir: Path, pictures: Path, capsys) -> None:
     small_yaml(workdir, pictures)
     path = sweep_yaml(workdir)
@@ -145,6 +148,7 @@ def test_two_at_once(workdir: Path, pictures: Path, capsys) -> None:
     assert "runs/sweep: another sweep is at work there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_written_down(workdir: Path, pictures: Path, capsys) -> None:
     """The data need not be here; a task of the array runs what the list has in its line."""
     small_yaml(workdir, pictures, train_dataset__path="/nowhere/at all", train_dataset__batch_size=12)

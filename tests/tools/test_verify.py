@@ -23,6 +23,8 @@ from tests.s3 import upload
 from tools.verify.__main__ import run
 from tools.verify.compare import compare_with_imagenet
 
+pytestmark = pytest.mark.slow
+
 Verify = Callable[..., tuple[int, str]]
 
 
