@@ -44,7 +44,7 @@ class ProgressLine(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Move the bar, at most ten times a second, and to its end."""
-        now, done = time.monotonic(), float(state.get_elapsed_duration() or 0)
+        now, done = time.monotonic(), _done(state)
         if dist.get_global_rank() != 0 or not self.bar or (now - self._shown < 0.1 and done < 1):
             return
         self._shown = now
@@ -126,6 +126,16 @@ def print_summary(console: Console, summary: dict[str, Any], model: Any, folder:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
+
+
+def _done(state: State) -> float:
+    """The share of the run that is done, batch by batch; Composer's own goes by whole epochs if the duration does."""
+    assert state.max_duration is not None
+    now = state.timestamp
+    if state.max_duration.unit.value != "ep":
+        return float(state.get_elapsed_duration() or 0)
+    share = now.batch_in_epoch.value / len(cast(Sized, state.train_dataloader))
+    return (now.epoch.value + share) / state.max_duration.value
 
 
 def _epochs(state: State) -> int:

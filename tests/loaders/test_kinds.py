@@ -84,6 +84,7 @@ def test_class_from_elsewhere(tmp_path: Path) -> None:
     ("storage", "said"),
     [
         ("strming", "storage: strming given, but it must be imagefolder, .*; did you mean streaming?"),
+        ("packed:", "storage: packed: given, but it must be imagefolder, .*; did you mean packed?"),
         ("nowhere.at_all:Grays", "storage=nowhere.at_all:Grays: there is no module nowhere; .*import nowhere.at_all"),
         (f"{__name__}:Gray", f"storage={__name__}:Gray: {__name__} has no Gray; did you mean Grays?"),
     ],
