@@ -239,8 +239,8 @@ def source_line(name: str) -> str:
 
 def call(args: dict[str, Any]) -> str:
     """name(key=value, ...)."""
-    name = args.pop("name")
-    return f"{name}({', '.join(f'{key}={yaml_like(value)}' for key, value in args.items())})"
+    given = ", ".join(f"{key}={yaml_like(value)}" for key, value in args.items() if key != "name")
+    return f"{args['name']}({given})"
 
 
 def data_line(section: Dataset) -> str:
