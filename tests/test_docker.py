@@ -78,7 +78,9 @@ def test_starts_the_readmes_command(tmp_path: Path) -> None:
     for folder in ("bin", "lib/python3.11/site-packages"):
         (tmp_path / ".venv" / folder).mkdir(parents=True)
     (finish,) = re.findall(r"touch .venv/.run && make [^&]*", " ".join(all_of(stages()[-1], "RUN")))
-    done = subprocess.run(["sh", "-ec", f"{finish}\nmake -n --no-print-directory train"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-ec", f"{finish}\nmake -n --no-print-directory train"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.stdout.splitlines()[-1].split() == [".venv/bin/composer", "main.py", "yamls/digits.yaml"], done.stderr
     assert "pip" not in done.stdout
 
