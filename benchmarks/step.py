@@ -33,7 +33,7 @@ from common.terminal import console
 from config import Run, load
 from data import split_batch
 from loaders.images.transforms import NormalizationFn
-from tools.forecast.clock import endless
+from loaders.sampler import endless
 from tools.forecast.peaks import device_name, flops_per_image, peak_of
 from training import build, devices, guards, record
 from training.data_wait import DataWait

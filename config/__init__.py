@@ -3,7 +3,8 @@
 from common.durations import durations_of
 from common.errors import ConfigError, DataError, TrainingError, UserError
 from config.checks import check_world
-from config.load import Machine, Run, complete, load
+from config.load import complete, load
+from config.run import Machine, Run
 from loaders.storage.digits import is_made_on_demand
 
 __all__ = [

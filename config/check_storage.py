@@ -49,7 +49,7 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     if section.preload is not None and not kind.reads_path:
         report.add(f"{key}.preload", f"{storage} images have no source to copy; type {key}.preload=null")
     if key == "train_dataset" and not kind.image_transforms:
-        _check_dali(config, report)
+        _check_image_transforms(config, report)
     return kind
 
 
@@ -63,8 +63,8 @@ def _reported(key: str, report: Report) -> Iterator[None]:
         report.extend([f"{key}.{error}"])
 
 
-def _check_dali(config: Config, report: Report) -> None:
-    """DALI crops and flips by itself; what a recipe does to single pictures in the loader has no place in it."""
+def _check_image_transforms(config: Config, report: Report) -> None:
+    """Algorithms that work on single images have no place in a loader that crops and flips by itself."""
     for name, arguments in config.algorithms.items():
         if is_per_image(name, arguments):
             report.add(

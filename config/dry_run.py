@@ -19,8 +19,9 @@ from rich.text import Text
 
 from common.durations import UNITS, Duration, durations_of
 from config.card import card_table
-from config.load import Run, defaults
+from config.load import defaults
 from config.plot import curve
+from config.run import Run
 from config.schema import FULL, Config, Dataset
 from recipes import registry
 from recipes.declared import arguments, declarations

@@ -6,7 +6,7 @@ import functools
 import os.path
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +18,14 @@ from config.checks import check_values
 from config.layers import SECTIONS, Layers
 from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
 from config.resolve import resolve
+from config.run import Recipe, Run
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
-from recipes import registry
 
 BASELINE = "baseline"
 """The recipe that all others are compared with."""
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a run uses of the machine it runs on, where its configuration leaves a choice.
-
-    Attributes:
-        device: cpu or gpu.
-        precision: one of config.schema.PRECISIONS.
-        microbatch: images per forward pass on one device, or auto: found by trying, on a GPU.
-    """
-
-    device: str
-    precision: str
-    microbatch: int | str
-
-
-@dataclass
-class Run:
-    """A configuration, where it is from, and what it resolves to on this machine."""
-
-    config: Config  # complete and checked
-    sources: dict[str, str]  # dotted key -> the layer that set it
-    yaml_path: str | None = None  # as given; None when the caller merged by himself
-    argv: list[str] = field(default_factory=list)  # the words of the command line
-    lenient: bool = False  # True for callers of the published example's functions
-    recipe: Recipe | None = None  # None: the YAML alone
-    prepared: Machine | None = None  # by training.devices.prepare
-
-    @property
-    def machine(self) -> Machine:
-        """What the run uses of this machine; known once training.devices.prepare() has run."""
-        assert self.prepared is not None, "training.devices.prepare(run) comes first"
-        return self.prepared
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """The recipe's card; empty without a recipe."""
-        return self.recipe.card if self.recipe else {}
-
-    @property
-    def outside(self) -> dict[str, str]:
-        """The classes and functions from outside this project that the run imports, by the key that names them."""
-        config = self.config
-        names: dict[str, Any] = {"model.name": config.model.name, "scheduler.name": config.scheduler.name}
-        names |= {"optimizer.name": config.optimizer.get("name")}
-        names |= {f"{key}.storage": config.section(key).storage for key in ("train_dataset", "eval_dataset")}
-        opened = {"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers}
-        names |= {f"{section}.{name}": name for section, named in opened.items() for name in named}
-        return {key: name for key, name in names.items() if registry.is_outside(str(name))}
-
-    def is_of_recipe(self, key: str) -> bool:
-        """Whether the recipe's own file set a key."""
-        return self.recipe is not None and self.sources.get(key) == self.recipe.label
-
-
-@dataclass
-class Recipe:
-    """A recipe's YAML as read."""
-
-    label: str  # recipes/mild.yaml, or the path that the user gave
-    name: str  # what a block of overrides for it is called
-    card: dict[str, Any] = field(default_factory=dict)
-    changes: Tree = field(default_factory=dict)
-    holders: set[str] = field(default_factory=set)  # its first-level keys that hold YAML anchors
 
 
 def run_files() -> list[Path]:
@@ -290,7 +225,7 @@ def finish(layers: Layers, lenient: bool) -> Config:
         tree["grad_accum"] = None
         tree["device_train_microbatch_size"] = "auto"
     tree = at_home(tree)
-    config = typing.cast(Config, OmegaConf.to_object(OmegaConf.structured(as_dataclass(Config, tree))))
+    config = as_dataclass(Config, tree)
     values = check_values(config, structure, lenient)
     problems = list(dict.fromkeys([*layers.problems, *structure.problems, *values]))
     if problems:

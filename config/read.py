@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from common.errors import ConfigError
+from common.outside import OUTSIDE, is_outside
 from common.suggest import closest, listing
 from config.schema import OPEN_SECTIONS, Config
 from config.texts import TextLoader, keep_texts, typed_text
-from recipes.registry import OUTSIDE, is_outside
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

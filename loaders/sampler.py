@@ -1,6 +1,8 @@
 """The order of an epoch: a function of seed and epoch, the same for any number of ranks, and resumable inside."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from composer.utils import dist
@@ -80,3 +82,11 @@ class EpochSampler(DistributedSampler[Key]):
                 else:
                     batch = done // (self.batch_size * self.num_replicas) + step // self.batch_size
                     yield epoch, index, self.size_at(epoch, batch)
+
+
+def endless(loader: Any) -> Iterator[Any]:
+    """The batches of a loader, epoch after epoch, each in a different order."""
+    for epoch in itertools.count():
+        if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
+            sampler.set_epoch(epoch)
+        yield from loader

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 from common.durations import UNITS, Duration, parse
+from common.outside import is_outside
 from common.suggest import did_you_mean, listing
 from recipes import registry, source
 from recipes.algorithms._composers import DECLARED
@@ -117,7 +118,7 @@ def _time(value: Any) -> Duration:
 
 def misfit(bound: Bound, value: Any) -> str:
     """What is wrong with a value that is not null, in a sentence; nothing if it keeps to the bound."""
-    if isinstance(bound, str) and re.fullmatch(r"[\w.]+:\w+", bound):
+    if isinstance(bound, str) and is_outside(bound):
         bound = tuple(pkgutil.resolve_name(bound))
     if isinstance(bound, tuple):
         there = f"there is no {value!r}{did_you_mean(str(value), bound)} (there are {listing(bound)})"

@@ -20,6 +20,7 @@ from typing import Any
 
 from common.annotations import describe, fits
 from common.errors import ConfigError
+from common.outside import is_outside
 from common.suggest import did_you_mean, fold, listing
 from recipes import source
 from recipes.refusals import Refusal, how_to_install
@@ -47,7 +48,6 @@ OFFERED = {
 }
 """What we give to kinds whose arguments the user does not write: it takes the first, and what it likes of the rest."""
 PLACES = {"optimizer": "optimizer", "schedule": "scheduler.name", "model": "model.name", "storage": "storage"}
-OUTSIDE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
 PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
 ALIASES = {"comet": "cometml", "gradclipnorm": "gradientclipping"}
@@ -115,11 +115,6 @@ def names(kind: str) -> list[str]:
     """The names of a kind (algorithm, callback, logger or optimizer), sorted."""
     extra = {PROGRESS_BAR} if kind == "logger" else set()
     return sorted({entry.name for entry in table(kind).values()} | extra)
-
-
-def is_outside(name: str) -> bool:
-    """Whether a name is the path of a class or function of the user's, as in package.module:Class."""
-    return OUTSIDE.fullmatch(name) is not None
 
 
 def find(kind: str, name: str) -> Entry | None:

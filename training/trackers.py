@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import secrets
 from collections.abc import Mapping
@@ -50,7 +49,7 @@ def arguments(name: str, given: Mapping[str, Any], its: Tracked | None) -> dict[
         given: what the configuration says.
         its: None: whatever the tracker makes of it. Comet and Neptune are given nothing: they make a new run.
     """
-    args: dict[str, Any] = copy.deepcopy(dict(given))
+    args: dict[str, Any] = dict(given)
     kind = registry.canonical("logger", name)
     if its is None or any(os.environ.get(variable) for variable in _CHOSEN.get(kind, ())):
         return args

@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from loaders.checking.splits import Split, open_folder, open_shards
 from loaders.checking.summary import print_faults, show_summary
 from loaders.images import decoders
 from loaders.images.sheet import INK, Section, Tile, draw_sheet
+from loaders.sampler import endless
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 from loaders.workers import default_num_workers
@@ -184,12 +185,3 @@ def measure(loader: Any) -> tuple[list[Batch], float]:
         if time.perf_counter() - began > MEASURED and len(first) == min(FIRST_BATCHES, len(loader)):
             break
     return first, images / (time.perf_counter() - began)
-
-
-def endless(loader: Any) -> Iterator[Batch]:
-    """One epoch after another."""
-    epoch = 0
-    while True:
-        loader.sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1

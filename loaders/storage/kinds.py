@@ -6,7 +6,6 @@ A new kind is its file and its row; docs/data.md shows the table.
 from __future__ import annotations
 
 import pkgutil
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
+from common.outside import is_outside
 from common.suggest import did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
     """
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", storage):
+    if is_outside(storage):
         return from_elsewhere(storage)
     if storage not in KINDS:
         raise DataError(f"storage: {storage} given, but it must be {listing(KINDS)}{did_you_mean(storage, KINDS)}")

@@ -117,8 +117,9 @@ class BlurPool(RecipeAlgorithm):
         """Replace the layers, and count them in the log."""
         made: dict[nn.Module, nn.Module] = {}
         self._replace(state.model, made)
-        for layer in made.values():  # Composer has moved the model to its device already
-            layer.to(next(state.model.parameters()).device)
+        device = next(state.model.parameters()).device  # Composer has moved the model there already
+        for layer in made.values():
+            layer.to(device)
         counts = [sum(isinstance(module, kind) for module in state.model.modules()) for kind in _BLURRED]
         if not any(counts):
             raise TrainingError(

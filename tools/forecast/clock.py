@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from composer.core import Callback, State
@@ -106,11 +103,3 @@ def evaluation_of(marks: list[float], loading: float | None, waited: float) -> t
     seconds = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else ended - began
     beside = max(0.0, ended - began - len(done) * seconds)
     return Pace(seconds, min(seconds, max(0.0, waited - beside) / len(done)), loading), beside
-
-
-def endless(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of a loader, epoch after epoch, each in a different order."""
-    for epoch in itertools.count():
-        if isinstance(sampler := getattr(loader, "sampler", None), torch.utils.data.DistributedSampler):
-            sampler.set_epoch(epoch)
-        yield from loader

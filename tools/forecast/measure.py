@@ -14,11 +14,12 @@ from composer.trainer import Trainer
 from common.durations import parse
 from config import Run
 from config.schema import Config
+from loaders.sampler import endless
 from loaders.storage.synthetic import SyntheticLoader
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import ours
 from tools.forecast.arithmetic import Measured, Pace
-from tools.forecast.clock import Clock, endless, evaluation_of, pace_of
+from tools.forecast.clock import Clock, evaluation_of, pace_of
 from training import build, checkpoints, guards, record
 from training.data_wait import DataWait, advice
 from training.fit import make_trainer

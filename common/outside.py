@@ -1,0 +1,10 @@
+"""Names of code from outside this project."""
+
+import re
+
+OUTSIDE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_outside(name: str) -> bool:
+    """Whether a name is the path of a class or function of the user's, as in package.module:Class."""
+    return OUTSIDE.fullmatch(name) is not None
