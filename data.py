@@ -41,20 +41,20 @@ def build_imagenet_dataspec(
 
     Args:
         data_path: the folder, or s3://bucket/folder, that holds train/ and val/.
-        is_streaming: MDS shards (True), or one folder of pictures per class (False).
+        is_streaming: MDS shards (True), or one folder of images per class (False).
         batch_size: samples per device.
         local: cache folder for the shards; each split gets its own folder in it.
         is_train: train/ with random crop and flip, or val/ with the central crop.
         drop_last, shuffle: leave out what fills no whole batch; a new order each epoch.
-        resize_size: short side in pixels before the crop; -1 leaves pictures as they are.
-        crop_size: side of the pictures in a batch, in pixels.
+        resize_size: short side in pixels before the crop; -1 leaves images as they are.
+        crop_size: side of the images in a batch, in pixels.
         seed: order and augmentation are functions of it, of the epoch and of the sample, and of nothing else.
         storage: a kind of `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
         pack_size: with storage packed: the short side in pixels that larger images are reduced to, once.
         cache_limit: bytes of shards that the split's cache folder may hold, as a number or as in 200gb; None: all.
         image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
-        min_crop_area: the smallest part of a picture's area that a random crop shows; training only.
-        hflip: mirror every other picture; training only.
+        min_crop_area: the smallest part of an image's area that a random crop shows; training only.
+        hflip: mirror every other image; training only.
         decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
         **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
 

@@ -28,24 +28,24 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class MeanCrossEntropy(Metric):
-    """The mean over all pictures; Composer's is one over batches, in which those of a smaller last batch count more."""
+    """The mean over all images; Composer's is one over batches, in which those of a smaller last batch count more."""
 
     total: torch.Tensor
-    pictures: torch.Tensor
+    images: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("total", "pictures"):
+        for name in ("total", "images"):
             self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch: logits [B, classes] and class indices [B]."""
         self.total += nn.functional.cross_entropy(output.float(), target, reduction="sum")
-        self.pictures += len(target)
+        self.images += len(target)
 
     def compute(self) -> torch.Tensor:
         """The mean so far."""
-        return self.total / self.pictures
+        return self.total / self.images
 
 
 class ResNetClassifier(ComposerClassifier):

@@ -5,8 +5,8 @@
     python -m benchmarks.data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
     pip install -c constraints.txt '.[bench]' && python -m benchmarks.data --peers   # beside other libraries
 
-All kinds load the same pictures, each from its own format, and take turns epoch by epoch; a ratio is taken within a
-turn, and its median, smallest and largest are shown. Per core: pictures per second of processor time, of all processes
+All kinds load the same images, each from its own format, and take turns epoch by epoch; a ratio is taken within a
+turn, and its median, smallest and largest are shown. Per core: images per second of processor time, of all processes
 together. The default is what torchvision's examples have: ImageFolder, PIL, RandomResizedCrop, ToTensor, Normalize.
 """
 
@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
-from benchmarks.pairs import compare_pictures, spread
+from benchmarks.image_files import LONGER, copy_images, make_images
+from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
-from benchmarks.pictures import LONGER, copy_pictures, make_pictures
 from benchmarks.stages import mean_bytes, measure_stages
 from common import terminal
 from common.command import run as run_command
@@ -40,7 +40,7 @@ from loaders.storage.kinds import KINDS, kind_of, open_dataset
 from loaders.workers import default_num_workers
 
 PLOTS = (".png", ".svg", ".pdf", ".jpg")
-STAGED = 400  # pictures that the stages are measured on
+STAGED = 400  # images that the stages are measured on
 
 
 def sizes(word: str) -> list[int]:
@@ -53,8 +53,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose pictures and crop to use")
-    parser.add_argument("--images", type=positive, default=1000, help="how many pictures (default: 1000)")
+    parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose images and crop to use")
+    parser.add_argument("--images", type=positive, default=1000, help="how many images (default: 1000)")
     parser.add_argument("--px", type=positive, default=LONGER, help="their longer side (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=5, help="epochs of each kind (default: 5)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
@@ -75,7 +75,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
-    """Prepare the pictures in every format, measure, and print the tables."""
+    """Prepare the images in every format, measure, and print the tables."""
     if given.plot:
         check_writable(Path(given.plot))
     crop_size = prepare(given, folder / "imagefolder")
@@ -83,14 +83,14 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     folders = {"imagefolder": folder / "imagefolder"} | convert(formats, folder, console)
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
     size = mean_bytes(files)
-    console.print(f"{len(files)} pictures of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
+    console.print(f"{len(files)} images of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stages = measure_stages(files[:STAGED], crop_size, given.rounds, device)
     console.print(stage_table(stages, size))
     candidates = kinds(folders, crop_size, given.workers, given.kinds)
     if given.peers:
-        compare_pictures(files[:STAGED], crop_size, given.rounds, console)
+        compare_images(files[:STAGED], crop_size, given.rounds, console)
         candidates += peer_kinds(folders, crop_size, given.workers, size)
     ran = measure(candidates, given.rounds, console.print)
     title = f"Loaders: {given.workers} workers, batches of 100, {given.rounds} epochs each"
@@ -103,9 +103,9 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
 
 
 def prepare(given: argparse.Namespace, root: Path) -> int:
-    """Write the pictures as an image folder; the crop size."""
+    """Write the images as an image folder; the crop size."""
     if not given.run:
-        make_pictures(root, given.images, given.px)
+        make_images(root, given.images, given.px)
         return 176
     run = load(given.run)
     section = run.config.train_dataset
@@ -121,8 +121,8 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
         seed=0,
     )
     if len(dataset) < 2 * BATCH:
-        raise UserError(f"{section.path}: {len(dataset)} pictures, but two batches of {BATCH} are needed")
-    copy_pictures(dataset, root, given.images)
+        raise UserError(f"{section.path}: {len(dataset)} images, but two batches of {BATCH} are needed")
+    copy_images(dataset, root, given.images)
     return int(section.crop_size)
 
 
@@ -140,7 +140,7 @@ def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]
                 failed = convert_main(words)
             if failed:
                 console.print(said.getvalue(), highlight=False)
-                raise UserError(f"the pictures could not be converted for {kind}; what went wrong stands above")
+                raise UserError(f"the images could not be converted for {kind}; what went wrong stands above")
     return made
 
 
@@ -149,7 +149,7 @@ def stage_table(stages: dict[str, list[float]], size: float) -> Table:
     table = Table(title="One core, file in memory cache to batch", title_justify="left")
     for name in (
         "step",
-        "us a\npicture",
+        "us a\nimage",
         "img/s\na core",
         "MB/s",
         "beside\ndefault,\nfloats",
@@ -200,8 +200,8 @@ def is_unread(kind: Kind) -> bool:
 
 
 def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Path], crop_size: int) -> None:
-    """What smaller pictures save in the loader."""
-    table = Table(title="Smaller pictures (imagefolder)", title_justify="left")
+    """What smaller images save in the loader."""
+    table = Table(title="Smaller images (imagefolder)", title_justify="left")
     for name in ("px", "img/s", "img/s a core", f"processor time beside {crop_size} px"):
         table.add_column(name, justify="right")
     ran = []
@@ -218,7 +218,7 @@ def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Pat
 
 
 def plot(ran: list[Kind], path: Path) -> None:
-    """Bars of pictures per second and core."""
+    """Bars of images per second and core."""
     from matplotlib.figure import Figure
 
     shown = [kind for kind in ran if not is_unread(kind)][::-1]
@@ -228,7 +228,7 @@ def plot(ran: list[Kind], path: Path) -> None:
     colors = ["#8c959f" if "default" in kind.name else "#bf8700" if kind.peer else "#0969da" for kind in shown]
     bars = axes.barh([kind.name for kind in shown], rates, color=colors)
     axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3)
-    axes.set_xlabel("pictures per second of processor time (one core)")
+    axes.set_xlabel("images per second of processor time (one core)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

@@ -29,11 +29,11 @@ BATCH = 100
 
 @dataclass
 class Kind:
-    """One way to load the same pictures, and what its epochs took: a round each."""
+    """One way to load the same images, and what its epochs took: a round each."""
 
     name: str
     make: Callable[[], Any]
-    wall: list[float] = field(default_factory=list)  # seconds per picture
+    wall: list[float] = field(default_factory=list)  # seconds per image
     processor: list[float] = field(default_factory=list)  # the same, of all cores together
     peer: bool = False  # another package's loader
 
@@ -42,7 +42,7 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
     """The loaders to compare, torchvision's default first.
 
     Args:
-        folders: the same pictures as `imagefolder`, `streaming` and `ffcv`.
+        folders: the same images as `imagefolder`, `streaming` and `ffcv`.
         crop_size: side of the square in pixels.
         workers: processes of each loader.
         names: which storage kinds.
@@ -97,28 +97,28 @@ def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) ->
                 _epoch(loaders[kind.name], 0)
             built.append(kind)
         if kind in built and not kind.peer:
-            _epoch(loaders[kind.name], 0)  # what is wrong with the pictures themselves ends the benchmark
+            _epoch(loaders[kind.name], 0)  # what is wrong with the images themselves ends the benchmark
     for number in range(1, rounds + 1):
         for kind in built:
-            wall, processor, pictures = _epoch(loaders[kind.name], number)
-            kind.wall.append(wall / pictures)
-            kind.processor.append(processor / pictures)
+            wall, processor, images = _epoch(loaders[kind.name], number)
+            kind.wall.append(wall / images)
+            kind.processor.append(processor / images)
     loaders.clear()
     gc.collect()
     return built
 
 
 def _epoch(loader: Any, number: int) -> tuple[float, float, int]:
-    """Seconds on the clock, seconds of all processes on all cores, and pictures of one epoch."""
+    """Seconds on the clock, seconds of all processes on all cores, and images of one epoch."""
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(number)
-    used, began, pictures = _processor_seconds(), time.perf_counter(), 0
+    used, began, count = _processor_seconds(), time.perf_counter(), 0
     for images, _ in loader:
-        pictures += len(images)
+        count += len(images)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     ended = loader.settled() if hasattr(loader, "settled") else time.perf_counter()
-    return ended - began, _processor_seconds() - used, pictures
+    return ended - began, _processor_seconds() - used, count
 
 
 def _processor_seconds() -> float:

@@ -32,7 +32,7 @@ static void say_nothing(j_common_ptr jpeg, int level)
 /* Decode the rows top..top + height of `box` (top, left, height, width), and at least its columns.
  *
  * The rows are written `stride` bytes apart, red, green and blue for each pixel; with 0 all of them to the same place.
- * Each has room for a row of the picture. `box` is changed to the columns that they hold. Returns 0 for what cannot be
+ * Each has room for a row of the image. `box` is changed to the columns that they hold. Returns 0 for what cannot be
  * decoded.
  */
 __attribute__((visibility("default"))) int decode_box(const uint8_t *data, size_t size, int32_t box[4], size_t stride,

@@ -66,7 +66,7 @@ def decode_box(data: bytes, view: View, width: int) -> tuple[np.ndarray, int]:
     Args:
         data: a JPEG.
         view: whose box is wanted.
-        width: of the whole picture.
+        width: of the whole image.
 
     Raises:
         DataError: it cannot be compiled here.

@@ -1,4 +1,4 @@
-"""Ways to decode one picture, side by side on one core: what each costs, and how far from PIL's its pixels are."""
+"""Ways to decode one image, side by side on one core: what each costs, and how far from PIL's its pixels are."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Row:
 
     name: str
     way: Way
-    seconds: list[float] = field(default_factory=list)  # of processor time for a picture, a round each
-    psnr: list[float] = field(default_factory=list)  # dB from the reference, of each picture
+    seconds: list[float] = field(default_factory=list)  # of processor time for an image, a round each
+    psnr: list[float] = field(default_factory=list)  # dB from the reference, of each image
     largest: int = 0  # difference of any byte
 
 
-def compare_pictures(files: list[Path], crop_size: int, rounds: int, console: Console) -> None:
+def compare_images(files: list[Path], crop_size: int, rounds: int, console: Console) -> None:
     """Measure all ways that work here, and print the table.
 
     Args:
-        files: pictures, of which ordinary JPEGs are used.
+        files: images, of which ordinary JPEGs are used.
         crop_size: side of the squares in pixels.
         rounds: how often.
         console: where to.
@@ -48,7 +48,7 @@ def compare_pictures(files: list[Path], crop_size: int, rounds: int, console: Co
 
     jobs = draw_jobs(files, crop_size)
     if not jobs:
-        return told("one picture, one core: left out. There are no ordinary JPEGs among the pictures.")
+        return told("one image, one core: left out. There are no ordinary JPEGs among the images.")
     rows = measure_ways(jobs, crop_size, rounds, told)
     size = statistics.mean(len(data) for data, _ in jobs)
     console.print(pair_table(rows, f"One core, {len(jobs)} JPEGs of {size / 1e3:.0f} kB in memory, the same boxes"))
@@ -129,7 +129,7 @@ def pair_table(rows: list[Row], title: str) -> Table:
 
 
 def described(values: list[float]) -> str:
-    """The mean and the smallest PSNR, of the pictures that are not exact."""
+    """The mean and the smallest PSNR, of the images that are not exact."""
     finite = [value for value in values if math.isfinite(value)]
     return f"{statistics.mean(finite):.1f} / {min(finite):.1f}" if finite else "exact"
 

@@ -1,4 +1,4 @@
-"""Whole loaders of other packages over the same pictures, each called as its own documentation does.
+"""Whole loaders of other packages over the same images, each called as its own documentation does.
 
 Training's random box and mirror, bytes out: the boxes are drawn by each package itself, from the same distribution.
 """
@@ -25,13 +25,13 @@ from benchmarks.peers import ffmpeg_filter, open_spdl, require
 from benchmarks.stages import default_transforms
 from common.errors import DataError
 from loaders.images.boxes import ASPECT_RATIO, random_box
-from loaders.images.decoding import open_picture
+from loaders.images.decoding import open_image
 from loaders.images.native import View
 from loaders.storage.beton_writer import write_beton
 from loaders.workers import WorkerLoader, start_worker
 
 QUALITY = 90  # of FFCV's own JPEGs: its ImageNet example's
-SMALLEST = 0.08  # part of a picture's area that a random box shows at least
+SMALLEST = 0.08  # part of an image's area that a random box shows at least
 AHEAD = 2  # batches that are kept ready
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -41,10 +41,10 @@ def peer_kinds(folders: dict[str, Path], crop_size: int, workers: int, size: flo
     """The loaders to compare ours with.
 
     Args:
-        folders: the same pictures as `imagefolder`, `streaming` and `ffcv`.
+        folders: the same images as `imagefolder`, `streaming` and `ffcv`.
         crop_size: side of the square in pixels.
         workers: processes or threads of each loader.
-        size: mean bytes of a picture.
+        size: mean bytes of an image.
     """
     root = folders["imagefolder"]
     beton = partial(FfcvEpochs, crop_size=crop_size, workers=workers)
@@ -64,18 +64,18 @@ def peer_kinds(folders: dict[str, Path], crop_size: int, workers: int, size: flo
 
 
 def write_smaller(root: Path, path: Path) -> float:
-    """The pictures as JPEGs of FFCV's usual quality, in a .beton file; their mean bytes."""
+    """The images as JPEGs of FFCV's usual quality, in a .beton file; their mean bytes."""
     samples = ImageFolder(str(root / "train")).samples
     sizes: list[int] = []
 
-    def picture(index: int) -> tuple[bytes, int]:
+    def image(index: int) -> tuple[bytes, int]:
         file, label = samples[index]
         out = io.BytesIO()
-        open_picture(Path(file).read_bytes()).save(out, "JPEG", quality=QUALITY)
+        open_image(Path(file).read_bytes()).save(out, "JPEG", quality=QUALITY)
         sizes.append(len(out.getvalue()))
         return out.getvalue(), label
 
-    write_beton(path, len(samples), picture)
+    write_beton(path, len(samples), image)
     return statistics.mean(sizes)
 
 
@@ -213,7 +213,7 @@ class SpdlEpochs:
 
 
 def streaming_loader(root: Path, crop_size: int, workers: int) -> WorkerLoader:
-    """mosaicml-streaming's own data set for ImageNet, with torchvision's transforms on PIL pictures; processes."""
+    """mosaicml-streaming's own data set for ImageNet, with torchvision's transforms on PIL images; processes."""
     from streaming.vision import StreamingImageNet
 
     dataset = StreamingImageNet(
@@ -233,6 +233,6 @@ def streaming_loader(root: Path, crop_size: int, workers: int) -> WorkerLoader:
     )
 
 
-def _in_colour(picture: Image.Image) -> Image.Image:
-    """Grey pictures, which that data set leaves grey, fit into no batch of colours."""
-    return picture.convert("RGB")
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Grey images, which that data set leaves grey, fit into no batch of colours."""
+    return image.convert("RGB")

@@ -20,9 +20,9 @@ from benchmarks.limit import Limit
 from benchmarks.stages import CHUNK
 from common.errors import DataError
 from loaders.images import native
-from loaders.images.decoding import open_file, open_picture
+from loaders.images.decoding import open_file, open_image
 from loaders.images.native import View
-from loaders.images.opened import NativePicture, TensorPicture, resized
+from loaders.images.opened import OpenedByNative, OpenedByTorchvision, resized
 from loaders.images.transforms import TrainingPipeline
 
 NOT_INSTALLED = "Not installed (pip install -c constraints.txt '.[bench]')."
@@ -37,7 +37,7 @@ DEFAULT = "default, bytes"
 OURS = "ours, native"
 SCALED = "ours, scaled"
 LIMIT = "limit, full size"
-MOST_PIXELS = 1 << 27  # of a picture: more than PIL opens without a warning
+MOST_PIXELS = 1 << 27  # of an image: more than PIL opens without a warning
 
 
 def require(name: str) -> Any:
@@ -61,8 +61,8 @@ def draw_jobs(files: list[Path], crop_size: int) -> list[Job]:
     jobs = []
     for number, path in enumerate(files):
         data = path.read_bytes()
-        with open_file(data) as picture:
-            ordinary, (width, height) = picture.format == "JPEG" and picture.mode in ("RGB", "L"), picture.size
+        with open_file(data) as image:
+            ordinary, (width, height) = image.format == "JPEG" and image.mode in ("RGB", "L"), image.size
         if ordinary:
             generator = torch.Generator().manual_seed(number)
             jobs.append((data, pipeline.plan(height, width, crop_size, generator)))
@@ -73,7 +73,7 @@ def default(size: int) -> Way:
     """PIL's pixels, cropped and resized by torchvision's transforms: the reference."""
 
     def one(data: bytes, view: View) -> torch.Tensor:
-        square = F.resized_crop(open_picture(data), *view[:4], [size, size])
+        square = F.resized_crop(open_image(data), *view[:4], [size, size])
         return F.pil_to_tensor(square).permute(1, 2, 0)
 
     return _each(one)
@@ -89,7 +89,7 @@ def ours_native(size: int, scaled: bool = False) -> Way:
         jobs = [(data, view._replace(scaled=scaled)) for data, view in jobs]
         for place in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # what it leaves to others
             data, view = jobs[place]
-            out[place] = NativePicture(data).view(view).permute(1, 2, 0)
+            out[place] = OpenedByNative(data).view(view).permute(1, 2, 0)
         return list(out)
 
     return way
@@ -97,7 +97,7 @@ def ours_native(size: int, scaled: bool = False) -> Way:
 
 def ours_torchvision(_size: int) -> Way:
     """The decoder where the native one is not built."""
-    return _each(lambda data, view: TensorPicture(data).view(view).permute(1, 2, 0))
+    return _each(lambda data, view: OpenedByTorchvision(data).view(view).permute(1, 2, 0))
 
 
 def nvimgcodec(size: int) -> Way:
@@ -156,15 +156,15 @@ def dali(size: int) -> Way:
 
 
 def ffcv(size: int) -> Way:
-    """What FFCV's decoder calls: the whole picture with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
+    """What FFCV's decoder calls: the whole image with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
     require("ffcv")
     library = require("ffcv.libffcv")
     room = np.empty(3 * MOST_PIXELS, np.uint8)
 
     @functools.cache  # .beton files have it in a table
     def shape(data: bytes) -> tuple[int, int]:
-        with open_file(data) as picture:
-            return picture.height, picture.width
+        with open_file(data) as image:
+            return image.height, image.width
 
     def one(data: bytes, view: View) -> np.ndarray:
         height, width = shape(data)
@@ -209,7 +209,7 @@ def ffmpeg_filter(view: View, size: int, more: str = "") -> str:
 
 
 def limit(_size: int) -> Way:
-    """Only decoding, only the box; no picture comes of it."""
+    """Only decoding, only the box; no image comes of it."""
     decode = Limit()
 
     def way(jobs: list[Job]) -> list[Any]:

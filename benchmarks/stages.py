@@ -14,18 +14,18 @@ import torch
 from torchvision import transforms
 
 from loaders.images import native
-from loaders.images.decoding import open_picture
+from loaders.images.decoding import open_image
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD, NormalizationFn, TrainingPipeline, collate
 from recipes.augmentations import RandomOperations
 
-CHUNK = 20  # pictures between two looks at the clock: few enough to stay in the cache, as a worker's batch does not
-BATCH = 100  # pictures of one batch
+CHUNK = 20  # images between two looks at the clock: few enough to stay in the cache, as a worker's batch does not
+BATCH = 100  # images of one batch
 
 Seconds = dict[str, float]
 
 
 def default_transforms(crop_size: int, floats: bool) -> Callable[[Any], Any]:
-    """torchvision's usual training transforms on PIL pictures, to normalised floats or to bytes."""
+    """torchvision's usual training transforms on PIL images, to normalised floats or to bytes."""
     steps = [transforms.RandomResizedCrop(crop_size), transforms.RandomHorizontalFlip()]
     if floats:
         return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD)])
@@ -33,7 +33,7 @@ def default_transforms(crop_size: int, floats: bool) -> Callable[[Any], Any]:
 
 
 def measure_stages(files: list[Path], crop_size: int, rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds per picture of each stage and of whole ways, one list entry per round; one thread.
+    """Seconds per image of each stage and of whole ways, one list entry per round; one thread.
 
     The stages are ours with torchvision's decoder, one after another; the native one does two of them at once. "ours"
     with each decoder, "default, bytes" and "default, floats" are whole ways from the file to what is collated, in turns
@@ -81,7 +81,7 @@ def _measure_batches(seconds: Seconds, squares: list[torch.Tensor], device: str)
 
 
 def _default(transform: Callable[[Any], Any], data: bytes) -> Any:
-    return transform(open_picture(data))
+    return transform(open_image(data))
 
 
 def _timed(
@@ -105,5 +105,5 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> tuple[fl
 
 
 def mean_bytes(files: list[Path]) -> float:
-    """Of an encoded picture."""
+    """Of an encoded image."""
     return float(np.mean([path.stat().st_size for path in files]))

@@ -60,7 +60,7 @@ def main() -> None:
     }
     table = Table("what", "median s", "min-max s", title=f"from command to result, {rounds} runs each, in turn")
     for measure in measures.values():
-        measure()  # the page cache, the digits' pictures
+        measure()  # the page cache, the digits' images
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():

@@ -5,7 +5,7 @@
     python -m benchmarks.step yamls/resnet50.yaml compile=true train_dataset.batch_size=256 \\
         --recipes baseline,mild,medium,hot --sizes 96,128,176,224
 
-Same model, precision, memory format and input on both sides: uint8 pictures, channels_last, copied to the device
+Same model, precision, memory format and input on both sides: uint8 images, channels_last, copied to the device
 without waiting and normalised there. The hand-written side is the run without a recipe; ours has the recipe's loss,
 optimizer and algorithms, but not progressive_resizing, because a row is one size. A round is timed as a whole after
 some steps to warm up. The sides take turns in one process, and the ratio is taken within a turn, so that a machine that

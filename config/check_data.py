@@ -80,17 +80,17 @@ def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
 
 
 def check_sizes(config: Config, key: str, report: Report) -> None:
-    """Pixels, pictures per batch and workers."""
+    """Pixels, images per batch and workers."""
     section = config.section(key)
     crop, resize = section.crop_size, section.resize_size
     if crop < 1:
-        report.add(f"{key}.crop_size", f"{crop} given, but a picture is at least 1 pixel wide")
+        report.add(f"{key}.crop_size", f"{crop} given, but an image is at least 1 pixel wide")
     if resize < 1 and resize != -1:
         report.add(f"{key}.resize_size", f"{resize} given, but it must be pixels, or -1 for no resize")
     elif 0 < resize < crop:
         report.add(
             f"{key}.resize_size",
-            f"a crop of {crop} px does not fit into pictures resized to {resize} px; type {key}.resize_size={crop} or "
+            f"a crop of {crop} px does not fit into images resized to {resize} px; type {key}.resize_size={crop} or "
             f"more, or {key}.resize_size=-1 for no resize",
         )
     if isinstance(section, TrainDataset) and not 0 < section.min_crop_area <= 1:

@@ -163,7 +163,7 @@ def check_duration(report: Report, key: str, value: str) -> bool:
 
 
 def check_microbatch(config: Config, report: Report) -> None:
-    """auto, a whole number of pictures, or nothing; and not in two ways at once."""
+    """auto, a whole number of images, or nothing; and not in two ways at once."""
     key, value = "device_train_microbatch_size", config.device_train_microbatch_size
     if value is not None and value != "auto":
         if isinstance(value, str) or value < 1:
@@ -251,7 +251,7 @@ def check_saving(config: Config, report: Report) -> None:
 
 
 def check_world(config: Config, world_size: int) -> None:
-    """Every device must get the same number of pictures, of each data set that the run uses.
+    """Every device must get the same number of images, of each data set that the run uses.
 
     Args:
         config: a configuration.
@@ -269,6 +269,6 @@ def check_world(config: Config, world_size: int) -> None:
             problems.append(f"{key}.batch_size: {size} does not divide by {world_size} devices; the nearest are {near}")
     per_device = config.train_dataset.batch_size // world_size
     if config.is_train and isinstance(config.grad_accum, int) and 0 < per_device < config.grad_accum:
-        problems.append(f"grad_accum: {config.grad_accum} parts of {per_device} pictures per device leave some empty")
+        problems.append(f"grad_accum: {config.grad_accum} parts of {per_device} images per device leave some empty")
     if problems:
         raise ConfigError(*problems)

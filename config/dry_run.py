@@ -139,7 +139,7 @@ def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
 
 
 def steps(length: Duration, warmup: Duration) -> float | None:
-    """The warm-up in the unit of the run; None where only the number of pictures could tell."""
+    """The warm-up in the unit of the run; None where only the number of images could tell."""
     if warmup.unit == "dur" or not warmup.value:
         return warmup.value * length.value
     return warmup.value if warmup.unit == length.unit else None
@@ -151,7 +151,7 @@ def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, as
         return [f"no curve: a dry run does not import {config.scheduler.name}"]
     rise = steps(length, warmup)
     if rise is None:
-        return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of pictures"]
+        return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of images"]
     peak = float(config.optimizer["lr"])
     # In fine steps: where a curve ends depends on what one step is.
     fine = 1000
@@ -246,7 +246,7 @@ def call(args: dict[str, Any]) -> str:
 
 def data_line(section: Dataset) -> str:
     """A data section in a line."""
-    kind = "streamed shards" if section.is_streaming else "folder of pictures"
+    kind = "streamed shards" if section.is_streaming else "folder of images"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
     place = section.path or "no path yet"
     return f"{place} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"

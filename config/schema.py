@@ -34,34 +34,34 @@ class Model:
 
 @dataclass(slots=True)
 class Dataset:
-    """Pictures, and how they are cut."""
+    """Images, and how they are cut."""
 
-    is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<picture>
+    is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<image>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; has no default
     local: str | None = None  # the folder that caches streamed shards; needed when is_streaming
     cache_limit: int | str | None = None  # bytes of shards to keep there, as a number or as in 200gb; None: all
     storage: str | None = None  # a kind of loaders.storage.kinds; None: streaming or imagefolder, as is_streaming says
     decoder: str = "auto"  # one of loaders.images.decoders; auto: native where it is built, else torchvision
     preload: str | None = None  # a folder on a fast disk that the data are copied to before training
-    pack_size: int | None = None  # for storage packed: short side in pixels that pictures are kept at; None: all pixels
+    pack_size: int | None = None  # for storage packed: short side in pixels that images are kept at; None: all pixels
     resize_size: int = -1  # shorter side in pixels before the random crop; -1: no such resize
     crop_size: int = 224  # side in pixels of the square that the network sees
-    batch_size: int = 2048  # pictures per step over ALL devices
+    batch_size: int = 2048  # images per step over ALL devices
     num_workers: int | None = None  # loader processes per device, which share its cores; None: one a core, at most 8
     prefetch_factor: int | None = None  # batches that each worker holds ready; None: PyTorch's default
 
 
 @dataclass(slots=True)
 class TrainDataset(Dataset):
-    """The pictures to learn from: a random crop of each."""
+    """The images to learn from: a random crop of each."""
 
-    min_crop_area: float = 0.08  # the smallest part of a picture's area that a crop may show, 0 to 1
-    hflip: bool = True  # mirror every other picture; False for what has a left and a right, such as writing
+    min_crop_area: float = 0.08  # the smallest part of an image's area that a crop may show, 0 to 1
+    hflip: bool = True  # mirror every other image; False for what has a left and a right, such as writing
 
 
 @dataclass(slots=True)
 class EvalDataset(Dataset):
-    """The pictures to measure with: resized to 256 before the central crop."""
+    """The images to measure with: resized to 256 before the central crop."""
 
     resize_size: int = 256  # shorter side in pixels before the central crop; -1: no resize
 
@@ -101,7 +101,7 @@ class Config:
     seed: int = 17  # of weights, order and augmentation
     max_duration: str = "90ep"  # length of training
     scale_schedule_ratio: float = 1.0  # multiplies the length of any recipe
-    device_train_microbatch_size: int | str | None = None  # pictures per forward pass on one device; auto; None: all
+    device_train_microbatch_size: int | str | None = None  # images per forward pass on one device; auto; None: all
     grad_accum: int | str | None = None  # old name: a number of microbatches per step, or auto
     precision: str | None = None  # one of PRECISIONS; None: chosen by the device
     device: str | None = None  # one of DEVICES; None: gpu if there is one

@@ -18,15 +18,15 @@ from loaders.images.decoding import Source, shape_of
 from loaders.images.transforms import Batch, Pipeline, empty_batch
 from loaders.seeding import sample_seed, seeded
 
-AT_ONCE = 32  # pictures a thread whose files are held in memory together
+AT_ONCE = 32  # images a thread whose files are held in memory together
 
 Key = int | tuple[int, int] | tuple[int, int, int]
 
 
-class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
-    """Pictures with labels, read one at a time (map-style).
+class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
+    """Images with labels, read one at a time (map-style).
 
-    A key is an index, or (epoch, index) or (epoch, index, size) as EpochSampler yields them: epoch and picture size
+    A key is an index, or (epoch, index) or (epoch, index, size) as EpochSampler yields them: epoch and image size
     reach persistent workers with the key, for exactly the batch that they are meant for.
 
     Args:
@@ -37,13 +37,13 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     #: Sorted class names, or None where the storage does not know them.
     classes: list[str] | None = None
 
-    #: Whether a label may be any number: it is stored with each picture, not made from the class names.
+    #: Whether a label may be any number: it is stored with each image, not made from the class names.
     labels_are_free = True
 
     #: Which of two orders `epoch_order` gives; a place in the one means nothing in the other.
     order = "over all"
 
-    #: Whether pictures come from elsewhere, so that an epoch may have to wait for them.
+    #: Whether images come from elsewhere, so that an epoch may have to wait for them.
     fetches = False
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
@@ -54,21 +54,21 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many pictures there are, over all ranks."""
+        """How many images there are, over all ranks."""
 
     @abstractmethod
     def read(self, index: int) -> tuple[Source, int]:
-        """One picture as stored, and its label.
+        """One image as stored, and its label.
 
         Raises:
-            DataError: the picture cannot be fetched.
+            DataError: the image cannot be fetched.
         """
 
     def measure(self, index: int) -> tuple[int, int, int]:
-        """Height and width of a picture in pixels, without decoding it, and its label.
+        """Height and width of an image in pixels, without decoding it, and its label.
 
         Raises:
-            DataError: it cannot be fetched, or is no picture.
+            DataError: it cannot be fetched, or is no image.
         """
         source, label = self.read(index)
         try:
@@ -78,15 +78,15 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     @abstractmethod
     def name_of(self, index: int) -> str:
-        """Where a picture is stored, for messages."""
+        """Where an image is stored, for messages."""
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         place = parts(key)
         source, label = self.read(place[1])
-        return self._picture(source, *place), label
+        return self._image(source, *place), label
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
-        """Many pictures (torch's loader calls this): a whole batch at once, where the pipeline can."""
+        """Many images (torch's loader calls this): a whole batch at once, where the pipeline can."""
         places = [parts(key) for key in keys]
         sizes = {size for _, _, size in places}
         if not self.pipeline.batches or len(sizes) != 1:
@@ -99,11 +99,11 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             sources, of_part = zip(*(self.read(index) for _, index, _ in part), strict=True)
             labels += of_part
             for n in self.pipeline.fill(out, sources, [sample_seed(self.seed, *place[:2]) for place in part]):
-                out[n] = self._picture(sources[n], *part[n]).permute(1, 2, 0)
+                out[n] = self._image(sources[n], *part[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
 
-    def _picture(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
-        """What the pipeline makes of one picture, with the random numbers of its epoch.
+    def _image(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
+        """What the pipeline makes of one image, with the random numbers of its epoch.
 
         Raises:
             DataError: it cannot be decoded.
@@ -118,7 +118,7 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             raise self.unreadable(index, error) from error
 
     def unreadable(self, index: int, error: Exception) -> DataError:
-        """The sentence for a picture that could be fetched but not decoded."""
+        """The sentence for an image that could be fetched but not decoded."""
         return DataError(
             f"{self.name_of(index)}: {unreadable(error)}. "
             "Replace or delete it; `python -m tools.verify` finds all of its kind."
@@ -159,12 +159,12 @@ class PictureDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         size = int(obj.get("size", len(self)))
         if place and size != len(self):
             raise DataError(
-                f"the checkpoint stopped after {place} of {size} pictures, but this data set has {len(self)}: "
+                f"the checkpoint stopped after {place} of {size} images, but this data set has {len(self)}: "
                 "go on with the data set that it was trained on, or start from its weights alone."
             )
         if place and obj.get("order", self.order) != self.order:
             raise DataError(
-                f"the checkpoint stopped in mid-epoch, of pictures shuffled {obj['order']}, but this kind of storage "
+                f"the checkpoint stopped in mid-epoch, of images shuffled {obj['order']}, but this kind of storage "
                 f"shuffles them {self.order}: go on with the kind that it was trained on."
             )
         self._resume = (int(obj.get("epoch", 0)), place)

@@ -38,9 +38,9 @@ def reason(error: Exception) -> str:
 
 
 def unreadable(error: Exception) -> str:
-    """What is wrong with a picture, as the rest of a sentence that begins with its name."""
+    """What is wrong with an image, as the rest of a sentence that begins with its name."""
     if isinstance(error, DamagedScan):
         return f"is damaged ({error})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read ({error.strerror})"
-    return f"cannot be read as a picture ({reason(error)})"
+    return f"cannot be read as an image ({reason(error)})"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from common.errors import DataError
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.transforms import collate
 from loaders.memory import allow_many_files, check_shared_memory, prefetch_factor
 from loaders.sampler import EpochSampler
@@ -18,7 +18,7 @@ from loaders.workers import WorkerLoader, decode_threads, default_num_workers, s
 
 def build_loader(
     storage: str | None,
-    dataset: PictureDataset,
+    dataset: ImageDataset,
     batch_size: int,
     drop_last: bool,
     shuffle: bool,

@@ -8,7 +8,7 @@ import numpy as np
 from composer.utils import dist
 from torch.utils.data import DistributedSampler
 
-from loaders.dataset import Key, PictureDataset
+from loaders.dataset import ImageDataset, Key
 
 
 class EpochSampler(DistributedSampler[Key]):
@@ -30,14 +30,14 @@ class EpochSampler(DistributedSampler[Key]):
         rank: this rank; from the environment if None.
 
     Attributes:
-        size_at: the pictures' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
+        size_at: the images' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
     """
 
-    dataset: PictureDataset
+    dataset: ImageDataset
 
     def __init__(
         self,
-        dataset: PictureDataset,
+        dataset: ImageDataset,
         *,
         shuffle: bool,
         drop_last: bool,

@@ -24,7 +24,7 @@ from loaders.slots import Slots
 
 MOST_WORKERS = 8
 ORPHANED = 2.0  # seconds between two looks at whether the trainer still lives
-STUCK = 2.0  # seconds that workers have for the picture that they are at when they are told to stop
+STUCK = 2.0  # seconds that workers have for the image that they are at when they are told to stop
 
 
 def default_num_workers() -> int:

@@ -1,6 +1,6 @@
 """RandAugment's operations on uint8 tensors, each in a fraction of the time that PIL takes.
 
-A picture is uint8 [3, H, W]. The operations, and how each draws its strength from numpy's global generator, are those
+An image is uint8 [3, H, W]. The operations, and how each draws its strength from numpy's global generator, are those
 of Composer's RandAugment (composer.algorithms.utils.augmentation_primitives), draw for draw: the published recipes used
 them. The pixels are PIL's; a weighted sum may differ by 1 of 255, because it is taken in 32 bits.
 """
@@ -146,7 +146,7 @@ def grey(pixels: Tensor) -> Tensor:
 
 
 def blend(base: Tensor | float, pixels: Tensor, factor: float) -> Tensor:
-    """From `base` (factor 0) to the picture (1) and beyond, cut to what a byte holds."""
+    """From `base` (factor 0) to the image (1) and beyond, cut to what a byte holds."""
     return (base + factor * (pixels.to(torch.float32) - base)).clamp_(0, 255).to(torch.uint8)
 
 
@@ -212,7 +212,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
 
 
 class RandomOperations:
-    """Applies `depth` random operations to a picture, uint8 [3, H, W] -> uint8 [3, H, W].
+    """Applies `depth` random operations to an image, uint8 [3, H, W] -> uint8 [3, H, W].
 
     Args:
         severity: the greatest strength of an operation, 0 to 10.
@@ -224,7 +224,7 @@ class RandomOperations:
         self.severity, self.depth, self.operations = severity, depth, operations
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The transformed picture."""
+        """The transformed image."""
         choice = OPERATIONS[self.operations]
         for _ in range(self.depth):
             pixels = choice[np.random.randint(len(choice))](pixels, self.severity)
@@ -232,7 +232,7 @@ class RandomOperations:
 
 
 class MixedChains:
-    """Blends a picture, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations on it, as AugMix does.
+    """Blends an image, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations on it, as AugMix does.
 
     Args:
         severity: the greatest strength of an operation, 0 to 10.

@@ -1,7 +1,7 @@
 """BatchNorm statistics for weights that were never trained with: averages over time, or over ranks.
 
 BatchNorm's running mean and variance belong to the weights that training went through. Averaged weights need their own,
-so some training pictures are sent through the network once more, from a loader of their own.
+so some training images are sent through the network once more, from a loader of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, Sampler
 
-from loaders.dataset import Key, PictureDataset
+from loaders.dataset import ImageDataset, Key
 from loaders.images.transforms import NormalizationFn
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import unwrapped
@@ -27,12 +27,12 @@ from recipes.algorithms._base import unwrapped
 class BatchNormStatistics:
     """Recomputes the running statistics of a run's model for the weights that are in it.
 
-    Always over the same pictures, the first of the run's first epoch, cropped as they were there, at the size that
+    Always over the same images, the first of the run's first epoch, cropped as they were there, at the size that
     training has reached: what comes out depends on the weights and the seed alone. The training loader, its workers and
     its place in the epoch are not touched, nor are random numbers or gradients.
 
     Args:
-        num_samples: how many training pictures, over all ranks; whole batches of them, at least one, and at most all.
+        num_samples: how many training images, over all ranks; whole batches of them, at least one, and at most all.
     """
 
     def __init__(self, num_samples: int) -> None:
@@ -50,17 +50,17 @@ class BatchNormStatistics:
         # compiled once more for this mode.
         network = cast(nn.Module, unwrapped(state.model).module)
         with get_precision_context(state.precision, state.precision_config):
-            recompute(network, self._pictures(state))
+            recompute(network, self._images(state))
 
-    def _pictures(self, state: State) -> Iterator[Tensor]:
-        """This rank's share of the pictures, normalised, float32 [n, 3, size, size], in training's microbatches."""
+    def _images(self, state: State) -> Iterator[Tensor]:
+        """This rank's share of the images, normalised, float32 [n, 3, size, size], in training's microbatches."""
         train = cast(WorkerLoader, state.train_dataloader)
         if self._loader is None:
-            order = FirstPictures(cast(PictureDataset, train.dataset), self.num_samples, cast(int, train.batch_size))
+            order = FirstImages(cast(ImageDataset, train.dataset), self.num_samples, cast(int, train.batch_size))
             self._loader = loader_beside(train, order)
         size_at = getattr(train.sampler, "size_at", None)
         now = state.timestamp.epoch.value, state.timestamp.batch_in_epoch.value
-        cast(FirstPictures, self._loader.sampler).size = size_at(*now) if size_at else None
+        cast(FirstImages, self._loader.sampler).size = size_at(*now) if size_at else None
         normalize = NormalizationFn()
         for batch in self._loader:
             images, labels = state.device.batch_to_device(batch)
@@ -68,23 +68,23 @@ class BatchNormStatistics:
                 yield normalize((part, labels))[0]
 
 
-class FirstPictures(Sampler[Key]):
-    """This rank's share of the first pictures of a run's first epoch, as keys of its data set.
+class FirstImages(Sampler[Key]):
+    """This rank's share of the first images of a run's first epoch, as keys of its data set.
 
     Unlike EpochSampler it neither moves the data set on to another epoch nor takes its place to resume from.
 
     Args:
         dataset: the training data.
-        num_samples: how many pictures, over all ranks, rounded down to whole batches, but to at least one.
+        num_samples: how many images, over all ranks, rounded down to whole batches, but to at least one.
         batch_size: samples per device.
     """
 
-    def __init__(self, dataset: PictureDataset, num_samples: int, batch_size: int) -> None:
+    def __init__(self, dataset: ImageDataset, num_samples: int, batch_size: int) -> None:
         whole = batch_size * dist.get_world_size()
         count = max(1, min(num_samples, len(dataset)) // whole) * whole
         self.dataset = dataset
         self.order = dataset.epoch_order(np.random.default_rng([dataset.seed, 0]))[:count]
-        self.size: int | None = None  # side of the pictures in pixels; None leaves it to the data set
+        self.size: int | None = None  # side of the images in pixels; None leaves it to the data set
 
     def __len__(self) -> int:
         return len(self.order) // dist.get_world_size()
@@ -117,14 +117,14 @@ def loader_beside(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
 
 @torch.no_grad()
 def recompute(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of all BatchNorms by the means over `batches`, each picture counting alike.
+    """Replace the running statistics of all BatchNorms by the means over `batches`, each image counting alike.
 
     All else in the network is in evaluation mode meanwhile, so that dropout neither draws nor disturbs; then every
     module is in the mode that it was in. Every rank calls this with its share, and gets the mean over the ranks.
 
     Args:
         network: without DDP around it.
-        batches: what to call it with, the pictures in the first dimension.
+        batches: what to call it with, the images in the first dimension.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:

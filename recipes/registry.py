@@ -32,7 +32,7 @@ BASES = {
     "logger": "composer.loggers:LoggerDestination",
     "optimizer": "torch.optim:Optimizer",
     "model": "torch.nn:Module",
-    "storage": "loaders.dataset:PictureDataset",
+    "storage": "loaders.dataset:ImageDataset",
 }
 """What the classes of a kind derive from; a schedule is a function."""
 PACKAGES = {

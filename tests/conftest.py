@@ -1,4 +1,4 @@
-"""What all tests share: few threads, no network, small pictures, and runs made in a folder of their own."""
+"""What all tests share: few threads, no network, small images, and runs made in a folder of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.s3 import moto_server, s3_server
 
-__all__ = ["moto_server", "pictures", "s3_server", "workdir"]
+__all__ = ["image_folder", "moto_server", "s3_server", "workdir"]
 
 # Two cores carry the tests: ranks and loader workers must not each start a thread per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,14 +70,14 @@ def signals_stop_the_suite() -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ImageFolder of three classes: 16 pictures of 32 px each for training, 7 each for evaluation."""
-    from tests.pictures import make_imagefolder
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder of three classes: 16 images of 32 px each for training, 7 each for evaluation."""
+    from tests.image_files import make_imagefolder
 
-    root = make_imagefolder(tmp_path_factory.mktemp("pictures"), per_class=16)
+    root = make_imagefolder(tmp_path_factory.mktemp("images"), per_class=16)
     for surplus in (root / "val").glob("*/*.jpeg"):
         if int(surplus.stem) >= 7:
-            surplus.unlink()  # 21 pictures: no number of ranks or batches divides them evenly
+            surplus.unlink()  # 21 images: no number of ranks or batches divides them evenly
     return root
 
 

@@ -20,15 +20,21 @@ COMPOSER = str(Path(sys.executable).parent / "composer")
 TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
-def small_yaml(folder: Path, pictures: Path, **changes: Any) -> Path:
+def small_yaml(folder: Path, image_folder: Path, **changes: Any) -> Path:
     """Write a run of a ResNet-18 at 16 px over three classes: 4 batches of 12 an epoch, 2 epochs, seconds on a CPU.
 
     A double underscore in the name of a change stands for a dot.
     """
     config: dict[str, Any] = {
         "model": {"name": "resnet18", "num_classes": 3},
-        "train_dataset": {"path": str(pictures), "crop_size": 16, "batch_size": 12, "num_workers": 1},
-        "eval_dataset": {"path": str(pictures), "resize_size": 20, "crop_size": 16, "batch_size": 12, "num_workers": 1},
+        "train_dataset": {"path": str(image_folder), "crop_size": 16, "batch_size": 12, "num_workers": 1},
+        "eval_dataset": {
+            "path": str(image_folder),
+            "resize_size": 20,
+            "crop_size": 16,
+            "batch_size": 12,
+            "num_workers": 1,
+        },
         "optimizer": {"lr": 0.05, "momentum": 0.875, "weight_decay": 5.0e-4},
         "scheduler": {"t_warmup": "1ba"},
         "max_duration": "2ep",

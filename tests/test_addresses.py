@@ -14,9 +14,9 @@ from common.errors import DataError
 from config import ConfigError, load
 from loaders.transport.preload import copy
 from loaders.transport.remote import download, join, without_credentials
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tests.s3 import upload
-from tests.tools.conversions import convert, files_of, pictures_of
+from tests.tools.conversions import convert, files_of, images_of
 from tools.convert.destination import open_destination
 from training.storage import open_folder, split
 
@@ -72,7 +72,7 @@ def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) 
     made = {"classes.json", *(f"{at}/{name}" for at in ("train", "val") for name in ("index.json", "shard.00000.mds"))}
     assert keys == {*others, *(f"{folder}/{name}" for name in made)}
     assert all(client.get_object(Bucket="mine", Key=key)["Body"].read() == key.encode() for key in others)
-    assert len(pictures_of(address, "val", tmp_path / "cache")) == 6
+    assert len(images_of(address, "val", tmp_path / "cache")) == 6
     assert copy(address, tmp_path / "copy", shown=False).copied_files == len(made)
 
 

@@ -40,7 +40,7 @@ def as_array(pixels: torch.Tensor) -> np.ndarray:
 
 def histogram_distance(left: np.ndarray, right: np.ndarray) -> float:
     """The part of the pixels, 0 to 1, that would have to change their value for the two histograms to agree."""
-    counts = [np.bincount(np.asarray(picture).ravel(), minlength=256) for picture in (left, right)]
+    counts = [np.bincount(np.asarray(image).ravel(), minlength=256) for image in (left, right)]
     return float(np.abs(counts[0] - counts[1]).sum() / 2 / counts[0].sum())
 
 

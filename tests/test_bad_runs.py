@@ -18,20 +18,20 @@ def fails(capfd: pytest.CaptureFixture, status: int, *words: object) -> str:
     return re.sub(r"\s+", " ", err)
 
 
-def test_fewer_classes_than_outputs(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "model.num_classes=10")
+def test_fewer_classes_than_outputs(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, image_folder), "model.num_classes=10")
     assert "model.num_classes: 10 was given, the data set holds 3 classes (cat, dog, person)" in said
     assert "say model.num_classes=3" in said
     assert not (workdir / "runs").exists()
 
 
-def test_more_classes_than_outputs(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "model.num_classes=2")
+def test_more_classes_than_outputs(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, image_folder), "model.num_classes=2")
     assert "The first class without an output is 'person'" in said
 
 
-def test_batch_larger_than_the_data_set(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 1, small_yaml(workdir, pictures), "train_dataset.batch_size=64")
+def test_batch_larger_than_the_data_set(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 1, small_yaml(workdir, image_folder), "train_dataset.batch_size=64")
     assert "a batch of 64 images is larger than the data set of 48: say train_dataset.batch_size=48 or less" in said
     assert not (workdir / "runs").exists()
 
@@ -46,18 +46,18 @@ def test_batch_larger_than_the_data_set(workdir: Path, pictures: Path, capfd: py
     ],
 )
 def test_algorithm_that_changes_nothing(
-    algorithm: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture
+    algorithm: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    words = [small_yaml(workdir, pictures), f"algorithms.{algorithm}", "run_name=idle"]
+    words = [small_yaml(workdir, image_folder), f"algorithms.{algorithm}", "run_name=idle"]
     if algorithm.startswith("blurpool"):
         words.append("algorithms.blurpool.replace_maxpools=false")
     assert "changed nothing" in fails(capfd, 1, *words)
 
 
 @pytest.mark.slow
-def test_what_composers_parts_say(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_what_composers_parts_say(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     """A part of Composer's that refuses its arguments in training is named, as one that is refused when it is made."""
-    yaml = small_yaml(workdir, pictures)
+    yaml = small_yaml(workdir, image_folder)
     said = fails(capfd, 1, yaml, "algorithms.gradient_clipping={clipping_type: fast, clipping_threshold: 1.0}")
     assert "algorithms.gradient_clipping: clipping_type must be 'adaptive', 'norm', or 'value' not fast; give" in said
     assert "algorithms.gradient_clipping=null" in said
@@ -81,23 +81,25 @@ def test_only_composers_own_words_are_a_sentence(file: str) -> None:
         assert said is None if not expected else said and said.startswith(f"{expected}.") and ": no; give" in said
 
 
-def test_algorithm_that_would_start_too_late(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "algorithms.sam.interval=9", "algorithms.ema.ema_start=2ep")
+def test_algorithm_that_would_start_too_late(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(
+        capfd, 2, small_yaml(workdir, image_folder), "algorithms.sam.interval=9", "algorithms.ema.ema_start=2ep"
+    )
     assert "algorithms.sam.interval: 9ba is never reached in a run of 2ep with 4 batches an epoch" in said
     assert "algorithms.ema.ema_start=1ep or less" in said
     assert not (workdir / "runs").exists()
 
 
-def test_save_folder_that_cannot_be_written(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_save_folder_that_cannot_be_written(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     (workdir / "file").write_text("in the way")
-    said = fails(capfd, 1, small_yaml(workdir, pictures), "save_folder=file/checkpoints")
+    said = fails(capfd, 1, small_yaml(workdir, image_folder), "save_folder=file/checkpoints")
     assert "save_folder: file/checkpoints cannot be written" in said and "save_folder=null" in said
     assert not (workdir / "runs").exists()
 
 
 @pytest.mark.slow
-def test_run_folder_of_another_configuration(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    words = [small_yaml(workdir, pictures), "max_duration=2ba", "run_name=mine"]
+def test_run_folder_of_another_configuration(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    words = [small_yaml(workdir, image_folder), "max_duration=2ba", "run_name=mine"]
     assert cli([str(word) for word in words]) == 0
     before = {file: file.stat().st_mtime_ns for file in (workdir / "runs/mine").rglob("*")}
     said = fails(capfd, 2, *words)
@@ -116,11 +118,11 @@ def test_run_folder_of_another_configuration(workdir: Path, pictures: Path, capf
     ],
 )
 def test_loss_that_is_not_a_number(
-    interval: str, expected: str, good: int, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture
+    interval: str, expected: str, good: int, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
     """Stops with a sentence and leaves the good checkpoints: that of step 0, whose learning rate was 0."""
     words = ["optimizer.lr=1e20", f"save_interval={interval}", "save_num_checkpoints_to_keep=-1", "run_name=hot"]
-    assert re.search(expected, fails(capfd, 1, small_yaml(workdir, pictures), *words))
+    assert re.search(expected, fails(capfd, 1, small_yaml(workdir, image_folder), *words))
     saved = list((workdir / "runs/hot/checkpoints").glob("ep*.pt"))
     assert len(saved) == good
     import torch
@@ -132,8 +134,8 @@ def test_loss_that_is_not_a_number(
 
 
 @pytest.mark.slow
-def test_checkpoint_of_another_model(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures)
+def test_checkpoint_of_another_model(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder)
     assert cli([str(yaml), "max_duration=2ba", "run_name=eighteen", "save_interval=1ba"]) == 0
     checkpoint = "runs/eighteen/checkpoints/ep0-ba2-rank0.pt"
     said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "model.name=resnet34", "run_name=other")
@@ -148,52 +150,52 @@ def test_checkpoint_of_another_model(workdir: Path, pictures: Path, capfd: pytes
 
 
 @pytest.mark.slow
-def test_unreadable_picture_in_training(workdir: Path, capfd: pytest.CaptureFixture) -> None:
-    from tests.pictures import make_imagefolder
+def test_unreadable_image_in_training(workdir: Path, capfd: pytest.CaptureFixture) -> None:
+    from tests.image_files import make_imagefolder
 
-    pictures = make_imagefolder(workdir / "data", per_class=16)
-    (pictures / "train/dog/0003.jpeg").write_bytes(b"not a picture")
-    said = fails(capfd, 1, small_yaml(workdir, pictures))
+    images = make_imagefolder(workdir / "data", per_class=16)
+    (images / "train/dog/0003.jpeg").write_bytes(b"not an image")
+    said = fails(capfd, 1, small_yaml(workdir, images))
     assert "train/dog/0003.jpeg" in said
 
 
 def test_tracker_that_is_not_installed(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "loggers.mlflow.experiment_name=x")
+    said = fails(capfd, 2, small_yaml(workdir, image_folder), "loggers.mlflow.experiment_name=x")
     assert "loggers.mlflow" in said and "pip install -c constraints.txt mlflow" in said
 
 
-def test_warm_up_in_other_units_than_the_run(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    said = fails(capfd, 2, small_yaml(workdir, pictures), "max_duration=6ba", "scheduler.t_warmup=2ep")
+def test_warm_up_in_other_units_than_the_run(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    said = fails(capfd, 2, small_yaml(workdir, image_folder), "max_duration=6ba", "scheduler.t_warmup=2ep")
     assert "a warm-up of 2ep is 8 batches, the run of 6ba only 6" in said
     assert not (workdir / "runs").exists()
 
 
 @pytest.mark.slow
-def test_streamed_labels_without_an_output(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_streamed_labels_without_an_output(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     """Shards that say nothing of their classes are found out by the first label that has no output."""
-    from tests.pictures import make_shards
+    from tests.image_files import make_shards
 
-    make_shards(pictures, workdir / "mds")
+    make_shards(image_folder, workdir / "mds")
     streamed = [f"{name}.{word}" for name in ("train_dataset", "eval_dataset") for word in ("path=mds", "local=mds")]
     streamed += ["train_dataset.is_streaming=true", "eval_dataset.is_streaming=true"]
-    said = fails(capfd, 2, small_yaml(workdir, pictures), *streamed, "model.num_classes=2")
-    assert "model.num_classes: 2 was given, but the data have a picture of class 2" in said
+    said = fails(capfd, 2, small_yaml(workdir, image_folder), *streamed, "model.num_classes=2")
+    assert "model.num_classes: 2 was given, but the data have an image of class 2" in said
 
 
-def test_runs_folder_that_cannot_be_made(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_runs_folder_that_cannot_be_made(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     (workdir / "file").write_text("in the way")
-    said = fails(capfd, 1, small_yaml(workdir, pictures), "runs_folder=file/runs")
+    said = fails(capfd, 1, small_yaml(workdir, image_folder), "runs_folder=file/runs")
     assert "runs_folder: file/runs" in said and "give another one" in said
 
 
 @pytest.mark.slow
-def test_evaluation_needs_no_training_data(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures, train_dataset__path=None)
+def test_evaluation_needs_no_training_data(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder, train_dataset__path=None)
     assert cli([str(yaml), "is_train=false"]) == 0
     assert "untrained weights" in capfd.readouterr().out
 
@@ -207,7 +209,7 @@ def test_evaluation_needs_no_training_data(workdir: Path, pictures: Path, capfd:
     ],
 )
 def test_callbacks_that_find_out_in_the_run(
-    word: str, expected: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture
+    word: str, expected: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    assert expected in fails(capfd, 2, small_yaml(workdir, pictures), word)
+    assert expected in fails(capfd, 2, small_yaml(workdir, image_folder), word)
     assert not list((workdir / "runs").rglob("*.pt"))

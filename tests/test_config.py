@@ -199,12 +199,12 @@ def test_only_evaluating_asks_nothing_of_the_training_data(tmp_path: Path) -> No
 def test_the_users_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, for whoever uses the configuration; a remote stays as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "pictures").mkdir()
-    data = {"path": "~/pictures", "local": "~/cache", "preload": "~/copy"}
+    (tmp_path / "images").mkdir()
+    data = {"path": "~/images", "local": "~/cache", "preload": "~/copy"}
     tree = {"train_dataset": data, "eval_dataset": data, "runs_folder": "~/runs", "load_path": "~/a~b.pt"}
     config = load([write(tmp_path, "run.yaml", tree), "save_folder=~/saved/{run_name}"]).config
     for section in (config.train_dataset, config.eval_dataset):
-        assert (section.path, section.local) == (f"{tmp_path}/pictures", f"{tmp_path}/cache")
+        assert (section.path, section.local) == (f"{tmp_path}/images", f"{tmp_path}/cache")
         assert section.preload == f"{tmp_path}/copy"
     assert config.save_folder == f"{tmp_path}/saved/{{run_name}}"
     assert (config.runs_folder, config.load_path) == (f"{tmp_path}/runs", f"{tmp_path}/a~b.pt")

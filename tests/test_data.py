@@ -9,14 +9,14 @@ from composer.core import DataSpec
 
 from common.errors import DataError
 from data import build_imagenet_dataspec, check_dataloader
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_train", [True, False])
-def test_batches_have_the_asked_shapes(pictures: Path, is_train: bool) -> None:
+def test_batches_have_the_asked_shapes(image_folder: Path, is_train: bool) -> None:
     spec = build_imagenet_dataspec(
-        str(pictures), is_streaming=False, batch_size=2, is_train=is_train, shuffle=False, crop_size=16
+        str(image_folder), is_streaming=False, batch_size=2, is_train=is_train, shuffle=False, crop_size=16
     )
     assert isinstance(spec, DataSpec)
     batches = list(spec.dataloader)
@@ -29,8 +29,8 @@ def test_batches_have_the_asked_shapes(pictures: Path, is_train: bool) -> None:
     spec.dataloader._iterator._shutdown_workers()
 
 
-def test_normalisation_happens_in_microbatches(pictures: Path) -> None:
-    spec = build_imagenet_dataspec(pictures, False, 4, is_train=False, crop_size=16, num_workers=0)
+def test_normalisation_happens_in_microbatches(image_folder: Path) -> None:
+    spec = build_imagenet_dataspec(image_folder, False, 4, is_train=False, crop_size=16, num_workers=0)
     batch = next(iter(spec.dataloader))
     assert spec.get_num_samples_in_batch(batch) == 4
     parts = spec.split_batch(batch, 2)
@@ -42,7 +42,7 @@ def test_normalisation_happens_in_microbatches(pictures: Path) -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_resize_and_extra_transforms(pictures: Path) -> None:
+def test_resize_and_extra_transforms(image_folder: Path) -> None:
     seen = []
 
     def note(pixels):
@@ -50,35 +50,35 @@ def test_resize_and_extra_transforms(pictures: Path) -> None:
         return pixels[:, :12, :12]
 
     spec = build_imagenet_dataspec(
-        pictures, False, 4, resize_size=40, crop_size=16, image_transforms=[note], num_workers=0
+        image_folder, False, 4, resize_size=40, crop_size=16, image_transforms=[note], num_workers=0
     )
     images, _ = next(iter(spec.dataloader))
     assert images.shape == (4, 3, 12, 12) and seen == [(3, 16, 16)] * 4
     spec = build_imagenet_dataspec(
-        pictures, False, 4, is_train=False, resize_size=40, crop_size=36, image_transforms=[note], num_workers=0
+        image_folder, False, 4, is_train=False, resize_size=40, crop_size=36, image_transforms=[note], num_workers=0
     )
     assert next(iter(spec.dataloader))[0].shape == (4, 3, 36, 36) and len(seen) == 4, "training only"
 
 
-def test_evaluation_equals_torchvision(pictures: Path) -> None:
+def test_evaluation_equals_torchvision(image_folder: Path) -> None:
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
     reference = ImageFolder(
-        str(pictures / "val"), transforms.Compose([transforms.Resize(40), transforms.CenterCrop(32)])
+        str(image_folder / "val"), transforms.Compose([transforms.Resize(40), transforms.CenterCrop(32)])
     )
     spec = build_imagenet_dataspec(
-        pictures, False, 21, is_train=False, shuffle=False, resize_size=40, crop_size=32, num_workers=0
+        image_folder, False, 21, is_train=False, shuffle=False, resize_size=40, crop_size=32, num_workers=0
     )
     images, labels = next(iter(spec.dataloader))
-    for number, (picture, label) in enumerate(reference):
-        assert torch.equal(images[number], transforms.functional.pil_to_tensor(picture))
+    for number, (image, label) in enumerate(reference):
+        assert torch.equal(images[number], transforms.functional.pil_to_tensor(image))
         assert int(labels[number]) == label
 
 
 @pytest.mark.slow
 def test_check_dataloader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    root = make_imagefolder(tmp_path / "pictures")
+    root = make_imagefolder(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "argv", ["script.py", str(root)])
@@ -95,10 +95,10 @@ def test_streaming_needs_a_cache_folder() -> None:
     assert isinstance(caught.value, DataError)
 
 
-def test_mistakes_are_sentences(pictures: Path) -> None:
+def test_mistakes_are_sentences(image_folder: Path) -> None:
     with pytest.raises(DataError, match="no data set was named"):
         build_imagenet_dataspec("", False, 2)
     with pytest.raises(DataError, match="is_streaming=true"):
         build_imagenet_dataspec("s3://bucket/folder", False, 2)
     with pytest.raises(DataError, match="a batch of 64 images is larger than the data set of 48"):
-        build_imagenet_dataspec(pictures, False, 64)
+        build_imagenet_dataspec(image_folder, False, 64)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from main import main
 from model import build_composer_resnet
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tests.runs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -33,8 +33,8 @@ SMOKE = {
 @pytest.mark.parametrize("recipe_name", [None, "mild", "medium", "hot"])
 def test_one_batch_then_reload(recipe_name: str | None, workdir: Path) -> None:
     config = OmegaConf.merge(OmegaConf.load(ROOT / "yamls/resnet50.yaml"), SMOKE)
-    pictures = make_imagefolder(workdir / "pictures")
-    config.train_dataset.path = config.eval_dataset.path = config.save_folder = str(pictures)
+    images = make_imagefolder(workdir / "images")
+    config.train_dataset.path = config.eval_dataset.path = config.save_folder = str(images)
     config.recipe_name = recipe_name
 
     trained = main(config)
@@ -42,7 +42,7 @@ def test_one_batch_then_reload(recipe_name: str | None, workdir: Path) -> None:
     trained.state.dataloader._iterator._shutdown_workers()  # as the published tests do
 
     assert trained.state.timestamp.batch == 1
-    checkpoint = pictures / "ep0-ba1-rank0.pt"
+    checkpoint = images / "ep0-ba1-rank0.pt"
     assert checkpoint.is_file()
 
     config.load_path = str(checkpoint)
@@ -77,13 +77,13 @@ def test_model(model_name: str, loss_name: str, num_classes: int) -> None:
 
 def test_published_yaml_blocks(workdir: Path) -> None:
     """A YAML with dotted override blocks, as the published example shipped it, still trains what it says."""
-    pictures = make_imagefolder(workdir / "pictures")
+    images = make_imagefolder(workdir / "images")
     config = OmegaConf.create(
         {
             "run_name": "old_style",
             "model": {"name": "resnet18", "loss_name": "cross_entropy", "num_classes": 3},
-            "train_dataset": {"path": str(pictures), "crop_size": 16, "batch_size": 4},
-            "eval_dataset": {"path": str(pictures), "resize_size": 16, "crop_size": 16, "batch_size": 4},
+            "train_dataset": {"path": str(images), "crop_size": 16, "batch_size": 4},
+            "eval_dataset": {"path": str(images), "resize_size": 16, "crop_size": 16, "batch_size": 4},
             "grad_accum": "auto",
             "recipe_name": "mild",
             "mild": {"model.loss_name": "binary_cross_entropy", "train_dataset.crop_size": 24, "max_duration": "1ba"},

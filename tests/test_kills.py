@@ -103,16 +103,16 @@ class Snapshots:
         self.on = True
 
 
-def command(folder: Path, pictures: Path, name: str) -> list[str]:
+def command(folder: Path, image_folder: Path, name: str) -> list[str]:
     """A run that saves after every batch and keeps the newest checkpoint."""
-    yaml = small_yaml(folder, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+    yaml = small_yaml(folder, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0)
     words = [str(yaml), "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "save_interval=1ba"]
     return [*words, "save_num_checkpoints_to_keep=1", "autoresume=true", "seed=3", "run_name=run", *RUNS[name]]
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: Path, pictures: Path) -> None:
-    words = command(workdir, pictures, name)
+def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: Path, image_folder: Path) -> None:
+    words = command(workdir, image_folder, name)
     snapshots = Snapshots(workdir)
     assert cli(words) == 0
     snapshots.on = False
@@ -130,9 +130,9 @@ def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: 
 
 
 @pytest.mark.parametrize("name", ["baseline in batches", "mild", "ended by a callback"])
-def test_killed_at_any_time(name: str, workdir: Path, pictures: Path) -> None:
+def test_killed_at_any_time(name: str, workdir: Path, image_folder: Path) -> None:
     """Before every fifth change from the first to the last: with EMA's and a stopper's state, too."""
-    words = command(workdir, pictures, name)
+    words = command(workdir, image_folder, name)
     snapshots = Snapshots(workdir, early=True)
     assert cli(words) == 0
     snapshots.on = False
@@ -182,9 +182,9 @@ class Bucket:
 
 
 def test_killed_with_checkpoints_in_s3(
-    workdir: Path, pictures: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*command(workdir, pictures, "baseline"), "max_duration=2ba", "scheduler.t_warmup=0ba"]
+    words = [*command(workdir, image_folder, "baseline"), "max_duration=2ba", "scheduler.t_warmup=0ba"]
     words += ["save_folder=s3://kept/{run_name}"]
     (workdir / "runs").mkdir()
     bucket = Bucket("kept", workdir, monkeypatch)

@@ -35,7 +35,7 @@ def test_cross_entropy_of_smoothed_targets() -> None:
     assert torch.equal(model.loss(logits, (None, labels)), soft_cross_entropy(logits, labels))
 
 
-def test_every_picture_counts_alike_in_the_loss() -> None:
+def test_every_image_counts_alike_in_the_loss() -> None:
     """Also in a last batch of one; Composer's metric gives that one the weight of a whole batch."""
     metric = build_composer_resnet("resnet18", num_classes=5).get_metrics()["CrossEntropy"]
     output, target = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 5

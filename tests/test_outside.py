@@ -67,9 +67,10 @@ def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.slow
-def test_the_page_trains(page: Path, pictures: Path) -> None:
+def test_the_page_trains(page: Path, image_folder: Path) -> None:
     small = ["model.num_classes=3", "max_duration=2ep", "run_name=mine", "save_interval=2ep"]
-    small += [f"{name}_dataset.{key}" for name in ("train", "eval") for key in (f"path={pictures}", "batch_size=12")]
+    keys = (f"path={image_folder}", "batch_size=12")
+    small += [f"{name}_dataset.{key}" for name in ("train", "eval") for key in keys]
     words = [word for word in commands()[1] if "StopAt" not in word]
     assert cli([*words, *small, "callbacks.mine.parts:StopAt.top1=0"]) == 0
     (row,) = metrics(page / "runs/mine")
@@ -220,9 +221,11 @@ def test_a_refused_argument_is_a_sentence(page: Path) -> None:
         registry.build("algorithm", "mine.parts:RandomErasing", {"p": 2})
 
 
-def test_logits_of_another_shape(own: Callable, pictures: Path, workdir: Path, capfd: pytest.CaptureFixture) -> None:
+def test_logits_of_another_shape(
+    own: Callable, image_folder: Path, workdir: Path, capfd: pytest.CaptureFixture
+) -> None:
     own("nets.py", "import torch\ndef net(num_classes): return torch.nn.Sequential(torch.nn.Flatten(2))")
-    assert cli([str(small_yaml(workdir, pictures)), "model.name=nets:net"]) == 2
+    assert cli([str(small_yaml(workdir, image_folder)), "model.name=nets:net"]) == 2
     assert capfd.readouterr().err.strip() == (
         "model.name: nets:net gives [2, 3, 256] for 2 images; it must give logits, [2, 3]"
     )
@@ -230,9 +233,7 @@ def test_logits_of_another_shape(own: Callable, pictures: Path, workdir: Path, c
 
 def test_a_storage_takes_what_it_needs(own: Callable) -> None:
     """Any of what opening a data set is given."""
-    text = (
-        "from loaders.dataset import PictureDataset\nclass Own(PictureDataset):\n    name_of = read = __len__ = None\n"
-    )
+    text = "from loaders.dataset import ImageDataset\nclass Own(ImageDataset):\n    name_of = read = __len__ = None\n"
     own("sets.py", f"{text}    def __init__(self, pipeline, seed, size=3): super().__init__(pipeline, seed)\n")
     given = {"pipeline": None, "path": "x", "split": "val", "seed": 17, "local": None, "batch_size": 4}
     assert given.keys() == set(registry.OFFERED["storage"])

@@ -30,9 +30,9 @@ LAUNCHERS = {
 }
 
 
-def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
-    """Both launchers train the same weights; every picture is evaluated once; one rank goes on with what two saved."""
-    yaml = small_yaml(tmp_path, pictures, recipe_name="mild", save_interval="2ba", save_num_checkpoints_to_keep=-1)
+def test_two_ranks(tmp_path: Path, image_folder: Path) -> None:
+    """Both launchers train the same weights; every image is evaluated once; one rank goes on with what two saved."""
+    yaml = small_yaml(tmp_path, image_folder, recipe_name="mild", save_interval="2ba", save_num_checkpoints_to_keep=-1)
     words = [yaml, "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ep"]
     words += ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"]
     for name, launcher in LAUNCHERS.items():
@@ -42,7 +42,7 @@ def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
     runs = tmp_path / "runs"
     assert_same_weights(*(runs / name / "checkpoints/ep2-ba8-rank0.pt" for name in LAUNCHERS))
     assert (runs / "composer/logs/rank1.log").exists(), "the output of rank 1 is kept"
-    # Two ranks of 6 pictures each see 21 evaluation pictures: 11 + 10, none twice, or WholeEpochs would have failed.
+    # Two ranks of 6 images each see 21 evaluation images: 11 + 10, none twice, or WholeEpochs would have failed.
     assert len(metrics(runs / "composer")) == 2
 
     # One rank goes on with what two ranks saved: EMA's names and the data's order do not depend on the world size.
@@ -81,11 +81,11 @@ guards.average_batchnorm = keep_first
 if __name__"""
 
 
-def test_ranks_agree_bit_for_bit(tmp_path: Path, pictures: Path) -> None:
+def test_ranks_agree_bit_for_bit(tmp_path: Path, image_folder: Path) -> None:
     """Weights and BatchNorm statistics alike, the latter the mean of what each rank saw; stock's are rank 0's alone."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.replace("if __name__", STOCK))
-    yaml = small_yaml(tmp_path, pictures, max_duration="3ba", save_folder=None)
+    yaml = small_yaml(tmp_path, image_folder, max_duration="3ba", save_folder=None)
     process = start_main(yaml, cwd=tmp_path, launcher=(COMPOSER, "-n", "2", str(script)))
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
@@ -100,8 +100,8 @@ def test_ranks_agree_bit_for_bit(tmp_path: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["flags", "environment"])
-def test_two_nodes_on_loopback(by: str, tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures, max_duration="1ep")
+def test_two_nodes_on_loopback(by: str, tmp_path: Path, image_folder: Path) -> None:
+    yaml = small_yaml(tmp_path, image_folder, max_duration="1ep")
     nodes, port = [], str(free_port())
     for node in ("0", "1"):
         if by == "flags":
@@ -117,8 +117,8 @@ def test_two_nodes_on_loopback(by: str, tmp_path: Path, pictures: Path) -> None:
     assert load_weights(tmp_path / "runs/nodes/checkpoints/ep1-ba4-rank0.pt")
 
 
-def test_batch_size_that_ranks_cannot_share(tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures, train_dataset__batch_size=13)
+def test_batch_size_that_ranks_cannot_share(tmp_path: Path, image_folder: Path) -> None:
+    yaml = small_yaml(tmp_path, image_folder, train_dataset__batch_size=13)
     done = run_main(yaml, cwd=tmp_path, launcher=(COMPOSER, "-n", "2"))
     assert done.returncode != 0
     said = done.stdout + done.stderr
@@ -127,8 +127,8 @@ def test_batch_size_that_ranks_cannot_share(tmp_path: Path, pictures: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
-def test_orphans_end_when_the_launcher_is_killed(tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures, max_duration="500ep", save_interval="500ep", run_name="run")
+def test_orphans_end_when_the_launcher_is_killed(tmp_path: Path, image_folder: Path) -> None:
+    yaml = small_yaml(tmp_path, image_folder, max_duration="500ep", save_interval="500ep", run_name="run")
     process = start_main(yaml, cwd=tmp_path, launcher=(COMPOSER, "-n", "2"))
     wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
     os.kill(process.pid, signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_orphans_end_when_the_launcher_is_killed(tmp_path: Path, pictures: Path)
     assert list((tmp_path / "runs/run/checkpoints").glob("ep*.pt"))
 
 
-def test_rank_that_dies_is_named(tmp_path: Path, pictures: Path) -> None:
+def test_rank_that_dies_is_named(tmp_path: Path, image_folder: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
         SCRIPT.replace(
@@ -150,7 +150,7 @@ def test_rank_that_dies_is_named(tmp_path: Path, pictures: Path) -> None:
             'if __name__ == "__main__":',
         )
     )
-    yaml = small_yaml(tmp_path, pictures, run_name="run")
+    yaml = small_yaml(tmp_path, image_folder, run_name="run")
     process = start_main(yaml, cwd=tmp_path, launcher=(COMPOSER, "-n", "2", str(script)))
     out, err = process.communicate(timeout=240)
     assert process.returncode != 0

@@ -18,15 +18,15 @@ import yaml
 
 from config import Machine, check_world, load
 from recipes.topologies import check_topology
+from tests.image_files import make_imagefolder, make_shards
 from tests.pages import DOCS, PAGES, README, ROOT, blocks, cells, commands
-from tests.pictures import make_imagefolder, make_shards
 
 ASSIGNMENT = re.compile(r"^[A-Z][A-Z0-9_]*=")
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 
 @pytest.fixture(scope="module")
-def pictures_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def images_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A small ImageNet in both of its forms."""
     root = tmp_path_factory.mktemp("imagenet")
     folder = make_imagefolder(root / "folder", per_class=12)
@@ -35,14 +35,14 @@ def pictures_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures_and_shards: SimpleNamespace) -> SimpleNamespace:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_and_shards: SimpleNamespace) -> SimpleNamespace:
     """A current folder as the README's reader has it: yamls/, the README's own recipe, a run that has been made."""
     (tmp_path / "yamls").symlink_to(ROOT / "yamls")
     for text in [text for page in PAGES for text in blocks(page, "yaml")]:
         (tmp_path / text.split()[1]).write_text(text)
     monkeypatch.chdir(tmp_path)
     leave_record(Path("runs/first"), ["yamls/digits.yaml", "run_name=first", "autoresume=true"])
-    return SimpleNamespace(at=tmp_path, monkeypatch=monkeypatch, **vars(pictures_and_shards))
+    return SimpleNamespace(at=tmp_path, monkeypatch=monkeypatch, **vars(images_and_shards))
 
 
 def leave_record(folder: Path, words: list[str]) -> None:
@@ -55,7 +55,7 @@ def leave_record(folder: Path, words: list[str]) -> None:
 
 
 def check_run(words: list[str], world_size: int = 1, per_node: int | None = None) -> None:
-    """A run's YAML and its key=value words are right; folders of pictures need not be there.
+    """A run's YAML and its key=value words are right; folders of images need not be there.
 
     Where the number of processes of a node is known, their topology fits too.
     """
@@ -138,7 +138,7 @@ def check_program(module: str, words: list[str], desk: SimpleNamespace) -> None:
         assert main([*words, "--emit", "commands"]) == 0
     elif run:
         check_run(run)
-    if module in ON_PICTURES:
+    if module in ON_IMAGES:
         here = [word for word in words if "://" not in word and not word.startswith("/")]
         places = [str(desk.folder), *([str(desk.at / "made")] if module != "tools.verify" else [])]
         assert len(words) - len(here) == len(places), words
@@ -160,7 +160,7 @@ def leave_finished_runs(folder: Path) -> None:
 
 ON_RUNS = ("tools.compare", "tools.report")
 """Programs that are run, on finished runs of a few recipes."""
-ON_PICTURES = ("tools.convert", "tools.preload", "tools.verify")
+ON_IMAGES = ("tools.convert", "tools.preload", "tools.verify")
 """Programs that are run, on a small data set in place of the one that is named."""
 
 
@@ -258,8 +258,8 @@ def test_figures_command(command: str, desk: SimpleNamespace) -> None:
     test_command(command, desk)
 
 
-def test_picture(desk: SimpleNamespace) -> None:
-    """The README's picture is drawn from a run's record by the code that prints a run."""
+def test_image(desk: SimpleNamespace) -> None:
+    """The README's image is drawn from a run's record by the code that prints a run."""
     import csv
     import json
 

@@ -13,7 +13,7 @@ import torch
 from config import load as load_run
 from main import cli, main
 from recipes.callbacks.early_stopper import EarlyStopper
-from tests.pictures import make_shards
+from tests.image_files import make_shards
 from tests.runs import (
     COMPOSER,
     assert_same_weights,
@@ -50,16 +50,16 @@ def words(recipe: str, yaml: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", STREAMED])
-def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures)
+def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) -> None:
+    yaml = small_yaml(tmp_path, image_folder)
     if recipe == STREAMED:
         recipe, shards = "baseline", tmp_path / "mds"
-        make_shards(pictures, shards, size_limit=16_000)
+        make_shards(image_folder, shards, size_limit=16_000)
         source = {"is_streaming": True, "path": str(shards), "local": str(tmp_path / "cache")}
         changes = {
             f"{name}__{key}": value for name in ("train_dataset", "eval_dataset") for key, value in source.items()
         }
-        yaml = small_yaml(tmp_path, pictures, **changes)
+        yaml = small_yaml(tmp_path, image_folder, **changes)
     # Enough are kept for the third to be there when it is looked for; more would come to a GB.
     whole = run_main(*words(recipe, yaml, "whole"), "save_num_checkpoints_to_keep=1", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -96,9 +96,9 @@ def figures(run: Path) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("few_channels")
-def test_schedule_free_in_mid_epoch(workdir: Path, pictures: Path) -> None:
+def test_schedule_free_in_mid_epoch(workdir: Path, image_folder: Path) -> None:
     """Both kinds of its weights, their statistics and the figures, after the later checkpoints were lost."""
-    command = words("schedulefree_sgd", small_yaml(workdir, pictures), "run")
+    command = words("schedulefree_sgd", small_yaml(workdir, image_folder), "run")
     assert cli(command) == 0
     run = workdir / "runs/run"
     before, final = figures(run), run / "checkpoints/ep2-ba8-rank0.pt"
@@ -110,8 +110,8 @@ def test_schedule_free_in_mid_epoch(workdir: Path, pictures: Path) -> None:
     assert_same_weights(workdir / "uninterrupted.pt", final)
 
 
-def test_damaged_latest_checkpoint(tmp_path: Path, pictures: Path) -> None:
-    yaml = small_yaml(tmp_path, pictures)
+def test_damaged_latest_checkpoint(tmp_path: Path, image_folder: Path) -> None:
+    yaml = small_yaml(tmp_path, image_folder)
     command = [*words("baseline", yaml, "run"), "save_num_checkpoints_to_keep=4"]
     assert run_main(*command, cwd=tmp_path).returncode == 0
     folder = tmp_path / "runs/run/checkpoints"
@@ -162,9 +162,9 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("launcher", "send", "signum"), STOPS)
-def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: Path, pictures: Path) -> None:
+def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: Path, image_folder: Path) -> None:
     """Whoever is told, the batch is finished and saved; in the environment of a bare shell."""
-    yaml = small_yaml(tmp_path, pictures, max_duration="500ep", save_interval="100ep", run_name="run")
+    yaml = small_yaml(tmp_path, image_folder, max_duration="500ep", save_interval="100ep", run_name="run")
     process = start_main(yaml, cwd=tmp_path, launcher=launcher)
     wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
     send(process, signum)
@@ -179,9 +179,9 @@ def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: P
     assert not list((run / "checkpoints").glob(".*tmp"))
 
 
-def test_written_over(workdir: Path, pictures: Path) -> None:
+def test_written_over(workdir: Path, image_folder: Path) -> None:
     """save_overwrite=true leaves nothing of the run before, however far it had come."""
-    yaml = str(small_yaml(workdir, pictures, max_duration="3ep", run_name="run"))
+    yaml = str(small_yaml(workdir, image_folder, max_duration="3ep", run_name="run"))
     assert cli([yaml]) == 0
     assert cli([yaml, "save_overwrite=true", "max_duration=2ep", "save_interval=1ba", "seed=5"]) == 0
     folder = workdir / "runs/run/checkpoints"
@@ -191,9 +191,9 @@ def test_written_over(workdir: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("duration", ["6ba", "2ep"])
-def test_best_checkpoint_holds_the_weights_that_were_best(duration: str, workdir: Path, pictures: Path) -> None:
+def test_best_checkpoint_holds_the_weights_that_were_best(duration: str, workdir: Path, image_folder: Path) -> None:
     """Whether the run ends in mid-epoch or not, and whatever the interval of saving."""
-    yaml = str(small_yaml(workdir, pictures, max_duration=duration, save_interval="4ba", run_name="run"))
+    yaml = str(small_yaml(workdir, image_folder, max_duration=duration, save_interval="4ba", run_name="run"))
     assert cli([yaml, "save_num_checkpoints_to_keep=-1"]) == 0
     rows = metrics(workdir / "runs/run")
     best = max(rows, key=lambda row: float(row["top1"]))  # the first of equals, as saved
@@ -201,9 +201,9 @@ def test_best_checkpoint_holds_the_weights_that_were_best(duration: str, workdir
     assert state["timestamp"]["Timestamp"]["batch"] == int(best["step"])
 
 
-def test_command_line_wins_over_a_checkpoint(workdir: Path, pictures: Path) -> None:
+def test_command_line_wins_over_a_checkpoint(workdir: Path, image_folder: Path) -> None:
     """Stock Composer goes on with the checkpoint's learning rate, whatever is asked for."""
-    yaml = str(small_yaml(workdir, pictures, max_duration="1ep", run_name="first"))
+    yaml = str(small_yaml(workdir, image_folder, max_duration="1ep", run_name="first"))
     assert cli([yaml]) == 0
     load = "load_path=runs/first/checkpoints/latest-rank0.pt"
     trainer = main(load_run([yaml, load, "run_name=second", "max_duration=2ep", "optimizer.lr=0.01"]))
@@ -211,9 +211,9 @@ def test_command_line_wins_over_a_checkpoint(workdir: Path, pictures: Path) -> N
     assert group["initial_lr"] == 0.01 and group["lr"] < 0.01
 
 
-def test_two_runs_in_one_second(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_in_one_second(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda *_: "20200101-000000")
-    yaml = str(small_yaml(workdir, pictures, max_duration="2ba", save_folder=None))
+    yaml = str(small_yaml(workdir, image_folder, max_duration="2ba", save_folder=None))
     assert cli([yaml]) == cli([yaml]) == 0
     assert sorted(path.name for path in (workdir / "runs").iterdir()) == [
         "small-baseline-20200101-000000",
@@ -221,10 +221,10 @@ def test_two_runs_in_one_second(workdir: Path, pictures: Path, monkeypatch: pyte
     ]
 
 
-def test_a_new_run_has_a_best_of_its_own(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_run_has_a_best_of_its_own(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run goes on from by load_path, another has reached: its own best is what comes out of it."""
     stop = "callbacks.early_stopper={monitor: MulticlassAccuracy, dataloader_label: eval, patience: 1ba}"
-    words = [str(small_yaml(workdir, pictures)), "eval_interval=1ba", "save_interval=1ba", "optimizer.lr=0", stop]
+    words = [str(small_yaml(workdir, image_folder)), "eval_interval=1ba", "save_interval=1ba", "optimizer.lr=0", stop]
     reached = {"Checkpoints": {"best": 1.0}, "EarlyStopper": {"best": torch.tensor(1.0), "epoch": 0, "batch": 0}}
     with monkeypatch.context() as old:
         old.setattr(Checkpoints, "state_dict", lambda _: reached["Checkpoints"])

@@ -14,7 +14,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
 from config import load
-from tests.pictures import make_mds
+from tests.image_files import make_mds
 from tests.runs import assert_same_weights, run_main, small_yaml
 from tests.s3 import upload, use_endpoint
 from training import storage
@@ -29,14 +29,14 @@ def names(bucket: str) -> set[str]:
     return {item["Key"] for item in listing}
 
 
-def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, pictures: Path) -> None:
+def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_folder: Path) -> None:
     """Shards from S3 (training's compressed, evaluation's not), checkpoints to S3, resumed from S3: equal weights."""
     bucket = "recipes"
-    make_mds(pictures / "train", tmp_path / "mds/train", compression="zstd:3", size_limit=16_000)
-    make_mds(pictures / "val", tmp_path / "mds/val", size_limit=8_000)
+    make_mds(image_folder / "train", tmp_path / "mds/train", compression="zstd:3", size_limit=16_000)
+    make_mds(image_folder / "val", tmp_path / "mds/val", size_limit=8_000)
     assert len(list((tmp_path / "mds/train").glob("shard.*"))) >= 2
     upload(tmp_path / "mds", bucket, "digits")
-    yaml = small_yaml(tmp_path, pictures)
+    yaml = small_yaml(tmp_path, image_folder)
     words = [
         yaml,
         *(f"{name}.is_streaming=true" for name in ("train_dataset", "eval_dataset")),
@@ -68,7 +68,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, picture
 
     # Evaluation from S3: streamed data for the evaluation only, weights from the best checkpoint in S3.
     evaluated = run_main(
-        small_yaml(tmp_path, pictures),
+        small_yaml(tmp_path, image_folder),
         "is_train=false",
         "eval_dataset.is_streaming=true",
         f"eval_dataset.path=s3://{bucket}/digits",
@@ -82,7 +82,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, picture
 
 @pytest.mark.parametrize("words", ["autoresume=true", "load_path={}", "is_train=false load_path={}"])
 def test_a_checkpoint_is_downloaded_and_verified_once(
-    words: str, s3_server: str, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, s3_server: str, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a run that resumes, starts from it or evaluates it."""
     boto3.client("s3").create_bucket(Bucket="store")
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_downloaded_and_verified_once(
     session.events.register("before-send.s3", lambda request, **_: sent.append(f"{request.method} {request.url}"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
     monkeypatch.setattr("training.saved.is_whole", lambda path: verified.append(path) or is_whole(path))
-    run = load([str(small_yaml(workdir, pictures)), *words.format(address).split(), "run_name=it"])
+    run = load([str(small_yaml(workdir, image_folder)), *words.format(address).split(), "run_name=it"])
     saver = Checkpoints(open_folder("s3://store/run"), "1ep", 2, StopRequest())
     saved = to_start_from(run.config, saver)
     assert saved is not None and saved.address == address
@@ -102,8 +102,8 @@ def test_a_checkpoint_is_downloaded_and_verified_once(
     assert len(verified) == 1 and not verified[0].exists(), "its copy is removed"
 
 
-def test_missing_bucket(s3_server, tmp_path: Path, pictures: Path) -> None:
-    done = run_main(small_yaml(tmp_path, pictures), "save_folder=s3://nowhere/at/all", cwd=tmp_path)
+def test_missing_bucket(s3_server, tmp_path: Path, image_folder: Path) -> None:
+    done = run_main(small_yaml(tmp_path, image_folder), "save_folder=s3://nowhere/at/all", cwd=tmp_path)
     assert done.returncode == 1
     assert "s3://nowhere/at/all" in done.stderr and "has no bucket 'nowhere'" in done.stderr
     assert "Traceback" not in done.stderr

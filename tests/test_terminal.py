@@ -104,9 +104,13 @@ def test_all_else(width: int, shown: tuple[str, dict[int, str]]) -> None:
     assert written[width].isascii() or setting != "ascii"
 
 
-def test_a_run(tmp_path: Path, pictures: Path) -> None:
+def test_a_run(tmp_path: Path, image_folder: Path) -> None:
     """Its bar ends full, each evaluation has its line above it, the table is below."""
-    words = [sys.executable, str(ROOT / "main.py"), str(small_yaml(tmp_path, pictures, loggers={"progress_bar": {}}))]
+    words = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        str(small_yaml(tmp_path, image_folder, loggers={"progress_bar": {}})),
+    ]
     status, written = in_terminal(words, 80, tmp_path)
     lines = [line for line in screen(written, 80) if line]
     assert status == 0, written

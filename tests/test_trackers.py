@@ -21,8 +21,8 @@ KNOWN = (
 )
 
 
-def train(workdir: Path, pictures: Path, **loggers: dict) -> Path:
-    yaml = small_yaml(workdir, pictures, max_duration="1ep", loggers=loggers)
+def train(workdir: Path, image_folder: Path, **loggers: dict) -> Path:
+    yaml = small_yaml(workdir, image_folder, max_duration="1ep", loggers=loggers)
     assert cli([str(yaml), "run_name=tracked", "save_folder=null"]) == 0
     return workdir / "runs/tracked"
 
@@ -31,11 +31,11 @@ def everything_under(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
 
 
-def test_wandb_offline(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is started again is one run there; another name, or what the user chooses, is another."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    run = train(workdir, pictures, wandb={"project": "recipes", "entity": None, "group": "tests"})
+    run = train(workdir, image_folder, wandb={"project": "recipes", "entity": None, "group": "tests"})
     (log,) = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
     content = log.read_bytes()
     for name in (*KNOWN, "num_classes"):
@@ -48,7 +48,7 @@ def test_wandb_offline(workdir: Path, pictures: Path, monkeypatch: pytest.Monkey
     (run / "config.yaml").unlink()
     starts: list[dict] = []
     monkeypatch.setattr("composer.loggers.WandBLogger.__init__", lambda _, **args: starts.append(args) or 1 / 0)
-    yaml = small_yaml(workdir, pictures, loggers={"wandb": {"init_kwargs": {"notes": "x"}}})
+    yaml = small_yaml(workdir, image_folder, loggers={"wandb": {"init_kwargs": {"notes": "x"}}})
     for words in (["run_name=tracked", "autoresume=true"], ["run_name=other"], ["run_name=other", "autoresume=true"]):
         with pytest.raises(ZeroDivisionError):
             cli([str(yaml), *words])
@@ -91,10 +91,10 @@ def test_which_run_of_a_tracker(
     assert name != "mlflow" or arguments(name, given, Tracked("abc", False)) == given, "a first start is a new run"
 
 
-def test_tensorboard(workdir: Path, pictures: Path) -> None:
+def test_tensorboard(workdir: Path, image_folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(workdir, pictures, tensorboard={"log_dir": str(workdir / "tb")})
+    train(workdir, image_folder, tensorboard={"log_dir": str(workdir / "tb")})
     tags: set[str] = set()
     for events in (workdir / "tb").rglob("events.*"):
         accumulator = EventAccumulator(str(events))
@@ -103,10 +103,10 @@ def test_tensorboard(workdir: Path, pictures: Path) -> None:
     assert tags >= set(KNOWN)
 
 
-def test_mlflow(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run there too, when an interrupted run is started again."""
     tracker = {"mlflow": {"tracking_uri": str(workdir / "mlruns"), "experiment_name": "recipes"}}
-    words = [str(small_yaml(workdir, pictures, loggers=tracker)), "run_name=tracked", "autoresume=true"]
+    words = [str(small_yaml(workdir, image_folder, loggers=tracker)), "run_name=tracked", "autoresume=true"]
     with monkeypatch.context() as once:
         once.setattr(Recorder, "epoch_end", lambda *_: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Interrupted):
@@ -120,26 +120,26 @@ def test_mlflow(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) 
     assert written >= set(KNOWN)
 
 
-def test_comet_offline(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comet_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(workdir / "comet"))
     monkeypatch.setenv("COMET_MODE", "create")
     monkeypatch.setenv("COMET_ONLINE", "false")
     monkeypatch.setenv("COMET_API_KEY", "comet-secret")
-    run = train(workdir, pictures, comet={"project_name": "recipes"})
+    run = train(workdir, image_folder, comet={"project_name": "recipes"})
     assert b"comet-secret" not in everything_under(run)
 
 
-def test_file_and_in_memory(workdir: Path, pictures: Path) -> None:
-    train(workdir, pictures, file={"filename": str(workdir / "log.txt"), "flush_interval": 1}, in_memory={})
+def test_file_and_in_memory(workdir: Path, image_folder: Path) -> None:
+    train(workdir, image_folder, file={"filename": str(workdir / "log.txt"), "flush_interval": 1}, in_memory={})
     text = (workdir / "log.txt").read_text()
     for name in KNOWN:
         assert name in text
 
 
-def test_what_a_run_leaves_behind(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_leaves_behind(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """config.yaml runs as it stands, environment.json and summary.json are complete, and no secret is anywhere."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-value")
-    yaml = small_yaml(workdir, pictures, max_duration="2ep")
+    yaml = small_yaml(workdir, image_folder, max_duration="2ep")
     words = ["run_name=one", "recipe_name=baseline", "callbacks.speed_monitor.gpu_flops_available=1"]
     assert cli([str(yaml), *words]) == 0
     run = workdir / "runs/one"
@@ -165,7 +165,7 @@ def test_what_a_run_leaves_behind(workdir: Path, pictures: Path, monkeypatch: py
 
 
 def test_no_file_of_a_run_holds_a_secret(
-    workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Given in the YAML and on the command line; the printed summary, and a tracker's parameters, have none either."""
     sent: list[dict] = []
@@ -177,7 +177,7 @@ def test_no_file_of_a_run_holds_a_secret(
         "note": "run --token hunter2",
         "tokens": 5,
     }
-    yaml = small_yaml(workdir, pictures, max_duration="2ba", loggers={"wandb": {"init_kwargs": {"config": given}}})
+    yaml = small_yaml(workdir, image_folder, max_duration="2ba", loggers={"wandb": {"init_kwargs": {"config": given}}})
     words = ["run_name=one", "save_folder=null", "loggers.wandb.init_kwargs.notes='s3://hunter2@a, pw: b, hunter2'"]
     assert cli([str(yaml), *words]) == 0
     files = [file for file in (workdir / "runs/one").rglob("*") if file.is_file()]
@@ -188,8 +188,8 @@ def test_no_file_of_a_run_holds_a_secret(
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-def test_eval_only_leaves_the_run_alone(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures, max_duration="1ep")
+def test_eval_only_leaves_the_run_alone(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder, max_duration="1ep")
     assert cli([str(yaml), "run_name=run"]) == 0
     files = {file: file.stat().st_mtime_ns for file in (workdir / "runs").rglob("*")}
     capfd.readouterr()

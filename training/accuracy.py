@@ -11,12 +11,12 @@ from recipes.algorithms._base import at_own_pace
 
 
 class TrainAccuracy(Callback):
-    """Logs metrics/train/MulticlassAccuracy, the share of a batch's pictures whose label came first.
+    """Logs metrics/train/MulticlassAccuracy, the share of a batch's images whose label came first.
 
     The same number as Composer's train metric, which switches the whole model between train and eval mode in every
-    step (about a millisecond of a ResNet's step) and makes a dozen reductions over the ranks; here it is one. Pictures
+    step (about a millisecond of a ResNet's step) and makes a dozen reductions over the ranks; here it is one. Images
     count as they were trained, mixed or cut, against the labels that they came with; of SAM's passes, the second.
-    Where ranks do not wait for each other it is the accuracy of this rank's own pictures, without that reduction.
+    Where ranks do not wait for each other it is the accuracy of this rank's own images, without that reduction.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,6 @@ class TrainAccuracy(Callback):
         counts = torch.stack(self._counts).sum(dim=0)
         if not at_own_pace(state):
             dist.all_reduce(counts, "SUM")
-        right, pictures = counts.tolist()
-        self.accuracy = right / pictures
+        right, images = counts.tolist()
+        self.accuracy = right / images
         logger.log_metrics({"metrics/train/MulticlassAccuracy": self.accuracy})

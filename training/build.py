@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from config import ConfigError, DataError, Run, durations_of
 from config.schema import WEIGHT_DECAY_ON, Config, TrainDataset
 from data import build_imagenet_dataspec
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.errors import in_section
 from loaders.images.decoders import decoders_of, described
 from loaders.sampler import EpochSampler
@@ -104,7 +104,7 @@ def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> Non
         group["initial_lr"] = numbers["lr"]
 
 
-def pictures(spec: DataSpec) -> PictureDataset:
+def image_dataset(spec: DataSpec) -> ImageDataset:
     """The data set behind a DataSpec of ours."""
     return loader_of(spec).dataset  # type: ignore[return-value]
 
@@ -128,8 +128,8 @@ class Data:
 
     @property
     def eval_samples(self) -> int:
-        """Pictures in the evaluation set."""
-        return len(pictures(self.evaluation))
+        """Images in the evaluation set."""
+        return len(image_dataset(self.evaluation))
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def schedule(run: Run, data: Data) -> Schedule:
             f"{total:g}; make the run longer or the warm-up shorter"
         )
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
-    images = len(pictures(data.train)) if data.train else 0
-    clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, images)
+    train_images = len(image_dataset(data.train)) if data.train else 0
+    clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, train_images)
     return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total), clock)
 
 
@@ -186,9 +186,9 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         evaluation = _dataspec(config, "eval_dataset")
     for decoder in dict.fromkeys(decoders_of(config).values()):
         say(described(decoder))
-    _check_classes(run, pictures(train).classes if train else None, pictures(evaluation).classes)
+    _check_classes(run, image_dataset(train).classes if train else None, image_dataset(evaluation).classes)
     for spec in (train, evaluation):
-        if spec is not None and pictures(spec).labels_are_free:
+        if spec is not None and image_dataset(spec).labels_are_free:
             spec.batch_transforms = functools.partial(_check_labels, config.model.num_classes)
     return Data(train, evaluation)
 
@@ -206,7 +206,7 @@ def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) ->
     largest = int(batch[1].max())
     if largest >= num_classes:
         raise ConfigError(
-            f"model.num_classes: {num_classes} was given, but the data have a picture of class {largest}; "
+            f"model.num_classes: {num_classes} was given, but the data have an image of class {largest}; "
             f"say model.num_classes={largest + 1} or more"
         )
     return batch
@@ -249,7 +249,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
 
 
 def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable[[int, int, int], int] | None:
-    """The pictures' side at (batches per epoch, epoch, batch of that epoch), where some algorithm trains on small ones.
+    """The images' side at (batches per epoch, epoch, batch of that epoch), where some algorithm trains on small ones.
 
     Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.
     """

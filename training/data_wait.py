@@ -9,7 +9,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.workers import WorkerLoader, cores
 from recipes.algorithms._base import at_own_pace
 from training.devices import say
@@ -99,9 +99,9 @@ def _largest(*values: float) -> list[float]:
 
 def advice(loader: WorkerLoader) -> str:
     """The likely cause, and the next setting to change."""
-    dataset: PictureDataset = loader.dataset  # type: ignore[assignment]
+    dataset: ImageDataset = loader.dataset  # type: ignore[assignment]
     if loader.num_workers == 0:
-        return f"the trainer decodes the pictures itself; say train_dataset.num_workers={cores()}"
+        return f"the trainer decodes the images itself; say train_dataset.num_workers={cores()}"
     if dataset.epoch == 0 and dataset.fetches:
         return (
             "this first epoch also downloads the shards; train_dataset.preload=/a/local/folder fetches them before "

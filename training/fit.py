@@ -57,7 +57,10 @@ def make_trainer(
     parts |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
     try:
-        with warnings.catch_warnings(), loads(saved, config, getattr(build.pictures(data.evaluation), "classes", None)):
+        with (
+            warnings.catch_warnings(),
+            loads(saved, config, getattr(build.image_dataset(data.evaluation), "classes", None)),
+        ):
             warnings.simplefilter("error", NoEffectWarning)
             trainer = Trainer(
                 model=model,

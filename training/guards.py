@@ -100,16 +100,16 @@ class FiniteLoss(Callback):
             raise TrainingError(
                 f"the loss of the evaluation is {loss} at step {state.timestamp.batch.value} (epoch "
                 f"{state.timestamp.epoch.value}). Lower optimizer.lr, lengthen scheduler.t_warmup, or give "
-                "train_dataset.batch_size more pictures per device for BatchNorm"
+                "train_dataset.batch_size more images per device for BatchNorm"
             )
 
 
 class WholeEpochs(Callback):
-    """Fails an epoch or an evaluation that saw fewer or more pictures than the data set holds.
+    """Fails an epoch or an evaluation that saw fewer or more images than the data set holds.
 
     Args:
         batches: batches per training epoch, by the data set's size.
-        eval_samples: pictures in the evaluation set.
+        eval_samples: images in the evaluation set.
     """
 
     def __init__(self, batches: int, eval_samples: int) -> None:
@@ -121,18 +121,18 @@ class WholeEpochs(Callback):
         seen = state.previous_timestamp.batch_in_epoch.value
         if seen != self.batches:
             raise DataError(
-                f"epoch {state.timestamp.epoch.value - 1} ended after {seen} of {self.batches} batches: pictures are "
+                f"epoch {state.timestamp.epoch.value - 1} ended after {seen} of {self.batches} batches: images are "
                 "missing; check the data with `python data.py PATH`"
             )
 
     def eval_end(self, state: State, logger: Logger) -> None:
-        """Raises DataError if not every picture was counted exactly once."""
+        """Raises DataError if not every image was counted exactly once."""
         metric: Any = state.eval_metrics["eval"]["MulticlassAccuracy"]
         count = (metric.tp + metric.fn).sum()
         dist.all_reduce(count, "SUM")
         if int(count) != self.eval_samples:
             raise DataError(
-                f"the evaluation counted {int(count)} pictures, the data set holds {self.eval_samples}: "
+                f"the evaluation counted {int(count)} images, the data set holds {self.eval_samples}: "
                 "its figures would be wrong; check the data with `python data.py PATH`"
             )
 
@@ -141,7 +141,7 @@ class CommonBatchNorm(Callback):
     """Averages BatchNorm's running statistics over the ranks before every evaluation and checkpoint.
 
     Under stock Composer DDP overwrites every rank's with rank 0's before each step, so that what is evaluated and saved
-    has seen rank 0's pictures alone; each rank even evaluates with another last step. Here every rank keeps its own
+    has seen rank 0's images alone; each rank even evaluates with another last step. Here every rank keeps its own
     until the mean of all is taken, and a step has one broadcast less.
     """
 

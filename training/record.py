@@ -179,7 +179,7 @@ class _Tee(io.TextIOBase):
 
 
 def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
-    """What tells one data set from another, wherever it lies: how many pictures and classes, a hash of their names."""
+    """What tells one data set from another, wherever it lies: how many images and classes, a hash of their names."""
     classes = getattr(train, "classes", None) or getattr(evaluation, "classes", None)  # a benchmark's have none
     return {
         "train_images": len(train),

@@ -63,7 +63,7 @@ class Recorder(Callback):
         self._batch_mark = time.monotonic()
 
     def before_backward(self, state: State, logger: Logger) -> None:
-        """Note the size at which pictures are trained now."""
+        """Note the size at which images are trained now."""
         self._image_size = state.batch[0].shape[-1]
 
     def batch_end(self, state: State, logger: Logger) -> None:

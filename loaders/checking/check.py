@@ -47,8 +47,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
     parser.add_argument("local", nargs="?", help="cache folder for the shards; giving it means that PATH holds shards")
     add = parser.add_argument
-    add("--batch-size", type=positive, default=32, help="pictures per batch (default: 32)")
-    add("--crop-size", type=positive, default=224, help="side of a picture in pixels (default: 224)")
+    add("--batch-size", type=positive, default=32, help="images per batch (default: 32)")
+    add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
     add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
     return parser.parse_args(arguments)
 

@@ -22,7 +22,7 @@ EMPTY = "is an empty file. Copy it again, or delete it."
 
 @dataclass(frozen=True)
 class FolderJob:
-    """Some pictures of one class.
+    """Some images of one class.
 
     Args:
         start: the first one's place in the split.
@@ -37,13 +37,13 @@ class FolderJob:
     label: int
 
     def samples(self) -> Iterator[Sample]:
-        """The pictures."""
+        """The images."""
         for name in self.names:
             path = self.folder / name
             yield str(path), self.label, path
 
     def only(self, place: int) -> FolderJob:
-        """The job of one of its pictures, by its place in the split."""
+        """The job of one of its images, by its place in the split."""
         return FolderJob(place, self.folder, [self.names[place - self.start]], self.label)
 
 
@@ -52,7 +52,7 @@ class ShardJob:
     """One MDS shard.
 
     Args:
-        start: its first picture's place in the split.
+        start: its first image's place in the split.
         remote: the data set's folder, of a store or a disk.
         local: the cache folder for a store's shards.
         split: `train` or `val`.
@@ -66,7 +66,7 @@ class ShardJob:
     entry: dict[str, Any]
 
     def samples(self) -> Iterator[Sample]:
-        """The pictures.
+        """The images.
 
         Raises:
             DataError: the shard is missing or damaged.
@@ -76,17 +76,17 @@ class ShardJob:
 
         raw, name = self.unpacked(), self.place()
         if count_samples(raw) != self.entry["samples"]:
-            counts = f"it holds {count_samples(raw)} pictures, but index.json says {self.entry['samples']}"
+            counts = f"it holds {count_samples(raw)} images, but index.json says {self.entry['samples']}"
             raise DataError(f"{name}: {counts}. Convert the data set again.")
         for number in range(self.entry["samples"]):
             sample = f"{name}, sample {number}"
             try:
-                _, picture, label = read_sample(self.entry, raw, number)
+                _, image, label = read_sample(self.entry, raw, number)
             except WrongValue as error:
                 raise DataError(f"{sample}: {error}") from error
             except Exception as error:  # bytes that no hash was recorded of may be anything
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
-            yield sample, label, picture
+            yield sample, label, image
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -134,13 +134,13 @@ Job = FolderJob | ShardJob
 
 @dataclass
 class Looked:
-    """What was found in a job's pictures, one item per picture in all but `faults`.
+    """What was found in a job's images, one item per image in all but `faults`.
 
     Args:
         digests: hashes of the stored bytes, 64 bits.
         bytes: lengths; 0 of what could not be read.
         labels: as stored.
-        sizes: (width, height) in pixels; (0, 0) of what is no picture.
+        sizes: (width, height) in pixels; (0, 0) of what is no image.
         faults: a sentence each.
         deep: how many are grey with more than 8 bits.
     """
@@ -154,10 +154,10 @@ class Looked:
 
 
 def look(job: Job, told: Callable[[int], None] = lambda _: None) -> Looked:
-    """Look into all pictures of a job.
+    """Look into all images of a job.
 
     Args:
-        job: which pictures.
+        job: which images.
         told: is told of each that is done.
 
     Raises:
@@ -183,7 +183,7 @@ def look(job: Job, told: Callable[[int], None] = lambda _: None) -> Looked:
 
 
 def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
-    """A picture's stored bytes, its width and height, what is wrong with it, if anything is, and if it is too deep."""
+    """An image's stored bytes, its width and height, what is wrong with it, if anything is, and if it is too deep."""
     stored = b""
     try:
         source = kept.read_bytes() if isinstance(kept, Path) else kept

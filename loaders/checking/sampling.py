@@ -40,7 +40,7 @@ def _sample_files(split: Split, jobs: list[FolderJob]) -> None:
     there, starts = np.flatnonzero(lengths), [job.start for job in jobs]
     chosen = np.random.default_rng(_SEED).choice(there, min(SAMPLE, len(there)), replace=False)
     split.jobs = [jobs[bisect_right(starts, place) - 1].only(int(place)) for place in np.sort(chosen)]
-    split.remarks.append(f"{split.name}: {len(chosen)} of its {split.images} pictures were decoded.")
+    split.remarks.append(f"{split.name}: {len(chosen)} of its {split.images} images were decoded.")
     split.is_sample = True
 
 
@@ -57,7 +57,7 @@ def _sample_shards(split: Split, jobs: list[ShardJob]) -> None:
     split.remarks.append(f"{split.name}: {len(jobs)} shards.")
     split.faults += _shard_faults(jobs)
     if not split.faults and len(jobs) > SHARDS:
-        split.remarks.append(f"{split.name}: pictures of {SHARDS} shards were decoded.")
+        split.remarks.append(f"{split.name}: images of {SHARDS} shards were decoded.")
     split.jobs = [] if split.faults else jobs[:SHARDS]
     split.is_sample = len(split.jobs) < len(jobs)
 

@@ -17,7 +17,7 @@ from loaders.storage.imagefolder import (
     SPLITS,
     class_names,
     empty_classes,
-    is_picture,
+    is_image,
     list_class,
     listing_remarks,
     structure_faults,
@@ -84,7 +84,7 @@ class Split:
         self.stored = self.stored or int(self.bytes.sum())
         self.faults.sort()
         if self.deep:
-            what = "1 picture is" if self.deep == 1 else f"{self.deep:,} pictures are"
+            what = "1 image is" if self.deep == 1 else f"{self.deep:,} images are"
             self.remarks.append(
                 f"{self.name}: {what} grey with more than 8 bits a pixel; what is above 255 is white in training. "
                 "Convert them to 8 bits."
@@ -95,7 +95,7 @@ class Split:
         self.num_classes = self.num_classes or len(self.per_class) or None
         read = self.digests[self.bytes > 0]
         if twice := len(read) - len(np.unique(read)):
-            self.remarks.append(f"{self.name}: {twice} pictures are copies of others in it.")
+            self.remarks.append(f"{self.name}: {twice} images are copies of others in it.")
 
 
 def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
@@ -114,7 +114,7 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
     root = Path(path)
     if not is_remote(path) and not any(kind_at(root, split) == "streaming" for split in SPLITS):
         splits, faults = open_folder(root)
-        loose = [fault for split in splits for fault in _loose_pictures(root / split.name)]
+        loose = [fault for split in splits for fault in _loose_images(root / split.name)]
         return ([], loose) if loose else (splits, faults)
     splits, faults = open_shards(path, local or path)
     if splits and local and is_remote(path):
@@ -152,17 +152,17 @@ def open_shards(remote: str, local: str) -> tuple[list[Split], list[str]]:
     return splits, faults
 
 
-def loose_pictures(folder: Path) -> list[str]:
+def loose_images(folder: Path) -> list[str]:
     """The names of the images that lie directly in a split's folder, sorted."""
-    return sorted(name for name in os.listdir(folder) if is_picture(name) and (folder / name).is_file())
+    return sorted(name for name in os.listdir(folder) if is_image(name) and (folder / name).is_file())
 
 
-def _loose_pictures(folder: Path) -> list[str]:
+def _loose_images(folder: Path) -> list[str]:
     """A split where some images are in class folders and some are not, which nobody would read."""
-    if not (loose := loose_pictures(folder)):
+    if not (loose := loose_images(folder)):
         return []
     return [
-        f"{folder}: {len(loose)} pictures lie directly in it, beside the classes' folders ({named(loose)}). Move each "
+        f"{folder}: {len(loose)} images lie directly in it, beside the classes' folders ({named(loose)}). Move each "
         "into its class' folder, or delete them."
     ]
 
@@ -179,7 +179,7 @@ def _folder_split(folder: Path) -> Split:
             jobs.append(FolderJob(len(names) + start, folder / name, part, label))
         names += [f"{name}/{file}" for file in files]
     split = Split(folder.name, jobs, len(names), classes, lambda place: str(folder / names[place]))
-    split.per_class = [len(listing.pictures) for listing in found]
+    split.per_class = [len(listing.images) for listing in found]
     split.remarks += listing_remarks(folder, classes, found)
     if empty := [name for name, count in zip(classes, split.per_class, strict=True) if not count]:
         split.faults.append(empty_classes(folder, empty))

@@ -44,14 +44,14 @@ DECODERS = {
         "our own C over libjpeg-turbo: decodes only the box that is wanted, and resizes each row while it is in the "
         "cache",
         "PIL's, to the bit",
-        "loaders.images.opened:NativePicture",
+        "loaders.images.opened:OpenedByNative",
         native=True,
     ),
     "native_scaled": Decoder(
         "as `native`; an image of 800 px or more, of which the box is at least twice the result on both sides, is "
         "decoded at a half, a quarter or an eighth of its size. For large photographs: [loading.md](loading.md)",
         "the others' box, seen less sharply: about 40 dB from PIL's",
-        "loaders.images.opened:NativePicture",
+        "loaders.images.opened:OpenedByNative",
         native=True,
         scaled=True,
     ),
@@ -59,9 +59,9 @@ DECODERS = {
         "decodes the whole image, and resizes with torch",
         "1 of 255 from PIL's at most (one byte in millions: 2); further where libraries differ: color sampled 4:4:0, "
         "missing scans",
-        "loaders.images.opened:TensorPicture",
+        "loaders.images.opened:OpenedByTorchvision",
     ),
-    "pil": Decoder("PIL does both", "PIL's", "loaders.images.opened:PilPicture"),
+    "pil": Decoder("PIL does both", "PIL's", "loaders.images.opened:OpenedByPil"),
 }
 CHOICES = ("auto", *DECODERS)
 """What a configuration may name."""

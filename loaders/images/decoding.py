@@ -1,8 +1,8 @@
-"""From an encoded picture to RGB pixels: libjpeg-turbo for ordinary JPEGs, PIL for everything else.
+"""From an encoded image to RGB pixels: libjpeg-turbo for ordinary JPEGs, PIL for everything else.
 
 Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. PIL
 opens the formats that are named here and no others, so that no stranger's file reaches a program such as Ghostscript;
-and nothing decodes a picture that has more pixels than PIL allows, 178,956,970, or resizes one to more.
+and nothing decodes an image that has more pixels than PIL allows, 178,956,970, or resizes one to more.
 """
 
 import io
@@ -17,9 +17,9 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from loaders.errors import DamagedScan
 from loaders.images import native
 
-Picture = Image.Image
-Source = bytes | np.ndarray | Picture
-"""An encoded file, pixels as uint8 [H, W, 3], or a picture that PIL has opened."""
+PilImage = Image.Image
+Source = bytes | np.ndarray | PilImage
+"""An encoded file, pixels as uint8 [H, W, 3], or an image that PIL has opened."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
@@ -27,19 +27,19 @@ _JPEG_END = b"\xff\xd9"
 
 
 def most_pixels() -> float:
-    """How many a picture may have, decoded or resized: what PIL refuses to open has more."""
+    """How many an image may have, decoded or resized: what PIL refuses to open has more."""
     return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
-def open_file(source: bytes | Path) -> Picture:
-    """Open one picture with PIL, which reads no more than its header.
+def open_file(source: bytes | Path) -> PilImage:
+    """Open one image with PIL, which reads no more than its header.
 
     Args:
         source: an encoded file's bytes, or the path of a file.
 
     Raises:
         UnidentifiedImageError: it is in none of FORMATS.
-        Exception: whatever else PIL raises, as for a picture with too many pixels.
+        Exception: whatever else PIL raises, as for an image with too many pixels.
     """
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
@@ -55,39 +55,39 @@ def shape_of(source: Source | Path) -> tuple[int, int]:
         source: as for `decode`, or the path of a file, of which no more is read.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no picture.
+        Exception: whatever PIL raises for bytes that are no image.
     """
     if isinstance(source, np.ndarray):
         return source.shape[0], source.shape[1]
-    if isinstance(source, Picture):
+    if isinstance(source, PilImage):
         return source.height, source.width
-    with open_file(source) as picture:
-        return picture.height, picture.width
+    with open_file(source) as image:
+        return image.height, image.width
 
 
-def open_picture(source: bytes | Picture) -> Picture:
-    """Decode one picture to RGB with PIL.
+def open_image(source: bytes | PilImage) -> PilImage:
+    """Decode one image to RGB with PIL.
 
     Args:
-        source: an encoded file's bytes, or a picture already decoded.
+        source: an encoded file's bytes, or an image already decoded.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+        Exception: whatever PIL raises for bytes that are no image, or end too early.
     """
-    picture = open_file(source) if isinstance(source, bytes) else source
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
-    return picture.convert("RGB")
+    image = open_file(source) if isinstance(source, bytes) else source
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
+    return image.convert("RGB")
 
 
 def decode(source: Source) -> torch.Tensor:
-    """Decode one picture to uint8 [3, H, W], stored row by row with the channels last.
+    """Decode one image to uint8 [3, H, W], stored row by row with the channels last.
 
     Args:
-        source: an encoded file's bytes, pixels [H, W, 3], or a PIL picture.
+        source: an encoded file's bytes, pixels [H, W, 3], or a PIL image.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+        Exception: whatever PIL raises for bytes that are no image, or end too early.
     """
     if isinstance(source, np.ndarray):
         return torch.from_numpy(source).permute(2, 0, 1)
@@ -96,18 +96,18 @@ def decode(source: Source) -> torch.Tensor:
         pixels = _decode_jpeg(source)
         if pixels is not None:
             return pixels
-    return torch.from_numpy(np.array(open_picture(source), dtype=np.uint8)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(open_image(source), dtype=np.uint8)).permute(2, 0, 1)
 
 
 def check(source: Source) -> tuple[int, int]:
-    """Decode all of a picture to find out what is wrong with it; its height and width in pixels.
+    """Decode all of an image to find out what is wrong with it; its height and width in pixels.
 
     Where the native library is built, JPEGs of which it warns are refused: PIL makes up what is damaged in their
     scans, in silence.
 
     Raises:
         DamagedScan: a JPEG is damaged, though PIL decodes it.
-        Exception: whatever PIL raises for bytes that are no picture, or end too early.
+        Exception: whatever PIL raises for bytes that are no image, or end too early.
     """
     shape, warning = shape_of(source), None
     if isinstance(source, bytes) and source.startswith(_JPEG) and native.available():
@@ -115,17 +115,17 @@ def check(source: Source) -> tuple[int, int]:
         if warning is None:
             return shape
     if not isinstance(source, np.ndarray):
-        open_picture(source)
+        open_image(source)
     if warning:
         raise DamagedScan(warning)
     return shape
 
 
 def is_too_deep(source: Source) -> bool:
-    """Whether a picture is grey with more than 8 bits a pixel: PIL makes white of all that is above 255."""
+    """Whether an image is grey with more than 8 bits a pixel: PIL makes white of all that is above 255."""
     if isinstance(source, bytes) and not source.startswith(_JPEG):
         source = open_file(source)
-    return isinstance(source, Picture) and source.mode.startswith(("I", "F"))
+    return isinstance(source, PilImage) and source.mode.startswith(("I", "F"))
 
 
 def unchecked() -> str | None:

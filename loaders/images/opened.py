@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from loaders.images import native
-from loaders.images.decoding import Source, decode, most_pixels, open_picture
+from loaders.images.decoding import Source, decode, most_pixels, open_image
 from loaders.images.native import View
 
 
 class Opened(ABC):
-    """A picture whose size is known; it may not be decoded yet.
+    """An image whose size is known; it may not be decoded yet.
 
     Args:
         height: in pixels.
@@ -29,8 +29,8 @@ class Opened(ABC):
         """What is wanted of it, as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
 
         Raises:
-            ValueError: that would be more pixels than a picture may have.
-            Exception: whatever PIL raises for bytes that are no picture, or end too early.
+            ValueError: that would be more pixels than an image may have.
+            Exception: whatever PIL raises for bytes that are no image, or end too early.
         """
         if view.kept_rows * view.kept_columns > most_pixels():
             raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")
@@ -42,7 +42,7 @@ class Opened(ABC):
 
 
 def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A uint8 [3, H, W] picture at another size, bilinear and antialiased, as PIL's reduces it."""
+    """A uint8 [3, H, W] image at another size, bilinear and antialiased, as PIL's reduces it."""
     if pixels.shape[1:] == (height, width):
         return pixels
     # Not torchvision's v2.Resize: on processors with AVX-512 it takes a detour by floats (vision issue 8374).
@@ -50,7 +50,7 @@ def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def is_thin(view: View) -> bool:
-    """Whether a picture, resized whole, would have more pixels than it may have, so that only what is kept is made.
+    """Whether an image, resized whole, would have more pixels than it may have, so that only what is kept is made.
 
     One of 1 x 60000 px has 256 x 15,360,000 when its short side is made 256, and evaluation shows a square of it. torch
     and PIL resize the whole before they cut; our own C makes what is kept and no more, to PIL's bit.
@@ -71,7 +71,7 @@ def cut_out(pixels: np.ndarray, view: View) -> torch.Tensor:
     return torch.from_numpy(native.view_pixels(pixels, view)).permute(2, 0, 1)
 
 
-class TensorPicture(Opened):
+class OpenedByTorchvision(Opened):
     """Decoded by torchvision, and resized by torch."""
 
     def __init__(self, source: Source) -> None:
@@ -88,17 +88,17 @@ class TensorPicture(Opened):
         return kept.flip(-1) if view.flip else kept
 
 
-class PilPicture(Opened):
+class OpenedByPil(Opened):
     """Decoded and resized by PIL."""
 
     def __init__(self, source: Source) -> None:
-        self.picture = open_picture(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
-        super().__init__(self.picture.height, self.picture.width)
+        self.image = open_image(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
+        super().__init__(self.image.height, self.image.width)
 
     def _view(self, view: View) -> torch.Tensor:
         if is_thin(view):
-            return cut_out(np.array(self.picture), view)
-        box = self.picture.crop((view.left, view.top, view.left + view.width, view.top + view.height))
+            return cut_out(np.array(self.image), view)
+        box = self.image.crop((view.left, view.top, view.left + view.width, view.top + view.height))
         whole = box.resize((view.columns, view.rows), Image.Resampling.BILINEAR)
         corner = view.left_column + view.kept_columns, view.top_row + view.kept_rows
         kept = whole.crop((view.left_column, view.top_row, *corner))
@@ -106,7 +106,7 @@ class PilPicture(Opened):
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-class NativePicture(Opened):
+class OpenedByNative(Opened):
     """Decoded and resized by our own C: of an ordinary JPEG only the box; of all else the pixels, decoded by PIL."""
 
     def __init__(self, source: Source) -> None:
@@ -120,5 +120,5 @@ class NativePicture(Opened):
 
 
 def _pixels(source: Source) -> np.ndarray:
-    """All pixels of a picture, as PIL decodes them, uint8 [H, W, 3]."""
-    return source if isinstance(source, np.ndarray) else np.array(open_picture(source))
+    """All pixels of an image, as PIL decodes them, uint8 [H, W, 3]."""
+    return source if isinstance(source, np.ndarray) else np.array(open_image(source))

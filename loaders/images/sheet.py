@@ -77,9 +77,9 @@ def draw_sheet(sections: Sequence[Section], columns: int, side: int) -> Image.Im
 
 def _scaled(image: torch.Tensor, side: int) -> Image.Image:
     """An image at a tile's size; small ones keep their pixels visible."""
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    enlarges = max(picture.size) < side
-    return picture.resize((side, side), Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
+    drawn = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    enlarges = max(drawn.size) < side
+    return drawn.resize((side, side), Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
 
 def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:

@@ -1,4 +1,4 @@
-"""From a picture to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
+"""From an image to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
 
 Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized on
 bytes, antialiased: to what torchvision's transforms make of the same box with PIL, or at most 1 of 255 from it (which
@@ -17,7 +17,7 @@ from torchvision.transforms.functional import center_crop
 from loaders.images import native
 from loaders.images.boxes import Crop, central, random_box, short_side
 from loaders.images.decoders import DECODERS, chosen, opener
-from loaders.images.decoding import Picture, Source
+from loaders.images.decoding import PilImage, Source
 from loaders.images.native import View, whole
 from loaders.images.opened import Opened
 from loaders.slots import Placed, Slots
@@ -43,10 +43,10 @@ class Batch(list[tuple[torch.Tensor, int]]):
 
 
 class Pipeline(ABC):
-    """An encoded picture to a uint8 tensor [3, side, side], stored row by row with the channels last.
+    """An encoded image to a uint8 tensor [3, side, side], stored row by row with the channels last.
 
     Args:
-        resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
+        resize_size: the short side in pixels before the crop; -1 leaves the image as it is.
         crop_size: the side of the result in pixels.
         decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
 
@@ -67,7 +67,7 @@ class Pipeline(ABC):
         """How many threads decode a batch."""
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
-        """Decode, resize and crop one picture.
+        """Decode, resize and crop one image.
 
         Args:
             source: as `loaders.images.decoding.decode` takes it.
@@ -77,11 +77,11 @@ class Pipeline(ABC):
 
     @property
     def batches(self) -> bool:
-        """Whether `fill` does what is done to each picture."""
+        """Whether `fill` does what is done to each image."""
         return DECODERS[self.decoder].native
 
     def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
-        """Make many pictures in one call, by `threads` threads, each straight in its place.
+        """Make many images in one call, by `threads` threads, each straight in its place.
 
         Args:
             images: uint8 [B, side, side, 3], filled in.
@@ -96,26 +96,26 @@ class Pipeline(ABC):
         return np.flatnonzero(~native.view_batch(jobs, images.numpy(), self.threads)).tolist()
 
     def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
-        """What is to be made of a picture; None for one that is made by itself, such as one smaller than the square."""
-        if isinstance(source, Picture) or (shape := native.shape_of(source)) is None:
+        """What is to be made of an image; None for one that is made by itself, such as one smaller than the square."""
+        if isinstance(source, PilImage) or (shape := native.shape_of(source)) is None:
             return None
         view = self.plan(*shape, side, generator)
         return (source, view) if view.kept_rows == view.kept_columns == side else None
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
-        """The square of `size` pixels out of a picture of this size (or what there is of it), and how it is made.
+        """The square of `size` pixels out of an image of this size (or what there is of it), and how it is made.
 
         Args:
-            height: of the picture in pixels.
+            height: of the image in pixels.
             width: the same.
             size: the side of the result in pixels.
             generator: of what is random; torch's global one if None.
         """
 
     @abstractmethod
-    def cut(self, picture: Opened, size: int) -> torch.Tensor:
-        """The square of `size` pixels out of a picture."""
+    def cut(self, image: Opened, size: int) -> torch.Tensor:
+        """The square of `size` pixels out of an image."""
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels before the crop."""
@@ -126,11 +126,11 @@ class TrainingPipeline(Pipeline):
     """Random crop and flip of the published recipes (reference: He et al. 2015, as torchvision implements it).
 
     Args:
-        resize_size: the short side in pixels before the crop; -1 leaves the picture as it is.
+        resize_size: the short side in pixels before the crop; -1 leaves the image as it is.
         crop_size: the side of the result in pixels.
         image_transforms: what follows crop and flip.
-        min_crop_area: the smallest part of the picture's area that a random crop may show.
-        hflip: mirror every other picture.
+        min_crop_area: the smallest part of the image's area that a random crop may show.
+        hflip: mirror every other image.
         decoder: as for every pipeline.
     """
 
@@ -156,7 +156,7 @@ class TrainingPipeline(Pipeline):
         return super().batches and not self.image_transforms and self.resize_size <= 0
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> Crop:
-        """The next random box in a picture of this size, as torchvision's RandomResizedCrop draws it."""
+        """The next random box in an image of this size, as torchvision's RandomResizedCrop draws it."""
         box = random_box(height, width, self.min_crop_area, generator)
         return Crop(*box, flip=self.hflip and bool(torch.rand(1, generator=generator) < 0.5))
 
@@ -165,20 +165,20 @@ class TrainingPipeline(Pipeline):
         top, left, height, width, flip = self.draw(height, width, generator)
         return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled)
 
-    def cut(self, picture: Opened, size: int) -> torch.Tensor:
-        """A random box of the picture, resized to `size`, mirrored or not, and transformed further."""
+    def cut(self, image: Opened, size: int) -> torch.Tensor:
+        """A random box of the image, resized to `size`, mirrored or not, and transformed further."""
         if self.resize_size > 0:
-            rows, columns = self.resized_shape(picture.height, picture.width)
-            reduced = picture.view(whole(picture.height, picture.width, rows, columns))
-            picture = self.open(reduced.permute(1, 2, 0).numpy())
-        square = picture.view(self.plan(picture.height, picture.width, size))
+            rows, columns = self.resized_shape(image.height, image.width)
+            reduced = image.view(whole(image.height, image.width, rows, columns))
+            image = self.open(reduced.permute(1, 2, 0).numpy())
+        square = image.view(self.plan(image.height, image.width, size))
         for transform in self.image_transforms:
             square = transform(square)
         return square
 
 
 class EvaluationPipeline(Pipeline):
-    """Resize of the short side, then the central square (smaller pictures are padded with black)."""
+    """Resize of the short side, then the central square (smaller images are padded with black)."""
 
     random = False
 
@@ -189,9 +189,9 @@ class EvaluationPipeline(Pipeline):
         part = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
         return View(0, 0, height, width, rows, columns, *part, scaled=self.scaled)
 
-    def cut(self, picture: Opened, size: int) -> torch.Tensor:
-        """The central square of the picture."""
-        return center_crop(picture.view(self.plan(picture.height, picture.width, size)), [size, size])
+    def cut(self, image: Opened, size: int) -> torch.Tensor:
+        """The central square of the image."""
+        return center_crop(image.view(self.plan(image.height, image.width, size)), [size, size])
 
 
 def build_pipeline(
@@ -212,7 +212,7 @@ def build_pipeline(
 def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | Placed:
     """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
 
-    The pictures are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
+    The images are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
     channels_last convolutions get what they want. In a worker they are in shared memory, and only sent word of.
     """
     labels = np.array([label for _, label in samples], np.int64)
@@ -245,13 +245,13 @@ def _slots() -> Slots | None:
 
 
 class NormalizationFn:
-    """A DataSpec's microbatch transform: uint8 pictures (0..255) to floats of zero mean and unit variance.
+    """A DataSpec's microbatch transform: uint8 images (0..255) to floats of zero mean and unit variance.
 
     Runs after the copy to the device, because bytes are a quarter of the traffic. Keeps channels_last.
 
     Args:
-        mean: per channel, for pictures in 0..1.
-        std: per channel, for pictures in 0..1.
+        mean: per channel, for images in 0..1.
+        std: per channel, for images in 0..1.
     """
 
     def __init__(self, mean: Sequence[float] = CHANNEL_MEAN, std: Sequence[float] = CHANNEL_STD) -> None:

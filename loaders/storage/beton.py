@@ -1,11 +1,11 @@
-"""FFCV's .beton files, format version 2: ROOT/train.beton and ROOT/val.beton, each with all pictures of a split.
+"""FFCV's .beton files, format version 2: ROOT/train.beton and ROOT/val.beton, each with all images of a split.
 
 The files are those of the ffcv package, but read here and decoded by the same pipeline as every other storage: order,
 augmentation and pixels are those of the image folder, and ffcv itself need not be installed.
 
-A file consists of, little-endian throughout: a header; a descriptor per field; a row per sample (how its picture is
-stored, width, height, address; label); from a page's boundary on the pictures, none of which crosses a boundary; and
-the table of allocations, in any order, up to the file's end: only it knows how many bytes a picture takes.
+A file consists of, little-endian throughout: a header; a descriptor per field; a row per sample (how its image is
+stored, width, height, address; label); from a page's boundary on the images, none of which crosses a boundary; and
+the table of allocations, in any order, up to the file's end: only it knows how many bytes an image takes.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.errors import DataError, named
-from loaders.dataset import PictureDataset, class_list
+from loaders.dataset import ImageDataset, class_list
 from loaders.images.transforms import Pipeline
 from loaders.transport.remote import is_remote
 
@@ -30,32 +30,32 @@ SAMPLE = np.dtype(
     {
         "names": ["mode", "width", "height", "address", "label"],
         "formats": ["u1", "<u2", "<u2", "<u8", "<i8"],
-        "offsets": [0, 1, 3, 5, 16],  # the picture's columns lie packed, the label at a multiple of 8
+        "offsets": [0, 1, 3, 5, 16],  # the image's columns lie packed, the label at a multiple of 8
         "itemsize": 24,
     }
 )
 ALLOCATION = np.dtype([("sample", "<u8"), ("address", "<u8"), ("size", "<u8")])
 
 INT, RGB_IMAGE = 1, 2  # kinds of fields
-JPG, RAW = 0, 1  # modes of pictures
+JPG, RAW = 0, 1  # modes of images
 _KINDS = ("FloatField", "IntField", "RGBImageField", "BytesField", "NDArrayField", "JSONField", "TorchTensorField")
 _AGAIN = "Write it again: python -m tools.convert SRC DST --to ffcv"
 
 
-class BetonDataset(PictureDataset):
+class BetonDataset(ImageDataset):
     """One split of a data set in .beton files, read by index.
 
-    The two tables are kept as arrays, 32 bytes per picture. Pictures are read with pread and not from a memory map,
+    The two tables are kept as arrays, 32 bytes per image. Images are read with pread and not from a memory map,
     because a disk's fault in a map ends the process by a signal, without a sentence.
 
     Args:
         path: the folder that holds train.beton and val.beton (and classes.json), or one such file of any name.
         split: `train` or `val`.
-        pipeline: picture -> uint8 tensor.
+        pipeline: image -> uint8 tensor.
         seed: the run's seed.
 
     Raises:
-        DataError: no such file, one that is cut short, of another version, or of other fields than picture and label.
+        DataError: no such file, one that is cut short, of another version, or of other fields than image and label.
     """
 
     def __init__(self, path: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
@@ -122,10 +122,10 @@ def beton_file(path: str | os.PathLike[str], split: str) -> Path:
 
 
 def read_tables(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Every sample's row and the bytes of its picture: SAMPLE [N], uint64 [N].
+    """Every sample's row and the bytes of its image: SAMPLE [N], uint64 [N].
 
     Raises:
-        DataError: the file is none, is cut short, or does not hold pictures with labels.
+        DataError: the file is none, is cut short, or does not hold images with labels.
     """
     end = os.fstat(file.fileno()).st_size
     cut = DataError(
@@ -146,27 +146,27 @@ def read_tables(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not file.tell() + count * SAMPLE.itemsize <= table_at <= end - count * ALLOCATION.itemsize:
         raise cut
     if count == 0:
-        raise DataError(f"{path}: holds no pictures. {_AGAIN}")
+        raise DataError(f"{path}: holds no images. {_AGAIN}")
     samples = np.fromfile(file, SAMPLE, count)
     file.seek(table_at)
     return samples, _sizes(samples, np.fromfile(file, ALLOCATION), table_at, path)
 
 
 def _check_fields(fields: np.ndarray, path: Path) -> None:
-    """Refuse what is not a picture and a label, in this order."""
+    """Refuse what is not an image and a label, in this order."""
     if fields["kind"].tolist() == [RGB_IMAGE, INT]:
         return
     kinds = [_KINDS[kind] if kind < len(_KINDS) else "a field of its own" for kind in fields["kind"].tolist()]
     names = [name.decode("ascii", "replace") for name in fields["name"].tolist()]
     found = [f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True)] or ["none"]
     raise DataError(
-        f"{path}: has the fields {named(found)}, but pictures with labels are an RGBImageField and an IntField, in "
+        f"{path}: has the fields {named(found)}, but images with labels are an RGBImageField and an IntField, in "
         f"this order and nothing else. {_AGAIN}"
     )
 
 
 def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -> np.ndarray:
-    """The bytes of each sample's picture, uint64 [N].
+    """The bytes of each sample's image, uint64 [N].
 
     Args:
         samples: SAMPLE [N].
@@ -184,7 +184,7 @@ def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -
     faulty = np.flatnonzero(lost | beyond | wrong)
     if len(faulty):
         raise DataError(
-            f"{path}, sample {faulty[0]}: the file's tables place no picture here ({len(faulty)} of {len(samples)} "
+            f"{path}, sample {faulty[0]}: the file's tables place no image here ({len(faulty)} of {len(samples)} "
             f"samples are so). The file is damaged. {_AGAIN}"
         )
     return sizes

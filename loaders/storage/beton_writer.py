@@ -1,4 +1,4 @@
-"""Writing pictures to a .beton file that the ffcv package and `loaders.storage.beton` read."""
+"""Writing images to a .beton file that the ffcv package and `loaders.storage.beton` read."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ import numpy as np
 
 from common.errors import DataError
 from loaders.errors import reason
-from loaders.images.decoding import open_file, open_picture
+from loaders.images.decoding import open_file, open_image
 from loaders.storage.beton import ALLOCATION, FIELD, HEADER, INT, JPG, RAW, RGB_IMAGE, SAMPLE, VERSION
 
-PAGE_SIZE = 1 << 23  # bytes: ffcv's usual page; a larger picture needs a larger one
+PAGE_SIZE = 1 << 23  # bytes: ffcv's usual page; a larger image needs a larger one
 LARGEST_PAGE = 1 << 31  # bytes: the largest power of two that the header's 32 bits hold
-AHEAD = 4  # pictures per worker that may wait for their turn to be written
+AHEAD = 4  # images per worker that may wait for their turn to be written
 
 
 class Stored(NamedTuple):
@@ -33,11 +33,11 @@ class Stored(NamedTuple):
 def write_beton(
     path: Path,
     count: int,
-    picture: Callable[[int], tuple[bytes, int]],
+    image: Callable[[int], tuple[bytes, int]],
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a data set's split to one file; the same pictures give the same bytes, whatever the number of workers.
+    """Write a data set's split to one file; the same images give the same bytes, whatever the number of workers.
 
     Grey and colour JPEGs are copied as they are, without decoding them: pass on only what is known to decode. All
     else is stored as RGB pixels. The file appears under its name when it is complete; until then, and if the process
@@ -45,24 +45,24 @@ def write_beton(
 
     Args:
         path: the file to write; one that is there is replaced.
-        count: how many pictures there are, at least 1.
-        picture: index -> (encoded picture, label); called in threads, for each index once, in any order.
-        workers: threads; each holds at most AHEAD finished pictures.
-        progress: told how many pictures are written, after each.
+        count: how many images there are, at least 1.
+        image: index -> (encoded image, label); called in threads, for each index once, in any order.
+        workers: threads; each holds at most AHEAD finished images.
+        progress: told how many images are written, after each.
 
     Raises:
-        DataError: a picture that cannot be read or stored, or a disk that cannot be written to or is full.
-        Exception: whatever `picture` raises.
+        DataError: an image that cannot be read or stored, or a disk that cannot be written to or is full.
+        Exception: whatever `image` raises.
     """
     if count < 1:
-        raise DataError(f"{path}: there are no pictures to write. Give a folder that holds some.")
+        raise DataError(f"{path}: there are no images to write. Give a folder that holds some.")
     part = path.with_name(path.name + ".part")
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(part, "wb", buffering=0)  # unbuffered: closing it after a fault writes nothing more
     try:
-        with file, contextlib.closing(_in_order(picture, count, workers)) as pictures:
-            _write_all(file.fileno(), path, count, pictures, progress)
+        with file, contextlib.closing(_in_order(image, count, workers)) as images:
+            _write_all(file.fileno(), path, count, images, progress)
         with _unwritable(path):
             part.replace(path)
     except BaseException:
@@ -71,40 +71,40 @@ def write_beton(
 
 
 def stored(encoded: bytes, label: int) -> Stored:
-    """How one picture goes to the file.
+    """How one image goes to the file.
 
     Args:
         encoded: a file's bytes, of any format that PIL reads.
         label: the class.
 
     Raises:
-        DataError: the picture does not fit the format's 16-bit sides or its pages.
-        Exception: whatever PIL raises for bytes that are no picture.
+        DataError: the image does not fit the format's 16-bit sides or its pages.
+        Exception: whatever PIL raises for bytes that are no image.
     """
-    with open_file(encoded) as picture:
-        width, height = picture.size
+    with open_file(encoded) as image:
+        width, height = image.size
         # MPO: a JPEG with further ones behind it, as some cameras write. CMYK is left out: ffcv cannot decode it.
-        as_it_is = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
+        as_it_is = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
     size = len(encoded) if as_it_is else 3 * width * height
     if max(width, height) >= 1 << 16 or size > LARGEST_PAGE:
         raise DataError(
-            f"{width} x {height} pixels, {size} bytes: a .beton file holds pictures of at most 65535 pixels a side and "
+            f"{width} x {height} pixels, {size} bytes: a .beton file holds images of at most 65535 pixels a side and "
             f"{LARGEST_PAGE} bytes. Give a smaller --max-size."
         )
-    data = encoded if as_it_is else np.asarray(open_picture(encoded)).tobytes()
+    data = encoded if as_it_is else np.asarray(open_image(encoded)).tobytes()
     return Stored(JPG if as_it_is else RAW, width, height, data, label)
 
 
-def _in_order(picture: Callable[[int], tuple[bytes, int]], count: int, workers: int) -> Generator[Stored, None, None]:
+def _in_order(image: Callable[[int], tuple[bytes, int]], count: int, workers: int) -> Generator[Stored, None, None]:
     """Samples 0 to count - 1, made ahead of their turn by threads."""
 
     def make(index: int) -> Stored:
-        encoded, label = picture(index)
+        encoded, label = image(index)
         try:
             return stored(encoded, label)
         except Exception as error:
             what = str(error) if isinstance(error, DataError) else reason(error)
-            raise DataError(f"picture {index} cannot be stored ({what}).") from error
+            raise DataError(f"image {index} cannot be stored ({what}).") from error
 
     waiting: deque[Future[Stored]] = deque()
     pool = ThreadPoolExecutor(workers)
@@ -120,14 +120,14 @@ def _in_order(picture: Callable[[int], tuple[bytes, int]], count: int, workers: 
 
 
 def _write_all(
-    file: int, path: Path, count: int, pictures: Iterator[Stored], progress: Callable[[int], None] | None
+    file: int, path: Path, count: int, images: Iterator[Stored], progress: Callable[[int], None] | None
 ) -> None:
-    """Pictures first, each inside a page, then the tables, and the header at the very end."""
+    """Images first, each inside a page, then the tables, and the header at the very end."""
     samples, allocations = np.zeros(count, SAMPLE), np.zeros(count, ALLOCATION)
     fields = np.array([(RGB_IMAGE, b"image", b""), (INT, b"label", b"")], FIELD)
     page = PAGE_SIZE
     end = _aligned(HEADER.itemsize + fields.nbytes + samples.nbytes, page)
-    for index, (mode, width, height, data, label) in enumerate(pictures):
+    for index, (mode, width, height, data, label) in enumerate(images):
         # A page may grow on the way: what lies inside a small page lies inside the larger one around it too.
         page = max(page, 1 << (len(data) - 1).bit_length())
         address = end if end % page + len(data) <= page else _aligned(end, page)

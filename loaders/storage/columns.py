@@ -1,4 +1,4 @@
-"""The columns of MDS shards that are read: x, the picture, and y, its label. No other is decoded, a pickle least."""
+"""The columns of MDS shards that are read: x, the image, and y, its label. No other is decoded, a pickle least."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from streaming.base.format.mds.encodings import NDArray, get_mds_encoded_size, m
 
 from loaders.images.decoding import Source
 
-FILES = ("jpeg", "png", "bytes")  # encodings of a picture that are the plain bytes of its file
+FILES = ("jpeg", "png", "bytes")  # encodings of an image that are the plain bytes of its file
 MOST_CLASSES = 10_000_000  # labels are counted in a list: one that is damaged must not take all memory
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _LABELS = ("int", *_INTEGERS, "str_int", "str")
 _DIGITS = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _PIXELS = "uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
 _WANTED = {
-    "x": f"a picture is {', '.join(FILES)}, pil, or an ndarray of {_PIXELS}",
+    "x": f"an image is {', '.join(FILES)}, pil, or an ndarray of {_PIXELS}",
     "y": f"a label is {', '.join(_LABELS)} (of digits), or an ndarray of one integer, from 0 on",
 }
 _AGAIN = "Convert the data set again."
 
 
 class WrongValue(ValueError):
-    """What a sample holds is not a picture, or not a label; the message is a sentence but for the sample's name."""
+    """What a sample holds is not an image, or not a label; the message is a sentence but for the sample's name."""
 
 
 def column_fault(names: Sequence[str], encodings: Sequence[str], sizes: Sequence[int | None]) -> str | None:
-    """Why no picture and label can be read from columns such as these; None where they can.
+    """Why no image and label can be read from columns such as these; None where they can.
 
     Args:
         names: of the columns.
@@ -39,14 +39,14 @@ def column_fault(names: Sequence[str], encodings: Sequence[str], sizes: Sequence
     kinds = dict(zip(names, zip(encodings, sizes, strict=True), strict=True))
     for name in ("x", "y"):
         encoding, size = kinds[name]
-        if not (_is_picture(encoding) if name == "x" else _is_label(encoding)):
+        if not (_is_image_file(encoding) if name == "x" else _is_label(encoding)):
             return f"column {name} is encoded as {encoding}; {_WANTED[name]}. {_AGAIN}"
         if get_mds_encoded_size(encoding) != size:
             return f"column {name}, encoded as {encoding}, cannot be of {size} bytes. {_AGAIN}"
     return None
 
 
-def _is_picture(encoding: str) -> bool:
+def _is_image_file(encoding: str) -> bool:
     array = _array(encoding)
     if array is None:
         return encoding in (*FILES, "pil")
@@ -88,19 +88,19 @@ class Columns:
         self._encodings = dict(zip(names, encodings, strict=True))
 
     def read(self, data: bytes) -> tuple[Source, int]:
-        """The picture and the label of a sample: the bytes of a file, a PIL picture, or pixels uint8 [H, W, 3].
+        """The image and the label of a sample: the bytes of a file, a PIL image, or pixels uint8 [H, W, 3].
 
         Raises:
             WrongValue: they are something else.
             ValueError: it is no sample of these columns.
         """
         values = self._cut(data)
-        encoding, picture = self._encodings["x"], values["x"]
+        encoding, image = self._encodings["x"], values["x"]
         if encoding in FILES:
-            return picture, _label(mds_decode(self._encodings["y"], values["y"]))
+            return image, _label(mds_decode(self._encodings["y"], values["y"]))
         if encoding == "pil":
-            _check_size(picture)
-        decoded = mds_decode(encoding, picture)
+            _check_size(image)
+        decoded = mds_decode(encoding, image)
         source = _pixels(decoded) if isinstance(decoded, np.ndarray) else decoded
         return source, _label(mds_decode(self._encodings["y"], values["y"]))
 
@@ -126,14 +126,14 @@ def _check_size(data: bytes) -> None:
     width, height = np.frombuffer(data, np.uint32, 2).tolist()
     if width * height > 8 * len(data):  # a pixel takes a bit or more
         found = f"{width} x {height} px in {len(data)} bytes"
-        raise WrongValue(f"its picture (column x) is {found}, which is not all of it. {_AGAIN}")
+        raise WrongValue(f"its image (column x) is {found}, which is not all of it. {_AGAIN}")
 
 
 def _pixels(array: np.ndarray) -> np.ndarray:
     """An array as uint8 [H, W, 3]: gray repeated, alpha dropped, as PIL converts to RGB."""
     if array.dtype != np.uint8 or not array.size or not _is_image(array.shape):
         found = f"an array of {array.dtype} {list(array.shape)}"
-        raise WrongValue(f"its picture (column x) is {found}; pixels are {_PIXELS}. {_AGAIN}")
+        raise WrongValue(f"its image (column x) is {found}; pixels are {_PIXELS}. {_AGAIN}")
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return array[..., :3].copy()  # it can be written to, as torch wants it

@@ -1,6 +1,6 @@
 """NVIDIA DALI as the decoder: its threads, or its GPU, decode, resize and mirror what this project has chosen.
 
-Which picture comes when, where it is cropped and whether it is mirrored are decided here, as for every other storage:
+Which image comes when, where it is cropped and whether it is mirrored are decided here, as for every other storage:
 DALI gets encoded bytes and boxes. Order, seeds, resumption and the shares of the ranks are therefore the same.
 """
 
@@ -17,7 +17,7 @@ import torch
 from composer.utils import dist
 
 from common.errors import DataError
-from loaders.dataset import Key, PictureDataset, parts
+from loaders.dataset import ImageDataset, Key, parts
 from loaders.images.boxes import Crop, central, short_side
 from loaders.images.decoding import Source, decode, open_file
 from loaders.images.transforms import TrainingPipeline
@@ -69,15 +69,15 @@ class DaliLoader(WorkerLoader):
 
     Raises:
         DataError: DALI is not installed, or no GPU is there for `mixed`.
-        ValueError: the data set's pictures are transformed in ways that DALI is not told of.
+        ValueError: the data set's images are transformed in ways that DALI is not told of.
     """
 
-    dataset: PictureDataset
+    dataset: ImageDataset
     sampler: EpochSampler
 
     def __init__(
         self,
-        dataset: PictureDataset,
+        dataset: ImageDataset,
         batch_size: int,
         sampler: EpochSampler,
         drop_last: bool,
@@ -87,7 +87,7 @@ class DaliLoader(WorkerLoader):
         self.device = device or ("mixed" if torch.cuda.is_available() else "cpu")
         require_dali(self.device)
         if getattr(dataset.pipeline, "image_transforms", ()):
-            raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its pictures")
+            raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its images")
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
         # Not for torch, which would start processes.
         self.num_workers = max(1, num_workers or default_num_workers())
@@ -105,13 +105,13 @@ class DaliLoader(WorkerLoader):
         stream = torch.cuda.current_stream() if self.device == "mixed" else None
         while True:
             try:
-                (pictures,) = pipeline.run(stream)
+                (output,) = pipeline.run(stream)
             except StopIteration:
                 return
             except RuntimeError as error:
                 feed.explain(error)
                 raise
-            images = torch.from_dlpack(pictures.as_tensor()).permute(0, 3, 1, 2)
+            images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
             if self.device == "cpu" and torch.cuda.is_available():
                 images = images.pin_memory()
             yield images, torch.tensor(feed.in_flight.popleft().labels)
@@ -161,7 +161,7 @@ def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
 
 
 class _Sample(NamedTuple):
-    """One picture as read: what DALI is to decode (uint8 [bytes]), its size in pixels, its label."""
+    """One image as read: what DALI is to decode (uint8 [bytes]), its size in pixels, its label."""
 
     encoded: np.ndarray
     height: int
@@ -177,7 +177,7 @@ class _InFlight(NamedTuple):
 
 
 class _Feed:
-    """One epoch's input for DALI: pictures that threads read ahead, boxes that this thread draws.
+    """One epoch's input for DALI: images that threads read ahead, boxes that this thread draws.
 
     Args:
         loader: whose epoch it is.
@@ -190,7 +190,7 @@ class _Feed:
         self._pool = ThreadPool(loader.num_workers)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """What the pipeline's operators take, by name: one entry per picture of the batch."""
+        """What the pipeline's operators take, by name: one entry per image of the batch."""
         reads: deque[tuple[list[Key], AsyncResult[list[_Sample]]]] = deque()
         for keys in self._keys:
             reads.append((keys, self._pool.map_async(self._read, keys)))
@@ -204,10 +204,10 @@ class _Feed:
         self._pool.terminate()
 
     def explain(self, error: RuntimeError) -> None:
-        """Turn DALI's error into one that names the picture.
+        """Turn DALI's error into one that names the image.
 
         Raises:
-            DataError: the error was a picture's.
+            DataError: the error was an image's.
         """
         found = _FAILED.search(str(error))
         if found:
@@ -238,7 +238,7 @@ class _Feed:
         }
 
     def _view(self, epoch: int, index: int, size: int | None, sample: _Sample) -> tuple[tuple[int, int], Crop, int]:
-        """The size that the whole picture is brought to, the box in it, and the size of the result."""
+        """The size that the whole image is brought to, the box in it, and the size of the result."""
         pipeline = self.dataset.pipeline
         size = size or pipeline.crop_size
         whole = sample.height, sample.width
@@ -252,7 +252,7 @@ class _Feed:
 
 
 def encoded(source: Source) -> tuple[np.ndarray, int, int]:
-    """A picture as a file that DALI decodes to the pixels of `decoding.decode`; uint8 [bytes], height, width.
+    """An image as a file that DALI decodes to the pixels of `decoding.decode`; uint8 [bytes], height, width.
 
     An ordinary JPEG stays as it is: grey or coloured, one scan from its header to the very end. Everything else is
     decoded here. DALI has its own ideas of CMYK, palettes, alpha and 16 bits; and a scan that is cut short, or that
@@ -262,14 +262,14 @@ def encoded(source: Source) -> tuple[np.ndarray, int, int]:
         source: as the data set reads it.
 
     Raises:
-        Exception: as `decode`, for bytes that are no picture or end too early.
+        Exception: as `decode`, for bytes that are no image or end too early.
     """
     if isinstance(source, bytes) and source.startswith(_JPEG_START):
-        picture = open_file(source)
-        marker = _MARKER.search(source, picture.fp.tell())  # type: ignore[union-attr]  # behind the header
+        image = open_file(source)
+        marker = _MARKER.search(source, image.fp.tell())  # type: ignore[union-attr]  # behind the header
         ends_well = marker is not None and source[marker.start() :] == _JPEG_END
-        if ends_well and picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-            return np.frombuffer(source, np.uint8), picture.height, picture.width
+        if ends_well and image.format == "JPEG" and image.mode in ("RGB", "L"):
+            return np.frombuffer(source, np.uint8), image.height, image.width
     pixels = decode(source).permute(1, 2, 0).contiguous().numpy()
     height, width = pixels.shape[:2]
     portable = b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()  # PPM: a header, then the pixels

@@ -25,7 +25,7 @@ def is_made_on_demand(path: str | None) -> bool:
 
 
 def make_digits(folder: str | os.PathLike[str]) -> Path:
-    """Write train/0..9 (1,438 pictures) and val/0..9 (359) unless they are there already.
+    """Write train/0..9 (1,438 images) and val/0..9 (359) unless they are there already.
 
     The split is fixed and stratified. The folder appears whole or not at all, so that several ranks may call this at
     once and an interrupted call leaves nothing half-done.
@@ -82,8 +82,8 @@ def _write(folder: Path) -> None:
             place.mkdir(parents=True)
             for number in members:
                 pixels = np.round(digits.images[number] * (255 / 16)).astype(np.uint8)
-                picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
-                picture.save(place / f"{number:04}.png")
+                image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
+                image.save(place / f"{number:04}.png")
 
 
 def main() -> None:

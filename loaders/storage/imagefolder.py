@@ -1,4 +1,4 @@
-"""Folders of pictures, one per class, as torchvision lays them out: PATH/train/CLASS/*.JPEG and PATH/val/..."""
+"""Folders of images, one per class, as torchvision lays them out: PATH/train/CLASS/*.JPEG and PATH/val/..."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import DataError, named
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.decoding import shape_of
 from loaders.images.transforms import Pipeline
 from loaders.transport.remote import is_remote
@@ -22,7 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, .Trash-1000, @eaDir, $RECYCLE.BIN
 
 
-class ImageFolderDataset(PictureDataset):
+class ImageFolderDataset(ImageDataset):
     """One split of an image folder.
 
     Names are kept in one numpy array: 1.28 million Python strings would be copied into every worker, page by page, as
@@ -35,7 +35,7 @@ class ImageFolderDataset(PictureDataset):
         seed: the run's seed.
 
     Raises:
-        DataError: every fault of the folder's structure that can be seen without opening a picture.
+        DataError: every fault of the folder's structure that can be seen without opening an image.
     """
 
     classes: list[str]
@@ -52,7 +52,7 @@ class ImageFolderDataset(PictureDataset):
         self.classes = class_names(self.folder)
         found = [list_class(self.folder / name) for name in self.classes]
         self.remarks = listing_remarks(self.folder, self.classes, found)
-        per_class = [listing.pictures for listing in found]
+        per_class = [listing.images for listing in found]
         empty = [name for name, names in zip(self.classes, per_class, strict=True) if not names]
         if empty:
             raise DataError(empty_classes(self.folder, empty))
@@ -63,7 +63,7 @@ class ImageFolderDataset(PictureDataset):
         return len(self.names)
 
     def path_of(self, index: int) -> Path:
-        """A picture's file."""
+        """An image's file."""
         return self.folder / self.classes[self.labels[index]] / os.fsdecode(self.names[index])
 
     def name_of(self, index: int) -> str:
@@ -93,8 +93,8 @@ def class_names(folder: Path) -> list[str]:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name ends like a picture's."""
+def is_image(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
     return name.lower().endswith(EXTENSIONS)
 
 
@@ -102,12 +102,12 @@ class Listing(NamedTuple):
     """What lies below a class' folder, links followed; paths are relative to it.
 
     Args:
-        pictures: in torchvision's order.
+        images: in torchvision's order.
         others: files that are not read, such as those of other names, and pipes.
         programs: folders that programs make for themselves.
     """
 
-    pictures: list[str]
+    images: list[str]
     others: list[str]
     programs: list[str]
 
@@ -134,10 +134,10 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], found: Listin
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if entry.is_dir():
                 below.append(prefix + entry.name)
-            elif _is_dangling(entry) and not is_picture(entry.name):  # of a picture's, reading it tells
+            elif _is_dangling(entry) and not is_image(entry.name):  # of an image's, reading it tells
                 raise DataError(_unmounted(path, [entry.name]))
-            elif is_picture(entry.name) and (entry.is_file() or _is_dangling(entry)):
-                found.pictures.append(prefix + entry.name)
+            elif is_image(entry.name) and (entry.is_file() or _is_dangling(entry)):
+                found.images.append(prefix + entry.name)
             else:
                 found.others.append(prefix + entry.name)
     found.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
@@ -186,12 +186,10 @@ def listing_remarks(folder: Path, classes: list[str], found: Sequence[Listing]) 
         remarks.append(f"{folder.name}: {what}")
     if others:
         kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
-        remarks.append(
-            f"{folder.name}: {len(others)} files are no pictures by their names, and are not read ({kinds})."
-        )
+        remarks.append(f"{folder.name}: {len(others)} files are no images by their names, and are not read ({kinds}).")
     if programs:
         remarks.append(
-            f"{folder.name}: {named(programs)} look like folders that programs make for themselves; pictures in them "
+            f"{folder.name}: {named(programs)} look like folders that programs make for themselves; images in them "
             "are read like all others. Remove them if that is not meant."
         )
     return remarks
@@ -235,7 +233,7 @@ def _missing_split(root: Path, split: str) -> str:
 
 
 def _split_faults(folder: Path) -> list[str]:
-    """A split without class folders: shards, pictures lying flat, or nothing."""
+    """A split without class folders: shards, images lying flat, or nothing."""
     with _looking_into(folder):
         dangling = sorted(entry.name for entry in os.scandir(folder) if _is_dangling(entry))
     if dangling:
@@ -244,11 +242,11 @@ def _split_faults(folder: Path) -> list[str]:
         return []
     names = sorted(os.listdir(folder))
     if "index.json" in names:
-        return [f"{folder}: holds MDS shards, no pictures. Set is_streaming=true local=/a/cache/folder."]
-    flat = sum(map(is_picture, names))
+        return [f"{folder}: holds MDS shards, no images. Set is_streaming=true local=/a/cache/folder."]
+    flat = sum(map(is_image, names))
     if flat:
         return [
-            f"{folder}: {flat} pictures lie directly in it, as in ImageNet's archive of validation pictures. "
+            f"{folder}: {flat} images lie directly in it, as in ImageNet's archive of validation images. "
             "They must be sorted into one folder per class, with the class names of train/: python -m tools.verify "
             f"{shlex.quote(str(folder.parent))} --fold MAPPING"
         ]
@@ -270,8 +268,8 @@ def _class_faults(root: Path) -> list[str]:
 
 
 def empty_classes(folder: Path, empty: list[str]) -> str:
-    """The sentence for class folders without a picture."""
+    """The sentence for class folders without an image."""
     return (
-        f"{folder}: no pictures in {len(empty)} of its classes ({named(empty)}). "
+        f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
         f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from train/ and val/ both."
     )

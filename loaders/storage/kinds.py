@@ -17,7 +17,7 @@ from common.outside import is_outside
 from common.suggest import did_you_mean, listing
 
 if TYPE_CHECKING:
-    from loaders.dataset import PictureDataset
+    from loaders.dataset import ImageDataset
     from loaders.images.transforms import Pipeline
 
 
@@ -28,7 +28,7 @@ class Kind:
     Args:
         reads: what it reads, in a few words.
         choose_when: when to choose it, in a few words.
-        dataset: its PictureDataset, as package.module:Class, imported when a data set is opened; None: its source's.
+        dataset: its ImageDataset, as package.module:Class, imported when a data set is opened; None: its source's.
         arguments: of that class, in order, from those of `open_dataset`; or `source`, the data set of the default kind
             that this one takes its images from.
         is_streaming: whether it reads MDS shards; None: as its source does.
@@ -133,7 +133,7 @@ def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
 
 
 def from_elsewhere(place: str) -> Kind:
-    """The row of a PictureDataset outside of this project, built as Class(path, split, pipeline, seed).
+    """The row of an ImageDataset outside of this project, built as Class(path, split, pipeline, seed).
 
     Args:
         place: package.module:Class.
@@ -157,7 +157,7 @@ def open_dataset(
     seed: int,
     pack_size: int | None = None,
     cache_limit: int | str | None = None,
-) -> PictureDataset:
+) -> ImageDataset:
     """Open one split of a data set. What only one kind needs is imported for that kind alone.
 
     Args:
@@ -189,7 +189,7 @@ def open_dataset(
     return _imported(kind.dataset)(*(given[name] for name in kind.arguments))
 
 
-def _imported(place: str) -> Callable[..., PictureDataset]:
+def _imported(place: str) -> Callable[..., ImageDataset]:
     """The class that package.module:Class names.
 
     Raises:

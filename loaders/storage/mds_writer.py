@@ -1,6 +1,6 @@
-"""One MDS shard as bytes in memory: laid out from encoded pictures, packed, unpacked and read.
+"""One MDS shard as bytes in memory: laid out from encoded images, packed, unpacked and read.
 
-The layout is mosaicml-streaming's, byte for byte. Its own writer takes decoded pictures and encodes what is no JPEG
+The layout is mosaicml-streaming's, byte for byte. Its own writer takes decoded images and encodes what is no JPEG
 anew; here the column x keeps whatever bytes it is given.
 """
 
@@ -19,9 +19,9 @@ from loaders.storage.columns import Columns
 from loaders.transport.decompression import decompressed
 
 Sample = tuple[int, bytes, int]
-"""A picture's number, its encoded bytes and its label: the columns i, x and y."""
+"""An image's number, its encoded bytes and its label: the columns i, x and y."""
 
-SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes beside the picture's own: its offset, its length, i and y
+SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes beside the image's own: its offset, its length, i and y
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def count_samples(raw: bytes) -> int:
 
 
 def read_sample(entry: dict[str, Any], raw: bytes, place: int) -> tuple[int, Source, int]:
-    """Number, picture and label of a sample of this program's or another's; its place stands in for another number.
+    """Number, image and label of a sample of this program's or another's; its place stands in for another number.
 
     Args:
         entry: the shard's entry of the index.
@@ -126,7 +126,7 @@ def read_sample(entry: dict[str, Any], raw: bytes, place: int) -> tuple[int, Sou
         place: which sample of the shard.
 
     Raises:
-        WrongValue: it holds no picture, or no label.
+        WrongValue: it holds no image, or no label.
         ValueError: the shard is damaged.
     """
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * place)

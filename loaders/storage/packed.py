@@ -11,7 +11,7 @@ import numpy as np
 from composer.utils import dist
 
 from common.errors import DataError
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.boxes import short_side
 from loaders.images.native import whole
 from loaders.memory import SHARED, free_shared_memory
@@ -21,21 +21,21 @@ T = TypeVar("T")
 _SPARE = 0.9  # the part of the free memory that may be taken: workers and the trainer need some
 
 
-class PackedDataset(PictureDataset):
-    """Another data set's pictures, decoded into memory that all ranks of a node and their workers share.
+class PackedDataset(ImageDataset):
+    """Another data set's images, decoded into memory that all ranks of a node and their workers share.
 
     The memory has no name in the file system once every rank has it open, so that it goes with the last process,
     however that ends.
 
     Args:
-        source: where the pictures come from; its pipeline and seed are used.
-        pack_size: the short side in pixels that larger pictures are reduced to; None keeps every pixel.
+        source: where the images come from; its pipeline and seed are used.
+        pack_size: the short side in pixels that larger images are reduced to; None keeps every pixel.
 
     Raises:
-        DataError: it does not fit, or a picture cannot be read.
+        DataError: it does not fit, or an image cannot be read.
     """
 
-    def __init__(self, source: PictureDataset, pack_size: int | None = None) -> None:
+    def __init__(self, source: ImageDataset, pack_size: int | None = None) -> None:
         super().__init__(source.pipeline, source.seed)
         self.source, self.pack_size = source, pack_size
         self.classes, self.labels_are_free = source.classes, source.labels_are_free
@@ -57,7 +57,7 @@ class PackedDataset(PictureDataset):
         return self.memory[begin:end].reshape(*self.shapes[index], 3), int(self.labels[index])
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Height and width of every picture as it will be packed, int64 [N, 2], and the labels, int64 [N].
+        """Height and width of every image as it will be packed, int64 [N, 2], and the labels, int64 [N].
 
         Every node packs all of it: each rank looks at its share of its node's work, and all tell each other.
         """
@@ -90,7 +90,7 @@ class PackedDataset(PictureDataset):
             return
         smaller = int(np.sqrt(_SPARE * free / needed) * np.median(self.shapes.min(axis=1)))
         raise DataError(
-            f"storage=packed: {len(self):,} decoded pictures take {needed / 1e9:,.1f} GB, and {SHARED} and the "
+            f"storage=packed: {len(self):,} decoded images take {needed / 1e9:,.1f} GB, and {SHARED} and the "
             f"machine's memory have {free / 1e9:,.1f} GB free. Say pack_size={max(1, smaller)} to reduce their short "
             "side, give the machine (or the container, --shm-size) more, or use storage=imagefolder."
         )
@@ -137,7 +137,7 @@ class PackedDataset(PictureDataset):
             self.memory[begin:end] = pixels.permute(1, 2, 0).reshape(-1).numpy()
 
         if dist.get_global_rank() == 0:
-            print(f"packing {len(self):,} pictures into {self.offsets[-1] / 1e9:,.2f} GB of memory", flush=True)
+            print(f"packing {len(self):,} images into {self.offsets[-1] / 1e9:,.2f} GB of memory", flush=True)
         _together(lambda: _in_threads(put, self._share()))
 
 

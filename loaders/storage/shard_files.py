@@ -76,7 +76,7 @@ class ShardFiles:
         self._open: dict[int, _File] = {}
 
     def read(self, shard: int, place: int) -> tuple[Source, int]:
-        """The picture and the label of one sample.
+        """The image and the label of one sample.
 
         Raises:
             DataError: the shard cannot be fetched.

@@ -34,7 +34,7 @@ def parse_index(data: bytes, place: str) -> dict[str, Any]:
         place: where it is stored, for messages.
 
     Raises:
-        DataError: it is malformed, lists no shards, names files elsewhere, or its columns are no pictures with labels.
+        DataError: it is malformed, lists no shards, names files elsewhere, or its columns are no images with labels.
     """
     try:
         index = json.loads(data)
@@ -83,7 +83,7 @@ def _check_shard(shard: Any) -> None:
         if size is not None and (type(size) is not int or size < 0):
             raise TypeError(f"{size!r} is not a number of bytes or samples")
     if not {"x", "y"} <= set(names):
-        raise _Fault(f"has the columns {named(names)}, but pictures are read from x and their classes from y. {_AGAIN}")
+        raise _Fault(f"has the columns {named(names)}, but images are read from x and their classes from y. {_AGAIN}")
     if fault := column_fault(names, encodings, sizes):
         raise _Fault(fault)
     least = 8 + shard["samples"] * (4 + sum(4 if size is None else size for size in sizes))

@@ -1,6 +1,6 @@
 """MDS shards, on a disk or in a store such as S3: PATH/train/index.json, PATH/val/index.json, shards beside them.
 
-Columns as the published converter writes them: x (the picture as it was encoded) and y (its class).
+Columns as the published converter writes them: x (the image as it was encoded) and y (its class).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from composer.utils import dist
 
 from common.errors import DataError
 from common.sizes import bytes_of
-from loaders.dataset import PictureDataset, class_list
+from loaders.dataset import ImageDataset, class_list
 from loaders.errors import LocalMissing
 from loaders.images.decoding import Source
 from loaders.images.transforms import Pipeline
@@ -32,7 +32,7 @@ from loaders.transport.shard_cache import ShardCache
 SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
 
 
-class ShardDataset(PictureDataset):
+class ShardDataset(ImageDataset):
     """One split of a data set in MDS shards, read by index; a shard is downloaded when it is first needed.
 
     Args:
@@ -155,8 +155,8 @@ def _no_local_index(root: Path, split: str) -> str | None:
     if not folder.is_dir():
         return f"{root}: has no {split}/. Expected {folder}/index.json and its shards."
     if not (folder / INDEX).is_file():
-        pictures = any(path.is_dir() for path in list(folder.iterdir()))
-        hint = "It holds folders; for folders of pictures set is_streaming=false." if pictures else "Copy it again."
+        images = any(path.is_dir() for path in list(folder.iterdir()))
+        hint = "It holds folders; for folders of images set is_streaming=false." if images else "Copy it again."
         return f"{folder / INDEX}: is missing. {hint}"
     return None
 

@@ -1,10 +1,10 @@
-"""Random pictures that are on the device already: what a run would reach if its data cost nothing."""
+"""Random images that are on the device already: what a run would reach if its data cost nothing."""
 
 from typing import Any
 
 import torch
 
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.transforms import Pipeline
 from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
@@ -13,7 +13,7 @@ SAMPLES = {"train": 12_811, "val": 500}
 """A hundredth of ImageNet's."""
 
 
-class SyntheticDataset(PictureDataset):
+class SyntheticDataset(ImageDataset):
     """Noise of the classes 0 and 1, which every model has."""
 
     labels_are_free = False  # and looking at them would make the host wait for the GPU
@@ -26,17 +26,17 @@ class SyntheticDataset(PictureDataset):
         return SAMPLES[self.split]
 
     def name_of(self, index: int) -> str:
-        return f"synthetic picture {index}"
+        return f"synthetic image {index}"
 
     def read(self, index: int) -> tuple[Any, int]:
-        raise NotImplementedError("synthetic pictures are made by the batch")
+        raise NotImplementedError("synthetic images are made by the batch")
 
 
 class SyntheticLoader(WorkerLoader):
     """The same batch again and again, made once for each size: (uint8 [B, 3, S, S] channels_last, int64 [B]).
 
     Args:
-        dataset: how many pictures there are, and of which classes.
+        dataset: how many images there are, and of which classes.
         batch_size: samples per device.
         sampler: tells how many batches an epoch has, where it is resumed, and the size of each.
         drop_last: leave out what fills no whole batch.
@@ -55,7 +55,7 @@ class SyntheticLoader(WorkerLoader):
         _num_workers: int | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, num_workers=0)
-        self._pictures = batch_size
+        self._images = batch_size
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
 
@@ -68,7 +68,7 @@ class SyntheticLoader(WorkerLoader):
     def _batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         if size not in self._made:
             draw = torch.Generator().manual_seed(self.dataset.seed)
-            images = torch.randint(0, 256, (self._pictures, size, size, 3), dtype=torch.uint8, generator=draw)
-            labels = torch.randint(0, 2, (self._pictures,), generator=draw)
+            images = torch.randint(0, 256, (self._images, size, size, 3), dtype=torch.uint8, generator=draw)
+            labels = torch.randint(0, 2, (self._images,), generator=draw)
             self._made[size] = images.to(self._device).permute(0, 3, 1, 2), labels.to(self._device)
         return self._made[size]

@@ -1,4 +1,4 @@
-"""Threads that fetch the next shards while the pictures of the present ones are being trained on."""
+"""Threads that fetch the next shards while the images of the present ones are being trained on."""
 
 import atexit
 import threading

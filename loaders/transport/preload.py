@@ -1,6 +1,6 @@
 """Copies a data set to a fast disk of this machine before training: whole, checked, once per node.
 
-The source is a folder (of pictures, MDS shards, .beton files, anything) or a store that mosaicml-streaming can read.
+The source is a folder (of images, MDS shards, .beton files, anything) or a store that mosaicml-streaming can read.
 Beside the files the copy has a folder .preload, whose manifest.json is written last: without it a copy is not complete,
 however it was interrupted, and the next call goes on where the last one stopped.
 """

@@ -13,7 +13,7 @@ class OwnPace:
     """`composer.utils.dist` as the Trainer sees it; while `active`, sums are taken as n equal parts, without waiting.
 
     In every batch the Trainer asks all ranks for the end of the epoch, the batch size, the number of samples, the loss
-    and the time. The first three are the same everywhere, because every rank has as many batches of as many pictures
+    and the time. The first three are the same everywhere, because every rank has as many batches of as many images
     (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
     """
 

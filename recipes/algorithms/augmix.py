@@ -1,4 +1,4 @@
-"""AugMix: random chains of image operations blended with the picture, given to the loader before it is built."""
+"""AugMix: random chains of image operations blended with the image, given to the loader before it is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recipes.augmentations import MixedChains
 
 
 class AugMix(RecipeAlgorithm):
-    """Blends each picture with `width` chains of random operations (Hendrycks et al. 2020, arXiv 1912.02781).
+    """Blends each image with `width` chains of random operations (Hendrycks et al. 2020, arXiv 1912.02781).
 
     It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
     and flip. Stock Composer patches a data set's transforms at FIT_START, which only torchvision's data sets have. The
@@ -21,7 +21,7 @@ class AugMix(RecipeAlgorithm):
         severity: the greatest strength of an operation, 0 to 10. Published: 3.
         depth: operations in a chain; below 1, each chain has 1 to 3. Published: -1.
         width: chains, at least 1. Published: 3.
-        alpha: of the Dirichlet distribution of the chains' weights and of the Beta distribution of the picture's own,
+        alpha: of the Dirichlet distribution of the chains' weights and of the Beta distribution of the image's own,
             more than 0. Published: 1.
         augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
     """

@@ -1,4 +1,4 @@
-"""ColOut: random rows and columns removed from the pictures."""
+"""ColOut: random rows and columns removed from the images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _kept(size: int, dropped_fraction: float, permutation: np.ndarray) -> np.nda
 
 
 class ColOutTransform:
-    """Removes rows and columns from one picture; draws from numpy's global generator, seeded per sample.
+    """Removes rows and columns from one image; draws from numpy's global generator, seeded per sample.
 
     Args:
         p_row: the part of the rows to remove.
@@ -37,17 +37,17 @@ class ColOutTransform:
 
 
 class ColOut(RecipeAlgorithm):
-    """Removes random rows and columns: an augmentation that also makes pictures smaller.
+    """Removes random rows and columns: an augmentation that also makes images smaller.
 
     From Composer (https://docs.mosaicml.com/projects/composer/en/stable/method_cards/colout.html). In batch mode all
-    pictures of a batch lose the same ones, on the device, at Event.BEFORE_FORWARD; all microbatches and both passes of
+    images of a batch lose the same ones, on the device, at Event.BEFORE_FORWARD; all microbatches and both passes of
     SAM agree. List it before progressive_resizing, as the published run had them. Published for hot: .05 and .05, to
     the very end of the run, which thus never saw the full 176 px; finetune_fraction repairs that.
 
     Args:
         p_row: the part of the rows to remove, from 0, below 1.
         p_col: the part of the columns to remove, from 0, below 1.
-        batch: the whole batch at once; otherwise each picture for itself in the loader, by `image_transform`.
+        batch: the whole batch at once; otherwise each image for itself in the loader, by `image_transform`.
         finetune_fraction: the last part of the run, in which nothing is removed; only in batch mode.
     """
 
@@ -73,7 +73,7 @@ class ColOut(RecipeAlgorithm):
         self.image_transform = None if batch else ColOutTransform(p_row, p_col)
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
-        """The side that pictures must have before rows and columns go, for `wanted` pixels to be left, if they can."""
+        """The side that images must have before rows and columns go, for `wanted` pixels to be left, if they can."""
         if not self.batch or not self._is_on(elapsed):
             return wanted
         kept = 1 - max(self.p_row, self.p_col)

@@ -1,4 +1,4 @@
-"""CutOut: squares of the pictures masked, where zero is the mean color."""
+"""CutOut: squares of the images masked, where zero is the mean color."""
 
 from __future__ import annotations
 

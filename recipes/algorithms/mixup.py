@@ -1,4 +1,4 @@
-"""MixUp: pictures and targets blended in pairs, with draws that can be repeated."""
+"""MixUp: images and targets blended in pairs, with draws that can be repeated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recipes.algorithms._base import (
 
 
 class MixUp(RecipeAlgorithm):
-    """Trains on (1 - m) * picture + m * partner, with targets blended alike (Zhang et al. 2017, arXiv 1710.09412).
+    """Trains on (1 - m) * image + m * partner, with targets blended alike (Zhang et al. 2017, arXiv 1710.09412).
 
     As published by Mosaic: one m = min(l, 1 - l), l ~ Beta(alpha, alpha), per microbatch; partners are a permutation of
     the microbatch. Unlike stock, the draw depends only on seed, rank, batch and number of the microbatch: SAM's second
@@ -62,11 +62,11 @@ class MixUp(RecipeAlgorithm):
         return event in (Event.INIT, Event.BEFORE_TRAIN_BATCH, Event.BEFORE_FORWARD, Event.BEFORE_LOSS)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Blend pictures, targets or losses of the microbatch."""
+        """Blend images, targets or losses of the microbatch."""
         steps: dict[Event, Callable[[State], None]] = {
             Event.INIT: self._check_order,
             Event.BEFORE_TRAIN_BATCH: self._begin_pass,
-            Event.BEFORE_FORWARD: self._blend_pictures,
+            Event.BEFORE_FORWARD: self._blend_images,
             Event.BEFORE_LOSS: self._pair_targets,
             Event.BEFORE_BACKWARD: self._blend_losses,
         }
@@ -83,7 +83,7 @@ class MixUp(RecipeAlgorithm):
     def _begin_pass(self, state: State) -> None:
         self._microbatch = 0
 
-    def _blend_pictures(self, state: State) -> None:
+    def _blend_images(self, state: State) -> None:
         draw = seeded_generator(state, "mixup", self._microbatch)
         self._microbatch += 1
         ratio = draw.beta(self.alpha, self.alpha) if self.alpha else 0.0

@@ -1,4 +1,4 @@
-"""ProgressiveResizing: small pictures first, the full crop size at the end, in few exact sizes."""
+"""ProgressiveResizing: small images first, the full crop size at the end, in few exact sizes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from recipes.schedules import progressive_size
 
 
 class ProgressiveResizing(RecipeAlgorithm):
-    """Trains at the size of this moment of the run: the loader makes such pictures, or the device shrinks them.
+    """Trains at the size of this moment of the run: the loader makes such images, or the device shrinks them.
 
     From fast.ai (https://github.com/fastai/fastbook, chapter 7). In mode 'resize' the loader is told the size of each
-    batch (`size_in_loader`) and resizes its crop to that once, antialiased. Pictures that come at full size all the
+    batch (`size_in_loader`) and resizes its crop to that once, antialiased. Images that come at full size all the
     same (another program's loader) are shrunk at Event.BEFORE_FORWARD by nearest neighbour: the published code never
     did anything else, although its documentation said bilinear. The published code rounded 120 px down to 119,
     left an odd size under the fine-tuning phase and used a new size every few batches; the sizes here are exact and
@@ -74,7 +74,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.size = 0
 
     def match(self, event: Event, state: State) -> bool:
-        """At every batch, for the size, and before every training forward pass, for the pictures."""
+        """At every batch, for the size, and before every training forward pass, for the images."""
         return event in (Event.BATCH_START, Event.BEFORE_FORWARD)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
@@ -96,7 +96,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             state.batch_set_item(1, self._shrink_targets(state.batch_get_item(1), corner))
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
-        """The side that pictures should have when they come here, after a fraction `elapsed` of the run."""
+        """The side that images should have when they come here, after a fraction `elapsed` of the run."""
         return self._size_at(elapsed, crop_size) if self.mode == "resize" else crop_size
 
     def _size_at(self, elapsed: float, crop_size: int) -> int:

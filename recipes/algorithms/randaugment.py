@@ -10,7 +10,7 @@ from recipes.augmentations import RandomOperations
 
 
 class RandAugment(RecipeAlgorithm):
-    """Applies `depth` random operations to every picture (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
+    """Applies `depth` random operations to every image (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
 
     It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
     and flip. Stock Composer patches a data set's transforms at FIT_START, which fails on some data sets and silently

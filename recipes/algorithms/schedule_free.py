@@ -29,7 +29,7 @@ class ScheduleFree(RecipeAlgorithm):
     Checkpoints hold x in the model and y in this algorithm's state, so that a resumed run is the same to the bit.
 
     Args:
-        num_samples: training pictures, over all ranks, that the statistics are computed over, at most all of them.
+        num_samples: training images, over all ranks, that the statistics are computed over, at most all of them.
             Published: 102,400.
     """
 

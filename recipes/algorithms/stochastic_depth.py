@@ -19,7 +19,7 @@ class _StochasticBlock(nn.Module):
     """The forward pass that StochasticBottleneck and StochasticBasicBlock share, ahead of torchvision's classes.
 
     Attributes:
-        drop_per_sample: one draw per picture, else one per microbatch.
+        drop_per_sample: one draw per image, else one per microbatch.
         keep_probability: of the residual branch; a python float, so that the compiled graph has no branch and no sync.
     """
 
@@ -93,7 +93,7 @@ class StochasticDepth(RecipeAlgorithm):
     Args:
         target_layer_name: 'ResNetBottleneck' or 'ResNetBasicBlock'; either one means the residual blocks of a
             torchvision ResNet, whichever of the two it is made of.
-        stochastic_method: 'block', one draw per microbatch; 'sample', one draw per picture. Published for hot: sample.
+        stochastic_method: 'block', one draw per microbatch; 'sample', one draw per image. Published for hot: sample.
         drop_rate: the probability of dropping the last branch, 0 to 1. Published for hot: .1.
         drop_distribution: 'linear', rates from drop_rate / blocks to drop_rate; 'uniform', drop_rate everywhere.
         drop_warmup: the time over which rates grow from 0, such as '0.1dur'; a float is a fraction of the run. As in

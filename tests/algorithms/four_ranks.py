@@ -1,4 +1,4 @@
-"""What the tests of decentralized training run on four ranks: `python four_ranks.py FOLDER PICTURES PORT`.
+"""What the tests of decentralized training run on four ranks: `python four_ranks.py FOLDER IMAGES PORT`.
 
 Every check returns plain figures and small tensors of its rank; they are written to FOLDER/results-RANK.pt and asserted
 in test_decentralized.py, so that one start serves all of them. The ranks are forks of one process, which has imported
@@ -192,13 +192,13 @@ def told_to_stop(folder: Path) -> tuple[int, int, list[str]]:
     return status, run.state.timestamp.batch.value, sorted(os.listdir(place))
 
 
-def through_main(folder: Path, pictures: str) -> dict[str, Any]:
+def through_main(folder: Path, image_folder: str) -> dict[str, Any]:
     """A whole run by main(), its last third again from the middle, and a start without the ranks' own files."""
     os.chdir(folder)
     yaml = folder / "small.yaml"
     if dist.get_global_rank() == 0:
         alone = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
-        small_yaml(folder, Path(pictures), optimizer__lr=0.01, eval_interval="3ba", **alone)
+        small_yaml(folder, Path(image_folder), optimizer__lr=0.01, eval_interval="3ba", **alone)
     dist.barrier()
     words = [str(yaml), "algorithms.decentralized={}", "save_interval=2ba", "save_num_checkpoints_to_keep=-1"]
     middle = Path("runs/whole/checkpoints/ep0-ba2-rank0.pt")
@@ -227,7 +227,7 @@ def through_main(folder: Path, pictures: str) -> dict[str, Any]:
     }
 
 
-def rank(number: int, folder: Path, pictures: str, port: str) -> None:
+def rank(number: int, folder: Path, image_folder: str, port: str) -> None:
     """Run every check and write this rank's results."""
     names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD, "NODE_RANK": 0}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
@@ -242,14 +242,14 @@ def rank(number: int, folder: Path, pictures: str, port: str) -> None:
         "out of memory": out_of_memory(),
         "resumed": resumed(folder),
         "told to stop": told_to_stop(folder),
-        "main": through_main(folder, pictures),
+        "main": through_main(folder, image_folder),
     }
     torch.save(results, folder / f"results-{number}.pt")
 
 
-def main(folder: Path, pictures: str, port: str) -> int:
+def main(folder: Path, image_folder: str, port: str) -> int:
     """Fork the ranks, which die with this process, and wait for them; when one fails, the others are ended."""
-    children = {start(rank, number, folder, pictures, port) for number in range(WORLD)}
+    children = {start(rank, number, folder, image_folder, port) for number in range(WORLD)}
     while children:
         child, status = os.wait()
         children.remove(child)

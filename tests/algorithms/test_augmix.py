@@ -8,14 +8,14 @@ from composer.algorithms.augmix import AugmentAndMixTransform
 
 from config.schema import Config
 from recipes.algorithms.augmix import AugMix
-from tests.algorithms.tiny import assert_same_pictures, trainer
+from tests.algorithms.tiny import assert_same_images, trainer
 from training import build
 
 
 @pytest.mark.parametrize("depth", [-1, 2])
-def test_pictures_are_composers_for_the_same_seed(depth: int) -> None:
+def test_images_are_composers_for_the_same_seed(depth: int) -> None:
     """The same draws from numpy's generator, after pickling as well."""
-    assert_same_pictures(AugMix(3, depth).image_transform, AugmentAndMixTransform(3, depth))
+    assert_same_images(AugMix(3, depth).image_transform, AugmentAndMixTransform(3, depth))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Recomputed BatchNorm statistics: torch's numbers over known pictures, and nothing else is disturbed."""
+"""Recomputed BatchNorm statistics: torch's numbers over known images, and nothing else is disturbed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from loaders.sampler import EpochSampler
 from loaders.storage.dali import DaliLoader
 from loaders.storage.synthetic import SyntheticDataset
 from loaders.workers import WorkerLoader
-from recipes.batchnorm_statistics import BatchNormStatistics, FirstPictures, loader_beside, recompute
+from recipes.batchnorm_statistics import BatchNormStatistics, FirstImages, loader_beside, recompute
 from tests.algorithms.tiny import Recorder, equal, trainer, weights
 
 BATCH = 8
 
 
 def spec(folder: Path, workers: int = 0, size_at: Callable[[int, int], int] | None = None) -> DataSpec:
-    """The 48 training pictures in batches of eight."""
+    """The 48 training images in batches of eight."""
     built = build_imagenet_dataspec(str(folder), False, BATCH, crop_size=16, seed=3, num_workers=workers)
     built.dataloader.sampler.size_at = size_at
     return built
@@ -38,7 +38,7 @@ def network() -> nn.Module:
 
 
 def batches(*sizes: int) -> list[Tensor]:
-    """Random pictures, of another mean in each batch."""
+    """Random images, of another mean in each batch."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(size, 3, 10, 10, generator=generator) * (n + 1) + n for n, size in enumerate(sizes)]
 
@@ -59,7 +59,7 @@ def test_statistics_are_those_of_torchs_update_bn():
     assert equal(weights(model), weights(other))
 
 
-def test_every_picture_counts_alike():
+def test_every_image_counts_alike():
     """In a small last batch too: torch's would count as much as a large one."""
     model = network()
     parts = batches(6, 6, 2)
@@ -71,18 +71,18 @@ def test_every_picture_counts_alike():
 
 
 def test_a_network_without_batchnorm_is_left_alone():
-    """Its pictures are not even loaded."""
+    """Its images are not even loaded."""
     recompute(nn.Linear(2, 2), (pytest.fail("loaded") for _ in range(1)))
 
 
 @pytest.mark.parametrize("count, kept", [(1, 8), (23, 16), (24, 24), (1000, 48)])
-def test_the_first_pictures_of_the_first_epoch(count: int, kept: int, pictures: Path):
+def test_the_first_images_of_the_first_epoch(count: int, kept: int, image_folder: Path):
     """As training sees them, whole batches; the data set stays in its epoch, with its place to resume from."""
-    dataset = spec(pictures).dataloader.dataset
+    dataset = spec(image_folder).dataloader.dataset
     first_epoch = list(EpochSampler(dataset, shuffle=True, drop_last=True, batch_size=BATCH))
     dataset.epoch = 5
     dataset.load_state_dict({"epoch": 0, "sample_in_epoch": 16, "size": 48})
-    sampler = FirstPictures(dataset, count, BATCH)
+    sampler = FirstImages(dataset, count, BATCH)
     assert list(sampler) == first_epoch[:kept] and len(sampler) == kept
     sampler.size = 12
     assert list(sampler) == [(*key, 12) for key in first_epoch[:kept]]
@@ -90,11 +90,11 @@ def test_the_first_pictures_of_the_first_epoch(count: int, kept: int, pictures: 
 
 
 @pytest.mark.slow
-def test_no_training_batch_is_lost(pictures: Path):
+def test_no_training_batch_is_lost(image_folder: Path):
     """With persistent workers, in the midst of an epoch, twice, and over different sizes."""
-    whole = [(images.clone(), labels.clone()) for images, labels in spec(pictures).dataloader]
-    train = spec(pictures, workers=1).dataloader
-    beside = loader_beside(train, FirstPictures(train.dataset, 24, BATCH))
+    whole = [(images.clone(), labels.clone()) for images, labels in spec(image_folder).dataloader]
+    train = spec(image_folder, workers=1).dataloader
+    beside = loader_beside(train, FirstImages(train.dataset, 24, BATCH))
     seen, pools = [], []
     for batch in train:
         seen.append(batch)
@@ -108,22 +108,22 @@ def test_no_training_batch_is_lost(pictures: Path):
     assert all(torch.equal(images, expected) for images, (expected, _) in zip(pools[0], whole[:3], strict=True))
 
 
-def test_other_kinds_of_loaders(pictures: Path):
+def test_other_kinds_of_loaders(image_folder: Path):
     """Made batches stay shared, and DALI is told of the sizes."""
     made = SyntheticDataset("train", TrainingPipeline(-1, 16), 3)
     train: WorkerLoader = build_imagenet_dataspec("", False, BATCH, crop_size=16, storage="synthetic").dataloader
-    beside = loader_beside(train, FirstPictures(made, 16, BATCH))
+    beside = loader_beside(train, FirstImages(made, 16, BATCH))
     assert [images.data_ptr() for images, _ in beside] == [next(iter(train))[0].data_ptr()] * 2
-    dataset = spec(pictures).dataloader.dataset
+    dataset = spec(image_folder).dataloader.dataset
     sampler = EpochSampler(dataset, shuffle=True, drop_last=True, batch_size=BATCH)
-    beside = loader_beside(DaliLoader(dataset, BATCH, sampler, True, 1), FirstPictures(dataset, 16, BATCH))
+    beside = loader_beside(DaliLoader(dataset, BATCH, sampler, True, 1), FirstImages(dataset, 16, BATCH))
     beside.sampler.size = 12
     assert [images.shape for images, _ in beside] == [(BATCH, 3, 12, 12)] * 2
 
 
 @pytest.mark.slow
-def test_a_runs_statistics(pictures: Path):
-    """Those of normalised pictures at the size of the moment, in training's microbatches, for the weights of now."""
+def test_a_runs_statistics(image_folder: Path):
+    """Those of normalised images at the size of the moment, in training's microbatches, for the weights of now."""
     found = []
 
     def look(state) -> None:
@@ -131,7 +131,7 @@ def test_a_runs_statistics(pictures: Path):
         found.append((weights(state.model.module), state.timestamp.batch.value))
 
     statistics = BatchNormStatistics(24)
-    data = spec(pictures, size_at=lambda epoch, batch: 16 if epoch == 0 and batch < 4 else 32)
+    data = spec(image_folder, size_at=lambda epoch, batch: 16 if epoch == 0 and batch < 4 else 32)
     run = trainer(
         train_loader=data,
         duration="6ba",
@@ -139,7 +139,7 @@ def test_a_runs_statistics(pictures: Path):
         callbacks=[Recorder(Event.BATCH_END, lambda state: state.timestamp.batch in (2, 5) and look(state))],
     )
     run.fit()
-    dataset, order = data.dataloader.dataset, FirstPictures(data.dataloader.dataset, 24, BATCH)
+    dataset, order = data.dataloader.dataset, FirstImages(data.dataloader.dataset, 24, BATCH)
     module = run.state.model.module
     for (held, batch), size in zip(found, (16, 32), strict=True):
         assert batch == (2 if size == 16 else 5)
@@ -152,9 +152,9 @@ def test_a_runs_statistics(pictures: Path):
 
 
 @pytest.mark.slow
-def test_a_run_that_only_evaluates_keeps_what_was_loaded(pictures: Path):
+def test_a_run_that_only_evaluates_keeps_what_was_loaded(image_folder: Path):
     """There is no training data to compute over."""
-    run = trainer(train_loader=spec(pictures))
+    run = trainer(train_loader=spec(image_folder))
     run.state.train_dataloader = None
     before = weights(run)
     BatchNormStatistics(24).recompute(run.state)

@@ -1,4 +1,4 @@
-"""ColOut: the same rows and columns for a whole batch, none in the fine-tuning phase, or per picture in the loader."""
+"""ColOut: the same rows and columns for a whole batch, none in the fine-tuning phase, or per image in the loader."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 def run_on_coordinates(*algorithms, duration: str = "4ba", **arguments):
-    """The pictures that the loss saw, whose pixels tell their row and column."""
-    pictures = loader(4, 40, 4)
+    """The images that the loss saw, whose pixels tell their row and column."""
+    data = loader(4, 40, 4)
     grid = torch.arange(40 * 40).float().reshape(40, 40)
-    pictures.dataset.tensors[0][:] = grid
-    run = trainer(algorithms, duration=duration, train_loader=pictures, **arguments)
+    data.dataset.tensors[0][:] = grid
+    run = trainer(algorithms, duration=duration, train_loader=data, **arguments)
     run.fit()
     return [images for images, _ in run.state.model.seen]
 
@@ -56,7 +56,7 @@ def test_176_becomes_167_as_published_and_channels_last_is_kept():
     assert found.shape == (1, 3, 167, 167) and found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_each_picture_for_itself_in_the_loader():
+def test_each_image_for_itself_in_the_loader():
     """A picklable transform that draws from numpy's generator; nothing happens to the batch."""
     algorithm = ColOut(0.25, 0.5, batch=False)
     assert ColOut().image_transform is None

@@ -1,4 +1,4 @@
-"""CutOut masks normalized pictures, where zero is the mean."""
+"""CutOut masks normalized images, where zero is the mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.algorithms.tiny import Recorder, loader, trainer
 pytestmark = pytest.mark.slow
 
 
-def test_holes_are_the_mean_of_normalized_pictures() -> None:
+def test_holes_are_the_mean_of_normalized_images() -> None:
     """Composer's squares, in what the model sees; the batch that the loader brought is left as it is."""
     brought = Recorder(Event.BATCH_START, lambda state: state.batch[0].clone())
     run = trainer([CutOut(length=0.5)], duration="2ba", train_loader=loader(2), callbacks=[brought])

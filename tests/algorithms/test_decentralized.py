@@ -26,10 +26,10 @@ SCRIPT = Path(__file__).parent / "four_ranks.py"
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[dict[str, Any]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> list[dict[str, Any]]:
     """What four_ranks.py found on each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, str(SCRIPT), str(folder), str(pictures), str(free_port())]
+    command = [sys.executable, str(SCRIPT), str(folder), str(image_folder), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-10000:]
     found = [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in range(WORLD)]

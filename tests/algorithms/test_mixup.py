@@ -29,7 +29,7 @@ def mixing_of(batch: int, alpha: float = 0.2, rank_seed: int = 17) -> float:
         batch_get_item=lambda _: images,
         batch_set_item=lambda *_: None,
     )
-    algorithm._blend_pictures(state)
+    algorithm._blend_images(state)
     return algorithm._mixing
 
 
@@ -46,8 +46,8 @@ def test_coefficients_have_the_published_distribution():
     assert mixing_of(3) == mixing_of(3) != mixing_of(3, rank_seed=18)
 
 
-def test_pictures_and_targets_are_mixed_with_the_same_partners():
-    """Solve for the coefficient in the pictures; the targets have the same."""
+def test_images_and_targets_are_mixed_with_the_same_partners():
+    """Solve for the coefficient in the images; the targets have the same."""
     run = trainer([mixup := MixUp(1.0)], duration="1ba")
     run.fit()
     images, labels = next(iter(loader()))
@@ -93,12 +93,12 @@ def test_stock_smooths_one_label_when_smoothing_is_listed_first():
 @pytest.mark.parametrize("smoothing", [[], [LabelSmoothing(0.2)]])
 def test_two_losses_are_the_loss_of_two_targets(smoothing):
     """interpolate_loss gives the same training, for our loss is linear in its targets."""
-    pictures = loader(1)
-    pictures.dataset.tensors = (pictures.dataset.tensors[0].double(), pictures.dataset.tensors[1])
+    images = loader(1)
+    images.dataset.tensors = (images.dataset.tensors[0].double(), images.dataset.tensors[1])
     found = []
     for interpolate in (True, False):
         run = trainer(
-            [*smoothing, MixUp(1.0, interpolate)], model=resnet().double(), train_loader=pictures, duration="1ba"
+            [*smoothing, MixUp(1.0, interpolate)], model=resnet().double(), train_loader=images, duration="1ba"
         )
         run.fit()
         found.append(weights(run))

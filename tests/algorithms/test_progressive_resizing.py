@@ -66,7 +66,7 @@ def test_nearest_neighbours_as_published_and_channels_last_is_kept():
         assert torch.equal(found, expected) == (mode == "resize")
 
 
-def test_crops_are_cut_from_the_picture_and_repeat_within_a_batch():
+def test_crops_are_cut_from_the_image_and_repeat_within_a_batch():
     """Seeded by the batch, not drawn from the global generator."""
     images = torch.arange(32 * 32).float().reshape(1, 1, 32, 32).repeat(1, 3, 1, 1)
     one, other = (shrunk(ProgressiveResizing("crop"), images, torch.zeros(1).long(), 24)[0] for _ in range(2))
@@ -75,7 +75,7 @@ def test_crops_are_cut_from_the_picture_and_repeat_within_a_batch():
 
 
 @pytest.mark.parametrize("shape, kind", [((2, 32, 32), torch.int64), ((2, 1, 32, 32), torch.float32)])
-def test_targets_of_pictures_follow(shape, kind):
+def test_targets_of_images_follow(shape, kind):
     """Only with resize_targets."""
     targets = torch.arange(2 * 32 * 32).reshape(shape).to(kind)
     images = targets.reshape(2, 1, 32, 32).float().repeat(1, 3, 1, 1)
@@ -93,7 +93,7 @@ def test_after_colout_the_fine_tuning_phase_is_full_size():
     assert ours == [16, 16, 16, 16, 20, 24, 28, 32, 32, 32]
 
 
-def test_evaluation_sees_the_pictures_as_they_are():
+def test_evaluation_sees_the_images_as_they_are():
     """No event of evaluation is matched."""
     run = trainer([ProgressiveResizing()], train_loader=loader(2, 32), eval_dataloader=loader(1, 32), duration="1ba")
     widths = []

@@ -7,12 +7,12 @@ from composer.algorithms import RandAugment as StockRandAugment
 from composer.algorithms.randaugment import RandAugmentTransform
 
 from recipes.algorithms.randaugment import RandAugment
-from tests.algorithms.tiny import assert_same_pictures, trainer
+from tests.algorithms.tiny import assert_same_images, trainer
 
 
-def test_pictures_are_composers_for_the_same_seed():
+def test_images_are_composers_for_the_same_seed():
     """The same draws from numpy's generator, after pickling as well."""
-    assert_same_pictures(RandAugment(9, 2).image_transform, RandAugmentTransform(9, 2, "all"))
+    assert_same_images(RandAugment(9, 2).image_transform, RandAugmentTransform(9, 2, "all"))
 
 
 @pytest.mark.slow

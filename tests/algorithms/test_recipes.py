@@ -44,7 +44,7 @@ def medium() -> list:
 
 
 def hot() -> list:
-    """medium, with the augmentations that make pictures smaller or other, and dropped branches."""
+    """medium, with the augmentations that make images smaller or other, and dropped branches."""
     return [
         StochasticDepth(stochastic_method="sample", drop_rate=0.1),
         ColOut(0.05, 0.05, finetune_fraction=0.2),

@@ -30,11 +30,11 @@ def stock_sam(**arguments) -> StockSAM:
 @pytest.mark.parametrize("interval", [1, 2])
 def test_steps_are_stocks(interval):
     """The same weights up to the rounding of stock's w + e - e, in float64 because training amplifies it."""
-    pictures = loader()
-    pictures.dataset.tensors = (pictures.dataset.tensors[0].double(), pictures.dataset.tensors[1])
+    images = loader()
+    images.dataset.tensors = (images.dataset.tensors[0].double(), images.dataset.tensors[1])
     found = []
     for algorithms in ([stock_sam(rho=0.1, interval=interval)], [SAM(rho=0.1, interval=interval)], []):
-        run = trainer(algorithms, model=resnet().double(), train_loader=pictures)
+        run = trainer(algorithms, model=resnet().double(), train_loader=images)
         run.fit()
         found.append(weights(run))
     stock, ours, plain = found
@@ -105,7 +105,7 @@ def test_out_of_memory_in_the_second_pass(make, displaced):
 
 
 def test_both_passes_see_the_same_mixture():
-    """With our MixUp: the pictures and targets of a batch's second pass are those of its first."""
+    """With our MixUp: the images and targets of a batch's second pass are those of its first."""
     run = trainer([MixUp(0.5), SAM(interval=2)], duration="4ba")
     run.fit()
     seen = run.state.model.seen

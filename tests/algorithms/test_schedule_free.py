@@ -21,7 +21,7 @@ from loaders.images.transforms import NormalizationFn, collate
 from recipes import optimizers
 from recipes.algorithms.label_smoothing import LabelSmoothing
 from recipes.algorithms.schedule_free import ScheduleFree
-from recipes.batchnorm_statistics import FirstPictures
+from recipes.batchnorm_statistics import FirstImages
 from recipes.schedules import learning_rate
 from tests.algorithms.tiny import Recorder, equal, resnet, saved_by, soft_bce, trainer, weights
 from tests.runs import ROOT
@@ -33,8 +33,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 NAMES = [*ARGUMENTS]
 
 
-def run_of(pictures: Path, name: str = "SGDScheduleFree", **arguments: Any) -> Trainer:
-    """A run over 48 pictures in batches of eight: six to an epoch."""
+def run_of(image_folder: Path, name: str = "SGDScheduleFree", **arguments: Any) -> Trainer:
+    """A run over 48 images in batches of eight: six to an epoch."""
 
     def optimizer(parameters, **given) -> torch.optim.Optimizer:
         weights, rest = [], []
@@ -43,15 +43,15 @@ def run_of(pictures: Path, name: str = "SGDScheduleFree", **arguments: Any) -> T
         groups = [{"params": weights}, {"params": rest, "weight_decay": 0.0}]
         return getattr(optimizers, name)(groups, **ARGUMENTS[name])
 
-    data = build_imagenet_dataspec(str(pictures), False, 8, crop_size=16, seed=3, num_workers=0)
+    data = build_imagenet_dataspec(str(image_folder), False, 8, crop_size=16, seed=3, num_workers=0)
     options = {"train_loader": data, "spin_dataloaders": False, **arguments}
     return trainer([LabelSmoothing(0.1), ScheduleFree(24)], optimizer=optimizer, **options)
 
 
-def evaluation(pictures: Path) -> dict[str, Any]:
+def evaluation(image_folder: Path) -> dict[str, Any]:
     """A Trainer's arguments for an evaluation after every second batch."""
     options = {"is_train": False, "drop_last": False, "shuffle": False, "num_workers": 0}
-    data = build_imagenet_dataspec(str(pictures), False, 8, crop_size=16, resize_size=20, **options)
+    data = build_imagenet_dataspec(str(image_folder), False, 8, crop_size=16, resize_size=20, **options)
     return {"eval_dataloader": data, "eval_interval": "2ba"}
 
 
@@ -74,15 +74,15 @@ def by_hand(name: str, model: nn.Module, batches: list) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_is_the_packages_to_the_bit(name: str, pictures: Path):
-    """Six steps through evaluations and closures, then the average with statistics over the first 24 pictures."""
-    run = run_of(pictures, name, **evaluation(pictures))
+def test_a_run_is_the_packages_to_the_bit(name: str, image_folder: Path):
+    """Six steps through evaluations and closures, then the average with statistics over the first 24 images."""
+    run = run_of(image_folder, name, **evaluation(image_folder))
     run.fit()
     model = resnet()
     assert len(run.state.model.seen) == 6
     optimizer = by_hand(name, model, run.state.model.seen)
     data = run.state.train_dataloader.dataset
-    images, _ = NormalizationFn()(collate([data[key] for key in FirstPictures(data, 24, 8)]))
+    images, _ = NormalizationFn()(collate([data[key] for key in FirstImages(data, 24, 8)]))
     update_bn(images.split(8), model)
     assert equal(weights(run.state.model.module), weights(model))
     ours = run.state.optimizers[0]
@@ -91,7 +91,7 @@ def test_a_run_is_the_packages_to_the_bit(name: str, pictures: Path):
 
 
 def trace(run: Trainer) -> list[Any]:
-    """Fit; all weights and buffers, the random state and the pictures of every batch, before and after its step."""
+    """Fit; all weights and buffers, the random state and the images of every batch, before and after its step."""
     events = (Event.BEFORE_FORWARD, Event.BATCH_END)
     looks = [
         Recorder(event, lambda state: (weights(state.model), torch.get_rng_state(), state.batch[0].clone()))
@@ -104,17 +104,17 @@ def trace(run: Trainer) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_evaluating_and_saving_leave_no_trace(name: str, pictures: Path, tmp_path: Path):
-    """Not in a weight, a statistic or a random number, and no training picture is lost."""
+def test_evaluating_and_saving_leave_no_trace(name: str, image_folder: Path, tmp_path: Path):
+    """Not in a weight, a statistic or a random number, and no training image is lost."""
 
     def save(state) -> None:
         with state.algorithms[-1].evaluation_weights(state):
             saved_by(disturbed, tmp_path)
 
     common = {"duration": "9ba", "device_train_microbatch_size": 4}
-    plain = run_of(pictures, name, **common)
+    plain = run_of(image_folder, name, **common)
     looks = [Recorder(Event.BATCH_CHECKPOINT, save)]
-    disturbed = run_of(pictures, name, **common, **evaluation(pictures), callbacks=looks)
+    disturbed = run_of(image_folder, name, **common, **evaluation(image_folder), callbacks=looks)
     for one, other in zip(trace(plain), trace(disturbed), strict=True):
         assert equal(one[0], other[0])
         assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
@@ -124,11 +124,11 @@ def test_evaluating_and_saving_leave_no_trace(name: str, pictures: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, pictures: Path, tmp_path: Path):
+def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, image_folder: Path, tmp_path: Path):
     """From mid-epoch, whichever weights the checkpoint's model holds; the whole run did not even save."""
-    whole = run_of(pictures, name, duration="9ba")
+    whole = run_of(image_folder, name, duration="9ba")
     expected = trace(whole)
-    half = run_of(pictures, name, duration="9ba")
+    half = run_of(image_folder, name, duration="9ba")
     half.state.callbacks.append(Recorder(Event.BATCH_END, lambda state: state.timestamp.batch == 4 and stop(state)))
     paths = []
 
@@ -138,7 +138,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, picture
         state.stop_training()
 
     half.fit()
-    again = run_of(pictures, name, duration="9ba", model=resnet(seed=9), load_path=paths[0])
+    again = run_of(image_folder, name, duration="9ba", model=resnet(seed=9), load_path=paths[0])
     assert again.state.timestamp.batch == 4
     found = trace(again)
     for one, other in zip(expected[4:9] + expected[13:], found, strict=True):
@@ -147,7 +147,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, picture
 
 
 @pytest.mark.slow
-def test_checkpoints_and_evaluations_hold_the_average(pictures: Path, tmp_path: Path):
+def test_checkpoints_and_evaluations_hold_the_average(image_folder: Path, tmp_path: Path):
     """The same weights and statistics in both, and the training weights in no reader's way."""
     files: list[Any] = []
 
@@ -159,7 +159,7 @@ def test_checkpoints_and_evaluations_hold_the_average(pictures: Path, tmp_path: 
     evaluated = Recorder(Event.EVAL_BATCH_END, lambda state: weights(state.model))
     trained = Recorder(Event.BATCH_END, lambda state: weights(state.model))
     looks = [evaluated, trained, Recorder(Event.BATCH_CHECKPOINT, save)]
-    run = run_of(pictures, duration="2ba", callbacks=looks, **evaluation(pictures))
+    run = run_of(image_folder, duration="2ba", callbacks=looks, **evaluation(image_folder))
     run.fit()
     assert len(files) == 2, "one before the evaluation, one after"
     for state, training in zip(files, trained.found, strict=True):
@@ -170,7 +170,9 @@ def test_checkpoints_and_evaluations_hold_the_average(pictures: Path, tmp_path: 
 
     # An evaluation of its own changes nothing, and neither does one of a loaded checkpoint, without training data.
     scores = [float(run.state.eval_metrics["eval"]["MulticlassAccuracy"].compute())]
-    loaded = run_of(pictures, load_path=str(tmp_path / "checkpoint.pt"), model=resnet(seed=9), **evaluation(pictures))
+    loaded = run_of(
+        image_folder, load_path=str(tmp_path / "checkpoint.pt"), model=resnet(seed=9), **evaluation(image_folder)
+    )
     loaded.state.train_dataloader = None
     for later in (run, loaded):
         later.eval()

@@ -28,8 +28,8 @@ CLASSES = 10
 BATCH_SIZE = 8
 
 
-def assert_same_pictures(ours: Callable[[Tensor], Tensor], stock: Callable[[Image.Image], Image.Image]) -> None:
-    """The same draws from numpy's generator give the same pictures, after pickling as well."""
+def assert_same_images(ours: Callable[[Tensor], Tensor], stock: Callable[[Image.Image], Image.Image]) -> None:
+    """The same draws from numpy's generator give the same images, after pickling as well."""
     pixels = np.random.randint(0, 255, (24, 24, 3), dtype=np.uint8)
     ours = pickle.loads(pickle.dumps(ours))
     results = set()
@@ -71,7 +71,7 @@ class RecordingModel(ComposerClassifier):
 
 
 def loader(batches: int = 6, size: int = 16, batch_size: int = BATCH_SIZE) -> DataLoader:
-    """Always the same pictures in the same order."""
+    """Always the same images in the same order."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batches * batch_size, 3, size, size, generator=generator)
     labels = torch.randint(0, CLASSES, (batches * batch_size,), generator=generator)

@@ -36,7 +36,7 @@ def network() -> nn.Module:
 
 
 def loader(batches: int, batch_size: int = 4) -> DataLoader:
-    """Always the same pictures, other ones on every rank."""
+    """Always the same images, other ones on every rank."""
     generator = torch.Generator().manual_seed(1)
     count = batches * batch_size * WORLD
     data = TensorDataset(torch.randn(count, 3, 8, 8, generator=generator), torch.arange(count) % 5)

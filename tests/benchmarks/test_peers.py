@@ -19,15 +19,15 @@ from PIL import Image
 from benchmarks import data as bench_data
 from benchmarks import limit, pairs, peers
 from benchmarks.epochs import DEFAULT, DEFAULT_BYTES, Kind, _seconds_of
+from benchmarks.image_files import make_images
 from benchmarks.peers import NOT_INSTALLED
-from benchmarks.pictures import make_pictures
 from common.errors import DataError
 from common.terminal import console
 from loaders.images import native
-from loaders.images.decoding import open_picture
+from loaders.images.decoding import open_image
 from loaders.images.native import View
 from loaders.images.transforms import TrainingPipeline
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tests.runs import ROOT, small_yaml
 
 SIZE = 96
@@ -39,7 +39,7 @@ built = pytest.mark.skipif(not native.available(), reason=f"{native.LIBRARY.name
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six JPEGs like ImageNet's."""
     root = tmp_path_factory.mktemp("photographs")
-    make_pictures(root, 6)
+    make_images(root, 6)
     return sorted((root / "train").rglob("*.jpeg"))
 
 
@@ -69,13 +69,13 @@ def compiled() -> None:
 
 
 def test_boxes_are_the_same_for_all(files: list[Path]) -> None:
-    """Drawn once, as for training, from a seed for each picture; what is no JPEG has none."""
+    """Drawn once, as for training, from a seed for each image; what is no JPEG has none."""
     jobs = peers.draw_jobs(files, SIZE)
     assert jobs == peers.draw_jobs(files, SIZE) and len({view[:4] for _, view in jobs}) == len(files)
     pipeline = TrainingPipeline(-1, SIZE)
     for number, (path, (data, view)) in enumerate(zip(files, jobs, strict=True)):
-        with Image.open(path) as picture:
-            box = pipeline.draw(picture.height, picture.width, torch.Generator().manual_seed(number))
+        with Image.open(path) as image:
+            box = pipeline.draw(image.height, image.width, torch.Generator().manual_seed(number))
         assert data == path.read_bytes() and view[:4] == box[:4] and not view.flip
         assert (view.kept_rows, view.kept_columns) == (SIZE, SIZE)
     other = files[0].with_name("other.jpeg")
@@ -85,7 +85,7 @@ def test_boxes_are_the_same_for_all(files: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_every_way_makes_nearly_the_same_picture(files: list[Path]) -> None:
+def test_every_way_makes_nearly_the_same_image(files: list[Path]) -> None:
     """Those that are here, whatever is installed: ours are PIL's to the bit, or nearly; the others see the same box."""
     told: list[str] = []
     rows = {row.name: row for row in pairs.measure_ways(peers.draw_jobs(files, SIZE), SIZE, 2, told.append)}
@@ -119,7 +119,7 @@ def test_the_limit_decodes(files: list[Path]) -> None:
     """The pixels of the box, and no more than the columns around it that libjpeg-turbo decodes in blocks."""
     compiled()
     for data, view in peers.draw_jobs(files, SIZE):
-        whole = np.asarray(open_picture(data))
+        whole = np.asarray(open_image(data))
         pixels, left = limit.decode_box(data, view, whole.shape[1])
         assert view.left - 16 <= left <= view.left and pixels.shape[1] <= view.width + 16
         rows, columns = slice(view.top, view.top + view.height), slice(left + 2, left + pixels.shape[1] - 2)
@@ -129,7 +129,7 @@ def test_the_limit_decodes(files: list[Path]) -> None:
     pixels, left = limit.decode_box(data, narrow, whole.shape[1])
     assert left == 0 and np.array_equal(pixels, whole[:8])
     with pytest.raises(ValueError, match="cannot decode"):
-        limit.Limit()(b"no picture", narrow)
+        limit.Limit()(b"no image", narrow)
 
 
 @pytest.mark.slow
@@ -169,8 +169,8 @@ def test_processor_time_of_workers() -> None:
 
 @pytest.mark.slow
 @built
-def test_large_pictures_have_a_row_of_their_own(tmp_path: Path) -> None:
-    make_pictures(tmp_path, 2, 900)
+def test_large_images_have_a_row_of_their_own(tmp_path: Path) -> None:
+    make_images(tmp_path, 2, 900)
     jobs = peers.draw_jobs(sorted(tmp_path.glob("train/*/*")), 32)
     row = next(row for row in pairs.measure_ways(jobs, 32, 1, print) if row.name == peers.SCALED)
     assert len(row.seconds) == 1 and all(30 < value < 60 for value in row.psnr)
@@ -197,7 +197,7 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.mark.slow
 def test_peers_of_whole_loaders(workdir: Path, capsys: pytest.CaptureFixture, one_thread: None) -> None:
-    """The real command, over small pictures: rows of all that is installed, sentences for the rest."""
+    """The real command, over small images: rows of all that is installed, sentences for the rest."""
     root = make_imagefolder(workdir / "small", per_class=67)
     words = [str(small_yaml(workdir, root)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
     assert bench_data.main([*words, "--peers", "--plot=a.png"]) == 0

@@ -14,10 +14,10 @@ from tests.runs import small_yaml
 
 
 @pytest.fixture
-def words(pictures: Path, workdir: Path) -> Iterator[list[str]]:
+def words(image_folder: Path, workdir: Path) -> Iterator[list[str]]:
     """The words for three steps' worth of tiny rounds; the process's settings are put back."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    yield [str(small_yaml(workdir, pictures, train_dataset__batch_size=4)), "--steps=4", "--rounds=1"]
+    yield [str(small_yaml(workdir, image_folder, train_dataset__batch_size=4)), "--steps=4", "--rounds=1"]
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = benchmark
 
@@ -69,8 +69,8 @@ def test_warm_up_is_not_timed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real loaders over pictures like ImageNet's, beside torchvision's; a user's own pictures, too."""
+def test_data_kinds_and_stages(workdir: Path, capsys, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real loaders over images like ImageNet's, beside torchvision's; a user's own images, too."""
     from benchmarks import data as bench_data
 
     monkeypatch.setenv("COLUMNS", "100")
@@ -80,10 +80,10 @@ def test_data_kinds_and_stages(workdir: Path, capsys, pictures: Path, monkeypatc
     for row in ("decode", "augment (RandAugment)", "default, floats", "imagefolder", "streaming", "synthetic", "64"):
         assert row in printed
     assert ("ours, native" in printed) == native.available()
-    assert "200 pictures of 1" in printed and (workdir / "a.png").stat().st_size > 5000
-    run = [str(small_yaml(workdir, pictures)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
-    assert bench_data.main(run) == 1, "48 pictures are too few"
-    assert "48 pictures" in capsys.readouterr().err
+    assert "200 images of 1" in printed and (workdir / "a.png").stat().st_size > 5000
+    run = [str(small_yaml(workdir, image_folder)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
+    assert bench_data.main(run) == 1, "48 images are too few"
+    assert "48 images" in capsys.readouterr().err
 
 
 def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -99,7 +99,7 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
     console().print(bench_data.kind_table(ran, 108e3, "Loaders"))
     said = capsys.readouterr().out
     assert "…" not in said and max(map(len, said.splitlines())) <= 80
-    for whole in ("(RandAugment)", "(1.00-1.00)", "torchvision", "picture"):
+    for whole in ("(RandAugment)", "(1.00-1.00)", "torchvision", "image"):
         assert f" {whole} " in said
 
 

@@ -96,9 +96,9 @@ def start_job(folder: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_two_nodes_stop_in_time_and_go_on(cluster: Path, pictures: Path, capsys) -> None:
+def test_two_nodes_stop_in_time_and_go_on(cluster: Path, image_folder: Path, capsys) -> None:
     """The submitted job trains on two nodes, saves when SLURM says so, is queued again, and finishes."""
-    yaml = small_yaml(cluster, pictures, max_duration="20ep", eval_interval="5ep", save_interval="20ep")
+    yaml = small_yaml(cluster, image_folder, max_duration="20ep", eval_interval="5ep", save_interval="20ep")
     shape = ["--nodes=2", "--gpus-per-node=1", "--account=us", "--env=GREETING=it's $HOME", "--submit"]
     assert cli([*shape, str(yaml), "device=cpu"]) == 0
     assert capsys.readouterr().out == "Submitted batch job 7\n"

@@ -1,4 +1,4 @@
-"""What the loaders' tests share: one image folder, and the same pictures as shards; odd pictures, and an encoder."""
+"""What the loaders' tests share: one image folder, and the same images as shards; odd images, and an encoder."""
 
 import ctypes
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.loaders.jpegs import PHOTO, Encode, compile_c, jpeg, odd_pictures
-from tests.pictures import make_imagefolder, make_shards
+from tests.image_files import make_imagefolder, make_shards
+from tests.loaders.jpegs import PHOTO, Encode, compile_c, jpeg, odd_images
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 20 pictures in train/ and val/ each."""
+    """Three classes of 20 images in train/ and val/ each."""
     return make_imagefolder(tmp_path_factory.mktemp("folder"), per_class=20)
 
 
@@ -40,7 +40,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ordinary JPEGs of several sizes, one smaller than any crop, and all the odd kinds between them."""
     root = tmp_path_factory.mktemp("odd") / "train"
     plain = {f"plain{n}.jpeg": jpeg(PHOTO[: 60 + 40 * n, n:], quality=70 + n, subsampling=n % 3) for n in range(6)}
-    for number, (name, data) in enumerate((plain | odd_pictures()).items()):
+    for number, (name, data) in enumerate((plain | odd_images()).items()):
         path = root / f"class{number % 2}" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

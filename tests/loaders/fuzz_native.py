@@ -30,9 +30,9 @@ def write_seeds(folder: Path) -> None:
     photo = Image.fromarray(load_sample_images().images[0])
     for size, subsampling, progressive, mode in itertools.product((8, 70), (0, 1, 2), (False, True), ("RGB", "L")):
         file = io.BytesIO()
-        picture = photo.crop((100, 100, 100 + size, 190)).convert(mode)
+        image = photo.crop((100, 100, 100 + size, 190)).convert(mode)
         options = {"subsampling": subsampling, "progressive": progressive, "restart_marker_rows": subsampling}
-        picture.save(file, "JPEG", quality=40, **options)
+        image.save(file, "JPEG", quality=40, **options)
         seed = bytes((60, 30, 150, 200, 40 // (1 + 3 * progressive), 50, 3, 2, 90, 90, 1, subsampling)).ljust(16, b"\0")
         (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(seed + file.getvalue())
 

@@ -1,4 +1,4 @@
-"""What the decoders' tests share: JPEGs, pictures of the odder kinds, and what others make of them."""
+"""What the decoders' tests share: JPEGs, images of the odder kinds, and what others make of them."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def jpeg(pixels: np.ndarray, **options: object) -> bytes:
     return out.getvalue()
 
 
-def odd_pictures() -> dict[str, bytes]:
-    """Pictures that are not simply RGB, by a name that a file may have."""
+def odd_images() -> dict[str, bytes]:
+    """Images that are not simply RGB, by a name that a file may have."""
     rng = np.random.default_rng(0)
     colours = Image.fromarray(load_sample_images().images[0][100:140, 200:250])
     encoded = {}
 
-    def keep(name: str, picture: Image.Image, kind: str, **options: object) -> None:
+    def keep(name: str, image: Image.Image, kind: str, **options: object) -> None:
         out = io.BytesIO()
-        picture.save(out, kind, **options)
+        image.save(out, kind, **options)
         encoded[name] = out.getvalue()
 
     for mode in ("L", "CMYK", "RGB"):
@@ -65,12 +65,12 @@ def odd_pictures() -> dict[str, bytes]:
     turned[0x0112] = 6  # to be shown on its side
     keep("turned.jpeg", colours, "JPEG", exif=turned, quality=95)
     keep("progressive.jpg", colours, "JPEG", progressive=True, quality=90)
-    keep("picture.webp", colours, "WEBP")
-    keep("picture.bmp", colours, "BMP")
+    keep("image.webp", colours, "WEBP")
+    keep("image.bmp", colours, "BMP")
     return encoded
 
 
-def save_odd_pictures(folder: Path) -> None:
+def save_odd_images(folder: Path) -> None:
     """One file of every kind that decoders disagree about."""
     pixels = np.ascontiguousarray(load_sample_images().images[1][100:180:2, 200:320:2])
     colour, alpha = Image.fromarray(pixels), Image.fromarray(pixels)
@@ -93,11 +93,11 @@ def save_odd_pictures(folder: Path) -> None:
 
 def by_pil(data: bytes, view: View) -> np.ndarray:
     """The reference: decode all, cut, resize all, cut again, mirror."""
-    return opened.PilPicture(data).view(view).permute(1, 2, 0).numpy()
+    return opened.OpenedByPil(data).view(view).permute(1, 2, 0).numpy()
 
 
 def outcome(decoder: str, data: bytes) -> str | bytes:
-    """The pixels of an evaluation picture, or what was complained of."""
+    """The pixels of an evaluation image, or what was complained of."""
     try:
         return EvaluationPipeline(-1, 24, decoder)(data).numpy().tobytes()
     except Exception as error:

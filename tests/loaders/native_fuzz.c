@@ -3,7 +3,7 @@
 
 enum { CHOICES = 16 };
 
-/* A box, a size and a part of it, inside a picture of this size; out of bounds now and then. */
+/* A box, a size and a part of it, inside an image of this size; out of bounds now and then. */
 static struct view view_of(const uint8_t *choices, const int32_t shape[2])
 {
     struct view view = {0};

@@ -1,4 +1,4 @@
-"""Batches that are decoded in one call, by any number of threads: the pictures one by one, to the bit."""
+"""Batches that are decoded in one call, by any number of threads: the images one by one, to the bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.transforms import RandomResizedCrop
 from common.errors import DataError
 from config import ConfigError, load
 from data import build_imagenet_dataspec
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images import native
 from loaders.images.boxes import ASPECT_RATIO, random_box
 from loaders.images.native import View
@@ -27,7 +27,7 @@ from tests.runs import ROOT
 KEYS = [(3, index) for index in (5, 1, 0, 7, 2, 2, 11)]
 
 
-def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> PictureDataset:
+def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> ImageDataset:
     return open_dataset(storage, str(root), is_streaming=False, local=None, split="train", pipeline=pipeline, seed=17)
 
 
@@ -35,7 +35,7 @@ def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> PictureDataset:
 @pytest.mark.parametrize("threads", [1, 3, 50])
 @pytest.mark.parametrize("storage", ["imagefolder", "packed"])
 @pytest.mark.parametrize("make", [TrainingPipeline, EvaluationPipeline])
-def test_a_batch_is_its_pictures(make: type[Pipeline], storage: str, threads: int, odd: Path) -> None:
+def test_a_batch_is_its_images(make: type[Pipeline], storage: str, threads: int, odd: Path) -> None:
     pipeline = make(-1, 64, decoder="native")
     pipeline.threads = threads
     dataset = dataset_of(odd, storage, pipeline)
@@ -86,23 +86,23 @@ def test_loaders_give_the_same_with_any_number_of_workers(
         ).dataloader
         return [tensor for batch in loader for tensor in batch]
 
-    pictures = everything("native")
+    images = everything("native")
     monkeypatch.setattr(Pipeline, "batches", False)
     monkeypatch.setattr(TrainingPipeline, "batches", False)
-    for found, expected in zip(pictures, everything("native"), strict=True):
+    for found, expected in zip(images, everything("native"), strict=True):
         assert torch.equal(found, expected)
 
 
 @pytest.mark.slow
 @built
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_picture_in_a_batch_is_named(workers: int, tmp_path: Path) -> None:
+def test_a_damaged_image_in_a_batch_is_named(workers: int, tmp_path: Path) -> None:
     for number in range(4):
         path = tmp_path / "train" / "class" / f"{number}.jpeg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(PHOTO)[: 9000 if number == 2 else None])
     loader = build_imagenet_dataspec(tmp_path, False, 4, crop_size=40, num_workers=workers, decoder="native").dataloader
-    with pytest.raises(DataError, match=r"2\.jpeg: cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"2\.jpeg: cannot be read as an image"):
         next(iter(loader))
 
 
@@ -142,14 +142,14 @@ def test_threads_take_the_cores_that_workers_leave(monkeypatch: pytest.MonkeyPat
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
-    """Decibels between two pictures."""
+    """Decibels between two images."""
     return float(10 * np.log10(255**2 / np.mean((found.astype(float) - expected) ** 2)))
 
 
 @built
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("grey", [False, True])
-def test_large_pictures_are_decoded_smaller(subsampling: int, grey: bool) -> None:
+def test_large_images_are_decoded_smaller(subsampling: int, grey: bool) -> None:
     """Near the exact pixels wherever the box lies; with a pixel's error of place it would be below 30 dB."""
     large = np.kron(PHOTO, np.ones((4, 4, 1), np.uint8))[:1600, :2500]
     data = jpeg(large[..., 1] if grey else large, quality=95, **({} if grey else {"subsampling": subsampling}))
@@ -163,7 +163,7 @@ def test_large_pictures_are_decoded_smaller(subsampling: int, grey: bool) -> Non
 
 
 @built
-def test_only_large_boxes_of_large_pictures_are_decoded_smaller() -> None:
+def test_only_large_boxes_of_large_images_are_decoded_smaller() -> None:
     small, large = jpeg(PHOTO), jpeg(np.kron(PHOTO, np.ones((2, 2, 1), np.uint8)))
     for data, view in (
         (small, View(0, 0, 427, 640, 100, 100, 0, 0, 100, 100)),  # no side of 800 px

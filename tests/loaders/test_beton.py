@@ -24,7 +24,7 @@ from loaders.storage.beton_writer import AHEAD, PAGE_SIZE, write_beton
 from loaders.storage.imagefolder import ImageFolderDataset
 
 # Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by
-# three processes, so that the pictures lie out of order. Of each, what ffcv's own reader says: kind, label, start of
+# three processes, so that the images lie out of order. Of each, what ffcv's own reader says: kind, label, start of
 # the SHA-256 of its bytes.
 GOLDEN = Path(__file__).parents[1] / "golden" / "ffcv.beton.xz"
 GOLDEN_SAMPLES = [
@@ -38,7 +38,7 @@ GOLDEN_SAMPLES = [
 PIPELINE = EvaluationPipeline(resize_size=-1, crop_size=32)
 
 
-def golden_picture(number: int) -> np.ndarray:
+def golden_image(number: int) -> np.ndarray:
     """What ffcv was given."""
     height, width = (8, 9) if number % 2 == 0 else (40 + number, 48)
     y, x = np.mgrid[:height, :width]
@@ -52,15 +52,15 @@ def golden(tmp_path: Path) -> Path:
     return path
 
 
-def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
-def written(path: Path, pictures: list[bytes], workers: int = 1) -> BetonDataset:
-    """A file of these pictures, labelled 0, 1, 2, ..."""
-    write_beton(path, len(pictures), lambda index: (pictures[index], index), workers)
+def written(path: Path, image_folder: list[bytes], workers: int = 1) -> BetonDataset:
+    """A file of these images, labelled 0, 1, 2, ..."""
+    write_beton(path, len(image_folder), lambda index: (image_folder[index], index), workers)
     return BetonDataset(path, "train", PIPELINE, seed=0)
 
 
@@ -82,7 +82,7 @@ def test_reads_what_ffcv_wrote(golden: Path) -> None:
         source, found = dataset.read(index)
         assert isinstance(source, kind) and found == label
         assert hashlib.sha256(source).hexdigest().startswith(digest)
-        loss = np.abs(decode(source).permute(1, 2, 0).numpy().astype(int) - golden_picture(index))
+        loss = np.abs(decode(source).permute(1, 2, 0).numpy().astype(int) - golden_image(index))
         assert loss.max() == 0 if kind is np.ndarray else loss.mean() < 4
 
 
@@ -90,14 +90,14 @@ def test_reads_what_ffcv_wrote(golden: Path) -> None:
 def test_ffcv_reads_what_is_written_here(tmp_path: Path) -> None:
     loading = pytest.importorskip("ffcv.loader")
     decoders = pytest.importorskip("ffcv.fields.decoders")
-    picture = noise().resize((128, 96))
-    pictures = [
-        encoded(picture, "PNG"),
-        encoded(picture.convert("L"), "JPEG"),
-        encoded(picture.convert("CMYK"), "JPEG"),
+    source_image = noise().resize((128, 96))
+    files = [
+        encoded(source_image, "PNG"),
+        encoded(source_image.convert("L"), "JPEG"),
+        encoded(source_image.convert("CMYK"), "JPEG"),
     ]
-    pictures += [encoded(picture, "JPEG", quality=95, progressive=progressive) for progressive in (False, True)]
-    dataset = written(tmp_path / "train.beton", pictures)
+    files += [encoded(source_image, "JPEG", quality=95, progressive=progressive) for progressive in (False, True)]
+    dataset = written(tmp_path / "train.beton", files)
     pipelines = {"image": [decoders.SimpleRGBImageDecoder()], "label": [decoders.IntDecoder()]}
     order = loading.OrderOption.SEQUENTIAL
     for cache in (True, False):
@@ -127,7 +127,7 @@ def test_a_folder_becomes_a_file(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kept,picture",
+    "kept,image",
     [
         (True, encoded(noise(), "JPEG")),
         (True, encoded(noise(), "JPEG", progressive=True, subsampling=0)),
@@ -145,16 +145,16 @@ def test_a_folder_becomes_a_file(folder: Path, tmp_path: Path) -> None:
     ],
     ids=["jpeg", "progressive", "grey", "rotated", "cmyk", "png", "alpha", "palette", "16 bits", "webp"],
 )
-def test_every_kind_of_picture_is_pils_rgb(kept: bool, picture: bytes, tmp_path: Path) -> None:
-    source, _ = written(tmp_path / "train.beton", [picture]).read(0)
-    opened = Image.open(io.BytesIO(picture))
+def test_every_kind_of_image_is_pils_rgb(kept: bool, image: bytes, tmp_path: Path) -> None:
+    source, _ = written(tmp_path / "train.beton", [image]).read(0)
+    opened = Image.open(io.BytesIO(image))
     opened = opened.convert("RGBA") if opened.mode == "P" else opened
     assert np.array_equal(decode(source).permute(1, 2, 0), opened.convert("RGB"))
-    assert source == picture if kept else isinstance(source, np.ndarray)
+    assert source == image if kept else isinstance(source, np.ndarray)
 
 
 def test_the_same_bytes_again_and_in_bounded_memory(tmp_path: Path) -> None:
-    pictures = [encoded(noise(20 + seed % 7, seed=seed), "PNG" if seed % 3 else "JPEG") for seed in range(80)]
+    images = [encoded(noise(20 + seed % 7, seed=seed), "PNG" if seed % 3 else "JPEG") for seed in range(80)]
     files = set()
     for run, workers in enumerate((1, 3, 3)):
         started: list[int] = []
@@ -162,7 +162,7 @@ def test_the_same_bytes_again_and_in_bounded_memory(tmp_path: Path) -> None:
 
         def take(index: int, started: list[int] = started) -> tuple[bytes, int]:
             started.append(index)
-            return pictures[index], index % 5
+            return images[index], index % 5
 
         def tell(done: int, ahead: list[int] = ahead, started: list[int] = started) -> None:
             ahead.append(len(started) - done)
@@ -173,7 +173,7 @@ def test_the_same_bytes_again_and_in_bounded_memory(tmp_path: Path) -> None:
     assert len(files) == 1 and len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_picture_larger_than_a_page(tmp_path: Path) -> None:
+def test_an_image_larger_than_a_page(tmp_path: Path) -> None:
     large = Image.new("RGB", (1900, 1800), (1, 2, 3))
     small = [encoded(noise(900, seed=seed), "PNG") for seed in range(2)]
     dataset = written(tmp_path / "train.beton", [small[0], encoded(large, "PNG"), *small])
@@ -206,16 +206,16 @@ ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # where the samples' table begins
     [
         (0, b"\x03\x00", r"no \.beton file of version 2 \(it says 3\)"),
         (0, b"\xff\xd8", r"no \.beton file of version 2 \(it says 55551\)"),
-        (2, b"\x01\x00", r"has the fields image \(RGBImageField\), but pictures with labels are an RGB"),
+        (2, b"\x01\x00", r"has the fields image \(RGBImageField\), but images with labels are an RGB"),
         (
             HEADER.itemsize + FIELD.itemsize,
             b"\x00",
             r"has the fields image \(RGBImageField\), label \(FloatField\), but",
         ),
         (HEADER.itemsize, b"\xff", r"has the fields image \(a field of its own\), label \(IntField\), but"),
-        (8, bytes(8), r"holds no pictures"),
+        (8, bytes(8), r"holds no images"),
         (16, bytes(8), r"is unfinished; the program that wrote it was stopped"),
-        (ROWS, b"\x02", r"sample 0: the file's tables place no picture here \(1 of 6"),
+        (ROWS, b"\x02", r"sample 0: the file's tables place no image here \(1 of 6"),
         (ROWS + SAMPLE.itemsize * 2 + 1, b"\x0a", r"sample 2: the file's tables"),
         (ROWS + SAMPLE.itemsize * 3 + 5, b"\xff" * 8, r"sample 3: the file's tables"),
         (ROWS + SAMPLE.itemsize * 3 + 5, b"\xd9", r"sample 3: the file's tables"),
@@ -247,10 +247,10 @@ def test_classes_that_are_not_the_files(golden: Path) -> None:
         BetonDataset(golden, "val", PIPELINE, seed=0)
 
 
-def test_damage_inside_a_picture_names_the_sample(golden: Path) -> None:
+def test_damage_inside_an_image_names_the_sample(golden: Path) -> None:
     dataset = BetonDataset(golden, "val", PIPELINE, seed=0)
     changed(golden, int(dataset.samples["address"][1]), bytes(500))
-    with pytest.raises(DataError, match=r"val\.beton, sample 1: cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"val\.beton, sample 1: cannot be read as an image"):
         dataset[1]
     os.truncate(golden, int(dataset.samples["address"][3]) + 5)
     with pytest.raises(DataError, match=r"val\.beton, sample 3: the file has been cut"):
@@ -260,16 +260,16 @@ def test_damage_inside_a_picture_names_the_sample(golden: Path) -> None:
 def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> None:
     path = tmp_path / "train.beton"
     good = [encoded(noise(), "JPEG")] * 20
-    with pytest.raises(DataError, match=r"picture 12 cannot be stored \(UnidentifiedImageError"):
-        written(path, [*good[:12], b"not a picture", *good], workers=2)
+    with pytest.raises(DataError, match=r"image 12 cannot be stored \(UnidentifiedImageError"):
+        written(path, [*good[:12], b"not an image", *good], workers=2)
     with pytest.raises(KeyError):
         write_beton(path, 30, lambda index: dict(enumerate(zip(good, range(20), strict=True)))[index])
     with pytest.raises(DataError, match=r"1 x 70000 pixels.*at most 65535 pixels a side"):
         written(path, [encoded(Image.new("RGB", (1, 70_000)), "PNG")])
-    with pytest.raises(DataError, match="there are no pictures to write"):
+    with pytest.raises(DataError, match="there are no images to write"):
         written(path, [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room in (PAGE_SIZE + 10_000, 2 * PAGE_SIZE + 10):  # as on a full disk: amid the pictures, and amid the table
+    for room in (PAGE_SIZE + 10_000, 2 * PAGE_SIZE + 10):  # as on a full disk: amid the images, and amid the table
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
         try:
             with pytest.raises(
@@ -283,13 +283,11 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_killed_writer_leaves_no_data_set(tmp_path: Path) -> None:
-    path, picture = tmp_path / "train.beton", encoded(noise(), "JPEG")
+    path, image = tmp_path / "train.beton", encoded(noise(), "JPEG")
     child = os.fork()
     if child == 0:
         try:
-            write_beton(
-                path, 50, lambda index: (picture, index) if index < 30 else os.kill(os.getpid(), signal.SIGKILL)
-            )
+            write_beton(path, 50, lambda index: (image, index) if index < 30 else os.kill(os.getpid(), signal.SIGKILL))
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -297,4 +295,4 @@ def test_a_killed_writer_leaves_no_data_set(tmp_path: Path) -> None:
     assert part.stat().st_size > PAGE_SIZE and not path.exists()
     with pytest.raises(DataError, match=r"no \.beton file of version 2 \(it says 0\)"):
         BetonDataset(part, "train", PIPELINE, seed=0)
-    assert len(written(path, [picture] * 50)) == 50 and list(tmp_path.iterdir()) == [path]
+    assert len(written(path, [image] * 50)) == 50 and list(tmp_path.iterdir()) == [path]

@@ -16,7 +16,7 @@ from PIL import Image
 from data import check_dataloader
 from loaders.checking.summary import extent
 from loaders.transport.decompression import decompressed
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_command_lists_every_fault(broken: Path, tmp_path: Path) -> None:
     """Three faults in one go, as a user would see them."""
-    (broken / "train/dog/0003.jpeg").write_bytes(b"not a picture")
+    (broken / "train/dog/0003.jpeg").write_bytes(b"not an image")
     (broken / "val/cat/0001.jpeg").write_bytes(b"")
     for path in (broken / "val/person").iterdir():
         path.unlink()
@@ -107,7 +107,7 @@ def test_flat_validation_folder(check: Check, broken: Path) -> None:
         if path.is_dir():
             path.rmdir()
     status, said = check(broken)
-    assert status == 1 and "60 pictures lie directly in it" in said
+    assert status == 1 and "60 images lie directly in it" in said
 
 
 def test_classes_that_disagree(check: Check, broken: Path) -> None:
@@ -116,23 +116,23 @@ def test_classes_that_disagree(check: Check, broken: Path) -> None:
     assert status == 1 and "in train/ but not in val/ (dog)" in said and "in val/ but not in train/ (hound)" in said
 
 
-def test_truncated_picture(check: Check, broken: Path) -> None:
+def test_truncated_image(check: Check, broken: Path) -> None:
     path = broken / "val/dog/0002.jpeg"
     path.write_bytes(path.read_bytes()[:-200])
     status, said = check(broken)
-    assert status == 1 and f"{path}: cannot be read as a picture" in said and "1 fault" in said
+    assert status == 1 and f"{path}: cannot be read as an image" in said and "1 fault" in said
 
 
 @pytest.mark.slow
-def test_deep_grey_pictures_are_remarked_on(check: Check, broken: Path) -> None:
+def test_deep_grey_images_are_remarked_on(check: Check, broken: Path) -> None:
     deep = Image.fromarray(np.full((40, 50), 30_000, np.uint16))
     for name in ("train/cat/a.png", "train/dog/b.tif", "val/cat/c.png"):
         deep.save(broken / name)
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(broken / "val/dog/d.png")
     status, said = check(broken)
     said = " ".join(said.split())
-    assert status == 0 and "train: 2 pictures are grey with more than 8 bits a pixel; what is above 255 is" in said
-    assert "val: 1 picture is grey with more than 8 bits" in said
+    assert status == 0 and "train: 2 images are grey with more than 8 bits a pixel; what is above 255 is" in said
+    assert "val: 1 image is grey with more than 8 bits" in said
 
 
 @pytest.mark.slow
@@ -180,20 +180,20 @@ def test_faults_of_shards_on_disk(check: Check, shards: Path, folder: Path, tmp_
     (source / "val/index.json").write_text("{")
     status, said = check(source, tmp_path / "cache")
     assert status == 1 and "train/index.json: is missing" in said and "val/index.json: is malformed" in said
-    assert "is_streaming=true" in check(shards)[1], "shards given as pictures"
-    assert "is_streaming=false" in check(folder, tmp_path / "cache2")[1], "pictures given as shards"
+    assert "is_streaming=true" in check(shards)[1], "shards given as images"
+    assert "is_streaming=false" in check(folder, tmp_path / "cache2")[1], "images given as shards"
 
 
 def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
-    remote = upload(shards, "pictures", "set")
+    remote = upload(shards, "images", "set")
     assert "cache folder" in check(remote)[1]
     status, _ = check(remote, tmp_path / "cache", "--crop-size", 32)
     assert status == 0
-    boto3.client("s3").delete_object(Bucket="pictures", Key="set/train/shard.00001.mds")
+    boto3.client("s3").delete_object(Bucket="images", Key="set/train/shard.00001.mds")
     status, said = check(remote, tmp_path / "cache2")
     assert status == 1 and f"{remote}/train/shard.00001.mds: is missing" in said
-    status, said = check("s3://pictures/else", tmp_path / "cache3")
-    assert status == 1 and "s3://pictures/else/train/index.json: is missing" in said and "2 faults" in said
+    status, said = check("s3://images/else", tmp_path / "cache3")
+    assert status == 1 and "s3://images/else/train/index.json: is missing" in said and "2 faults" in said
     status, said = check("s3://other/set", tmp_path / "cache4")
     assert status == 1 and said.count("has no bucket 'other'") == 1
 
@@ -201,10 +201,10 @@ def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
 def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    status, said = check("s3://pictures/set", tmp_path / "cache")
+    status, said = check("s3://images/set", tmp_path / "cache")
     assert status == 1 and "no credentials" in said and "AWS_ACCESS_KEY_ID" in said
     use_endpoint(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    status, said = check("s3://pictures/set", tmp_path / "cache")
+    status, said = check("s3://images/set", tmp_path / "cache")
     assert status == 1 and "cannot be reached" in said
 
 
@@ -215,7 +215,7 @@ def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytes
     root = make_imagefolder(tmp_path / "set", per_class=5)
     (root / "train/cat/notes.txt").write_text("of no consequence")
     status, said = check(root, "--crop-size", 32)
-    assert status == 0 and "5 of its 15 pictures were decoded" in said and "1 files are no pictures" in said
+    assert status == 0 and "5 of its 15 images were decoded" in said and "1 files are no images" in said
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tools.verify.__main__ import run as verify
 pytestmark = pytest.mark.slow
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
-PICTURE = Image.fromarray(COLOURS[..., :3])
+IMAGE = Image.fromarray(COLOURS[..., :3])
 DECODERS = [name for name in ("native", "torchvision", "pil") if name != "native" or native.available()]
 
 
@@ -36,7 +36,7 @@ def write(root: Path, columns: dict[str, str], *samples: dict[str, Any]) -> Path
     for split in ("train", "val"):
         with MDSWriter(out=os.fspath(root / split), columns=columns, hashes=["sha1"]) as writer:
             for sample in samples:
-                writer.write({"x": PICTURE, "y": 0} | sample)
+                writer.write({"x": IMAGE, "y": 0} | sample)
     return root
 
 
@@ -48,7 +48,7 @@ def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, convert
     """Training, data.py, verify and convert all say this, once a split, and nothing else of it."""
     with pytest.raises(DataError) as error:
         opened(root).read(0)
-    assert said in str(error.value) and "picture (" not in str(error.value)
+    assert said in str(error.value) and "image (" not in str(error.value)
     assert any(said in fault for fault in inspect(str(root), str(root))[1])
     commands: list[Callable[[], int]] = [lambda: verify([str(root), "--workers=1"])]
     if converts:
@@ -57,12 +57,12 @@ def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, convert
         assert command() == 1
         text = " ".join("".join(capsys.readouterr()).split())
         assert said in text and "is damaged" not in text
-        assert "as a picture" not in text and "skip-unreadable" not in text
+        assert "as an image" not in text and "skip-unreadable" not in text
 
 
 @pytest.mark.parametrize("form", ["fixed", "any size", "any kind"])
 @pytest.mark.parametrize("shape", ["gray", "one", "three", "four"])
-def test_arrays_are_the_pictures_that_pil_makes_of_them(shape: str, form: str, tmp_path: Path) -> None:
+def test_arrays_are_the_images_that_pil_makes_of_them(shape: str, form: str, tmp_path: Path) -> None:
     array = {"gray": COLOURS[..., 0], "one": COLOURS[..., :1], "three": COLOURS[..., :3], "four": COLOURS}[shape]
     sizes = ",".join(map(str, array.shape))
     encoding = {"fixed": f"ndarray:uint8:{sizes}", "any size": "ndarray:uint8", "any kind": "ndarray"}[form]
@@ -71,29 +71,29 @@ def test_arrays_are_the_pictures_that_pil_makes_of_them(shape: str, form: str, t
     for decoder in DECODERS:
         assert np.array_equal(opened(root, decoder)[0][0].permute(1, 2, 0).numpy(), np.array(wanted))
         assert np.array_equal(opened(root, decoder).__getitems__([(0, 0)])[0][0].permute(1, 2, 0), np.array(wanted))
-    assert verify([str(root), "--workers=1"]) == 1  # one sentence, for val has train's picture
+    assert verify([str(root), "--workers=1"]) == 1  # one sentence, for val has train's image
     assert inspect(str(root), str(root))[1] == []
 
 
 @pytest.mark.parametrize(
     ("encoding", "array", "said"),
     [
-        ("ndarray:uint16", COLOURS[..., :3].astype("u2"), "column x is encoded as ndarray:uint16; a picture is"),
+        ("ndarray:uint16", COLOURS[..., :3].astype("u2"), "column x is encoded as ndarray:uint16; an image is"),
         ("ndarray:uint8:3,20,30", COLOURS[..., :3].transpose(2, 0, 1), "column x is encoded as ndarray:uint8:3,20,30;"),
         ("ndarray:float32:20,30,3", COLOURS[..., :3].astype("f4"), "column x is encoded as ndarray:float32:20,30,3;"),
         ("ndarray:uint8:600", COLOURS[..., 0].reshape(-1), "column x is encoded as ndarray:uint8:600;"),
         (
             "ndarray:uint8",
             COLOURS[..., :3].transpose(2, 0, 1),
-            "sample 0: its picture (column x) is an array of uint8 [3",
+            "sample 0: its image (column x) is an array of uint8 [3",
         ),
         (
             "ndarray:uint8",
             COLOURS[..., :2],
-            "sample 0: its picture (column x) is an array of uint8 [20, 30, 2]; pixels",
+            "sample 0: its image (column x) is an array of uint8 [20, 30, 2]; pixels",
         ),
-        ("ndarray:uint8", COLOURS[None], "sample 0: its picture (column x) is an array of uint8 [1, 20, 30, 4]"),
-        ("ndarray", COLOURS.astype("i8"), "sample 0: its picture (column x) is an array of int64 [20, 30, 4]"),
+        ("ndarray:uint8", COLOURS[None], "sample 0: its image (column x) is an array of uint8 [1, 20, 30, 4]"),
+        ("ndarray", COLOURS.astype("i8"), "sample 0: its image (column x) is an array of int64 [20, 30, 4]"),
     ],
 )
 def test_other_arrays_are_refused(
@@ -205,9 +205,9 @@ def test_a_pickle_that_is_not_needed_is_not_unpickled(name: str, tmp_path: Path)
     assert not mark.exists()
 
 
-def test_a_pickled_picture_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_pickled_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = write(tmp_path / "set", {"x": "pkl"}, {"x": Program(tmp_path / "ran")})
-    refused_by_all(root, "column x is encoded as pkl; a picture is jpeg, png, bytes, pil, or", capsys)
+    refused_by_all(root, "column x is encoded as pkl; an image is jpeg, png, bytes, pil, or", capsys)
     assert not (tmp_path / "ran").exists()
 
 
@@ -222,10 +222,10 @@ def test_names_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (100, 100), (0, 0)])
 def test_stored_pixels_take_no_more_memory_than_they_fill(size: tuple[int, int]) -> None:
-    """PIL makes room for the size that a picture says before it looks at what there is."""
+    """PIL makes room for the size that an image says before it looks at what there is."""
     columns = Columns(["x", "y"], ["pil", "int"], [None, 8])
-    picture = np.array([*size, 3], np.uint32).tobytes() + b"RGB" + bytes(8)
-    sample = np.uint32(len(picture)).tobytes() + picture + np.int64(1).tobytes()
+    image = np.array([*size, 3], np.uint32).tobytes() + b"RGB" + bytes(8)
+    sample = np.uint32(len(image)).tobytes() + image + np.int64(1).tobytes()
     if 0 in size:
         assert columns.read(sample)[1] == 1
     else:

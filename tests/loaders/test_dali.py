@@ -19,35 +19,35 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from common.errors import DataError
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from loaders.sampler import EpochSampler
 from loaders.storage.dali import DaliLoader, encoded, require_dali
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.streaming import ShardDataset
-from tests.loaders.jpegs import save_odd_pictures
-from tests.pictures import make_mds
+from tests.image_files import make_mds
+from tests.loaders.jpegs import save_odd_images
 
 SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs in six sizes, 4:4:4, 4:2:2 and 4:2:0, some progressive: 36 pictures in train/ and val/ each."""
+    """Two photographs in six sizes, 4:4:4, 4:2:2 and 4:2:0, some progressive: 36 images in train/ and val/ each."""
     root = tmp_path_factory.mktemp("photographs")
     for name, pixels in zip(("flower", "temple"), load_sample_images().images, strict=True):
         (root / "train" / name).mkdir(parents=True)
         for number, size in enumerate(SIZES):
-            picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+            image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
             for sampling in range(3):
                 options = {"quality": 85 + 5 * sampling, "progressive": number == sampling}
-                picture.save(root / f"train/{name}/{number}{sampling}.jpg", subsampling=sampling, **options)
+                image.save(root / f"train/{name}/{number}{sampling}.jpg", subsampling=sampling, **options)
     shutil.copytree(root / "train", root / "val")
     return root
 
 
 def dali(
-    dataset: PictureDataset,
+    dataset: ImageDataset,
     batch_size: int = 8,
     workers: int = 2,
     epoch: int = 0,
@@ -69,7 +69,7 @@ def train_set(root: Path, resize_size: int = -1, crop_size: int = 64, seed: int 
 
 
 def pairs(loader: DaliLoader) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each batch's pictures, and what our own decoder makes of the same keys; labels and form are compared here."""
+    """Each batch's images, and what our own decoder makes of the same keys; labels and form are compared here."""
     batches = []
     for keys, (images, labels) in zip(list(loader.batch_sampler), loader, strict=True):
         expected, expected_labels = collate([loader.dataset[key] for key in keys])
@@ -81,7 +81,7 @@ def pairs(loader: DaliLoader) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def differences(loader: DaliLoader) -> tuple[torch.Tensor, int]:
-    """The PSNR of each picture in dB, and the largest difference inside the outermost rows and columns."""
+    """The PSNR of each image in dB, and the largest difference inside the outermost rows and columns."""
     images, expected = (torch.cat(side).float() for side in zip(*pairs(loader), strict=True))
     error = (images - expected).abs()
     psnr = 10 * torch.log10(255**2 / error.square().flatten(1).mean(1).clamp_min(1e-9))
@@ -89,36 +89,36 @@ def differences(loader: DaliLoader) -> tuple[torch.Tensor, int]:
 
 
 @pytest.mark.parametrize(("resize_size", "crop_size", "most"), [(-1, 176, 1), (-1, 64, 1), (128, 96, 2)])
-def test_training_pictures(photographs: Path, resize_size: int, crop_size: int, most: int) -> None:
+def test_training_images(photographs: Path, resize_size: int, crop_size: int, most: int) -> None:
     """Measured: 54.6 to 56.4 dB in the mean, 50.5 at least.
 
     At the border DALI's filter repeats the last pixel, torch's (and PIL's) leaves out what is missing: there the two
-    are up to 20 apart. With resize_size a picture is resized twice.
+    are up to 20 apart. With resize_size an image is resized twice.
     """
     psnr, largest = differences(dali(train_set(photographs, resize_size, crop_size)))
     assert psnr.mean() > 54 and psnr.min() > 50
     assert largest <= most
 
 
-def test_evaluation_pictures(photographs: Path) -> None:
+def test_evaluation_images(photographs: Path) -> None:
     """Measured: 56.4 dB in the mean, 55.4 at least, no pixel further off than 1."""
     dataset = ImageFolderDataset(photographs, "val", EvaluationPipeline(128, 112), seed=0)
     psnr, largest = differences(dali(dataset, batch_size=10))
     assert len(psnr) == 36 and psnr.min() > 54 and largest <= 1
-    # Nothing is left to differ without resizing, not even around pictures smaller than the crop.
+    # Nothing is left to differ without resizing, not even around images smaller than the crop.
     whole = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 201), seed=0)
     assert all(torch.equal(images, expected) for images, expected in pairs(dali(whole)))
 
 
-def test_odd_pictures_have_pils_colours(tmp_path: Path) -> None:
-    save_odd_pictures(tmp_path / "val/odd")
+def test_odd_images_have_pils_colours(tmp_path: Path) -> None:
+    save_odd_images(tmp_path / "val/odd")
     dataset = ImageFolderDataset(tmp_path, "val", EvaluationPipeline(-1, 48), seed=0)
     ((images, expected),) = pairs(dali(dataset, batch_size=16))
     assert len(images) == 15
     for number, (image, ours) in enumerate(zip(images, expected, strict=True)):
-        with Image.open(dataset.path_of(number)) as picture:
-            picture = picture.convert("RGBA") if "transparency" in picture.info else picture
-            pil = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        with Image.open(dataset.path_of(number)) as opened:
+            opened = opened.convert("RGBA") if "transparency" in opened.info else opened
+            pil = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
         assert torch.equal(image, ours) and torch.equal(image[:, 4:44], pil[:, :, 6:54]), dataset.name_of(number)
 
 
@@ -164,7 +164,7 @@ def test_resumed_batches_are_the_same(photographs: Path) -> None:
     assert len(list(again)) == 4, "the next epoch is full"
 
 
-def test_two_ranks_share_the_pictures(photographs: Path) -> None:
+def test_two_ranks_share_the_images(photographs: Path) -> None:
     alone = dali(train_set(photographs), batch_size=12)
     ranks = [dali(train_set(photographs), batch_size=6, world=(2, rank)) for rank in range(2)]
     for (images, labels), *shares in zip(alone, *ranks, strict=True):
@@ -172,7 +172,7 @@ def test_two_ranks_share_the_pictures(photographs: Path) -> None:
             assert torch.equal(images[rank::2], part) and torch.equal(labels[rank::2], part_labels)
 
 
-def test_pictures_grow_at_the_batch_that_is_asked_for(photographs: Path) -> None:
+def test_images_grow_at_the_batch_that_is_asked_for(photographs: Path) -> None:
     loader = dali(train_set(photographs), epoch=1, size_at=lambda epoch, batch: 31 + epoch + max(0, batch - 1) * 16)
     grown = pairs(loader)
     assert [images.shape[-1] for images, _ in grown] == [32, 32, 48, 64]
@@ -192,7 +192,7 @@ def damaged(data: bytes, how: str) -> bytes:
     """A JPEG with one fault."""
     if how == "cut short":
         return data[: len(data) * 9 // 10]
-    if how == "no picture":
+    if how == "no image":
         return b"\xff\xd8\xff" + bytes(100) + b"\xff\xd9"
     if how == "a marker in its midst":
         return data[: len(data) // 2] + b"\xff\xd8" + data[len(data) // 2 + 2 :]
@@ -201,8 +201,8 @@ def damaged(data: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("pipeline", [TrainingPipeline(-1, 32), EvaluationPipeline(64, 56)])
-@pytest.mark.parametrize("how", ["cut short", "no picture", "a marker in its midst", "impossible codes"])
-def test_a_damaged_picture_is_named(photographs: Path, tmp_path: Path, how: str, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("how", ["cut short", "no image", "a marker in its midst", "impossible codes"])
+def test_a_damaged_image_is_named(photographs: Path, tmp_path: Path, how: str, pipeline: Pipeline) -> None:
     split = "train" if pipeline.random else "val"
     folder = tmp_path / split / "flower"
     folder.mkdir(parents=True)
@@ -210,11 +210,11 @@ def test_a_damaged_picture_is_named(photographs: Path, tmp_path: Path, how: str,
         data = (photographs / "train/flower/01.jpg").read_bytes()
         (folder / f"{number:02}.jpg").write_bytes(damaged(data, how) if number == 13 else data)
     loader = dali(ImageFolderDataset(tmp_path, split, pipeline, seed=0), batch_size=4)
-    with pytest.raises(DataError, match=r"flower/13\.jpg: cannot be read as a picture .*Replace or delete it"):
+    with pytest.raises(DataError, match=r"flower/13\.jpg: cannot be read as an image .*Replace or delete it"):
         list(loader)
 
 
-def test_a_vanished_picture_is_named(photographs: Path) -> None:
+def test_a_vanished_image_is_named(photographs: Path) -> None:
     dataset = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 16), seed=0)
     dataset.names[5] = b"gone.j"
     with pytest.raises(DataError, match=r"flower/gone\.j: cannot be read .*Was it moved or deleted"):

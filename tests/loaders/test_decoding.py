@@ -14,21 +14,21 @@ from PIL import Image, UnidentifiedImageError
 from loaders.errors import DamagedScan, reason
 from loaders.images import native, opened
 from loaders.images.decoders import DECODERS as TABLE
-from loaders.images.decoding import FORMATS, check, decode, open_picture, shape_of
+from loaders.images.decoding import FORMATS, check, decode, open_image, shape_of
 from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.packed import PackedDataset
-from tests.loaders.jpegs import PHOTO, Encode, built, jpeg, odd_pictures
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
+from tests.loaders.jpegs import PHOTO, Encode, built, jpeg, odd_images
 
 DECODERS = sorted(name for name, row in TABLE.items() if native.available() or not row.native)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n"
 
 
 def all_that_open(data: bytes) -> list[object]:
-    """Every function that takes an encoded picture, on this one; what each raises, or its result."""
+    """Every function that takes an encoded image, on this one; what each raises, or its result."""
     found: list[object] = []
-    for function in (shape_of, open_picture, decode, check, *(EvaluationPipeline(-1, 8, name) for name in DECODERS)):
+    for function in (shape_of, open_image, decode, check, *(EvaluationPipeline(-1, 8, name) for name in DECODERS)):
         try:
             found.append(function(data))
         except Exception as error:
@@ -54,8 +54,8 @@ def test_other_formats_are_not_opened(kind: str) -> None:
 def test_the_formats_that_are_read(kind: str) -> None:
     out = io.BytesIO()
     Image.fromarray(PHOTO[:16, :24]).save(out, kind)
-    shape, picture, *_ = found = all_that_open(out.getvalue())
-    assert shape == (16, 24) and isinstance(picture, Image.Image)
+    shape, image, *_ = found = all_that_open(out.getvalue())
+    assert shape == (16, 24) and isinstance(image, Image.Image)
     assert not any(isinstance(error, Exception) for error in found)
 
 
@@ -67,7 +67,7 @@ def sized(height: int, width: int) -> bytes:
     return bytes(data)
 
 
-def test_pictures_with_too_many_pixels_are_refused_alike() -> None:
+def test_images_with_too_many_pixels_are_refused_alike() -> None:
     for height, width in ((13_378, 13_378), (65_500, 65_500), (65_500, 2_733)):
         for error in all_that_open(sized(height, width)):
             assert isinstance(error, Image.DecompressionBombError) and "limit of 178956970 pixels" in str(error)
@@ -86,7 +86,7 @@ def png(height: int, width: int) -> bytes:
 @built
 @pytest.mark.parametrize("decoder", ["pil", "torchvision", "native"])
 @pytest.mark.parametrize("shape", [(10_000, 1), (1, 60_000), (3, 20_001)])
-def test_of_a_thin_picture_no_more_is_resized_than_is_shown(
+def test_of_a_thin_image_no_more_is_resized_than_is_shown(
     decoder: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -103,18 +103,18 @@ def test_of_a_thin_picture_no_more_is_resized_than_is_shown(
 
 
 @built
-def test_thin_pictures_have_pils_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thin_images_have_pils_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in ((700, 3), (5, 901), (64, 1)):
-        picture, whole = png(*shape), EvaluationPipeline(40, 31, "pil")
-        expected = whole(picture)
+        image, whole = png(*shape), EvaluationPipeline(40, 31, "pil")
+        expected = whole(image)
         monkeypatch.setattr(opened, "most_pixels", lambda: 31 * 31)
         for decoder in DECODERS:
-            assert torch.equal(EvaluationPipeline(40, 31, decoder)(picture), expected)
+            assert torch.equal(EvaluationPipeline(40, 31, decoder)(image), expected)
         monkeypatch.undo()
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_thin_picture_is_not_resized_whole_for_training(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thin_image_is_not_resized_whole_for_training(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 50_000)
     with pytest.raises(ValueError, match="too thin: it would be resized to 1200 x 120000 px"):
         TrainingPipeline(1200, 32, decoder=decoder)(png(100, 1))
@@ -135,7 +135,7 @@ def test_what_native_hands_on_has_pils_pixels(encode: Encode) -> None:
             assert found[0] == found[1]
 
 
-def test_packed_pictures_are_the_decoders(tmp_path: Path, encode: Encode) -> None:
+def test_packed_images_are_the_decoders(tmp_path: Path, encode: Encode) -> None:
     """As a folder's are: a JPEG of 4:4:0 is one that libraries of other ages decode otherwise."""
     root = make_imagefolder(tmp_path, classes=("a", "b"), per_class=1)
     (root / "train/a/0000.jpeg").write_bytes(encode(PHOTO[:100, :80], down=2))
@@ -147,15 +147,15 @@ def test_packed_pictures_are_the_decoders(tmp_path: Path, encode: Encode) -> Non
 @built
 @pytest.mark.parametrize("progressive", [False, True])
 def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
-    """A lost sector, and a part cut out; nothing in pictures without damage."""
+    """A lost sector, and a part cut out; nothing in images without damage."""
     whole = jpeg(PHOTO, progressive=progressive, quality=90)
     assert check(whole) == PHOTO.shape[:2] and check(whole + bytes(9)) == PHOTO.shape[:2]
     at = len(whole) // 4
     for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + whole[at + 300 :]):
-        open_picture(damaged)
+        open_image(damaged)
         with pytest.raises(DamagedScan, match="Corrupt JPEG data"):
             check(damaged)
-    for data in odd_pictures().values():
+    for data in odd_images().values():
         assert check(data) == shape_of(data)
 
 
@@ -165,7 +165,7 @@ def test_damage_is_pils_to_decode_in_silence(capfd: pytest.CaptureFixture) -> No
     whole = jpeg(PHOTO, quality=90)
     at = len(whole) // 4
     for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + b"\xff\xd0" + whole[at:], whole + b"x"):
-        expected = torch.from_numpy(np.array(open_picture(damaged))).permute(2, 0, 1)
+        expected = torch.from_numpy(np.array(open_image(damaged))).permute(2, 0, 1)
         assert torch.equal(decode(damaged), expected)
         TrainingPipeline(-1, 32, decoder="torchvision")(damaged)
     assert capfd.readouterr() == ("", "")

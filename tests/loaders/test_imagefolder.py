@@ -1,4 +1,4 @@
-"""What lies in classes' folders besides pictures: nothing is left out, or read again and again, without a word."""
+"""What lies in classes' folders besides images: nothing is left out, or read again and again, without a word."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from loaders.checking.check import inspect
 from loaders.checking.splits import open_splits
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.imagefolder import ImageFolderDataset, list_class, structure_faults
-from tests.pictures import make_imagefolder, make_shards
+from tests.image_files import make_imagefolder, make_shards
 from tools.convert.sources import FolderSource, open_sources
 
 
@@ -43,7 +43,7 @@ def test_files_that_are_not_read_are_counted(root: Path) -> None:
         (root / "train/cat" / name).write_bytes(b"x")
     os.mkfifo(root / "train/dog/pipe.jpg")
     (root / "train/dog/0000.jpeg").rename(root / "train/dog/0000.jfif")
-    remark = "train: 5 files are no pictures by their names, and are not read (.avif, .gif, .heic, .jpg, notes)."
+    remark = "train: 5 files are no images by their names, and are not read (.avif, .gif, .heic, .jpg, notes)."
     assert open_splits(str(root), None)[0][0].remarks == [remark]
     assert FolderSource(str(root), "train").remarks == [remark]
     report = inspect(str(root), None)[0][0]
@@ -63,7 +63,7 @@ def test_folders_of_programs_are_remarked_on(root: Path, name: str) -> None:
 def test_links_without_an_end_are_refused(root: Path, target: str) -> None:
     (root / "train/cat/again").symlink_to(target)
     if target == "../dog":
-        assert len(list_class(root / "train/cat").pictures) == 4, "other folders may be linked"
+        assert len(list_class(root / "train/cat").images) == 4, "other folders may be linked"
         (root / "train/dog/back").symlink_to("../cat")
     for said in refusals(root):
         assert "is a link to" in said and "in which it lies" in said
@@ -87,27 +87,27 @@ def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("kind", ["pictures", "shards"])
+@pytest.mark.parametrize("kind", ["images", "shards"])
 def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_path: Path) -> None:
-    place = root if kind == "pictures" else make_shards(root, tmp_path / "mds")
+    place = root if kind == "images" else make_shards(root, tmp_path / "mds")
     shutil.rmtree(place / split)
     (place / split).symlink_to("/nowhere/at/all")
-    said = f"{place}: {split} are links to what is not there" if kind == "pictures" else f"{place}: has no {split}/. "
+    said = f"{place}: {split} are links to what is not there" if kind == "images" else f"{place}: has no {split}/. "
     assert said in "\n".join(open_splits(str(place), None)[1])
     with pytest.raises(DataError, match=said):
         open_sources(str(place), None)
 
 
-def test_a_dangling_picture_is_not_an_empty_one(root: Path) -> None:
+def test_a_dangling_image_is_not_an_empty_one(root: Path) -> None:
     (root / "train/cat/gone.jpg").symlink_to("/nowhere/at/all")
     fault = f"{root}/train/cat/gone.jpg: cannot be read (No such file or directory). Replace or delete it."
     assert inspect(str(root), None)[1] == [fault]
 
 
 def test_files_beside_the_classes_are_counted(root: Path) -> None:
-    (root / "train/picture.jpg").write_bytes((root / "train/cat/0000.jpeg").read_bytes())
+    (root / "train/image.jpg").write_bytes((root / "train/cat/0000.jpeg").read_bytes())
     (root / "train/list.txt").touch()
-    remark = "train: 2 files lie beside the classes' folders, and are not read (list.txt, picture.jpg)."
+    remark = "train: 2 files lie beside the classes' folders, and are not read (image.jpg, list.txt)."
     assert FolderSource(str(root), "train").remarks == [remark]
     assert remark in inspect(str(root), None)[0][0].remarks
 

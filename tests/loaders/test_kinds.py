@@ -12,7 +12,7 @@ import pytest
 from common.errors import ConfigError, DataError
 from config import load
 from data import build_imagenet_dataspec
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.decoders import DECODERS
 from loaders.images.opened import Opened
 from loaders.images.transforms import EvaluationPipeline
@@ -23,7 +23,7 @@ PIPELINE = EvaluationPipeline(-1, 8)
 HERE = f"{__name__}:Grays"
 
 
-class Grays(PictureDataset):
+class Grays(ImageDataset):
     """Two images and their labels, for the classes in `path`."""
 
     def __init__(self, path: str, split: str, pipeline: EvaluationPipeline, seed: int) -> None:
@@ -46,7 +46,7 @@ def test_row(name: str) -> None:
     row = KINDS[name]
     if row.dataset:
         cls = pkgutil.resolve_name(row.dataset)
-        assert issubclass(cls, PictureDataset)
+        assert issubclass(cls, ImageDataset)
         inspect.signature(cls).bind(*row.arguments)
     assert row.loader is None or issubclass(pkgutil.resolve_name(row.loader), WorkerLoader)
     assert row.requires is None or callable(pkgutil.resolve_name(row.requires))

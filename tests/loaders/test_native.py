@@ -16,16 +16,16 @@ from common.errors import DataError
 from config import ConfigError, load
 from data import build_imagenet_dataspec
 from loaders.images import decoders, native
-from loaders.images.decoding import open_picture
+from loaders.images.decoding import open_image
 from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
-from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, jpeg, odd_pictures, outcome
+from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, jpeg, odd_images, outcome
 from tests.runs import ROOT
 
 
 @st.composite
 def views(draw: st.DrawFn, height: int, width: int) -> View:
-    """A box, at the edges of the picture more often than by chance; its size afterwards; a part of that."""
+    """A box, at the edges of the image more often than by chance; its size afterwards; a part of that."""
 
     def part(length: int) -> tuple[int, int]:
         size = draw(st.integers(1, length))
@@ -70,7 +70,7 @@ def test_views_of_pixels_are_pils(data: st.DataObject) -> None:
 
 
 @built
-def test_boxes_outside_the_picture_are_refused() -> None:
+def test_boxes_outside_the_image_are_refused() -> None:
     whole = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     assert native.view_pixels(PHOTO[:40, :50], whole).shape == (8, 8, 3)
     for wrong in ({"top": 1}, {"left": -1}, {"width": 51}, {"height": 0}, {"top_row": 1}, {"kept_columns": 9}):
@@ -82,14 +82,14 @@ def test_boxes_outside_the_picture_are_refused() -> None:
 @built
 @pytest.mark.parametrize(("resize", "size"), [(-1, 176), (-1, 64), (300, 224)])
 def test_training_crops_are_torchvisions(resize: int, size: int) -> None:
-    """The same boxes, flips and pixels as RandomResizedCrop and RandomHorizontalFlip on PIL pictures."""
+    """The same boxes, flips and pixels as RandomResizedCrop and RandomHorizontalFlip on PIL images."""
     steps = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
     reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
     pipeline = TrainingPipeline(resize, size, decoder="native")
     for seed in range(30):
         data = jpeg(PHOTO[:: 1 + seed % 2], quality=60 + seed, subsampling=seed % 3)
         torch.manual_seed(seed)
-        expected = np.asarray(reference(open_picture(data)))
+        expected = np.asarray(reference(open_image(data)))
         torch.manual_seed(seed)
         assert np.array_equal(pipeline(data).permute(1, 2, 0).numpy(), expected)
 
@@ -102,18 +102,18 @@ def test_evaluation_is_torchvisions(resize: int, size: int) -> None:
     for height, width in ((427, 640), (427, 301), (225, 224), (63, 200)):
         data = jpeg(PHOTO[:height, :width])
         found = EvaluationPipeline(resize, size, decoder="native")(data).permute(1, 2, 0).numpy()
-        assert np.array_equal(found, np.asarray(reference(open_picture(data))))
+        assert np.array_equal(found, np.asarray(reference(open_image(data))))
 
 
 @built
-@pytest.mark.parametrize("name", odd_pictures())
-def test_odd_pictures_are_pils_too(name: str) -> None:
+@pytest.mark.parametrize("name", odd_images())
+def test_odd_images_are_pils_too(name: str) -> None:
     """CMYK, PNGs by any name, palettes, alpha: decoded as before, then resized by the same filter as JPEGs are."""
     for make in (lambda decoder: TrainingPipeline(-1, 16, decoder=decoder), lambda d: EvaluationPipeline(20, 16, d)):
         found = []
         for decoder in ("native", "pil"):
             torch.manual_seed(3)
-            found.append(make(decoder)(odd_pictures()[name]))
+            found.append(make(decoder)(odd_images()[name]))
         assert torch.equal(*found)
 
 

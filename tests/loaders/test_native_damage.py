@@ -24,7 +24,7 @@ def test_truncated_jpegs_are_refused(cut: float) -> None:
         damaged = whole[: int(len(whole) * cut)]
         top = View(0, 0, 16, 16, 16, 16, 0, 0, 16, 16)
         with pytest.raises(OSError, match="truncated"):
-            opened.NativePicture(damaged).view(top)
+            opened.OpenedByNative(damaged).view(top)
         assert outcome("native", damaged) == outcome("pil", damaged)
 
 
@@ -68,7 +68,7 @@ def mutated(encode: Encode) -> list[bytes]:
 
 
 @built
-def test_damaged_pictures_are_pils_or_left_to_others(encode: Encode) -> None:
+def test_damaged_images_are_pils_or_left_to_others(encode: Encode) -> None:
     """Seen whole; of a box, what is damaged below it is not noticed."""
     decoded = 0
     for data in mutated(encode):
@@ -85,7 +85,7 @@ def test_sanitizers_find_nothing(encode: Encode, tmp_path: Path) -> None:
     """No access outside of memory, no leak, no undefined arithmetic, no large allocation; both loops give the same."""
     archive = tmp_path / "archive"
     archive.write_bytes(b"".join(struct.pack("I", len(data)) + data for data in mutated(encode)))
-    flags = ["-std=gnu11", "-g", "-O1", "-DLARGE=16"]  # so that small pictures are scaled, too
+    flags = ["-std=gnu11", "-g", "-O1", "-DLARGE=16"]  # so that small images are scaled, too
     flags += ["-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     said = []
     for plain in (0, 1):

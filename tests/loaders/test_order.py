@@ -9,13 +9,13 @@ import torch
 
 from common.errors import DataError
 from data import build_imagenet_dataspec
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.transforms import EvaluationPipeline
 from loaders.sampler import EpochSampler
 from loaders.storage.streaming import SHUFFLE_BLOCK, ShardDataset
 
 
-class Numbers(PictureDataset):
+class Numbers(ImageDataset):
     """A data set of nothing but a length."""
 
     def __init__(self, length: int, seed: int = 0) -> None:
@@ -53,7 +53,7 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
     return len(left) == len(right) and all(map(torch.equal, left, right))
 
 
-def order(dataset: PictureDataset, epoch: int = 0, world: int = 1, drop_last: bool = True) -> list[list[int]]:
+def order(dataset: ImageDataset, epoch: int = 0, world: int = 1, drop_last: bool = True) -> list[list[int]]:
     """What each rank is given."""
     ranks = []
     for rank in range(world):
@@ -98,7 +98,7 @@ def test_plain_indices_work(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_evaluation_counts_every_picture_once(world: int) -> None:
+def test_evaluation_counts_every_image_once(world: int) -> None:
     for length in (1, 2, 5, 21, 50):
         dataset = Numbers(length)
         samplers = [
@@ -161,7 +161,7 @@ def test_resumed_batches_are_the_same(folder: Path) -> None:
 
 def test_checkpoints_of_other_data_are_refused() -> None:
     dataset = Numbers(10)
-    with pytest.raises(DataError, match="8 of 48 pictures, but this data set has 10"):
+    with pytest.raises(DataError, match="8 of 48 images, but this data set has 10"):
         dataset.load_state_dict(Numbers(48).state_dict(8, True))
     dataset.load_state_dict(Numbers(48).state_dict(0, True))  # at an epoch's start there is no place to lose
     dataset.load_state_dict(None)
@@ -171,7 +171,7 @@ def test_checkpoints_of_other_data_are_refused() -> None:
 def test_streaming_shuffles_in_a_rolling_window(shards: Path) -> None:
     dataset = ShardDataset(str(shards), str(shards), "train", EvaluationPipeline(-1, 32), seed=0)
     assert sorted(order(dataset)[0]) == list(range(60)) and order(dataset)[0] != order(dataset, epoch=1)[0]
-    # A large set: 2,000 shards of 640 pictures.
+    # A large set: 2,000 shards of 640 images.
     dataset.samples = np.full(2000, 640)
     dataset.starts = np.arange(2000) * 640
     large = dataset.epoch_order(np.random.default_rng(0))

@@ -16,7 +16,7 @@ from loaders import memory
 from loaders.storage import packed
 from main import cli
 from tests.following import assert_advice_trains, of_both
-from tests.pictures import make_shards
+from tests.image_files import make_shards
 from tests.runs import small_yaml
 from tools.convert.__main__ import main as convert
 from tools.preload import __main__ as preload
@@ -34,60 +34,60 @@ def named(word: str) -> str:
     return re.sub(r"=(/some/folder|/a/cache/folder|FOLDER)$", "=another", word)
 
 
-def streamed(folder: Path, pictures: Path, cache: str) -> list[str]:
+def streamed(folder: Path, image_folder: Path, cache: str) -> list[str]:
     """The command line of a run that reads shards through a cache folder."""
-    make_shards(pictures, folder / "shards")
+    make_shards(image_folder, folder / "shards")
     words = of_both("path=shards", "is_streaming=true", f"local={cache}")
-    return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *words]
+    return [str(small_yaml(folder, image_folder, **FAST, **ALONE)), *words]
 
 
-def test_a_cache_folder_that_cannot_be_written(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_cache_folder_that_cannot_be_written(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     def start(folder: Path) -> list[str]:
         (folder / "file").touch()
-        return streamed(folder, pictures, "file/cache")
+        return streamed(folder, image_folder, "file/cache")
 
     assert_advice_trains(start, named, workdir, capfd)
 
 
-def test_a_cache_limit_below_a_shard(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_cache_limit_below_a_shard(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     def start(folder: Path) -> list[str]:
-        return [*streamed(folder, pictures, "cache"), "train_dataset.cache_limit=9kb"]
+        return [*streamed(folder, image_folder, "cache"), "train_dataset.cache_limit=9kb"]
 
     assert_advice_trains(start, named, workdir, capfd)
 
 
 def test_too_little_shared_memory_for_the_workers(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_shared_memory", lambda: 3 * 8 * 3 * 24 * 24 * 4)
     words = of_both("num_workers=2", "prefetch_factor=2", "batch_size=8", "crop_size=24")
-    yaml = small_yaml(workdir, pictures, **FAST)
+    yaml = small_yaml(workdir, image_folder, **FAST)
     assert_advice_trains(lambda _: [str(yaml), *words], named, workdir, capfd)
 
 
 def test_too_little_memory_for_packed_images(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed, "free_shared_memory", lambda: 40_000)
-    yaml = small_yaml(workdir, pictures, **FAST, **ALONE)
+    yaml = small_yaml(workdir, image_folder, **FAST, **ALONE)
     words = of_both("storage=packed", "crop_size=8")
     assert_advice_trains(lambda _: [str(yaml), *words, "eval_dataset.resize_size=8"], named, workdir, capfd)
 
 
-def test_ffcvs_files_in_an_image_folder(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    assert run(convert, [str(pictures), "beton", "--to", "ffcv"]) == 0
+def test_ffcvs_files_in_an_image_folder(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    assert run(convert, [str(image_folder), "beton", "--to", "ffcv"]) == 0
 
     def start(folder: Path) -> list[str]:
-        return [str(small_yaml(folder, pictures, **FAST, **ALONE)), *of_both(f"path={workdir}/beton")]
+        return [str(small_yaml(folder, image_folder, **FAST, **ALONE)), *of_both(f"path={workdir}/beton")]
 
     assert_advice_trains(start, named, workdir, capfd)
 
 
-def test_a_damaged_image(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    shutil.copytree(pictures, "images")
+def test_a_damaged_image(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    shutil.copytree(image_folder, "images")
     damaged = sorted(Path("images/train").rglob("*.jpeg"))[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
-    words = [str(small_yaml(workdir, pictures, **FAST, **ALONE)), *of_both("path=images"), "max_duration=1ep"]
+    words = [str(small_yaml(workdir, image_folder, **FAST, **ALONE)), *of_both("path=images"), "max_duration=1ep"]
     assert cli(words) == 1
     said = capfd.readouterr().err
     assert str(damaged) in said and "Replace or delete it; `python -m tools.verify` finds all of its kind" in said
@@ -98,10 +98,10 @@ def test_a_damaged_image(workdir: Path, pictures: Path, capfd: pytest.CaptureFix
 
 
 def test_a_copy_of_one_split(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As is advised where both do not fit; also with a space in the name."""
-    shutil.copytree(pictures, "my images")
+    shutil.copytree(image_folder, "my images")
     real = os.statvfs(workdir)
     blocks = sum(-(-file.stat().st_size // real.f_frsize) for file in Path("my images/train").rglob("*.jpeg"))
     little = types.SimpleNamespace(f_bavail=blocks, f_frsize=real.f_frsize, f_files=0, f_favail=0)

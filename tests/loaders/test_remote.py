@@ -53,11 +53,11 @@ def test_no_more_of_an_object_is_read_than_it_should_have(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("reader", ["training", "verify", "convert"])
 def test_a_shard_that_is_too_large(reader: str, s3_server: str, shards: Path, tmp_path: Path, read: list[int]) -> None:
-    place, cache = upload(shards, "pictures", "set"), tmp_path / "cache"
+    place, cache = upload(shards, "images", "set"), tmp_path / "cache"
     index = (shards / "val/index.json").read_bytes()
     entry = json.loads(index)["shards"][0]
     name = (entry.get("zip_data") or entry["raw_data"])["basename"]
-    boto3.client("s3").upload_fileobj(io.BytesIO(bytes(3_000_000)), "pictures", f"set/val/{name}")
+    boto3.client("s3").upload_fileobj(io.BytesIO(bytes(3_000_000)), "images", f"set/val/{name}")
     (cache / "val").mkdir(parents=True)
     if reader != "training":
         (cache / "val/index.json").write_bytes(index)

@@ -1,4 +1,4 @@
-"""S3 that fails: what passes is survived with every picture in its place, what stays is one sentence, in time."""
+"""S3 that fails: what passes is survived with every image in its place, what stays is one sentence, in time."""
 
 import atexit
 import contextlib
@@ -21,11 +21,11 @@ from composer.core import DataSpec
 from common.errors import DataError, sentence_of
 from data import build_imagenet_dataspec
 from loaders.transport import remote, shard_cache
+from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy, Rule
-from tests.pictures import make_mds
 from tests.s3 import upload, use_endpoint
 
-REMOTE = "s3://pictures/set"
+REMOTE = "s3://images/set"
 DAMAGED = "shard.00002.mds"
 LONGEST = remote.PATIENCE + remote.CONNECT_TIMEOUT + remote.READ_TIMEOUT + shard_cache.STALLED
 
@@ -65,8 +65,8 @@ def small_shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def stored(s3_server: str, shards: Path) -> str:
-    """The pictures in S3, 60 in each split."""
-    return upload(shards, "pictures", "set")
+    """The images in S3, 60 in each split."""
+    return upload(shards, "images", "set")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_passing_faults_lose_nothing(
 ) -> None:
     """Of all requests 20 % fail, in every way there is."""
     monkeypatch.setattr(remote, "PATIENCE", 30.0)
-    upload(small_shards, "pictures", "set")
+    upload(small_shards, "images", "set")
     faults: list[int | str] = [500, 503, "hang", "drop", "cut"]
     proxy.rules = [Rule(fault, share=0.04, code="SlowDown") for fault in faults]
     proxy.rules.append(Rule("flip", r"shard\.0000[37]\.mds", times=1))
@@ -131,11 +131,11 @@ def test_a_fault_that_stays_names_the_shard(
         monkeypatch.setattr(module, name, 2.0)
     client = boto3.client("s3")
     if fault == "missing":
-        client.delete_object(Bucket="pictures", Key=f"set/val/{DAMAGED}")
+        client.delete_object(Bucket="images", Key=f"set/val/{DAMAGED}")
     elif fault == "hash":
         data = bytearray((shards / "val" / DAMAGED).read_bytes())
         data[len(data) // 2] ^= 1
-        client.put_object(Bucket="pictures", Key=f"set/val/{DAMAGED}", Body=bytes(data))
+        client.put_object(Bucket="images", Key=f"set/val/{DAMAGED}", Body=bytes(data))
     else:
         proxy.rules = [Rule(fault, DAMAGED, code="SlowDown")]
     spec, batches = build(tmp_path, workers), []
@@ -176,9 +176,9 @@ def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: p
 
 
 def test_no_bucket_no_index_no_credentials(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "has no bucket 'picture'" in sentence(lambda: build(tmp_path, path="s3://picture/set"))
+    assert "has no bucket 'image'" in sentence(lambda: build(tmp_path, path="s3://image/set"))
     assert "set/a/val/index.json: is missing" in sentence(lambda: build(tmp_path, path=f"{REMOTE}/a"))
-    boto3.client("s3").put_object(Bucket="pictures", Key="set/val/index.json", Body=b'{"version": 2, "shards": [{')
+    boto3.client("s3").put_object(Bucket="images", Key="set/val/index.json", Body=b'{"version": 2, "shards": [{')
     assert "val/index.json: is malformed" in sentence(lambda: build(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -200,7 +200,7 @@ def test_a_slow_download_is_left_in_peace(
     monkeypatch.setattr(remote, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
     monkeypatch.setattr(remote, "_CHUNK", 3_000)
     monkeypatch.setattr(shard_cache, "STALLED", 3.0)
-    upload(make_mds(folder / "val", tmp_path / "set/val"), "pictures", "set/val")
+    upload(make_mds(folder / "val", tmp_path / "set/val"), "images", "set/val")
     proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.25)]
     images, labels = everything(build(tmp_path / "cache", workers))
     assert torch.equal(images, reference[0]) and torch.equal(labels, reference[1])
@@ -224,7 +224,7 @@ def test_a_download_whose_process_died_is_taken_over(
 
 def test_a_program_that_ends_while_shards_arrive(small_shards: Path, proxy: FaultProxy, tmp_path: Path) -> None:
     """What fetches ahead stops with it, leaves no file, and does not touch memory that is gone."""
-    upload(small_shards, "pictures", "set")
+    upload(small_shards, "images", "set")
     proxy.rules = [Rule("slow", "shard", pause=0.01)]
 
     def program() -> None:
@@ -274,7 +274,7 @@ def small_disk(folder: Path, size: int) -> Iterator[int]:
 def test_a_full_disk(kind: str, s3_server: str, tmp_path: Path, reference, request: pytest.FixtureRequest) -> None:
     """It is said, nothing half-written stays, and the next run goes on with what fitted."""
     source: Path = request.getfixturevalue(kind)
-    upload(source, "pictures", "set")
+    upload(source, "images", "set")
     cache = tmp_path / "cache"
     with small_disk(cache, 80 << 10) as code:
         message = sentence(lambda: list(build(cache, workers=2).dataloader))

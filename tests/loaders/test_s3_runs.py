@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from data import build_imagenet_dataspec
+from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy, Rule
-from tests.pictures import make_mds
 from tests.runs import COMPOSER, ROOT, metrics, run_main, small_yaml, start_main, wait_for
 from tests.s3 import upload, use_endpoint
 
@@ -30,20 +30,20 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def mds(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs' pictures as shards: some ten for training, four for evaluation."""
+def mds(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs' images as shards: some ten for training, four for evaluation."""
     root = tmp_path_factory.mktemp("mds")
-    make_mds(pictures / "train", root / "train", size_limit=8_000)
-    make_mds(pictures / "val", root / "val", size_limit=8_000, compression="zstd:3")
+    make_mds(image_folder / "train", root / "train", size_limit=8_000)
+    make_mds(image_folder / "val", root / "val", size_limit=8_000, compression="zstd:3")
     return root
 
 
-def words(folder: Path, pictures: Path, *more: str) -> list[object]:
+def words(folder: Path, image_folder: Path, *more: str) -> list[object]:
     """A run's command line: all data from S3, a cache for each split, everything logged that can be."""
     names = ("train_dataset", "eval_dataset")
     return [
-        small_yaml(folder, pictures, loggers={"tensorboard": {"log_dir": str(folder / "board")}}),
-        *(f"{name}.{word}" for name in names for word in ("is_streaming=true", "path=s3://pictures/set")),
+        small_yaml(folder, image_folder, loggers={"tensorboard": {"log_dir": str(folder / "board")}}),
+        *(f"{name}.{word}" for name in names for word in ("is_streaming=true", "path=s3://images/set")),
         *(f"{name}.local={folder / 'cache'}" for name in names),
         "python_log_level=debug",
         *more,
@@ -71,18 +71,18 @@ def assert_no_secret(folder: Path, done: subprocess.CompletedProcess) -> None:
 
 
 def test_killed_in_mid_epoch_and_started_again(
-    s3_server: str, mds: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, mds: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program reads from the same cache folder meanwhile; the next run loses nothing in spite of faults."""
-    upload(mds, "pictures", "set")
+    upload(mds, "images", "set")
     cache = tmp_path / "cache"
     with FaultProxy(s3_server, [Rule("slow", "train/shard.00007", pause=5.0)]) as proxy:
         use_endpoint(monkeypatch, proxy.address)
-        first = start_main(*words(tmp_path, pictures), cwd=tmp_path)
+        first = start_main(*words(tmp_path, image_folder), cwd=tmp_path)
         try:
             wait_for(lambda: list(cache.glob("train/shard.00007.*part")), process=first)
             wait_for(lambda: len(list(cache.glob("train/shard.*.mds"))) > 3, process=first)
-            other = build_imagenet_dataspec("s3://pictures/set", True, 4, local=cache).dataloader.dataset
+            other = build_imagenet_dataspec("s3://images/set", True, 4, local=cache).dataloader.dataset
             assert other.read(0)
             assert first.poll() is None
             first.kill()
@@ -93,7 +93,7 @@ def test_killed_in_mid_epoch_and_started_again(
                 os.killpg(first.pid, signal.SIGKILL)
             first.communicate()
         proxy.rules = [Rule(503, "index.json", times=2), Rule("drop", "val/shard", times=2), Rule("cut", times=2)]
-        again = run_main(*words(tmp_path, pictures, "run_name=again"), cwd=tmp_path, **SECRETS)
+        again = run_main(*words(tmp_path, image_folder, "run_name=again"), cwd=tmp_path, **SECRETS)
     assert again.returncode == 0, again.stdout + again.stderr
     assert all(rule.times == 0 for rule in proxy.rules), "nothing has gone wrong"
     assert len(metrics(tmp_path / "runs/again")) == 2
@@ -103,20 +103,20 @@ def test_killed_in_mid_epoch_and_started_again(
 
 
 def test_two_ranks_and_a_store_that_falls_silent(
-    s3_server: str, mds: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, mds: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In mid-epoch: every rank ends, with the object's name and without any remains."""
-    upload(mds, "pictures", "set")
+    upload(mds, "images", "set")
     program = tmp_path / "impatient.py"
     program.write_text(IMPATIENT)
     with FaultProxy(s3_server, [Rule("hang", "val/shard.00002")]) as proxy:
         use_endpoint(monkeypatch, proxy.address)
-        command = words(tmp_path, pictures, "train_dataset.num_workers=2", "run_name=stuck")
+        command = words(tmp_path, image_folder, "train_dataset.num_workers=2", "run_name=stuck")
         done = run_main(*command, cwd=tmp_path, launcher=(COMPOSER, "-n", "2", str(program)), **SECRETS)
         assert proxy.failed
     assert done.returncode not in (0, None)
     said = done.stdout + done.stderr
-    assert "s3://pictures/set/val/shard.00002.mds.zstd: http://127.0.0.1" in said and "does not answer" in said
+    assert "s3://images/set/val/shard.00002.mds.zstd: http://127.0.0.1" in said and "does not answer" in said
     wait_for(lambda: not living(tmp_path))
     assert not list((tmp_path / "cache").rglob("*.part"))
     assert_no_secret(tmp_path, done)

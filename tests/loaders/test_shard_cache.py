@@ -34,7 +34,7 @@ def bytes_in(cache: Path) -> int:
 
 
 def test_processes_fetch_each_shard_once(s3_server: str, compressed: Path, tmp_path: Path, monkeypatch) -> None:
-    remote = upload(compressed, "pictures", "set")
+    remote = upload(compressed, "images", "set")
     with FaultProxy(s3_server, []) as proxy:
         use_endpoint(monkeypatch, proxy.address)
 
@@ -78,7 +78,7 @@ def test_what_a_living_process_writes_is_left_to_it(shards: Path, tmp_path: Path
 
 def test_a_whole_cache_is_not_written_to(s3_server: str, shards: Path, tmp_path: Path) -> None:
     """It may be read-only."""
-    remote = upload(shards, "pictures", "set")
+    remote = upload(shards, "images", "set")
     assert len(everything(build(remote, tmp_path))[1]) == 60
 
     def state() -> dict[Path, int]:
@@ -128,7 +128,7 @@ def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path, tmp_path: P
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 def test_the_limit_is_kept(kind: str, workers: int, limit: int, tmp_path: Path, request) -> None:
-    """Whatever it is, each epoch has every picture; beyond it there may be what each other process has open."""
+    """Whatever it is, each epoch has every image; beyond it there may be what each other process has open."""
     source = request.getfixturevalue(kind)
     reference = everything(build(source, tmp_path / "all"))
     spec = build(source, tmp_path / "cache", workers, cache_limit=limit * SHARD)
@@ -182,7 +182,7 @@ def test_sizes(size: int | str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [0, -1, "", "gb", "1.gb", "0.5b", "1e9", "5 pictures", "1_000", "9" * 500, "٣gb", "true"]
+    "size", [0, -1, "", "gb", "1.gb", "0.5b", "1e9", "5 images", "1_000", "9" * 500, "٣gb", "true"]
 )
 def test_what_is_no_size(size: int | str) -> None:
     with pytest.raises(ValueError, match="is not a number of bytes; write a number and a unit, as in 200gb"):

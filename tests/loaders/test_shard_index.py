@@ -23,8 +23,8 @@ from loaders.checking.splits import open_splits
 from loaders.storage.shard_index import parse_index
 from loaders.transport.decompression import decompressed
 from loaders.transport.preload import copy as preload
+from tests.image_files import make_mds
 from tests.loaders.test_streaming import build, everything
-from tests.pictures import make_mds
 from tools.convert.sources import open_sources
 
 Change = Callable[[dict[str, Any]], Any]

@@ -24,7 +24,7 @@ from loaders.workers import WorkerLoader
 pytestmark = pytest.mark.slow
 
 
-def pictures_of(root: Path, workers: int, **options: object) -> DataLoader:
+def images_of(root: Path, workers: int, **options: object) -> DataLoader:
     return build_imagenet_dataspec(root, False, 4, crop_size=40, num_workers=workers, seed=3, **options).dataloader
 
 
@@ -37,7 +37,7 @@ def epoch_of(loader: DataLoader, number: int) -> list[tuple[torch.Tensor, torch.
 @pytest.mark.parametrize("steps", [[], [torch.clone]])
 def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> None:
     """More of them than there are places, and parts of others; what is let go of is used again."""
-    loader, alone = (pictures_of(odd, workers, image_transforms=steps) for workers in (2, 0))
+    loader, alone = (images_of(odd, workers, image_transforms=steps) for workers in (2, 0))
     kept = []
     for number in range(4):
         expected, batches = epoch_of(alone, number), epoch_of(loader, number)
@@ -49,7 +49,7 @@ def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> N
 
 
 def test_a_place_is_free_when_its_batch_is_gone(odd: Path) -> None:
-    loader = pictures_of(odd, 1)
+    loader = images_of(odd, 1)
     addresses = {images.data_ptr() for number in range(3) for images, _ in _one_by_one(loader, number)}
     assert 1 <= len(addresses) <= loader.prefetch_factor + 2, "two in work, one arriving, one in the trainer's hands"
 
@@ -60,7 +60,7 @@ def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor,
 
 
 def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
-    loader, alone = pictures_of(odd, 2), pictures_of(odd, 0)
+    loader, alone = images_of(odd, 2), images_of(odd, 0)
     for number in range(8):
         loader.sampler.set_epoch(number)
         next(iter(loader))
@@ -72,7 +72,7 @@ def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
 
 def test_two_loaders_of_one_data_set(odd: Path) -> None:
     """As when BatchNorm's statistics are taken in the middle of an epoch."""
-    first, alone = pictures_of(odd, 1), pictures_of(odd, 0)
+    first, alone = images_of(odd, 1), images_of(odd, 0)
     expected = epoch_of(alone, 2)
     first.sampler.set_epoch(2)
     batches = iter(first)
@@ -128,14 +128,14 @@ def test_a_fork_gives_no_place_back() -> None:
 
 
 def test_loaders_without_persistent_workers_side_by_side(odd: Path) -> None:
-    loader = pictures_of(odd, 1, persistent_workers=False)
+    loader = images_of(odd, 1, persistent_workers=False)
     pairs = list(zip(loader, loader, strict=True))
     assert len(pairs) > 2 and all(torch.equal(one[0], other[0]) for one, other in pairs)
 
 
 def test_descriptors_go_with_the_loader(odd: Path) -> None:
     """Its own pipes, by their inodes: other threads of this process open and close descriptors meanwhile."""
-    loader = pictures_of(odd, 2)
+    loader = images_of(odd, 2)
     epoch_of(loader, 0)
     iterator = loader._iterator
     queues = [*iterator._index_queues, iterator._worker_result_queue]

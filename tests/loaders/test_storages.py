@@ -15,14 +15,14 @@ from torchvision import transforms
 
 from common.errors import DataError
 from data import build_imagenet_dataspec
-from loaders.images.decoding import decode, open_picture
+from loaders.images.decoding import decode, open_image
 from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
 from loaders.storage.beton_writer import write_beton
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.packed import PackedDataset
 from recipes.augmentations import RandomOperations
-from tests.loaders.jpegs import odd_pictures
-from tests.pictures import make_shards
+from tests.image_files import make_shards
+from tests.loaders.jpegs import odd_images
 from tests.runs import ROOT
 
 KINDS = ("imagefolder", "streaming", "packed", "packed shards", "ffcv")
@@ -30,13 +30,13 @@ KINDS = ("imagefolder", "streaming", "packed", "packed shards", "ffcv")
 
 @pytest.fixture(scope="module")
 def photographs() -> list[bytes]:
-    """JPEGs of real pictures, of several sizes, qualities and kinds of subsampling, one of them grey."""
+    """JPEGs of real images, of several sizes, qualities and kinds of subsampling, one of them grey."""
     encoded = []
     for number, photo in enumerate(load_sample_images().images):
         for width, quality, subsampling in ((500, 93, 0), (333, 90, 2), (97, 75, 1), (640, 96, 2)):
-            picture = Image.fromarray(photo).resize((width, width * 427 // 640))
+            image = Image.fromarray(photo).resize((width, width * 427 // 640))
             out = io.BytesIO()
-            (picture.convert("L") if width == 333 and number else picture).save(
+            (image.convert("L") if width == 333 and number else image).save(
                 out, "JPEG", quality=quality, subsampling=subsampling, progressive=width == 97
             )
             encoded.append(out.getvalue())
@@ -50,11 +50,11 @@ def test_crops_are_torchvisions_to_the_last_bit_but_one(photographs: list[bytes]
         reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
         pipeline = TrainingPipeline(resize, size, min_crop_area=area)
         apart = []
-        for seed, picture in enumerate(photographs * 3):
+        for seed, image in enumerate(photographs * 3):
             torch.manual_seed(seed)
-            expected = np.asarray(reference(open_picture(picture))).astype(int)
+            expected = np.asarray(reference(open_image(image))).astype(int)
             torch.manual_seed(seed)
-            found = pipeline(picture)
+            found = pipeline(image)
             assert found.shape == (3, size, size) and found.dtype == torch.uint8
             apart.append(np.abs(found.permute(1, 2, 0).numpy() - expected))
         # Two resizes in a row may be off by one each.
@@ -65,20 +65,20 @@ def test_evaluation_is_torchvisions(photographs: list[bytes]) -> None:
     for resize, size in ((232, 224), (256, 224), (-1, 224), (64, 64)):
         steps = [transforms.CenterCrop(size)]
         reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
-        for picture in photographs:
-            expected = np.asarray(reference(open_picture(picture))).astype(int)
-            found = EvaluationPipeline(resize, size)(picture).permute(1, 2, 0).numpy()
+        for image in photographs:
+            expected = np.asarray(reference(open_image(image))).astype(int)
+            found = EvaluationPipeline(resize, size)(image).permute(1, 2, 0).numpy()
             assert np.abs(found - expected).max() <= 1
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same odd pictures, in two classes, in every storage."""
+    """The same odd images, in two classes, in every storage."""
     from tools.convert.__main__ import main as convert
 
     base = tmp_path_factory.mktemp("odd")
     for split in ("train", "val"):
-        for number, (name, content) in enumerate(odd_pictures().items()):
+        for number, (name, content) in enumerate(odd_images().items()):
             folder = base / "folder" / split / ("ape" if number % 2 else "zebra")
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
@@ -104,7 +104,7 @@ def everything(loader) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_odd_pictures_become_pils_rgb(kind: str, workers: int, roots: dict[str, Path]) -> None:
+def test_odd_images_become_pils_rgb(kind: str, workers: int, roots: dict[str, Path]) -> None:
     spec = build(roots, kind, is_train=False, drop_last=False, num_workers=workers, resize_size=-1)
     images, labels = everything(spec.dataloader)
     dataset = spec.dataloader.dataset
@@ -112,8 +112,8 @@ def test_odd_pictures_become_pils_rgb(kind: str, workers: int, roots: dict[str, 
     folder = ImageFolderDataset(roots["imagefolder"], "val", EvaluationPipeline(-1, 24), 0)
     expected = []
     for index in range(len(folder)):
-        picture = transforms.CenterCrop(24)(open_picture(folder.read(index)[0]))
-        expected.append((np.asarray(picture).tobytes(), int(folder.labels[index])))
+        image = transforms.CenterCrop(24)(open_image(folder.read(index)[0]))
+        expected.append((np.asarray(image).tobytes(), int(folder.labels[index])))
     rows = images.permute(0, 2, 3, 1).numpy()
     found = [(row.tobytes(), label) for row, label in zip(rows, labels.tolist(), strict=True)]
     assert sorted(found) == sorted(expected) and len(set(found)) > 8
@@ -124,10 +124,10 @@ def test_odd_pictures_become_pils_rgb(kind: str, workers: int, roots: dict[str, 
 def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path, tmp_path: Path) -> None:
     """Samples of one order (none is shuffled here), with crops, flips and random operations."""
     make_shards(folder, tmp_path / "mds", size_limit=20_000)
-    pictures = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
+    images = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     if kind == "ffcv":
         (tmp_path / "ffcv").mkdir()
-        write_beton(tmp_path / "ffcv/train.beton", len(pictures), pictures.read)
+        write_beton(tmp_path / "ffcv/train.beton", len(images), images.read)
     roots = {"imagefolder": folder, "streaming": tmp_path / "mds", "ffcv": tmp_path / "ffcv"}
     options = {"image_transforms": [RandomOperations(9, 1, "all")], "batch_size": 12}
     reference = everything(build(roots, "imagefolder", **options).dataloader)
@@ -138,12 +138,12 @@ def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path,
 
 @pytest.mark.parametrize("cut", [0.3, 0.9, 0.999])
 def test_truncated_jpegs_are_refused(cut: float, photographs: list[bytes]) -> None:
-    for picture in photographs:
+    for image in photographs:
         with pytest.raises(OSError, match="truncated"):
-            decode(picture[: int(len(picture) * cut)])
+            decode(image[: int(len(image) * cut)])
 
 
-def test_packed_reduces_pictures_once(folder: Path, photographs: list[bytes], tmp_path: Path) -> None:
+def test_packed_reduces_images_once(folder: Path, photographs: list[bytes], tmp_path: Path) -> None:
     for split in ("train", "val"):
         for number, photo in enumerate(photographs):
             place = tmp_path / split / "one" / f"{number}.jpeg"
@@ -155,13 +155,13 @@ def test_packed_reduces_pictures_once(folder: Path, photographs: list[bytes], tm
     assert {min(shape[:2]) for shape in shapes} == {64, 100}, "one is smaller already"
     whole = PackedDataset(source)
     for index in range(len(source)):
-        assert np.array_equal(whole.read(index)[0], np.asarray(open_picture(source.read(index)[0])))
+        assert np.array_equal(whole.read(index)[0], np.asarray(open_image(source.read(index)[0])))
 
 
 def test_packed_says_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     monkeypatch.setattr("loaders.storage.packed.free_shared_memory", lambda: 100_000)
-    with pytest.raises(DataError, match=r"60 decoded pictures take 0.0 GB.*pack_size=22"):
+    with pytest.raises(DataError, match=r"60 decoded images take 0.0 GB.*pack_size=22"):
         PackedDataset(source)
     assert len(PackedDataset(source, pack_size=22)) == 60
 
@@ -171,7 +171,7 @@ def test_packed_names_the_unreadable(tmp_path: Path, photographs: list[bytes]) -
     place.parent.mkdir(parents=True)
     (place.parent / "good.jpeg").write_bytes(photographs[0])
     place.write_bytes(photographs[0][:5000])
-    with pytest.raises(DataError, match=r"bad\.jpeg: cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"bad\.jpeg: cannot be read as an image"):
         PackedDataset(ImageFolderDataset(tmp_path, "train", EvaluationPipeline(-1, 24), 0))
 
 

@@ -1,4 +1,4 @@
-"""Two ranks of one node share a cache, and see each picture once."""
+"""Two ranks of one node share a cache, and see each image once."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ with open(f"{out}/{dist.get_global_rank()}.json", "w") as file:
 
 
 def test_two_ranks_share_a_cache(s3_server: str, compressed: Path, tmp_path: Path) -> None:
-    remote = upload(compressed, "pictures", "set")
+    remote = upload(compressed, "images", "set")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     launcher = [sys.executable, "-m", "composer.cli.launcher", "-n", "2"]

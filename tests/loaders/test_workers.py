@@ -153,8 +153,8 @@ def test_program_ends_promptly(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_picture_is_named(workers: int, tmp_path: Path) -> None:
-    from tests.pictures import make_imagefolder
+def test_unreadable_image_is_named(workers: int, tmp_path: Path) -> None:
+    from tests.image_files import make_imagefolder
 
     root = make_imagefolder(tmp_path)
     path = root / "train/dog/0002.jpeg"
@@ -162,7 +162,7 @@ def test_unreadable_picture_is_named(workers: int, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(loader(root, num_workers=workers))
     sentence = sentence_of(caught.value)
-    assert sentence is not None and sentence.startswith(f"{path}: cannot be read as a picture")
+    assert sentence is not None and sentence.startswith(f"{path}: cannot be read as an image")
     assert "Traceback" not in sentence
 
 

@@ -1,4 +1,4 @@
-"""What the converter's tests share: a source with every kind of picture, and both readers' view of what came out."""
+"""What the converter's tests share: a source with every kind of image, and both readers' view of what came out."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from sklearn.datasets import load_sample_images
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.streaming import ShardDataset
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tools.convert.__main__ import main
 
 PIPELINE = EvaluationPipeline(resize_size=-1, crop_size=32)
 
 
 def make_source(folder: Path) -> Path:
-    """Small JPEGs of three classes, and in val/dog two photographs and one picture of each odd kind."""
+    """Small JPEGs of three classes, and in val/dog two photographs and one image of each odd kind."""
     root = make_imagefolder(folder, per_class=8, size=40)
     photo, other = (Image.fromarray(pixels) for pixels in load_sample_images().images)
     odd = root / "val" / "dog"
@@ -39,7 +39,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def pictures_of(root: Path | str, split: str, local: Path | str | None = None) -> list[tuple[bytes, int]]:
+def images_of(root: Path | str, split: str, local: Path | str | None = None) -> list[tuple[bytes, int]]:
     """What our reader finds in shards, in their order."""
     dataset = ShardDataset(str(root), str(local or root), split, PIPELINE, seed=0)
     assert dataset.classes == ["cat", "dog", "person"]

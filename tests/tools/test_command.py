@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from common.command import run
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tests.runs import ROOT, wait_for
 
 VERIFY = "from tools.verify.__main__ import run; sys.exit(run([sys.argv[1], '--workers=1']))"
@@ -51,7 +51,7 @@ def workers_of(trainer: int) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
 def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
-    """Once there is a worker; verify's is kept waiting by a picture that is a named pipe."""
+    """Once there is a worker; verify's is kept waiting by an image that is a named pipe."""
     root = make_imagefolder(tmp_path / "set")
     if program == VERIFY:
         (root / "train/cat/0000.jpeg").unlink()

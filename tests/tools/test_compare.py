@@ -85,7 +85,7 @@ def _excludes_zero(a: Spread, b: Spread, step: float) -> bool:
     return not low <= 0 <= high
 
 
-def test_one_picture_apart(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_apart(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (1, 2):
         leave_run(workdir / f"runs/a{seed}", f"seed={seed}", top1=99.7214, yaml="digits", data=DIGITS)
         words = ("optimizer.momentum=0.8", f"seed={seed}")
@@ -154,5 +154,5 @@ def test_mistakes(runs: Path, capsys: pytest.CaptureFixture[str], words: list[st
 
 def test_other_data(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_run(runs / "digits-0", yaml="digits", data=DIGITS)
-    assert "accuracies on different pictures do not compare" in said(capsys, 1, "digits-0", "mild")
+    assert "accuracies on different images do not compare" in said(capsys, 1, "digits-0", "mild")
     assert "its runs are of different data sets" in said(capsys, 1, "digits-0,base-0", "mild")

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from loaders.images import native
-from loaders.images.decoding import decode, open_picture
+from loaders.images.decoding import decode, open_image
 from loaders.storage.beton import BetonDataset
-from tests.pictures import make_imagefolder, make_mds
+from tests.image_files import make_imagefolder, make_mds
 from tests.s3 import use_endpoint
-from tests.tools.conversions import PIPELINE, convert, files_of, make_source, originals_of, pictures_of
+from tests.tools.conversions import PIPELINE, convert, files_of, images_of, make_source, originals_of
 
 pytestmark = pytest.mark.slow
 
@@ -35,18 +35,18 @@ def test_both_readers_find_every_byte(source: Path, tmp_path: Path, capfd: pytes
     shutil.copytree(tmp_path / "mds", tmp_path / "copy")
     for split in ("train", "val"):
         originals = originals_of(source, split)
-        found = pictures_of(tmp_path / "mds", split)
+        found = images_of(tmp_path / "mds", split)
         assert sorted(found) == sorted(originals)
         assert (found == originals) == (split == "val"), "val in order, train shuffled"
         stock = StockDataset(local=str(tmp_path / "copy"), split=split, batch_size=1)
-        for index, (picture, label) in enumerate(found):
+        for index, (image, label) in enumerate(found):
             sample = stock[index]
-            assert sample["y"] == label and originals[sample["i"]] == (picture, label)
-            assert sample["x"].convert("RGB").tobytes() == Image.open(io.BytesIO(picture)).convert("RGB").tobytes()
+            assert sample["y"] == label and originals[sample["i"]] == (image, label)
+            assert sample["x"].convert("RGB").tobytes() == Image.open(io.BytesIO(image)).convert("RGB").tobytes()
     assert json.loads((tmp_path / "mds" / "classes.json").read_text()) == ["cat", "dog", "person"]
     index = json.loads((tmp_path / "mds" / "train" / "index.json").read_text())
     assert len(index["shards"]) > 2 and list(index["shards"][0]["zip_data"]["hashes"]) == ["xxh64"]
-    assert {label for _, label in pictures_of(tmp_path / "mds", "train")[:8]} == {0, 1, 2}
+    assert {label for _, label in images_of(tmp_path / "mds", "train")[:8]} == {0, 1, 2}
     assert not (tmp_path / "mds" / ".convert").exists() and not (tmp_path / "mds" / "skipped.txt").exists()
 
 
@@ -59,27 +59,27 @@ def test_shards_are_those_of_the_published_writer(tmp_path: Path) -> None:
     assert files_of(tmp_path / "ours") == files_of(tmp_path / "stock")
 
 
-def test_two_runs_give_identical_bytes_and_only_large_pictures_change(source: Path, tmp_path: Path) -> None:
+def test_two_runs_give_identical_bytes_and_only_large_images_change(source: Path, tmp_path: Path) -> None:
     words = ["--max-size", 64, "--quality", 80, "--shard-mb", 0.02]
     for workers in (1, 2):
         assert convert(source, tmp_path / str(workers), *words, workers=workers) == 0
     assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
     changed = 0
-    for (picture, label), (original, right) in zip(
-        pictures_of(tmp_path / "1", "val"), originals_of(source, "val"), strict=True
+    for (image, label), (original, right) in zip(
+        images_of(tmp_path / "1", "val"), originals_of(source, "val"), strict=True
     ):
         assert label == right
-        before = open_picture(original)
+        before = open_image(original)
         if max(before.size) <= 64:
-            assert picture == original
+            assert image == original
             continue
         changed += 1
-        after = open_picture(picture)
-        assert picture.startswith(b"\xff\xd8") and max(after.size) == 64
+        after = open_image(image)
+        assert image.startswith(b"\xff\xd8") and max(after.size) == 64
         assert after.size == tuple(round(side * 64 / max(before.size)) for side in before.size)
         expected = io.BytesIO()
         before.resize(after.size, Image.Resampling.LANCZOS).save(expected, "JPEG", quality=80)
-        assert picture == expected.getvalue()
+        assert image == expected.getvalue()
     assert changed == 6
 
 
@@ -88,11 +88,11 @@ def test_shards_from_compressed_shards_leave_them_alone(source: Path, tmp_path: 
     before = files_of(tmp_path / "mds")
     assert convert(tmp_path / "mds", tmp_path / "again", "--max-size", 60) == 0
     assert files_of(tmp_path / "mds") == before
-    sizes = [max(open_picture(picture).size) for picture, _ in pictures_of(tmp_path / "again", "val")]
+    sizes = [max(open_image(image).size) for image, _ in images_of(tmp_path / "again", "val")]
     assert max(sizes) == 60 and len(sizes) == 30
 
 
-def test_unreadable_pictures_are_named(source: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_named(source: Path, tmp_path: Path) -> None:
     root = shutil.copytree(source, tmp_path / "root")
     bad = [root / "train" / "cat" / "0002.jpeg", root / "train" / "dog" / "0005.jpeg", root / "val" / "cat" / "x.png"]
     for path in bad[:2]:
@@ -111,7 +111,7 @@ def test_unreadable_pictures_are_named(source: Path, tmp_path: Path) -> None:
         assert convert(root, out, "--shard-mb", 0.01, "--skip-unreadable", workers=workers) == 0
         lines = (out / "skipped.txt").read_text().splitlines()
         assert {line.split(":")[0] for line in lines} == set(map(str, bad)) and len(lines) == len(bad)
-        assert [len(pictures_of(out, split)) for split in ("train", "val")] == [22, 30]
+        assert [len(images_of(out, split)) for split in ("train", "val")] == [22, 30]
     assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
 
 
@@ -123,9 +123,9 @@ def test_to_ffcv(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     for split in ("train", "val"):
         dataset = BetonDataset(out, split, PIPELINE, seed=0)
         assert dataset.classes == ["cat", "dog", "person"]
-        for index, (picture, label) in enumerate(pictures_of(tmp_path / "mds", split)):
+        for index, (image, label) in enumerate(images_of(tmp_path / "mds", split)):
             found, there = dataset.read(index)
-            assert there == label and decode(found).equal(decode(picture))
+            assert there == label and decode(found).equal(decode(image))
     capfd.readouterr()
     assert convert(source, out, "--to", "ffcv") == 1
     assert "train.beton: is there already" in capfd.readouterr().err
@@ -142,9 +142,9 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert "no such folder" in refused(tmp_path / "imagnet", out)
     assert "--compression zst: no such kind" in refused(source, out, "--compression", "zst", status=2)
     assert "--hash crc: no such kind" in refused(source, out, "--hash", "crc", "--quality", 0, status=2)
-    assert "--quality 80: pictures stay as they are" in refused(source, out, "--quality", 80, status=2)
+    assert "--quality 80: images stay as they are" in refused(source, out, "--quality", 80, status=2)
     assert "did you mean s3://b/set?" in refused(source, "s3:/b/set")
-    assert "--local" in refused("s3://pictures/set", out)
+    assert "--local" in refused("s3://images/set", out)
     assert "nowhere else" in refused(source, "gs://bucket/set")
     assert "has no bucket 'nowhere'" in refused(source, "s3://nowhere/set")
     assert "disks only" in refused(source, "s3://nowhere/set", "--to", "ffcv")
@@ -153,7 +153,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert not out.exists()
 
     assert convert(source, out) == 0
-    assert "train: is there already: 24 pictures in 1 shards" in refused(source, out)
+    assert "train: is there already: 24 images in 1 shards" in refused(source, out)
     (out / "train" / "index.json").unlink()
     assert "train: is not empty (shard.00000.mds)" in refused(source, out)
     shutil.rmtree(out / "train")
@@ -172,4 +172,4 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     use_endpoint(monkeypatch, s3_server)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "no credentials" in refused(source, "s3://pictures/set")
+    assert "no credentials" in refused(source, "s3://images/set")

@@ -18,7 +18,7 @@ import pytest
 
 from common.errors import DataError
 from loaders.storage.unfinished import refuse_unfinished
-from tests.tools.conversions import convert, files_of, make_source, originals_of, pictures_of
+from tests.tools.conversions import convert, files_of, images_of, make_source, originals_of
 from tools.convert.__main__ import main
 
 
@@ -37,7 +37,7 @@ def fed(pipe: Path, data: bytes) -> Iterator[None]:
             with pipe.open("wb") as out:
                 if not over.is_set():
                     out.write(data)
-            while not over.is_set() and _is_open(pipe):  # or its reader would get the picture twice
+            while not over.is_set() and _is_open(pipe):  # or its reader would get the image twice
                 time.sleep(0.01)
 
     thread = threading.Thread(target=feed)
@@ -61,7 +61,7 @@ def _is_open(path: Path) -> bool:
 
 @pytest.fixture
 def stalling(source: Path, tmp_path: Path) -> Path:
-    """A data set of which one picture is a named pipe: a worker that comes to it waits."""
+    """A data set of which one image is a named pipe: a worker that comes to it waits."""
     root = tmp_path / "stalling"
     shutil.copytree(source, root)
     path = sorted((root / "train" / "dog").iterdir())[3]
@@ -115,7 +115,7 @@ def _alive(number: int) -> bool:
 @pytest.mark.slow
 def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pipe = next(path for path in stalling.rglob("*") if path.is_fifo())
-    picture = (stalling / "train" / "dog" / "0000.jpeg").read_bytes()
+    image = (stalling / "train" / "dog" / "0000.jpeg").read_bytes()
     out = tmp_path / "out"
     words = [str(stalling), str(out), "--shard-mb", "0.008", "--workers", "2"]
 
@@ -149,7 +149,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
     noted = sorted(path for path in finished if path.name.split(".")[1] in notes)
     damaged = noted[0]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    with fed(pipe, picture):
+    with fed(pipe, image):
         capfd.readouterr()
         assert main(words) == 1
         assert f"{damaged}: is damaged (its sha1 is not the recorded one)" in capfd.readouterr().err
@@ -167,26 +167,26 @@ def test_to_s3_and_on_after_a_stop_and_back(
     source: Path, s3_server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client = boto3.client("s3")
-    client.create_bucket(Bucket="pictures")
-    client.put_bucket_versioning(Bucket="pictures", VersioningConfiguration={"Status": "Enabled"})
+    client.create_bucket(Bucket="images")
+    client.put_bucket_versioning(Bucket="images", VersioningConfiguration={"Status": "Enabled"})
     root = shutil.copytree(source, tmp_path / "root")
-    (root / "val" / "person" / "zzz.jpeg").write_bytes(b"\xff\xd8\xff no picture")
-    remote = "s3://pictures/a/set"
+    (root / "val" / "person" / "zzz.jpeg").write_bytes(b"\xff\xd8\xff no image")
+    remote = "s3://images/a/set"
     assert convert(root, remote, "--shard-mb", 0.02, workers=1) == 1
-    assert "zzz.jpeg: cannot be read as a picture" in capfd.readouterr().err
-    keys = {item["Key"] for item in client.list_objects_v2(Bucket="pictures")["Contents"]}
+    assert "zzz.jpeg: cannot be read as an image" in capfd.readouterr().err
+    keys = {item["Key"] for item in client.list_objects_v2(Bucket="images")["Contents"]}
     assert "a/set/.convert/val/00000.json" in keys and not any(key.endswith("index.json") for key in keys)
 
     assert convert(root, remote, "--shard-mb", 0.02, "--skip-unreadable", workers=1) == 0
-    versions = [item["Key"] for item in client.list_object_versions(Bucket="pictures")["Versions"]]
+    versions = [item["Key"] for item in client.list_object_versions(Bucket="images")["Versions"]]
     shards = [key for key in versions if "/shard." in key]
     assert len(shards) == len(set(shards)) > 5, "a finished shard was uploaded twice"
-    left = {item["Key"].removeprefix("a/set/") for item in client.list_objects_v2(Bucket="pictures")["Contents"]}
+    left = {item["Key"].removeprefix("a/set/") for item in client.list_objects_v2(Bucket="images")["Contents"]}
     assert {"train/index.json", "val/index.json", "classes.json", "skipped.txt"} < left
     assert not any(".convert" in key for key in left)
-    assert pictures_of(remote, "val", tmp_path / "cache") == originals_of(source, "val")
+    assert images_of(remote, "val", tmp_path / "cache") == originals_of(source, "val")
 
     assert convert(remote, tmp_path / "back", "--local", tmp_path / "other", "--shard-mb", 0.05) == 0
     assert convert(source, tmp_path / "direct", "--shard-mb", 0.05) == 0
     for split in ("train", "val"):
-        assert pictures_of(tmp_path / "back", split) == pictures_of(tmp_path / "direct", split)
+        assert images_of(tmp_path / "back", split) == images_of(tmp_path / "direct", split)

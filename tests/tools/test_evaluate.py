@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from config import load
 from main import cli, main
-from tests.pictures import make_mds
+from tests.image_files import make_mds
 from tests.runs import ROOT, run_main, small_yaml
 from tests.s3 import upload
 from tools.evaluate.__main__ import run
@@ -30,10 +30,10 @@ EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """The folder of a run with averaged weights that has learned little; never written to."""
     folder = tmp_path_factory.mktemp("trained")
-    small = small_yaml(folder, pictures, optimizer__lr=0.05, algorithms=EMA)
+    small = small_yaml(folder, image_folder, optimizer__lr=0.05, algorithms=EMA)
     done = run_main(small, "run_name=it", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "it"
@@ -110,19 +110,19 @@ def test_equal_to_main(its_copy: Path, capsys) -> None:
     )
 
 
-def test_schedule_free(workdir: Path, pictures: Path) -> None:
+def test_schedule_free(workdir: Path, image_folder: Path) -> None:
     """The average that such a run evaluates, with its own BatchNorm statistics."""
     words = ["recipe_name=schedulefree_sgd", "optimizer.lr=0.1", "scheduler.t_warmup=1ba", "max_duration=1ep"]
     words += ["train_dataset.crop_size=16", "train_dataset.batch_size=12", "run_name=free"]
     words += ["eval_dataset.crop_size=16", "eval_dataset.resize_size=20", "eval_dataset.batch_size=7"]
-    assert cli([str(small_yaml(workdir, pictures)), *words]) == 0
+    assert cli([str(small_yaml(workdir, image_folder)), *words]) == 0
     assert run(["runs/free", "--checkpoint=latest", "--no-flip"]) == 0
     check_equal(Path("runs/free"), summary(Path("runs/free/evaluation")))
     assert summary(Path("runs/free/evaluation"))["flip"] is None
     assert rows(Path("runs/free/evaluation"), "sizes")[0]["flip_top1"] == ""
 
 
-def test_every_picture_counts_once(its_copy: Path) -> None:
+def test_every_image_counts_once(its_copy: Path) -> None:
     """A smaller last batch changes nothing, nor does its size; a second evaluation takes the first one's place."""
     assert run([str(its_copy), "-o", "a"]) == 0
     change(its_copy, batch_size=4, num_workers=0)
@@ -141,13 +141,13 @@ def test_every_picture_counts_once(its_copy: Path) -> None:
     assert not Path("a/mistakes.png").exists() and Path("a/own.txt").exists()
 
 
-def test_mirrored_pictures(its_copy: Path, pictures: Path) -> None:
+def test_mirrored_images(its_copy: Path, image_folder: Path) -> None:
     """Mirrored data give other answers, and the same ones once both are averaged."""
-    for file in (pictures / "val").glob("*/*.jpeg"):
-        with Image.open(file) as picture:
-            picture.paste(0, (16, 0, 32, 32))  # something that has a left and a right
-            for name, its in (("straight", picture), ("mirrored", ImageOps.mirror(picture))):
-                target = Path(name, file.relative_to(pictures)).with_suffix(".png")
+    for file in (image_folder / "val").glob("*/*.jpeg"):
+        with Image.open(file) as image:
+            image.paste(0, (16, 0, 32, 32))  # something that has a left and a right
+            for name, its in (("straight", image), ("mirrored", ImageOps.mirror(image))):
+                target = Path(name, file.relative_to(image_folder)).with_suffix(".png")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 its.save(target)
     assert run([str(its_copy), "-o", "a", "--data=straight"]) == 0
@@ -158,9 +158,9 @@ def test_mirrored_pictures(its_copy: Path, pictures: Path) -> None:
     assert abs(straight["loss"] - mirrored["loss"]) > 1e-3, "or this would test nothing"
 
 
-def test_shards_without_a_class(its_copy: Path, pictures: Path, capsys) -> None:
-    """Shards of a disk; a class that no picture is of has no figures."""
-    two = shutil.copytree(pictures, Path("two"))
+def test_shards_without_a_class(its_copy: Path, image_folder: Path, capsys) -> None:
+    """Shards of a disk; a class that no image is of has no figures."""
+    two = shutil.copytree(image_folder, Path("two"))
     shutil.rmtree(two / "val/person")
     make_mds(two / "val", Path("shards/val"))
     Path("shards/classes.json").write_text('["cat", "dog", "person"]')
@@ -171,7 +171,7 @@ def test_shards_without_a_class(its_copy: Path, pictures: Path, capsys) -> None:
 
 
 def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
-    """Trained on a GPU with a large batch, pictures in memory, its checkpoints in S3."""
+    """Trained on a GPU with a large batch, images in memory, its checkpoints in S3."""
     elsewhere = {"device": "gpu", "precision": "amp_bf16", "compile": True, "device_train_microbatch_size": "auto"}
     elsewhere |= {
         "load_path": "gone.pt",
@@ -226,7 +226,7 @@ def foreign(folder: Path) -> None:
         (["runs/it", "--sizes=160,abc"], None, 2, "--sizes 160,abc: 'abc' is no size; give whole pixels from 16"),
         (["runs/it", "--sizes=160,"], None, 2, "'' is no size"),
         (["runs/it", "--sizes=8"], None, 2, "'8' is no size"),
-        (["runs/it", "--gallery=-1"], None, 2, "--gallery -1: give 0 (no picture) to 600"),
+        (["runs/it", "--gallery=-1"], None, 2, "--gallery -1: give 0 (no image) to 600"),
         (["runs/it", "--data=nowhere"], None, 2, "--data nowhere: there is no such folder"),
         (["runs/it", "--data=s3://bucket/set"], None, 2, "shards need a cache folder: --local FOLDER"),
         (["runs/it", "--local=cache"], None, 2, "--local cache: is for the data set of --data"),
@@ -248,9 +248,9 @@ def test_bad_input(words: list[str], prepare, status: int, expected: str, its_co
     assert not (its_copy / "evaluation").exists()
 
 
-def test_other_classes(its_copy: Path, pictures: Path, capsys) -> None:
+def test_other_classes(its_copy: Path, image_folder: Path, capsys) -> None:
     """Other names, and more or fewer of them, are refused."""
-    other = shutil.copytree(pictures, Path("other"))
+    other = shutil.copytree(image_folder, Path("other"))
     shutil.rmtree(other / "train")
     (other / "val/cat").rename(other / "val/eel")
     assert run([str(its_copy), "--data=other"]) == 1

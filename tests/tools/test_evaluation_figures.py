@@ -90,7 +90,7 @@ def test_outputs_that_are_no_numbers() -> None:
     listener.eval_after_forward(
         SimpleNamespace(batch=(None, torch.tensor([0, 1])), outputs=torch.tensor([[1.0, 2.0], [torch.nan, 1.0]])), None
     )
-    with pytest.raises(TrainingError, match="not finite numbers for 1 of 2 pictures at 32 px"):
+    with pytest.raises(TrainingError, match="not finite numbers for 1 of 2 images at 32 px"):
         listener.result(32)
 
 

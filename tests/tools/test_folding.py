@@ -17,10 +17,10 @@ __all__ = ["folder", "verify"]
 
 @pytest.fixture
 def flat(folder: Path, tmp_path: Path) -> Path:
-    """A copy whose val/ is as ImageNet's archive of validation pictures: 15 pictures, the first of class cat."""
+    """A copy whose val/ is as ImageNet's archive of validation images: 15 images, the first of class cat."""
     root = shutil.copytree(folder, tmp_path / "flat")
-    pictures = sorted((root / "val").glob("*/*.jpeg"))
-    for number, path in enumerate(pictures, 1):
+    images = sorted((root / "val").glob("*/*.jpeg"))
+    for number, path in enumerate(images, 1):
         path.rename(root / f"val/ILSVRC2012_val_{number:08}.JPEG")
     for name in ("cat", "dog", "person"):
         (root / "val" / name).rmdir()
@@ -28,14 +28,14 @@ def flat(folder: Path, tmp_path: Path) -> Path:
 
 
 def answers() -> list[tuple[str, str]]:
-    """The flat pictures' names and classes."""
+    """The flat images' names and classes."""
     names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 16)]
     return list(zip(names, ["cat"] * 5 + ["dog"] * 5 + ["person"] * 5, strict=True))
 
 
 def test_a_flat_folder_is_detected(verify: Verify, flat: Path) -> None:
     status, said = verify(flat)
-    assert status == 1 and "15 pictures lie directly in it" in said and "--fold MAPPING" in said
+    assert status == 1 and "15 images lie directly in it" in said and "--fold MAPPING" in said
     (flat / "val/cat").mkdir()
     for name in ("dog", "person"):
         (flat / "val" / name).mkdir()
@@ -68,11 +68,11 @@ def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: 
         savemat(tmp_path / "meta.mat", {"synsets": kit})
     before = {path.name: path.read_bytes() for path in (flat / "val").iterdir()}
     status, said = verify(flat, "--fold", mapping)
-    assert status == 0 and "sorted 15 pictures into folders" in said and "--unfold" in said
+    assert status == 0 and "sorted 15 images into folders" in said and "--unfold" in said
     for split in ("train", "val"):
         for name in ("cat", "dog", "person"):
-            pictures = [path.read_bytes() for path in sorted((flat / split / name).iterdir())]
-            assert pictures == [path.read_bytes() for path in sorted((folder / split / name).iterdir())]
+            images = [path.read_bytes() for path in sorted((flat / split / name).iterdir())]
+            assert images == [path.read_bytes() for path in sorted((folder / split / name).iterdir())]
     status, said = verify(flat, "--fold", mapping)
     assert status == 0 and "nothing was moved" in said
     assert verify(flat, "--unfold")[0] == 0
@@ -90,17 +90,17 @@ def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, t
         (flat / "val" / label).mkdir(exist_ok=True)
         (flat / "val" / name).rename(flat / "val" / label / name)
     status, said = verify(flat, "--fold", mapping)
-    assert status == 0 and "sorted 7 pictures" in said
+    assert status == 0 and "sorted 7 images" in said
     assert verify(flat, "--unfold")[0] == 0 and len(list((flat / "val").glob("*.JPEG"))) == 15
 
 
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([f"{name} {label}" for name, label in answers()[1:]], r"does not say the class of 1 of 15 pictures"),
+        ([f"{name} {label}" for name, label in answers()[1:]], r"does not say the class of 1 of 15 images"),
         ([f"{name} {label}s" for name, label in answers()], "classes that train/ lacks (cats, dogs, persons)"),
         ([f"{name} {number}" for number, (name, _) in enumerate(answers())], "Numbers beside names"),
-        ([label for _, label in answers()[1:]], "has 14 lines for 15 pictures"),
+        ([label for _, label in answers()[1:]], "has 14 lines for 15 images"),
         ([*(f"{name} {label}" for name, label in answers()), f"{answers()[0][0]} dog"], "no class, or two"),
         ([], "is empty"),
     ],

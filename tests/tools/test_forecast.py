@@ -119,7 +119,7 @@ def test_plan_of_mild() -> None:
     """ImageNet by hand: 625 batches an epoch, 36 epochs of eight sizes, 25 batches an evaluation."""
     config = load([RESNET50, "recipe_name=mild", "eval_interval=5ep", "dry_run=true"]).config
     plan = plan_of(config, "mild", 1_281_167, 50_000)
-    assert sum(plan.batches.values()) == pytest.approx(36 * 625) and plan.pictures == pytest.approx(36 * 625 * 2048)
+    assert sum(plan.batches.values()) == pytest.approx(36 * 625) and plan.images == pytest.approx(36 * 625 * 2048)
     assert next(iter(plan.batches)) == 88 and list(plan.batches)[-1] == 176 and len(plan.batches) == 8
     assert plan.batches[176] == pytest.approx(8 * 625) and plan.length == "36ep"
     assert (plan.epochs, plan.evaluations, plan.eval_batches, plan.saves) == (36, 8, 25, 36), (
@@ -136,7 +136,7 @@ def test_plan_in_batches() -> None:
     assert (plan.epochs, plan.evaluations, plan.saves) == (3, 4, 0)
 
 
-def test_random_pictures_stand_for_imagenet() -> None:
+def test_random_images_stand_for_imagenet() -> None:
     """A forecast without data is of ImageNet's numbers; beside a real run, of the run's own."""
     words = ["train_dataset.storage=synthetic", "eval_dataset.storage=synthetic", "dry_run=true"]
     config = load([RESNET50, *words]).config
@@ -192,7 +192,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("settings")
 def test_a_run_is_measured_at_each_size(
-    pictures: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_folder: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its network sees each size of the schedule for the timed steps, longer than the run itself; no file is left."""
     seen: list[int] = []
@@ -201,7 +201,7 @@ def test_a_run_is_measured_at_each_size(
         Clock, "batch_end", lambda self, state, log: (seen.append(state.batch[0].shape[-1]), stock(self, state, log))
     )
     monkeypatch.setitem(PEAKS, "CPU", 1e11)
-    words = [str(small_yaml(workdir, pictures, algorithms__progressive_resizing=RESIZING, max_duration="4ep"))]
+    words = [str(small_yaml(workdir, image_folder, algorithms__progressive_resizing=RESIZING, max_duration="4ep"))]
     status, text = printed([*words, "--steps=6", "--price=36", "--scale=8xCPU"], capsys)
     assert status == 0, text
     assert sorted(set(seen)) == [8, 12, 16] and seen == sorted(seen)
@@ -213,9 +213,9 @@ def test_a_run_is_measured_at_each_size(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("settings")
-def test_forecast_and_reality(pictures: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forecast_and_reality(image_folder: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--check trains what was forecast, recipe after recipe, and leaves nothing either."""
-    words = [str(small_yaml(workdir, pictures)), "max_duration=1ep", "scheduler.t_warmup=1ba", "save_folder=null"]
+    words = [str(small_yaml(workdir, image_folder)), "max_duration=1ep", "scheduler.t_warmup=1ba", "save_folder=null"]
     status, text = printed([*words, "--recipes=baseline", "--steps=1", "--check"], capsys)
     assert status == 0, text
     assert all(f"baseline {clock} " in text for clock in ("train", "eval", "total"))
@@ -239,9 +239,9 @@ def test_forecast_and_reality(pictures: Path, workdir: Path, capsys: pytest.Capt
     ],
 )
 @pytest.mark.usefixtures("settings")
-def test_mistakes(words: list[str], sentence: str, pictures: Path, workdir: Path, capsys) -> None:
+def test_mistakes(words: list[str], sentence: str, image_folder: Path, workdir: Path, capsys) -> None:
     """Each is a sentence that says what to type."""
-    status, text = printed([str(small_yaml(workdir, pictures, device="cpu")), *words], capsys)
+    status, text = printed([str(small_yaml(workdir, image_folder, device="cpu")), *words], capsys)
     assert status in (1, 2) and sentence in text and "Traceback" not in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
@@ -249,9 +249,9 @@ def test_mistakes(words: list[str], sentence: str, pictures: Path, workdir: Path
 @pytest.mark.parametrize(
     "words", [["is_train=false"], ["train_dataset.path=/nowhere", "eval_dataset.path=/nowhere"]], ids=["train", "data"]
 )
-def test_advice_is_followed(words: list[str], pictures: Path, workdir: Path) -> None:
+def test_advice_is_followed(words: list[str], image_folder: Path, workdir: Path) -> None:
     """What the last line says to type makes a run that can be forecast."""
-    words = [str(small_yaml(workdir, pictures)), *words]
+    words = [str(small_yaml(workdir, image_folder)), *words]
     with pytest.raises(ConfigError) as error:
         forecast.load_run(words)
     [advice] = alternatives(f": {error.value.problems[-1]}")

@@ -108,7 +108,7 @@ def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
     small = ["train_dataset.crop_size=16", "eval_dataset.crop_size=16", "eval_dataset.resize_size=16"]
     assert run([DIGITS, *small, "--points=60", "--write", "mine.yaml"]) == 0
     printed = capsys.readouterr().out
-    assert "60 points, but an epoch has 22 batches: they go round the 1,438 pictures 2.7 times" in printed
+    assert "60 points, but an epoch has 22 batches: they go round the 1,438 images 2.7 times" in printed
     report, measured = found(workdir / "lr_find"), rows(workdir / "lr_find")
     rate = report["recommended"]["lr"]
     assert printed.rstrip().endswith(f"\noptimizer.lr={rate:g}") and report["override"] == f"optimizer.lr={rate:g}"
@@ -117,10 +117,8 @@ def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
     assert [float(row["lr"]) for row in measured] == pytest.approx(
         np.geomspace(1e-5, 10, 60)[: len(measured)], rel=1e-4
     )
-    picture = np.asarray(Image.open(workdir / "lr_find" / "lr_find.png").convert("RGB")).astype(int)
-    assert picture.shape == (750, 1200, 3) and (np.abs(picture - (220, 20, 60)).sum(-1) < 9).sum() > 500, (
-        "marked in red"
-    )
+    image = np.asarray(Image.open(workdir / "lr_find" / "lr_find.png").convert("RGB")).astype(int)
+    assert image.shape == (750, 1200, 3) and (np.abs(image - (220, 20, 60)).sum(-1) < 9).sum() > 500, "marked in red"
     # Everything but the rate is as it was, comments too.
     before, after = Path(DIGITS).read_text().splitlines(), Path("mine.yaml").read_text().splitlines()
     assert [line for line in after if line not in before] == [f"  lr: {rate:g}"] and len(after) == len(before)
@@ -133,9 +131,9 @@ def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_differ_and_repeat(workdir: Path, pictures: Path, capsys) -> None:
+def test_seeds_differ_and_repeat(workdir: Path, image_folder: Path, capsys) -> None:
     """Each seed has its own weights and order; the same seed gives the same curve; medians and spread are reported."""
-    yaml = str(small_yaml(workdir, pictures))
+    yaml = str(small_yaml(workdir, image_folder))
     short = [yaml, "--points=12", "--from=1e-4", "--to=0.1"]
     assert run([*short, "--seeds=2", "--out=two"]) == 0
     assert "over the seeds" in capsys.readouterr().out
@@ -152,9 +150,14 @@ def test_seeds_differ_and_repeat(workdir: Path, pictures: Path, capsys) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mild", "schedulefree_sgd", "decentralized"])
-def test_recipes(recipe: str, workdir: Path, pictures: Path, capsys) -> None:
+def test_recipes(recipe: str, workdir: Path, image_folder: Path, capsys) -> None:
     """A recipe's loss and algorithms take part, except those that average or have a pace of their own."""
-    words = [str(small_yaml(workdir, pictures)), f"recipe_name={recipe}", "max_duration=40ep", "scheduler.t_warmup=1ba"]
+    words = [
+        str(small_yaml(workdir, image_folder)),
+        f"recipe_name={recipe}",
+        "max_duration=40ep",
+        "scheduler.t_warmup=1ba",
+    ]
     words += ["train_dataset.crop_size=16", "train_dataset.batch_size=12", "model.loss_name=binary_cross_entropy"]
     words += ["eval_dataset.resize_size=20", "eval_dataset.crop_size=16"]
     words += ["algorithms.sam={}"] if recipe == "mild" else []
@@ -192,9 +195,9 @@ def test_ramp(workdir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
+def test_two_ranks(tmp_path: Path, image_folder: Path) -> None:
     """Every rank does its share of each batch, the loss is the mean of both, and one of them prints and writes."""
-    words = [small_yaml(tmp_path, pictures), "--points=10", "--from=1e-4", "--to=0.1", "--write=mine.yaml"]
+    words = [small_yaml(tmp_path, image_folder), "--points=10", "--from=1e-4", "--to=0.1", "--write=mine.yaml"]
     done = subprocess.run(
         [COMPOSER, "-n", "2", "-m", "tools.lr_find", *map(str, words)],
         cwd=tmp_path,
@@ -212,7 +215,7 @@ def test_two_ranks(tmp_path: Path, pictures: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lr_find", "mine.yaml", "small.yaml"]
 
 
-def test_writing_for_a_recipe(workdir: Path, pictures: Path) -> None:
+def test_writing_for_a_recipe(workdir: Path, image_folder: Path) -> None:
     """Into the run's block for the recipe, which wins over it, or into one's own recipe; never where it is moot."""
     mine = Path("mine.yaml")
     command = store.store(mine, [DIGITS, "recipe_name=mild", "optimizer.lr=3"], 0.0123)
@@ -257,17 +260,17 @@ def test_writing_for_a_recipe(workdir: Path, pictures: Path) -> None:
         (["--write", str(ROOT / "recipes/mild.yaml")], "is a recipe that this run does not use"),
     ],
 )
-def test_bad_input(words: list[str], expected: str, workdir: Path, pictures: Path, capsys) -> None:
+def test_bad_input(words: list[str], expected: str, workdir: Path, image_folder: Path, capsys) -> None:
     """One sentence, status 2, nothing written."""
-    assert run([str(small_yaml(workdir, pictures)), *words]) == 2
+    assert run([str(small_yaml(workdir, image_folder)), *words]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.slow
-def test_range_that_shows_nothing(workdir: Path, pictures: Path, capsys) -> None:
+def test_range_that_shows_nothing(workdir: Path, image_folder: Path, capsys) -> None:
     """A range where nothing moves, and one that ends while the loss falls, are said to be that."""
-    yaml = str(small_yaml(workdir, pictures, train_dataset__batch_size=48))
+    yaml = str(small_yaml(workdir, image_folder, train_dataset__batch_size=48))
     assert run([yaml, "--points=10", "--from=1e-9", "--to=1e-8"]) == 1
     assert "the loss never fell between the rates 1e-09 and 1e-08" in capsys.readouterr().err
     assert run([yaml, "--points=10", "--from=1e-5", "--to=5e-3"]) == 0

@@ -40,7 +40,7 @@ def test_resnet50(workdir: Path, capsys) -> None:
 
 
 def test_recipe_and_options(workdir: Path, capsys) -> None:
-    """The recipe's layers and picture size, a batch, and the upper levels alone."""
+    """The recipe's layers and image size, a batch, and the upper levels alone."""
     lines = printed(capsys, DIGITS, "recipe_name=mild", "--batch=2", "--depth=1")
     parameters = sum(p.numel() for p in build_composer_resnet("resnet18", num_classes=10).parameters())
     assert f"Total params: {parameters:,}" in lines

@@ -11,9 +11,9 @@ from data import build_imagenet_dataspec
 from loaders.checking.check import main as check
 from loaders.checking.check import section
 from loaders.images.sheet import draw_sheet
-from tests.pictures import make_imagefolder
+from tests.image_files import make_imagefolder
 from tools.convert.__main__ import main as convert
-from tools.convert.meter import PictureMeter
+from tools.convert.meter import ImageMeter
 from tools.verify.__main__ import run as verify
 from tools.verify.folding import fold, unfold
 
@@ -22,9 +22,9 @@ LATIN = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a name like markup, in which a picture of a Latin-1 name is broken."""
+    """A folder with a name like markup, in which an image of a Latin-1 name is broken."""
     root = make_imagefolder(tmp_path / "[v1] data" / "[/x] [old]", classes=("a\nb", "[bold]", LATIN), per_class=2)
-    (root / "train" / "[bold]" / f"{LATIN}.jpg").write_bytes(b"no picture")
+    (root / "train" / "[bold]" / f"{LATIN}.jpg").write_bytes(b"no image")
     (root / "train" / "[bold]" / "left out.gif").write_bytes(b"")
     return root
 
@@ -34,8 +34,8 @@ def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None
     for program in (lambda: verify([str(root), "--workers=1"]), lambda: check([str(root)], build_imagenet_dataspec)):
         status = program()
         said = capsys.readouterr().out
-        assert status == 1 and f"{root}/train/[bold]/caf\\udce9.jpg: cannot be read as a picture" in said
-        assert "train: 1 files are no pictures by their names, and are not read (.gif)." in said
+        assert status == 1 and f"{root}/train/[bold]/caf\\udce9.jpg: cannot be read as an image" in said
+        assert "train: 1 files are no images by their names, and are not read (.gif)." in said
         assert f"Data set {root}" in said and f"{root}: 1 fault" in said
 
 
@@ -44,14 +44,14 @@ def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_convert(root: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     out = root.parent / "out [/y]"
     assert convert([str(root), str(out), "--to", kind, "--skip-unreadable", "--workers=1"]) == 0
-    assert os.fsencode(f"/{LATIN}.jpg: cannot be read as a picture") in (out / "skipped.txt").read_bytes()
+    assert os.fsencode(f"/{LATIN}.jpg: cannot be read as an image") in (out / "skipped.txt").read_bytes()
     said = capsys.readouterr().out
     assert f"Looking through {root}\n" in said and "are not read (.gif)" in said and str(out) in said
 
 
 def test_meters(capsys: pytest.CaptureFixture[str]) -> None:
     where = console()
-    where.print(PictureMeter(where, "[/x].beton", 10)._bar.get_renderable())
+    where.print(ImageMeter(where, "[/x].beton", 10)._bar.get_renderable())
     assert "[/x].beton" in capsys.readouterr().out
 
 

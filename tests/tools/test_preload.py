@@ -14,7 +14,7 @@ from common.errors import DataError
 from loaders.transport.preload import copy
 from loaders.transport.preloading.source_files import list_files
 from loaders.transport.remote import without_credentials
-from tests.pictures import make_imagefolder, make_shards
+from tests.image_files import make_imagefolder, make_shards
 from tests.s3 import upload, use_endpoint
 from tests.tools.copies import is_complete, preload, tree
 from tools.preload.__main__ import run
@@ -22,7 +22,7 @@ from tools.preload.__main__ import run
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, a list of classes and another file; never written to."""
+    """Images, a list of classes and another file; never written to."""
     root = make_imagefolder(tmp_path_factory.mktemp("source"), per_class=5)
     (root / "classes.json").write_text('["cat", "dog", "person"]')
     (root / "train.beton").write_bytes(os.urandom(3 << 20))
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same pictures in compressed shards, several per split; never written to."""
+    """The same images in compressed shards, several per split; never written to."""
     root = make_shards(folder, tmp_path_factory.mktemp("shards"), size_limit=8_000, compression="zstd:3")
     shutil.copy(folder / "classes.json", root)
     return root
@@ -169,10 +169,10 @@ def test_links_to_what_has_no_end_are_passed_over(folder: Path, tmp_path: Path) 
 
 
 def test_from_s3(s3_server: str, folder: Path, shards: Path, tmp_path: Path) -> None:
-    """Pictures and shards, a password in the address kept out of manifest and messages."""
+    """Images and shards, a password in the address kept out of manifest and messages."""
     client = boto3.client("s3")
-    pictures = upload(folder, "pictures", "a/set")
-    assert tree(preload(pictures, tmp_path / "pictures")) == tree(folder)
+    images = upload(folder, "images", "a/set")
+    assert tree(preload(images, tmp_path / "images")) == tree(folder)
     upload(shards, "shards", "set")
     source = "s3://key:secret@shards/set"
     destination = preload(source, tmp_path / "shards", ["train"])
@@ -226,8 +226,8 @@ def test_without_credentials() -> None:
     assert without_credentials("/data/a@b?c") == "/data/a@b?c"
 
 
-def test_pictures_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> None:
-    """Without an index, a folder's own time tells: a class more, or a picture."""
+def test_images_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> None:
+    """Without an index, a folder's own time tells: a class more, or an image."""
     source = shutil.copytree(folder, tmp_path / "source")
     destination = tmp_path / "copy"
     copy(str(source), destination, ["train"])

@@ -149,7 +149,7 @@ def test_mean_and_deviation(tmp_path: Path) -> None:
     assert (figure.n, round(figure.mean, 4), round(figure.sd, 4)) == (3, 77.1667, 1.2583)
     assert baseline.figure("top1").sd is None and baseline.figure("top1").mean == 75
     assert (mild.label, baseline.label) == ("mild, 36ep", "baseline, 90ep")
-    assert table.data.is_imagenet and table.title.startswith("resnet50 on ImageNet-1k: 1,281,167 pictures")
+    assert table.data.is_imagenet and table.title.startswith("resnet50 on ImageNet-1k: 1,281,167 images")
 
 
 def test_what_makes_a_group(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_data_sets_are_kept_apart(tmp_path: Path) -> None:
     leave_run(tmp_path / "f", "model.name=resnet18", "max_duration=2ep")
     found = {tuple(r.name for g in table.groups for r in g.records): table for table in tables(read_runs([tmp_path]))}
     assert set(found) == {("a", "b"), ("c",), ("d",), ("e",), ("f",)}
-    assert "1,438 pictures, 359 to evaluate, 10 classes" in found["c",].title
-    assert found["e",].title == "resnet18 on data/digits (the number of pictures was not recorded)"
+    assert "1,438 images, 359 to evaluate, 10 classes" in found["c",].title
+    assert found["e",].title == "resnet18 on data/digits (the number of images was not recorded)"
 
 
 def test_changes(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def test_against_the_baseline_of_its_day(workdir: Path, monkeypatch: pytest.Monk
 def test_markdown(runs: Path) -> None:
     assert run(["runs", "-o", "out/report.md", "-o", "out/both.html"]) == 0
     text = Path("out/report.md").read_text()
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert len(pictures) == 10 and len(set(pictures)) == 10
-    for picture in pictures:
-        assert Path("out", picture).read_bytes().startswith(b"\x89PNG")
+    images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(images) == 10 and len(set(images)) == 10
+    for image in images:
+        assert Path("out", image).read_bytes().startswith(b"\x89PNG")
     assert "| 1 | mild, 32ep | 8x NVIDIA A100-SXM4-40GB | 3 | 77.17 ± 1.26 |" in text
     tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
     for table in tables:  # a table is in one piece, and all of its lines have as many cells
@@ -168,8 +168,8 @@ def test_data_sets_have_tables_of_their_own(runs: Path) -> None:
     """And published figures stand beside ImageNet's alone."""
     leave_run(runs / "digits-0", yaml="digits", data=DIGITS, top1=97.0)
     page = report("runs").text
-    assert "resnet50 on ImageNet-1k: 1,281,167 pictures, 50,000 to evaluate, 1000 classes" in page
-    digits = page.split("resnet18 on data/digits: 1,438 pictures, 359 to evaluate, 10 classes")[-1]
+    assert "resnet50 on ImageNet-1k: 1,281,167 images, 50,000 to evaluate, 1000 classes" in page
+    digits = page.split("resnet18 on data/digits: 1,438 images, 359 to evaluate, 10 classes")[-1]
     assert "97.00" in digits and "not comparable" in digits
     assert "Hollow marks" not in digits.split("Published figures")[0]
 
@@ -226,25 +226,25 @@ def test_evaluation(runs: Path) -> None:
     (folder / "reliability.csv").write_text(
         "bin_low,bin_high,images,confidence,accuracy\n0,0.5,10,0.3,0.2\n0.5,1,0,,\n"
     )
-    (folder / "mistakes.png").write_bytes(b"\x89PNG\r\n\x1a\n pictures")
+    (folder / "mistakes.png").write_bytes(b"\x89PNG\r\n\x1a\n images")
     other = runs / "base-0/evaluation"
     other.mkdir()
     (other / "summary.json").write_text("{")
     (other / "per_class.csv").write_text("class,images,top1,top5\nmug,50,80,95\ncu")
     page = report("runs")
     assert (
-        "mild-0 : top-1 76.00 %, top-5 93.00 %, loss 1.0000, calibration error 4.00 points, 50,000 pictures; "
+        "mild-0 : top-1 76.00 %, top-5 93.00 %, loss 1.0000, calibration error 4.00 points, 50,000 images; "
         in page.text
     )
     assert "mirrored too: top-1 76.40 %" in page.text
-    assert "Hardest 10 of 12 classes class pictures top-1, % top-5, % class 0 50 50 90" in page.text
+    assert "Hardest 10 of 12 classes class images top-1, % top-5, % class 0 50 50 90" in page.text
     assert "is taken for times of its class cup mug 25 50.0 % mug cup 20 40.0 %" in page.text
     assert "160 74 92 74.30 92.10" in page.text
     assert [a[:33] for a in page.addresses if not a.startswith("#")] == ["data:image/png;base64,iVBORw0KGgo"]
     assert "base-0 : no summary evaluation/summary.json cannot be read" in page.text
     assert "evaluation/per_class.csv cannot be read (line 3 is not whole)" in page.text
     assert run(["runs", "-o", "page.md"]) == 0
-    assert Path("page/mistakes-1.png").read_bytes() == b"\x89PNG\r\n\x1a\n pictures"
+    assert Path("page/mistakes-1.png").read_bytes() == b"\x89PNG\r\n\x1a\n images"
     assert "| 0 | 0.50 | 10 | 0.30 | 0.20 |" in Path("page.md").read_text()
 
 
@@ -274,13 +274,13 @@ def test_mistakes(
     assert sorted(path.name for path in workdir.iterdir()) == ["empty", "file", "folder.html", "runs"]
 
 
-def test_of_a_real_run(workdir: Path, pictures: Path) -> None:
+def test_of_a_real_run(workdir: Path, image_folder: Path) -> None:
     """Two seeds of a small run, as they left it."""
     for seed in (1, 2):
-        train(load([str(small_yaml(workdir, pictures)), f"seed={seed}", f"run_name=s{seed}"])).close()
+        train(load([str(small_yaml(workdir, image_folder)), f"seed={seed}", f"run_name=s{seed}"])).close()
     page = report("runs").text
     assert "2 runs: 2 finished." in page
-    assert "48 pictures, 21 to evaluate, 3 classes" in page and "baseline, 2ep CPU" in page
+    assert "48 images, 21 to evaluate, 3 classes" in page and "baseline, 2ep CPU" in page
     assert "Cost: no price for CPU" in page
 
 

@@ -117,7 +117,7 @@ def test_a_link_inside_the_run_is_followed(folder: Path) -> None:
     assert record.summary and not record.remarks
 
 
-def test_only_pictures_are_embedded(folder: Path) -> None:
+def test_only_images_are_embedded(folder: Path) -> None:
     (folder / "evaluation/mistakes.png").write_text(SECRET)
     said = reported()
     assert SECRET not in said and "mistakes.png cannot be read (it is not a PNG)" in said

@@ -31,9 +31,9 @@ def sweep_yaml(folder: Path, **keys: Any) -> str:
     return "sweep.yaml"
 
 
-def test_plan(workdir: Path, pictures: Path) -> None:
+def test_plan(workdir: Path, image_folder: Path) -> None:
     """Each recipe once before any comes again, each with its own name; typed words win over the YAML's."""
-    small_yaml(workdir, pictures, seed=5)
+    small_yaml(workdir, image_folder, seed=5)
     keys = {"ratios": [0.5, 1], "seeds": 2, "recipes": ["baseline", "mild"]}
     path = sweep_yaml(workdir, overrides={"optimizer.lr": 0.1, "algorithms": {"ema": {}}, "precision": "fp32"}, **keys)
     plan = read(path, ["optimizer.lr=0.2"])
@@ -75,9 +75,9 @@ def test_plan(workdir: Path, pictures: Path) -> None:
         ({"yaml": "yamls/nothing.yaml"}, "yamls/nothing.yaml: no such file"),
     ],
 )
-def test_bad_sweeps(keys: dict[str, Any], said: str, workdir: Path, pictures: Path, capsys) -> None:
+def test_bad_sweeps(keys: dict[str, Any], said: str, workdir: Path, image_folder: Path, capsys) -> None:
     """One sentence, before anything runs."""
-    small_yaml(workdir, pictures)
+    small_yaml(workdir, image_folder)
     sweep_yaml(workdir, **keys)
     assert command.run(main, ["sweep.yaml"]) == 2
     assert said in capsys.readouterr().err
@@ -90,13 +90,13 @@ def test_a_missing_sweep_is_offered_those_that_there_are(workdir: Path, capsys) 
 
 
 @pytest.mark.slow
-def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Path, capsys) -> None:
+def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, image_folder: Path, capsys) -> None:
     """The runs after it are made; the same command repeats it alone."""
-    small_yaml(workdir, pictures, max_duration="1ep")
-    shutil.copytree(pictures, workdir / "damaged")
-    picture = next((workdir / "damaged/train").rglob("*.jpeg"))
-    whole = picture.read_bytes()
-    picture.write_bytes(b"no picture")
+    small_yaml(workdir, image_folder, max_duration="1ep")
+    shutil.copytree(image_folder, workdir / "damaged")
+    image = next((workdir / "damaged/train").rglob("*.jpeg"))
+    whole = image.read_bytes()
+    image.write_bytes(b"no image")
     (workdir / "fails.yaml").write_text("train_dataset: {path: damaged}")
     words = [sweep_yaml(workdir, recipes=["./fails.yaml", "baseline"], seeds=[3, 4]), "device=cpu"]
     assert main(words) == 1
@@ -106,10 +106,10 @@ def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Pa
     printed = capsys.readouterr().out
     assert "2 of 4 runs failed; the same command tries them again" in printed
     assert "; all that it printed is in runs/sweep/fails-seed3/logs/output.log" in printed
-    assert f"{picture.name}" in printed.split("all that it printed")[1], "its last lines say why"
+    assert f"{image.name}" in printed.split("all that it printed")[1], "its last lines say why"
 
     made = [(runs / f"baseline-seed{seed}/summary.json").stat().st_mtime_ns for seed in (3, 4)]
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     assert main(words) == 0
     assert made == [(runs / f"baseline-seed{seed}/summary.json").stat().st_mtime_ns for seed in (3, 4)]
     assert all(summary(runs / f"fails-seed{seed}")["ended"] == "finished" for seed in (3, 4))
@@ -119,9 +119,9 @@ def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, pictures: Pa
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_on(workdir: Path, pictures: Path) -> None:
+def test_ctrl_c_and_on(workdir: Path, image_folder: Path) -> None:
     """The run saves and ends with the sweep; the same command goes on with it."""
-    small_yaml(workdir, pictures, max_duration="12ep", train_dataset__num_workers=0)
+    small_yaml(workdir, image_folder, max_duration="12ep", train_dataset__num_workers=0)
     path = sweep_yaml(workdir)
     run = workdir / "runs/sweep/baseline-seed17"
     process = start_main(path, "device=cpu", cwd=workdir, launcher=SWEEP, PYTHONPATH=str(ROOT))
@@ -138,8 +138,8 @@ def test_ctrl_c_and_on(workdir: Path, pictures: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_at_once(workdir: Path, pictures: Path, capsys) -> None:
-    small_yaml(workdir, pictures)
+def test_two_at_once(workdir: Path, image_folder: Path, capsys) -> None:
+    small_yaml(workdir, image_folder)
     path = sweep_yaml(workdir)
     (workdir / "runs/sweep").mkdir(parents=True)
     with (workdir / "runs/sweep/.sweep.lock").open("w") as lock:
@@ -149,9 +149,9 @@ def test_two_at_once(workdir: Path, pictures: Path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_written_down(workdir: Path, pictures: Path, capsys) -> None:
+def test_written_down(workdir: Path, image_folder: Path, capsys) -> None:
     """The data need not be here; a task of the array runs what the list has in its line."""
-    small_yaml(workdir, pictures, train_dataset__path="/nowhere/at all", train_dataset__batch_size=12)
+    small_yaml(workdir, image_folder, train_dataset__path="/nowhere/at all", train_dataset__batch_size=12)
     path = sweep_yaml(workdir, seeds=3, processes=4, slurm={"preset": "4xA100", "account": "us"})
     printed = {}
     for kind in ("commands", "shell", "slurm"):

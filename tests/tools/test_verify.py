@@ -1,4 +1,4 @@
-"""Every picture is looked into: each fault is a sentence and exit status 1, and a flat val/ is sorted or left alone."""
+"""Every image is looked into: each fault is a sentence and exit status 1, and a flat val/ is sorted or left alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from loaders.checking.splits import Split
 from loaders.images import native
-from tests.pictures import make_imagefolder, make_mds, make_shards
+from tests.image_files import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
 from tests.s3 import upload
 from tools.verify.__main__ import run
@@ -30,7 +30,7 @@ Verify = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 5 pictures in train/ and val/ each, one of them a photograph; never written to."""
+    """Three classes of 5 images in train/ and val/ each, one of them a photograph; never written to."""
     root = make_imagefolder(tmp_path_factory.mktemp("folder"), per_class=5)
     photograph = Image.fromarray(load_sample_images().images[0])
     photograph.save(root / "train/cat/0000.jpeg")
@@ -66,16 +66,16 @@ def test_command(folder: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "no faults" in done.stdout and "32x32 / 32x32 / 640x427" in done.stdout
-    assert "30 pictures in" in done.stdout and "img/s" in done.stdout
+    assert "30 images in" in done.stdout and "img/s" in done.stdout
 
 
-def test_every_fault_of_pictures(verify: Verify, folder: Path, tmp_path: Path) -> None:
+def test_every_fault_of_images(verify: Verify, folder: Path, tmp_path: Path) -> None:
     root = shutil.copytree(folder, tmp_path / "set")
     whole = (root / "train/cat/0000.jpeg").read_bytes()
     (root / "train/cat/0000.jpeg").write_bytes(whole[: len(whole) // 2])
     (root / "val/cat/0000.jpeg").write_bytes(whole[:20_000] + bytes(512) + whole[20_512:])
     (root / "train/dog/0001.jpeg").write_bytes(b"")
-    (root / "train/dog/0002.jpeg").write_bytes(b"no picture")
+    (root / "train/dog/0002.jpeg").write_bytes(b"no image")
     (root / "train/person/0003.jpeg").unlink()
     (root / "train/person/0003.jpeg").symlink_to("nowhere")
     shutil.copy(root / "train/person/0000.jpeg", root / "val/cat/stranger.jpeg")
@@ -84,12 +84,12 @@ def test_every_fault_of_pictures(verify: Verify, folder: Path, tmp_path: Path) -
     scan = f"{root}/val/cat/0000.jpeg: is damaged (Corrupt JPEG data: "
     assert status == 1 and (scan in said) == native.available() == ("6 faults" in said)
     assert ("was not looked for" in said) != native.available() and said.count("Corrupt JPEG") == native.available()
-    assert f"{root}/train/cat/0000.jpeg: cannot be read as a picture" in said
+    assert f"{root}/train/cat/0000.jpeg: cannot be read as an image" in said
     assert f"{root}/train/dog/0001.jpeg: is an empty file" in said
-    assert f"{root}/train/dog/0002.jpeg: cannot be read as a picture" in said
+    assert f"{root}/train/dog/0002.jpeg: cannot be read as an image" in said
     assert f"{root}/train/person/0003.jpeg: cannot be read (No such file or directory). " in said
     assert f"{root}/val/cat/stranger.jpeg: is the same file as {root}/train/person/0000.jpeg" in said
-    assert "train: 1 pictures are copies of others in it" in said
+    assert "train: 1 images are copies of others in it" in said
 
 
 def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
     for path in (root / "val/dog").iterdir():
         path.unlink()
     status, said = verify(root)
-    assert status == 1 and "no pictures in 1 of its classes (dog)" in said and "1 fault" in said
+    assert status == 1 and "no images in 1 of its classes (dog)" in said and "1 fault" in said
     (root / "val/dog").rmdir()
     assert "1 classes are in train/ but not in val/ (dog)" in verify(root)[1]
     shutil.rmtree(root / "val")
     status, said = verify(root)
-    assert status == 1 and "has no val/" in said and "15 pictures in" in said, "train/ is looked into all the same"
+    assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ is looked into all the same"
     assert "no such folder" in verify(tmp_path / "nowhere")[1]
     assert "needs a cache folder" in verify("s3://bucket/set")[1]
 
@@ -110,7 +110,7 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
 def test_shards_without_fault(verify: Verify, shards: Path) -> None:
     before = sorted(shards.rglob("*"))
     status, said = verify(shards)
-    assert status == 0 and "no faults" in said and "30 pictures in" in said
+    assert status == 0 and "no faults" in said and "30 images in" in said
     assert sorted(shards.rglob("*")) == before, "nothing is unpacked beside the originals"
 
 
@@ -134,8 +134,8 @@ def test_every_fault_of_shards(verify: Verify, shards: Path, tmp_path: Path) -> 
     assert status == 1 and f"{root}/train/index.json: is malformed" in said and "val/shard" in said
 
 
-def test_pictures_in_shards(verify: Verify, folder: Path, tmp_path: Path) -> None:
-    """A picture that train and val share, one that is damaged, and a class that is only evaluated."""
+def test_images_in_shards(verify: Verify, folder: Path, tmp_path: Path) -> None:
+    """An image that train and val share, one that is damaged, and a class that is only evaluated."""
     root = shutil.copytree(folder, tmp_path / "set")
     shutil.copy(root / "train/person/0000.jpeg", root / "val/cat/0000.jpeg")
     make_shards(root, tmp_path / "mds")
@@ -145,7 +145,7 @@ def test_pictures_in_shards(verify: Verify, folder: Path, tmp_path: Path) -> Non
     write_shard(tmp_path / "bad/train", [(0, jpeg()), (1, jpeg()[:-20])])
     write_shard(tmp_path / "bad/val", [(0, jpeg(1)), (2, jpeg(2))])
     status, said = verify(tmp_path / "bad")
-    assert status == 1 and "train/shard.00000.mds, sample 1: cannot be read as a picture" in said
+    assert status == 1 and "train/shard.00000.mds, sample 1: cannot be read as an image" in said
     write_shard(tmp_path / "bad2/train", [(0, jpeg()), (1, jpeg(3))])
     write_shard(tmp_path / "bad2/val", [(0, jpeg(1)), (2, jpeg(2))])
     assert "val: 1 labels (2) do not occur in train" in verify(tmp_path / "bad2")[1]
@@ -161,20 +161,20 @@ def write_shard(out: Path, samples: list[tuple[int, bytes]]) -> None:
     from streaming import MDSWriter
 
     with MDSWriter(out=str(out), columns={"x": "bytes", "y": "int"}, hashes=["sha1"]) as writer:
-        for label, picture in samples:
-            writer.write({"x": picture, "y": label})
+        for label, image in samples:
+            writer.write({"x": image, "y": label})
 
 
 def test_shards_in_s3(verify: Verify, s3_server: str, shards: Path, tmp_path: Path) -> None:
     """Through a cache, where a damaged file is fetched again; a fault at the store stays one."""
-    remote = upload(shards, "pictures", "set")
+    remote = upload(shards, "images", "set")
     cache = tmp_path / "cache"
     assert verify(remote, cache)[0] == 0
     name = sorted(path.name for path in (cache / "val").glob("shard.*"))[1]
     (cache / "val" / name).write_bytes((shards / "val" / name).read_bytes()[:-1])
     assert verify(remote, cache)[0] == 0
     assert (cache / "val" / name).read_bytes() == (shards / "val" / name).read_bytes()
-    boto3.client("s3").delete_object(Bucket="pictures", Key=f"set/val/{name}")
+    boto3.client("s3").delete_object(Bucket="images", Key=f"set/val/{name}")
     (cache / "val" / name).unlink()
     status, said = verify(remote, cache)
     assert status == 1 and f"{remote}/val/{name}: is missing" in said and "1 fault" in said
@@ -182,7 +182,7 @@ def test_shards_in_s3(verify: Verify, s3_server: str, shards: Path, tmp_path: Pa
 
 
 def found(classes: list[str] | None, train: int, val: int, number: int = 1000) -> str | None:
-    """What is said of a data set with so many pictures in so many classes."""
+    """What is said of a data set with so many images in so many classes."""
     splits = [Split(name, [], images, classes, str) for name, images in (("train", train), ("val", val))]
     for split in splits:
         split.labels[:] = np.arange(len(split.labels)) % number
@@ -195,19 +195,19 @@ def test_imagenet_is_recognised() -> None:
     assert "complete" in str(found(wnids, 1_281_167, 50_000))
     assert "complete" in str(found(None, 1_281_167, 50_000))
     said = str(found(wnids, 1_281_100, 49_999))
-    assert "train has 1,281,100 of 1,281,167 pictures (67 missing)" in said and "not all of it" in said
-    assert "val has 49,999 of 50,000 pictures (1 missing)" in said and "n00000999: 49" in said
+    assert "train has 1,281,100 of 1,281,167 images (67 missing)" in said and "not all of it" in said
+    assert "val has 49,999 of 50,000 images (1 missing)" in said and "n00000999: 49" in said
     assert "998 of 1,000 classes" in str(found(wnids[:998], 1_281_167, 50_000, 998))
     assert "train has 100,000 of" in str(found(wnids, 100_000, 50_000)), "a subset of all classes"
     assert found([f"class {number}" for number in range(1000)], 100_000, 50_000) is None
     assert found(["cat", "dog"], 20, 10, 2) is None
 
 
-def test_deep_grey_pictures_are_remarked_on(verify: Verify, tmp_path: Path) -> None:
+def test_deep_grey_images_are_remarked_on(verify: Verify, tmp_path: Path) -> None:
     root = make_imagefolder(tmp_path / "set", per_class=2)
     for name in ("train/cat/a.png", "train/dog/b.tif"):
         Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(root / name)
     status, said = verify(root)
     said = " ".join(said.split())
-    assert status == 0 and "train: 2 pictures are grey with more than 8 bits a pixel" in said
+    assert status == 0 and "train: 2 images are grey with more than 8 bits a pixel" in said
     assert "val: 1" not in said and "val: 2" not in said

@@ -17,11 +17,11 @@ from training.storage import LocalFolder, S3Folder
 
 @pytest.mark.parametrize("resumes", ["true", "false"])
 def test_second_run_of_one_name(
-    resumes: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    resumes: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused before the data are looked at, and leaves the first one's folder alone."""
     monkeypatch.setattr("training.claims.ENDING", 0.0)
-    yaml = small_yaml(workdir, pictures, train_dataset__batch_size=64)  # of 48 pictures
+    yaml = small_yaml(workdir, image_folder, train_dataset__batch_size=64)  # of 48 images
     words = [str(yaml), "run_name=mine", f"autoresume={resumes}"]
     first = LockFile(workdir / "runs/mine")
     assert cli(words) == 2
@@ -92,10 +92,10 @@ def test_unfinished_files_of_dead_runs_alone_are_removed(
 
 
 @pytest.mark.slow
-def test_a_run_removes_what_killed_ones_left(workdir: Path, pictures: Path) -> None:
+def test_a_run_removes_what_killed_ones_left(workdir: Path, image_folder: Path) -> None:
     left = workdir / "runs/run/checkpoints/.abcdefgh.tmp"
     left.parent.mkdir(parents=True)
     left.touch()
     words = ["run_name=run", "max_duration=2ba", "autoresume=true"]
-    assert cli([str(small_yaml(workdir, pictures)), *words]) == 0
+    assert cli([str(small_yaml(workdir, image_folder)), *words]) == 0
     assert not list((workdir / "runs").rglob(".*"))

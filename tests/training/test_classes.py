@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from main import cli
-from tests.pictures import make_shards
+from tests.image_files import make_shards
 from tests.runs import small_yaml
 
 pytestmark = pytest.mark.slow
 
 
-def test_other_classes_are_refused(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures, max_duration="1ep")
+def test_other_classes_are_refused(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder, max_duration="1ep")
     assert cli([str(yaml), "run_name=first"]) == 0
-    other = shutil.copytree(pictures, workdir / "other")
+    other = shutil.copytree(image_folder, workdir / "other")
     for split in ("train", "val"):
         (other / split / "cat").rename(other / split / "eel")  # dog is label 0 now
     words = ["load_path=runs/first/checkpoints/best-rank0.pt", f"eval_dataset.path={other}"]
@@ -30,17 +30,17 @@ def test_other_classes_are_refused(workdir: Path, pictures: Path, capsys: pytest
     assert cli([str(yaml), *words, *tuning]) == 0
 
 
-def test_other_files_are_no_checkpoints(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures)
+def test_other_files_are_no_checkpoints(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder)
     for content in ({"conv1.weight": torch.zeros(1)}, [1, 2], {"state": 3}):
         torch.save(content, workdir / "foreign.pt")
         assert cli([str(yaml), "load_path=foreign.pt", "is_train=false"]) == 1
         assert "foreign.pt is no checkpoint of a run" in capsys.readouterr().err
 
 
-def test_class_lists_that_are_none(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
+def test_class_lists_that_are_none(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
     """Malformed, or too short for the labels that are stored: both are sentences, before a label meets the loss."""
-    make_shards(pictures, workdir / "shards")
+    make_shards(image_folder, workdir / "shards")
     yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
     sections = ("train_dataset", "eval_dataset")
     words = [f"{section}.{word}" for section in sections for word in ("is_streaming=true", f"local={workdir}/shards")]

@@ -112,9 +112,9 @@ def test_a_data_set_of_another_size(images: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on(workdir: Path, pictures: Path) -> None:
+def test_a_run_goes_on(workdir: Path, image_folder: Path) -> None:
     """From the middle of an epoch, with batches of half the size: the same learning rate at its end."""
-    yaml = small_yaml(workdir, pictures, max_duration="2ba", run_name="first", scheduler__t_warmup="0ep")
+    yaml = small_yaml(workdir, image_folder, max_duration="2ba", run_name="first", scheduler__t_warmup="0ep")
     main(load([str(yaml)])).close()
     words = ["max_duration=1ep", "train_dataset.batch_size=6", "load_path=runs/first/checkpoints/latest-rank0.pt"]
     trainer = main(load([str(yaml), "run_name=second", *words]))

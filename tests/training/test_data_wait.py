@@ -40,7 +40,7 @@ class Work(Callback):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Reading a picture takes a quarter of a second: three seconds for a batch of 12."""
+    """Reading an image takes a quarter of a second: three seconds for a batch of 12."""
     made, read = Clock(), ImageFolderDataset.read
 
     def slow(self: ImageFolderDataset, index: int):
@@ -57,11 +57,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize("microbatch", [12, 5])
 def test_share_and_seconds(
-    microbatch: int, clock: Clock, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    microbatch: int, clock: Clock, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """4 batches of 3 s an epoch; a third of each step, also in three microbatches. Evaluation counts nowhere."""
     monkeypatch.setattr("training.build.callbacks", lambda _config: [Work(clock)])
-    yaml = small_yaml(workdir, pictures, max_duration="4ep", device_train_microbatch_size=microbatch)
+    yaml = small_yaml(workdir, image_folder, max_duration="4ep", device_train_microbatch_size=microbatch)
     assert cli([str(yaml), "run_name=slow", "train_dataset.num_workers=0", "eval_dataset.num_workers=0"]) == 0
     assert [float(row["wait_seconds"]) for row in metrics(workdir / "runs/slow")] == [12.0, 24.0, 36.0, 48.0]
     said = [line for line in capsys.readouterr().out.splitlines() if "waiting for data" in line]
@@ -69,22 +69,22 @@ def test_share_and_seconds(
     assert "waiting for data 33 % of the time" in said[0] and "say train_dataset.num_workers=" in said[0]
 
 
-def test_nothing_is_said_below_a_tenth(clock: Clock, workdir: Path, pictures: Path, capsys, monkeypatch) -> None:
+def test_nothing_is_said_below_a_tenth(clock: Clock, workdir: Path, image_folder: Path, capsys, monkeypatch) -> None:
     class Slower(Work):
         def batch_start(self, state, logger) -> None:
             self.clock.now += 30.0
 
     monkeypatch.setattr("training.build.callbacks", lambda _config: [Slower(clock)])
-    yaml = small_yaml(workdir, pictures)
+    yaml = small_yaml(workdir, image_folder)
     assert cli([str(yaml), "run_name=fast", "train_dataset.num_workers=0", "eval_dataset.num_workers=0"]) == 0
     assert "waiting for data" not in capsys.readouterr().out
     assert float(metrics(workdir / "runs/fast")[-1]["wait_seconds"]) == 24.0
 
 
-def test_advice_names_the_next_setting(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_names_the_next_setting(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from data import build_imagenet_dataspec
 
-    loader = build_imagenet_dataspec(pictures, False, 12, crop_size=16, num_workers=2).dataloader
+    loader = build_imagenet_dataspec(image_folder, False, 12, crop_size=16, num_workers=2).dataloader
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert "say train_dataset.num_workers=8" in data_wait.advice(loader)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)

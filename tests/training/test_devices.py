@@ -27,18 +27,18 @@ def test_cores_are_shared_among_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("precision", ["amp_bf16", "amp_fp16"])
 def test_half_precision_needs_a_gpu(
-    precision: str, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    precision: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cli([str(small_yaml(workdir, pictures)), f"precision={precision}"]) == 2
+    assert cli([str(small_yaml(workdir, image_folder)), f"precision={precision}"]) == 2
     assert f"precision: {precision} needs a GPU" in capfd.readouterr().err
     assert not (workdir / "runs").exists()
 
 
-def test_gpu_that_is_not_there(workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_that_is_not_there(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch sees none here"):
-        main(load([str(small_yaml(workdir, pictures)), "device=gpu"]))
+        main(load([str(small_yaml(workdir, image_folder)), "device=gpu"]))
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,10 @@ def test_gpu_that_is_not_there(workdir: Path, pictures: Path, monkeypatch: pytes
         ("grad_accum=3", 4),
     ],
 )
-def test_microbatch(word: str, microbatch: int, workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
-    run = load([str(small_yaml(workdir, pictures, device="cpu")), word])
+def test_microbatch(
+    word: str, microbatch: int, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
+) -> None:
+    run = load([str(small_yaml(workdir, image_folder, device="cpu")), word])
     devices.prepare(run)
     assert run.machine.microbatch == microbatch
     said = capfd.readouterr().out
@@ -60,12 +62,12 @@ def test_microbatch(word: str, microbatch: int, workdir: Path, pictures: Path, c
 
 
 @pytest.mark.slow
-def test_microbatches_train_as_the_whole_batch_does(workdir: Path, pictures: Path) -> None:
+def test_microbatches_train_as_the_whole_batch_does(workdir: Path, image_folder: Path) -> None:
     """Their gradients add up: without BatchNorm in the way, to the same step."""
     losses = {}
     for size in (4, 12):
         words = [f"device_train_microbatch_size={size}", "max_duration=2ba", f"run_name=m{size}", "save_folder=null"]
-        trainer = main(load([str(small_yaml(workdir, pictures)), *words]))
+        trainer = main(load([str(small_yaml(workdir, image_folder)), *words]))
         assert trainer.state.device_train_microbatch_size == size
         losses[size] = trainer.state.total_loss_dict["loss/train/total"]
     assert losses[4] == pytest.approx(losses[12], rel=0.5) and losses[4] != losses[12]
@@ -74,7 +76,7 @@ def test_microbatches_train_as_the_whole_batch_does(workdir: Path, pictures: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["baseline", "hot"])
 def test_compile_has_no_graph_break(
-    recipe: str, workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole run under torch.compile's tracer (its eager backend: a CPU's code generation takes minutes)."""
     from torch._dynamo.utils import counters
@@ -87,7 +89,7 @@ def test_compile_has_no_graph_break(
     if recipe == "hot":
         small += ["algorithms.sam.interval=2", "algorithms.ema.update_interval=1ba"]
     words = [f"recipe_name={recipe}", "compile=true", "run_name=compiled", "save_num_checkpoints_to_keep=1", *small]
-    trainer = main(load([str(small_yaml(workdir, pictures)), *words]))
+    trainer = main(load([str(small_yaml(workdir, image_folder)), *words]))
     assert trainer.state.timestamp.batch == 4
     assert counters["stats"]["unique_graphs"] > 0, "it was compiled"
     assert not counters["graph_break"]

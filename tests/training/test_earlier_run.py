@@ -68,8 +68,10 @@ def test_rows_that_hold_no_figures(row: str, workdir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_that_goes_on_with_damaged_files(workdir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    yaml = small_yaml(workdir, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+def test_run_that_goes_on_with_damaged_files(
+    workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = small_yaml(workdir, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0)
     words = [str(yaml), "run_name=run", "autoresume=true", "max_duration=2ba"]
     assert cli(words) == 0
     run = workdir / "runs/run"

@@ -26,13 +26,13 @@ NO_WORKERS = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
 
 
 @pytest.fixture(scope="module")
-def blurred(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def blurred(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """The checkpoint of a batch of a network after surgery: new tensors, and others that no tensor shows."""
     folder = tmp_path_factory.mktemp("blurred")
     here = Path.cwd()
     os.chdir(folder)
     changes = {"algorithms": SURGERY, "scheduler__t_warmup": "0ba", "max_duration": "1ba", **NO_WORKERS}
-    assert cli([str(small_yaml(folder, pictures, **changes)), "run_name=it"]) == 0
+    assert cli([str(small_yaml(folder, image_folder, **changes)), "run_name=it"]) == 0
     os.chdir(here)
     return folder / "runs/it/checkpoints/ep0-ba1-rank0.pt"
 
@@ -50,8 +50,8 @@ def advised(said: str) -> list[str]:
     return re.findall(r"\S+=\S+", said.split("Type as well: ")[1])
 
 
-def test_another_model(workdir: Path, pictures: Path, blurred: Path, capsys: pytest.CaptureFixture) -> None:
-    yaml = small_yaml(workdir, pictures, model__name="resnet34", **NO_WORKERS)
+def test_another_model(workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture) -> None:
+    yaml = small_yaml(workdir, image_folder, model__name="resnet34", **NO_WORKERS)
     words = [yaml, f"load_path={blurred}", "is_train=false"]
     for more in ([], ["load_weights_only=true"]):
         said = refused(capsys, *words, *more)
@@ -61,9 +61,11 @@ def test_another_model(workdir: Path, pictures: Path, blurred: Path, capsys: pyt
     assert cli([*map(str, words), *advised(said)]) == 0
 
 
-def test_surgery_without_tensors(workdir: Path, pictures: Path, blurred: Path, capsys: pytest.CaptureFixture) -> None:
+def test_surgery_without_tensors(
+    workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Residual branches are scaled by how often they were there: nothing in the weights shows it."""
-    yaml = small_yaml(workdir, pictures, algorithms={"blurpool": SURGERY["blurpool"]}, **NO_WORKERS)
+    yaml = small_yaml(workdir, image_folder, algorithms={"blurpool": SURGERY["blurpool"]}, **NO_WORKERS)
     words = [yaml, f"load_path={blurred}"]
     said = refused(capsys, *words, "is_train=false")
     assert "it was trained with StochasticDepth" in said and "algorithms.stochastic_depth.drop_rate=0.5" in said
@@ -83,9 +85,9 @@ DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
 
 @pytest.mark.parametrize("said", DAMAGE)
 def test_a_damaged_model(
-    said: str, workdir: Path, pictures: Path, blurred: Path, capsys: pytest.CaptureFixture
+    said: str, workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    yaml = small_yaml(workdir, pictures, algorithms=SURGERY, **NO_WORKERS)
+    yaml = small_yaml(workdir, image_folder, algorithms=SURGERY, **NO_WORKERS)
     content = read_file(blurred, "it")
     DAMAGE[said](content["state"]["model"])
     torch.save(content, workdir / "changed.pt")
@@ -94,9 +96,11 @@ def test_a_damaged_model(
     assert not Path("runs").exists()
 
 
-def test_another_number_of_classes(workdir: Path, pictures: Path, blurred: Path, capsys: pytest.CaptureFixture) -> None:
+def test_another_number_of_classes(
+    workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
+) -> None:
     """No advice that is refused in its turn: weights for three classes serve three classes."""
-    four = shutil.copytree(pictures, workdir / "four")
+    four = shutil.copytree(image_folder, workdir / "four")
     for split in ("train", "val"):
         shutil.copytree(four / split / "cat", four / split / "eel")
     yaml = small_yaml(workdir, four, model__num_classes=4, algorithms=SURGERY, **NO_WORKERS)
@@ -107,17 +111,17 @@ def test_another_number_of_classes(workdir: Path, pictures: Path, blurred: Path,
     said = refused(capsys, yaml, f"load_path={blurred}", "load_weights_only=true")
     assert "is a resnet18 of 4 classes with BlurPool" in said
     assert "Its weights know 3 classes: give data of these, or train without load_path" in said
-    paths = [f"{section}.path={pictures}" for section in ("train_dataset", "eval_dataset")]
+    paths = [f"{section}.path={image_folder}" for section in ("train_dataset", "eval_dataset")]
     more = ["model.num_classes=3", "load_weights_only=true", "max_duration=2ba", "save_folder=null"]
     assert cli([str(yaml), *paths, f"load_path={blurred}", *more]) == 0
     assert cli([str(yaml), "max_duration=2ba", "save_folder=null", "run_name=anew"]) == 0
 
 
 def test_a_folder_in_place_of_a_checkpoint(
-    workdir: Path, pictures: Path, blurred: Path, capsys: pytest.CaptureFixture
+    workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Of the run, of its checkpoints, with and without a slash at the end."""
-    yaml = small_yaml(workdir, pictures, algorithms=SURGERY, **NO_WORKERS)
+    yaml = small_yaml(workdir, image_folder, algorithms=SURGERY, **NO_WORKERS)
     run = blurred.parents[1]
     for given in (run, f"{run}/", run / "checkpoints", f"{run}/checkpoints/"):
         said = refused(capsys, yaml, f"load_path={given}", "is_train=false")

@@ -81,11 +81,11 @@ def test_short_epoch() -> None:
 
 
 @pytest.mark.parametrize("wanted", [11, 13])
-def test_evaluation_must_count_every_picture(wanted: int) -> None:
+def test_evaluation_must_count_every_image(wanted: int) -> None:
     data = TensorDataset(torch.randn(12, 3, 4, 4), torch.arange(12) % 3)
     guard = WholeEpochs(batches=8, eval_samples=wanted)
     made = trainer(max_duration="1ep", callbacks=guard, eval_dataloader=DataLoader(data, 4))
-    with pytest.raises(DataError, match=f"counted 12 pictures, the data set holds {wanted}"):
+    with pytest.raises(DataError, match=f"counted 12 images, the data set holds {wanted}"):
         made.eval()
     guard.eval_samples = 12
     made.eval()

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("told_by", ["metrics.csv", "summary.json", "neither"])
-def test_time_after_the_checkpoint(workdir: Path, pictures: Path, told_by: str) -> None:
+def test_time_after_the_checkpoint(workdir: Path, image_folder: Path, told_by: str) -> None:
     """A killed process went on after its last checkpoint: a resumed run's clock starts where that one's stopped."""
-    words = [str(small_yaml(workdir, pictures)), "run_name=run", "autoresume=true", "save_interval=1ba"]
+    words = [str(small_yaml(workdir, image_folder)), "run_name=run", "autoresume=true", "save_interval=1ba"]
     words += ["save_num_checkpoints_to_keep=3"]
     main(load(words)).close()
     run = workdir / "runs/run"
@@ -40,9 +40,9 @@ def test_time_after_the_checkpoint(workdir: Path, pictures: Path, told_by: str) 
     assert float(metrics(run)[-1]["total_seconds"]) > least
 
 
-def test_new_run_over_an_old_one(workdir: Path, pictures: Path) -> None:
+def test_new_run_over_an_old_one(workdir: Path, image_folder: Path) -> None:
     """Its clock starts at 0: it is another run."""
-    words = [str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep", "save_overwrite=true"]
+    words = [str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep", "save_overwrite=true"]
     main(load(words)).close()
     path = workdir / "runs/run/summary.json"
     path.write_text(json.dumps(summary(path.parent) | {"total_seconds": 1000.0}))
@@ -51,10 +51,10 @@ def test_new_run_over_an_old_one(workdir: Path, pictures: Path) -> None:
 
 
 def test_written_over_and_killed_before_the_first_checkpoint(
-    workdir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one must not go on from the checkpoints, or end with the figures, of the run before."""
-    words = [str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep"]
+    words = [str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep"]
     main(load(words)).close()
     with monkeypatch.context() as patch:
         patch.setattr("training.recorder.Recorder.batch_end", lambda *_: 1 / 0)
@@ -77,9 +77,9 @@ def test_figures_that_are_no_numbers(workdir: Path) -> None:
     }
 
 
-def test_data_in_the_record(workdir: Path, pictures: Path) -> None:
-    """How many pictures and classes, and which: the same wherever they lie."""
-    main(load([str(small_yaml(workdir, pictures)), "run_name=run", "max_duration=1ep"])).close()
+def test_data_in_the_record(workdir: Path, image_folder: Path) -> None:
+    """How many images and classes, and which: the same wherever they lie."""
+    main(load([str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep"])).close()
     said = json.loads((workdir / "runs/run/environment.json").read_text())["data"]
     assert {key: said[key] for key in said if key != "names"} == {"train_images": 48, "eval_images": 21, "classes": 3}
     assert len(said["names"]) == 12

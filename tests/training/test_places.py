@@ -9,18 +9,18 @@ import pytest
 
 from config import ConfigError, load
 from main import cli
-from tests.pictures import make_shards
+from tests.image_files import make_shards
 from tests.runs import metrics, small_yaml
 from tools.convert.__main__ import main as convert
 
 pytestmark = pytest.mark.slow
 
 
-def test_every_kind_trains_the_same_run(workdir: Path, pictures: Path) -> None:
+def test_every_kind_trains_the_same_run(workdir: Path, image_folder: Path) -> None:
     """Folders, a preloaded copy of them, decoded in memory, FFCV files: the same losses."""
-    assert convert([str(pictures), "beton", "--to", "ffcv", "--workers", "1"]) == 0
-    source = shutil.copytree(pictures, workdir / "source")
-    yaml = small_yaml(workdir, pictures, max_duration="1ep", save_folder=None)
+    assert convert([str(image_folder), "beton", "--to", "ffcv", "--workers", "1"]) == 0
+    source = shutil.copytree(image_folder, workdir / "source")
+    yaml = small_yaml(workdir, image_folder, max_duration="1ep", save_folder=None)
 
     def both(**values: object) -> list[str]:
         return [
@@ -38,12 +38,12 @@ def test_every_kind_trains_the_same_run(workdir: Path, pictures: Path) -> None:
         assert cli([str(yaml), f"run_name={name}", *words]) == 0
         (row,) = metrics(workdir / "runs" / name)
         losses[name] = row["train_loss"], row["val_loss"]
-    # A conversion shuffles train/ once: another order, of the same pictures.
+    # A conversion shuffles train/ once: another order, of the same images.
     assert losses.pop("ffcv") and len(set(losses.values())) == 1 and (workdir / "copy/train/cat").is_dir()
 
 
-def test_preloaded_shards_are_read_in_place(workdir: Path, pictures: Path) -> None:
-    make_shards(pictures, workdir / "shards", size_limit=16_000, compression="zstd:3")
+def test_preloaded_shards_are_read_in_place(workdir: Path, image_folder: Path) -> None:
+    make_shards(image_folder, workdir / "shards", size_limit=16_000, compression="zstd:3")
     yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
     words = [
         f"{section}.{word}"
@@ -54,8 +54,8 @@ def test_preloaded_shards_are_read_in_place(workdir: Path, pictures: Path) -> No
     assert list((workdir / "copy/train").glob("*.mds*"))
 
 
-def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
-    yaml = small_yaml(workdir, pictures, max_duration="2ba", save_folder=None)
+def test_synthetic_images_need_no_path(workdir: Path, image_folder: Path) -> None:
+    yaml = small_yaml(workdir, image_folder, max_duration="2ba", save_folder=None)
     words = [
         f"{section}.{word}"
         for section in ("train_dataset", "eval_dataset")
@@ -80,9 +80,9 @@ def test_synthetic_pictures_need_no_path(workdir: Path, pictures: Path) -> None:
         (["train_dataset.storage=dali", "algorithms.colout.batch=false"], "dali cannot run colout"),
     ],
 )
-def test_what_does_not_go_together(words: list[str], said: str, workdir: Path, pictures: Path) -> None:
+def test_what_does_not_go_together(words: list[str], said: str, workdir: Path, image_folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load([str(small_yaml(workdir, pictures)), *words])
+        load([str(small_yaml(workdir, image_folder)), *words])
     assert said in str(caught.value)
 
 

@@ -17,18 +17,20 @@ from training.progress import print_summary
 pytestmark = pytest.mark.slow
 
 
-def test_epochs_of_a_run_in_batches(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_epochs_of_a_run_in_batches(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     """Six batches, four to an epoch: two epochs, of which the second is only begun."""
-    yaml = small_yaml(workdir, pictures, max_duration="6ba", save_folder=None)
+    yaml = small_yaml(workdir, image_folder, max_duration="6ba", save_folder=None)
     assert cli([str(yaml)]) == 0
     said = capfd.readouterr().out
     assert "epoch   1/2  loss " in said and "epoch   2/2  loss " in said
     assert "  val loss " in said and "BCE" not in said
 
 
-def test_losses_are_called_what_they_are(workdir: Path, pictures: Path, capfd: pytest.CaptureFixture) -> None:
+def test_losses_are_called_what_they_are(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     """And three classes have no top-5."""
-    yaml = small_yaml(workdir, pictures, max_duration="2ba", save_folder=None, model__loss_name="binary_cross_entropy")
+    yaml = small_yaml(
+        workdir, image_folder, max_duration="2ba", save_folder=None, model__loss_name="binary_cross_entropy"
+    )
     assert cli([str(yaml)]) == 0
     said = capfd.readouterr().out
     assert "epoch   1/1  BCE " in said and "  val CE " in said

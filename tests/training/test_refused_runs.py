@@ -12,7 +12,7 @@ import pytest
 from common.lock_file import LockFile
 from main import cli
 from tests.following import assert_advice_trains, of_both
-from tests.pictures import make_shards
+from tests.image_files import make_shards
 from tests.runs import small_yaml
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ FIRST = ["run_name=first", "max_duration=1ba"]
 SAVING = "save_folder={runs_folder}/{run_name}/checkpoints"
 CHECKPOINT = "runs/first/checkpoints/ep0-ba1-rank0.pt"
 Mistake = Callable[[Path, Path, Path], list[str]]
-"""From a new folder, the pictures and the folder of the run `first` to words that are wrong."""
+"""From a new folder, the images and the folder of the run `first` to words that are wrong."""
 
 
 def words(*said: str) -> Mistake:
@@ -39,7 +39,7 @@ def words(*said: str) -> Mistake:
 def trained(*said: str) -> Mistake:
     """A mistake that the run `first` is there for, trained for a batch; only here are checkpoints saved."""
 
-    def start(folder: Path, pictures: Path, first: Path) -> list[str]:
+    def start(folder: Path, image_folder: Path, first: Path) -> list[str]:
         shutil.copytree(first, folder / "runs/first", symlinks=True)
         return [SAVING, *said]
 
@@ -49,7 +49,7 @@ def trained(*said: str) -> Mistake:
 def in_the_way(name: str, *said: str) -> Mistake:
     """A mistake that a file stands for where a folder is wanted."""
 
-    def write(folder: Path, pictures: Path, first: Path) -> list[str]:
+    def write(folder: Path, image_folder: Path, first: Path) -> list[str]:
         (folder / name).write_text("in the way")
         return list(said)
 
@@ -59,8 +59,8 @@ def in_the_way(name: str, *said: str) -> Mistake:
 def shards(*said: str) -> Mistake:
     """A mistake about shards, without names of their classes, in the folder `shards`."""
 
-    def write(folder: Path, pictures: Path, first: Path) -> list[str]:
-        make_shards(pictures, folder / "shards")
+    def write(folder: Path, image_folder: Path, first: Path) -> list[str]:
+        make_shards(image_folder, folder / "shards")
         return list(said)
 
     return write
@@ -91,32 +91,32 @@ MISTAKES: dict[str, Mistake] = {
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def first(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """The folder of a run that was trained for a batch, with its checkpoint."""
     folder = tmp_path_factory.mktemp("first")
-    assert cli([str(small_yaml(folder, pictures, **CHANGES)), *FIRST, SAVING, f"runs_folder={folder}"]) == 0
+    assert cli([str(small_yaml(folder, image_folder, **CHANGES)), *FIRST, SAVING, f"runs_folder={folder}"]) == 0
     return folder / "first"
 
 
 @pytest.mark.filterwarnings("ignore:SWA has known issues")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_advice_makes_the_run_train(
-    mistake: str, workdir: Path, pictures: Path, first: Path, capfd: pytest.CaptureFixture
+    mistake: str, workdir: Path, image_folder: Path, first: Path, capfd: pytest.CaptureFixture
 ) -> None:
     def start(folder: Path) -> list[str]:
-        return [str(small_yaml(folder, pictures, **CHANGES)), *MISTAKES[mistake](folder, pictures, first)]
+        return [str(small_yaml(folder, image_folder, **CHANGES)), *MISTAKES[mistake](folder, image_folder, first)]
 
     assert_advice_trains(start, named, workdir, capfd)
 
 
 def test_a_run_that_is_in_use(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = []
 
     def start(folder: Path) -> list[str]:
         held.append(LockFile(folder / "runs/mine"))
-        return [str(small_yaml(folder, pictures, **CHANGES)), "run_name=mine"]
+        return [str(small_yaml(folder, image_folder, **CHANGES)), "run_name=mine"]
 
     monkeypatch.setattr("training.claims.ENDING", 0.0)
     assert_advice_trains(start, named, workdir, capfd)
@@ -124,10 +124,10 @@ def test_a_run_that_is_in_use(
 
 
 def test_a_machine_without_a_compiler(
-    workdir: Path, pictures: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.devices.shutil.which", lambda _: None)
-    yaml = small_yaml(workdir, pictures, **CHANGES)
+    yaml = small_yaml(workdir, image_folder, **CHANGES)
     assert_advice_trains(lambda _: [str(yaml), "compile=true"], named, workdir, capfd)
 
 

@@ -41,12 +41,12 @@ PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """The checkpoint of two batches."""
     folder = tmp_path_factory.mktemp("trained")
     here = Path.cwd()
     os.chdir(folder)
-    assert cli([str(small_yaml(folder, pictures)), "run_name=it", "max_duration=2ba"]) == 0
+    assert cli([str(small_yaml(folder, image_folder)), "run_name=it", "max_duration=2ba"]) == 0
     os.chdir(here)
     return folder / "runs/it/checkpoints/ep0-ba2-rank0.pt"
 
@@ -64,10 +64,10 @@ def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
 
 @pytest.mark.slow
 def test_no_way_to_a_checkpoint_runs_it(
-    workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
+    workdir: Path, image_folder: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """load_path in training, for its weights and in evaluation; a file beside a run's own; and tools.evaluate."""
-    yaml = str(small_yaml(workdir, pictures, train_dataset__num_workers=0, eval_dataset__num_workers=0))
+    yaml = str(small_yaml(workdir, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0))
     evil = workdir / "runs/it/checkpoints/ep1-ba4-rank0.pt"
     evil.parent.mkdir(parents=True)
     (workdir / "runs/it/config.yaml").write_bytes((trained.parents[1] / "config.yaml").read_bytes())
@@ -89,14 +89,14 @@ def test_no_way_to_a_checkpoint_runs_it(
 
 @pytest.mark.slow
 def test_the_text_of_an_algorithm_is_not_run(
-    workdir: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture
+    workdir: Path, image_folder: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Composer makes the algorithms that a checkpoint lists by evaluating their text, which is data like any other."""
     content = read_file(trained, "it")
     content["state"]["algorithms"] = [("BlurPool", {"repr": "BlurPool(min_channels=__import__('os').mkdir('ran'))"})]
     content["state"]["_algorithms"], content["state"]["_model"] = (content["state"][k] for k in ("algorithms", "model"))
     torch.save(content, workdir / "evil.pt")
-    yaml = str(small_yaml(workdir, pictures, eval_dataset__num_workers=0))
+    yaml = str(small_yaml(workdir, image_folder, eval_dataset__num_workers=0))
     assert cli([yaml, "load_path=evil.pt", "is_train=false"]) == 1
     assert "Type as well: algorithms.blurpool={}" in capsys.readouterr().err
     assert cli([yaml, "load_path=evil.pt", "is_train=false", "load_weights_only=true"]) == 1
@@ -105,9 +105,11 @@ def test_the_text_of_an_algorithm_is_not_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(recipe_files().keys() - {"decentralized"}))
-def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, pictures: Path) -> None:
+def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_folder: Path) -> None:
     """The decentralized one takes ranks; its files are read in tests/algorithms/test_decentralized.py."""
-    yaml = small_yaml(workdir, pictures, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0)
+    yaml = small_yaml(
+        workdir, image_folder, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0
+    )
     words = ["run_name=it", "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ba"]
     words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
     soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}

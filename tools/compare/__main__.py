@@ -179,7 +179,7 @@ def rows(a: Group, b: Group, target: float | None) -> list[tuple[str, ...]]:
 
 
 def step_of(group: Group) -> float:
-    """How much one picture of the evaluation set is of an accuracy, in per cent; 0 where their number is not known."""
+    """How much one image of the evaluation set is of an accuracy, in per cent; 0 where their number is not known."""
     images = data_of(group.records[0]).eval_images
     return 100 / images if images else 0.0
 
@@ -260,14 +260,14 @@ def check_apart(a: Group, b: Group) -> None:
     """Refuse what has no answer.
 
     Raises:
-        DataError: the sides were measured on different pictures.
+        DataError: the sides were measured on different images.
         ConfigError: they share a run.
     """
     if shared := {r.folder.resolve() for r in a.records} & {r.folder.resolve() for r in b.records}:
         raise ConfigError(f"A and B share the run {sorted(shared)[0]}: give each run to one side")
     if not same_data([a.records[0], b.records[0]]):
         titles = [data_of(group.records[0]).title for group in (a, b)]
-        raise DataError(f"A is of {titles[0]}, B of {titles[1]}: accuracies on different pictures do not compare")
+        raise DataError(f"A is of {titles[0]}, B of {titles[1]}: accuracies on different images do not compare")
 
 
 def print_table(head: list[str], lines: list[tuple[str, ...]]) -> None:

@@ -33,8 +33,8 @@ EXAMPLES = """examples:
   # train.beton and val.beton for FFCV
   python -m tools.convert /data/imagenet /data/imagenet-ffcv --to ffcv --max-size 500
 
-Pictures of train/ are shuffled once, so that each shard holds all kinds of classes; shards from shards keep their
-order. Every picture is decoded on the way. The column i is a picture's place in the source: files sorted by class
+Images of train/ are shuffled once, so that each shard holds all kinds of classes; shards from shards keep their
+order. Every image is decoded on the way. The column i is an image's place in the source: files sorted by class
 and name. Beside the shards, classes.json lists the classes' names by label."""
 
 
@@ -50,13 +50,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards, or a store's")
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
     add("--to", choices=("mds", "ffcv"), default="mds", help="what to write (default: mds)")
-    add("--max-size", type=positive, metavar="PIXELS", help="make larger pictures this long on their longer side")
-    add("--quality", type=int, help=f"of the JPEGs that smaller pictures are stored as (default: {QUALITY})")
+    add("--max-size", type=positive, metavar="PIXELS", help="make larger images this long on their longer side")
+    add("--quality", type=int, help=f"of the JPEGs that smaller images are stored as (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
     add("--compression", metavar="KIND", help="of shards: zstd, zstd:7, gz, ... (default: none; JPEGs hardly shrink)")
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, if SRC is a store's")
-    add("--skip-unreadable", action="store_true", help="leave unreadable pictures out, listed in DST/skipped.txt")
+    add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
     add("--workers", type=positive, default=cores(), help="processes (default: a core each, here %(default)s)")
     return parser.parse_args(argv)
 
@@ -78,7 +78,7 @@ def check(given: argparse.Namespace) -> None:
 
     problems = []
     if given.quality is not None and given.max_size is None:
-        problems.append(f"--quality {given.quality}: pictures stay as they are without --max-size PIXELS; add that.")
+        problems.append(f"--quality {given.quality}: images stay as they are without --max-size PIXELS; add that.")
     elif given.quality is not None and not 1 <= given.quality <= 100:
         problems.append(f"--quality {given.quality}: must be from 1 to 100.")
     if not 0 < given.shard_mb <= 1024:
@@ -111,8 +111,8 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     from tools.convert import to_beton
     from tools.convert.destination import LocalDestination, open_destination
     from tools.convert.meter import result_table
-    from tools.convert.pictures import PictureOptions
     from tools.convert.plan import plan_split
+    from tools.convert.shrinking import ImageOptions
     from tools.convert.sources import open_sources
     from tools.convert.to_mds import Conversion
 
@@ -122,15 +122,15 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     destination.names("")  # a mistyped bucket shows here, before the source is looked through
     console.print(f"Looking through {given.source}", highlight=False)
     sources, classes = open_sources(given.source, given.local)
-    pictures = PictureOptions(given.max_size, given.quality or QUALITY)
+    images = ImageOptions(given.max_size, given.quality or QUALITY)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20))
-    plans = [plan_split(split, source, pictures, shards.size_limit) for split, source in sources.items()]
-    conversion = Conversion(destination, plans, classes, pictures, shards, given.skip_unreadable, console, command)
+    plans = [plan_split(split, source, images, shards.size_limit) for split, source in sources.items()]
+    conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, console, command)
     rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
     console.print(result_table(given.destination, rows))
-    skipped = sum(len(plan.order) for plan in plans) - sum(row.pictures for row in rows)
+    skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
     if skipped:
-        console.print(f"{skipped} unreadable pictures are left out: {destination.place('skipped.txt')} lists them.")
+        console.print(f"{skipped} unreadable images are left out: {destination.place('skipped.txt')} lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
         console.print(remark)
     if classes is None:

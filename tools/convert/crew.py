@@ -19,13 +19,13 @@ from common.errors import DataError
 Result = TypeVar("Result")
 TICK = 0.2  # seconds between looks at the count
 
-_done: Any = None  # in a worker: pictures done by all workers, shared
+_done: Any = None  # in a worker: images done by all workers, shared
 
 
-def report(pictures: int) -> None:
-    """Count pictures as done, from inside a worker."""
+def report(images: int) -> None:
+    """Count images as done, from inside a worker."""
     with _done.get_lock():
-        _done.value += pictures
+        _done.value += images
 
 
 def _start(done: Any, stop: Any) -> None:
@@ -78,7 +78,7 @@ class Crew:
         Args:
             work: what to do, a function at a module's top level.
             jobs: its arguments, one tuple per job; asked for as they are needed.
-            progress: is told several times a second how many pictures have been done.
+            progress: is told several times a second how many images have been done.
 
         Yields:
             A job and its result, in the order in which they end.

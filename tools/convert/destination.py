@@ -98,7 +98,7 @@ class LocalDestination:
         if wanted > free:
             raise DataError(
                 f"{self.path}: about {wanted / 1e6:,.1f} MB are to be written, but {free / 1e6:,.1f} MB are free. "
-                "Free some space, name another disk, or make the pictures smaller (--max-size 500)."
+                "Free some space, name another disk, or make the images smaller (--max-size 500)."
             )
 
     def _unwritable(self, folder: Path, error: OSError) -> str:

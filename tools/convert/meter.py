@@ -11,8 +11,8 @@ from rich.table import Table
 from common.terminal import Meter, clock
 
 
-class PictureMeter(Meter):
-    """Pictures, in img/s."""
+class ImageMeter(Meter):
+    """Images, in img/s."""
 
     def figures(self, done: int) -> str:
         """img/s, and the time left at the rate since the beginning (a disk's slow minutes come and go)."""
@@ -26,15 +26,15 @@ class Row:
 
     Args:
         split: `train` or `val`.
-        pictures: how many are stored.
+        images: how many are stored.
         files: how many hold them.
         bytes: how many they take.
-        made: pictures that this program looked at, and an earlier, interrupted one did not.
+        made: images that this program looked at, and an earlier, interrupted one did not.
         seconds: this program took, without checking.
     """
 
     split: str
-    pictures: int
+    images: int
     files: int
     bytes: int
     made: int
@@ -44,10 +44,10 @@ class Row:
 def result_table(title: str, rows: Sequence[Row]) -> Table:
     """The table that a conversion ends with."""
     table = Table(title=title, title_justify="left")
-    for name in ("split", "pictures", "files", "bytes", "seconds", "img/s"):
+    for name in ("split", "images", "files", "bytes", "seconds", "img/s"):
         table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
     for row in rows:
         rate = f"{row.made / row.seconds:,.0f}" if row.made and row.seconds else "-"
-        cells = (f"{row.pictures:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}", rate)
+        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}", rate)
         table.add_row(row.split, *cells)
     return table

@@ -1,4 +1,4 @@
-"""Which picture goes into which shard: settled before the work starts, so that shards can be made in any order."""
+"""Which image goes into which shard: settled before the work starts, so that shards can be made in any order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from common.errors import DataError
 from loaders.storage.mds_writer import SAMPLE_OVERHEAD, ShardFormat
-from tools.convert.pictures import PictureOptions
+from tools.convert.shrinking import ImageOptions
 from tools.convert.sources import Part, Source
 
 SHUFFLE_SEED = 0
 HEADER = 512  # bytes of a shard that are no sample's, rounded up
-MEASURED = 16  # pictures made smaller to learn by how much
+MEASURED = 16  # images made smaller to learn by how much
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SplitPlan:
 
     Args:
         split: `train` or `val`.
-        source: where its pictures are.
+        source: where its images are.
         order: their places in the source, in the order of the shards, int64 [N].
         starts: where in `order` each shard begins, and where the last one ends, int64 [shards + 1].
         sizes: expected bytes of each shard, int64 [shards].
@@ -43,11 +43,11 @@ class SplitPlan:
         return len(self.sizes)
 
     def count(self, number: int) -> int:
-        """How many pictures are meant for a shard."""
+        """How many images are meant for a shard."""
         return int(self.starts[number + 1] - self.starts[number])
 
     def part(self, number: int) -> Part:
-        """A shard's pictures."""
+        """A shard's images."""
         return self.source.part(self.order[self.starts[number] : self.starts[number + 1]])
 
     def fingerprint(self) -> str:
@@ -58,19 +58,19 @@ class SplitPlan:
         return digest.hexdigest()
 
 
-def plan_split(split: str, source: Source, pictures: PictureOptions, size_limit: int) -> SplitPlan:
+def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int) -> SplitPlan:
     """Cut a split into shards; a function of the source and the options alone.
 
     Args:
         split: `train` or `val`; train is shuffled if the source lies sorted by class, so that shards mix classes.
-        source: its pictures.
-        pictures: how they are stored.
+        source: its images.
+        images: how they are stored.
         size_limit: bytes per shard; exact where nothing is resized, met on average where something is.
     """
     order = np.arange(len(source.sizes))
     if split == "train" and source.sorted_by_class:
         order = np.random.default_rng(SHUFFLE_SEED).permutation(len(order))
-    ratio = 1.0 if pictures.max_size is None else shrinkage(source, pictures)
+    ratio = 1.0 if images.max_size is None else shrinkage(source, images)
     sizes = np.ceil(source.sizes[order] * ratio).astype(np.int64) + SAMPLE_OVERHEAD
     starts = cut(sizes, size_limit - HEADER)
     return SplitPlan(split, source, order, starts, np.add.reduceat(sizes, starts[:-1]) + HEADER)
@@ -86,15 +86,15 @@ def cut(sizes: np.ndarray, limit: int) -> np.ndarray:
     return np.array(starts)
 
 
-def shrinkage(source: Source, pictures: PictureOptions) -> float:
-    """Bytes after resizing over bytes before, of a few pictures evenly spread over the source."""
+def shrinkage(source: Source, images: ImageOptions) -> float:
+    """Bytes after resizing over bytes before, of a few images evenly spread over the source."""
     chosen = np.unique(np.linspace(0, len(source.sizes) - 1, MEASURED).astype(np.int64))
     part = source.part(chosen)
     before = after = 0
     for place in range(len(chosen)):
         try:
             data = part.read(place)[0]
-            remade = pictures.remake(data)
+            remade = images.remake(data)
         except DataError:
             raise
         except Exception:
@@ -103,6 +103,6 @@ def shrinkage(source: Source, pictures: PictureOptions) -> float:
     return after / before if before else 1.0
 
 
-def recorded(plans: Sequence[SplitPlan], pictures: PictureOptions, shards: ShardFormat) -> dict[str, Any]:
+def recorded(plans: Sequence[SplitPlan], images: ImageOptions, shards: ShardFormat) -> dict[str, Any]:
     """What must be the same for an unfinished conversion to be gone on with, as JSON holds it."""
-    return {**asdict(pictures), **asdict(shards), "source": {plan.split: plan.fingerprint() for plan in plans}}
+    return {**asdict(images), **asdict(shards), "source": {plan.split: plan.fingerprint() for plan in plans}}

@@ -15,11 +15,11 @@ from loaders.storage.mds_writer import Sample, ShardFormat, count_samples, read_
 from loaders.storage.unfinished import WORK
 from tools.convert import crew
 from tools.convert.destination import Destination
-from tools.convert.pictures import PictureOptions
+from tools.convert.shrinking import ImageOptions
 from tools.convert.sources import Part
 
 Note = dict[str, Any]
-"""A finished shard: `shard` (its entry of the index; None if no picture was readable) and `skipped` (sentences)."""
+"""A finished shard: `shard` (its entry of the index; None if no image was readable) and `skipped` (sentences)."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class ShardJob:
         destination: where the data set is written.
         split: `train` or `val`.
         number: the shard's place in the split.
-        part: its pictures.
-        pictures: how they are stored.
+        part: its images.
+        images: how they are stored.
         shards: how the shard is.
-        skip: leave unreadable pictures out, instead of giving up.
+        skip: leave unreadable images out, instead of giving up.
         classes: how many there are, where that is known.
     """
 
@@ -41,14 +41,14 @@ class ShardJob:
     split: str
     number: int
     part: Part
-    pictures: PictureOptions
+    images: ImageOptions
     shards: ShardFormat
     skip: bool
     classes: int | None
 
     @property
     def count(self) -> int:
-        """How many pictures the shard is meant for."""
+        """How many images the shard is meant for."""
         return len(self.part.indices)
 
 
@@ -58,10 +58,10 @@ def note_name(split: str, number: int) -> str:
 
 
 def make_shard(job: ShardJob) -> Note:
-    """Read, check and resize a shard's pictures; store the shard, and after it the note that it is finished.
+    """Read, check and resize a shard's images; store the shard, and after it the note that it is finished.
 
     Raises:
-        DataError: pictures are unreadable and not to be skipped (all of the shard's are named), or the source or the
+        DataError: images are unreadable and not to be skipped (all of the shard's are named), or the source or the
             destination fails.
     """
     samples: list[Sample] = []
@@ -74,7 +74,7 @@ def make_shard(job: ShardJob) -> Note:
                     f"{job.part.name_of(place)}: its label is {label}, outside of the classes (0 to {job.classes - 1}, "
                     "by classes.json). Write the data set again, or mend classes.json."
                 )
-            samples.append((index, job.pictures.remake(data), label))
+            samples.append((index, job.images.remake(data), label))
         except (DataError, MemoryError):
             raise
         except Exception as error:
@@ -92,7 +92,7 @@ def make_shard(job: ShardJob) -> Note:
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:
-    """Read a stored shard again: bytes, hashes, number of samples, and one picture beside its source.
+    """Read a stored shard again: bytes, hashes, number of samples, and one image beside its source.
 
     Returns:
         What is wrong with it, or None.
@@ -109,12 +109,12 @@ def check_shard(job: ShardJob, note: Note) -> str | None:
     except ValueError as error:
         return f"is damaged ({error})"
     if not planned == entry["samples"] == count_samples(raw):
-        return f"holds {count_samples(raw)} pictures instead of {planned}"
-    index, picture, label = read_sample(entry, raw, job.number % planned)
+        return f"holds {count_samples(raw)} images instead of {planned}"
+    index, image, label = read_sample(entry, raw, job.number % planned)
     place = int(np.flatnonzero(job.part.indices == index)[0])
     data, source_label = job.part.read(place)
-    if label != source_label or picture != job.pictures.remake(data):
+    if label != source_label or image != job.images.remake(data):
         return f"holds something else than {job.part.name_of(place)}"
-    check(picture)
+    check(image)
     crew.report(planned)
     return None

@@ -64,7 +64,7 @@ class FolderSource:
     sorted_by_class = True
     """Whether neighbours are of one class, so that training needs them shuffled."""
     sizes: np.ndarray
-    """Bytes of each picture, int64 [N]."""
+    """Bytes of each image, int64 [N]."""
     fingerprint: str
     """Of everything about the source that the converted bytes depend on."""
 
@@ -126,10 +126,10 @@ class ShardPart:
         with _one_reader:
             entry, raw = _shard(self.remote, self.local, self.split, number)
         try:
-            _, picture, label = read_sample(entry, raw, within)
+            _, image, label = read_sample(entry, raw, within)
         except WrongValue as error:
             raise DataError(f"{self.name_of(place)}: {error}") from error
-        return cast(bytes, picture), label
+        return cast(bytes, image), label
 
     def _find(self, place: int) -> tuple[int, int]:
         """Which shard, and which of its samples."""
@@ -152,7 +152,7 @@ class ShardSource:
     sorted_by_class = False
     """Shards are taken to be mixed, and stay in their order, so that each is fetched once."""
     sizes: np.ndarray
-    """Bytes of each picture, int64 [N]: the mean of its shard."""
+    """Bytes of each image, int64 [N]: the mean of its shard."""
     fingerprint: str
     """Of everything about the source that the converted bytes depend on."""
 

@@ -19,12 +19,12 @@ from loaders.storage.beton import BetonDataset
 from loaders.storage.beton_writer import write_beton
 from loaders.storage.unfinished import COMMAND, STAGE, WORK
 from tools.convert.destination import Destination, LocalDestination
-from tools.convert.meter import PictureMeter, Row
+from tools.convert.meter import ImageMeter, Row
 from tools.convert.plan import recorded
 from tools.convert.sources import ShardPart, ShardSource
 from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion
 
-COMPARED = 100  # pictures per split, evenly spread
+COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
@@ -61,7 +61,7 @@ def _stage(conversion: Conversion, target: LocalDestination) -> LocalDestination
     Raises:
         DataError: another conversion's is there, or finished files are.
     """
-    plan = recorded(conversion.plans, conversion.pictures, conversion.shards)
+    plan = recorded(conversion.plans, conversion.images, conversion.shards)
     own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
     there = target.names("")
     others = [name for name in there if name.startswith(STAGE) and name != own]
@@ -95,7 +95,7 @@ def _write(
     path = Path(target.place(f"{split}.beton"))
     began = time.monotonic()
     if not path.is_file():
-        with PictureMeter(conversion.console, path.name, count) as meter:
+        with ImageMeter(conversion.console, path.name, count) as meter:
             write_beton(path, count, part.read, workers, meter)
     _check(path, split, part)
     seconds = time.monotonic() - began + (made.seconds if made else 0.0)
@@ -103,7 +103,7 @@ def _write(
 
 
 def _check(path: Path, split: str, part: ShardPart) -> None:
-    """Read a file as training does: its length, and some pictures beside their shards'.
+    """Read a file as training does: its length, and some images beside their shards'.
 
     Raises:
         DataError: it is not what was written.
@@ -111,8 +111,8 @@ def _check(path: Path, split: str, part: ShardPart) -> None:
     dataset = BetonDataset(path, split, EvaluationPipeline(-1, 1), seed=0)
     count = len(part.indices)
     if len(dataset) != count:
-        raise DataError(f"{path}: holds {len(dataset)} pictures instead of {count}. Remove it and convert again.")
+        raise DataError(f"{path}: holds {len(dataset)} images instead of {count}. Remove it and convert again.")
     for place in np.unique(np.linspace(0, count - 1, COMPARED).astype(np.int64)).tolist():
-        (source, label), (picture, there) = part.read(place), dataset.read(place)
-        if label != there or not decode(picture).equal(decode(source)):
+        (source, label), (image, there) = part.read(place), dataset.read(place)
+        if label != there or not decode(image).equal(decode(source)):
             raise DataError(f"{path}: sample {place} is not {part.name_of(place)}. Remove it and convert again.")

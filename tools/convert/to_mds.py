@@ -17,10 +17,10 @@ from loaders.storage.mds_writer import ShardFormat, stored_file
 from loaders.storage.unfinished import COMMAND, PLAN, WORK
 from tools.convert.crew import Crew
 from tools.convert.destination import Destination
-from tools.convert.meter import PictureMeter, Row
-from tools.convert.pictures import PictureOptions
+from tools.convert.meter import ImageMeter, Row
 from tools.convert.plan import SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
+from tools.convert.shrinking import ImageOptions
 
 CLASSES, SKIPPED, INDEX = "classes.json", "skipped.txt", "index.json"
 READ_THREADS = 16  # a store answers one question per round trip
@@ -33,7 +33,7 @@ class SplitResult:
     Args:
         split: `train` or `val`.
         notes: of its finished shards, by number.
-        made: pictures of the shards that this program makes.
+        made: images of the shards that this program makes.
         seconds: that took.
     """
 
@@ -49,7 +49,7 @@ class SplitResult:
 
     @property
     def skipped(self) -> list[str]:
-        """The unreadable pictures."""
+        """The unreadable images."""
         return [line for number in sorted(self.notes) for line in self.notes[number]["skipped"]]
 
     def row(self) -> Row:
@@ -67,9 +67,9 @@ class Conversion:
         destination: where it goes.
         plans: its splits.
         classes: the names of its classes by label, or None.
-        pictures: how pictures are stored.
+        images: how images are stored.
         shards: how shards are.
-        skip: leave unreadable pictures out, instead of giving up.
+        skip: leave unreadable images out, instead of giving up.
         console: where progress is shown.
         command: what to type to go on with it.
     """
@@ -77,7 +77,7 @@ class Conversion:
     destination: Destination
     plans: list[SplitPlan]
     classes: list[str] | None
-    pictures: PictureOptions
+    images: ImageOptions
     shards: ShardFormat
     skip: bool
     console: Console
@@ -87,7 +87,7 @@ class Conversion:
         """One shard's work."""
         part = plan.part(number)
         known = len(self.classes) if self.classes else None
-        return ShardJob(self.destination, plan.split, number, part, self.pictures, self.shards, self.skip, known)
+        return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
         """Make the data set; the table's rows.
@@ -112,7 +112,7 @@ class Conversion:
         Raises:
             DataError: it is something else than this conversion's, or too little space is left.
         """
-        plan = recorded(self.plans, self.pictures, self.shards)
+        plan = recorded(self.plans, self.images, self.shards)
         if WORK in self.destination.names("") and "plan.json" in self.destination.names(WORK):
             check_plan(self.destination, plan)
         else:
@@ -150,13 +150,13 @@ class Conversion:
         missing = [number for number in range(plan.shards) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
-        with PictureMeter(self.console, plan.split, result.made) as meter:
+        with ImageMeter(self.console, plan.split, result.made) as meter:
             jobs = ((self.job(plan, number),) for number in missing)
             for (job,), note in crew.run(make_shard, jobs, meter):
                 result.notes[job.number] = note
         result.seconds = time.monotonic() - began
         if not result.entries:
-            raise DataError(f"{plan.split}: none of its {len(plan.order)} pictures can be read.")
+            raise DataError(f"{plan.split}: none of its {len(plan.order)} images can be read.")
 
     def _check(self, crew: Crew, results: list[SplitResult]) -> None:
         """Read every shard again.
@@ -170,16 +170,16 @@ class Conversion:
                 yield from ((self.job(plan, number), note) for number, note in sorted(result.notes.items()))
 
         faults = []
-        with PictureMeter(self.console, "checking", sum(result.row().pictures for result in results)) as meter:
+        with ImageMeter(self.console, "checking", sum(result.row().images for result in results)) as meter:
             for (job, note), fault in crew.run(check_shard, jobs(), meter):
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))
                     name = stored_file(note["shard"])["basename"] if note["shard"] else f"shard {job.number}"
                     faults.append(f"{self.destination.place(f'{job.split}/{name}')}: {fault}.")
         for plan, result in zip(self.plans, results, strict=True):
-            there = result.row().pictures + len(result.skipped)
+            there = result.row().images + len(result.skipped)
             if there != len(plan.order):
-                faults.append(f"{plan.split}: {there} pictures instead of {len(plan.order)}.")
+                faults.append(f"{plan.split}: {there} images instead of {len(plan.order)}.")
         if faults:
             raise DataError("\n".join([*faults, "Type the same command to make these again."]))
 
@@ -224,7 +224,7 @@ def check_empty(destination: Destination, splits: list[str], classes: list[str] 
         if INDEX in names:
             shards = json.loads(destination.read(f"{split}/{INDEX}"))["shards"]
             count = sum(shard["samples"] for shard in shards)
-            what = f"is there already: {count:,} pictures in {len(shards)} shards"
+            what = f"is there already: {count:,} images in {len(shards)} shards"
         elif names:
             raise DataError(f"{destination.place(split)}: is not empty ({named(names)}). Name another destination.")
         else:

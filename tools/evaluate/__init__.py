@@ -1,1 +1,1 @@
-"""The parts of tools.evaluate: what is evaluated, a pass over the pictures, its figures, and what it leaves behind."""
+"""The parts of tools.evaluate: what is evaluated, a pass over the images, its figures, and what it leaves behind."""

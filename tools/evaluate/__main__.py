@@ -4,10 +4,10 @@
     python -m tools.evaluate runs/NAME --sizes 160,176,192,224,256,288 --checkpoint latest
     python -m tools.evaluate runs/NAME --data /data/another --no-flip -o elsewhere
 
-Every picture of val/ is evaluated once per size with the weights that main.py would evaluate, on a GPU or a CPU.
-The loss is the softmax cross entropy, also of a run that minimised the binary one, and the mean over all pictures,
+Every image of val/ is evaluated once per size with the weights that main.py would evaluate, on a GPU or a CPU.
+The loss is the softmax cross entropy, also of a run that minimised the binary one, and the mean over all images,
 as val_loss in metrics.csv is. The calibration error is the expected one: confidence beside accuracy in
-15 bins of equal width, in per cent points. With flip, the probabilities of a picture and of
+15 bins of equal width, in per cent points. With flip, the probabilities of an image and of
 its mirror image are averaged; that is reported apart.
 
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--sizes",
         default="",
         metavar="160,176,...",
-        help="sides in pixels to evaluate at beside the run's own crop_size; pictures are resized before the crop in "
+        help="sides in pixels to evaluate at beside the run's own crop_size; images are resized before the crop in "
         "the run's own ratio, such as 256 to 224 (with resize_size -1 not at all)",
     )
     parser.add_argument(
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allowed = f"whole pixels from {SMALLEST} to {LARGEST}, with commas between, as in --sizes 160,176,224"
         problems.append(f"--sizes {given.sizes}: {wrong[0]!r} is no size; give {allowed}")
     if not 0 <= given.gallery <= MOST_MISTAKES:
-        problems.append(f"--gallery {given.gallery}: give 0 (no picture) to {MOST_MISTAKES}")
+        problems.append(f"--gallery {given.gallery}: give 0 (no image) to {MOST_MISTAKES}")
     if problems:
         raise ConfigError(*problems)
     given.sizes = [int(word) for word in words]
@@ -109,11 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = passes.open_data(run)
         saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
         looked = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
-        pictures, result = build.pictures(data.evaluation), looked[config.eval_dataset.crop_size]
-        names = pictures.classes or [str(label) for label in range(config.model.num_classes)]
+        images, result = build.image_dataset(data.evaluation), looked[config.eval_dataset.crop_size]
+        names = images.classes or [str(label) for label in range(config.model.num_classes)]
         found = figures.findings(result, names)
         about = redacted({"checkpoint": f"{folder}/{name}", "data": config.eval_dataset.path, "size": result.size})
-        worst = gallery.collect(pictures, found, figures.mistakes(result, given.gallery))
+        worst = gallery.collect(images, found, figures.mistakes(result, given.gallery))
         with files.explained(target):
             files.write_tables(out, found, looked.values())
             if worst:

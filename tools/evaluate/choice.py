@@ -20,7 +20,7 @@ from tools.records.trust import own_file, real
 if TYPE_CHECKING:
     from training.storage import Folder
 
-LARGEST_BATCH = 256  # pictures: a batch for training on eight GPUs would fill one, and a CPU's memory
+LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill one, and a CPU's memory
 
 
 def load_run(folder: Path, outside_code: bool = False) -> Run:
@@ -57,7 +57,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     config.device_train_microbatch_size = config.grad_accum = None
     dataset = config.eval_dataset
     dataset.batch_size = min(dataset.batch_size, LARGEST_BATCH)
-    if dataset.storage == "packed":  # in memory for many epochs; here each picture is read once per size
+    if dataset.storage == "packed":  # in memory for many epochs; here each image is read once per size
         dataset.storage = dataset.pack_size = None
     return run
 
@@ -67,7 +67,7 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
 
     Args:
         config: of the run.
-        data: a folder of pictures, of shards or of an FFCV file, or s3://bucket/folder; None for the run's own.
+        data: a folder of images, of shards or of an FFCV file, or s3://bucket/folder; None for the run's own.
         local: cache folder for shards.
 
     Raises:

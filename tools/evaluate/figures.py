@@ -1,4 +1,4 @@
-"""From what a network says of every picture to figures: accuracy, calibration, classes, confusions, mistakes."""
+"""From what a network says of every image to figures: accuracy, calibration, classes, confusions, mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BINS = 15  # of confidence, as in Guo et al. 2017, "On Calibration of Modern Neu
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of N pictures, in the data set's order.
+    """What a network says of N images, in the data set's order.
 
     Attributes:
         predicted: the class that it takes each for, int64 [N].
@@ -28,13 +28,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Pass:
-    """All pictures, looked at once.
+    """All images, looked at once.
 
     Attributes:
         size: side of the square that the network saw, in pixels.
         labels: the true classes, int64 [N].
-        plain: the answers to the pictures as they are.
-        flipped: those to the mean of the probabilities of each picture and its mirror image; None if not asked for.
+        plain: the answers to the images as they are.
+        flipped: those to the mean of the probabilities of each image and its mirror image; None if not asked for.
     """
 
     size: int
@@ -44,7 +44,7 @@ class Pass:
 
     @property
     def right(self) -> np.ndarray:
-        """Which pictures are taken for what they are, bool [N]."""
+        """Which images are taken for what they are, bool [N]."""
         return self.plain.predicted == self.labels
 
 
@@ -58,14 +58,14 @@ class Accuracy:
 
 
 def accuracy(labels: np.ndarray, answers: Answers) -> Accuracy:
-    """The mean over all pictures."""
+    """The mean over all images."""
     right = answers.predicted == labels
     return Accuracy(100 * float(right.mean()), 100 * float(answers.in_top5.mean()), float(answers.losses.mean()))
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The pictures whose confidence is above `low` and at most `high`; the means are None where there are none."""
+    """The images whose confidence is above `low` and at most `high`; the means are None where there are none."""
 
     low: float
     high: float
@@ -101,14 +101,14 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 def calibration_error(bins: list[Bin]) -> float:
     """The expected calibration error: the mean distance of confidence and accuracy, in per cent points.
 
-    Each bin counts by its pictures.
+    Each bin counts by its images.
     """
     return 100 * sum(b.images * b.gap for b in bins) / sum(b.images for b in bins)
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: its pictures, and top-1 and top-5 of them in per cent, which are None where there are none."""
+    """One class: its images, and top-1 and top-5 of them in per cent, which are None where there are none."""
 
     name: str
     images: int
@@ -131,14 +131,14 @@ def _counts(labels: np.ndarray, classes: int) -> list[int]:
 
 
 def worst(classes: list[ClassFigures], most: int) -> list[ClassFigures]:
-    """The classes with the lowest top-1, those of more pictures first; without such as have no mistake."""
+    """The classes with the lowest top-1, those of more images first; without such as have no mistake."""
     wrong = [one for one in classes if one.top1 is not None and one.top1 < 100]
     return sorted(wrong, key=lambda one: (one.top1, -one.images, one.name))[:most]
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often pictures of one class were taken for another: a count, and the share of the class, 0 to 1."""
+    """How often images of one class were taken for another: a count, and the share of the class, 0 to 1."""
 
     true: str
     predicted: str
@@ -159,7 +159,7 @@ def confusions(result: Pass, names: list[str]) -> list[Confusion]:
 
 
 def mistakes(result: Pass, most: int) -> list[int]:
-    """The numbers of the wrongly classified pictures, the most confident answers first, at most so many."""
+    """The numbers of the wrongly classified images, the most confident answers first, at most so many."""
     wrong = np.flatnonzero(~result.right)
     return wrong[np.argsort(-result.plain.confidence[wrong], kind="stable")][:most].tolist()
 

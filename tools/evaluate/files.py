@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: tables, a summary and a picture, all of them or none."""
+"""What an evaluation leaves behind: tables, a summary and an image, all of them or none."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
 from tools.evaluate.figures import Findings
 
@@ -15,24 +15,24 @@ COLUMNS, SIDE = 6, 176  # tiles in a row, and a tile's pixels
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 
 
-def collect(pictures: PictureDataset, found: Findings, numbers: list[int]) -> list[Tile]:
+def collect(images: ImageDataset, found: Findings, numbers: list[int]) -> list[Tile]:
     """The images of those numbers, read again, with what is said of them.
 
     Args:
-        pictures: the evaluation data, their pipeline at the size of the pass.
+        images: the evaluation data, their pipeline at the size of the pass.
         found: of the pass.
         numbers: of images, in the data set's order.
     """
     labels, plain, names = found.result.labels, found.result.plain, found.names
 
     def tile(number: int) -> Tile:
-        file = Path(pictures.name_of(number)).name
+        file = Path(images.name_of(number)).name
         lines = [
             (f"is {names[labels[number]]}", _RIGHT),
             (f"taken for {names[plain.predicted[number]]}", _WRONG),
             (f"{100 * plain.confidence[number]:.1f} %  {file}", SOFT),
         ]
-        return Tile(pictures[number][0], lines)
+        return Tile(images[number][0], lines)
 
     return [tile(number) for number in numbers]
 

@@ -18,7 +18,7 @@ from config.schema import Config
 from loaders.images.transforms import EvaluationPipeline
 from loaders.loader import build_loader
 from recipes.algorithms._base import unwrapped
-from tools.convert.meter import PictureMeter
+from tools.convert.meter import ImageMeter
 from tools.evaluate.figures import Answers, Pass
 from training import build, guards
 from training.fit import make_trainer
@@ -26,15 +26,15 @@ from training.saved import Saved
 
 
 class Listener(Callback):
-    """Keeps what the network says of each picture: four numbers, not its logits, of which ImageNet's take 200 MB.
+    """Keeps what the network says of each image: four numbers, not its logits, of which ImageNet's take 200 MB.
 
     Args:
-        flip: whether to show it each picture's mirror image too.
+        flip: whether to show it each image's mirror image too.
     """
 
     def __init__(self, flip: bool) -> None:
         self.flip = flip
-        self.seen: Callable[[int], None] = lambda _images: None  # told how many pictures are done
+        self.seen: Callable[[int], None] = lambda _images: None  # told how many images are done
         self._labels: list[torch.Tensor] = []
         self._said: list[list[torch.Tensor]] = []
 
@@ -56,7 +56,7 @@ class Listener(Callback):
         self.seen(sum(map(len, self._labels)))
 
     def result(self, size: int) -> Pass:
-        """The pass that has ended, over pictures of that size.
+        """The pass that has ended, over images of that size.
 
         Raises:
             TrainingError: if the network's outputs are no numbers.
@@ -64,7 +64,7 @@ class Listener(Callback):
         plain, *flipped = (_columns(part) for part in self._said if part)
         if broken := int((~np.isfinite(plain.losses)).sum()):
             raise TrainingError(
-                f"the network's outputs are not finite numbers for {broken} of {len(plain.losses)} pictures at "
+                f"the network's outputs are not finite numbers for {broken} of {len(plain.losses)} images at "
                 f"{size} px: its weights have diverged; evaluate another one: --checkpoint PATH"
             )
         return Pass(size, torch.cat(self._labels).numpy(), plain, flipped[0] if flipped else None)
@@ -97,7 +97,7 @@ def _columns(batches: list[torch.Tensor]) -> Answers:
 
 
 def resize_for(config: Config, size: int) -> int:
-    """The short side that pictures are resized to before a crop of `size` pixels: in the run's own ratio; -1 for none.
+    """The short side that images are resized to before a crop of `size` pixels: in the run's own ratio; -1 for none.
 
     Args:
         config: of the run.
@@ -108,8 +108,8 @@ def resize_for(config: Config, size: int) -> int:
 
 
 def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
-    """The same data in pictures of another size, opened no second time."""
-    dataset, section = build.pictures(spec), config.eval_dataset
+    """The same data in images of another size, opened no second time."""
+    dataset, section = build.image_dataset(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
     given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
     given = {key: value for key, value in given.items() if value is not None}
@@ -158,7 +158,7 @@ def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener)
 def evaluate(
     run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
 ) -> dict[int, Pass]:
-    """Look at all pictures once per size: first at the run's own, then at the others.
+    """Look at all images once per size: first at the run's own, then at the others.
 
     Args:
         run: prepared (training.devices), only evaluating.
@@ -178,10 +178,10 @@ def evaluate(
         for size in dict.fromkeys([own, *sizes]):
             if size != own:
                 trainer.state.evaluators[0].dataloader = at_size(run.config, data.evaluation, size)
-            with PictureMeter(console, f"{size} px", data.eval_samples) as listener.seen:
+            with ImageMeter(console, f"{size} px", data.eval_samples) as listener.seen:
                 trainer.eval()
             passes[size] = listener.result(size)
     finally:
         trainer.close()
-    build.pictures(data.evaluation).pipeline = EvaluationPipeline(resize_for(run.config, own), own)
+    build.image_dataset(data.evaluation).pipeline = EvaluationPipeline(resize_for(run.config, own), own)
     return passes

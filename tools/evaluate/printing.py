@@ -19,7 +19,7 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
         passes: by size in pixels.
         title: what was evaluated.
     """
-    console.print(figures_table(found, f"{title}: {len(found.result.labels):,} pictures at {found.result.size} px"))
+    console.print(figures_table(found, f"{title}: {len(found.result.labels):,} images at {found.result.size} px"))
     if len(passes) > 1:
         console.print(sizes_table(passes))
     if not found.confusions:
@@ -42,7 +42,7 @@ def figures_table(found: Findings, title: str) -> Table:
 
 
 def sizes_table(passes: dict[int, Pass]) -> Table:
-    """Accuracy by the size of the pictures."""
+    """Accuracy by the size of the images."""
     rows = []
     for size, result in sorted(passes.items()):
         both = [accuracy(result.labels, part) for part in (result.plain, result.flipped) if part]

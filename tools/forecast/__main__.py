@@ -7,7 +7,7 @@
 
 Times a few dozen steps at each image size of the schedule, the loader alone, a few batches of an evaluation and one
 checkpoint, on the devices that it is started on, through the run's own Trainer, loaders and algorithms; the schedule
-says how often each happens. Nothing is left behind. Random pictures (synthetic) are counted as ImageNet's.
+says how often each happens. Nothing is left behind. Random images (synthetic) are counted as ImageNet's.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
         name: its recipe's.
         steps: timed at each size, at least.
         imports: seconds until now, which a run takes too.
-        real: count random pictures as what they are, and not as ImageNet's.
+        real: count random images as what they are, and not as ImageNet's.
         console: told what is being timed.
     """
     from tools.forecast.measure import Bench
@@ -148,7 +148,7 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         bench = Bench(run, steps, Path(folder))
         try:
-            plan = counted(run.config, name, *bench.pictures, real=real)
+            plan = counted(run.config, name, *bench.images, real=real)
             measured = bench.measure(
                 list(plan.batches), imports, lambda what: console.print(f"timing {name}: {what}", highlight=False)
             )

@@ -107,8 +107,8 @@ class Forecast:
 
     @property
     def rate(self) -> float:
-        """Pictures per second of training."""
-        return self.plan.pictures / self.training
+        """Images per second of training."""
+        return self.plan.images / self.training
 
     @property
     def mfu(self) -> float | None:

@@ -124,7 +124,7 @@ class Bench:
         )
 
     @property
-    def pictures(self) -> tuple[int, int]:
+    def images(self) -> tuple[int, int]:
         """In the training set and in the evaluation set."""
         return len(self.loader.dataset), self.data.eval_samples  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ class Bench:
         self.trainer.fit(duration=f"{steps}ba")
 
     def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
-        """Seconds per batch of a loader alone, after the first ones of all its workers; None for random pictures."""
+        """Seconds per batch of a loader alone, after the first ones of all its workers; None for random images."""
         if isinstance(loader, SyntheticLoader):
             return None
         supply = endless(loader)

@@ -12,7 +12,7 @@ from config.schema import Config
 from loaders.storage.kinds import kind_of
 
 IMAGENET = {"train_dataset": 1_281_167, "eval_dataset": 50_000}
-"""Pictures that a run with random ones is counted as: those that it stands for."""
+"""Images that a run with random ones is counted as: those that it stands for."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         recipe: its name.
         length: as the configuration says it, as in 36ep.
-        batch_size: pictures per step over all devices.
+        batch_size: images per step over all devices.
         batches: image side in pixels -> training batches at it, of the whole run; smallest side first.
         epochs: epochs begun.
         evaluations: how often the evaluation set is gone through.
@@ -40,22 +40,22 @@ class Plan:
     saves: int
 
     @property
-    def pictures(self) -> float:
-        """Pictures trained on, repeated ones included."""
+    def images(self) -> float:
+        """Images trained on, repeated ones included."""
         return self.batch_size * sum(self.batches.values())
 
 
-def plan_of(config: Config, recipe: str, pictures: int, eval_pictures: int) -> Plan:
+def plan_of(config: Config, recipe: str, images: int, eval_images: int) -> Plan:
     """Count a run.
 
     Args:
         config: of the run.
         recipe: its name.
-        pictures: in the training set.
-        eval_pictures: in the evaluation set.
+        images: in the training set.
+        eval_images: in the evaluation set.
     """
     batch = config.train_dataset.batch_size
-    length, per_epoch = durations_of(config)[0], pictures // batch
+    length, per_epoch = durations_of(config)[0], images // batch
     total = length.batches(per_epoch, batch)
     sizes = size_per_epoch(config, length)
     shares = {size: count / len(sizes) for size, count in sorted(Counter(sizes).items())}
@@ -72,14 +72,14 @@ def plan_of(config: Config, recipe: str, pictures: int, eval_pictures: int) -> P
         batches={size: share * total for size, share in shares.items()},
         epochs=math.ceil(total / per_epoch - 1e-9),
         evaluations=times(config.eval_interval),
-        eval_batches=math.ceil(eval_pictures / config.eval_dataset.batch_size),
+        eval_batches=math.ceil(eval_images / config.eval_dataset.batch_size),
         saves=times(config.save_interval) if config.save_folder else 0,
     )
 
 
-def counted(config: Config, recipe: str, pictures: int, eval_pictures: int, *, real: bool) -> Plan:
-    """Count a run; one with random pictures as if they were ImageNet's, unless it is wanted as it really is."""
-    numbers = {"train_dataset": pictures, "eval_dataset": eval_pictures}
+def counted(config: Config, recipe: str, images: int, eval_images: int, *, real: bool) -> Plan:
+    """Count a run; one with random images as if they were ImageNet's, unless it is wanted as it really is."""
+    numbers = {"train_dataset": images, "eval_dataset": eval_images}
     stands_for = {
         key: IMAGENET[key] for key in numbers if not (real or kind_of(config.section(key).storage).reads_path)
     }

@@ -21,7 +21,7 @@ def spelled(seconds: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Pictures per second."""
+    """Images per second."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
 
 

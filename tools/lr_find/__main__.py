@@ -132,7 +132,7 @@ def describe(run: Run, sweep: Sweep, over: Range) -> str:
     once = f" (--points {batches} would not)" if batches >= LEAST_POINTS else ""
     return (
         f"{line}\n{over.points} points, but an epoch has {batches} batches: they go round the {sweep.samples:,} "
-        f"pictures {over.points / batches:.1f} times, and the loss falls by repetition too{once}"
+        f"images {over.points / batches:.1f} times, and the loss falls by repetition too{once}"
     )
 
 

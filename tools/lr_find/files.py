@@ -52,9 +52,9 @@ def write_all(
         writer.writerows((sweep.seed, point, *(f"{value:.6g}" for value in row)) for point, row in enumerate(rows))
     write_whole(folder / "lr_find.csv", text.getvalue().encode())
     write_whole(folder / "lr_find.json", (json.dumps(about, indent=2) + "\n").encode())
-    picture = io.BytesIO()
-    draw(sweeps, found, best, about["title"]).savefig(picture, format="png", dpi=150)
-    write_whole(folder / "lr_find.png", picture.getvalue())
+    image = io.BytesIO()
+    draw(sweeps, found, best, about["title"]).savefig(image, format="png", dpi=150)
+    write_whole(folder / "lr_find.png", image.getvalue())
 
 
 def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: str) -> Any:

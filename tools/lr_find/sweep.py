@@ -40,7 +40,7 @@ class Sweep:
     """What a sweep has measured, up to where it stopped."""
 
     seed: int
-    samples: int  # pictures in the training set
+    samples: int  # images in the training set
     batches_per_epoch: int
     ended: str = "reached the end"
     rates: list[float] = field(default_factory=list)
@@ -137,7 +137,7 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
     schedule = build.schedule(run, data)
     total = durations_of(config)[0].batches(data.batches_per_epoch, config.train_dataset.batch_size)
     assert data.train is not None
-    sweep = Sweep(seed, len(build.pictures(data.train)), data.batches_per_epoch)
+    sweep = Sweep(seed, len(build.image_dataset(data.train)), data.batches_per_epoch)
     began(sweep)
     saver = checkpoints.for_run(run, "lr_find", StopRequest())
     trainer = make_trainer(

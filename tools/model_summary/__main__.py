@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tools.model_summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", help="a run's YAML (default: yamls/resnet50.yaml) and key=value words")
-    parser.add_argument("--batch", type=int, default=1, help="pictures that memory is reckoned for (default: 1)")
+    parser.add_argument("--batch", type=int, default=1, help="images that memory is reckoned for (default: 1)")
     parser.add_argument("--depth", type=int, default=9, help="levels of layers within layers (default: all)")
     given = parser.parse_intermixed_args(argv)
     for name in ("batch", "depth"):
@@ -71,7 +71,7 @@ def network(run: Run) -> nn.Module:
 
 
 def summarise(run: Run, batch: int) -> ModelStatistics:
-    """torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] pictures."""
+    """torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] images."""
     from torchinfo import summary
 
     size = run.config.train_dataset.crop_size

@@ -26,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.preload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", help="a folder (pictures, MDS shards, .beton files), or s3://bucket/folder")
+    parser.add_argument("source", help="a folder (images, MDS shards, .beton files), or s3://bucket/folder")
     parser.add_argument("destination", help="the copy: a new folder on a local disk")
     parser.add_argument(
         "--split", action="append", choices=tuple(DATASETS), help="copy this one alone; by default everything"

@@ -20,13 +20,13 @@ MOST_KEYS = 4  # of a label
 
 @dataclass(frozen=True)
 class DataSet:
-    """What pictures a run saw.
+    """What images a run saw.
 
     Attributes:
         train_images, eval_images: how many; None in records that do not say.
         classes: how many.
         names: a hash of the classes' names; None where the data do not know them.
-        place: the path, of records that do not say how many pictures.
+        place: the path, of records that do not say how many images.
     """
 
     train_images: int | None
@@ -37,7 +37,7 @@ class DataSet:
 
     @property
     def is_imagenet(self) -> bool:
-        """Whether it has ImageNet-1k's numbers of pictures and classes."""
+        """Whether it has ImageNet-1k's numbers of images and classes."""
         return (self.train_images, self.eval_images, self.classes) == IMAGENET
 
     @property
@@ -49,9 +49,9 @@ class DataSet:
     def title(self) -> str:
         """The data set in a few words."""
         if self.train_images is None:
-            return f"{self.place or 'unknown data'} (the number of pictures was not recorded)"
+            return f"{self.place or 'unknown data'} (the number of images was not recorded)"
         name = "ImageNet-1k" if self.is_imagenet else self.place or "data"
-        return f"{name}: {self.train_images:,} pictures, {self.eval_images:,} to evaluate, {self.classes} classes"
+        return f"{name}: {self.train_images:,} images, {self.eval_images:,} to evaluate, {self.classes} classes"
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def tables(records: Iterable[Record]) -> list[Table]:
 def _identity(data: DataSet, all_data: Sequence[DataSet]) -> tuple:
     """What makes two data sets the same one, wherever they lie.
 
-    Some kinds of storage do not know the names of the classes: where there is only one set of that many pictures and
+    Some kinds of storage do not know the names of the classes: where there is only one set of that many images and
     classes with names, it is that.
     """
     if data.train_images is None:

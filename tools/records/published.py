@@ -19,7 +19,7 @@ TRAINED = ("optimizer.", "scheduler.", "algorithms.", "model.", "train_dataset."
 STORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {
     f"{section}_dataset.{key}" for section in ("train", "eval") for key in ("is_streaming", "storage")
 }
-"""Of these keys, those that follow the length or say where pictures are."""
+"""Of these keys, those that follow the length or say where images are."""
 
 
 @dataclass(frozen=True)

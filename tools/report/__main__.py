@@ -1,7 +1,7 @@
 """Write a report of runs: figures, intervals, costs, commands.
 
     python -m tools.report runs/                                  # report.html: one file, opens anywhere
-    python -m tools.report runs/ /other/runs -o report.md         # Markdown, with pictures in report/
+    python -m tools.report runs/ /other/runs -o report.md         # Markdown, with images in report/
     python -m tools.report runs/mild-1 runs/mild-2 --price 0.97   # two runs, at $0.97 per hour
 
 It reads what runs left behind and nothing else. Runs of one configuration are averaged; runs of different data sets or

@@ -189,7 +189,7 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
     costs = [prices.of(record) for group in table.groups for record in group.records]
     said += [f"Cost: {why}." for why in dict.fromkeys(cost.why for cost in costs)]
     if not is_comparable:
-        said.append(f"Published figures are of {MODEL} on ImageNet-1k (1,281,167 and 50,000 pictures): not comparable.")
+        said.append(f"Published figures are of {MODEL} on ImageNet-1k (1,281,167 and 50,000 images): not comparable.")
     if all(len(group.records) == 1 for group in table.groups):
         said.append("One run each: nothing here says how much a figure varies from seed to seed.")
     if len(table.groups) > COLOURED:

@@ -104,7 +104,7 @@ def _own_font(match: re.Match[str]) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a picture on white, for pages that have no dark side."""
+    """A figure as an image on white, for pages that have no dark side."""
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(content, format="png", dpi=150, facecolor="white")

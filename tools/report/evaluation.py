@@ -27,14 +27,14 @@ class Evaluation:
     Attributes:
         folder: where they are.
         summary: top1, top5 in per cent, loss, calibration_error in per cent points, images; flip: the same with
-            mirrored pictures.
+            mirrored images.
         per_class: class, images, top1, top5; the worst classes first.
         confusions: true, predicted, count, share; the most frequent first.
         sizes: size, top1, top5, flip_top1, flip_top5.
         reliability: bin_low, bin_high, images, confidence, accuracy.
-        mistakes: a picture of them.
+        mistakes: an image of them.
         remarks: what could not be read.
-        picture: where a page shows that picture from; empty where it does not.
+        image: where a page shows that image from; empty where it does not.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Evaluation:
     reliability: Rows = field(default_factory=list)
     mistakes: Path | None = None
     remarks: list[str] = field(default_factory=list)
-    picture: str = ""
+    image: str = ""
 
     @property
     def headline(self) -> str:
@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def worst_rows(self) -> Cells:
-        """The classes with the lowest top-1: name, pictures, top-1, top-5."""
+        """The classes with the lowest top-1: name, images, top-1, top-5."""
         return [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in self.per_class[:MOST]]
 
     @property
@@ -84,7 +84,7 @@ class Evaluation:
 
     @property
     def size_rows(self) -> Cells:
-        """Accuracy by the size of the pictures."""
+        """Accuracy by the size of the images."""
         names = self.columns("size", "top1", "top5", "flip_top1", "flip_top5")
         return [_cells(row, *names) for row in self.sizes]
 
@@ -113,12 +113,12 @@ def read_evaluation(run: Path) -> Evaluation | None:
     found = Evaluation(folder)
     found.summary = _read(found, "summary.json", _summary) or {}
     found.per_class = _table(found, "per_class", "class", "images")
-    found.per_class.sort(key=lambda row: float(row.get("top1") or math.inf))  # last: those without pictures
+    found.per_class.sort(key=lambda row: float(row.get("top1") or math.inf))  # last: those without images
     found.confusions = _table(found, "confusions", "true", "predicted", "count")
     found.confusions.sort(key=lambda row: -float(row["count"]))
     found.sizes = _table(found, "sizes", "size", "top1")
     found.reliability = _table(found, "reliability", "bin_low", "bin_high")
-    found.mistakes = _read(found, "mistakes.png", _picture)
+    found.mistakes = _read(found, "mistakes.png", _image)
     return found
 
 
@@ -139,7 +139,7 @@ FIGURES = (
     ("top5", "top-5 {} %", 2),
     ("loss", "loss {}", 4),
     ("calibration_error", "calibration error {} points", 2),
-    ("images", "{} pictures", 0),
+    ("images", "{} images", 0),
 )
 """Keys of a summary, how they are said, and with how many digits."""
 
@@ -170,7 +170,7 @@ def _table(found: Evaluation, name: str, *columns: str) -> Rows:
     return _read(found, f"{name}.csv", parse) or []
 
 
-def _picture(path: Path) -> Path:
+def _image(path: Path) -> Path:
     """The path of a PNG; a report embeds nothing else."""
     with path.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":

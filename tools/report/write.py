@@ -1,4 +1,4 @@
-"""The two forms of a report: one HTML file that needs nothing else, and Markdown with a folder of pictures."""
+"""The two forms of a report: one HTML file that needs nothing else, and Markdown with a folder of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.report.content import Page, Part
 from tools.report.words import letter
 
 HTML, MARKDOWN = (".html", ".htm"), (".md",)
-MOST_BYTES = 24 * 2**20  # of pictures in a page: each is a third larger there
+MOST_BYTES = 24 * 2**20  # of images in a page: each is a third larger there
 METHOD = (
     "Mean ± standard deviation (ddof = 1) over n runs that differ in nothing but their seed. Accuracy is that of the "
     "last evaluation, not of the best. Training time has the waiting for data in it, not the evaluations; img/s are "
@@ -43,20 +43,20 @@ def check(target: Path) -> None:
         UserError: it cannot be written.
     """
     if target.suffix not in HTML + MARKDOWN:
-        raise ConfigError(f"-o {target}: must end in .html (one file) or .md (with pictures in a folder beside it)")
+        raise ConfigError(f"-o {target}: must end in .html (one file) or .md (with images in a folder beside it)")
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=target.parent).close()
         if target.suffix in MARKDOWN:
-            pictures_of(target).mkdir(exist_ok=True)
+            images_of(target).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"-o {target}: cannot be written ({error.strerror}); name another file") from error
 
 
-def pictures_of(target: Path) -> Path:
-    """The folder of a Markdown report's pictures: report/ beside report.md."""
+def images_of(target: Path) -> Path:
+    """The folder of a Markdown report's images: report/ beside report.md."""
     return target.with_suffix("")
 
 
@@ -68,7 +68,7 @@ def write(page: Page, target: Path) -> None:
 
 
 def render_html(page: Page, _target: Path) -> str:
-    """The page as one HTML text; charts are drawn into it, pictures embedded up to MOST_BYTES."""
+    """The page as one HTML text; charts are drawn into it, images embedded up to MOST_BYTES."""
     left = MOST_BYTES
     for part in looked_at(page):
         path = part.evaluation.mistakes  # type: ignore[union-attr]
@@ -76,7 +76,7 @@ def render_html(page: Page, _target: Path) -> str:
         if path and size <= left:
             left -= size
             content = base64.b64encode(path.read_bytes()).decode()
-            part.evaluation.picture = f"data:image/png;base64,{content}"  # type: ignore[union-attr]
+            part.evaluation.image = f"data:image/png;base64,{content}"  # type: ignore[union-attr]
     dark = {"series": drawing.DARK_SERIES}
     light = {"series": drawing.SERIES, "ink": drawing.INK, "muted": drawing.MUTED}
     light |= {"grid": drawing.GRID, "rest": drawing.REST}
@@ -88,12 +88,12 @@ def render_html(page: Page, _target: Path) -> str:
 
 
 def render_markdown(page: Page, target: Path) -> str:
-    """The page as Markdown; its pictures are written into the folder beside it."""
-    folder = pictures_of(target)
+    """The page as Markdown; its images are written into the folder beside it."""
+    folder = images_of(target)
     for number, part in enumerate(looked_at(page), 1):
         if path := part.evaluation.mistakes:  # type: ignore[union-attr]
             write_whole(folder / f"mistakes-{number}.png", path.read_bytes())
-            part.evaluation.picture = _address(f"{folder.name}/mistakes-{number}.png")  # type: ignore[union-attr]
+            part.evaluation.image = _address(f"{folder.name}/mistakes-{number}.png")  # type: ignore[union-attr]
     names: dict[int, str] = {
         id(chart): f"{letter(place)}-{chart.name}.png"
         for place, section in enumerate(page.sections)

@@ -4,9 +4,9 @@
     python -m tools.verify s3://bucket/imagenet /local/cache
     python -m tools.verify /data/imagenet --fold LOC_val_solution.csv
 
-Decodes all pictures, checks the hashes of all shards and the labels, looks for pictures that train/ and val/ share, and
-recognises ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the pictures that lie directly in
-val/ into one folder per class: the mapping has a line per picture, its name and its class, or its class alone in the
+Decodes all images, checks the hashes of all shards and the labels, looks for images that train/ and val/ share, and
+recognises ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the images that lie directly in
+val/ into one folder per class: the mapping has a line per image, its name and its class, or its class alone in the
 order of the sorted names (the development kit's ground truth, with meta.mat beside it).
 """
 
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("path", help="folder with train/ and val/, of pictures or of MDS shards; or s3://bucket/folder")
+    parser.add_argument("path", help="folder with train/ and val/, of images or of MDS shards; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
     parser.add_argument(
         "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse(argv)
     console = terminal.console()
     if (given.fold or given.unfold) and is_remote(given.path):
-        raise DataError(f"{given.path}: pictures are sorted in folders of a disk only.")
+        raise DataError(f"{given.path}: images are sorted in folders of a disk only.")
     if given.unfold:
         from tools.verify.folding import unfold
 
-        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} pictures back.", markup=False)
+        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} images back.", markup=False)
         return 0
     if given.fold:
         _fold(console, given.path, given.fold)
@@ -68,9 +68,9 @@ def _fold(console: Console, path: str, mapping: str) -> None:
 
     moved = fold(Path(path), Path(mapping))
     if not moved:
-        console.print(f"{path}/val: no pictures lie directly in it; nothing was moved.", markup=False)
+        console.print(f"{path}/val: no images lie directly in it; nothing was moved.", markup=False)
         return
-    console.print(f"{path}/val: sorted {moved:,} pictures into folders, as {path}/{LOG} lists.", markup=False)
+    console.print(f"{path}/val: sorted {moved:,} images into folders, as {path}/{LOG} lists.", markup=False)
     console.print(f"To undo: python -m tools.verify {shlex.quote(str(path))} --unfold", markup=False)
 
 
@@ -80,25 +80,25 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     from loaders.checking.splits import open_splits
     from loaders.checking.summary import show_summary
     from tools.convert.crew import Crew, report
-    from tools.convert.meter import PictureMeter
+    from tools.convert.meter import ImageMeter
     from tools.verify import compare
 
     splits, faults = open_splits(given.path, given.local)
     began = time.monotonic()
     with Crew(given.workers) as crew:
         for split in splits:
-            with PictureMeter(console, split.name, split.images) as meter:
+            with ImageMeter(console, split.name, split.images) as meter:
                 for (job, _), found in crew.run(look, ((job, report) for job in split.jobs), meter):
                     split.add(job, found)
             split.finish()
     seconds, images = time.monotonic() - began, sum(split.images for split in splits)
     remarks = [remark for split in splits for remark in split.remarks]
     if len(splits) == 2:
-        faults += compare.labels_apart(*splits) + compare.shared_pictures(*splits)
+        faults += compare.labels_apart(*splits) + compare.shared_images(*splits)
         remarks += filter(None, [compare.compare_with_imagenet(*splits)])
     faults = [fault for split in splits for fault in split.faults] + faults
     if splits:
-        pace = f"{images:,} pictures in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
+        pace = f"{images:,} images in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
         show_summary(console, given.path, splits, [*remarks, pace])
     return _report_faults(console, given.path, faults)
 

@@ -1,4 +1,4 @@
-"""What only shows when splits are seen together: pictures that both have, classes that one lacks, and ImageNet."""
+"""What only shows when splits are seen together: images that both have, classes that one lacks, and ImageNet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ IMAGENET = {"train": 1_281_167, "val": 50_000}
 IMAGENET_CLASSES = 1000
 IMAGENET_VAL_PER_CLASS = 50
 _WNID = re.compile(r"n\d{8}")
-_CLOSE = 0.1  # how far off the numbers of classes and pictures may be
+_CLOSE = 0.1  # how far off the numbers of classes and images may be
 
 
-def shared_pictures(train: Split, val: Split) -> list[str]:
-    """A sentence for each picture of val/ that train/ holds, too, byte for byte."""
+def shared_images(train: Split, val: Split) -> list[str]:
+    """A sentence for each image of val/ that train/ holds, too, byte for byte."""
     train_there, val_there = (np.flatnonzero(split.bytes > 0) for split in (train, val))
     order = train_there[np.argsort(train.digests[train_there], kind="stable")]
     sorted_digests = train.digests[order]
@@ -51,7 +51,7 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
     counts = {"train": train.images, "val": val.images}
     number = train.num_classes or 0
     if counts == IMAGENET and number == IMAGENET_CLASSES:
-        return "This is ImageNet-1k, complete: 1,281,167 and 50,000 pictures of 1,000 classes."
+        return "This is ImageNet-1k, complete: 1,281,167 and 50,000 images of 1,000 classes."
     near = abs(counts["train"] / IMAGENET["train"] - 1) < _CLOSE and abs(number / IMAGENET_CLASSES - 1) < _CLOSE
     if not known or not (near or (classes is not None and number == IMAGENET_CLASSES)):
         return None
@@ -61,13 +61,13 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
     odd = [at for at, count in enumerate(val.per_class) if count != IMAGENET_VAL_PER_CLASS]
     if odd and len(odd) < number / 2:
         names = [f"{classes[at] if classes else at}: {val.per_class[at]}" for at in odd]
-        parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} pictures are {named(names)}")
+        parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} images are {named(names)}")
     return "This looks like ImageNet-1k, but is not all of it: " + "; ".join(parts) + "."
 
 
 def _against(split: str, count: int, whole: int) -> str:
-    """A split's pictures beside what there should be."""
+    """A split's images beside what there should be."""
     if count == whole:
-        return f"{split} has its {whole:,} pictures"
+        return f"{split} has its {whole:,} images"
     off = f"{whole - count:,} missing" if count < whole else f"{count - whole:,} too many"
-    return f"{split} has {count:,} of {whole:,} pictures ({off})"
+    return f"{split} has {count:,} of {whole:,} images ({off})"

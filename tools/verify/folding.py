@@ -1,4 +1,4 @@
-"""Sorts a flat val/ into one folder per class, as ImageNet's archive of validation pictures needs it.
+"""Sorts a flat val/ into one folder per class, as ImageNet's archive of validation images needs it.
 
 What is about to be moved is written to val_moves.csv first, so that an interrupted move goes on, and can be undone.
 """
@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from common.cells import as_cell, from_cell
 from common.errors import DataError, named
-from loaders.checking.splits import loose_pictures
+from loaders.checking.splits import loose_images
 from loaders.storage.imagefolder import class_names
 
 LOG = "val_moves.csv"  # beside val/: from,to relative to val/, as `as_cell` writes names
@@ -20,11 +20,11 @@ Moves = list[tuple[str, str]]
 
 
 def fold(root: Path, mapping: Path) -> int:
-    """Move the pictures that lie directly in val/ into their classes' folders.
+    """Move the images that lie directly in val/ into their classes' folders.
 
     Args:
         root: the folder that holds train/ and val/.
-        mapping: a text file: a line per picture with its name and class, or one with its class alone, in the order of
+        mapping: a text file: a line per image with its name and class, or one with its class alone, in the order of
             the sorted names; Kaggle's LOC_val_solution.csv; the development kit's
             ILSVRC2012_validation_ground_truth.txt with its meta.mat in the same folder.
 
@@ -32,14 +32,14 @@ def fold(root: Path, mapping: Path) -> int:
         How many were moved; 0 where none lies there.
 
     Raises:
-        DataError: nothing was moved, because the mapping does not cover all pictures or names classes that train/
+        DataError: nothing was moved, because the mapping does not cover all images or names classes that train/
             lacks, or there is something in the way.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder. Pictures are sorted into the classes that train/ has.")
-    names = loose_pictures(val)
+            raise DataError(f"{folder}: no such folder. Images are sorted into the classes that train/ has.")
+    names = loose_images(val)
     if not names:
         return 0
     before = _read_log(root)
@@ -58,7 +58,7 @@ def fold(root: Path, mapping: Path) -> int:
 
 
 def unfold(root: Path) -> int:
-    """Move back what `fold` moved; the number of pictures.
+    """Move back what `fold` moved; the number of images.
 
     Raises:
         DataError: there is no record of a move.
@@ -96,17 +96,17 @@ def _write_log(root: Path, moves: Moves) -> None:
 
 
 def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[str, str]:
-    """Each picture's class.
+    """Each image's class.
 
     Raises:
-        DataError: a picture has none, or one that train/ lacks.
+        DataError: an image has none, or one that train/ lacks.
     """
     lines = _read_mapping(mapping)
     if all(name is None for name, _ in lines):
         if len(lines) != len(names):
             raise DataError(
-                f"{mapping}: has {len(lines)} lines for {len(names)} pictures. Lines without names stand for all "
-                "pictures in the order of their sorted names; complete val/, or use a mapping with names."
+                f"{mapping}: has {len(lines)} lines for {len(names)} images. Lines without names stand for all "
+                "images in the order of their sorted names; complete val/, or use a mapping with names."
             )
         classes = dict(zip(names, _resolved([label for _, label in lines], mapping, allowed), strict=True))
     else:
@@ -121,7 +121,7 @@ def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[
 
 
 def _by_name(names: Sequence[str], lines: Sequence[tuple[str | None, str]], mapping: Path) -> dict[str, str]:
-    """Each picture's class, from lines that name the picture with or without its ending."""
+    """Each image's class, from lines that name the image with or without its ending."""
     given: dict[str, str] = {}
     for name, label in lines:
         if name is None or given.setdefault(name, label) != label:
@@ -129,7 +129,7 @@ def _by_name(names: Sequence[str], lines: Sequence[tuple[str | None, str]], mapp
     found = {name: given.get(name) or given.get(PurePath(name).stem) for name in names}
     missing = [name for name, label in found.items() if label is None]
     if missing:
-        what = f"does not say the class of {len(missing)} of {len(names)} pictures ({named(missing)})"
+        what = f"does not say the class of {len(missing)} of {len(names)} images ({named(missing)})"
         raise DataError(f"{mapping}: {what}. Nothing was moved.")
     return {name: label for name, label in found.items() if label is not None}
 
@@ -149,7 +149,7 @@ def _read_mapping(path: Path) -> list[tuple[str | None, str]]:
         elif parts[0]:
             lines.append((None, parts[0]))
     if not lines:
-        raise DataError(f"{path}: is empty. Expected a line per picture: its name and its class.")
+        raise DataError(f"{path}: is empty. Expected a line per image: its name and its class.")
     return lines
 
 

@@ -21,9 +21,9 @@ _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
 class View(NamedTuple):
-    """What is wanted of a picture: a box in its pixels, resized to rows x columns; of that a part, mirrored or not.
+    """What is wanted of an image: a box in its pixels, resized to rows x columns; of that a part, mirrored or not.
 
-    `scaled` lets the native decoder make a picture of 800 px or more smaller while it decodes it, where the box is at
+    `scaled` lets the native decoder make an image of 800 px or more smaller while it decodes it, where the box is at
     least twice the result on both sides: less work, and pixels that are not PIL's (some 40 dB from them).
     """
 
@@ -42,7 +42,7 @@ class View(NamedTuple):
 
 
 def whole(height: int, width: int, rows: int, columns: int) -> View:
-    """All of a picture of this height and width, resized."""
+    """All of an image of this height and width, resized."""
     return View(0, 0, height, width, rows, columns, 0, 0, rows, columns)
 
 
@@ -117,7 +117,7 @@ def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
     """A view of pixels, uint8 [H, W, 3].
 
     Raises:
-        ValueError: the view is none of such a picture, or these are no such pixels.
+        ValueError: the view is none of such an image, or these are no such pixels.
     """
     pixels = _checked(pixels)
     out = np.empty((view.kept_rows, view.kept_columns, 3), np.uint8)
@@ -127,7 +127,7 @@ def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
 
 
 def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.ndarray:
-    """Views of many pictures, written where they belong, in one call that does not hold the interpreter's lock.
+    """Views of many images, written where they belong, in one call that does not hold the interpreter's lock.
 
     Args:
         jobs: one for each place; None passes over it.

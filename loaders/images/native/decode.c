@@ -1,4 +1,4 @@
-/* One picture as a network wants it, in one pass: a box of a JPEG, resized and mirrored.
+/* One image as a network wants it, in one pass: a box of a JPEG, resized and mirrored.
  *
  * Rows above the box are skipped, columns beside it are not transformed, rows below it are not read, and each row is
  * resized while it is in the cache. The pixels are, to the bit, those of decoding the whole JPEG with libjpeg-turbo's
@@ -31,7 +31,7 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-/* A view of one picture of a batch. */
+/* A view of one image of a batch. */
 struct job {
     const uint8_t *data;
     size_t size;           /* bytes of a JPEG; 0 where these are pixels */
@@ -123,7 +123,7 @@ static JDIMENSION crop_columns(struct jpeg_decompress_struct *jpeg, JDIMENSION b
 #define LARGE 800 /* pixels of the longer side, from which on decoding smaller saves anything */
 #endif
 
-/* 1, 2, 4 or 8: how much smaller a picture is decoded, by the inverse transform itself. The steps between are slow. */
+/* 1, 2, 4 or 8: how much smaller an image is decoded, by the inverse transform itself. The steps between are slow. */
 static int smaller_by(const struct view *view, const struct jpeg_decompress_struct *jpeg)
 {
     int smaller = 1;
@@ -141,7 +141,7 @@ static int decode(struct reader *reader, const struct view *view, uint8_t *out)
         return 0;
     int32_t rows = jpeg->image_height, columns = jpeg->image_width;
     const struct view whole = {0, 0, rows, columns, rows, columns, 0, 0, rows, columns, 0, view->scaled};
-    int all = !memcmp(view, &whole, sizeof whole); /* the picture as it is */
+    int all = !memcmp(view, &whole, sizeof whole); /* the image as it is */
     jpeg->scale_denom = smaller_by(view, jpeg);
     if (!all && !open_resizer(resizer, view, jpeg->scale_denom, out))
         return 0;

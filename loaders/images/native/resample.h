@@ -9,7 +9,7 @@
 #endif
 
 struct view {
-    int32_t top, left, height, width;                      /* the box, in pixels of the picture */
+    int32_t top, left, height, width;                      /* the box, in pixels of the image */
     int32_t rows, columns;                                 /* the size to which the box is resized */
     int32_t top_row, left_column, kept_rows, kept_columns; /* what is wanted of that */
     int32_t flip;                                          /* whether what is wanted is mirrored */
@@ -271,7 +271,7 @@ static void take(struct resizer *resizer, const uint8_t *row)
         give(resizer);
 }
 
-/* Whether a view makes sense for a picture of this size. */
+/* Whether a view makes sense for an image of this size. */
 static int is_within(const struct view *view, int64_t height, int64_t width)
 {
     return view->top >= 0 && view->left >= 0 && view->height > 0 && view->width > 0 &&

@@ -107,7 +107,7 @@ class Copier:
                 )
 
     def _remove_surplus(self, wanted: set[str]) -> None:
-        """Remove what an earlier state of the source had: in a folder of pictures it would be read as data."""
+        """Remove what an earlier state of the source had: in a folder of images it would be read as data."""
         for name in self._known.keys() - wanted:
             if is_wanted(name, self.splits):
                 (self.destination / name).unlink(missing_ok=True)
@@ -145,7 +145,7 @@ class Copier:
         if status.f_files and len(missing) > status.f_favail:
             raise DataError(
                 f"{self.destination}: {len(missing)} files are to be copied, but its file system has room for "
-                f"{status.f_favail} more (df -i). Name another disk, or convert the pictures to shards."
+                f"{status.f_favail} more (df -i). Name another disk, or convert the images to shards."
             )
 
     def _bring_all(self, files: list[SourceFile]) -> None:

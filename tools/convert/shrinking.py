@@ -1,33 +1,33 @@
-"""What becomes of one picture: kept bit for bit, or made smaller."""
+"""What becomes of one image: kept bit for bit, or made smaller."""
 
 import io
 from dataclasses import dataclass
 
 from PIL import Image
 
-from loaders.images.decoding import check, open_picture
+from loaders.images.decoding import check, open_image
 
 
 @dataclass(frozen=True)
-class PictureOptions:
-    """How pictures are stored.
+class ImageOptions:
+    """How images are stored.
 
     Args:
-        max_size: the longer side of larger pictures becomes this many pixels (FFCV's max_resolution); None keeps all.
-        quality: of the JPEGs that smaller pictures are stored as, 1 to 100.
+        max_size: the longer side of larger images becomes this many pixels (FFCV's max_resolution); None keeps all.
+        quality: of the JPEGs that smaller images are stored as, 1 to 100.
     """
 
     max_size: int | None
     quality: int
 
     def remake(self, data: bytes) -> bytes:
-        """A picture's encoded bytes as they are to be stored, after making sure that every pixel can be decoded.
+        """An image's encoded bytes as they are to be stored, after making sure that every pixel can be decoded.
 
         Args:
-            data: the encoded bytes as they are; the same are returned for a picture that is small enough.
+            data: the encoded bytes as they are; the same are returned for an image that is small enough.
 
         Raises:
-            Exception: as `loaders.images.decoding.check`, for bytes that are no picture, damaged, or end too early.
+            Exception: as `loaders.images.decoding.check`, for bytes that are no image, damaged, or end too early.
         """
         size = None
         height, width = check(data)
@@ -36,7 +36,7 @@ class PictureOptions:
         if size is None:
             return data
         out = io.BytesIO()
-        open_picture(data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=self.quality)
+        open_image(data).resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=self.quality)
         return out.getvalue()
 
 

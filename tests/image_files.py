@@ -1,4 +1,4 @@
-"""Synthetic data sets: a few small pictures, each class of its own colour, as folders or as MDS shards."""
+"""Synthetic data sets: a few small images, each class of its own colour, as folders or as MDS shards."""
 
 import os
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def make_mds(
         out=os.fspath(out), columns=columns, compression=compression, hashes=list(hashes), size_limit=size_limit
     ) as writer:
         for number, (path, label) in enumerate(files):
-            with Image.open(path) as picture:
-                writer.write({"i": number, "x": picture, "y": label})
+            with Image.open(path) as image:
+                writer.write({"i": number, "x": image, "y": label})
     return out
 
 

@@ -1,4 +1,4 @@
-"""The pictures that a loading benchmark reads: the user's own, or photographs cut to ImageNet's sizes."""
+"""The images that a loading benchmark reads: the user's own, or photographs cut to ImageNet's sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from loaders.dataset import PictureDataset
+from loaders.dataset import ImageDataset
 from loaders.storage.imagefolder import SPLITS
 
 CLASSES = 10
@@ -17,7 +17,7 @@ LONGER = 500  # pixels; three quarters of it are the shorter side: ImageNet's mo
 _NOISE = 5.0  # of 255: makes the files as large as ImageNet's, whose mean is 110 kB
 
 
-def make_pictures(root: Path, count: int, longer: int = LONGER) -> None:
+def make_images(root: Path, count: int, longer: int = LONGER) -> None:
     """Write `count` JPEGs like ImageNet's as train/ and val/ of an image folder.
 
     Cut from scikit-learn's two photographs at random, resized to 500x375 or 375x500 and given a sensor's noise: about
@@ -38,8 +38,8 @@ def make_pictures(root: Path, count: int, longer: int = LONGER) -> None:
         width = min(640, height * 4 // 3)
         top, left = rng.integers(0, 427 - height + 1), rng.integers(0, 640 - width + 1)
         size = sides[::-1] if rng.random() < 0.75 else sides
-        picture = Image.fromarray(photo[top : top + height, left : left + width]).resize(size)
-        pixels = np.asarray(picture, np.float32) + rng.normal(0, _NOISE, (size[1], size[0], 3)).astype(np.float32)
+        image = Image.fromarray(photo[top : top + height, left : left + width]).resize(size)
+        pixels = np.asarray(image, np.float32) + rng.normal(0, _NOISE, (size[1], size[0], 3)).astype(np.float32)
         out = io.BytesIO()
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
             out, "JPEG", quality=int(rng.integers(92, 97)), subsampling=2 if rng.random() < 0.6 else 0
@@ -47,8 +47,8 @@ def make_pictures(root: Path, count: int, longer: int = LONGER) -> None:
         _write(root, number, out.getvalue(), number % CLASSES)
 
 
-def copy_pictures(dataset: PictureDataset, root: Path, count: int) -> None:
-    """Write `count` of a data set's pictures, chosen at random, as train/ and val/ of an image folder."""
+def copy_images(dataset: ImageDataset, root: Path, count: int) -> None:
+    """Write `count` of a data set's images, chosen at random, as train/ and val/ of an image folder."""
     chosen = np.random.default_rng(0).permutation(len(dataset))[:count]
     for number, index in enumerate(chosen.tolist()):
         source, _ = dataset.read(index)
