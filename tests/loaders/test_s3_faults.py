@@ -187,6 +187,7 @@ def test_no_bucket_no_index_no_credentials(stored: str, tmp_path: Path, monkeypa
 
 def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "http://somebody:very-secret@127.0.0.1:1")
+    monkeypatch.setattr(remote, "FIRST_PATIENCE", 0.0)
     message = sentence(lambda: build(tmp_path))
     assert "127.0.0.1:1" in message and "very-secret" not in message
 

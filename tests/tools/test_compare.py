@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,23 @@ from tools.compare.__main__ import difference, run
 from tools.records import Spread
 
 
-@pytest.fixture
-def runs(workdir: Path) -> Path:
-    """runs/ with three runs of mild, two of baseline, one of sgd, and one of hot that failed."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three runs of mild, two of baseline, one of sgd, and one of hot that failed."""
+    folder = tmp_path_factory.mktemp("made")
     for seed, top1 in enumerate((76.8, 77.0, 77.2)):
-        leave_run(workdir / f"runs/mild-{seed}", "recipe_name=mild", f"seed={seed}", top1=top1, epoch_seconds=50)
+        leave_run(folder / f"mild-{seed}", "recipe_name=mild", f"seed={seed}", top1=top1, epoch_seconds=50)
     for seed, top1 in enumerate((76.0, 76.4)):
-        leave_run(workdir / f"runs/base-{seed}", f"seed={seed}", top1=top1)
-    leave_run(workdir / "runs/sgd-0", "recipe_name=sgd", "seed=0", top1=77.1)
-    leave_run(workdir / "runs/hot-0", "recipe_name=hot", epochs=3, ended="failed: the loss is nan")
-    return workdir / "runs"
+        leave_run(folder / f"base-{seed}", f"seed={seed}", top1=top1)
+    leave_run(folder / "sgd-0", "recipe_name=sgd", "seed=0", top1=77.1)
+    leave_run(folder / "hot-0", "recipe_name=hot", epochs=3, ended="failed: the loss is nan")
+    return folder
+
+
+@pytest.fixture
+def runs(made: Path, workdir: Path) -> Path:
+    """runs/ with copies of these."""
+    return shutil.copytree(made, workdir / "runs")
 
 
 def said(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> str:
