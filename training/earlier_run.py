@@ -18,6 +18,7 @@ COLUMNS = (  # of metrics.csv
     *("epoch", "step", "train_loss", "val_loss", "top1", "top5", "lr", "image_size"),
     *("train_seconds", "eval_seconds", "wait_seconds", "total_seconds", "samples_per_second"),
 )
+ACCURACIES = {"top1": "top-1", "top5": "top-5"}  # the columns in per cent, and their names in print
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 
 

@@ -22,13 +22,14 @@ from common.errors import ConfigError, DataError, UserError
 from common.suggest import did_you_mean, listing
 from tools.records.configs import changes
 from tools.records.curves import seconds_to
-from tools.records.groups import ACCURACIES, Group, Spread, data_of, groups, same_data, spread
+from tools.records.groups import Group, Spread, data_of, groups, same_data, spread
 from tools.records.reading import FILES, Record, State, read_run, read_runs
 from tools.records.trust import real
 from tools.report.words import value, with_spread
+from training.earlier_run import ACCURACIES
 
 LEVEL = 0.95
-FIGURES = {"top1": ("top-1, %", 1.0), "top5": ("top-5, %", 1.0), "train_seconds": ("training, min", 60.0)}
+FIGURES = {name: (f"{text}, %", 1.0) for name, text in ACCURACIES.items()} | {"train_seconds": ("training, min", 60.0)}
 
 
 @dataclass(frozen=True)

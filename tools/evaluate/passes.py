@@ -106,8 +106,8 @@ def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
     """Return the same data at another image size, without opening them again."""
     dataset, section = build.image_dataset(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
-    options = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
-    options = {key: value for key, value in options.items() if value is not None} | {"persistent_workers": False}
+    given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
+    options = {key: value for key, value in given.items() if value is not None} | {"persistent_workers": False}
     again = copy.copy(spec)
     again.dataloader = build_loader(section.storage, dataset, section.batch_size, False, False, options)
     return again

@@ -14,7 +14,6 @@ from tools.records.configs import durations, settings
 from tools.records.reading import Record, State
 from tools.records.trust import is_count
 
-ACCURACIES = {"top1": "top-1", "top5": "top-5"}  # columns of metrics.csv, and their names in print
 IMAGENET = (1_281_167, 50_000, 1000)
 MOST_KEYS = 4  # in a label
 

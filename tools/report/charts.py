@@ -12,9 +12,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from tools.records.cost import Prices
 from tools.records.curves import SIGMAS, Curve, over_steps, over_time
-from tools.records.groups import ACCURACIES, Group, Spread, Table, spread
+from tools.records.groups import Group, Spread, Table, spread
 from tools.records.published import Published
 from tools.report.drawing import INK, MUTED, REST, SERIES, new_axes, spread_labels
+from training.earlier_run import ACCURACIES
 
 COLORED = len(SERIES)  # groups that have a color of their own; the others are gray
 LABEL_GAP = 0.055  # of the axes' height

@@ -11,20 +11,20 @@ from config.load import BASELINE, baseline_of
 from config.read import Tree
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
-from tools.records.groups import ACCURACIES, Group, Table, data_of, spread, tables
+from tools.records.groups import Group, Table, data_of, spread, tables
 from tools.records.published import MODEL, Published, for_group, read_published
 from tools.records.reading import Record, State
 from tools.report import words
 from tools.report.charts import COLORED, Chart, charts
 from tools.report.evaluation import Evaluation, read_evaluation
+from training.earlier_run import ACCURACIES
 
 LEADERBOARD = {
     "number": "",
     "label": "recipe and length",
     "hardware": "hardware",
     "n": "n",
-    "top1": "top-1, %",
-    "top5": "top-5, %",
+    **{name: f"{title}, %" for name, title in ACCURACIES.items()},
     "minutes": "training, min",
     "total": "in all, min",
     "speed": "img/s",
@@ -146,8 +146,7 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
         "label": group.label,
         "hardware": group.hardware,
         "n": len(group.records),
-        "top1": words.with_spread(top1),
-        "top5": words.with_spread(group.figure("top5")),
+        **{name: words.with_spread(group.figure(name)) for name in ACCURACIES},
         "minutes": words.minutes(group.figure("train_seconds")),
         "total": words.minutes(group.figure("total_seconds")),
         "speed": words.with_spread(group.figure("samples_per_second"), 0),

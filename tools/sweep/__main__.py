@@ -27,6 +27,7 @@ from common.errors import UserError
 from tools.sweep.plan import Plan, Planned, read
 from tools.sweep.running import EMITTED, Stopped, alone, emit, execute, is_finished, last_lines, output
 from training import earlier_run
+from training.earlier_run import ACCURACIES
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 
@@ -53,7 +54,7 @@ class Line:
         seconds = time.monotonic() - self.began
         if self.state != RUNNING:
             seconds = earlier_run.summary(self.folder).get("total_seconds", 0.0)
-        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ("top1", "top5")]
+        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ACCURACIES]
         times = [terminal.clock(time) if time else "" for time in (float(row.get("train_seconds") or 0.0), seconds)]
         return [run.recipe, f"{run.ratio:g}", str(run.seed), self.state, row.get("epoch", ""), *figures, *times]
 
@@ -128,7 +129,8 @@ def report(plan: Plan, failed: list[Line], console: Console) -> int:
 def table(lines: list[Line]) -> Table:
     """Return the runs and their figures so far, in 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "trained", "in all"):
+    accuracies = [f"{title} %" for title in ACCURACIES.values()]
+    for name in ("recipe", "length", "seed", "state", "epoch", *accuracies, "trained", "in all"):
         table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
     for line in lines:
         style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None
