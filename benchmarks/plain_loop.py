@@ -96,7 +96,7 @@ def in_words(top1: list[float]) -> str:
 def apart(pair: list[list[float]], step: float) -> str:
     """The difference of two sides' means with its 95 % interval; `step` is what one image is of a percentage."""
     a, b = (Spread(len(top1), statistics.fmean(top1), statistics.stdev(top1)) for top1 in pair)
-    return compare.in_words(compare.difference(a, b, step), 2)
+    return compare.difference(a, b, step).text(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,7 +34,7 @@ from config import Run, load
 from data import split_batch
 from loaders.images.transforms import NormalizationFn
 from loaders.sampler import endless
-from tools.forecast.peaks import device_name, flops_per_image, peak_of
+from tools.forecast.machines import device_name, flops_per_image, peak_of
 from training import build, devices, guards, record
 from training.data_wait import DataWait
 from training.fit import make_trainer

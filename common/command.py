@@ -1,11 +1,13 @@
-"""What every program in tools/ ends with: a sentence and an exit status in place of a traceback."""
+"""Command lines and exit statuses of programs: a user's mistake prints a sentence, never a traceback."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from common.errors import UserError, sentence_of
 from common.output import take_any_text
@@ -13,12 +15,18 @@ from common.output import take_any_text
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
+def parser(program: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
+    """Return a parser for `python -m program` whose help shows the description as it is written."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python -m {program}", description=description, formatter_class=layout, **more)
+
+
 def answer(error: Exception, explain: Callable[[Exception], str | None] = sentence_of) -> int:
-    """Print what a user should read of an error, after its traceback if RECIPES_DEBUG=1; the exit status.
+    """Print the sentence for an error, after its traceback if RECIPES_DEBUG=1, and return the exit status.
 
     Args:
-        error: what was caught, and is being handled.
-        explain: gives the sentence; None for a bug, which is raised again.
+        error: the exception being handled.
+        explain: returns the sentence for an exception; None for a bug, which is raised again.
     """
     is_mistake = isinstance(error, UserError)
     sentence = (sentence_of(error) or str(error)) if is_mistake else explain(error)
@@ -36,19 +44,19 @@ def run(
     stopped: str = "stopped",
     explain: Callable[[Exception], str | None] = sentence_of,
 ) -> int:
-    """The exit status of a program.
+    """Run a program and return its exit status.
 
     Args:
-        main: does the work, given the words of the command line.
-        argv: those words; None takes the process's own.
-        stopped: what to say after Ctrl-C.
+        main: the program; takes the words of the command line.
+        argv: those words; None for the process's own.
+        stopped: message after Ctrl-C.
         explain: as for `answer`.
     """
     take_any_text()
     try:
         return main(sys.argv[1:] if argv is None else argv)
     except (KeyboardInterrupt, SystemExit) as end:
-        # Composer, which the loaders import, makes an exit of Ctrl-C, without a word.
+        # Composer, which the loaders import, turns Ctrl-C into a silent exit.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
         print(f"\n{stopped}", file=sys.stderr)

@@ -194,3 +194,12 @@ class Meter(ABC):
             self._logged = now
             share = 100 * done / max(1, self.total)
             self.console.print(f"{self.what} {share:.0f}% {self.figures(done)}", highlight=False, markup=False)
+
+
+class ImageMeter(Meter):
+    """A meter of images."""
+
+    def figures(self, done: int) -> str:
+        """Return img/s, and the time left at the average rate, since a disk's slow minutes come and go."""
+        left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
+        return f"{self.rate.per_second:,.0f} img/s  left {left}"

@@ -1,1 +1,1 @@
-"""Programs beside training, each `python -m tools.NAME`."""
+"""Programs other than training, each `python -m tools.NAME`."""

@@ -1,4 +1,4 @@
-"""`python -m tools` lists the programs beside training."""
+"""List the programs: `python -m tools`."""
 
 import sys
 from pathlib import Path

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from config import ConfigError, UserError
 from config.read import UNREADABLE, check_depth, reason
 
+COLUMNS = (  # of metrics.csv
+    *("epoch", "step", "train_loss", "val_loss", "top1", "top5", "lr", "image_size"),
+    *("train_seconds", "eval_seconds", "wait_seconds", "total_seconds", "samples_per_second"),
+)
+ACCURACIES = {"top1": "top-1", "top5": "top-5"}  # the columns in per cent, and their names in print
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 
 
@@ -50,7 +54,12 @@ def mapping(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def rows(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def summary(folder: Path) -> dict[str, Any]:
+    """The content of summary.json; empty before the run's end, or if the file is damaged."""
+    return mapping(folder / "summary.json")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.csv; none if there is no such file.
 
     Raises:
@@ -59,7 +68,7 @@ def rows(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     path = folder / "metrics.csv"
     try:
         reader = csv.DictReader(io.StringIO(_read(path)))
-        if not {"step", "total_seconds"} <= set(reader.fieldnames or []) <= set(columns):
+        if not {"step", "total_seconds"} <= set(reader.fieldnames or []) <= set(COLUMNS):
             raise ValueError("its first line does not name the columns")
         found = list(reader)
         for line, row in enumerate(found, 2):

@@ -1,4 +1,4 @@
-"""What a run leaves behind: runs/<run_name>/ with its configuration, environment, metrics and summary."""
+"""Write runs/<run_name>/: the configuration, environment, metrics and summary of a run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from config.load import baseline_of
 from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
+from training.earlier_run import COLUMNS
 from training.identity import plain
 from training.secrets import redacted
 from training.trackers import ID, Tracked
@@ -36,25 +37,10 @@ from training.trackers import ID, Tracked
 LATEST = "latest-rank0.pt"
 # Read before Composer fills in what a launcher would have set.
 _LAUNCHED = "LOCAL_WORLD_SIZE" in os.environ
-COLUMNS = (
-    "epoch",
-    "step",
-    "train_loss",
-    "val_loss",
-    "top1",
-    "top5",
-    "lr",
-    "image_size",
-    "train_seconds",
-    "eval_seconds",
-    "wait_seconds",
-    "total_seconds",
-    "samples_per_second",
-)
 
 
 class RunFolder:
-    """runs/<run_name>/ of one run. Rank 0 writes, each file at once and whole."""
+    """Folder of one run, written by rank 0, each file completely or not at all."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path, self.run = path, run
@@ -64,16 +50,16 @@ class RunFolder:
         self.tracked: Tracked | None = None
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
-        """Write config.yaml, baseline.yaml and environment.json; `data` is what describe() says of them."""
+        """Write config.yaml, baseline.yaml and environment.json; `data` is the result of describe()."""
         config = OmegaConf.create(plain(self.run))
-        # A name would collide with this very folder, only a named run resumes, and a recipe is already merged in.
+        # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
         config.run_name = config.recipe_name = None
         config.autoresume = False
         recipe = self.run.config.recipe_name or "baseline"
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {shlex.quote(str(self.path / 'config.yaml'))}\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
-        # With recipes of today: a report of this run may be made from a checkout with others.
+        # With today's recipes: a later report may be made from a checkout with other ones.
         against, baseline = baseline_of(self.run.argv)
         header = f"# {against}: what tools.report compares {self.name} with\n"
         self.write("baseline.yaml", header + OmegaConf.to_yaml(OmegaConf.create(redacted(baseline))))
@@ -81,27 +67,27 @@ class RunFolder:
         self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")
 
     def start_over(self) -> None:
-        """Remove the figures of a run that is written over: they would be taken for this one's."""
+        """Remove the figures of an overwritten run, which would be taken for this one's."""
         if dist.get_global_rank() == 0:
             for name in ("metrics.csv", "summary.json"):
                 (self.path / name).unlink(missing_ok=True)
 
     def is_finished(self, step: int) -> bool:
-        """Whether this run goes on from where it finished, at its full length or because a callback ended it there."""
+        """Whether this run resumes at the step where it finished, by its length or a callback."""
         return self.run.config.autoresume and on_rank_zero(self._finished_at) == step
 
     def _finished_at(self) -> int | None:
-        summary = earlier_run.mapping(self.path / "summary.json")
+        summary = earlier_run.summary(self.path)
         return summary.get("step") if summary.get("ended") == "finished" else None
 
     def load_rows(self, last_step: int) -> None:
-        """Take up the rows of the interrupted run, up to and with those of a step."""
-        self.rows = [row for row in earlier_run.rows(self.path, COLUMNS) if int(row["step"]) <= last_step]
+        """Load the rows of the interrupted run, up to and including a step."""
+        self.rows = [row for row in earlier_run.rows(self.path) if int(row["step"]) <= last_step]
 
     def seconds_paid(self) -> float:
-        """The clock of everything when the interrupted run last wrote; a killed one went on after its checkpoint."""
-        paid = [float(row["total_seconds"]) for row in earlier_run.rows(self.path, COLUMNS)]
-        last = earlier_run.mapping(self.path / "summary.json").get("total_seconds")
+        """Return the total seconds that the interrupted run last wrote, which may be after its checkpoint."""
+        paid = [float(row["total_seconds"]) for row in earlier_run.rows(self.path)]
+        last = earlier_run.summary(self.path).get("total_seconds")
         return max([0.0, *paid, last if isinstance(last, float) and math.isfinite(last) else 0.0])
 
     def add_row(self, row: dict[str, Any]) -> None:
@@ -114,19 +100,19 @@ class RunFolder:
         self.write("metrics.csv", text.getvalue())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json: the final figures and how the run ended; null for a figure that is not a number."""
+        """Write summary.json: the final figures and how the run ended; null for figures that are not finite."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
         self.write("summary.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the folder to this run within; remove it if the run is refused before anything was written into it."""
+        """Hold the folder's lock; if the run fails before it wrote anything, remove the folder."""
         try:
             yield
         except BaseException:
             self._release()
             if dist.get_global_rank() == 0:
-                with contextlib.suppress(OSError):  # it holds something, or is not there
+                with contextlib.suppress(OSError):  # not empty, or missing
                     self.path.rmdir()
                     self.path.parent.rmdir()
             raise
@@ -137,12 +123,12 @@ class RunFolder:
             self.lock.release()
 
     def keep_output(self) -> None:
-        """Keep what every other rank prints in a file: the launcher shows rank 0 alone and deletes the rest."""
+        """Keep the output of the ranks other than 0 in files; the launcher deletes it."""
         if dist.get_global_rank() and self.run.config.is_train:
             keep_output(self.path / "logs" / f"rank{dist.get_global_rank()}.log")
 
     def write(self, name: str, text: str) -> None:
-        """Write a file whole or not at all, and only on rank 0."""
+        """Write a file completely or not at all, on rank 0 only."""
         if dist.get_global_rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f".{name}.tmp"
@@ -152,10 +138,10 @@ class RunFolder:
 
 
 def keep_output(file: Path) -> None:
-    """Write what this rank prints into a file too: the launcher shows rank 0 alone and deletes the others' output."""
+    """Copy this process's output to a file, from now on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_symlink():
-        file.unlink()  # it is not ours: what it leads to would be written to
+        file.unlink()  # not ours: its target would be overwritten
     log = file.open("a", buffering=1)
     for name in ("stdout", "stderr"):
         setattr(sys, name, _Tee(getattr(sys, name), log))
@@ -179,8 +165,8 @@ class _Tee(io.TextIOBase):
 
 
 def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
-    """What tells one data set from another, wherever it lies: how many images and classes, a hash of their names."""
-    classes = getattr(train, "classes", None) or getattr(evaluation, "classes", None)  # a benchmark's have none
+    """Return what identifies a data set wherever it is: numbers of images and classes, a hash of the class names."""
+    classes = getattr(train, "classes", None) or getattr(evaluation, "classes", None)  # benchmarks' data have none
     return {
         "train_images": len(train),
         "eval_images": len(evaluation),
@@ -190,7 +176,7 @@ def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
 
 
 def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Where and with what a run was made, and of which data."""
+    """Return the command, versions, hardware and data of a run."""
     packages = ("torch", "torchvision", "mosaicml", "mosaicml-streaming", "omegaconf", "numpy", "pillow")
     gpu = torch.cuda.get_device_name() if run.machine.device == "gpu" else None
     return {
@@ -210,7 +196,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def command(run: Run) -> str:
-    """The command that repeats this run as a new one, without the secrets that it was given."""
+    """Return the command that repeats this run as a new one, without secrets."""
     if not run.argv:
         return f"{Path(sys.argv[0]).name}: main(config)"
     ranks, nodes = dist.get_local_world_size(), dist.get_world_size() // dist.get_local_world_size()
@@ -223,12 +209,11 @@ def command(run: Run) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the code, with '+' if it was changed since; from RECIPES_COMMIT in an image, None if unknown."""
-    if built_from := os.environ.get("RECIPES_COMMIT"):
+    """Return the commit of the code, with '+' if the code was changed since; None if unknown."""
+    if built_from := os.environ.get("RECIPES_COMMIT"):  # in a container image
         return built_from
-    root = Path(__file__).parent.parent
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
-        git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.SubprocessError):

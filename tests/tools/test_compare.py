@@ -9,7 +9,7 @@ import pytest
 
 from tests.tools.left_runs import A10G, DIGITS, leave_run
 from tools.compare.__main__ import difference, run
-from tools.records import Spread
+from tools.records.groups import Spread
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_trained_alike(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["mild", ","], 1, "',': names no run"),
         (["mild", "baseline", "--target", "101"], 2, "--target 101: is a top-1 in per cent"),
         (["mild", "baseline", "--runs", "nowhere"], 1, "nowhere: there is no such folder"),
-        (["mild,sgd", "baseline"], 2, "A: its runs are no repetitions of each other. Name the runs of one of these:"),
+        (["mild,sgd", "baseline"], 2, "A: its runs do not repeat each other. Name the runs of one of these:"),
     ],
 )
 def test_mistakes(runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, sentence: str) -> None:

@@ -128,7 +128,7 @@ def test_to_ffcv(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
             assert there == label and decode(found).equal(decode(image))
     capfd.readouterr()
     assert convert(source, out, "--to", "ffcv") == 1
-    assert "train.beton: is there already" in capfd.readouterr().err
+    assert "train.beton: exists already" in capfd.readouterr().err
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(
@@ -147,13 +147,13 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert "--local" in refused("s3://images/set", out)
     assert "nowhere else" in refused(source, "gs://bucket/set")
     assert "has no bucket 'nowhere'" in refused(source, "s3://nowhere/set")
-    assert "disks only" in refused(source, "s3://nowhere/set", "--to", "ffcv")
+    assert "only local files" in refused(source, "s3://nowhere/set", "--to", "ffcv")
     (tmp_path / "file").write_bytes(b"")
     assert "Not a directory" in refused(source, tmp_path / "file" / "out")
     assert not out.exists()
 
     assert convert(source, out) == 0
-    assert "train: is there already: 24 images in 1 shards" in refused(source, out)
+    assert "train: exists already: 24 images in 1 shards" in refused(source, out)
     (out / "train" / "index.json").unlink()
     assert "train: is not empty (shard.00000.mds)" in refused(source, out)
     shutil.rmtree(out / "train")

@@ -126,7 +126,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
         process.join(30)
         assert process.exitcode == 130
         wait_until_gone(workers)
-    assert "the same command goes on" in capfd.readouterr().err
+    assert "repeat the command to continue" in capfd.readouterr().err
     finished = {path: path.stat() for path in (out / "train").glob("shard.*")}
     assert len(finished) >= 3
 
@@ -155,7 +155,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
         assert f"{damaged}: is damaged (its sha1 is not the recorded one)" in capfd.readouterr().err
         assert not list(out.rglob("index.json"))
         assert main(words) == 0
-        assert "Going on" in capfd.readouterr().out
+        assert "Continuing" in capfd.readouterr().out
         for path in noted[1:]:
             now = path.stat()
             assert (now.st_ino, now.st_mtime_ns) == (finished[path].st_ino, finished[path].st_mtime_ns)

@@ -11,8 +11,11 @@ import pytest
 from common.errors import DataError
 from config.load import read_recipe, recipe_files
 from tests.tools.left_runs import A10G, A100, leave_run
-from tools.records import Prices, Record, for_group, over_steps, over_time, read_published, read_run, read_runs, tables
-from tools.records.curves import seconds_to
+from tools.records.cost import Prices
+from tools.records.curves import over_steps, over_time, seconds_to
+from tools.records.groups import tables
+from tools.records.published import for_group, read_published
+from tools.records.reading import Record, read_run, read_runs
 
 
 def run_of(seconds: float, device: str = "NVIDIA A10G", world_size: int = 1, nodes: int = 1) -> Record:
@@ -77,7 +80,7 @@ def test_wall_clock(tmp_path: Path) -> None:
 
 def test_no_price_list(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("machines: [{name: x}]")
-    with pytest.raises(DataError, match="is no list of prices"):
+    with pytest.raises(DataError, match="is not a list of prices"):
         Prices(file=tmp_path / "prices.yaml").of(run_of(1))
 
 
@@ -87,7 +90,7 @@ def test_bands(tmp_path: Path) -> None:
         leave_run(tmp_path / f"s{seed}", f"seed={seed}", "max_duration=2ep", top1=[top1 / 2, top1])
     group = tables(read_runs([tmp_path]))[0].groups[0]
     curve = over_steps(group, "top1")
-    assert curve.x.tolist() == [625, 1250] and curve.n == 3
+    assert curve.x.tolist() == [625, 1250]
     assert curve.mean.tolist() == [31.5, 63]
     assert curve.band[0][1] == pytest.approx(63 - 7.2111, abs=1e-4)
     assert curve.band[1][1] == pytest.approx(63 + 7.2111, abs=1e-4)

@@ -11,7 +11,8 @@ from common.cells import as_cell, from_cell
 from tests.tools.left_runs import leave_run
 from tools.compare.__main__ import run as compare
 from tools.evaluate.__main__ import run as evaluate
-from tools.records import Prices, State, read_run
+from tools.records.cost import Prices
+from tools.records.reading import State, read_run
 from tools.report.__main__ import run as report
 from tools.report.evaluation import read_evaluation
 
@@ -79,7 +80,7 @@ def test_cells_that_are_no_numbers(value: str, folder: Path) -> None:
         "\n".join([header, *rows[:-1], ",".join([*cells[:step], value, *cells[step + 1 :]])]) + "\n"
     )
     record = read_run(folder)
-    assert len(record) == 2 and record.remarks[0].startswith("line 4 of metrics.csv is no whole row")
+    assert len(record) == 2 and record.remarks[0].startswith("line 4 of metrics.csv is not a whole row")
     (folder / "metrics.csv").write_text(
         "\n".join([header, *rows[:-1], ",".join([*cells[:loss], value, *cells[loss + 1 :]])]) + "\n"
     )
@@ -161,5 +162,5 @@ def test_tables_of_an_evaluation(folder: Path) -> None:
     assert (folder / "evaluation/confusions.csv").read_bytes().splitlines()[1] == b"'=HYPERLINK(1),caf\xe9,1,1.000000"
     found = read_evaluation(folder)
     assert found is not None and not found.remarks
-    assert found.confusion_rows == [["=HYPERLINK(1)", "caf\udce9", "1", "100.0 %"]]
-    assert {row[0] for row in found.worst_rows} == set(names)
+    assert found.tables[1][2] == [["=HYPERLINK(1)", "caf\udce9", "1", "100.0 %"]]
+    assert {row[0] for row in found.tables[0][2]} == set(names)

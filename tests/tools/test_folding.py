@@ -97,9 +97,9 @@ def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, t
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([f"{name} {label}" for name, label in answers()[1:]], r"does not say the class of 1 of 15 images"),
+        ([f"{name} {label}" for name, label in answers()[1:]], r"has no class for 1 of 15 images"),
         ([f"{name} {label}s" for name, label in answers()], "classes that train/ lacks (cats, dogs, persons)"),
-        ([f"{name} {number}" for number, (name, _) in enumerate(answers())], "Numbers beside names"),
+        ([f"{name} {number}" for number, (name, _) in enumerate(answers())], "Numbers next to names"),
         ([label for _, label in answers()[1:]], "has 14 lines for 15 images"),
         ([*(f"{name} {label}" for name, label in answers()), f"{answers()[0][0]} dog"], "no class, or two"),
         ([], "is empty"),
@@ -115,8 +115,8 @@ def test_mappings_that_do_not_do(lines: list[str], said: str, verify: Verify, fl
 
 def test_folding_elsewhere(verify: Verify, flat: Path, tmp_path: Path) -> None:
     assert "cannot be read as a text file" in verify(flat, "--fold", tmp_path / "nowhere.txt")[1]
-    assert "folders of a disk only" in verify("s3://bucket/set", tmp_path, "--fold", "x")[1]
-    assert "nobody knows what was moved" in verify(flat, "--unfold")[1]
+    assert "only in local folders" in verify("s3://bucket/set", tmp_path, "--fold", "x")[1]
+    assert "it is unknown what was moved" in verify(flat, "--unfold")[1]
     (flat / "val/cat").mkdir()
     name = answers()[0][0]
     shutil.copy(flat / "val" / name, flat / "val/cat" / name)

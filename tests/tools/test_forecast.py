@@ -15,12 +15,10 @@ from config import ConfigError, DataError, load
 from tests.advice import alternatives, applied
 from tests.runs import ROOT, small_yaml
 from tools.forecast import __main__ as forecast
-from tools.forecast import check, measure, tables
-from tools.forecast.arithmetic import Forecast, Measured, Pace
-from tools.forecast.clock import Clock, Step, evaluation_of, pace_of
-from tools.forecast.machines import Machine, Price, machine_of, price
-from tools.forecast.peaks import PEAKS
-from tools.forecast.plan import Plan, counted, plan_of
+from tools.forecast import measure, tables
+from tools.forecast.arithmetic import Forecast, Measured, Pace, Plan, counted, plan_of
+from tools.forecast.machines import PEAKS, Machine, Price, machine_of, price
+from tools.forecast.measure import Clock, Step, evaluation_of, pace_of
 
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 RESIZING = {"initial_scale": 0.5, "delay_fraction": 0.25, "finetune_fraction": 0.25}
@@ -158,7 +156,7 @@ def test_prices(prices: Path) -> None:
     with pytest.raises(ConfigError, match=r"--machine: large given, but there is no launch/none.yaml; or give --price"):
         price(None, "large", "CPU", 1, prices.parent / "none.yaml")
     prices.write_text("machines: [{name: small}]")
-    with pytest.raises(DataError, match="is no list of prices"):
+    with pytest.raises(DataError, match="is not a list of prices"):
         price(None, None, "A100", 1, prices)
 
 
@@ -183,7 +181,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = tables.bottlenecks([MADE_UP])
     assert line == "made-up: waiting for data 13% of the training, which takes 35.0 min without: buy a faster disk"
     assert not list(tables.bottlenecks([replace(MADE_UP, measured=MEASURED.elsewhere(0.1, 1))]))
-    console.print(check.comparison([MADE_UP], [{"train_seconds": 2410, "eval_seconds": 60, "total_seconds": 5090}]))
+    console.print(tables.comparison([MADE_UP], [{"train_seconds": 2410, "eval_seconds": 60, "total_seconds": 5090}]))
     text = capsys.readouterr().out
     assert [line.split()[-1] for line in text.splitlines() if "made-up" in line] == ["1.00", "1.25", "0.50"]
     assert [tables.spelled(seconds) for seconds in (59.9, 60, 7200)] == ["59.9 s", "1.0 min", "2.00 h"]

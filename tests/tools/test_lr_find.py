@@ -274,4 +274,4 @@ def test_range_that_shows_nothing(workdir: Path, image_folder: Path, capsys) -> 
     assert run([yaml, "--points=10", "--from=1e-9", "--to=1e-8"]) == 1
     assert "the loss never fell between the rates 1e-09 and 1e-08" in capsys.readouterr().err
     assert run([yaml, "--points=10", "--from=1e-5", "--to=5e-3"]) == 0
-    assert "The loss still falls at --to 0.005: the right rate may be higher; say --to 0.5" in capsys.readouterr().out
+    assert "The loss still falls at --to 0.005: the best rate may be higher; say --to 0.5" in capsys.readouterr().out

@@ -55,11 +55,16 @@ def test_recipe_and_options(workdir: Path, capsys) -> None:
     ("words", "expected"),
     [
         (["model.name=resnet5"], "did you mean resnet50?"),
-        (["--batch=0"], "--batch 0: give at least 1"),
-        (["--depth=0"], "--depth 0: give at least 1"),
         (["missing.yaml"], "missing.yaml: no such file"),
     ],
 )
 def test_bad_input(words: list[str], expected: str, workdir: Path, capsys) -> None:
     assert run(words) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch", "--depth"])
+def test_bad_numbers(option: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run([f"{option}=0"])
+    assert f"{option}: 0 given, but it must be 1 or more" in capsys.readouterr().err

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.terminal import console, printable
+from common.terminal import ImageMeter, console, printable
 from data import build_imagenet_dataspec
 from loaders.checking.check import main as check
 from loaders.checking.check import section
 from loaders.images.sheet import draw_sheet
 from tests.image_files import make_imagefolder
 from tools.convert.__main__ import main as convert
-from tools.convert.meter import ImageMeter
 from tools.verify.__main__ import run as verify
 from tools.verify.folding import fold, unfold
 

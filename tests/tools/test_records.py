@@ -13,7 +13,9 @@ import pytest
 
 from common.errors import UserError
 from tests.tools.left_runs import A10G, A100, DIGITS, ROOT, leave_run
-from tools.records import State, changes, read_run, read_runs, tables
+from tools.records.configs import changes
+from tools.records.groups import tables
+from tools.records.reading import State, read_run, read_runs
 from training.record import COLUMNS
 
 
@@ -31,7 +33,8 @@ def test_a_finished_run(tmp_path: Path) -> None:
 def test_reads_without_torch(tmp_path: Path) -> None:
     leave_run(tmp_path / "one", "max_duration=2ep")
     code = (
-        "import sys; from tools.records import *; assert tables(read_runs(sys.argv[1:])); print('torch' in sys.modules)"
+        "import sys; from tools.records import cost, curves, groups, published, reading;"
+        "assert groups.tables(reading.read_runs(sys.argv[1:])); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout.strip(), done.stderr) == ("False", "")
@@ -82,7 +85,7 @@ def test_broken_rows_and_empty_cells(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("\n".join([*lines, ""]))
     record = read_run(folder)
     assert len(record) == 2 and np.isnan(record.rows["train_loss"][1])
-    assert "line 3 of metrics.csv is no whole row" in record.remarks[0]
+    assert "line 3 of metrics.csv is not a whole row" in record.remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_places(tmp_path: Path) -> None:
     (tmp_path / "runs/empty/logs").mkdir(parents=True)
     records = read_runs([tmp_path / "runs", tmp_path / "runs/a"])
     assert [record.name for record in records] == ["a", "b", "empty"]
-    assert records[2].state is State.UNREADABLE and records[2].ended.startswith("no run: it holds none of")
+    assert records[2].state is State.UNREADABLE and records[2].ended.startswith("not a run: it holds none of")
 
 
 def test_two_runs_of_one_name(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_runs_in_no_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "Runs in no table" in page and "crashed : failed: the loss is nan (top-1 3.33 %" not in page
     assert "crashed : failed: the loss is nan (top-1" in page and "6.0 min, $2.20)" in page
     assert "killed : no summary at step 3,750, after 6 evaluations: it runs still, or was killed" in page
-    assert "broken : config.yaml cannot be read" in page and "empty : no run: it holds none of" in page
+    assert "broken : config.yaml cannot be read" in page and "empty : not a run: it holds none of" in page
     assert "in no table: killed: no summary" in capsys.readouterr().out
 
 
@@ -199,11 +199,11 @@ def test_a_machine_without_a_price(runs: Path) -> None:
 
 
 def test_many_groups(runs: Path) -> None:
-    """Six have a colour and a number in the charts, the others are grey; that is said."""
+    """Six have a color and a number in the charts, the others are gray; a note says so."""
     for number in range(6):
         leave_run(runs / f"lr-{number}", f"optimizer.lr={number + 1}.5", top1=70 + number)
     page = report("runs")
-    assert "The charts colour and number the first 6 groups; the others are grey." in page.text
+    assert "The charts color and number the first 6 groups; the others are gray." in page.text
     assert "baseline, 90ep, optimizer.lr=3.5" in page.text
 
 

@@ -60,10 +60,10 @@ def test_plan(workdir: Path, image_folder: Path) -> None:
         ({"recipe": ["mild"]}, "recipe: no such key; did you mean recipes?"),
         ({"recipes": None}, "recipes is missing: a list of names"),
         ({"recipes": "mild"}, "recipes: 'mild' given, but it must be a list"),
-        ({"recipes": ["mild", "mild"]}, "recipes: mild stands there twice"),
+        ({"recipes": ["mild", "mild"]}, "recipes: mild is listed twice"),
         ({"recipes": ["midl"]}, "midl-seed17: recipe_name: there is no recipe 'midl'; did you mean mild?"),
         ({"recipes": ["decentralized"]}, "decentralized-seed17: "),
-        ({"seeds": [1, 1]}, "seeds: 1 stands there twice"),
+        ({"seeds": [1, 1]}, "seeds: 1 is listed twice"),
         ({"seeds": "x"}, "seeds: 'x' given"),
         ({"ratios": ["long"]}, "ratios: ['long'] given, but it must be a list of scale_schedule_ratio"),
         (
@@ -104,9 +104,9 @@ def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, image_folder
     first, second = (metrics(runs / f"baseline-seed{seed}")[0] for seed in (3, 4))
     assert first["train_loss"] != second["train_loss"] and first["val_loss"] != second["val_loss"]
     printed = capsys.readouterr().out
-    assert "2 of 4 runs failed; the same command tries them again" in printed
-    assert "; all that it printed is in runs/sweep/fails-seed3/logs/output.log" in printed
-    assert f"{image.name}" in printed.split("all that it printed")[1], "its last lines say why"
+    assert "2 of 4 runs failed; repeat the command to try them again" in printed
+    assert "; its whole output is in runs/sweep/fails-seed3/logs/output.log" in printed
+    assert f"{image.name}" in printed.split("its whole output")[1], "its last lines say why"
 
     made = [(runs / f"baseline-seed{seed}/summary.json").stat().st_mtime_ns for seed in (3, 4)]
     image.write_bytes(whole)
@@ -129,7 +129,7 @@ def test_ctrl_c_and_on(workdir: Path, image_folder: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
-    assert "stopped; the same command goes on" in err
+    assert "stopped; repeat the command to continue" in err
     stopped = summary(run)
     assert stopped["ended"] == "interrupted by SIGINT" and 2 <= stopped["epoch"] < 12
     before = metrics(run)

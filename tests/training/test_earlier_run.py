@@ -15,7 +15,7 @@ from config import ConfigError, UserError
 from main import cli
 from tests.runs import small_yaml, summary
 from training import earlier_run
-from training.record import COLUMNS, RunFolder, keep_output
+from training.record import RunFolder, keep_output
 from training.storage import LocalFolder
 
 
@@ -48,7 +48,7 @@ def test_damaged_files(name: str, workdir: Path) -> None:
         DAMAGES[name](workdir / file)
     run = RunFolder(workdir, None)  # type: ignore[arg-type]
     seconds = {"other kinds": "x", "not a number": "nan"}.get(name, "None")
-    assert str(earlier_run.mapping(workdir / "summary.json").get("total_seconds")) == seconds
+    assert str(earlier_run.summary(workdir).get("total_seconds")) == seconds
     (workdir / "metrics.csv").rename(workdir / "other")
     assert run.seconds_paid() == 0.0 and run._finished_at() is None
     (workdir / "other").rename(workdir / "metrics.csv")
@@ -57,14 +57,14 @@ def test_damaged_files(name: str, workdir: Path) -> None:
             earlier_run.configuration(workdir)
     if name != "a circle":
         with pytest.raises(UserError, match=r"metrics\.csv: is damaged \(.*\)\. Mend it, or remove it"):
-            earlier_run.rows(workdir, COLUMNS)
+            earlier_run.rows(workdir)
 
 
 @pytest.mark.parametrize("row", ["1,nan,5", "1,2,inf", "1,2", "1,2,3,4", "1,-2,3", ",,"])
 def test_rows_that_hold_no_figures(row: str, workdir: Path) -> None:
     (workdir / "metrics.csv").write_text(f"epoch,step,total_seconds\n1,1,1\n{row}\n")
     with pytest.raises(UserError, match="is damaged"):
-        earlier_run.rows(workdir, COLUMNS)
+        earlier_run.rows(workdir)
 
 
 @pytest.mark.slow

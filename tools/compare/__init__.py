@@ -1,1 +1,1 @@
-"""Whether one group of runs is better than another."""
+"""Compare two groups of runs."""

@@ -4,144 +4,150 @@
     python -m tools.compare runs/a,runs/b,runs/c other/runs   # single runs, separated by commas; all runs of a folder
     python -m tools.compare mild baseline --target 97         # and the time until top-1 reached 97 %
 
-A side is runs that differ in nothing but their seed. Differences of means are printed with their 95 % interval (that of
-Welch: the sides may vary differently), which takes two runs on each side. What was trained differently is listed.
+The runs of a side differ only in their seed. Differences of means are printed with their 95 % interval (Welch's: each
+side has its own variance), which takes two runs on each side. Settings that were trained differently are listed.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from common import command
 from common.errors import ConfigError, DataError, UserError
 from common.suggest import did_you_mean, listing
-from tools.records import Group, Record, Spread, State, changes, read_run, read_runs, seconds_to, spread
-from tools.records.groups import data_of, groups, same_data
-from tools.records.reading import FILES
+from tools.records.configs import changes
+from tools.records.curves import seconds_to
+from tools.records.groups import Group, Spread, data_of, groups, same_data, spread
+from tools.records.reading import FILES, Record, State, read_run, read_runs
 from tools.records.trust import real
+from tools.report.words import value, with_spread
+from training.earlier_run import ACCURACIES
 
 LEVEL = 0.95
-FIGURES = (("top1", "top-1, %", 1.0, 2), ("top5", "top-5, %", 1.0, 2), ("train_seconds", "training, min", 60.0, 2))
-ACCURACIES = ("top1", "top5")
+FIGURES = {name: (f"{text}, %", 1.0) for name, text in ACCURACIES.items()} | {"train_seconds": ("training, min", 60.0)}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of A minus that of B, and its 95 % interval; None where a side has one run."""
+    """The mean of A minus that of B, and its 95 % interval; None if a side has one run."""
 
     mean: float
     interval: tuple[float, float] | None
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval is there, has a width and leaves out 0."""
+        """Whether the interval exists, has a width and excludes 0."""
         return self.has_width and not self.interval[0] <= 0 <= self.interval[1]  # type: ignore[index]
 
     @property
     def has_width(self) -> bool:
-        """Whether the runs varied: an interval without a width says that they are too few, not that it is sure."""
+        """Whether the runs varied: an interval without a width means too few runs, not certainty."""
         return self.interval is not None and self.interval[0] < self.interval[1]
+
+    def text(self, digits: int, scale: float = 1.0) -> str:
+        """Return the difference as it is printed: `+0.37 (+0.02 to +0.72)`."""
+        if self.interval is None:
+            return f"{self.mean / scale:+.{digits}f} (no interval)"
+        low, high = (end / scale for end in self.interval)
+        return f"{self.mean / scale:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def difference(a: Spread, b: Spread, step: float = 0.0) -> Difference:
-    """A minus B with Welch's interval: each side has its own variance, the degrees of freedom are Satterthwaite's.
+    """Return A minus B with Welch's interval and Satterthwaite's degrees of freedom.
 
     Args:
         a, b: the sides.
-        step: the smallest by which the figure can change: runs that agree may differ by less, so that no variance is
-            taken for smaller than that of rounding to it, step^2 / 12. (Not for the binomial one of the images: these
-            are the same on both sides.)
+        step: the smallest possible change of the figure. Runs that agree may still differ by less, so that no variance
+            is taken as smaller than that of rounding to it, step^2 / 12. (Not the images' binomial variance: both
+            sides saw the same images.)
     """
     gap = a.mean - b.mean
     if a.sd is None or b.sd is None:
         return Difference(gap, None)
-    parts = [max(side.sd or 0.0, step / math.sqrt(12)) ** 2 / side.n for side in (a, b)]
-    if not sum(parts):
+    errors = [max(side.sd or 0.0, step / math.sqrt(12)) ** 2 / side.n for side in (a, b)]
+    if not sum(errors):
         return Difference(gap, (gap, gap))
     from scipy.stats import t
 
-    weights = [part / sum(parts) for part in parts]
+    weights = [error / sum(errors) for error in errors]
     freedom = 1 / sum(weight**2 / (side.n - 1) for weight, side in zip(weights, (a, b), strict=True))
-    half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(parts))
+    half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(errors))
     return Difference(gap, (gap - half, gap + half))
 
 
 def find(text: str, places: Sequence[str]) -> list[Record]:
-    """The runs that one side names: folders of runs, names of runs, or a recipe, separated by commas.
+    """Return the runs that one side names: run folders, run names, or a recipe, separated by commas.
 
     Raises:
         UserError: there is none of that name, or only a link that leads out of `places`.
     """
-    found: list[Record] = []
+    records: list[Record] = []
     for name in filter(None, text.split(",")):
         folders = [Path(name), *(Path(place) / name for place in places)]
         folder = next((folder for folder in folders if any((folder / file).exists() for file in FILES)), None)
         if folder is not None:
-            inside = [place for place in places if folder.resolve().is_relative_to(Path(place).resolve())]
+            inside = any(folder.resolve().is_relative_to(Path(place).resolve()) for place in places)
             if folder != Path(name) and not inside:
                 raise UserError(
                     f"{folder}: leads out of {', '.join(places)}; name the folder itself: {folder.resolve()}"
                 )
-            found.append(read_run(real(folder)))
+            records.append(read_run(real(folder)))
         elif Path(name).is_dir():
-            found += read_runs([name])
+            records += read_runs([name])
         else:
-            found += of_recipe(name, places)
-    if not found:
+            records += of_recipe(name, places)
+    if not records:
         raise UserError(f"{text!r}: names no run; give a recipe, or folders of runs separated by commas")
-    return found
+    return records
 
 
 def of_recipe(name: str, places: Sequence[str]) -> list[Record]:
-    """The runs of a recipe.
+    """Return the runs of a recipe.
 
     Raises:
-        UserError: there is none, or they are of several configurations.
+        UserError: there is none.
     """
     records = read_runs(places)
-    its = [record for record in records if record.recipe == name]
-    if not its:
-        known = sorted({record.recipe for record in records} | {record.name for record in records})
-        raise UserError(
-            f"{name}: neither a run nor a recipe of a run in {', '.join(places)}{did_you_mean(name, known)} "
-            f"(there are {listing(known)}); --runs FOLDER looks elsewhere"
-        )
-    return its
+    if chosen := [record for record in records if record.recipe == name]:
+        return chosen
+    known = sorted({record.recipe for record in records} | {record.name for record in records})
+    raise UserError(
+        f"{name}: neither a run nor a recipe of a run in {', '.join(places)}{did_you_mean(name, known)} "
+        f"(there are {listing(known)}); --runs FOLDER looks elsewhere"
+    )
 
 
 def side(name: str, records: list[Record]) -> tuple[Group, list[str]]:
-    """The runs of one side as a group, and what to say of those that are not in it.
+    """Return the runs of one side as a group, with remarks on those left out.
 
     Raises:
         UserError: none has finished.
-        ConfigError: they are not repetitions of each other.
+        ConfigError: they do not repeat each other.
     """
     finished = [record for record in records if record.state is State.FINISHED]
-    said = [f"{name}: {record.name} is left out: {record.ended}" for record in records if record not in finished]
+    remarks = [f"{name}: {record.name} is left out: {record.ended}" for record in records if record not in finished]
     if not finished:
-        raise UserError("\n".join([*said, f"{name}: no finished run is left to compare"]))
+        raise UserError("\n".join([*remarks, f"{name}: no finished run is left to compare"]))
     if not same_data(finished):
         raise DataError(f"{name}: its runs are of different data sets; name those that belong together")
-    parts = groups(finished)
-    hardware = {part.hardware for part in parts}
-    if len(parts) > 1 and len(hardware) > 1 and all(part.settings == parts[0].settings for part in parts):
-        said.append(f"{name}: made on {' and '.join(sorted(hardware))}: its times say little")
-        parts[0].records = finished
-        return parts[0], said
-    if len(parts) > 1:
-        which = "; ".join(f"{part.label}: {','.join(str(r.folder) for r in part.records)}" for part in parts)
-        raise ConfigError(f"{name}: its runs are no repetitions of each other. Name the runs of one of these: {which}")
-    return parts[0], said
+    first, *others = groups(finished)
+    hardware = sorted({group.hardware for group in (first, *others)})
+    if len(hardware) > 1 and all(group.settings == first.settings for group in others):
+        remarks.append(f"{name}: made on {' and '.join(hardware)}: its times say little")
+        first.records = finished
+    elif others:
+        which = "; ".join(f"{g.label}: {','.join(str(r.folder) for r in g.records)}" for g in (first, *others))
+        raise ConfigError(f"{name}: its runs do not repeat each other. Name the runs of one of these: {which}")
+    return first, remarks
 
 
 def verdict(a: Group, b: Group, top1: Difference) -> str:
-    """What the difference in top-1 says, in a sentence or two."""
+    """Return what the difference in top-1 means, in a sentence or two."""
     for name, group in (("A", a), ("B", b)):
         if len(group.records) < 2:
             more = f" Train it again: {again}" if (again := with_another_seed(group.records[0])) else ""
@@ -156,108 +162,77 @@ def verdict(a: Group, b: Group, top1: Difference) -> str:
 
 
 def with_another_seed(record: Record) -> str:
-    """The command that repeats a run with the next seed; nothing where its command was not recorded."""
+    """Return the command that repeats a run with the next seed; empty if its command was not recorded."""
     words = str(record.environment.get("command", "")).split()
     kept, seed = [word for word in words if not word.startswith("seed=")], record.config["seed"]
     return " ".join([*kept, f"seed={seed + 1}"]) if kept and isinstance(seed, int) else ""
 
 
 def rows(a: Group, b: Group, target: float | None) -> list[tuple[str, ...]]:
-    """The table: a figure, A, B, A minus B."""
-    from tools.report.words import with_spread
-
+    """Return the rows of the table: a figure, A, B, A minus B."""
     table: list[tuple[str, ...]] = []
-    for name, title, scale, digits in FIGURES:
-        its, other = a.figure(name), b.figure(name)
-        if its and other:
-            cells = (with_spread(its, digits, scale), with_spread(other, digits, scale))
-            step = step_of(a) if name in ACCURACIES else 0.0
-            table.append((title, *cells, in_words(difference(its, other, step), digits, scale)))
+    for name, (title, scale) in FIGURES.items():
+        one, other = a.figure(name), b.figure(name)
+        if one and other:
+            gap = difference(one, other, step_of(a) if name in ACCURACIES else 0.0)
+            table.append((title, with_spread(one, 2, scale), with_spread(other, 2, scale), gap.text(2, scale)))
     if target is not None:
         table.append((f"seconds to {target:g} %", *times_to(a, b, target)))
     return table
 
 
 def step_of(group: Group) -> float:
-    """How much one image of the evaluation set is of an accuracy, in per cent; 0 where their number is not known."""
+    """Return one image of the evaluation set as an accuracy, in per cent; 0 if their number is unknown."""
     images = data_of(group.records[0]).eval_images
     return 100 / images if images else 0.0
 
 
-def in_words(gap: Difference, digits: int, scale: float = 1.0) -> str:
-    """A difference as it is printed: `+0.37 (+0.02 to +0.72)`."""
-    if gap.interval is None:
-        return f"{gap.mean / scale:+.{digits}f} (no interval)"
-    low, high = (end / scale for end in gap.interval)
-    return f"{gap.mean / scale:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
 def times_to(a: Group, b: Group, target: float) -> tuple[str, str, str]:
-    """Seconds of training until top-1 reached the target, on both sides, and their difference."""
-    from tools.report.words import with_spread
-
+    """Return the seconds of training until top-1 reached the target, on both sides, and their difference."""
     cells, spreads = [], []
     for group in (a, b):
         times = [seconds_to(record, target) for record in group.records]
-        reached = spread(times)
-        missed = times.count(None)
-        said = with_spread(reached, 1) if reached else "never"
-        cells.append(said + (f" ({len(times) - missed} of {len(times)} runs)" if reached and missed else ""))
-        spreads.append(reached if not missed else None)
+        reached, missed = spread(times), times.count(None)
+        cell = with_spread(reached, 1) if reached else "never"
+        cells.append(cell + (f" ({len(times) - missed} of {len(times)} runs)" if reached and missed else ""))
+        spreads.append(None if missed else reached)
     one, other = spreads
-    return cells[0], cells[1], in_words(difference(one, other), 1) if one and other else ""
+    return cells[0], cells[1], difference(one, other).text(1) if one and other else ""
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line.
-
-    Raises:
-        ConfigError: for a target that cannot be.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str]) -> int:
+    """Compare and print; return 0."""
+    parser = command.parser("tools.compare", __doc__)
     for name in "AB":
         parser.add_argument(name, help="a recipe, a run, a folder of runs, or several separated by commas")
     parser.add_argument("--runs", action="append", metavar="FOLDER", help="where runs are (default: runs)")
-    parser.add_argument("--target", type=float, metavar="TOP1", help="tell the seconds until this top-1, in per cent")
+    parser.add_argument("--target", type=float, metavar="TOP1", help="print the seconds to this top-1, in per cent")
     given = parser.parse_args(argv)
-    given.runs = given.runs or ["runs"]
     if given.target is not None and not 0 < given.target <= 100:
         raise ConfigError(f"--target {given.target:g}: is a top-1 in per cent, as in --target 97")
-    return given
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare and print; 0."""
-    given = parse(argv)
-    sides, said = {}, []
-    for name in "AB":
-        sides[name], remarks = side(name, find(getattr(given, name), given.runs))
-        said += remarks
-    a, b = sides["A"], sides["B"]
+    (a, remarks), (b, more) = (side(name, find(getattr(given, name), given.runs or ["runs"])) for name in "AB")
     check_apart(a, b)
-    for name, group in sides.items():
+    for name, group in (("A", a), ("B", b)):
         runs = ", ".join(record.name for record in group.records)
         print(f"{name}: {group.recipe}, {group.length}, {group.hardware}, n = {len(group.records)}: {runs}")
     print_table(["", "A", "B", "A - B (95 % interval)"], rows(a, b, given.target))
-    top1 = difference(a.figure("top1"), b.figure("top1"), step_of(a))  # type: ignore[arg-type]
-    print(verdict(a, b, top1))
+    print(verdict(a, b, difference(a.figure("top1"), b.figure("top1"), step_of(a))))  # type: ignore[arg-type]
+    remarks += more
     if a.hardware != b.hardware:
-        said.append("A and B ran on different hardware: their times do not compare.")
-    said += [remark for group in (a, b) for remark in group.remarks]
-    print("\n".join(said), end="\n" if said else "")
-    found = changes(a.records[0].config, b.records[0].config)
-    found.pop("seed", None)
-    if found:
-        print_table(["trained differently", "A", "B"], [(key, *map(_value, values)) for key, values in found.items()])
+        remarks.append("A and B ran on different hardware: their times do not compare.")
+    for remark in (*remarks, *a.remarks, *b.remarks):
+        print(remark)
+    differing = changes(a.records[0].config, b.records[0].config)
+    differing.pop("seed", None)
+    if differing:
+        print_table(["trained differently", "A", "B"], [(key, *map(value, both)) for key, both in differing.items()])
     else:
         print("A and B were trained alike.")
     return 0
 
 
 def check_apart(a: Group, b: Group) -> None:
-    """Refuse what has no answer.
+    """Reject two sides that cannot be compared.
 
     Raises:
         DataError: the sides were measured on different images.
@@ -271,7 +246,7 @@ def check_apart(a: Group, b: Group) -> None:
 
 
 def print_table(head: list[str], lines: list[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest cell, an empty line before and after."""
+    """Print columns as wide as their widest cell, with an empty line before and after."""
     table = [tuple(head), *lines]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     print()
@@ -280,16 +255,7 @@ def print_table(head: list[str], lines: list[tuple[str, ...]]) -> None:
     print()
 
 
-def _value(its: Any) -> str:
-    from tools.report.words import value
-
-    return value(its)
-
-
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv)
-
+run = partial(command.run, main)
 
 if __name__ == "__main__":
     sys.exit(run())

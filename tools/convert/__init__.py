@@ -1,1 +1,1 @@
-"""The parts of `python -m tools.convert`: what is read, how it is cut into shards, who does the work, where it goes."""
+"""Convert data sets: read a source, cut it into shards, and write them in worker processes."""

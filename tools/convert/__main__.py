@@ -1,8 +1,7 @@
 """Convert an image folder or MDS shards to MDS or FFCV's .beton.
 
-Images are kept bit for bit, or made smaller.
-
-Stopped or killed, it goes on where it was when the same command is typed again. Two runs give identical bytes.
+Images are kept bit for bit, or resized. Repeat the command to continue after an interruption or a kill. Two
+conversions give identical bytes.
 """
 
 from __future__ import annotations
@@ -12,14 +11,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-from common.command import run
+from common import command
 from common.errors import ConfigError, DataError
 from common.terminal import console, positive
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 QUALITY = 90
 
@@ -33,44 +29,39 @@ EXAMPLES = """examples:
   # train.beton and val.beton for FFCV
   python -m tools.convert /data/imagenet /data/imagenet-ffcv --to ffcv --max-size 500
 
-Images of train/ are shuffled once, so that each shard holds all kinds of classes; shards from shards keep their
-order. Every image is decoded on the way. The column i is an image's place in the source: files sorted by class
-and name. Beside the shards, classes.json lists the classes' names by label."""
+Images of train/ are shuffled once, so that each shard mixes classes; shards from shards keep their order. Every
+image is decoded on the way. The column i is the image's index in the source: files sorted by class and name.
+classes.json, next to the shards, lists the class names by label."""
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.convert",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = command.parser("tools.convert", __doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards, or a store's")
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
     add("--to", choices=("mds", "ffcv"), default="mds", help="what to write (default: mds)")
-    add("--max-size", type=positive, metavar="PIXELS", help="make larger images this long on their longer side")
-    add("--quality", type=int, help=f"of the JPEGs that smaller images are stored as (default: {QUALITY})")
+    add("--max-size", type=positive, metavar="PIXELS", help="shrink larger images to this longer side")
+    add("--quality", type=int, help=f"of the JPEGs that resized images are stored as (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
     add("--compression", metavar="KIND", help="of shards: zstd, zstd:7, gz, ... (default: none; JPEGs hardly shrink)")
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, if SRC is a store's")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
-    add("--workers", type=positive, default=cores(), help="processes (default: a core each, here %(default)s)")
+    add(
+        "--workers",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (default: one per core, here %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
-def cores() -> int:
-    """The cores that this program may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def check(given: argparse.Namespace) -> None:
-    """Look for values that nothing can be made of.
+    """Check the options.
 
     Raises:
-        ConfigError: one sentence for each.
+        ConfigError: with a sentence for each fault.
     """
     from streaming.base.compression import is_compression
 
@@ -85,8 +76,8 @@ def check(given: argparse.Namespace) -> None:
         problems.append(f"--shard-mb {given.shard_mb:g}: must be more than 0, and at most 1024.")
     if given.compression and not is_compression(given.compression):
         problems.append(
-            f"--compression {given.compression}: no such kind. Choose from zstd, br, bz2, gz (each with a level if you "
-            "like, as in zstd:7) and snappy."
+            f"--compression {given.compression}: no such kind. Choose from zstd, br, bz2, gz (each with an optional "
+            "level, as in zstd:7) and snappy."
         )
     if given.hash_name not in HASHES:
         problems.append(f"--hash {given.hash_name}: no such kind. Choose from {', '.join(HASHES)}.")
@@ -94,61 +85,47 @@ def check(given: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def convert(given: argparse.Namespace, console: Console, command: str) -> None:
-    """Do what the command line says, and print the table.
-
-    Args:
-        given: the command line.
-        console: where to.
-        command: the whole of it, to go on with.
+def convert(argv: Sequence[str]) -> int:
+    """Convert and print the table; return 0.
 
     Raises:
-        UserError: the source, the destination or an option is not as it must be.
+        UserError: the source, the destination or an option is faulty.
     """
+    given, out = parse(argv), console()
     check(given)
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
+    from loaders.transport.remote import without_credentials
     from tools.convert import to_beton
     from tools.convert.destination import LocalDestination, open_destination
-    from tools.convert.meter import result_table
-    from tools.convert.plan import plan_split
-    from tools.convert.shrinking import ImageOptions
+    from tools.convert.plan import ImageOptions, plan_split
     from tools.convert.sources import open_sources
-    from tools.convert.to_mds import Conversion
+    from tools.convert.to_mds import Conversion, result_table
 
     destination = open_destination(given.destination)
     if given.to == "ffcv" and not isinstance(destination, LocalDestination):
-        raise DataError(f"{given.destination}: FFCV reads files of disks only. Name a local folder.")
-    destination.names("")  # a mistyped bucket shows here, before the source is looked through
-    console.print(f"Looking through {given.source}", highlight=False)
+        raise DataError(f"{given.destination}: FFCV reads only local files. Name a local folder.")
+    destination.names("")  # a mistyped bucket shows here, before the source is read
+    out.print(f"Looking through {given.source}")
     sources, classes = open_sources(given.source, given.local)
     images = ImageOptions(given.max_size, given.quality or QUALITY)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20))
     plans = [plan_split(split, source, images, shards.size_limit) for split, source in sources.items()]
-    conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, console, command)
+    again = without_credentials(shlex.join(["python", "-m", "tools.convert", *argv]))
+    conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
     rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
-    console.print(result_table(given.destination, rows))
+    out.print(result_table(given.destination, rows))
     skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
     if skipped:
-        console.print(f"{skipped} unreadable images are left out: {destination.place('skipped.txt')} lists them.")
+        out.print(f"{skipped} unreadable images are left out: {destination.place('skipped.txt')} lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
-        console.print(remark)
+        out.print(remark)
     if classes is None:
-        console.print(f"{given.source} has no classes.json, so that the labels have no names here either.")
+        out.print(f"{given.source} has no classes.json, so that the labels have no names here either.")
+    return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Convert; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
-
-    def work(words: Sequence[str]) -> int:
-        from loaders.transport.remote import without_credentials
-
-        command = without_credentials(shlex.join(["python", "-m", "tools.convert", *words]))
-        convert(parse(list(words)), console(), command)
-        return 0
-
-    return run(work, argv, "stopped; the same command goes on from here")
-
+main = partial(command.run, convert, stopped="stopped; repeat the command to continue")
 
 if __name__ == "__main__":
     sys.exit(main())

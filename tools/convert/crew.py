@@ -1,4 +1,4 @@
-"""Worker processes that count what they do, end when told to, and never outlive the program."""
+"""Worker processes that count their images, stop when told to, and never outlive the program."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from common.errors import DataError
 Result = TypeVar("Result")
 TICK = 0.2  # seconds between looks at the count
 
-_done: Any = None  # in a worker: images done by all workers, shared
+_done: Any = None  # in a worker: the shared count of all workers' images
 
 
 def report(images: int) -> None:
-    """Count images as done, from inside a worker."""
+    """Count images as done; for use in a worker."""
     with _done.get_lock():
         _done.value += images
 
 
 def _start(done: Any, stop: Any) -> None:
-    """Make ready a worker process."""
+    """Set up a worker process."""
     global _done
     _done = done
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a scheduler sends it to all processes;
-        signal.signal(number, signal.SIG_IGN)  # the program tells its workers itself
-    warnings.simplefilter("ignore")  # of odd EXIF data and the like
+    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers send them to all processes;
+        signal.signal(number, signal.SIG_IGN)  # the program stops its workers itself
+    warnings.simplefilter("ignore")  # about odd EXIF data and the like
     torch.set_num_threads(1)
     threading.Thread(target=_end_in_time, args=(stop,), daemon=True).start()
 
 
 def _end_in_time(stop: Any) -> None:
-    """End this process when it is told to, or the program is gone, even killed; whatever it is doing or waiting for."""
+    """Exit, whatever this process is doing, when it is told to or the program is gone, even killed."""
     program = multiprocessing.parent_process()
     assert program is not None
     while program.is_alive() and not stop.value:
@@ -49,12 +49,9 @@ def _end_in_time(stop: Any) -> None:
 
 
 class Crew:
-    """Worker processes; leaving the context ends them, in the middle of their work if there was a fault.
+    """A context of worker processes; an exception ends them in the middle of their work.
 
-    They may be killed at any time: whatever they write appears whole or not at all.
-
-    Args:
-        workers: how many.
+    They may be killed at any time: whatever they write appears completely or not at all.
     """
 
     def __init__(self, workers: int) -> None:
@@ -73,20 +70,17 @@ class Crew:
     def run(
         self, work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], progress: Callable[[int], None]
     ) -> Iterator[tuple[tuple[Any, ...], Result]]:
-        """Do jobs in parallel.
+        """Do jobs in parallel, and yield each with its result in the order in which they end.
 
         Args:
-            work: what to do, a function at a module's top level.
-            jobs: its arguments, one tuple per job; asked for as they are needed.
-            progress: is told several times a second how many images have been done.
-
-        Yields:
-            A job and its result, in the order in which they end.
+            work: a function at a module's top level.
+            jobs: its arguments, one tuple per job; consumed as needed.
+            progress: called several times a second with the number of images done.
 
         Raises:
             DataError: a job's own, or a worker process was killed.
         """
-        count = self._done.get_obj()  # read without the lock, which a killed worker may hold for ever
+        count = self._done.get_obj()  # read without the lock, which a killed worker may hold forever
         before, left = count.value, iter(jobs)
         running: dict[Future[Result], tuple[Any, ...]] = {}
         try:
@@ -101,6 +95,6 @@ class Crew:
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a worker process was killed, probably for want of memory. Type the same command with fewer --workers "
-                "to go on."
+                "a worker process was killed, probably for lack of memory. Repeat the command with fewer --workers to "
+                "continue."
             ) from error

@@ -1,57 +1,76 @@
-"""Which image goes into which shard: settled before the work starts, so that shards can be made in any order."""
+"""Assign images to shards before the work starts, so that shards can be made in any order."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from common.errors import DataError
+from loaders.images.decoding import check, open_image
 from loaders.storage.mds_writer import SAMPLE_OVERHEAD, ShardFormat
-from tools.convert.shrinking import ImageOptions
 from tools.convert.sources import Part, Source
 
 SHUFFLE_SEED = 0
-HEADER = 512  # bytes of a shard that are no sample's, rounded up
-MEASURED = 16  # images made smaller to learn by how much
+HEADER = 512  # bytes of a shard beyond its samples, rounded up
+MEASURED = 16  # images that are resized to estimate how much smaller they get
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How images are stored."""
+
+    max_size: int | None  # pixels of the longer side of larger images (FFCV's max_resolution); None keeps all
+    quality: int  # of the JPEGs that resized images are stored as, 1 to 100
+
+    def remake(self, data: bytes) -> bytes:
+        """Return an image's encoded bytes as they are to be stored: the same bytes if it is small enough.
+
+        Raises:
+            Exception: as `loaders.images.decoding.check`, for bytes that are not an image, damaged, or cut short.
+        """
+        height, width = check(data)
+        longer = max(height, width)
+        if self.max_size is None or longer <= self.max_size:
+            return data
+        resized = [max(1, round(side * self.max_size / longer)) for side in (width, height)]
+        out = io.BytesIO()
+        open_image(data).resize((resized[0], resized[1]), Image.Resampling.LANCZOS).save(
+            out, "JPEG", quality=self.quality
+        )
+        return out.getvalue()
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """One split, cut into shards.
+    """One split, cut into shards."""
 
-    Args:
-        split: `train` or `val`.
-        source: where its images are.
-        order: their places in the source, in the order of the shards, int64 [N].
-        starts: where in `order` each shard begins, and where the last one ends, int64 [shards + 1].
-        sizes: expected bytes of each shard, int64 [shards].
-    """
-
-    split: str
+    split: str  # train or val
     source: Source
-    order: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
+    order: np.ndarray  # indices in the source, in the order of the shards, int64 [N]
+    starts: np.ndarray  # where in `order` each shard starts, and where the last one ends, int64 [shards + 1]
+    sizes: np.ndarray  # expected bytes of each shard, int64 [shards]
 
     @property
     def shards(self) -> int:
-        """How many shards."""
+        """Number of shards."""
         return len(self.sizes)
 
     def count(self, number: int) -> int:
-        """How many images are meant for a shard."""
+        """Return the number of images planned for a shard."""
         return int(self.starts[number + 1] - self.starts[number])
 
     def part(self, number: int) -> Part:
-        """A shard's images."""
+        """Return a shard's images."""
         return self.source.part(self.order[self.starts[number] : self.starts[number + 1]])
 
     def fingerprint(self) -> str:
-        """Of the source, the order and the cuts."""
+        """Return a hash of the source, the order and the cuts."""
         digest = hashlib.sha256(self.source.fingerprint.encode())
         digest.update(self.order.tobytes())
         digest.update(self.starts.tobytes())
@@ -59,13 +78,10 @@ class SplitPlan:
 
 
 def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int) -> SplitPlan:
-    """Cut a split into shards; a function of the source and the options alone.
+    """Cut a split into shards, depending only on the source and the options.
 
-    Args:
-        split: `train` or `val`; train is shuffled if the source lies sorted by class, so that shards mix classes.
-        source: its images.
-        images: how they are stored.
-        size_limit: bytes per shard; exact where nothing is resized, met on average where something is.
+    Train is shuffled if the source is sorted by class, so that shards mix classes. A shard has at most `size_limit`
+    bytes; with resizing, on average.
     """
     order = np.arange(len(source.sizes))
     if split == "train" and source.sorted_by_class:
@@ -77,7 +93,7 @@ def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int
 
 
 def cut(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """Where runs of at most `limit` bytes begin, and where the last one ends; what is larger stands alone."""
+    """Return where runs of at most `limit` bytes start, and where the last one ends; larger samples stand alone."""
     ends = np.cumsum(sizes)
     starts = [0]
     while starts[-1] < len(sizes):
@@ -87,7 +103,7 @@ def cut(sizes: np.ndarray, limit: int) -> np.ndarray:
 
 
 def shrinkage(source: Source, images: ImageOptions) -> float:
-    """Bytes after resizing over bytes before, of a few images evenly spread over the source."""
+    """Return bytes after resizing over bytes before, of a few images spread over the source."""
     chosen = np.unique(np.linspace(0, len(source.sizes) - 1, MEASURED).astype(np.int64))
     part = source.part(chosen)
     before = after = 0
@@ -98,11 +114,11 @@ def shrinkage(source: Source, images: ImageOptions) -> float:
         except DataError:
             raise
         except Exception:
-            continue  # named when its shard is made
+            continue  # reported when its shard is made
         before, after = before + len(data), after + len(remade)
     return after / before if before else 1.0
 
 
 def recorded(plans: Sequence[SplitPlan], images: ImageOptions, shards: ShardFormat) -> dict[str, Any]:
-    """What must be the same for an unfinished conversion to be gone on with, as JSON holds it."""
+    """Return what must be equal to continue an unfinished conversion, as JSON holds it."""
     return {**asdict(images), **asdict(shards), "source": {plan.split: plan.fingerprint() for plan in plans}}

@@ -1,4 +1,4 @@
-"""What a worker process does: make one shard and store it, or check one that is stored."""
+"""Make and store one shard, or check a stored one, in a worker process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loaders.storage.mds_writer import Sample, ShardFormat, count_samples, read_
 from loaders.storage.unfinished import WORK
 from tools.convert import crew
 from tools.convert.destination import Destination
-from tools.convert.shrinking import ImageOptions
+from tools.convert.plan import ImageOptions
 from tools.convert.sources import Part
 
 Note = dict[str, Any]
@@ -24,45 +24,28 @@ Note = dict[str, Any]
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard.
+    """One shard."""
 
-    Args:
-        destination: where the data set is written.
-        split: `train` or `val`.
-        number: the shard's place in the split.
-        part: its images.
-        images: how they are stored.
-        shards: how the shard is.
-        skip: leave unreadable images out, instead of giving up.
-        classes: how many there are, where that is known.
-    """
-
-    destination: Destination
+    destination: Destination  # of the data set
     split: str
-    number: int
-    part: Part
+    number: int  # index of the shard in the split
+    part: Part  # its images
     images: ImageOptions
     shards: ShardFormat
-    skip: bool
-    classes: int | None
-
-    @property
-    def count(self) -> int:
-        """How many images the shard is meant for."""
-        return len(self.part.indices)
+    skip: bool  # leave unreadable images out, instead of failing
+    classes: int | None  # number of classes; None if unknown
 
 
 def note_name(split: str, number: int) -> str:
-    """The file that says that a shard is finished."""
+    """Return the name of the file that marks a shard as finished."""
     return f"{WORK}/{split}/{number:05}.json"
 
 
 def make_shard(job: ShardJob) -> Note:
-    """Read, check and resize a shard's images; store the shard, and after it the note that it is finished.
+    """Read, check and resize a shard's images; store the shard, then the note that it is finished.
 
     Raises:
-        DataError: images are unreadable and not to be skipped (all of the shard's are named), or the source or the
-            destination fails.
+        DataError: images are unreadable and not to be skipped (all of the shard's are named), or a folder fails.
     """
     samples: list[Sample] = []
     skipped: list[str] = []
@@ -92,16 +75,16 @@ def make_shard(job: ShardJob) -> Note:
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:
-    """Read a stored shard again: bytes, hashes, number of samples, and one image beside its source.
+    """Check a stored shard's bytes, hashes and number of samples, and compare one image with its source.
 
     Returns:
-        What is wrong with it, or None.
+        The fault, or None.
 
     Raises:
         DataError: the source or the destination cannot be read.
     """
     entry = note["shard"]
-    planned = job.count - len(note["skipped"])
+    planned = len(job.part.indices) - len(note["skipped"])
     if entry is None:
         return None if planned == 0 else "was not written"
     try:

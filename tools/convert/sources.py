@@ -1,4 +1,4 @@
-"""What is converted: one split of an image folder, or of MDS shards."""
+"""Sources of a conversion: one split of an image folder, or of MDS shards."""
 
 from __future__ import annotations
 
@@ -26,47 +26,33 @@ from loaders.storage.shard_index import parse_index
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
 
-_one_reader = threading.Lock()  # or many threads would each read the next shard
-STAT_THREADS = 16  # a network's file system answers one question per round trip
+_one_reader = threading.Lock()  # keeps many threads from reading the same next shard
+STAT_THREADS = 16  # a network file system answers one request per round trip
 
 
 @dataclass(frozen=True)
 class FolderPart:
-    """Files of an image folder: a shard's share, small enough to send to a worker process.
+    """A shard's files of an image folder, small enough to send to a worker process."""
 
-    Args:
-        indices: their places in the split, int64 [n].
-        paths: of the files.
-        labels: their classes.
-    """
-
-    indices: np.ndarray
+    indices: np.ndarray  # in the split, int64 [n]
     paths: Sequence[str]
     labels: Sequence[int]
 
     def name_of(self, place: int) -> str:
-        """The file's path."""
+        """Return the file's path."""
         return self.paths[place]
 
     def read(self, place: int) -> tuple[bytes, int]:
-        """The file's bytes."""
+        """Return the file's bytes and label."""
         return Path(self.paths[place]).read_bytes(), self.labels[place]
 
 
 class FolderSource:
-    """One split of an image folder.
+    """One split of the image folder `root`, which holds train/ or val/."""
 
-    Args:
-        root: the folder that holds train/ or val/.
-        split: which of them.
-    """
-
-    sorted_by_class = True
-    """Whether neighbours are of one class, so that training needs them shuffled."""
-    sizes: np.ndarray
-    """Bytes of each image, int64 [N]."""
-    fingerprint: str
-    """Of everything about the source that the converted bytes depend on."""
+    sorted_by_class = True  # so that training needs it shuffled
+    sizes: np.ndarray  # bytes of each image, int64 [N]
+    fingerprint: str  # hash of all that the converted bytes depend on
 
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
@@ -80,17 +66,17 @@ class FolderSource:
         self.fingerprint = digest.hexdigest()
 
     def part(self, indices: np.ndarray) -> FolderPart:
-        """The files at these places."""
+        """Return the files at these indices."""
         return FolderPart(indices, self._paths(indices), self.files.labels[indices].tolist())
 
     def _paths(self, indices: np.ndarray) -> list[str]:
-        """`files.path_of` for many."""
+        """Return `files.path_of` of many."""
         folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
         labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
         return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
 
     def _sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Bytes of these files, int64; 0 for one that is not there: reading it will tell why."""
+        """Return the bytes of these files, int64; 0 for a missing one, which reading it will report."""
         sizes = np.zeros(len(indices), np.int64)
         for place, path in enumerate(self._paths(indices)):
             with contextlib.suppress(OSError):
@@ -100,28 +86,21 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class ShardPart:
-    """Samples of MDS shards, read one shard after the other.
+    """Samples of MDS shards, read one shard after the other."""
 
-    Args:
-        indices: their places in the split, int64 [n].
-        remote: the data set's folder.
-        local: where shards of a store are kept; `remote` itself where that is a folder.
-        split: `train` or `val`.
-    """
-
-    indices: np.ndarray
-    remote: str
-    local: str
+    indices: np.ndarray  # in the split, int64 [n]
+    remote: str  # folder of the data set
+    local: str  # cache folder for a store's shards; `remote` itself if that is a local folder
     split: str
 
     def name_of(self, place: int) -> str:
-        """The shard, and which of its samples."""
+        """Return the shard's address, and the sample's number in it."""
         number, within = self._find(place)
         entry = _index(self.local, self.split)[0][number]
         return f"{join(self.remote, self.split, stored_file(entry)['basename'])}, sample {within}"
 
     def read(self, place: int) -> tuple[bytes, int]:
-        """The sample's columns x and y."""
+        """Return the sample's image bytes and label."""
         number, within = self._find(place)
         with _one_reader:
             entry, raw = _shard(self.remote, self.local, self.split, number)
@@ -132,29 +111,19 @@ class ShardPart:
         return cast(bytes, image), label
 
     def _find(self, place: int) -> tuple[int, int]:
-        """Which shard, and which of its samples."""
+        """Return the number of the shard, and of the sample in it."""
         starts = _index(self.local, self.split)[1]
         number = int(np.searchsorted(starts, self.indices[place], side="right")) - 1
         return number, int(self.indices[place] - starts[number])
 
 
 class ShardSource:
-    """One split of a data set in MDS shards.
-
-    Args:
-        remote: the data set's folder, of a store or a disk.
-        local: cache folder for a store's shards; `remote` itself where that is a folder.
-        split: `train` or `val`.
-    """
+    """One split of a data set in MDS shards; arguments as for ShardPart."""
 
     remarks: Sequence[str] = ()
-    """What is worth saying of it before it is converted."""
-    sorted_by_class = False
-    """Shards are taken to be mixed, and stay in their order, so that each is fetched once."""
-    sizes: np.ndarray
-    """Bytes of each image, int64 [N]: the mean of its shard."""
-    fingerprint: str
-    """Of everything about the source that the converted bytes depend on."""
+    sorted_by_class = False  # assumed, and the order is kept, so that each shard is fetched once
+    sizes: np.ndarray  # bytes of each image, int64 [N]: the mean of its shard
+    fingerprint: str  # hash of all that the converted bytes depend on
 
     def __init__(self, remote: str, local: str, split: str) -> None:
         self.place = (remote, local, split)
@@ -175,7 +144,7 @@ class ShardSource:
         self.fingerprint = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
     def part(self, indices: np.ndarray) -> ShardPart:
-        """The samples at these places."""
+        """Return the samples at these indices."""
         return ShardPart(indices, *self.place)
 
 
@@ -185,7 +154,7 @@ Source = FolderSource | ShardSource
 
 @functools.lru_cache(maxsize=4)
 def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The entries of a split's index, and the place of each one's first sample."""
+    """Return the entries of a split's index, and the index of each one's first sample."""
     path = Path(local, split, "index.json")
     entries = parse_index(path.read_bytes(), str(path))["shards"]
     return entries, np.cumsum([0] + [entry["samples"] for entry in entries[:-1]])
@@ -193,26 +162,26 @@ def _index(local: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray]:
 
 @functools.lru_cache(maxsize=2)
 def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, Any], bytes]:
-    """A shard's entry and its bytes, verified and uncompressed; a bad copy of a store's shard is fetched again."""
+    """Return a shard's entry and its verified, uncompressed bytes; a damaged cached copy is fetched again."""
     entry = _index(local, split)[0][number]
     return entry, ShardJob(0, remote, local, split, entry).unpacked()
 
 
 def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
-    """Every split that a data set has, and the names of its classes by label (None where they are not recorded).
+    """Return the splits of a data set, and the class names by label (None if they are not recorded).
 
     Args:
-        path: the folder, or the store's, that holds train/ and val/ or one of them.
+        path: folder or address that holds train/, val/ or both.
         local: cache folder for shards in a store.
 
     Raises:
-        DataError: there is nothing to convert, or something is wrong with it.
+        DataError: there is nothing to convert, or the data set is faulty.
     """
     if is_remote(path):
         if not local:
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
         return _open_remote(path, local)
-    splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # a link to nothing, too
+    splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # broken links too
     if any(Path(path, split, "index.json").is_file() for split in splits):
         shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
         return shards, read_classes(path)
@@ -224,7 +193,11 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
 
 
 def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
-    """The splits of a store: those whose index is there, or the complaint about the first one."""
+    """Return the splits of a store that have an index.
+
+    Raises:
+        DataError: none has one.
+    """
     found: dict[str, Source] = {}
     absent: list[DataError] = []
     for split in SPLITS:

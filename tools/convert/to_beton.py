@@ -1,4 +1,4 @@
-"""From a source to FFCV's .beton files, by way of shards: made, checked and gone on with as any others."""
+"""Convert a source to FFCV's .beton files by way of shards, which are made, checked and resumed as any others."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
+from common.terminal import ImageMeter
 from loaders.images.decoding import decode
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.beton import BetonDataset
 from loaders.storage.beton_writer import write_beton
 from loaders.storage.unfinished import COMMAND, STAGE, WORK
 from tools.convert.destination import Destination, LocalDestination
-from tools.convert.meter import ImageMeter, Row
 from tools.convert.plan import recorded
 from tools.convert.sources import ShardPart, ShardSource
-from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion
+from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion, Row
 
 COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton.
-
-    Args:
-        conversion: what the shards on the way are made by, and where the files go.
-        workers: processes.
+    """Write train.beton and val.beton with so many worker processes.
 
     Raises:
-        DataError: the destination, a folder of a disk, holds something already, or the source or the disk fails.
+        DataError: the destination, a local folder, is not empty, or the source or the disk fails.
     """
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
     assert isinstance(target, LocalDestination)
@@ -56,31 +52,31 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
 
 
 def _stage(conversion: Conversion, target: LocalDestination) -> LocalDestination:
-    """The folder of the shards on the way.
+    """Return the folder of the intermediate shards.
 
     Raises:
-        DataError: another conversion's is there, or finished files are.
+        DataError: there is that of another conversion, or finished files.
     """
     plan = recorded(conversion.plans, conversion.images, conversion.shards)
     own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
-    there = target.names("")
-    others = [name for name in there if name.startswith(STAGE) and name != own]
+    present = target.names("")
+    others = [name for name in present if name.startswith(STAGE) and name != own]
     if others:
         raise DataError(
             f"{target.path}: holds an unfinished conversion with other options. Give the same ones, or type: "
             f"{target.removal(*others)}"
         )
     files = [f"{plan.split}.beton" for plan in conversion.plans]
-    if own not in there and (found := [name for name in files if name in there]):
+    if own not in present and (done := [name for name in files if name in present]):
         raise DataError(
-            f"{target.place(found[0])}: is there already. Name another destination, or type: {target.removal(*found)}"
+            f"{target.place(done[0])}: exists already. Name another destination, or type: {target.removal(*done)}"
         )
     return LocalDestination(target.place(own))
 
 
 @contextmanager
 def _resumable(stage: LocalDestination, splits: list[str]) -> Iterator[bool]:
-    """Whether all shards are there already; when all has gone well, they are removed."""
+    """Yield whether all shards are finished; remove them if no exception was raised."""
     yield WORK not in stage.names("") and all(INDEX in stage.names(split) for split in splits)
     stage.remove("")
 
@@ -88,7 +84,7 @@ def _resumable(stage: LocalDestination, splits: list[str]) -> Iterator[bool]:
 def _write(
     conversion: Conversion, target: Destination, stage: LocalDestination, split: str, workers: int, made: Row | None
 ) -> Row:
-    """Write one split's file, unless it is there, and check it; its row of the table."""
+    """Write one split's file, unless it exists, check it, and return its row of the table."""
     source = ShardSource(stage.path, stage.path, split)
     count = len(source.sizes)
     part = source.part(np.arange(count))
@@ -103,16 +99,16 @@ def _write(
 
 
 def _check(path: Path, split: str, part: ShardPart) -> None:
-    """Read a file as training does: its length, and some images beside their shards'.
+    """Read a file as training does, and compare its length and some images with the shards'.
 
     Raises:
-        DataError: it is not what was written.
+        DataError: they differ.
     """
     dataset = BetonDataset(path, split, EvaluationPipeline(-1, 1), seed=0)
     count = len(part.indices)
     if len(dataset) != count:
         raise DataError(f"{path}: holds {len(dataset)} images instead of {count}. Remove it and convert again.")
     for place in np.unique(np.linspace(0, count - 1, COMPARED).astype(np.int64)).tolist():
-        (source, label), (image, there) = part.read(place), dataset.read(place)
-        if label != there or not decode(image).equal(decode(source)):
+        (source, label), (image, written) = part.read(place), dataset.read(place)
+        if label != written or not decode(image).equal(decode(source)):
             raise DataError(f"{path}: sample {place} is not {part.name_of(place)}. Remove it and convert again.")

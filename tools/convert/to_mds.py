@@ -1,4 +1,4 @@
-"""From a source to MDS shards: make the missing ones, check all of them, and only then write the indexes."""
+"""Convert a source to MDS shards: make the missing ones, check all of them, and only then write the indexes."""
 
 from __future__ import annotations
 
@@ -11,49 +11,66 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from common.errors import DataError, named
+from common.terminal import ImageMeter
 from loaders.storage.mds_writer import ShardFormat, stored_file
 from loaders.storage.unfinished import COMMAND, PLAN, WORK
 from tools.convert.crew import Crew
 from tools.convert.destination import Destination
-from tools.convert.meter import ImageMeter, Row
-from tools.convert.plan import SplitPlan, recorded
+from tools.convert.plan import ImageOptions, SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
-from tools.convert.shrinking import ImageOptions
 
 CLASSES, SKIPPED, INDEX = "classes.json", "skipped.txt", "index.json"
-READ_THREADS = 16  # a store answers one question per round trip
+READ_THREADS = 16  # a store answers one request per round trip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A converted split, for the table at the end."""
+
+    split: str
+    images: int
+    files: int
+    bytes: int
+    made: int  # images that this process converted, rather than an earlier, interrupted one
+    seconds: float  # of that, without checking
+
+
+def result_table(title: str, rows: list[Row]) -> Table:
+    """Return the table that a conversion ends with."""
+    table = Table(title=title, title_justify="left")
+    for name in ("split", "images", "files", "bytes", "seconds", "img/s"):
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
+    for row in rows:
+        rate = f"{row.made / row.seconds:,.0f}" if row.made and row.seconds else "-"
+        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}", rate)
+        table.add_row(row.split, *cells)
+    return table
 
 
 @dataclass
 class SplitResult:
-    """What has become of a split so far.
-
-    Args:
-        split: `train` or `val`.
-        notes: of its finished shards, by number.
-        made: images of the shards that this program makes.
-        seconds: that took.
-    """
+    """The progress of a split."""
 
     split: str
-    notes: dict[int, Note]
-    made: int = 0
-    seconds: float = 0.0
+    notes: dict[int, Note]  # of its finished shards, by number
+    made: int = 0  # images of the shards that this process makes
+    seconds: float = 0.0  # that took
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """The shards' entries of the index, in order."""
-        return [self.notes[number]["shard"] for number in sorted(self.notes) if self.notes[number]["shard"]]
+        """Index entries of the shards, in order."""
+        return [note["shard"] for _, note in sorted(self.notes.items()) if note["shard"]]
 
     @property
     def skipped(self) -> list[str]:
-        """The unreadable images."""
-        return [line for number in sorted(self.notes) for line in self.notes[number]["skipped"]]
+        """Unreadable images, a sentence each."""
+        return [line for _, note in sorted(self.notes.items()) for line in note["skipped"]]
 
     def row(self) -> Row:
-        """For the table."""
+        """Return the split's row of the table."""
         samples = sum(entry["samples"] for entry in self.entries)
         stored = sum(stored_file(entry)["bytes"] for entry in self.entries)
         return Row(self.split, samples, len(self.entries), stored, self.made, self.seconds)
@@ -61,42 +78,28 @@ class SplitResult:
 
 @dataclass
 class Conversion:
-    """One data set on its way.
-
-    Args:
-        destination: where it goes.
-        plans: its splits.
-        classes: the names of its classes by label, or None.
-        images: how images are stored.
-        shards: how shards are.
-        skip: leave unreadable images out, instead of giving up.
-        console: where progress is shown.
-        command: what to type to go on with it.
-    """
+    """One data set being converted."""
 
     destination: Destination
     plans: list[SplitPlan]
-    classes: list[str] | None
+    classes: list[str] | None  # names by label
     images: ImageOptions
     shards: ShardFormat
-    skip: bool
+    skip: bool  # leave unreadable images out, instead of failing
     console: Console
-    command: str
+    command: str  # that continues it
 
     def job(self, plan: SplitPlan, number: int) -> ShardJob:
-        """One shard's work."""
+        """Return one shard's work."""
         part = plan.part(number)
         known = len(self.classes) if self.classes else None
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set; the table's rows.
-
-        Args:
-            workers: processes.
+        """Make the data set with so many worker processes, and return the table's rows.
 
         Raises:
-            DataError: something of another's is in the way, or the source or the destination fails.
+            DataError: the destination holds something else, or the source or the destination fails.
         """
         results = self.begin()
         with Crew(workers) as crew:
@@ -107,16 +110,16 @@ class Conversion:
         return [result.row() for result in results]
 
     def begin(self) -> list[SplitResult]:
-        """Look at what is at the destination, and find the shards that an earlier start has finished.
+        """Inspect the destination, and return the shards that an earlier process has finished.
 
         Raises:
-            DataError: it is something else than this conversion's, or too little space is left.
+            DataError: the destination holds something else, or has too little space.
         """
         plan = recorded(self.plans, self.images, self.shards)
         if WORK in self.destination.names("") and "plan.json" in self.destination.names(WORK):
             check_plan(self.destination, plan)
         else:
-            self.destination.remove(WORK)  # of a conversion that had finished, or had not begun
+            self.destination.remove(WORK)  # of a conversion that had finished, or not started
             check_empty(self.destination, [split.split for split in self.plans], self.classes)
         results = [SplitResult(split.split, self._notes(split)) for split in self.plans]
         self.destination.check_room(
@@ -132,17 +135,17 @@ class Conversion:
         found = sum(len(result.notes) for result in results)
         if found:
             total = sum(split.shards for split in self.plans)
-            self.console.print(f"Going on: {found} of {total} shards are finished.", highlight=False)
+            self.console.print(f"Continuing: {found} of {total} shards are finished.", highlight=False)
         return results
 
     def _notes(self, plan: SplitPlan) -> dict[int, Note]:
-        """The notes of finished shards."""
+        """Return the notes of finished shards."""
         names = [name for name in self.destination.names(f"{WORK}/{plan.split}") if name.endswith(".json")]
         numbers = [int(name.removesuffix(".json")) for name in names]
         with ThreadPoolExecutor(READ_THREADS) as pool:
             notes = pool.map(lambda number: json.loads(self.destination.read(note_name(plan.split, number))), numbers)
             found = dict(zip(numbers, notes, strict=True))
-        # Without --skip-unreadable, a shard that was made with it is made again, to name what it lacks.
+        # Without --skip-unreadable, a shard that was made with it is made again, to report what it lacks.
         return {number: note for number, note in found.items() if self.skip or not note["skipped"]}
 
     def _make(self, crew: Crew, plan: SplitPlan, result: SplitResult) -> None:
@@ -162,7 +165,7 @@ class Conversion:
         """Read every shard again.
 
         Raises:
-            DataError: some are not what they should be; the same command makes them again.
+            DataError: some are faulty; the same command makes them again.
         """
 
         def jobs() -> Iterator[tuple[ShardJob, Note]]:
@@ -177,14 +180,14 @@ class Conversion:
                     name = stored_file(note["shard"])["basename"] if note["shard"] else f"shard {job.number}"
                     faults.append(f"{self.destination.place(f'{job.split}/{name}')}: {fault}.")
         for plan, result in zip(self.plans, results, strict=True):
-            there = result.row().images + len(result.skipped)
-            if there != len(plan.order):
-                faults.append(f"{plan.split}: {there} images instead of {len(plan.order)}.")
+            count = result.row().images + len(result.skipped)
+            if count != len(plan.order):
+                faults.append(f"{plan.split}: {count} images instead of {len(plan.order)}.")
         if faults:
-            raise DataError("\n".join([*faults, "Type the same command to make these again."]))
+            raise DataError("\n".join([*faults, "Repeat the command to make these again."]))
 
     def _finish(self, results: list[SplitResult]) -> None:
-        """Write what makes the data set complete, the indexes last."""
+        """Write the files that complete the data set, the indexes last."""
         skipped = [line for result in results for line in result.skipped]
         if skipped:
             self.destination.write(SKIPPED, os.fsencode("\n".join(skipped) + "\n"))
@@ -198,18 +201,18 @@ class Conversion:
 
 
 def check_plan(destination: Destination, plan: dict[str, Any]) -> None:
-    """Compare what an unfinished conversion was to make with what this one is.
+    """Compare an unfinished conversion's plan with this one.
 
     Raises:
         DataError: they differ.
     """
-    there = json.loads(destination.read(PLAN))
-    differ = [key for key in plan if plan[key] != there.get(key)]
+    other = json.loads(destination.read(PLAN))
+    differ = [key for key in plan if plan[key] != other.get(key)]
     if differ:
-        what = named(["another source" if key == "source" else f"{key} {there.get(key)}" for key in differ])
+        what = named(["another source" if key == "source" else f"{key} {other.get(key)}" for key in differ])
         raise DataError(
             f"{destination.place('')}: holds an unfinished conversion with other options ({what}). "
-            f"Give the same ones, or type: {destination.removal(WORK, *there['source'])}"
+            f"Give the same ones, or type: {destination.removal(WORK, *other['source'])}"
         )
 
 
@@ -217,20 +220,18 @@ def check_empty(destination: Destination, splits: list[str], classes: list[str] 
     """Make sure that nothing is overwritten.
 
     Raises:
-        DataError: there is something already.
+        DataError: the destination is not empty.
     """
     for split in splits:
         names = destination.names(split)
         if INDEX in names:
             shards = json.loads(destination.read(f"{split}/{INDEX}"))["shards"]
             count = sum(shard["samples"] for shard in shards)
-            what = f"is there already: {count:,} images in {len(shards)} shards"
-        elif names:
+            raise DataError(
+                f"{destination.place(split)}: exists already: {count:,} images in {len(shards)} shards. Name another "
+                f"destination, or type: {destination.removal(split)}"
+            )
+        if names:
             raise DataError(f"{destination.place(split)}: is not empty ({named(names)}). Name another destination.")
-        else:
-            continue
-        raise DataError(
-            f"{destination.place(split)}: {what}. Name another destination, or type: {destination.removal(split)}"
-        )
     if CLASSES in destination.names("") and json.loads(destination.read(CLASSES)) != classes:
         raise DataError(f"{destination.place(CLASSES)}: lists other classes. Name another destination.")

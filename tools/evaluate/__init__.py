@@ -1,1 +1,1 @@
-"""The parts of tools.evaluate: what is evaluated, a pass over the images, its figures, and what it leaves behind."""
+"""Evaluate a run's checkpoint image by image, and write its figures."""

@@ -1,4 +1,4 @@
-"""Which run, which of its checkpoints, and which data are evaluated."""
+"""Choose the run, the checkpoint and the data of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from tools.records.trust import own_file, real
 if TYPE_CHECKING:
     from training.storage import Folder
 
-LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill one, and a CPU's memory
+LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill the memory of one, and of a CPU
 
 
 def load_run(folder: Path, outside_code: bool = False) -> Run:
-    """The run of a folder, as it is evaluated: alone, without callbacks and trackers, on whatever device there is.
+    """Return the run of a folder for evaluation: without callbacks and trackers, on any device.
 
     Args:
-        folder: the run's.
-        outside_code: whether the user lets its configuration name classes from outside this project: whoever wrote it
-            chooses what is imported and called.
+        folder: the run folder.
+        outside_code: whether its configuration may name classes from outside this project, which would be run.
 
     Raises:
-        ConfigError: the folder is no run's, or its configuration cannot be read, or names such a class all the same.
+        ConfigError: it is not a run folder, or its configuration cannot be read or names such a class unasked.
     """
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
@@ -41,10 +40,10 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     try:
         file = own_file(real(folder), "config.yaml")
     except FileNotFoundError as error:
-        raise ConfigError(f"{folder}: is no run's folder, it has no config.yaml; name one, as in runs/NAME") from error
+        raise ConfigError(f"{folder}: is not a run folder: it has no config.yaml; name one, as in runs/NAME") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{folder}/config.yaml: {error}; put the file itself there") from error
-    # As for a dry run, the data need not be where they were: others may be named.
+    # As in a dry run, the data need not exist: others may be named.
     run = load([str(file), "is_train=false", "dry_run=true"])
     config = run.config
     config.dry_run = config.compile = config.load_weights_only = config.load_unsafe_pickle = False
@@ -57,30 +56,30 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     config.device_train_microbatch_size = config.grad_accum = None
     dataset = config.eval_dataset
     dataset.batch_size = min(dataset.batch_size, LARGEST_BATCH)
-    if dataset.storage == "packed":  # in memory for many epochs; here each image is read once per size
+    if dataset.storage == "packed":  # pays off over many epochs only; here each image is read once per size
         dataset.storage = dataset.pack_size = None
     return run
 
 
 def choose_data(config: Config, data: str | None, local: str | None) -> None:
-    """Put another data set into the configuration, if one is named.
+    """Set the data set in the configuration.
 
     Args:
         config: of the run.
-        data: a folder of images, of shards or of an FFCV file, or s3://bucket/folder; None for the run's own.
+        data: a folder of images, shards or an FFCV file, or s3://bucket/folder; None for the run's own data set.
         local: cache folder for shards.
 
     Raises:
-        ConfigError: neither the run's own nor the named one can be it.
+        ConfigError: the data set is missing, or cannot be evaluated.
     """
     dataset = config.eval_dataset
     if data is None:
         if local:
-            raise ConfigError(f"--local {local}: is for the data set of --data; name both, or neither")
+            raise ConfigError(f"--local {local}: is the cache folder of --data; give both, or neither")
         if not kind_of(dataset.storage).reads_path:
             raise ConfigError("this run was measured on random images; name a data set: --data PATH")
-        here = dataset.path and (is_remote(dataset.path) or is_made_on_demand(dataset.path))
-        if not here and not (dataset.path and Path(dataset.path).exists()):
+        path = dataset.path or ""
+        if not (is_remote(path) or is_made_on_demand(path) or (path and Path(path).exists())):
             raise ConfigError(f"{dataset.path}: the run's data set is not here; name it, or another one: --data PATH")
         return
     if is_remote(data) and not local:
@@ -93,10 +92,10 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
 
 
 def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, str]:
-    """The folder and the name of a checkpoint.
+    """Return the folder and the name of a checkpoint.
 
     Args:
-        run: the run's folder; its checkpoints/ comes before the place that the configuration names.
+        run: the run folder; its checkpoints/ is preferred to the configuration's save_folder.
         config: of the run.
         which: best, latest, or a path or s3:// address.
 
@@ -115,17 +114,18 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
     folder, name = split(f"{saved.removesuffix('/')}/{which}-rank0.pt" if which in ("best", "latest") else which)
     names = folder.names()
     if name == LATEST and name not in names and (newest := newest_first(folder)):
-        name = newest[0]  # a store knows no links
+        name = newest[0]  # a store has no links
     if name not in names:
-        there = [n for n in names if n.endswith(".pt")]
-        place = f"{folder}/{there[-1]}" if there else ""
-        what = f"that folder holds {named(there)}: --checkpoint {shlex.quote(place)}" if there else "nor any other"
+        others = [n for n in names if n.endswith(".pt")]
+        what = "nor any other"
+        if others:
+            what = f"that folder holds {named(others)}: --checkpoint {shlex.quote(f'{folder}/{others[-1]}')}"
         raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}")
     return folder, name
 
 
 def own_target(run: Path) -> Path:
-    """The folder in a run's that takes the results.
+    """Return the folder of a run for the results.
 
     Raises:
         ConfigError: it is a link that leads out of the run, where files would be replaced.
@@ -138,7 +138,7 @@ def own_target(run: Path) -> Path:
 
 @contextlib.contextmanager
 def advised() -> Iterator[None]:
-    """Say what to type here where a checkpoint does not serve: main.py takes other words."""
+    """Replace main.py's advice about an unusable checkpoint with this program's options."""
     from training.saved import CheckpointError
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.cells import as_cell
 from config import UserError
-from tools.evaluate.figures import Accuracy, Findings, Pass, accuracy
+from tools.evaluate.figures import Accuracy, Findings, Pass
 
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
 """All that there may be; the summary comes last."""
@@ -61,18 +61,20 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
-    """Write the four tables; a cell without a figure is empty, a class's name is no formula (see `as_cell`).
+    """Write the four tables: the findings at the run's own size, and the accuracies of the passes at all sizes.
 
-    Args:
-        folder: where.
-        found: of the pass at the run's own size.
-        passes: at all sizes.
+    A cell without a figure is empty. Class names are written so that no spreadsheet runs them as formulas (`as_cell`).
     """
-    rows = [[as_cell(one.name), one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes]
+    rows: list[list[Any]] = [
+        [as_cell(one.name), one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes
+    ]
     _write(folder / "per_class.csv", ("class", "images", "top1", "top5"), rows)
     rows = [[as_cell(one.true), as_cell(one.predicted), one.count, _figure(one.share, 6)] for one in found.confusions]
     _write(folder / "confusions.csv", ("true", "predicted", "count", "share"), rows)
-    rows = [_size_row(result) for result in sorted(passes, key=lambda result: result.size)]
+    rows = []
+    for result in sorted(passes, key=lambda result: result.size):
+        figures = [_figure(figure) for one in result.accuracies for figure in (one.top1, one.top5)]
+        rows.append([result.size, *figures, *[""] * (4 - len(figures))])
     _write(folder / "sizes.csv", ("size", "top1", "top5", "flip_top1", "flip_top5"), rows)
     rows = [
         [_figure(b.low, 6), _figure(b.high, 6), b.images, _figure(b.confidence, 6), _figure(b.accuracy, 6)]
@@ -81,20 +83,10 @@ def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
     _write(folder / "reliability.csv", ("bin_low", "bin_high", "images", "confidence", "accuracy"), rows)
 
 
-def _size_row(result: Pass) -> list[Any]:
-    plain = accuracy(result.labels, result.plain)
-    mirrored = accuracy(result.labels, result.flipped) if result.flipped else None
-    flip = [_figure(mirrored.top1), _figure(mirrored.top5)] if mirrored else ["", ""]
-    return [result.size, _figure(plain.top1), _figure(plain.top5), *flip]
-
-
 def write_summary(folder: Path, found: Findings, about: dict[str, Any]) -> None:
-    """Write summary.json: top-1 and top-5 in per cent, the calibration error in per cent points.
+    """Write summary.json: the findings at the run's own size, and `about`: checkpoint, data and size.
 
-    Args:
-        folder: where.
-        found: of the pass at the run's own size.
-        about: checkpoint, data and size.
+    Top-1 and top-5 are in per cent, the calibration error in per cent points.
     """
     summary = {
         **_rounded(found.plain),
@@ -115,7 +107,7 @@ def _figure(value: float | None, digits: int = 4) -> str:
 
 
 def _write(file: Path, header: tuple[str, ...], rows: list[list[Any]]) -> None:
-    # A folder's name may hold bytes that are no UTF-8.
+    # A folder's name may hold bytes that are not UTF-8.
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)

@@ -1,4 +1,4 @@
-"""One pass over the evaluation data per size: the run's own Trainer evaluates, and a callback listens."""
+"""Evaluate all images once per size, with the run's own Trainer and a callback that keeps the answers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from composer.core import Callback, DataSpec, State, get_precision_context
 from composer.loggers import Logger
 from rich.console import Console
 
+from common.terminal import ImageMeter
 from config import ConfigError, DataError, Run, TrainingError
 from config.schema import Config
 from loaders.images.transforms import EvaluationPipeline
 from loaders.loader import build_loader
 from recipes.algorithms._base import unwrapped
-from tools.convert.meter import ImageMeter
 from tools.evaluate.figures import Answers, Pass
 from training import build, guards
 from training.fit import make_trainer
@@ -26,21 +26,21 @@ from training.saved import Saved
 
 
 class Listener(Callback):
-    """Keeps what the network says of each image: four numbers, not its logits, of which ImageNet's take 200 MB.
+    """Keeps four numbers of the network's answer to each image; ImageNet's logits would take 200 MB.
 
     Args:
-        flip: whether to show it each image's mirror image too.
+        flip: whether to evaluate each image's mirror image too.
     """
 
     def __init__(self, flip: bool) -> None:
         self.flip = flip
-        self.seen: Callable[[int], None] = lambda _images: None  # told how many images are done
+        self.seen: Callable[[int], None] = lambda _images: None  # called with the number of images done
         self._labels: list[torch.Tensor] = []
-        self._said: list[list[torch.Tensor]] = []
+        self._answers: list[list[torch.Tensor]] = []
 
     def eval_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """Forget the pass before."""
-        self._labels, self._said = [], [[], []]
+        """Forget the previous pass."""
+        self._labels, self._answers = [], [[], []]
 
     def eval_after_forward(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Keep the answers to a batch."""
@@ -48,20 +48,20 @@ class Listener(Callback):
         logits = state.outputs
         assert isinstance(logits, torch.Tensor)
         self._labels.append(labels.cpu())
-        self._said[0].append(answers(logits, labels))
+        self._answers[0].append(answers(logits, labels))
         if self.flip:
             with get_precision_context(state.precision, state.precision_config):
                 mirrored = unwrapped(state.model).eval_forward((images.flip(-1), labels))  # type: ignore[operator]
-            self._said[1].append(answers(mean_of_probabilities(logits, mirrored), labels))
+            self._answers[1].append(answers(mean_of_probabilities(logits, mirrored), labels))
         self.seen(sum(map(len, self._labels)))
 
     def result(self, size: int) -> Pass:
-        """The pass that has ended, over images of that size.
+        """Return the pass that has ended, over images of that size.
 
         Raises:
-            TrainingError: if the network's outputs are no numbers.
+            TrainingError: the network's outputs are not numbers.
         """
-        plain, *flipped = (_columns(part) for part in self._said if part)
+        plain, *flipped = (_columns(batches) for batches in self._answers if batches)
         if broken := int((~np.isfinite(plain.losses)).sum()):
             raise TrainingError(
                 f"the network's outputs are not finite numbers for {broken} of {len(plain.losses)} images at "
@@ -71,13 +71,13 @@ class Listener(Callback):
 
 
 def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Predicted class, its probability, whether the true one is in the top 5, and the loss: float64 [4, B] on the CPU.
+    """Return predicted class, its probability, whether the true one is in the top 5, and loss: float64 [4, B], CPU.
 
     Args:
         scores: logits, or logarithms of probabilities, [B, classes].
         labels: the true classes, int64 [B].
     """
-    # The order is that of the scores as they are: equal to what the run's own metrics count, ties included.
+    # Ranked by the scores as they are, as the run's own metrics do, so that ties count the same.
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices
     log_p = scores.float().log_softmax(dim=1)
     predicted = scores.argmax(dim=1)
@@ -87,7 +87,7 @@ def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def mean_of_probabilities(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the mean of two softmaxes, float32 [B, classes], of two batches of logits."""
+    """Return the logarithm of the mean softmax of two batches of logits, float32 [B, classes]."""
     return torch.logaddexp(one.float().log_softmax(dim=1), other.float().log_softmax(dim=1)) - math.log(2)
 
 
@@ -97,38 +97,31 @@ def _columns(batches: list[torch.Tensor]) -> Answers:
 
 
 def resize_for(config: Config, size: int) -> int:
-    """The short side that images are resized to before a crop of `size` pixels: in the run's own ratio; -1 for none.
-
-    Args:
-        config: of the run.
-        size: side of the square that the network sees, in pixels.
-    """
+    """Return the short side that images are resized to before a crop of `size` pixels, in the run's ratio; -1: none."""
     dataset = config.eval_dataset
     return dataset.resize_size if dataset.resize_size == -1 else round(size * dataset.resize_size / dataset.crop_size)
 
 
 def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
-    """The same data in images of another size, opened no second time."""
+    """Return the same data at another image size, without opening them again."""
     dataset, section = build.image_dataset(spec), config.eval_dataset
     dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
     given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
-    given = {key: value for key, value in given.items() if value is not None}
+    options = {key: value for key, value in given.items() if value is not None} | {"persistent_workers": False}
     again = copy.copy(spec)
-    again.dataloader = build_loader(
-        section.storage, dataset, section.batch_size, False, False, {**given, "persistent_workers": False}
-    )
+    again.dataloader = build_loader(section.storage, dataset, section.batch_size, False, False, options)
     return again
 
 
 def open_data(run: Run) -> build.Data:
-    """The evaluation data alone.
+    """Return the evaluation data.
 
     Raises:
-        DataError: they are not there, or hold more or fewer classes than the model knows.
+        DataError: they are missing, or do not have the model's number of classes.
     """
     try:
         return build.data(run, [])
-    except ConfigError as error:  # of the number of classes, which main.py would have the user change
+    except ConfigError as error:  # about num_classes, which main.py advises to change
         dataset, wanted = run.config.eval_dataset, run.config.model.num_classes
         raise DataError(
             f"{dataset.path}: does not hold the {wanted} classes that this run was trained on; give a data set "
@@ -137,7 +130,7 @@ def open_data(run: Run) -> build.Data:
 
 
 def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener) -> Trainer:
-    """The Trainer with which main.py would evaluate this checkpoint, without its record of a run."""
+    """Return the Trainer with which main.py would evaluate this checkpoint, without a run's record."""
     config = run.config
     model = build.model(config)
     trainer = make_trainer(
@@ -151,21 +144,21 @@ def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener)
         callbacks=[guards.WholeEpochs(0, data.eval_samples)],
         saved=saved,
     )
-    trainer.state.callbacks.append(listener)  # now: Composer would miss its state in the checkpoint
+    trainer.state.callbacks.append(listener)  # after loading: Composer would miss its state in the checkpoint
     return trainer
 
 
 def evaluate(
     run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
 ) -> dict[int, Pass]:
-    """Look at all images once per size: first at the run's own, then at the others.
+    """Evaluate all images at the run's own size, then at each of the others.
 
     Args:
         run: prepared (training.devices), only evaluating.
         data: of `open_data`.
         saved: the checkpoint.
         sizes: sides of the square that the network sees, in pixels.
-        flip: whether to look at the mirror images too.
+        flip: whether to evaluate mirror images too.
         console: for the progress.
 
     Raises:

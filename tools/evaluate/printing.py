@@ -1,24 +1,17 @@
-"""The most of an evaluation, as tables in a terminal."""
+"""Print the main figures of an evaluation."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
-from tools.evaluate.figures import Findings, Pass, accuracy, worst
+from tools.evaluate.figures import Findings, Pass, worst
 
 MOST = 5  # rows of worst classes and of confusions
 
 
 def show(console: Console, found: Findings, passes: dict[int, Pass], title: str) -> None:
-    """Print the figures, those of each size, the worst classes and the most confused pairs.
-
-    Args:
-        console: where to.
-        found: of the pass at the run's own size.
-        passes: by size in pixels.
-        title: what was evaluated.
-    """
+    """Print the figures at the run's own size, those of each size, the worst classes and the most confused pairs."""
     console.print(figures_table(found, f"{title}: {len(found.result.labels):,} images at {found.result.size} px"))
     if len(passes) > 1:
         console.print(sizes_table(passes))
@@ -32,7 +25,7 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
 
 
 def figures_table(found: Findings, title: str) -> Table:
-    """Accuracy, loss and calibration, with the mirror images apart."""
+    """Return accuracy, loss and calibration, with mirror images in a column of their own."""
     rows = []
     for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
         both = [form.format(getattr(figures, name)) for figures in (found.plain, found.flipped) if figures]
@@ -42,17 +35,17 @@ def figures_table(found: Findings, title: str) -> Table:
 
 
 def sizes_table(passes: dict[int, Pass]) -> Table:
-    """Accuracy by the size of the images."""
+    """Return accuracy by image size."""
     rows = []
     for size, result in sorted(passes.items()):
-        both = [accuracy(result.labels, part) for part in (result.plain, result.flipped) if part]
-        rows.append([f"{size} px", *(f"{figures:.2f} %" for one in both for figures in (one.top1, one.top5))])
+        figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
+        rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
     flipped = ["top-1 with flip", "top-5 with flip"] if len(rows[0]) > 3 else []
     return _table("By size", ["size", "top-1", "top-5", *flipped], rows)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    """A table whose first column holds names, and whose others are aligned to the right."""
+    """Return a table of names in the first column and right-aligned figures in the others."""
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold")

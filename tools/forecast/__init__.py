@@ -1,1 +1,1 @@
-"""The parts of tools.forecast: what a run consists of, what its pieces take here, and what that makes in all."""
+"""Forecast the time and the cost of a run: its pieces, timed here, times how often each happens."""

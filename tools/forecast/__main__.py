@@ -7,23 +7,28 @@
 
 Times a few dozen steps at each image size of the schedule, the loader alone, a few batches of an evaluation and one
 checkpoint, on the devices that it is started on, through the run's own Trainer, loaders and algorithms; the schedule
-says how often each happens. Nothing is left behind. Random images (synthetic) are counted as ImageNet's.
+gives how often each happens. No file is left behind. Random images (synthetic) are counted as ImageNet's.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common import command
-from config import ConfigError, Run, check_world, load
+from config import ConfigError, Run, TrainingError, check_world, load
+from config.load import BASELINE
+from config.read import ROOT
 from recipes.topologies import check_topology
 
 if TYPE_CHECKING:
@@ -34,25 +39,22 @@ if TYPE_CHECKING:
 WITHOUT_DATA = "to forecast without any, type train_dataset.storage=synthetic eval_dataset.storage=synthetic"
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line.
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
 
     Raises:
-        ConfigError: for options that cannot be.
+        ConfigError: for impossible options.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.forecast", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
-    parser.add_argument("--recipes", help="as in mild,medium,hot; by default the run's own")
-    parser.add_argument(
-        "--steps", type=int, default=30, help="timed steps at each size, at least (default: %(default)s)"
-    )
+    parser = command.parser("tools.forecast", __doc__)
+    add = parser.add_argument
+    add("words", nargs="+", help="a run's YAML and key=value words")
+    add("--recipes", help="as in mild,medium,hot; by default the run's own")
+    add("--steps", type=int, default=30, help="timed steps at each size, at least (default: %(default)s)")
     paid = parser.add_mutually_exclusive_group()
     paid.add_argument("--price", type=float, help="dollars per hour of all devices; with --scale, of those")
     paid.add_argument("--machine", metavar="NAME", help="one of launch/prices.yaml, whose price counts")
-    parser.add_argument("--scale", metavar="NxGPU", help="as in 8xA100: extrapolate, by the makers' peaks; needs a GPU")
-    parser.add_argument("--check", action="store_true", help="train for real too, and compare")
+    add("--scale", metavar="NxGPU", help="as in 8xA100: extrapolate, by the makers' peaks; needs a GPU")
+    add("--check", action="store_true", help="train for real too, and compare")
     given = parser.parse_intermixed_args(argv)
     problems = []
     if given.steps < 1:
@@ -67,20 +69,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load_runs(given: argparse.Namespace) -> dict[str, Run]:
-    """The runs to forecast, by the names of their recipes, all checked.
-
-    Raises:
-        ConfigError: as a run of it would be refused, and how to do without data.
-    """
+    """Return the runs to forecast, all checked, by the names of their recipes."""
     if given.recipes is None:
         run = load_run(given.words)
-        return {Path(run.config.recipe_name or "baseline").stem: run}
+        return {Path(run.config.recipe_name or BASELINE).stem: run}
     words = [word for word in given.words if not word.startswith("recipe_name=")]
     return {Path(name).stem: load_run([*words, f"recipe_name={name}"]) for name in given.recipes.split(",")}
 
 
 def load_run(words: list[str]) -> Run:
-    """A run that saves nowhere, tells no tracker, and starts anew."""
+    """Return a run that saves nowhere, uses no tracker, and starts from scratch.
+
+    Raises:
+        ConfigError: main.py would reject it; with advice on how to do without data.
+    """
     try:
         run = load(words)
     except ConfigError as error:
@@ -96,54 +98,55 @@ def load_run(words: list[str]) -> Run:
     return run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; 0."""
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; return 0."""
     began = time.monotonic()
     given = parse(argv)
     runs = load_runs(given)
 
-    # torch takes seconds to import: a mistake is answered before.
+    # Imported late: torch takes seconds, and mistakes are reported before.
     from composer.utils import dist
     from rich.console import Console
 
-    from tools.forecast import check, tables
-    from tools.forecast.outlook import Outlook
+    from tools.forecast import tables
     from training import devices
 
     for run in runs.values():
         devices.prepare(run)
-    outlook = Outlook.of(given, next(iter(runs.values())))
+    outlook = tables.Outlook.of(given, next(iter(runs.values())))
     imports = time.monotonic() - began
     console = Console(soft_wrap=True, markup=False, quiet=dist.get_global_rank() > 0)
     console.width = max(100, console.width)
     forecasts, real = [], []
     for name, run in runs.items():
         forecasts.append(forecast_run(run, name, given.steps, imports, real=given.check, console=console))
-        if given.check:  # at once: a machine that others use is another one later
+        if given.check:  # right after its forecast: the load of a shared machine changes
             console.print(f"training {name}", highlight=False)
-            real.append(check.train(run))
+            real.append(train(run))
     outlook.show(forecasts, console)
     for line in tables.bottlenecks(forecasts):
         console.print(line, highlight=False)
     if given.check:
-        console.print(check.comparison(forecasts, real))
+        console.print(tables.comparison(forecasts, real))
     return 0
 
 
 def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool, console: Console) -> Forecast:
-    """Measure one recipe, and do its sums.
+    """Measure one recipe and return its forecast, with FLOPs if the peak of the devices is known.
 
     Args:
         run: from load_run, prepared (training.devices).
-        name: its recipe's.
+        name: of its recipe.
         steps: timed at each size, at least.
         imports: seconds until now, which a run takes too.
-        real: count random images as what they are, and not as ImageNet's.
-        console: told what is being timed.
+        real: count random images as they are, not as ImageNet's.
+        console: for the names of the pieces being timed.
     """
+    from composer.utils import dist
+
+    from tools.forecast.arithmetic import Forecast, counted
+    from tools.forecast.machines import flops_per_image, peak_of
     from tools.forecast.measure import Bench
-    from tools.forecast.outlook import forecast_of
-    from tools.forecast.plan import counted
 
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         bench = Bench(run, steps, Path(folder))
@@ -153,10 +156,34 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
                 list(plan.batches), imports, lambda what: console.print(f"timing {name}: {what}", highlight=False)
             )
         finally:
-            bench.close()
+            bench.trainer.close()
             del bench
-            gc.collect()  # the workers end with their loader, and the device's memory is the next one's
-    return forecast_of(run, plan, measured)
+            gc.collect()  # ends the loader's workers, and frees the device's memory for the next run
+    peak = peak_of(run)
+    if peak is None:
+        return Forecast(plan, measured)
+    flops = 0.0
+    for size, count in plan.batches.items():
+        data = replace(run.config.train_dataset, crop_size=size)
+        flops += plan.batch_size * count * flops_per_image(replace(run.config, train_dataset=data))
+    return Forecast(plan, measured, flops, peak * dist.get_world_size())
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train a run by its command line, in a folder that is removed afterwards, and return its summary.
+
+    Raises:
+        TrainingError: it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
+        own = [f"runs_folder={folder}", "run_name=real", "load_path=null"]
+        own += [f"save_folder={folder}/real/checkpoints"] if run.config.save_folder else []
+        words = [sys.executable, str(ROOT / "main.py"), *run.argv, *own]
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            lines = done.stdout.decode(errors="replace").strip().splitlines()
+            raise TrainingError(f"the run itself failed with {done.returncode}: {lines[-1] if lines else 'no output'}")
+        return json.loads((Path(folder) / "real" / "summary.json").read_text())
 
 
 if __name__ == "__main__":

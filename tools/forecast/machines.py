@@ -1,4 +1,4 @@
-"""What a machine costs, and how much faster than this one it should be."""
+"""Machines: what they cost, what they can compute at most, and what a training step takes of that."""
 
 from __future__ import annotations
 
@@ -6,16 +6,51 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
+from config import Run
+from config.schema import Config
 from tools.records.cost import PRICES, Prices
+from training import build
+
+# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets; a part of the name is enough.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A40": 150e12,
+    "A10G": 70e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+
+def flops_per_image(config: Config) -> float:
+    """Return the floating-point operations of a training step per image: forward counted, backward twice as much."""
+    model, size = build.model(config), config.train_dataset.crop_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.module.eval()(torch.zeros(1, 3, size, size))
+    return 3.0 * counter.get_total_flops()
+
+
+def device_name(run: Run) -> str:
+    """Return the name of the device that a run computes on."""
+    return torch.cuda.get_device_name() if run.machine.device == "gpu" else f"CPU ({torch.get_num_threads()} threads)"
+
+
+def peak_of(run: Run) -> float | None:
+    """Return the FLOP/s that the device's maker promises; None if unknown."""
+    return next((value for part, value in PEAKS.items() if part in device_name(run)), None)
 
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars per hour of all devices of a run together, and where that is from; None with the reason."""
+    """Dollars per hour of all devices of a run together, and their source; None with the reason."""
 
     per_hour: float | None
     note: str
@@ -23,7 +58,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Machine:
-    """So many devices of a kind, as in 8xA100."""
+    """A number of devices of a kind, as in 8xA100."""
 
     count: int
     kind: str
@@ -33,14 +68,10 @@ class Machine:
 
 
 def machine_of(word: str, kinds: dict[str, float]) -> Machine:
-    """The machine that a word such as 8xA100 means.
-
-    Args:
-        word: as given to --scale.
-        kinds: those whose speed is known.
+    """Parse the value of --scale, such as 8xA100, for a GPU of these kinds.
 
     Raises:
-        ConfigError: it means none.
+        ConfigError: it is not such a machine.
     """
     match = re.fullmatch(r"([1-9]\d*)x(\w+)", word)
     if not match:
@@ -51,59 +82,35 @@ def machine_of(word: str, kinds: dict[str, float]) -> Machine:
     return Machine(int(match[1]), named[match[2].upper()])
 
 
-def listed(file: Path = PRICES) -> list[dict[str, Any]]:
-    """The machines of the list of prices: name, gpu (a regular expression), count, on_demand; empty without a list.
-
-    Raises:
-        DataError: it is no such list.
-    """
-    if not file.exists():
-        return []
-    content = Prices(file=file).listed
-    return [
-        {
-            **machine,
-            "gpu": re.compile(machine["gpu"]),
-            "read": content["read"]["on_demand"],
-            "price": machine["on_demand"],
-        }
-        for machine in content["machines"]
-    ]
-
-
 def price(given: float | None, name: str | None, device: str, count: int, file: Path = PRICES) -> Price:
-    """What an hour costs: as given, of the machine that is named, or of the first one with these devices.
+    """Return the price of an hour: as given, of the named machine, or of the first one with these devices.
 
     Args:
         given: --price, in dollars.
         name: --machine.
         device: the devices' name, or a part of it such as A100.
-        count: how many there are.
+        count: their number.
         file: the list of prices.
 
     Raises:
-        ConfigError: the price is none, or no machine has that name.
+        ConfigError: the price is not positive, or no machine has that name.
+        DataError: the file is not a list of prices.
     """
     if given is not None:
         if not 0 < given < math.inf:
             raise ConfigError(f"--price: {given:g} given, but an hour costs more than 0 dollars, as in --price 3.2")
         return Price(given, f"${given:g} an hour, as given")
-    machines = listed(file)
-    if name is not None:
-        names = [machine["name"] for machine in machines]
-        if name not in names:
-            known = f"{file.name} has {listing(names)}{did_you_mean(name, names)}"
-            missing = f"there is no {file.parent.name}/{file.name}"
-            raise ConfigError(f"--machine: {name} given, but {known if names else missing}; or give --price")
-        fitting = [machines[names.index(name)]]
-    else:
-        alike = [m for m in machines if m["gpu"].search(device) or device in m["gpu"].pattern]
-        fitting = [m for m in alike if m["count"] == count]
-    if not fitting:
+    listed = Prices(file=file).listed if file.exists() else {"machines": []}
+    machines = {machine["name"]: machine for machine in listed["machines"]}
+    if name is not None and name not in machines:
+        known = f"{file.name} has {listing(machines)}{did_you_mean(name, machines)}"
+        missing = f"there is no {file.parent.name}/{file.name}"
+        raise ConfigError(f"--machine: {name} given, but {known if machines else missing}; or give --price")
+    alike = [m for m in machines.values() if re.search(m["gpu"], device) or device in m["gpu"]]
+    machine = machines[name] if name else next((m for m in alike if m["count"] == count), None)
+    if machine is None:
         return Price(None, f"no price is known for {count}x {device}; give --price")
-    machine = fitting[0]
-    if machine["price"] is None:
+    hourly, read = machine["on_demand"], listed["read"]["on_demand"]
+    if hourly is None:
         return Price(None, f"{machine['name']} has no price in {file.name}; give --price")
-    return Price(
-        machine["price"], f"{machine['name']}, ${machine['price']:g} an hour on demand (read {machine['read']})"
-    )
+    return Price(hourly, f"{machine['name']}, ${hourly:g} an hour on demand (read {read})")

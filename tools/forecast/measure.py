@@ -1,4 +1,4 @@
-"""Times the pieces of a run on this machine, through main.py's own Trainer; records and saves into a scratch folder."""
+"""Time the pieces of a run on this machine, through main.py's own Trainer; record and save into a scratch folder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
 from composer.trainer import Trainer
 
 from common.durations import parse
@@ -19,25 +22,112 @@ from loaders.storage.synthetic import SyntheticLoader
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import ours
 from tools.forecast.arithmetic import Measured, Pace
-from tools.forecast.clock import Clock, evaluation_of, pace_of
 from training import build, checkpoints, guards, record
 from training.data_wait import DataWait, advice
 from training.fit import make_trainer
 from training.recorder import Recorder
 from training.storage import open_folder
 
-WARM_UP = 3  # steps at each size that are not timed; more where the workers have more batches ready
+WARM_UP = 3  # untimed steps at each size; more if the workers hold more batches ready
 SHORTEST_LAP = 5  # steps
-RARE = 50  # steps; what an algorithm does less often than that, costs little per step
+RARE = 50  # steps; what an algorithm does less often costs little per step
 EVAL_BATCHES = 12  # of an evaluation, unless it has fewer
 SAVES = 3
 LONGEST_LOADING = 15.0  # seconds, for the loader alone at one size
 
 
-def lap_of(config: Config, workers: int) -> int:
-    """Steps after which all that the recipe does now and then has been done as often as it should be.
+@dataclass(frozen=True)
+class Step:
+    """Seconds of one step, of which `waited` for data, and whether its batch was a loader's first."""
 
-    SAM's every tenth step takes twice as long; and workers that began together deliver together.
+    seconds: float
+    waited: float
+    is_first: bool
+
+
+class Clock(Callback):
+    """Records the time of each training step, and when each batch of an evaluation was done.
+
+    A step's time is the host's. A GPU lags behind, so it is waited for at the end of each lap of steps: a lap is exact.
+
+    Args:
+        loader: the training data.
+        on_gpu: whether the device has to be waited for.
+        warm_up: steps of each fit before its first lap.
+        lap: steps of a lap.
+    """
+
+    def __init__(self, loader: WorkerLoader, on_gpu: bool, warm_up: int, lap: int) -> None:
+        self.loader, self.on_gpu, self.warm_up, self.lap = loader, on_gpu, warm_up, lap
+        self.steps: list[Step] = []  # of the last fit
+        self.marks: list[float] = []  # of the last evaluation: its start, the end of each batch, its end
+        self._is_first, self._began, self._waited = True, 0.0, 0.0
+
+    def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Forget the steps of the previous fit."""
+        self.steps, self._is_first = [], True
+
+    def epoch_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Expect a batch for which the loader has nothing ready."""
+        self._is_first = True
+
+    def before_dataloader(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Start a step, by waiting for data."""
+        self._began, self._waited = time.perf_counter(), self.loader.waited
+
+    def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """End a step."""
+        now = self._now((len(self.steps) + 1 - self.warm_up) % self.lap == 0)
+        self.steps.append(Step(now - self._began, self.loader.waited - self._waited, self._is_first))
+        self._is_first = False
+
+    def eval_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Start an evaluation."""
+        self.marks = [self._now(True)]
+
+    def eval_batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """End a batch of it."""
+        self.marks.append(self._now(True))
+
+    def eval_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """End it."""
+        self.marks.append(self._now(True))
+
+    def _now(self, wait_for_device: bool) -> float:
+        if self.on_gpu and wait_for_device:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def pace_of(steps: list[Step], lap: int, loading: float | None) -> Pace:
+    """Return the pace of the median of whole laps, without the wait for an epoch's first batch."""
+    laps = []
+    for at in range(0, len(steps), lap):
+        inside = steps[at : at + lap]
+        late = sum(step.waited for step in inside if step.is_first)
+        seconds = (sum(step.seconds for step in inside) - late) / lap
+        laps.append((seconds, (sum(step.waited for step in inside) - late) / lap))
+    return Pace(*statistics.median_low(laps), loading)
+
+
+def evaluation_of(marks: list[float], loading: float | None, waited: float) -> tuple[Pace, float]:
+    """Return the pace of an evaluation's batches, and the seconds beyond them.
+
+    Args:
+        marks: Clock's, of at least one batch.
+        loading: seconds per batch of its loader alone.
+        waited: seconds waited for data in all.
+    """
+    began, *done, ended = marks
+    seconds = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else ended - began
+    beyond = max(0.0, ended - began - len(done) * seconds)
+    return Pace(seconds, min(seconds, max(0.0, waited - beyond) / len(done)), loading), beyond
+
+
+def lap_of(config: Config, workers: int) -> int:
+    """Return the steps of a lap, which holds every periodic action of the recipe as often as the run does.
+
+    SAM's every tenth step takes twice as long; and workers that started together deliver together.
     """
     intervals = [args[key] for args in config.algorithms.values() for key in args if key.endswith("interval")]
     steps = [interval if isinstance(interval, int) else _batches(interval) for interval in intervals]
@@ -46,14 +136,12 @@ def lap_of(config: Config, workers: int) -> int:
 
 
 def _batches(interval: str | None) -> int:
-    if interval is None:
-        return 1
-    duration = parse(interval)
+    duration = parse(interval or "1ba")
     return int(duration.value) if duration.unit == "ba" else 1
 
 
 class Bench:
-    """One recipe's run, brought up to its first step.
+    """One recipe's run, built up to its first step.
 
     Args:
         run: prepared (training.devices).
@@ -93,24 +181,24 @@ class Bench:
             saved=None,
         )
 
-    def measure(self, sizes: list[int], imports: float, told: Callable[[str], None]) -> Measured:
+    def measure(self, sizes: list[int], imports: float, progress: Callable[[str], None]) -> Measured:
         """Time everything.
 
         Args:
-            sizes: image sides in pixels, as the schedule has them.
+            sizes: image sides in pixels, in the schedule's order.
             imports: seconds that the program took before this run could be built.
-            told: what is being timed.
+            progress: called with the name of each piece.
         """
         self._hold(sizes[0])
         self._train(1)
         start_up = imports + time.monotonic() - self.began
         steps, first_waits, new_size = {}, [], 0.0
         for size in sizes:
-            told(f"{self.steps} steps at {size} px")
+            progress(f"{self.steps} steps at {size} px")
             steps[size], wait, settling = self._at(size)
             first_waits.append(wait)
             new_size += settling if size != sizes[0] else 0.0
-        told("an evaluation and a checkpoint")
+        progress("an evaluation and a checkpoint")
         evaluation, evaluation_start = self._evaluate()
         return Measured(
             steps=steps,
@@ -125,19 +213,15 @@ class Bench:
 
     @property
     def images(self) -> tuple[int, int]:
-        """In the training set and in the evaluation set."""
+        """Number of images in the training set and in the evaluation set."""
         return len(self.loader.dataset), self.data.eval_samples  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Let go of the Trainer and the workers."""
-        self.trainer.close()
 
     def _hold(self, size: int) -> None:
         for algorithm in ours(self.algorithms):
             algorithm.held = size
 
     def _at(self, size: int) -> tuple[Pace, float, float]:
-        """The pace at a size, the wait for the first batch, and what the steps before took beyond the pace."""
+        """Return the pace at a size, the wait for the first batch, and the seconds of the warm-up beyond the pace."""
         self._hold(size)
         lap, warm_up = self.clock.lap, self.clock.warm_up
         loading = self._loading(self.loader, lap)
@@ -151,7 +235,7 @@ class Bench:
         self.trainer.fit(duration=f"{steps}ba")
 
     def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
-        """Seconds per batch of a loader alone, after the first ones of all its workers; None for random images."""
+        """Return the seconds per batch of a loader alone, after each worker's first; None for random images."""
         if isinstance(loader, SyntheticLoader):
             return None
         supply = endless(loader)
@@ -164,9 +248,9 @@ class Bench:
         return (time.perf_counter() - began) / done
 
     def _evaluate(self) -> tuple[Pace, float]:
-        """The pace of an evaluation's batches, and what it takes besides."""
-        state, loader = self.trainer.state, self.eval_loader
-        state.evaluators = self.evaluators
+        """Return the pace of an evaluation's batches, and the seconds beyond them."""
+        loader = self.eval_loader
+        self.trainer.state.evaluators = self.evaluators
         self.trainer.eval(subset_num_batches=1)  # the workers start, cuDNN searches
         waited, batches = loader.waited, min(len(loader), EVAL_BATCHES)
         self.trainer.eval(subset_num_batches=batches)

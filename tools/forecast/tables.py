@@ -1,32 +1,94 @@
-"""What a forecast prints."""
+"""The output of a forecast: for this machine, as measured, and for another one, extrapolated."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
+from composer.utils import dist
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from common.errors import ConfigError
+from config import Run
 from tools.forecast.arithmetic import Forecast
-from tools.forecast.machines import Price
+from tools.forecast.machines import PEAKS, Machine, Price, device_name, machine_of, peak_of, price
 from training.data_wait import TOLERATED
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """The machines that forecasts are shown for."""
+
+    about: str  # the run in a few words
+    device: str  # of each process
+    here: Price
+    scaled: Price  # of `scale`; the price of this machine without it
+    scale: Machine | None  # to extrapolate to
+
+    @classmethod
+    def of(cls, given: argparse.Namespace, run: Run) -> Outlook:
+        """Return the outlook that the command line asks for.
+
+        Args:
+            given: with price, machine and scale. A price is that of the machine extrapolated to, if there is one.
+            run: prepared (training.devices).
+
+        Raises:
+            ConfigError: for an impossible price, machine or scale.
+        """
+        device, count = device_name(run), dist.get_world_size()
+        scale = machine_of(given.scale, PEAKS) if given.scale else None
+        if scale and peak_of(run) is None:
+            raise ConfigError(
+                f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {device} is not "
+                "known; leave --scale out, or measure on a GPU"
+            )
+        scaled = price(given.price, given.machine, *((scale.kind, scale.count) if scale else (device, count)))
+        here = price(None, None, device, count) if scale else scaled
+        config = run.config
+        about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"
+        return cls(f"{about}, compile={config.compile}", device, here, scaled, scale)
+
+    def show(self, forecasts: list[Forecast], console: Console) -> None:
+        """Print what was timed, the totals, and the totals on the other machine."""
+        count = dist.get_world_size()
+        machine = self.device if count == 1 else f"{count}x {self.device}"
+        console.print()
+        console.print(pieces(forecasts, f"Measured on {machine}: {self.about}"))
+        show(forecasts, self.here, self.device, f"Forecast for {machine}", console)
+        if self.scale:
+            peak, faster = PEAKS[self.scale.kind] * self.scale.count, self.scale.count / count
+            scaled = [
+                replace(one, measured=one.measured.elsewhere(peak / (one.peak or peak), faster), peak=peak)
+                for one in forecasts
+            ]
+            title = f"EXTRAPOLATED to {self.scale}, not measured"
+            show(scaled, self.scaled, self.scale.kind, title, console)
+            console.print(
+                f"{title}: steps by the ratio of the makers' 16-bit peaks, loading by the number of devices, each with "
+                "as many cores as here; communication costs nothing",
+                highlight=False,
+            )
+
+
 def spelled(seconds: float) -> str:
-    """A time in the unit that fits: 7.52 h, 12.3 min, 41 s."""
+    """Return a time in the unit that fits: 7.52 h, 12.3 min, 41.0 s."""
     if seconds >= 3600:
         return f"{seconds / 3600:,.2f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def rate(per_second: float) -> str:
-    """Images per second."""
+    """Return images per second as a cell."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
 
 
 def heads(*names: str, title: str) -> Table:
-    """A table whose numbers stand to the right."""
+    """Return a table of right-aligned columns, except the recipe's."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         table.add_column(name, justify="left" if name == "\nrecipe" else "right", no_wrap=True)
@@ -34,7 +96,7 @@ def heads(*names: str, title: str) -> Table:
 
 
 def pieces(forecasts: list[Forecast], title: str) -> Table:
-    """A row per recipe and size: what was timed."""
+    """Return what was timed, a row per recipe and size."""
     table = heads("\nrecipe", "\npx", "\nsteps", "a step\nms", "run\nimg/s", "loader\nimg/s", "\nwaits", title=title)
     for forecast in forecasts:
         plan = forecast.plan
@@ -48,7 +110,7 @@ def pieces(forecasts: list[Forecast], title: str) -> Table:
 
 
 def totals(forecasts: list[Forecast], price: Price, title: str) -> Table:
-    """A row per recipe: what its whole run takes."""
+    """Return the whole runs, a row per recipe."""
     names = ("\nrecipe", "\nlength", "\nimg/s", "\nMFU", "\nwaits", "train-\ning", "evalu-\nating", "\nin all")
     table = heads(*names, "\ndollars", title=title)
     for forecast in forecasts:
@@ -66,7 +128,7 @@ def totals(forecasts: list[Forecast], price: Price, title: str) -> Table:
 
 
 def notes(forecasts: list[Forecast], price: Price, device: str) -> Iterator[str]:
-    """What the totals rest on, and why a column is empty."""
+    """Yield what the totals rest on, and why a column is empty."""
     yield f"dollars: {price.note}"
     if any(forecast.mfu is None for forecast in forecasts):
         yield f"MFU: the peak of {device} is not known"
@@ -78,7 +140,7 @@ def notes(forecasts: list[Forecast], price: Price, device: str) -> Iterator[str]
 
 
 def bottlenecks(forecasts: list[Forecast]) -> Iterator[str]:
-    """Where data hold the training up: what that costs, and what to change."""
+    """Yield the recipes that data hold up: what that costs, and what to change."""
     for forecast in forecasts:
         if forecast.wait_share > TOLERATED:
             without = spelled(forecast.training - forecast.waiting)
@@ -93,3 +155,14 @@ def show(forecasts: list[Forecast], price: Price, device: str, title: str, conso
     console.print(totals(forecasts, price, title))
     for line in notes(forecasts, price, device):
         console.print(line, highlight=False)
+
+
+def comparison(forecasts: list[Forecast], summaries: list[dict[str, Any]]) -> Table:
+    """Return forecast, reality (the runs' summary.json) and their ratio, for each clock of each run."""
+    table = heads("\nrecipe", "\nclock", "\nforecast", "\nreal", "forecast\n/ real", title="Forecast and reality")
+    for forecast, summary in zip(forecasts, summaries, strict=True):
+        clocks = {"train": forecast.training, "eval": forecast.evaluating, "total": forecast.everything}
+        for clock, seconds in clocks.items():
+            real = summary[f"{clock}_seconds"]
+            table.add_row(forecast.plan.recipe, clock, spelled(seconds), spelled(real), f"{seconds / real:.2f}")
+    return table

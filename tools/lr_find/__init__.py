@@ -1,1 +1,1 @@
-"""The parts of tools.lr_find: the sweep over learning rates, the rules that read it, and what it leaves behind."""
+"""Find a learning rate: sweep over rates, read the curve by rules, and write the results."""

@@ -1,14 +1,14 @@
 """Find a learning rate: train a little while it rises.
 
-The table and the plot show where the loss falls and where it explodes.
+A table and a plot show where the loss falls and where it explodes.
 
     python -m tools.lr_find yamls/digits.yaml                          # half a minute on a CPU
     python -m tools.lr_find yamls/digits.yaml --seeds 3 --write my_run.yaml
     composer -n 8 -m tools.lr_find yamls/resnet50.yaml recipe_name=onecycle train_dataset.path=...
 
-The model, data, loss, precision, batches and algorithms are the run's own, except what averages weights or has a
-schedule of its own. Nothing is evaluated, and no checkpoint is saved. Every measurement goes to lr_find.csv, the
-suggestions to lr_find.json, a plot to lr_find.png; the word that sets the recommended rate is printed last.
+The model, data, loss, precision, batches and algorithms are the run's own, except those that average weights or have
+a schedule of their own. Nothing is evaluated, and no checkpoint is saved. Measurements go to lr_find.csv, suggestions
+to lr_find.json, a plot to lr_find.png; the last line is the word that sets the recommended rate.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,22 +35,21 @@ if TYPE_CHECKING:
 LEAST_POINTS = 10
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line.
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
 
     Raises:
-        ConfigError: for a range or a number that cannot be.
+        ConfigError: for an impossible range or number.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.lr_find", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
-    parser.add_argument("--from", dest="lowest", type=float, default=1e-5, help="lowest rate (default: %(default)g)")
-    parser.add_argument("--to", dest="highest", type=float, default=10, help="highest rate (default: %(default)g)")
-    parser.add_argument("--points", type=int, default=100, help="batches, each at its rate (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, help="sweeps, each with its own weights and order (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("lr_find"), help="folder (default: %(default)s)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the rate into this YAML; a new one is a copy")
+    parser = command.parser("tools.lr_find", __doc__)
+    add = parser.add_argument
+    add("words", nargs="+", help="a run's YAML and key=value words")
+    add("--from", dest="lowest", type=float, default=1e-5, help="lowest rate (default: %(default)g)")
+    add("--to", dest="highest", type=float, default=10, help="highest rate (default: %(default)g)")
+    add("--points", type=int, default=100, help="batches, each at its rate (default: %(default)s)")
+    add("--seeds", type=int, default=1, help="sweeps, each with its own weights and order (default: 1)")
+    add("--out", type=Path, default=Path("lr_find"), help="folder (default: %(default)s)")
+    add("--write", type=Path, metavar="FILE", help="put the rate into this YAML; a new one is a copy of the run's")
     given = parser.parse_intermixed_args(argv)
     problems = []
     if not 0 < given.lowest < given.highest < math.inf:
@@ -67,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load_run(words: list[str]) -> tuple[Run, dict[str, str]]:
-    """The run that the words mean, as it is swept, and the algorithms left out of it, with the reason."""
+    """Return the run to sweep, and the algorithms left out of it, with the reasons."""
     run = load(words)
     config = run.config
     if not config.is_train:
@@ -76,17 +76,17 @@ def load_run(words: list[str]) -> tuple[Run, dict[str, str]]:
     left_out = {name: reason for name, reason in reasons.items() if reason}
     config.algorithms = {name: args for name, args in config.algorithms.items() if name not in left_out}
     config.save_folder, config.autoresume, config.loggers = None, False, {}
-    config.load_weights_only = config.load_path is not None  # a fine-tuning starts from them, with its own rate
+    config.load_weights_only = config.load_path is not None  # fine-tuning starts from them, with its own rate
     return run, left_out
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Sweep, print and write; 0."""
+def main(argv: Sequence[str]) -> int:
+    """Sweep, print and write; return 0."""
     given = parse(argv)
     run, left_out = load_run(given.words)
     check_world(run.config, int(os.environ.get("WORLD_SIZE", "1")))
 
-    # torch takes seconds to import: a mistake is answered before.
+    # Imported late: torch takes seconds, and mistakes are reported before.
     from tools.lr_find import files, rules, store
     from tools.lr_find.sweep import Range, run_sweep
     from training.devices import on_rank_zero, prepare, say
@@ -114,17 +114,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"recommended: {lr:g}, by {best.rule}, {why}")
     if any(rules.still_falls(sweep.curve[1], over.points) for sweep in useful):
         higher = f"say --to {over.highest * 100:g}"
-        say(f"The loss still falls at --to {over.highest:g}: the right rate may be higher; {higher}")
+        say(f"The loss still falls at --to {over.highest:g}: the best rate may be higher; {higher}")
     say(f"written: {', '.join(str(given.out / f'lr_find.{kind}') for kind in ('csv', 'json', 'png'))}")
     if given.write:
-        command = on_rank_zero(store.store, given.write, given.words, lr)
-        say(f"written: optimizer.lr into {given.write}; now type: {command}")
+        train = on_rank_zero(store.store, given.write, given.words, lr)
+        say(f"written: optimizer.lr into {given.write}; now type: {train}")
     say(f"\noptimizer.lr={lr:g}")
     return 0
 
 
 def describe(run: Run, sweep: Sweep, over: Range) -> str:
-    """What is swept, in a line, and how often it goes round the data if it does."""
+    """Return a line about the sweep, and a warning if it repeats images."""
     batches = sweep.batches_per_epoch
     line = f"{title(run)}: {over.points} points from {over.lowest:g} to {over.highest:g}"
     if over.points <= batches:
@@ -137,11 +137,11 @@ def describe(run: Run, sweep: Sweep, over: Range) -> str:
 
 
 def title(run: Run) -> str:
-    """The run in a few words; the rate holds for its batch size."""
+    """Return the run in a few words, with the batch size that the rate holds for."""
     config = run.config
-    parts = [Path(run.yaml_path or "").name, config.recipe_name and Path(config.recipe_name).stem, config.model.name]
-    parts += [config.optimizer["name"], f"batch {config.train_dataset.batch_size}", run.machine.precision]
-    return ", ".join(part for part in parts if part)
+    words = [Path(run.yaml_path or "").name, config.recipe_name and Path(config.recipe_name).stem, config.model.name]
+    words += [config.optimizer["name"], f"batch {config.train_dataset.batch_size}", run.machine.precision]
+    return ", ".join(filter(None, words))
 
 
 def warms_up(run: Run) -> bool:
@@ -150,7 +150,7 @@ def warms_up(run: Run) -> bool:
 
 
 def never_fell(over: Range) -> str:
-    """The sentence for a sweep that shows nothing."""
+    """Return the sentence about a sweep in which the loss never fell."""
     return (
         f"the loss never fell between the rates {over.lowest:g} and {over.highest:g}. If it grew from the start, say "
         f"--from {over.lowest / 100:g}; if it did not move, --to {over.highest * 100:g} or --points {over.points * 3}"
@@ -158,7 +158,7 @@ def never_fell(over: Range) -> str:
 
 
 def table(found: list[Suggestion], best: Suggestion) -> str:
-    """The suggestions, one a line, with their spread over the seeds."""
+    """Return the suggestions, one per line, with their spread over the seeds."""
     rows = []
     for suggestion in found:
         spread = f"   {suggestion.lowest:.3g} to {suggestion.highest:.3g} over the seeds"
@@ -176,7 +176,7 @@ def summary(
     why: str,
     left_out: dict[str, str],
 ) -> dict[str, Any]:
-    """What lr_find.json says."""
+    """Return the content of lr_find.json."""
     from composer.utils import dist
 
     from tools.lr_find import rules
@@ -202,10 +202,7 @@ def summary(
     }
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv, explain=explained)
-
+run = partial(command.run, main, explain=explained)
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run())

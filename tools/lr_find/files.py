@@ -1,4 +1,4 @@
-"""What a learning-rate search leaves behind: every measurement, the suggestions, and a plot of both."""
+"""Write the results of a learning-rate search: measurements, suggestions, and a plot of both."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DASHES = {"steepest": (1, 2), "valley": (6, 2), "minimum/10": (4, 2, 1, 2)}  # o
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder before the measuring, rather than fail after it.
+    """Make the folder, before the search.
 
     Raises:
-        UserError: if that cannot be.
+        UserError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,11 +38,11 @@ def write_all(
     """Write lr_find.csv, lr_find.json and lr_find.png.
 
     Args:
-        folder: where.
+        folder: to write to.
         sweeps: one per seed.
         found: the suggestions.
-        best: the recommended one of them.
-        about: what lr_find.json says of the search; its `title` is the plot's.
+        best: the recommended one.
+        about: content of lr_find.json; its `title` is the plot's.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -58,22 +58,22 @@ def write_all(
 
 
 def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: str) -> Any:
-    """The losses over the learning rate on a logarithmic axis, with the suggestions; a matplotlib Figure."""
+    """Return a matplotlib Figure of the losses over the learning rate, with the suggestions."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for number, sweep in enumerate(sweeps):
-        colour = f"C{number % 10}"
-        axes.plot(sweep.rates, sweep.losses, ".", color=colour, alpha=0.3, markersize=4)
-        axes.plot(sweep.rates, sweep.smoothed, color=colour, label=f"loss, smoothed (seed {sweep.seed})")
+        color = f"C{number % 10}"
+        axes.plot(sweep.rates, sweep.losses, ".", color=color, alpha=0.3, markersize=4)
+        axes.plot(sweep.rates, sweep.smoothed, color=color, label=f"loss, smoothed (seed {sweep.seed})")
     for suggestion in found:
         is_best = suggestion is best
         label = f"{suggestion.rule}: {suggestion.lr:.3g}{' (recommended)' if is_best else ''}"
-        colour, width = ("crimson", 2.2) if is_best else ("0.35", 1.2)
-        axes.axvline(suggestion.lr, color=colour, linewidth=width, dashes=DASHES[suggestion.rule], label=label)
+        color, width = ("crimson", 2.2) if is_best else ("0.35", 1.2)
+        axes.axvline(suggestion.lr, color=color, linewidth=width, dashes=DASHES[suggestion.rule], label=label)
         if suggestion.highest > suggestion.lowest:
-            axes.axvspan(suggestion.lowest, suggestion.highest, color=colour, alpha=0.12, linewidth=0)
+            axes.axvspan(suggestion.lowest, suggestion.highest, color=color, alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.set_ylim(*_interesting([np.array(sweep.smoothed) for sweep in sweeps]))
     axes.set_xlabel("learning rate (optimizer.lr)")
@@ -85,7 +85,7 @@ def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: 
 
 
 def _interesting(curves: list[np.ndarray]) -> tuple[float, float]:
-    """Losses to show: from a bit below the lowest to a bit above the first, not up to where they explode."""
+    """Return the range of losses to show: from below the lowest to above the first ones, without the explosion."""
     lowest, first = min(float(c.min()) for c in curves), max(float(c[: max(1, len(c) // 4)].max()) for c in curves)
     height = max(first - lowest, 1e-6)
     return lowest - 0.15 * height, first + 0.35 * height

@@ -1,4 +1,4 @@
-"""Putting a learning rate into a YAML, a run's or a recipe's, whose comments and layout stay."""
+"""Write a learning rate into the YAML of a run or a recipe, and keep its comments and layout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ KEY = "optimizer.lr"
 
 
 def check(target: Path, words: list[str]) -> None:
-    """Look whether `store` can work, before the measuring.
-
-    Args:
-        target: the YAML to write; a new one starts as a copy of the run's.
-        words: the run's YAML and key=value words.
+    """Check, before the search, that `store` can write to `target`, for a run of these words.
 
     Raises:
-        ConfigError: if it cannot.
+        ConfigError: it cannot.
     """
     if target.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"--write {target}: must end with .yaml, as in --write my_run.yaml")
@@ -36,20 +32,22 @@ def check(target: Path, words: list[str]) -> None:
 
 
 def store(target: Path, words: list[str], lr: float) -> str:
-    """Write the learning rate where the run's layers read it.
+    """Write the learning rate where the run's layers read it, and return the command that trains with it.
 
-    Returns:
-        The command that trains with it.
+    Args:
+        target: the YAML to write; a new one starts as a copy of the run's.
+        words: the run's YAML and key=value words.
+        lr: the learning rate.
 
     Raises:
-        ConfigError: if another layer would overrule it there; the file is as it was then.
+        ConfigError: another layer would override it; the file is left as it was.
     """
     from ruamel.yaml import YAML
 
     yaml_path, rest = split_words(words)
     recipe = _recipe(words)
     before = target.read_bytes() if target.exists() else None
-    # ruamel keeps comments; of the layout it is told what it would change.
+    # ruamel keeps comments, and with these options the layout.
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
     tree = yaml.load(before if before is not None else Path(yaml_path).expanduser().read_bytes())
@@ -74,10 +72,10 @@ def store(target: Path, words: list[str], lr: float) -> str:
 
 
 def _recipe(words: list[str]) -> Path | None:
-    """The file of the recipe that the words, or their YAML, ask for."""
+    """Return the file of the recipe that the words or their YAML name."""
     yaml_path, rest = split_words(words)
-    said = [word.partition("=")[2] for word in rest if word.startswith("recipe_name=")]
-    name = said[-1] if said else read_yaml(Path(yaml_path).expanduser(), yaml_path, []).get("recipe_name")
+    typed = [word.partition("=")[2] for word in rest if word.startswith("recipe_name=")]
+    name = typed[-1] if typed else read_yaml(Path(yaml_path).expanduser(), yaml_path, []).get("recipe_name")
     return recipe_files().get(name, Path(name).expanduser()) if name not in (None, "null") else None
 
 
@@ -86,9 +84,9 @@ def _is(target: Path, recipe: Path | None) -> bool:
 
 
 def _set(tree: Any, block: str | None, lr: float) -> None:
-    """Set the rate in a tree, or in its block for a recipe, which wins over the recipe.
+    """Set the rate in a tree, or in its block for a recipe, which overrides the recipe.
 
-    Both `optimizer: {lr: x}` and `optimizer.lr: x` are understood.
+    The tree may spell it `optimizer: {lr: x}` or `optimizer.lr: x`.
     """
     if block is not None:
         if not isinstance(tree.get(block), dict):

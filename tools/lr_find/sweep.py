@@ -1,4 +1,4 @@
-"""One sweep: the run's own training, its learning rate raised by the same factor from batch to batch."""
+"""One sweep: the run's own training, with a learning rate that rises by a constant factor from batch to batch."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from training import build, checkpoints, guards
 from training.fit import make_trainer
 from training.interrupt import StopRequest
 
-TOO_HIGH = 4.0  # times the lowest loss, and the sweep is over
+TOO_HIGH = 4.0  # times the lowest loss; ends the sweep
 
 
 @dataclass(frozen=True)
 class Range:
-    """The learning rates of a sweep: from the lowest to the highest, rising by one factor."""
+    """The learning rates of a sweep, rising by a constant factor."""
 
     lowest: float
     highest: float
     points: int
 
     def rates(self) -> np.ndarray:
-        """All of them, float [points]."""
+        """Return all of them, float [points]."""
         return np.geomspace(self.lowest, self.highest, self.points)
 
 
 @dataclass
 class Sweep:
-    """What a sweep has measured, up to where it stopped."""
+    """The measurements of a sweep, up to where it stopped."""
 
     seed: int
     samples: int  # images in the training set
@@ -59,14 +59,10 @@ class Sweep:
 
 
 class Ramp(Callback):
-    """Sets the learning rate of each batch, notes the loss, and ends the training when the loss explodes.
+    """Sets the learning rate of each batch, records the loss in `sweep`, and stops when the loss explodes.
 
-    All param groups keep their ratio to one another. `initial_lr` rises too, so that a decoupled weight decay is what
-    it is at the peak of a run with that learning rate.
-
-    Args:
-        sweep: where the measurements go.
-        over: the learning rates.
+    Param groups keep their ratios. `initial_lr` rises too, so that decoupled weight decay is that of a run whose peak
+    is this learning rate.
     """
 
     def __init__(self, sweep: Sweep, over: Range) -> None:
@@ -75,7 +71,7 @@ class Ramp(Callback):
         self._ratios: list[float] = []
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """Note the param groups' ratios, and switch off a rise that an optimizer has inside (schedule-free ones)."""
+        """Record the param groups' ratios, and disable the warm-up inside schedule-free optimizers."""
         groups = state.optimizers[0].param_groups
         largest = max(group["lr"] for group in groups) or 1.0
         self._ratios = [group["lr"] / largest or 1.0 for group in groups]
@@ -92,7 +88,7 @@ class Ramp(Callback):
             group["lr"] = group["initial_lr"] = rate * ratio
 
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """Note this batch's loss, and stop if it was the last or the loss has exploded. The same on every rank."""
+        """Record the batch's loss, and stop at the last batch or an explosion, on every rank alike."""
         sweep, loss = self.sweep, float(state.total_loss_dict["loss/train/total"])
         rate = float(self._rates[len(sweep.rates)])
         if not math.isfinite(loss):
@@ -111,19 +107,16 @@ class Ramp(Callback):
 
 
 def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) -> Sweep:
-    """Train over the range; nothing is evaluated, saved or recorded.
-
-    The model, the data and their order, the loss, the precision, the microbatches and the algorithms are the run's, and
-    so is its length, which some algorithms go by: the sweep is its beginning.
+    """Train over the range, as the start of the run; nothing is evaluated, saved or recorded.
 
     Args:
         run: prepared (training.devices), with the algorithms that take part.
-        seed: of weights, order and augmentation, in place of the run's.
+        seed: of weights, order and augmentation, instead of the run's.
         over: the learning rates.
-        began: told when the data are there and the training is about to start.
+        began: called when the data are open, before training starts.
 
     Raises:
-        UserError: as a run of it would.
+        UserError: as a run would.
     """
     run = replace(run, config=copy.deepcopy(run.config))
     config = run.config

@@ -1,1 +1,1 @@
-"""The layers of the network that a run would train."""
+"""List the layers of the network that a run would train."""

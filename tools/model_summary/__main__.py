@@ -4,20 +4,21 @@
     python -m tools.model_summary yamls/digits.yaml recipe_name=mild --depth 1
     python -m tools.model_summary model.name=resnet18 --batch 256
 
-The table is that of the recipe's network: BlurPool and the like have changed it. Megabytes are 2^20 bytes, numbers
-have 4 bytes each, and what comes out of a layer counts twice, for its gradient, as torchsummary counts.
+The network is the recipe's, after BlurPool and the like. Megabytes are 2^20 bytes, numbers have 4 bytes each, and
+the output of a layer counts twice, for its gradient, as torchsummary counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from common import command
-from config import ConfigError, Run, load
+from common.terminal import positive
+from config import Run, load
 from config.read import ROOT
 
 if TYPE_CHECKING:
@@ -25,37 +26,18 @@ if TYPE_CHECKING:
     from torchinfo import ModelStatistics
 
 MEGABYTE = 2**20
-CONTAINERS = ("Sequential", "ModuleList")  # their last layer's output is theirs
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line.
-
-    Raises:
-        ConfigError: for a number that cannot be.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.model_summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", help="a run's YAML (default: yamls/resnet50.yaml) and key=value words")
-    parser.add_argument("--batch", type=int, default=1, help="images that memory is reckoned for (default: 1)")
-    parser.add_argument("--depth", type=int, default=9, help="levels of layers within layers (default: all)")
-    given = parser.parse_intermixed_args(argv)
-    for name in ("batch", "depth"):
-        if getattr(given, name) < 1:
-            raise ConfigError(f"--{name} {getattr(given, name)}: give at least 1")
-    return given
+CONTAINERS = ("Sequential", "ModuleList")  # their output is that of their last layer
 
 
 def load_run(words: list[str]) -> Run:
-    """The run of the words; its data need not be there."""
+    """Return the run of the words; its data need not exist."""
     if not any(word.endswith((".yaml", ".yml")) and "=" not in word for word in words):
         words = [str(ROOT / "yamls" / "resnet50.yaml"), *words]
     return load([*words, "dry_run=true"])
 
 
 def network(run: Run) -> nn.Module:
-    """The network as the run trains it, after the recipe's surgery."""
+    """Return the network as the run trains it, after the recipe's surgery."""
     from composer.core import Event, State
     from composer.loggers import Logger
     from composer.utils import get_device
@@ -71,7 +53,7 @@ def network(run: Run) -> nn.Module:
 
 
 def summarise(run: Run, batch: int) -> ModelStatistics:
-    """torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] images."""
+    """Return torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] images."""
     from torchinfo import summary
 
     size = run.config.train_dataset.crop_size
@@ -79,21 +61,21 @@ def summarise(run: Run, batch: int) -> ModelStatistics:
 
 
 def table(statistics: ModelStatistics, depth: int) -> list[str]:
-    """A line per layer: its name and type, the shape of what comes out, and its parameters."""
+    """Return a line per layer: name and type, output shape, and parameters."""
     lines = []
     for layer in statistics.summary_list:
         if layer.depth > depth:
             continue
         name = f"{layer.var_name} ({layer.class_name})" if layer.depth else layer.class_name
         shape = "x".join(map(str, layer.output_size))
-        again = "(again)" if layer.is_recursive else ""
-        count = again if layer.is_recursive else f"{layer.num_params:,}" if layer.num_params > 0 else "-"
+        parameters = f"{layer.num_params:,}" if layer.num_params > 0 else "-"
+        count = "(again)" if layer.is_recursive else parameters
         lines.append(f"{'  ' * layer.depth + name:<44}{shape:>20}{count:>16}")
     return lines
 
 
 def totals(statistics: ModelStatistics) -> list[tuple[str, str]]:
-    """What the lines add up to."""
+    """Return the totals."""
     layers = [layer for layer in statistics.summary_list if layer.depth and layer.class_name not in CONTAINERS]
     parameters = statistics.total_params
     bytes_of = {
@@ -110,9 +92,13 @@ def totals(statistics: ModelStatistics) -> list[tuple[str, str]]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0."""
-    given = parse(argv)
+def main(argv: Sequence[str]) -> int:
+    """Print the table; return 0."""
+    parser = command.parser("tools.model_summary", __doc__)
+    parser.add_argument("words", nargs="*", help="a run's YAML (default: yamls/resnet50.yaml) and key=value words")
+    parser.add_argument("--batch", type=positive, default=1, help="images to estimate the memory for (default: 1)")
+    parser.add_argument("--depth", type=positive, default=9, help="levels of nested layers (default: all)")
+    given = parser.parse_intermixed_args(argv)
     run = load_run(given.words)
     statistics = summarise(run, given.batch)
     print(f"{'Layer (type)':<44}{'Output shape':>20}{'Params':>16}\n{'=' * 80}")
@@ -123,10 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv)
-
+run = partial(command.run, main)
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run())

@@ -3,14 +3,14 @@
     python -m tools.preload /nfs/imagenet /local/imagenet
     python -m tools.preload s3://bucket/imagenet /local/imagenet --split train
 
-Whatever interrupts it, the same command goes on where it stopped; a copy that is complete already is not made again.
+Repeat the command to continue after an interruption. A complete copy is not made again.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from rich.table import Table
 
@@ -21,22 +21,14 @@ from loaders.transport.preloading.progress import amount
 DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.preload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str]) -> int:
+    """Copy, and print what was copied and how to train on it; return 0."""
+    parser = command.parser("tools.preload", __doc__)
     parser.add_argument("source", help="a folder (images, MDS shards, .beton files), or s3://bucket/folder")
     parser.add_argument("destination", help="the copy: a new folder on a local disk")
-    parser.add_argument(
-        "--split", action="append", choices=tuple(DATASETS), help="copy this one alone; by default everything"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Copy, and print what was done and how to train on it; the exit status."""
-    given = parse(argv)
+    alone = "copy this one alone; by default everything"
+    parser.add_argument("--split", action="append", choices=tuple(DATASETS), help=alone)
+    given = parser.parse_args(argv)
     copied = copy(given.source, given.destination, given.split)
     console = terminal.console()
     console.print(table(copied))
@@ -48,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(copied: Copied) -> Table:
-    """What the copy has, and what of it was copied now."""
+    """Return what the copy holds, and what was copied now."""
     table = Table("", "files", "bytes", "seconds", "MB/s")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -59,10 +51,7 @@ def table(copied: Copied) -> Table:
     return table
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv, "stopped; the same command goes on from here")
-
+run = partial(command.run, main, stopped="stopped; repeat the command to continue")
 
 if __name__ == "__main__":
     sys.exit(run())

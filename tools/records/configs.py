@@ -1,4 +1,4 @@
-"""A run's recorded configuration: complete, flat, and comparable with another run's. No torch."""
+"""A run's recorded configuration, completed, flattened and compared with another run's."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ ABSENT = "-"
 
 
 def completed(content: Any) -> Tree:
-    """The content of a config.yaml with every key of the schema: a key that came later has its default.
+    """Return the content of a config.yaml with the default of every key that it lacks.
 
     Raises:
-        ConfigError: it is not a run's configuration.
+        ConfigError: it is not the configuration of a run.
     """
     if not isinstance(content, dict) or not content:
         raise ConfigError("holds no keys")
-    said = undot(plain(content))
-    tree = deepen(defaults(), said) | {"optimizer": said.get("optimizer", defaults()["optimizer"])}
+    given = undot(plain(content))
+    tree = deepen(defaults(), given) | {"optimizer": given.get("optimizer", defaults()["optimizer"])}
     for name in (*SECTIONS, "optimizer", "algorithms"):
         if not isinstance(tree[name], dict):
             raise ConfigError(f"{name} is {tree[name]!r}, not a section with keys")
-    parse(str(durations(tree)[0]))  # a length that cannot be read back cannot be told either
+    parse(str(durations(tree)[0]))  # rejects a length that cannot be printed and read back
     return tree
 
 
 def durations(config: Tree) -> tuple[Duration, Duration]:
-    """The length of a run and of its warm-up, scale_schedule_ratio applied.
+    """Return the length of a run and of its warm-up, scale_schedule_ratio applied.
 
     Raises:
-        ConfigError: one of them cannot be read.
+        ConfigError: one of them cannot be parsed.
     """
     try:
         return durations_of(SimpleNamespace(**config | {"scheduler": SimpleNamespace(**config["scheduler"])}))
@@ -46,22 +46,21 @@ def durations(config: Tree) -> tuple[Duration, Duration]:
 
 
 def settings(config: Tree) -> dict[str, Any]:
-    """What two runs must share to be repetitions of each other, as dotted key -> value.
+    """Return the settings that runs share if they repeat each other, as dotted key -> value.
 
-    Not the seed, and nothing that says where and how: names, paths, workers, trackers. 45ep and 90ep at a
-    scale_schedule_ratio of 0.5 are one length.
+    The seed, names, paths, workers and trackers are left out. 45ep equals 90ep at a scale_schedule_ratio of 0.5.
     """
     length, warmup = durations(config)
     flat = training_keys(config)
     for key in (SEED, "scale_schedule_ratio", "scheduler.scale_warmup"):
         flat.pop(key, None)
     if flat.get("algorithms") == {}:
-        del flat["algorithms"]  # those that are there stand under keys of their own
+        del flat["algorithms"]  # each algorithm has its own keys
     return flat | {"max_duration": str(length), "scheduler.t_warmup": str(warmup)}
 
 
 def changes(config: Tree, base: Tree) -> dict[str, tuple[Any, Any]]:
-    """Where a configuration trains differently from another: dotted key -> (its value, the other's), ABSENT if none."""
+    """Return the settings that train differently: dotted key -> (value, value in `base`), ABSENT if there is none."""
     one, other = (settings(tree) | {SEED: tree.get(SEED)} for tree in (config, base))
     return {
         key: (one.get(key, ABSENT), other.get(key, ABSENT))

@@ -1,4 +1,4 @@
-"""What a run cost: its wall clock, evaluation and restarts included, times the price of its machines."""
+"""The cost of a run: wall clock, with evaluations and restarts, times the price of its machines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN_TIME = "its wall clock was not recorded"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run cost, in US dollars; None with the reason where that cannot be said."""
+    """Cost of one run in US dollars; None, with the reason, if unknown."""
 
     dollars: float | None
     why: str = ""
@@ -30,28 +30,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Prices:
-    """How wall clock becomes money.
+    """Prices of machines, from the list or as given."""
 
-    Attributes:
-        per_hour: dollars per hour of all the machines of a run together, instead of the list's price; None: the list.
-        spot: take the list's spot prices.
-        storage_gb: size of the disk that holds the data, rented for as long as the run takes.
-        storage_price: dollars per GB and month.
-        file: the list.
-    """
-
-    per_hour: float | None = None
-    spot: bool = False
-    storage_gb: float = 0.0
-    storage_price: float = 0.0
+    per_hour: float | None = None  # dollars for all machines of a run together; None: the list's price
+    spot: bool = False  # the list's spot prices
+    storage_gb: float = 0.0  # of the disk that holds the data, rented while the run lasts
+    storage_price: float = 0.0  # dollars per GB and month
     file: Path = PRICES
 
     @cached_property
     def listed(self) -> dict[str, Any]:
-        """The list.
+        """The list of prices.
 
         Raises:
-            DataError: it is not one.
+            DataError: the file is not one.
         """
         try:
             content = yaml.safe_load(self.file.read_text())
@@ -61,7 +53,7 @@ class Prices:
             content["read"]["on_demand"], content["read"]["spot"]
         except (OSError, yaml.YAMLError, KeyError, TypeError, re.error) as error:
             sentence = " ".join(str(error).split())
-            raise DataError(f"{self.file}: is no list of prices ({type(error).__name__}: {sentence})") from error
+            raise DataError(f"{self.file}: is not a list of prices ({type(error).__name__}: {sentence})") from error
         return content
 
     @property
@@ -70,11 +62,11 @@ class Prices:
 
     @property
     def storage_per_hour(self) -> float:
-        """Dollars per hour for the disk."""
+        """Dollars per hour of the disk."""
         return self.storage_gb * self.storage_price / HOURS_PER_MONTH
 
     def of(self, record: Record) -> Cost:
-        """What a run cost, as far as is known: also one that did not finish was paid for."""
+        """Return the cost of a run, finished or not."""
         per_hour, why = self.rate(record)
         seconds = record.total_seconds
         if per_hour is None or seconds is None:
@@ -82,7 +74,7 @@ class Prices:
         return Cost(seconds / 3600 * (per_hour + self.storage_per_hour), why)
 
     def rate(self, record: Record) -> tuple[float | None, str]:
-        """Dollars per hour of a run's machines together and where that is from, or None and why not."""
+        """Return the dollars per hour of a run's machines and their source, or None and the reason."""
         if self.per_hour is not None:
             return self.per_hour, f"${self.per_hour:g}/h as given"
         nodes, ranks = (record.environment.get(key, 1) for key in ("nodes", "world_size"))
@@ -99,7 +91,7 @@ class Prices:
 
     @property
     def basis(self) -> str:
-        """What the costs rest on, in a sentence."""
+        """The basis of the costs, as a sentence."""
         storage = f", and {self.storage_gb:g} GB at ${self.storage_price:g} per GB and month" if self.storage_gb else ""
         if self.per_hour is not None:
             return f"Cost is the wall clock at ${self.per_hour:g} per hour as given{storage}."

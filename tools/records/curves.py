@@ -1,4 +1,4 @@
-"""Curves over repeated runs: the mean and two standard deviations around it, over steps or over time."""
+"""Curves over repeated runs: mean and two standard deviations, over steps or time."""
 
 from __future__ import annotations
 
@@ -15,30 +15,22 @@ SIGMAS = 2.0  # half the width of a band, in standard deviations
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure over steps or seconds.
-
-    Attributes:
-        x: [points].
-        mean: of the runs at each x, [points].
-        sd: standard deviation with ddof=1 at each x, [points]; None for one run.
-        n: runs.
-    """
+    """A figure over steps or seconds; every array is [points]."""
 
     x: np.ndarray
     mean: np.ndarray
-    sd: np.ndarray | None
-    n: int
+    sd: np.ndarray | None  # with ddof=1; None for one run
 
     @property
     def band(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The lower and the upper edge, each [points]."""
+        """Lower and upper edge, [points] each."""
         if self.sd is None:
             return None
         return self.mean - SIGMAS * self.sd, self.mean + SIGMAS * self.sd
 
 
 def over_steps(group: Group, column: str) -> Curve | None:
-    """A column at the steps at which every run of the group was evaluated; None without any."""
+    """Return a column at the steps at which every run was evaluated; None without any."""
     runs = _pairs(group, "step", column)
     if not runs:
         return None
@@ -51,7 +43,7 @@ def over_steps(group: Group, column: str) -> Curve | None:
 
 
 def over_time(group: Group, column: str, clock: str = "train_seconds") -> Curve | None:
-    """A column over a clock in seconds, interpolated to common times that every run has reached."""
+    """Return a column over a clock in seconds, interpolated to times that every run has reached."""
     runs = _pairs(group, clock, column)
     if not runs:
         return None
@@ -63,24 +55,24 @@ def over_time(group: Group, column: str, clock: str = "train_seconds") -> Curve 
 
 
 def seconds_to(record: Record, target: float, column: str = "top1", clock: str = "train_seconds") -> float | None:
-    """When a run first reached a figure, in seconds of a clock: at an evaluation, not between two; None if never."""
+    """Return the clock's seconds at the first evaluation that reached the target; None if none did."""
     seconds, values = record.column(clock), record.column(column)
     reached = np.flatnonzero(values >= target)
     return float(seconds[reached[0]]) if len(reached) else None
 
 
 def _pairs(group: Group, x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Both columns of every run that has them, without empty cells, by rising x."""
+    """Return both columns of every run that has them, without empty cells, by rising x."""
     pairs = []
     for record in group.records:
         xs, ys = record.column(x).astype(np.float64), record.column(y).astype(np.float64)
-        if len(xs) == len(ys) and (there := np.isfinite(xs) & np.isfinite(ys)).any():
-            xs, first = np.unique(xs[there], return_index=True)
-            pairs.append((xs, ys[there][first]))
+        if len(xs) == len(ys) and (known := np.isfinite(xs) & np.isfinite(ys)).any():
+            xs, first = np.unique(xs[known], return_index=True)
+            pairs.append((xs, ys[known][first]))
     return pairs
 
 
 def _curve(x: np.ndarray, runs: list[np.ndarray]) -> Curve:
     values = np.stack(runs)
     sd = values.std(axis=0, ddof=1) if len(runs) > 1 else None
-    return Curve(x, values.mean(axis=0), sd, len(runs))
+    return Curve(x, values.mean(axis=0), sd)

@@ -1,4 +1,4 @@
-"""Runs that repeat each other: of one data set, one model, one recipe and length, one configuration, one hardware."""
+"""Groups of runs that repeat each other: same data, model, recipe, length, configuration and hardware."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from config.schema import MOST_WITHOUT_TOP5
@@ -15,48 +15,41 @@ from tools.records.reading import Record, State
 from tools.records.trust import is_count
 
 IMAGENET = (1_281_167, 50_000, 1000)
-MOST_KEYS = 4  # of a label
+MOST_KEYS = 4  # in a label
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What images a run saw.
+    """The images that a run saw."""
 
-    Attributes:
-        train_images, eval_images: how many; None in records that do not say.
-        classes: how many.
-        names: a hash of the classes' names; None where the data do not know them.
-        place: the path, of records that do not say how many images.
-    """
-
-    train_images: int | None
+    train_images: int | None  # None if not recorded
     eval_images: int | None
     classes: int | None
-    names: str | None = None
-    place: str = ""
+    names: str | None = None  # a hash of the class names; None if the data have none
+    path: str = ""
 
     @property
     def is_imagenet(self) -> bool:
-        """Whether it has ImageNet-1k's numbers of images and classes."""
+        """Whether the numbers of images and classes are ImageNet-1k's."""
         return (self.train_images, self.eval_images, self.classes) == IMAGENET
 
     @property
     def has_top5(self) -> bool:
-        """Whether top-5 says anything."""
+        """Whether there are enough classes for top-5 to mean something."""
         return self.classes is None or self.classes > MOST_WITHOUT_TOP5
 
     @property
     def title(self) -> str:
-        """The data set in a few words."""
+        """Title of the data set."""
         if self.train_images is None:
-            return f"{self.place or 'unknown data'} (the number of images was not recorded)"
-        name = "ImageNet-1k" if self.is_imagenet else self.place or "data"
+            return f"{self.path or 'unknown data'} (the number of images was not recorded)"
+        name = "ImageNet-1k" if self.is_imagenet else self.path or "data"
         return f"{name}: {self.train_images:,} images, {self.eval_images:,} to evaluate, {self.classes} classes"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over repeated runs: how many, their mean, and the standard deviation with ddof=1 (None for one run)."""
+    """A figure over n repeated runs: mean and standard deviation with ddof=1 (None for one run)."""
 
     n: int
     mean: float
@@ -64,7 +57,7 @@ class Spread:
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """The mean and spread of the values that are there; None if none is."""
+    """Return the spread of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -73,53 +66,45 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 @dataclass
 class Group:
-    """Finished runs that differ in nothing but their seed.
-
-    Attributes:
-        recipe, length, hardware: what they share, such as mild, 36ep, 8x NVIDIA A100-SXM4-40GB.
-        settings: what they share of the configuration, dotted key -> value.
-        records: the runs.
-        differs: what tells the group from others of its recipe and length, as in `optimizer.lr=0.5`.
-    """
+    """Finished runs that differ only in their seed."""
 
     recipe: str
-    length: str
-    hardware: str
-    settings: dict[str, Any]
+    length: str  # such as 36ep
+    hardware: str  # such as 8x NVIDIA A100-SXM4-40GB
+    settings: dict[str, Any]  # dotted key -> value
     records: list[Record]
-    differs: str = ""
+    differs: str = ""  # from other groups of its recipe and length, as in optimizer.lr=0.5
 
     @property
     def label(self) -> str:
-        """The group in a few words, unique in its table."""
+        """Name of the group, unique in its table."""
         return f"{self.recipe}, {self.length}{f', {self.differs}' if self.differs else ''}"
 
     def figure(self, name: str) -> Spread | None:
-        """A final figure over the runs: a column of metrics.csv, or total_seconds."""
-        if name == "total_seconds":
-            return spread(record.total_seconds for record in self.records)
-        return spread(record.final(name) for record in self.records)
+        """Return the final value of a column of metrics.csv over the runs."""
+        total = name == "total_seconds"
+        return spread(record.total_seconds if total else record.final(name) for record in self.records)
 
     @property
     def remarks(self) -> list[str]:
-        """What to know before trusting the mean."""
+        """Caveats about the mean."""
         seeds = [str(record.config["seed"]) for record in self.records]
         commits = {str(record.environment.get("commit")) for record in self.records}
-        said = []
+        remarks = []
         if len(set(seeds)) < len(seeds):
-            said.append(f"{self.label}: {len(seeds)} runs, but not {len(seeds)} seeds: some repeat each other")
+            remarks.append(f"{self.label}: {len(seeds)} runs, but not {len(seeds)} seeds: some repeat each other")
         if len(commits) > 1:
-            said.append(f"{self.label}: made with {len(commits)} commits of the code")
-        return said
+            remarks.append(f"{self.label}: made with {len(commits)} commits of the code")
+        return remarks
 
 
 @dataclass
 class Table:
-    """Groups that may be compared: of one data set and one model, the most accurate first."""
+    """Comparable groups, of one data set and one model, the most accurate first."""
 
     data: DataSet
     model: str
-    groups: list[Group] = field(default_factory=list)
+    groups: list[Group]
 
     @property
     def title(self) -> str:
@@ -128,17 +113,17 @@ class Table:
 
 
 def data_of(record: Record) -> DataSet:
-    """What a run says of its data; of one that says nothing, the paths stand for them."""
+    """Return what a run recorded of its data set; one that recorded nothing is known by its paths."""
     train, evaluation = (record.config[name]["path"] for name in ("train_dataset", "eval_dataset"))
-    place = str(train) if train == evaluation else f"{train} and {evaluation}"
-    said = record.environment.get("data")
-    said = said if isinstance(said, dict) else {}
-    train_images, eval_images, classes = (_count(said.get(key)) for key in ("train_images", "eval_images", "classes"))
+    path = str(train) if train == evaluation else f"{train} and {evaluation}"
+    data = record.environment.get("data")
+    data = data if isinstance(data, dict) else {}
+    train_images, eval_images, classes = (_count(data.get(key)) for key in ("train_images", "eval_images", "classes"))
     classes = classes or _count(record.config["model"]["num_classes"])
     if train_images is None or eval_images is None:
-        return DataSet(None, None, classes, None, place)
-    names = said.get("names")
-    return DataSet(train_images, eval_images, classes, names and str(names), place)
+        return DataSet(None, None, classes, None, path)
+    names = data.get("names")
+    return DataSet(train_images, eval_images, classes, names and str(names), path)
 
 
 def _count(value: Any) -> int | None:
@@ -146,48 +131,42 @@ def _count(value: Any) -> int | None:
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
-    """The finished runs in tables, those of most runs first; runs of different data sets are never in one."""
+    """Return the finished runs in tables, one per data set and model, those of most runs first."""
     finished = [record for record in records if record.state is State.FINISHED]
     data = [data_of(record) for record in finished]
-    kinds: dict[tuple, Table] = {}
-    inside: dict[tuple, list[Record]] = {}
-    for record, its in zip(finished, data, strict=True):
-        model = str(record.config["model"]["name"])
-        key = (_identity(its, data), model)
-        kinds.setdefault(key, Table(its, model))
-        inside.setdefault(key, []).append(record)
-    for key, table in kinds.items():
-        table.groups = groups(inside[key])
-    return sorted(kinds.values(), key=lambda table: (-sum(len(g.records) for g in table.groups), table.title))
+    members: dict[tuple, list[tuple[Record, DataSet]]] = {}
+    for record, of_record in zip(finished, data, strict=True):
+        key = (_identity(of_record, data), str(record.config["model"]["name"]))
+        members.setdefault(key, []).append((record, of_record))
+    made = [Table(inside[0][1], key[1], groups(record for record, _ in inside)) for key, inside in members.items()]
+    return sorted(made, key=lambda table: (-sum(len(g.records) for g in table.groups), table.title))
 
 
 def _identity(data: DataSet, all_data: Sequence[DataSet]) -> tuple:
-    """What makes two data sets the same one, wherever they lie.
+    """Return what makes two data sets the same one, wherever they are.
 
-    Some kinds of storage do not know the names of the classes: where there is only one set of that many images and
-    classes with names, it is that.
+    Some storages do not know the class names: if only one set with these counts has names, theirs are taken to be it.
     """
     if data.train_images is None:
-        return (data.place, data.classes)
+        return (data.path, data.classes)
     counts = (data.train_images, data.eval_images, data.classes)
     names = {d.names for d in all_data if d.names and (d.train_images, d.eval_images, d.classes) == counts}
     return (*counts, data.names or (names.pop() if len(names) == 1 else None))
 
 
 def same_data(records: Sequence[Record]) -> bool:
-    """Whether runs saw one data set."""
+    """Whether all runs saw the same data set."""
     data = [data_of(record) for record in records]
-    return len({_identity(its, data) for its in data}) == 1
+    return len({_identity(one, data) for one in data}) == 1
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
-    """Runs of one data set and model in groups, the highest mean top-1 first."""
+    """Group runs of one data set and model, the highest mean top-1 first."""
     found: dict[str, Group] = {}
     for record in records:
-        its = settings(record.config)
-        recipe, length = record.recipe, str(durations(record.config)[0])
-        key = json.dumps([recipe, length, record.hardware, its], sort_keys=True, default=str)
-        found.setdefault(key, Group(recipe, length, record.hardware, its, [])).records.append(record)
+        shared = (record.recipe, str(durations(record.config)[0]), record.hardware, settings(record.config))
+        key = json.dumps(shared, sort_keys=True, default=str)
+        found.setdefault(key, Group(*shared, [])).records.append(record)
     result = list(found.values())
     for group in result:
         alike = [other for other in result if (other.recipe, other.length) == (group.recipe, group.length)]
@@ -197,16 +176,16 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 
 def _difference(group: Group, alike: list[Group]) -> str:
-    """The settings that are not the same in all groups of a recipe and length, as this one has them."""
+    """Return this group's values of the settings that differ among the groups of a recipe and length."""
     every = [other.settings | {"hardware": other.hardware} for other in alike]
     mine = group.settings | {"hardware": group.hardware}
-    keys = sorted({key for its in every for key in its if any(key not in o or o[key] != its[key] for o in every)})
-    said = [f"{key}={mine[key]}" if key in mine else f"no {key}" for key in keys]
-    return ", ".join(said[:MOST_KEYS]) + (f" and {len(said) - MOST_KEYS} more" if len(said) > MOST_KEYS else "")
+    keys = sorted({key for one in every for key in one if any(key not in o or o[key] != one[key] for o in every)})
+    shown = [f"{key}={mine[key]}" if key in mine else f"no {key}" for key in keys]
+    return ", ".join(shown[:MOST_KEYS]) + (f" and {len(shown) - MOST_KEYS} more" if len(shown) > MOST_KEYS else "")
 
 
 def _number_equal_labels(groups: list[Group]) -> None:
-    """Labels that were cut short may be equal."""
+    """Number the labels that are equal after shortening."""
     counts = Counter(group.label for group in groups)
     seen: Counter[str] = Counter()
     for group in groups:

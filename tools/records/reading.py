@@ -1,4 +1,4 @@
-"""Reading runs/<name>/ back: whatever is there is used, whatever is wrong with it is said, nothing is dropped."""
+"""Read runs/<name>/ back: use what is there, report what is wrong with it, and drop nothing."""
 
 from __future__ import annotations
 
@@ -21,58 +21,45 @@ from tools.records.trust import DIGITS, check_tree, is_number, mapping, own_file
 BASELINE = "baseline.yaml"
 FILES = ("config.yaml", "environment.json", "metrics.csv", "summary.json")
 INTEGERS = ("epoch", "step", "image_size")
-DEPTH = 3  # folders below a given one in which runs are looked for: a sweep has a folder of its own
+DEPTH = 3  # levels below a given folder that are searched for runs: a sweep has a folder of its own
 Columns = dict[str, np.ndarray]
 
 
 class State(enum.StrEnum):
-    """How a run ended, as far as its folder says."""
+    """How a run ended, according to its folder."""
 
     FINISHED = "finished"
-    STOPPED = "stopped"  # by a signal, in good order
+    STOPPED = "stopped"  # by a signal, after saving
     FAILED = "failed"
-    UNFINISHED = "unfinished"  # no last word that can be read: it runs still, or was killed
+    UNFINISHED = "unfinished"  # no readable summary: still running, or killed
     UNREADABLE = "unreadable"
 
 
 @dataclass
 class Record:
-    """What one run left behind.
-
-    Attributes:
-        folder: where.
-        name: of the folder, with as many of those above it as tell it from others of that name.
-        config: the merged configuration, complete; empty where it cannot be read.
-        environment: the machine, the versions, the command; may be empty.
-        baseline: what the run compared its configuration with when it started; empty in older runs.
-        rows: metrics.csv by column, each float64 or int64 [evaluations]; NaN where a cell is empty.
-        summary: the final figures; may be empty.
-        state: how it ended.
-        ended: the same as a sentence.
-        remarks: what was missing or broken, a sentence each.
-    """
+    """What one run left behind; whatever is missing or unreadable is empty."""
 
     folder: Path
-    name: str
-    config: Tree = field(default_factory=dict)
+    name: str  # of the folder, with as many parents as tell it from others of that name
+    config: Tree = field(default_factory=dict)  # with every key of the schema
     environment: dict[str, Any] = field(default_factory=dict)
-    baseline: Tree = field(default_factory=dict)
-    rows: Columns = field(default_factory=dict)
+    baseline: Tree = field(default_factory=dict)  # compared with at the start; empty in older runs
+    rows: Columns = field(default_factory=dict)  # of metrics.csv: float64 or int64 [evaluations], NaN for empty cells
     summary: dict[str, Any] = field(default_factory=dict)
     state: State = State.UNREADABLE
-    ended: str = ""
-    remarks: list[str] = field(default_factory=list)
+    ended: str = ""  # the state as a sentence
+    remarks: list[str] = field(default_factory=list)  # what was missing or damaged
 
     def __len__(self) -> int:
-        """Evaluations."""
+        """Return the number of evaluations."""
         return len(self.column("step"))
 
     def column(self, name: str) -> np.ndarray:
-        """A column of metrics.csv; empty where there is none."""
+        """Return a column of metrics.csv; empty if there is none."""
         return self.rows.get(name, np.empty(0))
 
     def final(self, name: str) -> float | None:
-        """A figure at the end, from the summary or the last evaluation: top1 and top5 in per cent, times in seconds."""
+        """Return a final figure, from the summary or else the last evaluation."""
         value = self.summary.get(name)
         if not is_number(value) or self.is_beyond_its_summary:
             values = self.column(name)
@@ -81,18 +68,18 @@ class Record:
 
     @property
     def is_beyond_its_summary(self) -> bool:
-        """Whether it went on after the stop that its summary tells of."""
+        """Whether the run continued after the stop that its summary reports."""
         step = self.summary.get("step")
         return is_number(step) and len(self) > 0 and self.rows["step"][-1] > step
 
     @property
     def recipe(self) -> str:
-        """The recipe's name, of a file of the user's without folder and ending."""
+        """Name of the recipe, for a file without folder and suffix."""
         return Path(str(self.environment.get("recipe") or self.summary.get("recipe") or "unknown recipe")).stem
 
     @property
     def hardware(self) -> str:
-        """The devices, such as `8x NVIDIA A100-SXM4-40GB`."""
+        """Devices, such as `8x NVIDIA A100-SXM4-40GB`."""
         device, count = str(self.environment.get("device", "")), self.environment.get("world_size", 1)
         if not device:
             return "unknown hardware"
@@ -102,16 +89,13 @@ class Record:
 
     @property
     def total_seconds(self) -> float | None:
-        """Wall clock that is known to have been paid: training, evaluation and restarts."""
+        """Wall clock that was paid for, with evaluations and restarts; None if unknown."""
         known = [self.summary.get("total_seconds"), *self.column("total_seconds")]
         return max((float(value) for value in known if is_number(value)), default=None)
 
 
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
-    """All runs in the folders, in the order of their names.
-
-    Args:
-        places: run folders, or folders such as runs/ that hold some.
+    """Read all runs in run folders, or in folders such as runs/ that hold some, sorted by name.
 
     Raises:
         UserError: there is none.
@@ -134,10 +118,9 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
 
 
 def _find(folder: Path, depth: int, place: Path) -> list[Path]:
-    """The run folders in a folder, itself included; a folder at the bottom that holds no run is handed back as well.
+    """Return the run folders in a folder, itself included, and the innermost folders that hold no run.
 
-    Links are looked at last, because they show again what has a path of its own; one that leads out of `place` is not
-    looked into.
+    Links come last, since they repeat what has a path of its own; one that leads out of `place` is not entered.
     """
     if folder.is_symlink() or _is_run(folder):
         return [folder]
@@ -154,7 +137,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _tell_apart(records: list[Record]) -> None:
-    """Give runs of one name as much of their path as tells them apart."""
+    """Prefix equal names with as many parent folders as tell them apart."""
     parts = 1
     while clashing := [n for n, count in Counter(record.name for record in records).items() if count > 1]:
         parts += 1
@@ -164,12 +147,12 @@ def _tell_apart(records: list[Record]) -> None:
 
 
 def read_run(folder: Path) -> Record:
-    """One run; whatever is wrong with it is in its state and its remarks."""
+    """Read one run; its state and remarks report what is wrong with it."""
     if folder.is_symlink():
         return Record(folder, folder.name, ended="a link that leads out of the folder that it is in is not followed")
     record = Record(folder, folder.resolve().name)
     if not _is_run(folder):
-        record.ended = f"no run: it holds none of {', '.join(FILES)}"
+        record.ended = f"not a run: it holds none of {', '.join(FILES)}"
         return record
     record.config = _read(record, "config.yaml", _config, {})
     record.environment = _read(record, "environment.json", mapping, {})
@@ -182,7 +165,7 @@ def read_run(folder: Path) -> Record:
 
 
 def _read(record: Record, name: str, parse: Callable[[str], Any], otherwise: Any) -> Any:
-    """A file of the run, or `otherwise` and a remark."""
+    """Parse a file of the run; return `otherwise` and add a remark if that fails."""
     try:
         return parse(own_file(record.folder, name).read_text())
     except FileNotFoundError:
@@ -195,7 +178,7 @@ def _read(record: Record, name: str, parse: Callable[[str], Any], otherwise: Any
 
 
 def _config(text: str) -> Tree:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if libyaml is there
     check_depth(text)
     content = yaml.load(text, loader)
     check_tree(content)
@@ -203,7 +186,7 @@ def _config(text: str) -> Tree:
 
 
 def _rows(text: str, remarks: list[str]) -> Columns:
-    """metrics.csv by column; a row that is not whole is left out and said."""
+    """Return metrics.csv by column; incomplete rows are left out, with a remark."""
     header, *lines = text.split("\n")
     names = header.split(",")
     if not {"step", "top1"} <= set(names):
@@ -215,14 +198,14 @@ def _rows(text: str, remarks: list[str]) -> Columns:
         try:
             rows.append(_numbers(names, line.split(",")))
         except ValueError:
-            remarks.append(f"line {number} of metrics.csv is no whole row: {line[:40]!r} is not used")
+            remarks.append(f"line {number} of metrics.csv is not a whole row: {line[:40]!r} is not used")
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
     columns = dict(zip(names, table.T, strict=True))
     return {name: values.astype(np.int64) if name in INTEGERS else values for name, values in columns.items()}
 
 
 def _numbers(names: list[str], cells: Iterable[str]) -> list[float]:
-    """A row's numbers; those that count something are whole ones, of the others what is no figure is NaN."""
+    """Return the numbers of a row, NaN for what is not a number; INTEGERS must be whole."""
     row = []
     for name, cell in zip(names, cells, strict=True):
         value = float(cell) if cell or name in INTEGERS else math.nan
@@ -233,21 +216,21 @@ def _numbers(names: list[str], cells: Iterable[str]) -> list[float]:
 
 
 def _ending(record: Record, damage: str) -> tuple[State, str]:
-    """How a run ended, from its summary, from what is wrong with that, and from what is missing."""
+    """Return how a run ended, by its summary and the damage to it."""
     if not record.config:
         return State.UNREADABLE, "; ".join(record.remarks)
-    said = str(record.summary.get("ended", ""))
+    word = str(record.summary.get("ended", ""))
     reached = f"after {len(record)} evaluations"
     if len(record):
         reached = f"at step {record.rows['step'][-1]:,}, after {len(record)} evaluations"
     if damage:
         return State.UNFINISHED, f"{damage}: it is damaged, and nothing else says how the run ended, {reached}"
-    if not said:
+    if not word:
         return State.UNFINISHED, f"no summary {reached}: it runs still, or was killed"
     if record.is_beyond_its_summary:
-        return State.UNFINISHED, f"went on after it was {said}, no word since {reached}"
-    if said == State.FINISHED:
+        return State.UNFINISHED, f"went on after it was {word}, no word since {reached}"
+    if word == State.FINISHED:
         if record.final("top1") is None:
             return State.UNREADABLE, "finished, but without a top-1"
-        return State.FINISHED, said
-    return State.FAILED if said.startswith("failed") else State.STOPPED, said
+        return State.FINISHED, word
+    return State.FAILED if word.startswith("failed") else State.STOPPED, word

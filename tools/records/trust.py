@@ -1,4 +1,4 @@
-"""Files of run folders, which may come from anybody: no link out of them, and no number that overflows."""
+"""Checks for run folders from untrusted sources: no links out of them, no numbers that overflow."""
 
 from __future__ import annotations
 
@@ -9,33 +9,28 @@ from typing import Any, TypeGuard
 from common.errors import ConfigError
 from config.read import DEEPEST
 
-LARGEST = 1e30  # more is no figure, and neither is what is not a number; its square's square is still a float
+LARGEST = 1e30  # of a figure; its fourth power is still a float
 MOST_BYTES = 2**26  # of a file: a table of 100,000 classes takes a tenth
 MOST = 100_000  # values on one level of a tree
-DIGITS = 18  # of a whole number that is computed with; a longer one is as good as its float
+DIGITS = 18  # of a whole number that is computed with; longer ones become floats
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether something out of a file is a figure that can be computed with."""
+    """Whether a value from a file is a finite number of usable size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether something out of a file counts things: a whole number above 0, and no truth value."""
+    """Whether a value from a file is a positive whole number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**DIGITS
 
 
 def own_file(run: Path, name: str) -> Path:
-    """A file of a run, whose folder may come from anybody.
-
-    Args:
-        run: the run's folder.
-        name: the file's, from that folder.
+    """Return the path of a run's file, after making sure that it is safe to read.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it, or the folder, is a link that leads out, or it is not a file (reading a pipe would never end),
-            or it is so large that reading it would take all memory.
+        ValueError: it or the folder is a link that leads out, it is not a file (a pipe would never end), or too large.
     """
     path = run / name
     target = path.resolve(strict=True)
@@ -49,11 +44,11 @@ def own_file(run: Path, name: str) -> Path:
 
 
 def real(folder: Path, within: Path | None = None) -> Path:
-    """The folder that a link is for, or the link itself where it leads out of `within`: `own_file` follows no such one.
+    """Resolve a folder that is a link, unless it leads out of `within`, where `own_file` rejects it.
 
     Args:
         folder: a link or not.
-        within: where the folder was found; None: the user typed it, and may mean any.
+        within: where the folder was found; None if the user typed it.
     """
     if not folder.is_symlink():
         return folder
@@ -62,28 +57,28 @@ def real(folder: Path, within: Path | None = None) -> Path:
 
 
 def check_tree(content: Any) -> None:
-    """Refuse a tree that is too deep, too large once its aliases are followed, or has numbers of more than DIGITS.
+    """Check a parsed tree, which aliases may have made huge.
 
     Raises:
-        ConfigError: it is one; not even every text of such numbers can be made.
+        ConfigError: it is too deep, too large, or holds a whole number of more than DIGITS digits.
     """
     level = [content]
     for _ in range(DEEPEST):
-        if any(isinstance(its, int) and abs(its) >= 10**DIGITS for its in level):
+        if any(isinstance(value, int) and abs(value) >= 10**DIGITS for value in level):
             raise ConfigError(f"it holds a whole number of more than {DIGITS} digits")
-        inner = [its.values() if isinstance(its, dict) else its for its in level if isinstance(its, dict | list)]
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
         if sum(map(len, inner)) > MOST:
             raise ConfigError("it holds too much")
-        level = [its for some in inner for its in some]
+        level = [value for values in inner for value in values]
     if level:
         raise ConfigError("it is nested too deeply")
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """The content of a JSON file from anybody: keys, and no whole number that overflows.
+    """Parse a JSON object from an untrusted file.
 
     Raises:
-        ValueError: it is cut short, or anything else.
+        ValueError: it is damaged, or something else.
     """
     content = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= DIGITS else float(digits))
     if not isinstance(content, dict):

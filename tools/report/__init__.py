@@ -1,1 +1,1 @@
-"""The report of runs: what it says, its charts, and its two forms."""
+"""The report of runs: its content, its charts, and its two forms."""

@@ -4,8 +4,8 @@
     python -m tools.report runs/ /other/runs -o report.md         # Markdown, with images in report/
     python -m tools.report runs/mild-1 runs/mild-2 --price 0.97   # two runs, at $0.97 per hour
 
-It reads what runs left behind and nothing else. Runs of one configuration are averaged; runs of different data sets or
-models are never in one table; what did not finish or cannot be read is listed, not dropped. docs/evidence.md says how.
+The report reads only what runs left behind. Runs of one configuration are averaged; runs of different data sets or
+models are never in one table; unfinished and unreadable runs are listed, not dropped. docs/evidence.md explains it.
 """
 
 from __future__ import annotations
@@ -15,34 +15,28 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from common import command
 from common.errors import ConfigError
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line.
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
 
     Raises:
-        ConfigError: for a price or a size that cannot be.
+        ConfigError: for an impossible price or size.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("places", nargs="+", metavar="FOLDER", help="runs/, or folders of single runs")
-    parser.add_argument(
-        "-o",
-        "--output",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="report.html or report.md; may be given twice (default: report.html)",
-    )
-    parser.add_argument("--price", type=float, metavar="DOLLARS", help="per hour of a run, instead of the price list's")
-    parser.add_argument("--spot", action="store_true", help="take the list's spot prices")
-    parser.add_argument("--storage", type=float, metavar="GB", help="size of the disk that was rented for the data")
-    parser.add_argument("--storage-price", type=float, metavar="DOLLARS", help="of that disk, per GB and month")
+    parser = command.parser("tools.report", __doc__)
+    add = parser.add_argument
+    add("places", nargs="+", metavar="FOLDER", help="runs/, or folders of single runs")
+    where = "report.html or report.md; may be given twice (default: report.html)"
+    add("-o", "--output", action="append", type=Path, metavar="FILE", help=where)
+    add("--price", type=float, metavar="DOLLARS", help="per hour of a run, instead of the price list's")
+    add("--spot", action="store_true", help="use the list's spot prices")
+    add("--storage", type=float, metavar="GB", help="size of the disk that was rented for the data")
+    add("--storage-price", type=float, metavar="DOLLARS", help="of that disk, per GB and month")
     given = parser.parse_args(argv)
     given.output = given.output or [Path("report.html")]
     problems = []
@@ -57,34 +51,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read, write and say so; 0."""
+def main(argv: Sequence[str]) -> int:
+    """Read the runs and write the report; return 0."""
     given = parse(argv)
-    from tools.records import Prices, read_runs
+    from tools.records.cost import Prices
+    from tools.records.reading import read_runs
     from tools.report import content, write
 
     for target in given.output:
         write.check(target)
     records = read_runs(given.places)
     prices = Prices(given.price, given.spot, given.storage or 0.0, given.storage_price or 0.0)
-    words = sys.argv[1:] if argv is None else argv
-    page = content.page(records, prices, given.places, shlex.join(["python", "-m", "tools.report", *words]))
+    page = content.page(records, prices, given.places, shlex.join(["python", "-m", "tools.report", *argv]))
     for target in given.output:
         write.write(page, target)
     print(page.counts)
     for section in page.sections:
         best = section.lines[0]
-        print(f"{section.table.title}: best is {best.label}, top-1 {best.top1} % (n = {best.n})")
+        print(f"{section.table.title}: best is {best['label']}, top-1 {best['top1']} % (n = {best['n']})")
     for part in page.left_out:
         print(f"in no table: {part.record.name}: {part.record.ended}")
     print(f"written: {', '.join(map(str, given.output))}")
     return 0
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv)
-
+run = partial(command.run, main)
 
 if __name__ == "__main__":
     sys.exit(run())

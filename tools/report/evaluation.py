@@ -1,4 +1,4 @@
-"""What a closer evaluation of a run left in its folder's evaluation/, as far as it is there."""
+"""The results of tools.evaluate in a run's evaluation/, as far as they are there."""
 
 from __future__ import annotations
 
@@ -16,77 +16,76 @@ from tools.report.words import number
 
 FOLDER = "evaluation"
 MOST = 10  # rows of a list: the worst classes, the most frequent confusions
+FIGURES = (  # keys of a summary, their format, and their digits
+    ("top1", "top-1 {} %", 2),
+    ("top5", "top-5 {} %", 2),
+    ("loss", "loss {}", 4),
+    ("calibration_error", "calibration error {} points", 2),
+    ("images", "{} images", 0),
+)
+TEXTS = ("class", "true", "predicted")  # columns that hold names; all others hold numbers, or nothing
 Rows = list[dict[str, str]]
 Cells = list[list[str]]
 
 
 @dataclass
 class Evaluation:
-    """The files of evaluation/, each empty where there is none.
-
-    Attributes:
-        folder: where they are.
-        summary: top1, top5 in per cent, loss, calibration_error in per cent points, images; flip: the same with
-            mirrored images.
-        per_class: class, images, top1, top5; the worst classes first.
-        confusions: true, predicted, count, share; the most frequent first.
-        sizes: size, top1, top5, flip_top1, flip_top5.
-        reliability: bin_low, bin_high, images, confidence, accuracy.
-        mistakes: an image of them.
-        remarks: what could not be read.
-        image: where a page shows that image from; empty where it does not.
-    """
+    """The files of evaluation/, each empty if it is missing; accuracies are in per cent."""
 
     folder: Path
-    summary: dict[str, Any] = field(default_factory=dict)
-    per_class: Rows = field(default_factory=list)
-    confusions: Rows = field(default_factory=list)
-    sizes: Rows = field(default_factory=list)
-    reliability: Rows = field(default_factory=list)
-    mistakes: Path | None = None
-    remarks: list[str] = field(default_factory=list)
-    image: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)  # FIGURES; flip: the same with mirrored images
+    per_class: Rows = field(default_factory=list)  # class, images, top1, top5; the worst classes first
+    confusions: Rows = field(default_factory=list)  # true, predicted, count, share; the most frequent first
+    sizes: Rows = field(default_factory=list)  # size, top1, top5, flip_top1, flip_top5
+    reliability: Rows = field(default_factory=list)  # bin_low, bin_high, images, confidence, accuracy: 0 to 1
+    mistakes: Path | None = None  # a PNG
+    remarks: list[str] = field(default_factory=list)  # what could not be read
+    image: str = ""  # address of `mistakes` in a page; empty if it is left out
 
     @property
     def headline(self) -> str:
         """The summary in a line."""
         flipped = self.summary.get("flip")
-        said = self._figures(self.summary)
         mirrored = self._figures(flipped) if isinstance(flipped, dict) else ""
-        return f"{said or 'no summary'}{f'; mirrored too: {mirrored}' if mirrored else ''}"
+        return (self._figures(self.summary) or "no summary") + (f"; mirrored too: {mirrored}" if mirrored else "")
 
-    def _figures(self, its: dict[str, Any]) -> str:
-        """A summary's figures in a line."""
-        known = self.columns(*its)
-        shown = [figure for figure in FIGURES if figure[0] in known and its[figure[0]] is not None]
-        return ", ".join(form.format(number(its[key], digits)) for key, form, digits in shown)
+    def _figures(self, summary: dict[str, Any]) -> str:
+        known = self.columns(*summary)
+        shown = [figure for figure in FIGURES if figure[0] in known and summary[figure[0]] is not None]
+        return ", ".join(form.format(number(summary[key], digits)) for key, form, digits in shown)
 
     def columns(self, *names: str) -> list[str]:
-        """Columns of a table without top-5 where there are so few classes that it says nothing."""
-        few = 0 < self.classes <= MOST_WITHOUT_TOP5
+        """Return the columns, without those of top-5 if there are too few classes for it."""
+        few = 0 < len(self.per_class) <= MOST_WITHOUT_TOP5
         return [name for name in names if not (few and "top5" in name.replace("-", ""))]
 
     @property
-    def classes(self) -> int:
-        """How many classes there are; the list shows the worst."""
-        return len(self.per_class)
-
-    @property
-    def worst_rows(self) -> Cells:
-        """The classes with the lowest top-1: name, images, top-1, top-5."""
-        return [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in self.per_class[:MOST]]
-
-    @property
-    def confusion_rows(self) -> Cells:
-        """The most frequent confusions: what it is, what it was taken for, how often, in per cent of its class."""
-        rows = self.confusions[:MOST]
-        return [[*_cells(row, "true", "predicted", "count"), _per_cent(row.get("share"))] for row in rows]
-
-    @property
-    def size_rows(self) -> Cells:
-        """Accuracy by the size of the images."""
-        names = self.columns("size", "top1", "top5", "flip_top1", "flip_top5")
-        return [_cells(row, *names) for row in self.sizes]
+    def tables(self) -> list[tuple[str, list[str], Cells, int]]:
+        """Title, head, rows and number of name columns of the tables that have rows."""
+        worst = self.per_class[:MOST]
+        confusions = [
+            [
+                *_cells(row, "true", "predicted", "count"),
+                f"{100 * float(share):.1f} %" if (share := row.get("share")) else "",
+            ]
+            for row in self.confusions[:MOST]
+        ]
+        found = [
+            (
+                f"Hardest {len(worst)} of {len(self.per_class)} classes",
+                self.columns("class", "images", "top-1, %", "top-5, %"),
+                [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in worst],
+                1,
+            ),
+            ("Most frequent confusions", ["is", "taken for", "times", "of its class"], confusions, 2),
+            (
+                "Size of the images",
+                self.columns("px", "top-1, %", "top-5, %", "mirrored too: top-1", "top-5"),
+                [_cells(row, *self.columns("size", "top1", "top5", "flip_top1", "flip_top5")) for row in self.sizes],
+                1,
+            ),
+        ]
+        return [table for table in found if table[2]]
 
     @property
     def reliability_rows(self) -> Cells:
@@ -95,18 +94,18 @@ class Evaluation:
 
     @property
     def bars(self) -> list[dict[str, float]]:
-        """The same as rectangles in a square of 100, the origin at its top left."""
+        """Accuracy by confidence as rectangles in a square of 100, the origin at its top left."""
         found = []
         for row in self.reliability:
             low, high, accuracy = (100 * float(row.get(key) or 0) for key in ("bin_low", "bin_high", "accuracy"))
-            if not math.isfinite(low + high + accuracy):
-                continue
-            found.append({"x": low + 0.4, "width": max(high - low - 0.8, 0.4), "y": 100 - accuracy, "height": accuracy})
+            if math.isfinite(low + high + accuracy):
+                width = max(high - low - 0.8, 0.4)
+                found.append({"x": low + 0.4, "width": width, "y": 100 - accuracy, "height": accuracy})
         return found
 
 
 def read_evaluation(run: Path) -> Evaluation | None:
-    """What is in a run's evaluation/; None if there is no such folder."""
+    """Read a run's evaluation/; None if there is no such folder."""
     folder = run / FOLDER
     if not folder.is_dir():
         return None
@@ -123,32 +122,15 @@ def read_evaluation(run: Path) -> Evaluation | None:
 
 
 def _cells(row: dict[str, str], *columns: str) -> list[str]:
-    """Some columns of a row, numbers with two digits where they are no whole ones."""
+    """Return columns of a row, with two digits for numbers that are not whole."""
     return [
         text if (text := row.get(column) or "").isdigit() or column in TEXTS else number(text or None)
         for column in columns
     ]
 
 
-def _per_cent(share: str | None) -> str:
-    return f"{100 * float(share):.1f} %" if share else ""
-
-
-FIGURES = (
-    ("top1", "top-1 {} %", 2),
-    ("top5", "top-5 {} %", 2),
-    ("loss", "loss {}", 4),
-    ("calibration_error", "calibration error {} points", 2),
-    ("images", "{} images", 0),
-)
-"""Keys of a summary, how they are said, and with how many digits."""
-
-TEXTS = ("class", "true", "predicted")
-"""Columns that hold names; all others hold numbers, or nothing."""
-
-
 def _table(found: Evaluation, name: str, *columns: str) -> Rows:
-    """The rows of a table; `columns` must be there in each."""
+    """Return the rows of a table, which must have values in `columns`."""
 
     def parse(path: Path) -> Rows:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # as a folder's name may be
@@ -171,7 +153,7 @@ def _table(found: Evaluation, name: str, *columns: str) -> Rows:
 
 
 def _image(path: Path) -> Path:
-    """The path of a PNG; a report embeds nothing else."""
+    """Return the path of a PNG; a report embeds nothing else."""
     with path.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
             raise ValueError("it is not a PNG")
@@ -181,8 +163,8 @@ def _image(path: Path) -> Path:
 def _summary(path: Path) -> dict[str, Any]:
     content = mapping(path.read_text())
     flip = content.get("flip")
-    for its in (content, flip if isinstance(flip, dict) else {}):
-        if wrong := [key for key, _, _ in FIGURES if not (its.get(key) is None or is_number(its[key]))]:
+    for figures in (content, flip if isinstance(flip, dict) else {}):
+        if wrong := [key for key, _, _ in FIGURES if not (figures.get(key) is None or is_number(figures[key]))]:
             raise ValueError(f"{wrong[0]} is not a number")
     return content
 

@@ -1,4 +1,4 @@
-"""The two forms of a report: one HTML file that needs nothing else, and Markdown with a folder of images."""
+"""Write a report as one self-contained HTML file, or as Markdown with a folder of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.report.content import Page, Part
 from tools.report.words import letter
 
 HTML, MARKDOWN = (".html", ".htm"), (".md",)
-MOST_BYTES = 24 * 2**20  # of images in a page: each is a third larger there
+MOST_BYTES = 24 * 2**20  # of images to embed in a page; base64 makes them a third larger
 METHOD = (
     "Mean ± standard deviation (ddof = 1) over n runs that differ in nothing but their seed. Accuracy is that of the "
     "last evaluation, not of the best. Training time has the waiting for data in it, not the evaluations; img/s are "
@@ -36,14 +36,14 @@ PUBLISHED = ("recipe", "variant", "top1", "top5", "epochs", "minutes", "hardware
 
 
 def check(target: Path) -> None:
-    """Refuse a place that cannot be written, before the work.
+    """Check, before the work, that a report can be written.
 
     Raises:
-        ConfigError: its ending says neither HTML nor Markdown.
+        ConfigError: its suffix is neither HTML's nor Markdown's.
         UserError: it cannot be written.
     """
     if target.suffix not in HTML + MARKDOWN:
-        raise ConfigError(f"-o {target}: must end in .html (one file) or .md (with images in a folder beside it)")
+        raise ConfigError(f"-o {target}: must end in .html (one file) or .md (with images in a folder next to it)")
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "it is a folder")
@@ -56,19 +56,19 @@ def check(target: Path) -> None:
 
 
 def images_of(target: Path) -> Path:
-    """The folder of a Markdown report's images: report/ beside report.md."""
+    """Return the folder of a Markdown report's images: report/ for report.md."""
     return target.with_suffix("")
 
 
 def write(page: Page, target: Path) -> None:
-    """Write a report in the form that the file's ending says."""
+    """Write a report in the form of the file's suffix."""
     render = render_markdown if target.suffix in MARKDOWN else render_html
-    # What no UTF-8 can hold (half of a surrogate pair, out of a damaged file) is shown by its number.
+    # A damaged file may hold half of a surrogate pair, which UTF-8 cannot encode.
     write_whole(target, render(page, target).encode(errors="backslashreplace"))
 
 
 def render_html(page: Page, _target: Path) -> str:
-    """The page as one HTML text; charts are drawn into it, images embedded up to MOST_BYTES."""
+    """Render the page as HTML, with its charts as SVG and images embedded up to MOST_BYTES."""
     left = MOST_BYTES
     for part in looked_at(page):
         path = part.evaluation.mistakes  # type: ignore[union-attr]
@@ -88,51 +88,49 @@ def render_html(page: Page, _target: Path) -> str:
 
 
 def render_markdown(page: Page, target: Path) -> str:
-    """The page as Markdown; its images are written into the folder beside it."""
+    """Render the page as Markdown, and write its images into their folder."""
     folder = images_of(target)
     for number, part in enumerate(looked_at(page), 1):
         if path := part.evaluation.mistakes:  # type: ignore[union-attr]
             write_whole(folder / f"mistakes-{number}.png", path.read_bytes())
             part.evaluation.image = _address(f"{folder.name}/mistakes-{number}.png")  # type: ignore[union-attr]
-    names: dict[int, str] = {
-        id(chart): f"{letter(place)}-{chart.name}.png"
-        for place, section in enumerate(page.sections)
-        for chart in section.charts
-    }
 
-    def png(chart: Chart, _place: int) -> str:
-        write_whole(folder / names[id(chart)], drawing.png(chart.draw()))
-        return _address(f"{folder.name}/{names[id(chart)]}")
+    def png(chart: Chart, section: int) -> str:
+        name = f"{letter(section)}-{chart.name}.png"
+        write_whole(folder / name, drawing.png(chart.draw()))
+        return _address(f"{folder.name}/{name}")
 
     return _template("page.md.j2", as_text).render(page=page, png=png, **_common(page))
 
 
 def _address(path: str) -> Markup:
-    """A path as an address in a Markdown page."""
+    """Return a path as an address in a Markdown page."""
     return Markup(quote(path, errors="surrogateescape"))
 
 
 def looked_at(page: Page) -> list[Part]:
-    """The runs that have an evaluation/ folder."""
+    """Return the runs that have an evaluation/ folder."""
     parts = [part for section in page.sections for part in section.parts] + page.left_out
     return [part for part in parts if part.evaluation]
 
 
 def _common(page: Page) -> dict[str, Any]:
-    rows = [(mark, *(getattr(row, key) for key in PUBLISHED), _source(row)) for mark, row in page.published]
+    rows = [
+        (
+            mark,
+            *(getattr(row, key) for key in PUBLISHED),
+            f"{row.source} ({'; '.join(filter(None, (row.verified, row.note)))})",
+        )
+        for mark, row in page.published
+    ]
     head = ("", *PUBLISHED, "source")
     return {"method": METHOD, "captions": CAPTIONS, "published_head": head, "published_rows": rows}
 
 
-def _source(row: Any) -> str:
-    return f"{row.source} ({'; '.join(filter(None, (row.verified, row.note)))})"
-
-
 def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
-    """A template; whatever it is given is escaped: by `finalize`, else for HTML."""
-    folder = FileSystemLoader(Path(__file__).parent)
+    """Return a template that escapes its values with `finalize`, or else for HTML."""
     environment = Environment(
-        loader=folder,
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=finalize,
         undefined=StrictUndefined,
@@ -143,22 +141,22 @@ def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
     return environment.get_template(name)
 
 
-# What a line may begin with to be more than text: a list, with numbers too, a rule, what underlines, a definition.
+# Starts of lines with a meaning in Markdown: lists, rules, underlines, definitions.
 _AT_START = re.compile(r"^(?:[-+](?=[-+\s]|$)|[=:]|\d{1,9}(?=[.)](?:\s|$)))")
-# What Markdown or GitHub gives a meaning to anywhere, but the _ inside a name; and what makes an address a link.
+# What has a meaning anywhere, except the _ inside a name; and what turns an address into a link.
 _WITHIN = re.compile(r"[\\`*\[\]|~#$^{}!@]|_(?![^\W_])|(?<![^\W_])_|(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 
 
 def as_text(value: Any) -> Markup:
-    """Any value for a Markdown page as text alone, in one line: at the start of a line, within it, or in a table.
+    """Escape a value to plain text in one line, at the start of a Markdown line, within it, or in a table.
 
-    Markup, which is the page's own, stays as it is.
+    Markup, which is the page's own, is returned as it is.
     """
     if isinstance(value, Markup):
         return value
     text = _WITHIN.sub(r"\\\g<0>", " ".join(str(value).split()))
     start = _AT_START.match(text)
-    if start:  # a backslash before a digit would be one
+    if start:  # a backslash before a digit would be printed
         at = start.end() if text[0].isdigit() else 0
         text = f"{text[:at]}\\{text[at:]}"
     return Markup(html.escape(text, quote=False))

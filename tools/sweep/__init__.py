@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one YAML, planned, run one after another, or written down for others to run."""
+"""Plan many runs of one YAML, and run them one after another or print their commands."""

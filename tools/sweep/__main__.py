@@ -4,13 +4,13 @@
     python -m tools.sweep yamls/sweeps/digits.yaml max_duration=2ep runs_folder=runs/short   # words for every run
     python -m tools.sweep yamls/sweeps/imagenet.yaml --emit slurm > sweep.sh                 # and: sbatch sweep.sh
 
-All configurations are checked before the first run starts. After Ctrl-C or a crash the same command goes on: finished
-runs are not repeated, an interrupted one continues from its checkpoint. A run that fails does not stop the others.
+All configurations are checked before the first run starts. After Ctrl-C or a crash, repeat the command to continue:
+finished runs are kept, an interrupted one resumes from its checkpoint. A run that fails does not stop the others.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import shlex
 import sys
 import time
@@ -23,61 +23,64 @@ from rich.live import Live
 from rich.table import Table
 
 from common import command, terminal
-from tools.sweep import emit
+from common.errors import UserError
 from tools.sweep.plan import Plan, Planned, read
-from tools.sweep.running import Stopped, alone, execute, is_finished, last_lines, latest, output, summary
+from tools.sweep.running import EMITTED, Stopped, alone, emit, execute, is_finished, last_lines, output
+from training import earlier_run
+from training.earlier_run import ACCURACIES
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 
 
 @dataclass
 class Line:
-    """A run, and how far it is."""
+    """A run and its progress."""
 
     run: Planned
     folder: Path
     state: str
     began: float = 0.0  # when this program started it
 
+    @property
+    def latest(self) -> dict[str, str]:
+        """The last row of metrics.csv; empty before the first evaluation."""
+        with contextlib.suppress(UserError):
+            return (earlier_run.rows(self.folder) or [{}])[-1]
+        return {}
+
     def cells(self) -> list[str]:
-        """Its row of the table."""
-        run, row, end = self.run, latest(self.folder), summary(self.folder)
-        seconds = end.get("total_seconds", 0.0) if self.state != RUNNING else time.monotonic() - self.began
-        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ("top1", "top5")]
+        """Return the run's row of the table."""
+        run, row = self.run, self.latest
+        seconds = time.monotonic() - self.began
+        if self.state != RUNNING:
+            seconds = earlier_run.summary(self.folder).get("total_seconds", 0.0)
+        figures = [f"{float(row[key]):.2f}" if row.get(key) else "" for key in ACCURACIES]
         times = [terminal.clock(time) if time else "" for time in (float(row.get("train_seconds") or 0.0), seconds)]
         return [run.recipe, f"{run.ratio:g}", str(run.seed), self.state, row.get("epoch", ""), *figures, *times]
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str]) -> int:
+    """Run the sweep, or print it; return 1 if a run failed."""
+    parser = command.parser("tools.sweep", __doc__)
     parser.add_argument("sweep", help="a sweep's YAML, as yamls/sweeps/digits.yaml, which explains the keys")
-    parser.add_argument("words", nargs="*", help="key=value words for every run; they win over the YAML's overrides")
-    parser.add_argument("--emit", choices=tuple(emit.KINDS), help="print the commands instead of running them")
-    return parser.parse_intermixed_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sweep, or print it; 1 if a run failed."""
-    given = parse(argv)
+    parser.add_argument("words", nargs="*", help="key=value words for every run; they override the YAML's overrides")
+    parser.add_argument("--emit", choices=EMITTED, help="print the commands instead of running them")
+    given = parser.parse_intermixed_args(argv)
     plan = read(given.sweep, given.words, elsewhere=given.emit is not None)
     if given.emit:
-        made_by = shlex.join(["python", "-m", "tools.sweep", *(sys.argv[1:] if argv is None else argv)])
-        print(emit.KINDS[given.emit](plan, made_by), end="")
+        print(emit(given.emit, plan, shlex.join(["python", "-m", "tools.sweep", *argv])), end="")
         return 0
     with alone(plan.folder):
         return run_all(plan, terminal.console())
 
 
 def run_all(plan: Plan, console: Console) -> int:
-    """Run what is not finished yet; 0 if all runs are in the end."""
+    """Run what is not finished yet; return 0 if every run finished."""
     lines = [Line(run, plan.folder / run.name, FINISHED if is_finished(plan, run) else WAITING) for run in plan.runs]
     done = sum(line.state == FINISHED for line in lines)
     console.print(f"{len(lines)} runs in {plan.folder}" + (f", {done} of them finished already" if done else ""))
     try:
-        # Drawn between two looks, without a thread of its own: programs with threads had better not fork.
+        # Drawn between two looks, without a thread: a program with threads should not fork.
         with Live(console=console, auto_refresh=False, transient=True) as live:
             for at, line in enumerate(lines):
                 if line.state == WAITING:
@@ -88,47 +91,46 @@ def run_all(plan: Plan, console: Console) -> int:
 
 
 def run_one(plan: Plan, lines: list[Line], at: int, live: Live) -> None:
-    """Run one of the lines; its state tells how that ended."""
+    """Run one of the lines and record in its state how that ended."""
     line, console = lines[at], live.console
 
     def look() -> None:
         if console.is_terminal:
-            most = max(1, console.height - 6)  # rows that a screen has
+            most = max(1, console.height - 6)  # rows that fit the screen
             first = max(0, min(at - most // 2, len(lines) - most))
             live.update(table(lines[first : first + most]), refresh=True)
 
     line.state, line.began = RUNNING, time.monotonic()
     try:
         status = execute(plan, line.run, look)
-        finished = status == 0 and summary(line.folder).get("ended") == FINISHED
-        line.state = FINISHED if finished else f"failed ({status})"
     except Stopped:
         line.state = "stopped"
         raise
+    finished = status == 0 and earlier_run.summary(line.folder).get("ended") == FINISHED
+    line.state = FINISHED if finished else f"failed ({status})"
     if not console.is_terminal:
-        top1 = latest(line.folder).get("top1")
+        top1 = line.latest.get("top1")
         console.print(f"{line.run.name}: {line.state}" + (f", top-1 {float(top1):.2f} %" if top1 else ""))
 
 
 def report(plan: Plan, failed: list[Line], console: Console) -> int:
-    """Say what failed, with its last words, and what to type next; the exit status."""
+    """Print what failed, with its last lines, and the next command; return the exit status."""
     for line in failed:
-        console.print(f"\n{line.run.name}: {line.state}; all that it printed is in {output(line.folder)}", markup=False)
+        console.print(f"\n{line.run.name}: {line.state}; its whole output is in {output(line.folder)}")
         for text in last_lines(line.folder):
-            console.print(f"  {text}", markup=False)
+            console.print(f"  {text}")
     if failed:
-        console.print(
-            f"\n{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again", markup=False
-        )
+        console.print(f"\n{len(failed)} of {len(plan.runs)} runs failed; repeat the command to try them again")
         return 1
-    console.print(f"Compare them: python -m tools.report {shlex.quote(str(plan.folder))}", markup=False)
+    console.print(f"Compare them: python -m tools.report {shlex.quote(str(plan.folder))}")
     return 0
 
 
 def table(lines: list[Line]) -> Table:
-    """The runs and their figures so far, in 80 columns."""
+    """Return the runs and their figures so far, in 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("recipe", "length", "seed", "state", "epoch", "top-1 %", "top-5 %", "trained", "in all"):
+    accuracies = [f"{title} %" for title in ACCURACIES.values()]
+    for name in ("recipe", "length", "seed", "state", "epoch", *accuracies, "trained", "in all"):
         table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
     for line in lines:
         style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None
@@ -137,4 +139,4 @@ def table(lines: list[Line]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main, stopped="stopped; the same command goes on"))
+    sys.exit(command.run(main, stopped="stopped; repeat the command to continue"))

@@ -1,4 +1,4 @@
-"""A sweep's YAML, and the runs that it asks for: recipes x lengths x seeds."""
+"""The YAML of a sweep and its runs: recipes x lengths x seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.suggest import did_you_mean, listing
-from config import ConfigError, Run, check_world, load
+from config import ConfigError, check_world, load
 from config.read import ROOT, Tree, read_yaml
 from config.schema import Config
 from recipes.topologies import check_topology
@@ -20,7 +20,7 @@ KEYS = {
     "yaml": "the run's YAML, as in yamls/digits.yaml",
     "recipes": "a list of names from recipes/, or paths of YAMLs",
     "ratios": "a list of scale_schedule_ratio, as in [0.5, 1.0]; 1.0 alone if left out",
-    "seeds": "a list of seeds, or how many, counted from the YAML's own",
+    "seeds": "a list of seeds, or their number, counting from the YAML's own",
     "overrides": "key: value for all runs",
     "processes": "processes of a run, one per GPU; 1 if left out",
     "runs_folder": "where the runs go; runs/ and the sweep's name if left out",
@@ -41,68 +41,63 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: its runs in their order, and what they have in common."""
+    """A sweep: its runs in order, and what they share."""
 
     runs: tuple[Planned, ...]
-    folder: Path  # of all their records
+    folder: Path  # holds their run folders
     processes: int
     slurm: Tree
 
 
 def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
-    """The sweep of a YAML, every run's configuration checked.
+    """Read a sweep's YAML and check the configuration of every run.
 
     Args:
-        path: the sweep's YAML.
-        typed: key=value words for all runs, which win over the YAML's overrides.
+        path: the YAML.
+        typed: key=value words for all runs, which override the YAML's overrides.
         elsewhere: whether other machines will run it, so that its data need not be here.
 
     Raises:
-        ConfigError: with everything that is wrong, at once.
+        ConfigError: with every fault at once.
     """
-    said = read_yaml(Path(path).expanduser(), path, (ROOT / "yamls" / "sweeps").glob("*.yaml"))
-    if problems := _problems(path, said):
+    tree = read_yaml(Path(path).expanduser(), path, (ROOT / "yamls" / "sweeps").glob("*.yaml"))
+    if problems := _problems(path, tree):
         raise ConfigError(*problems)
-    folder = Path(said.get("runs_folder") or f"runs/{Path(path).stem}")
-    overrides = [f"{key}={_word(value)}" for key, value in _flat(said.get("overrides") or {})]
-    recipes, ratios = said["recipes"], said.get("ratios") or [1.0]
+    folder = Path(tree.get("runs_folder") or f"runs/{Path(path).stem}")
+    overrides = [f"{key}={_word(value)}" for key, value in _flat(tree.get("overrides") or {})]
+    recipes, ratios = tree["recipes"], tree.get("ratios") or [1.0]
     runs = [
-        _planned(said["yaml"], recipe, float(ratio), int(seed), folder, [*overrides, *typed])
-        for seed, ratio, recipe in itertools.product(_seeds(said), ratios, recipes)  # every recipe once, then again
+        _planned(tree["yaml"], recipe, float(ratio), int(seed), folder, [*overrides, *typed])
+        for seed, ratio, recipe in itertools.product(_seeds(tree), ratios, recipes)  # every recipe once per seed
     ]
-    plan = Plan(tuple(runs), folder, int(said.get("processes") or 1), said.get("slurm") or {})
+    plan = Plan(tuple(runs), folder, int(tree.get("processes") or 1), tree.get("slurm") or {})
     _check(plan, ["dry_run=true"] if elsewhere else [])
     return plan
 
 
-def loaded(run: Planned) -> Run:
-    """The configuration that a run will have."""
-    return load(list(run.words))
-
-
-def _problems(path: str, said: Tree) -> list[str]:
-    found = [f"{path}: {key}: no such key{did_you_mean(key, KEYS)}" for key in said if key not in KEYS]
-    found += [f"{path}: {key} is missing: {KEYS[key]}" for key in ("yaml", "recipes", "seeds") if not said.get(key)]
+def _problems(path: str, tree: Tree) -> list[str]:
+    problems = [f"{path}: {key}: no such key{did_you_mean(key, KEYS)}" for key in tree if key not in KEYS]
+    problems += [f"{path}: {key} is missing: {KEYS[key]}" for key in ("yaml", "recipes", "seeds") if not tree.get(key)]
     numbers: dict[str, Any] = {"ratios": (int, float), "seeds": int, "recipes": str}
     for key, kind in numbers.items():
-        value = said.get(key)
+        value = tree.get(key)
         if key == "seeds" and isinstance(value, int) and value > 0:
             continue
         if value and not (isinstance(value, list) and all(isinstance(item, kind) for item in value)):
-            found.append(f"{path}: {key}: {value!r} given, but it must be {KEYS[key]}")
+            problems.append(f"{path}: {key}: {value!r} given, but it must be {KEYS[key]}")
         elif value and (twice := [str(item) for item, count in Counter(value).items() if count > 1]):
-            found.append(f"{path}: {key}: {listing(twice)} stands there twice; name each once")
+            problems.append(f"{path}: {key}: {listing(twice)} is listed twice; name each once")
     for key, kind in {"overrides": dict, "slurm": dict, "processes": int, "yaml": str, "runs_folder": str}.items():
-        if said.get(key) is not None and not isinstance(said[key], kind):
-            found.append(f"{path}: {key}: {said[key]!r} given, but it must be {KEYS[key]}")
-    return found
+        if tree.get(key) is not None and not isinstance(tree[key], kind):
+            problems.append(f"{path}: {key}: {tree[key]!r} given, but it must be {KEYS[key]}")
+    return problems
 
 
-def _seeds(said: Tree) -> list[int]:
-    if isinstance(said["seeds"], list):
-        return said["seeds"]
-    first = int(read_yaml(Path(said["yaml"]), said["yaml"], ()).get("seed") or Config().seed)
-    return list(range(first, first + said["seeds"]))
+def _seeds(tree: Tree) -> list[int]:
+    if isinstance(tree["seeds"], list):
+        return tree["seeds"]
+    first = int(read_yaml(Path(tree["yaml"]), tree["yaml"], ()).get("seed") or Config().seed)
+    return list(range(first, first + tree["seeds"]))
 
 
 def _planned(yaml: str, recipe: str, ratio: float, seed: int, folder: Path, words: list[str]) -> Planned:
@@ -114,7 +109,7 @@ def _planned(yaml: str, recipe: str, ratio: float, seed: int, folder: Path, word
 
 
 def _check(plan: Plan, more: list[str]) -> None:
-    """Load every configuration: a sweep must not stop at its last run for a word that was wrong at its first."""
+    """Load every configuration, so that a wrong word does not surface at the sweep's last run."""
     problems: dict[str, list[str]] = {}
     for run in plan.runs:
         try:
@@ -126,7 +121,7 @@ def _check(plan: Plan, more: list[str]) -> None:
                 problems.setdefault(problem, []).append(run.name)
     names = Counter(run.name for run in plan.runs)
     if twice := [name for name, count in names.items() if count > 1]:
-        problems["recipes: two of them have one name, and their runs would share a folder"] = twice
+        problems["recipes: two of them have the same name, so that their runs would share a folder"] = twice
     if problems:
         raise ConfigError(*(f"{_some(names)}: {problem}" for problem, names in problems.items()))
 
@@ -136,7 +131,7 @@ def _some(names: list[str]) -> str:
 
 
 def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
-    """A tree's leaves with their dotted keys."""
+    """Return a tree's leaves with their dotted keys."""
     leaves: list[tuple[str, Any]] = []
     for key, value in tree.items():
         leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
@@ -144,5 +139,5 @@ def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _word(value: Any) -> str:
-    """A value as it is typed after `key=`: YAML reads JSON."""
+    """Return a value as it is typed after `key=`: YAML reads JSON."""
     return value if isinstance(value, str) else json.dumps(value)

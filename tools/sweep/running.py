@@ -1,89 +1,100 @@
-"""Running a sweep's runs one after another, through the composer launcher, each with its output in a file."""
+"""Run the runs of a sweep one after another through the composer launcher, or print the commands that would."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from config import ConfigError, UserError
+from config import ConfigError, UserError, load
 from config.read import main_script
-from tools.sweep.plan import Plan, Planned, loaded
+from launch.slurm.job import script, shape
+from tools.sweep.plan import Plan, Planned
 from training import earlier_run
 from training.identity import differences, plain
 
-LAST_LINES = 6  # of a failed run's output that are shown
+LAST_LINES = 6  # of a failed run's output to show
 POLL = 0.2  # seconds between two looks at a run
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+EMITTED = ("commands", "shell", "slurm")
 _LIBC = ctypes.CDLL(None)
 
 
 class Stopped(KeyboardInterrupt):
-    """The sweep was asked to stop, and its run has saved."""
+    """The sweep was interrupted, and its current run has saved."""
 
 
 def composer(plan: Plan, run: Planned) -> list[str]:
-    """The command of a run."""
+    """Return the command of a run."""
     return ["composer", "-n", str(plan.processes), main_script(), *run.words]
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """A run's summary.json; empty if it has not ended yet."""
-    return earlier_run.mapping(folder / "summary.json")
+def emit(kind: str, plan: Plan, made_by: str) -> str:
+    """Return the sweep as one of EMITTED: a command per line, a shell script, or a SLURM array with a task per run.
+
+    Raises:
+        ConfigError: the sweep's `slurm:` does not describe a job, or one with other processes than `processes:`.
+    """
+    commands = [shlex.join(composer(plan, run)) for run in plan.runs]
+    if kind == "commands":
+        return "\n".join([*commands, ""])
+    if kind == "shell":  # a run that fails does not stop the others
+        lines = ["#!/usr/bin/env bash", f"# Made by: {made_by}", "failed=0", "trap 'exit 130' INT"]
+        return "\n".join([*lines, *(f"{command} || failed=$?" for command in commands), 'exit "$failed"', ""])
+    job = shape(plan.slurm)
+    if not job.problems() and job.world_size != plan.processes:
+        raise ConfigError(
+            f"processes: {plan.processes} given, but a job of this shape has {job.world_size}; say processes: "
+            f"{job.world_size}, or another preset under slurm"
+        )
+    runs = [[main_script(), *run.words] for run in plan.runs]
+    return script(job, plan.folder.name, runs, str(Path.cwd()), str(Path(sys.executable).parent), made_by)
 
 
 def is_finished(plan: Plan, run: Planned) -> bool:
     """Whether a run is complete.
 
     Raises:
-        ConfigError: if its folder holds a run with another configuration.
+        ConfigError: its folder holds a run with another configuration.
     """
     folder = plan.folder / run.name
     if not (folder / "config.yaml").is_file():
         return False
-    there, wanted = earlier_run.configuration(folder), loaded(run)
-    wanted.config.precision = wanted.config.precision or there.get("precision")  # which the device chose
-    if changed := differences(there, plain(wanted)):
+    recorded, wanted = earlier_run.configuration(folder), load(list(run.words))
+    wanted.config.precision = wanted.config.precision or recorded.get("precision")  # which the device chose
+    if changed := differences(recorded, plain(wanted)):
         raise ConfigError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}); "
             "give the sweep another runs_folder, or move that folder away"
         )
-    return summary(folder).get("ended") == "finished"
-
-
-def latest(folder: Path) -> dict[str, str]:
-    """The last row of a run's metrics.csv; empty before its first evaluation."""
-    with contextlib.suppress(OSError, csv.Error), (folder / "metrics.csv").open(newline="") as file:
-        return dict((list(csv.DictReader(file)) or [{}])[-1])
-    return {}
+    return earlier_run.summary(folder).get("ended") == "finished"
 
 
 def last_lines(folder: Path) -> list[str]:
-    """The end of what a run printed."""
+    """Return the end of a run's output."""
     with contextlib.suppress(OSError):
         return [line for line in output(folder).read_text(errors="replace").splitlines() if line.strip()][-LAST_LINES:]
     return []
 
 
 def output(folder: Path) -> Path:
-    """The file with what a run printed, beside those of its ranks."""
+    """Return the file that holds a run's output, next to those of its ranks."""
     return folder / "logs" / "output.log"
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """No other sweep works in this folder meanwhile.
+    """Hold a sweep's folder, so that no other sweep runs in it.
 
     Raises:
-        UserError: if one does.
+        UserError: another sweep holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".sweep.lock").open("w") as lock:
@@ -95,59 +106,50 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
-    """Run a run to its end; its exit status.
-
-    Args:
-        plan: the sweep.
-        run: one of its runs.
-        look: called a few times a second.
+    """Run a run to its end, call `look` a few times a second, and return the exit status.
 
     Raises:
         Stopped: after Ctrl-C or SIGTERM, when the run has saved and ended.
     """
     log = output(plan.folder / run.name)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(Path(sys.executable).parent / "composer"), *composer(plan, run)[1:]]
+    command = composer(plan, run)
     with log.open("ab") as file:
-        file.write(f"\n$ {' '.join(composer(plan, run))}\n".encode())
+        file.write(f"\n$ {' '.join(command)}\n".encode())
         file.flush()
+        command[0] = str(Path(sys.executable).parent / "composer")
         # In a group of its own, so that a stop reaches launcher and ranks once, whoever sent it.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, preexec_fn=_end_with_us
         )
-    stop = _Stop(process)
-    with stop:
+    with _forward_signals(process) as stops:
         while process.poll() is None:
             look()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL)
-    if stop.asked:
+    if stops:
         raise Stopped
     return process.returncode
 
 
-class _Stop:
-    """Hands SIGINT and SIGTERM on to a run."""
+@contextlib.contextmanager
+def _forward_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Send SIGINT and SIGTERM on to a run's process group; yield the list of those received."""
+    received: list[int] = []
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.asked = False
-        self._process = process
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, self._hand_on)
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def _hand_on(self, signum: int, _frame: object) -> None:
-        self.asked = True
+    def forward(signum: int, _frame: object) -> None:
+        received.append(signum)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signum)
+            os.killpg(process.pid, signum)
+
+    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _end_with_us() -> None:
-    """The launcher is asked to stop when this program dies in whatever way, or the next sweep would meet its run."""
+    """Stop the launcher even when this program is killed, or the next sweep would meet its run."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

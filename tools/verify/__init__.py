@@ -1,1 +1,1 @@
-"""How tools.verify works: comparing a data set with ImageNet, sorting a flat folder."""
+"""Verify a data set: compare its splits, recognize ImageNet, sort a flat folder."""

@@ -5,9 +5,9 @@
     python -m tools.verify /data/imagenet --fold LOC_val_solution.csv
 
 Decodes all images, checks the hashes of all shards and the labels, looks for images that train/ and val/ share, and
-recognises ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the images that lie directly in
+recognizes ImageNet. Faults are listed, and make the exit status 1. --fold first sorts the images that lie directly in
 val/ into one folder per class: the mapping has a line per image, its name and its class, or its class alone in the
-order of the sorted names (the development kit's ground truth, with meta.mat beside it).
+order of the sorted names (the development kit's ground truth, with meta.mat next to it).
 """
 
 from __future__ import annotations
@@ -18,43 +18,36 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from common import command, terminal
 from common.errors import DataError
-from common.terminal import positive
+from common.terminal import ImageMeter, positive
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str]) -> int:
+    """Verify, sort or unsort a data set; return 1 if there are faults."""
+    parser = command.parser("tools.verify", __doc__)
+    cores = len(os.sched_getaffinity(0))
     parser.add_argument("path", help="folder with train/ and val/, of images or of MDS shards; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
-    parser.add_argument(
-        "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: %(default)s)"
-    )
+    parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
-    sort.add_argument("--unfold", action="store_true", help="move back what --fold moved, and do nothing else")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; 1 if there are faults."""
-    given = parse(argv)
+    sort.add_argument("--unfold", action="store_true", help="only move back what --fold moved")
+    given = parser.parse_args(argv)
     console = terminal.console()
     if (given.fold or given.unfold) and is_remote(given.path):
-        raise DataError(f"{given.path}: images are sorted in folders of a disk only.")
+        raise DataError(f"{given.path}: images are sorted only in local folders.")
     if given.unfold:
         from tools.verify.folding import unfold
 
-        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} images back.", markup=False)
+        console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} images back.")
         return 0
     if given.fold:
         _fold(console, given.path, given.fold)
@@ -63,24 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fold(console: Console, path: str, mapping: str) -> None:
-    """Sort val/ and say so."""
+    """Sort val/ and print what was moved."""
     from tools.verify.folding import LOG, fold
 
     moved = fold(Path(path), Path(mapping))
     if not moved:
-        console.print(f"{path}/val: no images lie directly in it; nothing was moved.", markup=False)
+        console.print(f"{path}/val: no images lie directly in it; nothing was moved.")
         return
-    console.print(f"{path}/val: sorted {moved:,} images into folders, as {path}/{LOG} lists.", markup=False)
-    console.print(f"To undo: python -m tools.verify {shlex.quote(str(path))} --unfold", markup=False)
+    console.print(f"{path}/val: sorted {moved:,} images into folders, as {path}/{LOG} lists.")
+    console.print(f"To undo: python -m tools.verify {shlex.quote(path)} --unfold")
 
 
 def _verify(console: Console, given: argparse.Namespace) -> int:
-    """Look, and print the table and the faults."""
+    """Check the data set, print the table and the faults, and return the exit status."""
     from loaders.checking.jobs import look
     from loaders.checking.splits import open_splits
-    from loaders.checking.summary import show_summary
+    from loaders.checking.summary import print_faults, show_summary
     from tools.convert.crew import Crew, report
-    from tools.convert.meter import ImageMeter
     from tools.verify import compare
 
     splits, faults = open_splits(given.path, given.local)
@@ -100,29 +92,17 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     if splits:
         pace = f"{images:,} images in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."
         show_summary(console, given.path, splits, [*remarks, pace])
-    return _report_faults(console, given.path, faults)
-
-
-def _report_faults(console: Console, path: str, faults: list[str]) -> int:
-    """Every fault, with what to type where a command mends it; the exit status."""
-    from loaders.checking.summary import print_faults
-
     if not faults:
-        console.print(f"{path}: no faults.", markup=False)
+        console.print(f"{given.path}: no faults.")
         return 0
-    print_faults(console, path, faults)
+    print_faults(console, given.path, faults)
     if any("lie directly in it" in fault for fault in faults):
-        console.print(
-            f"To sort them: python -m tools.verify {shlex.quote(str(path))} --fold MAPPING (--help says what that is)",
-            markup=False,
-        )
+        sort = f"python -m tools.verify {shlex.quote(given.path)} --fold MAPPING"
+        console.print(f"To sort them: {sort} (--help explains the mapping)")
     return 1
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv)
-
+run = partial(command.run, main)
 
 if __name__ == "__main__":
     sys.exit(run())

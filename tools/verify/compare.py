@@ -1,4 +1,4 @@
-"""What only shows when splits are seen together: images that both have, classes that one lacks, and ImageNet."""
+"""Compare splits: images that both have, labels that one lacks, and the counts of ImageNet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ IMAGENET = {"train": 1_281_167, "val": 50_000}
 IMAGENET_CLASSES = 1000
 IMAGENET_VAL_PER_CLASS = 50
 _WNID = re.compile(r"n\d{8}")
-_CLOSE = 0.1  # how far off the numbers of classes and images may be
+_CLOSE = 0.1  # relative deviation of the numbers of classes and images
 
 
 def shared_images(train: Split, val: Split) -> list[str]:
-    """A sentence for each image of val/ that train/ holds, too, byte for byte."""
+    """Return a sentence for each image of val/ that train/ also holds, byte for byte."""
     train_there, val_there = (np.flatnonzero(split.bytes > 0) for split in (train, val))
     order = train_there[np.argsort(train.digests[train_there], kind="stable")]
     sorted_digests = train.digests[order]
@@ -34,18 +34,16 @@ def shared_images(train: Split, val: Split) -> list[str]:
 
 
 def labels_apart(train: Split, val: Split) -> list[str]:
-    """Labels that shards have for evaluation and not for training."""
+    """Return a sentence if val has labels that train lacks."""
     if train.faults or val.faults:
-        return []  # with shards missing, so are labels
-    only = np.setdiff1d(val.labels, train.labels)
-    if not len(only):
-        return []
-    numbers = named([str(label) for label in only])
-    return [f"val: {len(only)} labels ({numbers}) do not occur in train. Convert both from one data set."]
+        return []  # missing shards lack labels, too
+    only = [str(label) for label in np.setdiff1d(val.labels, train.labels)]
+    where = f"val: {len(only)} labels ({named(only)})"
+    return [f"{where} do not occur in train. Convert both from one data set."] if only else []
 
 
 def compare_with_imagenet(train: Split, val: Split) -> str | None:
-    """Whether this is ImageNet-1k, whole or nearly; None where it is something else."""
+    """Return a sentence if this is ImageNet-1k, completely or nearly; None for other data."""
     classes = train.classes
     known = classes is None or all(map(_WNID.fullmatch, classes))
     counts = {"train": train.images, "val": val.images}
@@ -66,7 +64,7 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
 
 
 def _against(split: str, count: int, whole: int) -> str:
-    """A split's images beside what there should be."""
+    """Return a split's number of images next to ImageNet's."""
     if count == whole:
         return f"{split} has its {whole:,} images"
     off = f"{whole - count:,} missing" if count < whole else f"{count - whole:,} too many"

@@ -1,6 +1,6 @@
-"""Sorts a flat val/ into one folder per class, as ImageNet's archive of validation images needs it.
+"""Sort a flat val/, as in ImageNet's archive of validation images, into one folder per class.
 
-What is about to be moved is written to val_moves.csv first, so that an interrupted move goes on, and can be undone.
+The moves are written to val_moves.csv first, so that an interrupted fold can be continued and undone.
 """
 
 from __future__ import annotations
@@ -15,25 +15,22 @@ from common.errors import DataError, named
 from loaders.checking.splits import loose_images
 from loaders.storage.imagefolder import class_names
 
-LOG = "val_moves.csv"  # beside val/: from,to relative to val/, as `as_cell` writes names
+LOG = "val_moves.csv"  # next to val/: from,to relative to val/, names as `as_cell` writes them
 Moves = list[tuple[str, str]]
 
 
 def fold(root: Path, mapping: Path) -> int:
-    """Move the images that lie directly in val/ into their classes' folders.
+    """Move the images that lie directly in val/ into their classes' folders, and return their number.
 
     Args:
         root: the folder that holds train/ and val/.
-        mapping: a text file: a line per image with its name and class, or one with its class alone, in the order of
-            the sorted names; Kaggle's LOC_val_solution.csv; the development kit's
-            ILSVRC2012_validation_ground_truth.txt with its meta.mat in the same folder.
-
-    Returns:
-        How many were moved; 0 where none lies there.
+        mapping: a text file with a line per image: its name and class, or its class alone in the order of the sorted
+            names; Kaggle's LOC_val_solution.csv; the development kit's ILSVRC2012_validation_ground_truth.txt with
+            its meta.mat in the same folder.
 
     Raises:
-        DataError: nothing was moved, because the mapping does not cover all images or names classes that train/
-            lacks, or there is something in the way.
+        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files are in the
+            way.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
@@ -58,13 +55,13 @@ def fold(root: Path, mapping: Path) -> int:
 
 
 def unfold(root: Path) -> int:
-    """Move back what `fold` moved; the number of images.
+    """Move back what `fold` moved, and return the number of images.
 
     Raises:
         DataError: there is no record of a move.
     """
     if not (root / LOG).is_file():
-        raise DataError(f"{root / LOG}: is missing, so that nobody knows what was moved.")
+        raise DataError(f"{root / LOG}: is missing, so that it is unknown what was moved.")
     val, count = root / "val", 0
     moves = _read_log(root)
     for name, target in moves:
@@ -79,7 +76,7 @@ def unfold(root: Path) -> int:
 
 
 def _read_log(root: Path) -> Moves:
-    """The moves that were planned before."""
+    """Return the moves that were logged before."""
     path = root / LOG
     if not path.is_file():
         return []
@@ -96,7 +93,7 @@ def _write_log(root: Path, moves: Moves) -> None:
 
 
 def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[str, str]:
-    """Each image's class.
+    """Return each image's class.
 
     Raises:
         DataError: an image has none, or one that train/ lacks.
@@ -113,7 +110,7 @@ def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[
         classes = _by_name(names, lines, mapping)
     unknown = sorted(set(classes.values()) - allowed)
     if unknown:
-        numbers = " Numbers beside names cannot be told from labels in another order." if _numeric(unknown) else ""
+        numbers = " Numbers next to names may be labels in another order." if _numeric(unknown) else ""
         raise DataError(
             f"{mapping}: names {len(unknown)} classes that train/ lacks ({named(unknown)}).{numbers} Nothing was moved."
         )
@@ -121,7 +118,7 @@ def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[
 
 
 def _by_name(names: Sequence[str], lines: Sequence[tuple[str | None, str]], mapping: Path) -> dict[str, str]:
-    """Each image's class, from lines that name the image with or without its ending."""
+    """Return each image's class, from lines that name the image with or without its suffix."""
     given: dict[str, str] = {}
     for name, label in lines:
         if name is None or given.setdefault(name, label) != label:
@@ -129,13 +126,13 @@ def _by_name(names: Sequence[str], lines: Sequence[tuple[str | None, str]], mapp
     found = {name: given.get(name) or given.get(PurePath(name).stem) for name in names}
     missing = [name for name, label in found.items() if label is None]
     if missing:
-        what = f"does not say the class of {len(missing)} of {len(names)} images ({named(missing)})"
+        what = f"has no class for {len(missing)} of {len(names)} images ({named(missing)})"
         raise DataError(f"{mapping}: {what}. Nothing was moved.")
     return {name: label for name, label in found.items() if label is not None}
 
 
 def _read_mapping(path: Path) -> list[tuple[str | None, str]]:
-    """A mapping's lines: (name or None, class)."""
+    """Return the lines of a mapping: (name or None, class)."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -154,7 +151,7 @@ def _read_mapping(path: Path) -> list[tuple[str | None, str]]:
 
 
 def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
-    """Labels by name; ILSVRC's own numbers (which are not those of the sorted names) by its development kit.
+    """Return labels as class names; the development kit translates ILSVRC's own numbers, which are not sorted by name.
 
     Raises:
         DataError: they are numbers, and there is no kit.
@@ -164,15 +161,15 @@ def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
     kit = mapping.parent / "meta.mat"
     if not kit.is_file():
         raise DataError(
-            f"{mapping}: gives classes as ILSVRC's own numbers, whose names are in the development kit alone: put its "
-            f"meta.mat beside it, {kit}, or use a mapping with names, such as Kaggle's LOC_val_solution.csv."
+            f"{mapping}: gives classes as ILSVRC's own numbers, whose names only the development kit has: copy its "
+            f"meta.mat to {kit}, or use a mapping with names, such as Kaggle's LOC_val_solution.csv."
         )
     from scipy.io import loadmat
 
     try:
         synsets = loadmat(kit, squeeze_me=True)["synsets"]
         names = {str(number): str(name) for number, name in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
-    except Exception as error:  # whatever is in it
+    except Exception as error:  # scipy raises anything on a damaged file
         raise DataError(f"{kit}: is not the development kit's ({type(error).__name__}: {error}).") from error
     strange = sorted(set(labels) - names.keys())
     if strange:
