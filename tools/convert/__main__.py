@@ -14,8 +14,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from common.addresses import without_credentials
 from common.command import run
 from common.errors import ConfigError, DataError
+from common.folders import LocalFolder
 from common.terminal import console, positive
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
     from tools.convert import to_beton
-    from tools.convert.destination import LocalDestination, open_destination
+    from tools.convert.destination import open_destination
     from tools.convert.meter import result_table
     from tools.convert.plan import plan_split
     from tools.convert.shrinking import ImageOptions
@@ -117,9 +119,9 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     from tools.convert.to_mds import Conversion
 
     destination = open_destination(given.destination)
-    if given.to == "ffcv" and not isinstance(destination, LocalDestination):
+    if given.to == "ffcv" and not isinstance(destination, LocalFolder):
         raise DataError(f"{given.destination}: FFCV reads files of disks only. Name a local folder.")
-    destination.names("")  # a mistyped bucket shows here, before the source is looked through
+    destination.names()  # a mistyped bucket shows here, before the source is looked through
     console.print(f"Looking through {given.source}", highlight=False)
     sources, classes = open_sources(given.source, given.local)
     images = ImageOptions(given.max_size, given.quality or QUALITY)
@@ -130,7 +132,7 @@ def convert(given: argparse.Namespace, console: Console, command: str) -> None:
     console.print(result_table(given.destination, rows))
     skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
     if skipped:
-        console.print(f"{skipped} unreadable images are left out: {destination.place('skipped.txt')} lists them.")
+        console.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
         console.print(remark)
     if classes is None:
@@ -141,8 +143,6 @@ def main(argv: list[str] | None = None) -> int:
     """Convert; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
 
     def work(words: Sequence[str]) -> int:
-        from loaders.transport.remote import without_credentials
-
         command = without_credentials(shlex.join(["python", "-m", "tools.convert", *words]))
         convert(parse(list(words)), console(), command)
         return 0

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError
+from common.folders import Folder
 from loaders.errors import unreadable
 from loaders.images.decoding import check
 from loaders.storage.mds_writer import Sample, ShardFormat, count_samples, read_sample, stored_file, unpack
 from loaders.storage.unfinished import WORK
 from tools.convert import crew
-from tools.convert.destination import Destination
 from tools.convert.shrinking import ImageOptions
 from tools.convert.sources import Part
 
@@ -37,7 +37,7 @@ class ShardJob:
         classes: how many there are, where that is known.
     """
 
-    destination: Destination
+    destination: Folder
     split: str
     number: int
     part: Part

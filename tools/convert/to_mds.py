@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from common.errors import DataError, named
+from common.folders import Folder
 from loaders.storage.mds_writer import ShardFormat, stored_file
 from loaders.storage.unfinished import COMMAND, PLAN, WORK
 from tools.convert.crew import Crew
-from tools.convert.destination import Destination
+from tools.convert.destination import check_room, removal
 from tools.convert.meter import ImageMeter, Row
 from tools.convert.plan import SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
@@ -74,7 +75,7 @@ class Conversion:
         command: what to type to go on with it.
     """
 
-    destination: Destination
+    destination: Folder
     plans: list[SplitPlan]
     classes: list[str] | None
     images: ImageOptions
@@ -113,19 +114,20 @@ class Conversion:
             DataError: it is something else than this conversion's, or too little space is left.
         """
         plan = recorded(self.plans, self.images, self.shards)
-        if WORK in self.destination.names("") and "plan.json" in self.destination.names(WORK):
+        if "plan.json" in self.destination.names(WORK):
             check_plan(self.destination, plan)
         else:
             self.destination.remove(WORK)  # of a conversion that had finished, or had not begun
             check_empty(self.destination, [split.split for split in self.plans], self.classes)
         results = [SplitResult(split.split, self._notes(split)) for split in self.plans]
-        self.destination.check_room(
+        check_room(
+            self.destination,
             sum(
                 int(size)
                 for split, result in zip(self.plans, results, strict=True)
                 for number, size in enumerate(split.sizes)
                 if number not in result.notes
-            )
+            ),
         )
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
         self.destination.write(COMMAND, os.fsencode(self.command))
@@ -175,7 +177,7 @@ class Conversion:
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))
                     name = stored_file(note["shard"])["basename"] if note["shard"] else f"shard {job.number}"
-                    faults.append(f"{self.destination.place(f'{job.split}/{name}')}: {fault}.")
+                    faults.append(f"{self.destination}/{job.split}/{name}: {fault}.")
         for plan, result in zip(self.plans, results, strict=True):
             there = result.row().images + len(result.skipped)
             if there != len(plan.order):
@@ -197,7 +199,7 @@ class Conversion:
         self.destination.remove(WORK)
 
 
-def check_plan(destination: Destination, plan: dict[str, Any]) -> None:
+def check_plan(destination: Folder, plan: dict[str, Any]) -> None:
     """Compare what an unfinished conversion was to make with what this one is.
 
     Raises:
@@ -208,12 +210,12 @@ def check_plan(destination: Destination, plan: dict[str, Any]) -> None:
     if differ:
         what = named(["another source" if key == "source" else f"{key} {there.get(key)}" for key in differ])
         raise DataError(
-            f"{destination.place('')}: holds an unfinished conversion with other options ({what}). "
-            f"Give the same ones, or type: {destination.removal(WORK, *there['source'])}"
+            f"{destination}: holds an unfinished conversion with other options ({what}). "
+            f"Give the same ones, or type: {removal(destination, WORK, *there['source'])}"
         )
 
 
-def check_empty(destination: Destination, splits: list[str], classes: list[str] | None) -> None:
+def check_empty(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
     """Make sure that nothing is overwritten.
 
     Raises:
@@ -226,11 +228,11 @@ def check_empty(destination: Destination, splits: list[str], classes: list[str] 
             count = sum(shard["samples"] for shard in shards)
             what = f"is there already: {count:,} images in {len(shards)} shards"
         elif names:
-            raise DataError(f"{destination.place(split)}: is not empty ({named(names)}). Name another destination.")
+            raise DataError(f"{destination}/{split}: is not empty ({named(names)}). Name another destination.")
         else:
             continue
         raise DataError(
-            f"{destination.place(split)}: {what}. Name another destination, or type: {destination.removal(split)}"
+            f"{destination}/{split}: {what}. Name another destination, or type: {removal(destination, split)}"
         )
-    if CLASSES in destination.names("") and json.loads(destination.read(CLASSES)) != classes:
-        raise DataError(f"{destination.place(CLASSES)}: lists other classes. Name another destination.")
+    if CLASSES in destination.names() and json.loads(destination.read(CLASSES)) != classes:
+        raise DataError(f"{destination}/{CLASSES}: lists other classes. Name another destination.")

@@ -12,6 +12,7 @@ import torch
 from composer.trainer import Trainer
 
 from common.durations import parse
+from common.folders import open_folder
 from config import Run
 from config.schema import Config
 from loaders.sampler import endless
@@ -24,7 +25,6 @@ from training import build, checkpoints, guards, record
 from training.data_wait import DataWait, advice
 from training.fit import make_trainer
 from training.recorder import Recorder
-from training.storage import open_folder
 
 WARM_UP = 3  # steps at each size that are not timed; more where the workers have more batches ready
 SHORTEST_LAP = 5  # steps
