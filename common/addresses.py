@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import re
 
+_USER = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(r"(?<!s3)(://[^\s?]*)[?]\S*", re.IGNORECASE)  # in S3, what follows a ? is part of the key
+
 
 def is_s3(path: str) -> bool:
     """Whether a path is an address in S3."""
@@ -33,3 +36,8 @@ def split_s3(address: str) -> tuple[str, str]:
 def split_s3_folder(address: str) -> tuple[str, str]:
     """The bucket of a folder's address, and the prefix of all keys in the folder: empty, or with a slash at its end."""
     return split_s3(address.removesuffix("/") + "/")
+
+
+def without_credentials(text: str) -> str:
+    """Remove users, passwords and signatures from the URLs in a path or a sentence."""
+    return _QUERY.sub(r"\1", _USER.sub("", text))

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Replace a file's content completely or not at all; its permissions stay."""
-    file = file.resolve()  # a link stays a link
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name next to `path` that no other writer uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, temporary: Path | None = None, *, durable: bool = False) -> Iterator[Path]:
+    """Let the block write a temporary file, which replaces `path` if the block succeeds and is removed if it fails.
+
+    Args:
+        path: the file to replace; a link is replaced, not followed.
+        temporary: the name to write under, on the same file system; a new one if None.
+        durable: see `move`.
+    """
+    temporary = temporary or temporary_name(path)
     try:
-        with os.fdopen(descriptor, "wb") as new:
-            new.write(content)
-        os.chmod(temporary, file.stat().st_mode & 0o777 if file.exists() else 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield temporary
+        move(temporary, path, durable)
+    finally:
+        with contextlib.suppress(OSError):  # the block's own error matters more
+            temporary.unlink()
+
+
+def move(temporary: Path, path: Path, durable: bool) -> None:
+    """Replace `path` with a finished file; if `durable`, it is complete even after a power failure."""
+    if durable:
+        _sync(temporary)
+    os.replace(temporary, path)
+    if durable:
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file of the user's: its permissions stay, and a link to it stays a link."""
+    path = path.resolve()
+    exists = path.exists()
+    with whole_file(path) as temporary:
+        temporary.touch(0o600 if exists else 0o666)  # its content may be private
+        temporary.write_bytes(content)
+        if exists:
+            shutil.copymode(path, temporary)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.addresses import cut_off, split_s3, split_s3_folder
+from common.addresses import cut_off, split_s3, split_s3_folder, without_credentials
 from common.errors import DataError
+from common.folders import open_folder, split
 from config import ConfigError, load
 from loaders.transport.preload import copy
-from loaders.transport.remote import download, join, without_credentials
+from loaders.transport.remote import download, join
 from tests.image_files import make_imagefolder
 from tests.s3 import upload
 from tests.tools.conversions import convert, files_of, images_of
 from tools.convert.destination import open_destination
-from training.storage import open_folder, split
+from training.checkpoint_files import check_writable
 
 KEYS = st.text(st.sampled_from(string.printable.strip() + " é"), min_size=1)
 
@@ -30,7 +31,7 @@ def test_keys_are_kept_as_given(key: str) -> None:
     assert without_credentials(address) == f"s3://bucket/{key}"
     assert split_s3_folder(address) == ("bucket", prefix)
     assert split_s3(join(address, "train", "x")) == ("bucket", f"{prefix}train/x")
-    assert split_s3(open_destination(address).place("x")) == ("bucket", f"{prefix}x")
+    assert split_s3(f"{open_destination(address)}/x") == ("bucket", f"{prefix}x")
 
 
 @pytest.mark.parametrize("address", ["gs://b/run#1", "oci://b@n/a?x/y", "GS://b/#", "azure://b/x?y#z"])
@@ -62,11 +63,11 @@ def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) 
     address = f"s3://mine/{folder}"
     assert convert(source, address, workers=1) == 0
     saved = open_folder(f"{address}/saved")
-    saved.check_writable()
+    check_writable(saved)
     (tmp_path / "new").write_text("weights")
     saved.put(tmp_path / "new", "ep1.pt")
     again, name = split(f"{address}/saved/ep1.pt")
-    assert again.fetch(name, tmp_path / "fetched").read_text() == "weights" and again.names() == [name]
+    assert again.fetch(name, tmp_path).read_text() == "weights" and again.names() == [name]
     again.delete(name)
     keys = {item["Key"] for item in client.list_objects_v2(Bucket="mine")["Contents"]}
     made = {"classes.json", *(f"{at}/{name}" for at in ("train", "val") for name in ("index.json", "shard.00000.mds"))}

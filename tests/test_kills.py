@@ -16,9 +16,9 @@ import boto3
 import pytest
 import torch
 
+from common.folders import S3Folder
 from main import cli
 from tests.runs import small_yaml
-from training.storage import S3Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_channels")]
 
@@ -157,12 +157,12 @@ class Bucket:
         self.client.create_bucket(Bucket=name)
         stock = S3Folder._call
 
-        def call(folder: S3Folder, operation: str, **arguments: Any) -> dict:
+        def call(folder: S3Folder, operation: str, name: str, **arguments: Any) -> dict:
             if self.on and re.search(r"upload|copy|delete", operation):
                 copy = self.folder / f"s3copy{len(self.taken)}"
                 shutil.copytree(self.folder / "runs", copy, symlinks=True)
-                self.taken.append((f"{operation} {arguments['Key']}", self.objects(), copy))
-            return stock(folder, operation, **arguments)
+                self.taken.append((f"{operation} {name}", self.objects(), copy))
+            return stock(folder, operation, name, **arguments)
 
         monkeypatch.setattr(S3Folder, "_call", call)
 

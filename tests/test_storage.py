@@ -13,15 +13,16 @@ import torch
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
-from config import load
+from common import s3
+from common.folders import LocalFolder, S3Folder, open_folder
+from config import UserError, load
 from tests.image_files import make_mds
+from tests.loaders.proxy import FaultProxy
 from tests.runs import assert_same_weights, run_main, small_yaml
 from tests.s3 import upload, use_endpoint
-from training import storage
-from training.checkpoint_files import is_whole, write
+from training.checkpoint_files import check_writable, is_whole, write
 from training.checkpoints import Checkpoints, newest_first, to_start_from
 from training.interrupt import StopRequest
-from training.storage import LocalFolder, S3Folder, UserError, open_folder
 
 
 def names(bucket: str) -> set[str]:
@@ -88,17 +89,15 @@ def test_a_checkpoint_is_downloaded_and_verified_once(
     boto3.client("s3").create_bucket(Bucket="store")
     address = "s3://store/run/ep1-ba4-rank0.pt"
     write({"state": {"model": {"x": torch.ones(3)}}}, open_folder("s3://store/run"), "ep1-ba4-rank0.pt")
-    session, sent, verified = boto3.Session(), [], []
-    session.events.register("before-send.s3", lambda request, **_: sent.append(f"{request.method} {request.url}"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    verified: list[Path] = []
     monkeypatch.setattr("training.saved.is_whole", lambda path: verified.append(path) or is_whole(path))
     run = load([str(small_yaml(workdir, image_folder)), *words.format(address).split(), "run_name=it"])
     saver = Checkpoints(open_folder("s3://store/run"), "1ep", 2, StopRequest())
-    saved = to_start_from(run.config, saver)
+    with FaultProxy(s3_server) as proxy:
+        use_endpoint(monkeypatch, proxy.address)
+        saved = to_start_from(run.config, saver)
+        assert proxy.count("ep1-ba4-rank0.pt") == 1
     assert saved is not None and saved.address == address
-    assert [line.split("?")[0] for line in sent if line.startswith("GET") and "list-type" not in line] == [
-        f"GET {s3_server}/store/run/ep1-ba4-rank0.pt"
-    ]
     assert len(verified) == 1 and not verified[0].exists(), "its copy is removed"
 
 
@@ -117,16 +116,17 @@ def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
     folder = open_folder("s3://folder/a/b" if kind == "s3" else str(tmp_path / "a/b"))
     assert isinstance(folder, S3Folder if kind == "s3" else LocalFolder)
     assert folder.names() == []
-    folder.check_writable()
+    check_writable(folder)
     for name in ("ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt", "ep2-ba100-rank0.pt", "best-rank0.pt"):
-        file = folder.scratch() / "new.tmp"
+        folder.scratch.mkdir(parents=True, exist_ok=True)
+        file = folder.scratch / "new.tmp"
         file.write_text(name)
         folder.put(file, name)
         assert not file.exists()
     assert newest_first(folder) == ["ep2-ba100-rank0.pt", "ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt"]
     for _ in range(2):  # a run that goes on does it once more
         folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
-    assert folder.fetch("best-rank0.pt", tmp_path / "scratch").read_text() == "ep0-ba9-rank0.pt"
+    assert folder.fetch("best-rank0.pt", tmp_path).read_text() == "ep0-ba9-rank0.pt"
     folder.delete("ep0-ba9-rank0.pt")
     folder.delete("ep0-ba9-rank0.pt")
     assert folder.names() == ["best-rank0.pt", "ep1-ba10-rank0.pt", "ep2-ba100-rank0.pt"]
@@ -137,21 +137,21 @@ def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
-    monkeypatch.setattr("training.storage.PATIENCE", 0.0)
+    monkeypatch.setattr(s3, "FIRST_PATIENCE", 0.0)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:1") as caught:
-        S3Folder("s3://bucket/folder").check_writable()
+        check_writable(S3Folder("s3://bucket/folder"))
     assert "very-secret" not in str(caught.value)
 
 
 def test_store_that_never_answers_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within two minutes, whether the upload can be called off or not; here within moments."""
-    assert 2 * storage.ATTEMPTS * storage.READ_TIMEOUT < 120 - 2 * storage.ATTEMPTS
-    for name, value in {"READ_TIMEOUT": 0.2, "ATTEMPTS": 1, "PATIENCE": 0.0}.items():
-        monkeypatch.setattr(storage, name, value)
+    assert 2 * s3.ATTEMPTS * s3.ANSWER_TIMEOUT < 120 - 2 * s3.ATTEMPTS
+    for name, value in {"ANSWER_TIMEOUT": 0.2, "ATTEMPTS": 1, "PATIENCE": 0.0}.items():
+        monkeypatch.setattr(s3, name, value)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         (tmp_path / "file").write_text("content")
-        with pytest.raises(UserError, match=r"s3://bucket/run: http://127\.0\.0\.1:\d+ does not answer"):
+        with pytest.raises(UserError, match=r"s3://bucket/run/x.pt: http://127\.0\.0\.1:\d+ does not answer"):
             S3Folder("s3://bucket/run").put(tmp_path / "file", "x.pt")
 
 
@@ -170,7 +170,7 @@ ENDLESS = LIST.format("<NextContinuationToken>x</NextContinuationToken>")
 )
 def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is a sentence, and none is asked for without end."""
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(s3, "PATIENCE", 0.0)
     answer = f"HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def serve(listener: socket.socket) -> None:
@@ -188,7 +188,7 @@ def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monke
             assert folder.names() == []
         (tmp_path / "file").touch()
         os.truncate(tmp_path / "file", 9_000_000)  # in parts, for which S3 gives a number
-        with pytest.raises(UserError, match=r"^s3://bucket/run: "):
+        with pytest.raises(UserError, match=r"^s3://bucket/run/x.pt: "):
             folder.put(tmp_path / "file", "x.pt")
         assert (tmp_path / "file").exists()
         listener.shutdown(socket.SHUT_RDWR)
@@ -197,7 +197,7 @@ def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monke
 def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again, and draws nothing from the generator that belongs to the training."""
     use_endpoint(monkeypatch, "http://127.0.0.1:1")
-    monkeypatch.setattr(storage, "_PAUSE", 0.0)
+    monkeypatch.setattr(s3, "_PAUSES", (0.0, 0.0))
     folder, calls = S3Folder("s3://bucket/run"), []
 
     def upload_file(**_: object) -> None:
@@ -209,13 +209,12 @@ def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             except ClientError as error:
                 raise S3UploadFailedError(str(error))  # noqa: B904  as boto3 does
 
-    monkeypatch.setattr(folder.client, "upload_file", upload_file)
+    monkeypatch.setattr(s3.client(), "upload_file", upload_file)
     (tmp_path / "file").touch()
     before = random.getstate()
     folder.put(tmp_path / "file", "x.pt")
     assert len(calls) == 2 and random.getstate() == before and not (tmp_path / "file").exists()
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
-    monkeypatch.setattr(storage, "_PAUSE", 1.0)
+    monkeypatch.setattr(s3, "PATIENCE", -1.0)
     calls.clear()
     with pytest.raises(UserError, match=r"keeps failing \(SlowDown\)"):
         folder.put(tmp_path / "file", "x.pt")

@@ -8,14 +8,19 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from common.errors import UserError
-from training.storage import UNFINISHED, Folder
+from common.folders import Folder, LocalFolder, existing
+from common.whole_files import whole_file
+
+_UNFINISHED = ".checkpoint-"  # how the name of a file starts while it is written
 
 
 def write(content: dict[str, Any], folder: Folder, name: str) -> None:
@@ -24,27 +29,47 @@ def write(content: dict[str, Any], folder: Folder, name: str) -> None:
     Raises:
         UserError: if it cannot be written; nothing of that name has changed then.
     """
-    temporary = None
     try:
-        descriptor, temporary = _new_file(folder.scratch())
-        with os.fdopen(descriptor, "wb") as file:
+        with _new_file(folder.scratch) as file:
             torch.save(content, file)
             file.flush()
-            os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide it from the people who share the run
-            folder.put(Path(temporary), name)
+            folder.put(Path(file.name), name)
     except (OSError, RuntimeError) as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)  # its room counts as free
         raise _unwritten(error, content, folder, name) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+
+
+def point(folder: Folder, alias: str, name: str) -> None:
+    """Make `alias` a link to a checkpoint, or a copy if the file system has no links."""
+    if not isinstance(folder, LocalFolder):
+        return  # the newest in S3 is found by listing
+    try:
+        with whole_file(folder.path / alias) as temporary:
+            temporary.symlink_to(name)
+    except OSError:
+        folder.copy(name, alias)
+
+
+def check_writable(folder: Folder) -> None:
+    """Raise a UserError if a run could not save into a folder, which is not made yet."""
+    if not isinstance(folder, LocalFolder):
+        folder.write(".writable", b"")
+        folder.delete(".writable")
+        return
+    try:
+        with tempfile.TemporaryFile(dir=existing(folder.path)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"save_folder: {folder} cannot be written ({error.strerror}); "
+            "give another one with save_folder=FOLDER, or save_folder=null to keep no checkpoints"
+        ) from None
 
 
 def remove_dead(folder: Folder) -> None:
     """Remove the files that killed runs were writing: a living run holds a lock on its own."""
-    for path in folder.unfinished():
+    # A local folder is the run's own; files for S3 are written among those of other programs.
+    pattern = ".*.tmp" if isinstance(folder, LocalFolder) else f"{_UNFINISHED}*.tmp"
+    for path in list(folder.scratch.glob(pattern)):
         with contextlib.suppress(OSError):  # another user's, or gone meanwhile, or locked
             if not path.is_symlink():
                 with path.open("r+b") as file:
@@ -71,21 +96,29 @@ def no_room(place: str, size: int, free: int, number: int = 1) -> str:
     )
 
 
-def _new_file(folder: Path) -> tuple[int, str]:
-    """A file of a new name, open and locked for as long as it is written."""
+@contextlib.contextmanager
+def _new_file(folder: Path) -> Iterator[BinaryIO]:
+    """Yield a new file, locked until it has been moved to its name, and removed if it has not."""
+    folder.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=".tmp", dir=folder)
-        with contextlib.suppress(OSError):  # a file system without locks: nobody will take it for a dead run's either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor, name
-        os.close(descriptor)  # another run has removed it, before it was locked
+        path = folder / f"{_UNFINISHED}{uuid.uuid4().hex}.tmp"
+        file = path.open("xb")
+        with contextlib.suppress(OSError):  # without locks, nobody takes it for a dead run's either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()  # another run removed it before it was locked
+    try:
+        with file:
+            yield file
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _unwritten(error: Exception, content: Any, folder: Folder, name: str) -> UserError:
     """What to say of a file that could not be written; torch reports a full disk as a RuntimeError about positions."""
-    place = folder.scratch()
-    size, free = size_of(content), shutil.disk_usage(place).free
+    place = folder.scratch
+    size, free = size_of(content), shutil.disk_usage(existing(place)).free
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or free < size:
         return UserError(no_room(str(place), size, free))
     return UserError(f"{folder}: the checkpoint {name} could not be written ({error})")

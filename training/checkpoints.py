@@ -14,18 +14,18 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 
 from common.errors import named
+from common.folders import Folder, open_folder, split
 from config import ConfigError, Run, TrainingError, UserError
 from config.schema import Config
 from recipes.algorithms._base import at_own_pace, ours
 from training import rank_states
-from training.checkpoint_files import remove_dead, write
+from training.checkpoint_files import check_writable, remove_dead, write
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
 from training.kept import BEST, base_of, batch_of, check_room, clear, newest_first, tidy
 from training.record import LATEST
 from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
-from training.storage import Folder, open_folder, split
 
 NAME = "ep{epoch}-ba{batch}-rank0.pt"
 _KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is what a run has reached
@@ -211,7 +211,7 @@ def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
 
 
 def _check_folder(folder: Folder, may_hold_some: bool) -> None:
-    folder.check_writable()
+    check_writable(folder)
     if not may_hold_some and (there := newest_first(folder)):
         raise ConfigError(
             f"save_folder: {folder} holds checkpoints already ({', '.join(there[:3])}). Go on from them by "

@@ -6,12 +6,12 @@ import re
 import shutil
 from typing import Any
 
+from common.folders import Folder, LocalFolder, existing
 from config import UserError
 from training import rank_states
-from training.checkpoint_files import no_room, size_of
+from training.checkpoint_files import no_room, point, size_of
 from training.devices import say
 from training.record import LATEST
-from training.storage import Folder, LocalFolder
 
 BEST = "best-rank0.pt"
 _PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")
@@ -39,7 +39,7 @@ def tidy(folder: Folder, own: list[str], is_best: bool) -> None:
     """After a checkpoint: keep a copy if it is the best, point to it as the latest, delete what is not to be kept."""
     if is_best:
         folder.copy(own[-1], BEST)
-    folder.point(LATEST, own[-1])
+    point(folder, LATEST, own[-1])
     for name in newest_first(folder):
         if name not in own:
             folder.delete(name)
@@ -66,8 +66,8 @@ def check_room(folder: Folder, content: dict[str, Any], keep: int, own: list[str
     Raises:
         UserError: if not even one fits.
     """
-    place, size = folder.scratch(), size_of(content)
-    free = shutil.disk_usage(place).free
+    place, size = folder.scratch, size_of(content)
+    free = shutil.disk_usage(existing(place)).free
     if free < size:
         raise UserError(no_room(str(place), size, free))
     number = abs(keep) + 2 - len(own) if isinstance(folder, LocalFolder) else 1

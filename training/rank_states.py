@@ -15,6 +15,7 @@ from typing import Any
 from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
+from common.folders import Folder
 from config import UserError
 from recipes.algorithms._base import ours
 from training.checkpoint_files import is_whole, write
@@ -22,7 +23,6 @@ from training.devices import on_all_ranks, say
 from training.fitting import differences, shapes
 from training.guards import average_batchnorm
 from training.saved import CheckpointError, read_file
-from training.storage import Folder
 
 _PATTERN = re.compile(r"^(ep\d+-ba\d+)-own\d+-of-\d+\.pt$")
 

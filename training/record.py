@@ -24,6 +24,7 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from common.lock_file import LockFile
+from common.whole_files import whole_file
 from config import Run
 from config.load import baseline_of
 from loaders.images.decoders import decoders_of
@@ -131,10 +132,9 @@ class RunFolder:
         """Write a file completely or not at all, on rank 0 only."""
         if dist.get_global_rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / f".{name}.tmp"
-            temporary.unlink(missing_ok=True)  # a link would be followed, wherever it leads
-            temporary.write_text(text)
-            os.replace(temporary, self.path / name)
+            with whole_file(self.path / name, self.path / f".{name}.tmp") as temporary:
+                temporary.unlink(missing_ok=True)  # a killed run's, or a link, which would be followed
+                temporary.write_text(text)
 
 
 def keep_output(file: Path) -> None:

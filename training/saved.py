@@ -17,10 +17,10 @@ from composer.utils import dist
 from torch.torch_version import TorchVersion
 
 from common.errors import named
+from common.folders import Folder
 from config import TrainingError
 from training.checkpoint_files import is_whole
 from training.devices import on_all_ranks, on_local_leaders
-from training.storage import Folder
 
 # What the checkpoints of this project hold beside tensors and Python's own types: NumPy's random state, clocks, and
 # torch's version. Of NumPy's types uint32 alone: `__setstate__` of a structured one can be made to corrupt memory.

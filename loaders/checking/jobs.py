@@ -10,9 +10,10 @@ from typing import Any
 import xxhash
 
 from common.errors import DataError
+from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
 from loaders.images.decoding import Source, check, is_too_deep
-from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
+from loaders.transport.remote import download, is_remote, join
 
 Sample = tuple[str, int, Source | Path]
 """An image's name, its label, and what is stored, or where."""

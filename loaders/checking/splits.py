@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError, named
+from common.store_faults import StoreOutOfReach
 from loaders.checking.jobs import FolderJob, Job, Looked, ShardJob
 from loaders.storage.imagefolder import (
     SPLITS,
@@ -24,7 +25,7 @@ from loaders.storage.imagefolder import (
 )
 from loaders.storage.kinds import kind_at
 from loaders.storage.streaming import check_index, read_classes
-from loaders.transport.remote import StoreOutOfReach, is_remote
+from loaders.transport.remote import is_remote
 
 IMAGES_PER_JOB = 64
 

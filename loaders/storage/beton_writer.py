@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import DataError
+from common.whole_files import whole_file
 from loaders.errors import reason
 from loaders.images.decoding import open_file, open_image
 from loaders.storage.beton import ALLOCATION, FIELD, HEADER, INT, JPG, RAW, RGB_IMAGE, SAMPLE, VERSION
@@ -56,18 +57,16 @@ def write_beton(
     """
     if count < 1:
         raise DataError(f"{path}: there are no images to write. Give a folder that holds some.")
-    part = path.with_name(path.name + ".part")
-    with _unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(part, "wb", buffering=0)  # unbuffered: closing it after a fault writes nothing more
-    try:
-        with file, contextlib.closing(_in_order(image, count, workers)) as images:
+    with contextlib.ExitStack() as stack:
+        with _unwritable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A fixed name: a killed conversion's file, maybe of 100 GB, is overwritten by the next one.
+            part = stack.enter_context(whole_file(path, path.with_name(f"{path.name}.part"), durable=True))
+            file = stack.enter_context(part.open("wb", buffering=0))  # closing it after a fault writes nothing more
+        with contextlib.closing(_in_order(image, count, workers)) as images:
             _write_all(file.fileno(), path, count, images, progress)
         with _unwritable(path):
-            part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            stack.close()
 
 
 def stored(encoded: bytes, label: int) -> Stored:
@@ -141,8 +140,6 @@ def _write_all(
     header = np.array([(VERSION, len(fields), page, count, end)], HEADER)
     _write(file, path, end, allocations.tobytes())
     _write(file, path, 0, header.tobytes() + fields.tobytes() + samples.tobytes())
-    with _unwritable(path):
-        os.fsync(file)
 
 
 def _aligned(position: int, page: int) -> int:

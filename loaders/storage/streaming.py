@@ -17,6 +17,8 @@ from composer.utils import dist
 
 from common.errors import DataError
 from common.sizes import bytes_of
+from common.store_faults import StoreOutOfReach
+from common.whole_files import whole_file
 from loaders.dataset import ImageDataset, class_list
 from loaders.errors import LocalMissing
 from loaders.images.decoding import Source
@@ -26,7 +28,7 @@ from loaders.storage.shard_files import ShardFiles
 from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
 from loaders.transport.prefetch import AHEAD, Prefetcher
 from loaders.transport.preloading.source_files import leads_out
-from loaders.transport.remote import StoreOutOfReach, download, is_remote, join, part_of, unwritable
+from loaders.transport.remote import download, is_remote, join, unwritable
 from loaders.transport.shard_cache import ShardCache
 
 SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
@@ -193,14 +195,11 @@ def _keep(path: Path, data: bytes, place: str) -> None:
     """
     if path.is_file():
         return
-    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise unwritable(error, path.parent, place) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.errors import sentence_of
-from loaders.transport.remote import StoreOutOfReach
+from common.store_faults import StoreOutOfReach
 
 AHEAD = 16  # shards that may lie in the cache before they are needed (64 MiB each, as usually written)
 THREADS = 4

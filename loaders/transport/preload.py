@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.addresses import is_s3
+from common.addresses import is_s3, without_credentials
 from common.errors import DataError
 from loaders.transport.preloading.copying import Copied, Copier
 from loaders.transport.preloading.node import Announcement, wait_for_announcement
 from loaders.transport.preloading.records import Records
 from loaders.transport.preloading.source_files import OWN_FOLDER
-from loaders.transport.remote import is_remote, without_credentials
+from loaders.transport.remote import is_remote
 
 _POLL = 0.2  # seconds
 _calls = itertools.count(1)

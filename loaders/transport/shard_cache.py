@@ -17,10 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.addresses import without_credentials
 from common.errors import DataError
+from common.store_faults import Damaged
+from common.whole_files import temporary_name
 from loaders.storage.mds_writer import stored_file, unpack
 from loaders.storage.shard_index import INDEX, files_of
-from loaders.transport.remote import Damaged, download, join, part_of, unwritable, without_credentials
+from loaders.transport.remote import download, join, unwritable
 
 STALLED = 8.0  # seconds without a new byte, after which another process's download is not waited for
 _TICK = 0.01  # seconds
@@ -155,14 +158,14 @@ class ShardCache:
                 if (size := _size(part)) > furthest:
                     furthest, since = size, time.monotonic()
                 elif time.monotonic() > since + STALLED:
-                    part = part_of(path)
+                    part = temporary_name(path).with_suffix(_PART)
                     break
                 time.sleep(_TICK)
             except OSError as error:
                 if error.errno not in _LOCKLESS:
                     raise
                 lock.unlink(missing_ok=True)
-                part = part_of(path)
+                part = temporary_name(path).with_suffix(_PART)
                 break
         ours = {part} if descriptor is None else {part, lock}
         self._writing.update(ours)

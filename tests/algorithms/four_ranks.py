@@ -28,6 +28,7 @@ from torch import Tensor
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from benchmarks.links import end, start
+from common.folders import LocalFolder
 from config import load
 from main import main as run_main
 from recipes.algorithms.decentralized import Decentralized
@@ -53,7 +54,6 @@ from tests.runs import small_yaml
 from training import build, checkpoints, data_wait, guards
 from training.accuracy import TrainAccuracy
 from training.interrupt import Interrupted, StopRequest
-from training.storage import LocalFolder
 
 PARITY = [(topology, optimizer) for topology in ("ring", "one_peer_exp", "complete") for optimizer in ("sgd", "adam")]
 
@@ -163,7 +163,7 @@ def resumed(folder: Path) -> dict[str, bool]:
                 [*([EMA("2ba", update_interval="1ba")] if with_ema else []), Decentralized("one_peer_exp")],
                 optimizer,
                 callbacks=[guards.CommonBatchNorm(), saver, look],
-                load_path=str(place.folder / "ep0-ba3-rank0.pt") if again else None,
+                load_path=str(place.path / "ep0-ba3-rank0.pt") if again else None,
             )
             if again:
                 saver.source = place

@@ -13,8 +13,10 @@ from tests.loaders.jpegs import PHOTO, Encode, compile_c, jpeg, odd_images
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails is given up in seconds; the programs that tests start keep their half minute."""
-    for name, seconds in {"PATIENCE": 6.0, "FIRST_PATIENCE": 3.0, "READ_TIMEOUT": 3.0, "CONNECT_TIMEOUT": 2.0}.items():
-        monkeypatch.setattr(f"loaders.transport.remote.{name}", seconds)
+    for name, seconds in {"PATIENCE": 6.0, "FIRST_PATIENCE": 3.0, "CONNECT_TIMEOUT": 2.0}.items():
+        monkeypatch.setattr(f"common.s3.{name}", seconds)
+    for name in ("READ_TIMEOUT", "ANSWER_TIMEOUT"):
+        monkeypatch.setattr(f"common.s3.{name}", 3.0)
 
 
 @pytest.fixture(scope="session")

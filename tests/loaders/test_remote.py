@@ -13,7 +13,9 @@ import pytest
 from botocore.exceptions import SSLError
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from common import s3
 from common.errors import DataError
+from common.store_faults import Damaged, fault
 from data import build_imagenet_dataspec
 from loaders.checking.jobs import ShardJob
 from loaders.transport import remote
@@ -26,20 +28,20 @@ from tools.convert.destination import open_destination
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the pieces that were read from S3."""
     pieces: list[int] = []
-    stock = remote._object
+    stock = s3._object
 
     def counted(address: str) -> Iterator[bytes]:
         for piece in stock(address):
             pieces.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(remote, "_object", counted)
+    monkeypatch.setattr(s3, "_object", counted)
     return pieces
 
 
 def test_no_more_of_an_object_is_read_than_it_should_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     endless = iter(lambda: b"x" * 100, None)
-    monkeypatch.setattr(remote, "_object", lambda _: endless)
+    monkeypatch.setattr(s3, "_object", lambda _: endless)
     with pytest.raises(DataError, match=r"s3://b/k: is damaged \(more than 1000 bytes\)"):
         remote.download("s3://b/k", tmp_path / "k", size=1000)
     assert not list(tmp_path.iterdir())
@@ -86,17 +88,17 @@ def test_what_is_not_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None
 def test_out_of_reach_is_not_missing() -> None:
     """Hugging Face's kind of FileNotFoundError says that nothing could be asked for."""
     error = LocalEntryNotFoundError("check your connection and try again")
-    assert str(remote.fault(error, "hf://datasets/a/b")) == (
-        "hf://datasets/a/b: cannot be read (LocalEntryNotFoundError: check your connection and try again)."
+    assert str(fault(error, "hf://datasets/a/b")) == (
+        "hf://datasets/a/b: cannot be read or written (LocalEntryNotFoundError: check your connection and try again)."
     )
-    assert "is missing" in str(remote.fault(FileNotFoundError("no such object"), "gs://b/x"))
+    assert "is missing" in str(fault(FileNotFoundError("no such object"), "gs://b/x"))
 
 
 def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "https://store")
     error = SSLError(endpoint_url="https://store/b", error="self-signed certificate")
     said = "s3://b/x: https://store has a certificate that is not trusted here. Set AWS_CA_BUNDLE to"
-    assert str(remote.fault(error, "s3://b/x")).startswith(said)
+    assert str(fault(error, "s3://b/x")).startswith(said)
 
 
 @pytest.mark.parametrize("look", [remote.is_remote, open_destination])
@@ -121,7 +123,7 @@ def test_a_damaged_file_is_fetched_once_more_from_any_store(tmp_path: Path, monk
 
     def check(path: Path) -> None:
         if path.read_bytes() != b"whole":
-            raise remote.Damaged("it is not whole")
+            raise Damaged("it is not whole")
 
     monkeypatch.setattr(CloudDownloader, "direct_download", direct_download)
     remote.download("gs://bucket/file", tmp_path / "file", check)

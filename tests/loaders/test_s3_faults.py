@@ -18,16 +18,17 @@ import pytest
 import torch
 from composer.core import DataSpec
 
+from common import s3
 from common.errors import DataError, sentence_of
 from data import build_imagenet_dataspec
-from loaders.transport import remote, shard_cache
+from loaders.transport import shard_cache
 from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.s3 import upload, use_endpoint
 
 REMOTE = "s3://images/set"
 DAMAGED = "shard.00002.mds"
-LONGEST = remote.PATIENCE + remote.CONNECT_TIMEOUT + remote.READ_TIMEOUT + shard_cache.STALLED
+LONGEST = s3.PATIENCE + s3.CONNECT_TIMEOUT + s3.READ_TIMEOUT + shard_cache.STALLED
 
 
 def build(local: Path, workers: int = 0, path: Path | str = REMOTE, **options) -> DataSpec:
@@ -72,7 +73,7 @@ def stored(s3_server: str, shards: Path) -> str:
 @pytest.fixture
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     """A store that can be made to fail; every client made from now on uses it."""
-    monkeypatch.setattr(remote, "_PAUSES", (0.02, 0.1))
+    monkeypatch.setattr(s3, "_PAUSES", (0.02, 0.1))
     with FaultProxy(s3_server) as proxy:
         use_endpoint(monkeypatch, proxy.address)
         yield proxy
@@ -96,7 +97,7 @@ def test_passing_faults_lose_nothing(
     workers: int, small_shards: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all requests 20 % fail, in every way there is."""
-    monkeypatch.setattr(remote, "PATIENCE", 30.0)
+    monkeypatch.setattr(s3, "PATIENCE", 30.0)
     upload(small_shards, "images", "set")
     faults: list[int | str] = [500, 503, "hang", "drop", "cut"]
     proxy.rules = [Rule(fault, share=0.04, code="SlowDown") for fault in faults]
@@ -127,7 +128,7 @@ def test_passing_faults_lose_nothing(
 def test_a_fault_that_stays_names_the_shard(
     fault: int | str, workers: int, said: str, stored: str, shards: Path, proxy: FaultProxy, tmp_path: Path, monkeypatch
 ) -> None:
-    for module, name in ((remote, "PATIENCE"), (remote, "READ_TIMEOUT"), (shard_cache, "STALLED")):
+    for module, name in ((s3, "PATIENCE"), (s3, "READ_TIMEOUT"), (shard_cache, "STALLED")):
         monkeypatch.setattr(module, name, 2.0)
     client = boto3.client("s3")
     if fault == "missing":
@@ -158,15 +159,15 @@ def test_a_local_shard_lost_in_mid_epoch(workers: int, shards: Path, tmp_path: P
 
 def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATIENCE", "READ_TIMEOUT"):
-        monkeypatch.setattr(remote, name, 2.0)
+        monkeypatch.setattr(s3, name, 2.0)
     for rule, said in (
         (Rule(404, code="NoSuchKey"), "is missing"),
         (Rule("short"), "is "),  # malformed or damaged, whichever shows first
         (Rule("hang"), f"{proxy.address} does not answer"),
         (Rule("drop"), f"{proxy.address} keeps failing"),
-        (Rule(403, code="InvalidAccessKeyId"), f"{proxy.address} refuses the credentials (InvalidAccessKeyId)"),
-        (Rule(403, code="SignatureDoesNotMatch"), f"{proxy.address} refuses the credentials (SignatureDoesNotMatch)"),
-        (Rule(400, code="ExpiredToken"), f"{proxy.address} refuses the credentials (ExpiredToken)"),
+        (Rule(403, code="InvalidAccessKeyId"), f"{proxy.address} rejects the credentials (InvalidAccessKeyId)"),
+        (Rule(403, code="SignatureDoesNotMatch"), f"{proxy.address} rejects the credentials (SignatureDoesNotMatch)"),
+        (Rule(400, code="ExpiredToken"), f"{proxy.address} rejects the credentials (ExpiredToken)"),
         (Rule(403, code="AccessDenied"), "access denied (AccessDenied)"),
     ):
         proxy.rules = [rule]
@@ -187,7 +188,7 @@ def test_no_bucket_no_index_no_credentials(stored: str, tmp_path: Path, monkeypa
 
 def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "http://somebody:very-secret@127.0.0.1:1")
-    monkeypatch.setattr(remote, "FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr(s3, "FIRST_PATIENCE", 0.0)
     message = sentence(lambda: build(tmp_path))
     assert "127.0.0.1:1" in message and "very-secret" not in message
 
@@ -197,9 +198,9 @@ def test_a_slow_download_is_left_in_peace(
     workers: int, folder: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes longer than every limit, but goes on: it is neither given up nor begun a second time."""
-    monkeypatch.setattr(remote, "PATIENCE", 3.0)
-    monkeypatch.setattr(remote, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
-    monkeypatch.setattr(remote, "_CHUNK", 3_000)
+    monkeypatch.setattr(s3, "PATIENCE", 3.0)
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
+    monkeypatch.setattr(s3, "_CHUNK", 3_000)
     monkeypatch.setattr(shard_cache, "STALLED", 3.0)
     upload(make_mds(folder / "val", tmp_path / "set/val"), "images", "set/val")
     proxy.rules = [Rule("slow", "shard.00000.mds", pause=0.25)]
@@ -211,7 +212,7 @@ def test_a_slow_download_is_left_in_peace(
 def test_a_download_whose_process_died_is_taken_over(
     stored: str, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "READ_TIMEOUT", 30.0)
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 30.0)
     proxy.rules = [Rule("hang", "shard.00000.mds", times=1)]
     spec = build(tmp_path)
     fetch = spec.dataloader.dataset.cache.fetch

@@ -21,8 +21,9 @@ SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-very-secret-key", "AWS_SESSION_TOKEN": 
 IMPATIENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from loaders.transport import remote, shard_cache
-remote.PATIENCE = remote.READ_TIMEOUT = shard_cache.STALLED = 4.0
+from common import s3
+from loaders.transport import shard_cache
+s3.PATIENCE = s3.READ_TIMEOUT = shard_cache.STALLED = 4.0
 from main import cli
 if __name__ == "__main__":
     sys.exit(cli(sys.argv[1:]))

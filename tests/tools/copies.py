@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.addresses import without_credentials
 from common.errors import DataError
 from loaders.transport.preload import copy
 from loaders.transport.preloading.records import Records
-from loaders.transport.remote import without_credentials
 
 
 def preload(source: str, destination: str | Path, splits: Sequence[str] | None = None) -> Path:

@@ -10,10 +10,10 @@ from pathlib import Path
 import boto3
 import pytest
 
+from common.addresses import without_credentials
 from common.errors import DataError
 from loaders.transport.preload import copy
 from loaders.transport.preloading.source_files import list_files
-from loaders.transport.remote import without_credentials
 from tests.image_files import make_imagefolder, make_shards
 from tests.s3 import upload, use_endpoint
 from tests.tools.copies import is_complete, preload, tree

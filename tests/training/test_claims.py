@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from common.folders import LocalFolder, S3Folder
 from common.lock_file import LockFile
 from main import cli
 from tests.runs import small_yaml
 from training.checkpoint_files import _new_file, remove_dead
-from training.storage import LocalFolder, S3Folder
 
 
 @pytest.mark.parametrize("resumes", ["true", "false"])
@@ -80,14 +80,11 @@ def test_unfinished_files_of_dead_runs_alone_are_removed(
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(workdir))
     folder = S3Folder("s3://bucket/run") if kind == "s3" else LocalFolder(str(workdir))
-    living, name = _new_file(workdir)
-    dead, _ = _new_file(workdir)
-    os.close(dead)
+    (workdir / ".checkpoint-dead.tmp").touch()
     (workdir / "other.tmp").touch()
-    remove_dead(folder)
-    assert {path.name for path in workdir.iterdir()} == {Path(name).name, "other.tmp"}
-    os.close(living)
-    remove_dead(folder)
+    with _new_file(workdir) as living:
+        remove_dead(folder)
+        assert {path.name for path in workdir.iterdir()} == {Path(living.name).name, "other.tmp"}
     assert [path.name for path in workdir.iterdir()] == ["other.tmp"]
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from common.folders import LocalFolder
 from common.lock_file import LockFile
 from config import ConfigError, UserError
 from main import cli
 from tests.runs import small_yaml, summary
 from training import earlier_run
+from training.kept import newest_first
 from training.record import RunFolder, keep_output
-from training.storage import LocalFolder
 
 
 def huge(path: Path) -> None:
@@ -91,7 +92,7 @@ def test_only_files_are_checkpoints(workdir: Path) -> None:
     for number, name in enumerate(DAMAGES):
         DAMAGES[name](workdir / f"ep0-ba{number}-rank0.pt")
     there = [n for n, name in enumerate(DAMAGES) if not name.startswith("a ") or name == "a list"]
-    assert LocalFolder(".").names() == sorted(f"ep0-ba{number}-rank0.pt" for number in there)
+    assert newest_first(LocalFolder(".")) == [f"ep0-ba{number}-rank0.pt" for number in reversed(there)]
 
 
 def test_no_link_is_written_through(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.folders import LocalFolder
 from config import UserError
 from training.checkpoint_files import write
 from training.kept import check_room
-from training.storage import LocalFolder
 
 CONTENT = {"state": {"model": torch.zeros(10, 25_000), "others": [torch.zeros(250_000)]}}  # 2 MB
 

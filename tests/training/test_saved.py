@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.folders import LocalFolder
 from config.load import read_recipe, recipe_files
 from config.schema import MODELS
 from main import cli
@@ -21,7 +22,6 @@ from tests.runs import small_yaml
 from tools.evaluate.__main__ import run as evaluate
 from training.fitting import recognised, shapes
 from training.saved import CheckpointError, NotDataError, read_checkpoint, read_file
-from training.storage import LocalFolder
 
 
 class Program:
@@ -159,7 +159,7 @@ class Remote(LocalFolder):
     def fetch(self, name: str, into: Path) -> Path:
         """A copy."""
         self.into, self.mode = into, into.stat().st_mode & 0o777
-        return Path(shutil.copy(self.folder / name, into / name))
+        return Path(shutil.copy(self.path / name, into / name))
 
 
 @pytest.mark.parametrize("whole", [True, False])

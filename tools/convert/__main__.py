@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from common import command
+from common.addresses import without_credentials
 from common.errors import ConfigError, DataError
+from common.folders import LocalFolder
 from common.terminal import console, positive
 
 QUALITY = 90
@@ -95,17 +97,16 @@ def convert(argv: Sequence[str]) -> int:
     check(given)
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
-    from loaders.transport.remote import without_credentials
     from tools.convert import to_beton
-    from tools.convert.destination import LocalDestination, open_destination
+    from tools.convert.destination import open_destination
     from tools.convert.plan import ImageOptions, plan_split
     from tools.convert.sources import open_sources
     from tools.convert.to_mds import Conversion, result_table
 
     destination = open_destination(given.destination)
-    if given.to == "ffcv" and not isinstance(destination, LocalDestination):
+    if given.to == "ffcv" and not isinstance(destination, LocalFolder):
         raise DataError(f"{given.destination}: FFCV reads only local files. Name a local folder.")
-    destination.names("")  # a mistyped bucket shows here, before the source is read
+    destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
     sources, classes = open_sources(given.source, given.local)
     images = ImageOptions(given.max_size, given.quality or QUALITY)
@@ -117,7 +118,7 @@ def convert(argv: Sequence[str]) -> int:
     out.print(result_table(given.destination, rows))
     skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
     if skipped:
-        out.print(f"{skipped} unreadable images are left out: {destination.place('skipped.txt')} lists them.")
+        out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
         out.print(remark)
     if classes is None:

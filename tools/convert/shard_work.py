@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError
+from common.folders import Folder
 from loaders.errors import unreadable
 from loaders.images.decoding import check
 from loaders.storage.mds_writer import Sample, ShardFormat, count_samples, read_sample, stored_file, unpack
 from loaders.storage.unfinished import WORK
 from tools.convert import crew
-from tools.convert.destination import Destination
 from tools.convert.plan import ImageOptions
 from tools.convert.sources import Part
 
@@ -26,7 +26,7 @@ Note = dict[str, Any]
 class ShardJob:
     """One shard."""
 
-    destination: Destination  # of the data set
+    destination: Folder  # of the data set
     split: str
     number: int  # index of the shard in the split
     part: Part  # its images

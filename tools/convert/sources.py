@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from common.errors import DataError
+from common.store_faults import StoreOutOfReach
 from loaders.checking.jobs import ShardJob
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
@@ -24,7 +25,7 @@ from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names,
 from loaders.storage.mds_writer import read_sample, stored_file
 from loaders.storage.shard_index import parse_index
 from loaders.storage.streaming import check_index, read_classes
-from loaders.transport.remote import StoreOutOfReach, download, is_remote, join
+from loaders.transport.remote import download, is_remote, join
 
 _one_reader = threading.Lock()  # keeps many threads from reading the same next shard
 STAT_THREADS = 16  # a network file system answers one request per round trip

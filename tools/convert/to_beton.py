@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
+from common.folders import LocalFolder
 from common.terminal import ImageMeter
 from loaders.images.decoding import decode
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.beton import BetonDataset
 from loaders.storage.beton_writer import write_beton
 from loaders.storage.unfinished import COMMAND, STAGE, WORK
-from tools.convert.destination import Destination, LocalDestination
+from tools.convert.destination import check_room, removal
 from tools.convert.plan import recorded
 from tools.convert.sources import ShardPart, ShardSource
 from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion, Row
@@ -34,24 +35,24 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
         DataError: the destination, a local folder, is not empty, or the source or the disk fails.
     """
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
-    assert isinstance(target, LocalDestination)
+    assert isinstance(target, LocalFolder)
     stage = _stage(conversion, target)
     rows = {}
     with _resumable(stage, splits) as finished:
         if not finished:
-            target.check_room(2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
+            check_room(target, 2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
             target.write(COMMAND, os.fsencode(conversion.command))
             conversion.destination = stage
             rows = {row.split: row for row in conversion.run(workers)}
         for name in (CLASSES, SKIPPED):
-            if name in stage.names(""):
+            if name in stage.names():
                 target.write(name, stage.read(name))
         done = [_write(conversion, target, stage, split, workers, rows.get(split)) for split in splits]
     target.remove(WORK)
     return done
 
 
-def _stage(conversion: Conversion, target: LocalDestination) -> LocalDestination:
+def _stage(conversion: Conversion, target: LocalFolder) -> LocalFolder:
     """Return the folder of the intermediate shards.
 
     Raises:
@@ -59,36 +60,36 @@ def _stage(conversion: Conversion, target: LocalDestination) -> LocalDestination
     """
     plan = recorded(conversion.plans, conversion.images, conversion.shards)
     own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
-    present = target.names("")
-    others = [name for name in present if name.startswith(STAGE) and name != own]
+    present = target.names()
+    others = [name.rstrip("/") for name in present if name.startswith(STAGE) and name != f"{own}/"]
     if others:
         raise DataError(
-            f"{target.path}: holds an unfinished conversion with other options. Give the same ones, or type: "
-            f"{target.removal(*others)}"
+            f"{target}: holds an unfinished conversion with other options. Give the same ones, or type: "
+            f"{removal(target, *others)}"
         )
     files = [f"{plan.split}.beton" for plan in conversion.plans]
-    if own not in present and (done := [name for name in files if name in present]):
+    if f"{own}/" not in present and (done := [name for name in files if name in present]):
         raise DataError(
-            f"{target.place(done[0])}: exists already. Name another destination, or type: {target.removal(*done)}"
+            f"{target}/{done[0]}: exists already. Name another destination, or type: {removal(target, *done)}"
         )
-    return LocalDestination(target.place(own))
+    return LocalFolder(target.path / own, WORK)
 
 
 @contextmanager
-def _resumable(stage: LocalDestination, splits: list[str]) -> Iterator[bool]:
+def _resumable(stage: LocalFolder, splits: list[str]) -> Iterator[bool]:
     """Yield whether all shards are finished; remove them if no exception was raised."""
-    yield WORK not in stage.names("") and all(INDEX in stage.names(split) for split in splits)
+    yield f"{WORK}/" not in stage.names() and all(INDEX in stage.names(split) for split in splits)
     stage.remove("")
 
 
 def _write(
-    conversion: Conversion, target: Destination, stage: LocalDestination, split: str, workers: int, made: Row | None
+    conversion: Conversion, target: LocalFolder, stage: LocalFolder, split: str, workers: int, made: Row | None
 ) -> Row:
     """Write one split's file, unless it exists, check it, and return its row of the table."""
-    source = ShardSource(stage.path, stage.path, split)
+    source = ShardSource(str(stage), str(stage), split)
     count = len(source.sizes)
     part = source.part(np.arange(count))
-    path = Path(target.place(f"{split}.beton"))
+    path = target.path / f"{split}.beton"
     began = time.monotonic()
     if not path.is_file():
         with ImageMeter(conversion.console, path.name, count) as meter:

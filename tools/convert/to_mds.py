@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import DataError, named
+from common.folders import Folder
 from common.terminal import ImageMeter
 from loaders.storage.mds_writer import ShardFormat, stored_file
 from loaders.storage.unfinished import COMMAND, PLAN, WORK
 from tools.convert.crew import Crew
-from tools.convert.destination import Destination
+from tools.convert.destination import check_room, removal
 from tools.convert.plan import ImageOptions, SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
 
@@ -80,7 +81,7 @@ class SplitResult:
 class Conversion:
     """One data set being converted."""
 
-    destination: Destination
+    destination: Folder
     plans: list[SplitPlan]
     classes: list[str] | None  # names by label
     images: ImageOptions
@@ -116,19 +117,20 @@ class Conversion:
             DataError: the destination holds something else, or has too little space.
         """
         plan = recorded(self.plans, self.images, self.shards)
-        if WORK in self.destination.names("") and "plan.json" in self.destination.names(WORK):
+        if "plan.json" in self.destination.names(WORK):
             check_plan(self.destination, plan)
         else:
             self.destination.remove(WORK)  # of a conversion that had finished, or not started
             check_empty(self.destination, [split.split for split in self.plans], self.classes)
         results = [SplitResult(split.split, self._notes(split)) for split in self.plans]
-        self.destination.check_room(
+        check_room(
+            self.destination,
             sum(
                 int(size)
                 for split, result in zip(self.plans, results, strict=True)
                 for number, size in enumerate(split.sizes)
                 if number not in result.notes
-            )
+            ),
         )
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
         self.destination.write(COMMAND, os.fsencode(self.command))
@@ -178,7 +180,7 @@ class Conversion:
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))
                     name = stored_file(note["shard"])["basename"] if note["shard"] else f"shard {job.number}"
-                    faults.append(f"{self.destination.place(f'{job.split}/{name}')}: {fault}.")
+                    faults.append(f"{self.destination}/{job.split}/{name}: {fault}.")
         for plan, result in zip(self.plans, results, strict=True):
             count = result.row().images + len(result.skipped)
             if count != len(plan.order):
@@ -200,7 +202,7 @@ class Conversion:
         self.destination.remove(WORK)
 
 
-def check_plan(destination: Destination, plan: dict[str, Any]) -> None:
+def check_plan(destination: Folder, plan: dict[str, Any]) -> None:
     """Compare an unfinished conversion's plan with this one.
 
     Raises:
@@ -211,12 +213,12 @@ def check_plan(destination: Destination, plan: dict[str, Any]) -> None:
     if differ:
         what = named(["another source" if key == "source" else f"{key} {other.get(key)}" for key in differ])
         raise DataError(
-            f"{destination.place('')}: holds an unfinished conversion with other options ({what}). "
-            f"Give the same ones, or type: {destination.removal(WORK, *other['source'])}"
+            f"{destination}: holds an unfinished conversion with other options ({what}). "
+            f"Give the same ones, or type: {removal(destination, WORK, *other['source'])}"
         )
 
 
-def check_empty(destination: Destination, splits: list[str], classes: list[str] | None) -> None:
+def check_empty(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
     """Make sure that nothing is overwritten.
 
     Raises:
@@ -228,10 +230,10 @@ def check_empty(destination: Destination, splits: list[str], classes: list[str] 
             shards = json.loads(destination.read(f"{split}/{INDEX}"))["shards"]
             count = sum(shard["samples"] for shard in shards)
             raise DataError(
-                f"{destination.place(split)}: exists already: {count:,} images in {len(shards)} shards. Name another "
-                f"destination, or type: {destination.removal(split)}"
+                f"{destination}/{split}: exists already: {count:,} images in {len(shards)} shards. Name another "
+                f"destination, or type: {removal(destination, split)}"
             )
         if names:
-            raise DataError(f"{destination.place(split)}: is not empty ({named(names)}). Name another destination.")
-    if CLASSES in destination.names("") and json.loads(destination.read(CLASSES)) != classes:
-        raise DataError(f"{destination.place(CLASSES)}: lists other classes. Name another destination.")
+            raise DataError(f"{destination}/{split}: is not empty ({named(names)}). Name another destination.")
+    if CLASSES in destination.names() and json.loads(destination.read(CLASSES)) != classes:
+        raise DataError(f"{destination}/{CLASSES}: lists other classes. Name another destination.")

@@ -18,7 +18,7 @@ from loaders.transport.remote import is_remote
 from tools.records.trust import own_file, real
 
 if TYPE_CHECKING:
-    from training.storage import Folder
+    from common.folders import Folder
 
 LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill the memory of one, and of a CPU
 
@@ -102,9 +102,9 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
     Raises:
         UserError: there is none.
     """
+    from common.folders import split
     from training.checkpoints import newest_first
     from training.record import LATEST
-    from training.storage import split
 
     saved = str(run / "checkpoints")
     if not Path(saved).is_dir() and config.save_folder:

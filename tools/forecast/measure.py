@@ -15,6 +15,7 @@ from composer.loggers import Logger
 from composer.trainer import Trainer
 
 from common.durations import parse
+from common.folders import open_folder
 from config import Run
 from config.schema import Config
 from loaders.sampler import endless
@@ -26,7 +27,6 @@ from training import build, checkpoints, guards, record
 from training.data_wait import DataWait, advice
 from training.fit import make_trainer
 from training.recorder import Recorder
-from training.storage import open_folder
 
 WARM_UP = 3  # untimed steps at each size; more if the workers hold more batches ready
 SHORTEST_LAP = 5  # steps

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from common.cells import as_cell, from_cell
 from common.errors import DataError, named
+from common.whole_files import whole_file
 from loaders.checking.splits import loose_images
 from loaders.storage.imagefolder import class_names
 
@@ -86,10 +87,8 @@ def _read_log(root: Path) -> Moves:
 
 def _write_log(root: Path, moves: Moves) -> None:
     """Write the log whole or not at all."""
-    part = root / f"{LOG}.part"
-    with part.open("w", newline="", errors="surrogateescape") as file:
+    with whole_file(root / LOG) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file).writerows([as_cell(name) for name in move] for move in moves)
-    part.replace(root / LOG)
 
 
 def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[str, str]:

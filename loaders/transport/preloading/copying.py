@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.addresses import without_credentials
 from common.errors import DataError
 from common.terminal import console
 from loaders.transport.checksums import QUICK, chunks, hash_of, new_hash
 from loaders.transport.preloading.progress import ByteMeter, amount
 from loaders.transport.preloading.records import Entry, Records, size_of
 from loaders.transport.preloading.source_files import SourceFile, below, is_wanted, leads_out, list_files
-from loaders.transport.remote import download, is_remote, join, without_credentials
+from loaders.transport.remote import download, is_remote, join
 
 THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
 _LARGE = 1 << 20  # bytes; from here on what is read back comes from the disk and not from memory

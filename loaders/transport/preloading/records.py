@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.addresses import without_credentials
 from common.errors import DataError
+from common.store_faults import StoreOutOfReach
+from common.whole_files import whole_file
 from loaders.transport.checksums import hash_of
 from loaders.transport.preloading.source_files import INDEX, OWN_FOLDER, identity, is_wanted
-from loaders.transport.remote import StoreOutOfReach, download, is_remote, join, without_credentials
+from loaders.transport.remote import download, is_remote, join
 
 SPOT_CHECK = 1000  # files of a complete copy that are looked at before it is used again
 
@@ -179,12 +182,8 @@ class Records:
 
 def write_json(path: Path, content: object) -> None:
     """Write a file whole or not at all, and durably."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w") as file:
+    with whole_file(path, durable=True) as temporary, temporary.open("w") as file:
         json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.addresses import is_s3, split_s3_folder
+from common.addresses import is_s3, without_credentials
 from common.errors import DataError
+from common.folders import S3Folder
 from loaders.transport.checksums import quick_hash, recorded_hash
-from loaders.transport.remote import download, fault, is_remote, join, s3_client, without_credentials
+from loaders.transport.remote import download, is_remote, join
 
 INDEX, CLASSES = "index.json", "classes.json"
 OWN_FOLDER = ".preload"  # below a copy: how far it is
@@ -94,17 +95,8 @@ def list_s3(folder: str) -> Iterator[SourceFile]:
     Raises:
         DataError: it cannot be listed.
     """
-    bucket, prefix = split_s3_folder(folder)
-    try:
-        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", []):
-                name = item["Key"][len(prefix) :]
-                if name and not name.endswith("/"):
-                    yield SourceFile(below(name, folder), item["Size"], item.get("ETag", "").strip('"'))
-    except DataError:
-        raise
-    except Exception as error:
-        raise fault(error, folder) from error
+    for name, size, etag in S3Folder(folder).walk():
+        yield SourceFile(below(name, folder), size, etag)
 
 
 def below(name: str, source: str) -> str:
