@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import ctypes
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.orphans import die_with_parent
 from config import ConfigError, UserError
 from config.read import main_script
 from tools.sweep.plan import Plan, Planned, loaded
@@ -22,8 +23,6 @@ from training.identity import differences, plain
 
 LAST_LINES = 6  # of a failed run's output that are shown
 POLL = 0.2  # seconds between two looks at a run
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)
 
 
 class Stopped(KeyboardInterrupt):
@@ -111,9 +110,13 @@ def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
     with log.open("ab") as file:
         file.write(f"\n$ {' '.join(composer(plan, run))}\n".encode())
         file.flush()
-        # In a group of its own, so that a stop reaches launcher and ranks once, whoever sent it.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, preexec_fn=_end_with_us
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # so that a stop reaches launcher and ranks once, whoever sent it
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),  # or the next sweep would meet its run
         )
     stop = _Stop(process)
     with stop:
@@ -146,8 +149,3 @@ class _Stop:
         self.asked = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signum)
-
-
-def _end_with_us() -> None:
-    """The launcher is asked to stop when this program dies in whatever way, or the next sweep would meet its run."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
