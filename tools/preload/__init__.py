@@ -1,1 +1,1 @@
-"""A data set copied to this machine ahead of a run."""
+"""Copy a data set to this machine before training."""

@@ -3,7 +3,7 @@
     python -m tools.preload /nfs/imagenet /local/imagenet
     python -m tools.preload s3://bucket/imagenet /local/imagenet --split train
 
-Whatever interrupts it, the same command goes on where it stopped; a copy that is complete already is not made again.
+After an interruption, the same command continues where it stopped; a complete copy is not made again.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from common import command, terminal
-from loaders.transport.preload import Copied, copy
-from loaders.transport.preloading.progress import amount
+from loaders.transport.preload import copy
+from loaders.transport.preloading.copying import Copied, amount
 
-DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
+DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # each split's section of the configuration
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.preload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="a folder (images, MDS shards, .beton files), or s3://bucket/folder")
-    parser.add_argument("destination", help="the copy: a new folder on a local disk")
+    parser.add_argument("destination", help="folder of the copy, on a local disk; new, or made by an earlier preload")
     parser.add_argument(
-        "--split", action="append", choices=tuple(DATASETS), help="copy this one alone; by default everything"
+        "--split", action="append", choices=tuple(DATASETS), help="copy only this split; by default everything"
     )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Copy, and print what was done and how to train on it; the exit status."""
+    """Copy, print what was copied and how to train on it, and return the exit status."""
     given = parse(argv)
     copied = copy(given.source, given.destination, given.split)
     console = terminal.console()
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(copied: Copied) -> Table:
-    """What the copy has, and what of it was copied now."""
+    """Build a table of the copy's size and of what was copied now."""
     table = Table("", "files", "bytes", "seconds", "MB/s")
     for column in table.columns[1:]:
         column.justify = "right"
-    table.add_row("there", f"{copied.files:,}", amount(copied.bytes), "", "")
+    table.add_row("total", f"{copied.files:,}", amount(copied.bytes), "", "")
     speed = f"{copied.copied_bytes / 1e6 / copied.seconds:,.0f}" if copied.copied_files else "-"
     now = [f"{copied.copied_files:,}", amount(copied.copied_bytes), f"{copied.seconds:.1f}", speed]
     table.add_row("copied now", *now)
@@ -60,8 +60,8 @@ def table(copied: Copied) -> Table:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv, "stopped; the same command goes on from here")
+    """Call `main`, printing a sentence instead of a traceback if the mistake is the user's."""
+    return command.run(main, argv, "stopped; the same command continues from here")
 
 
 if __name__ == "__main__":
