@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from common.orphans import die_with_parent
 from config import UserError
 
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0  # linux/if_tun.h
@@ -28,7 +29,6 @@ TUN_F_CSUM, TUN_F_TSO4 = 1, 2
 VNET_HEADER = 10  # bytes before each packet: how a large one would be cut, which the receiving side passes over
 LARGEST = 1 << 16
 CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DEVICE = "link0"  # every node's, in its own namespace
 
 
@@ -128,7 +128,7 @@ def start(do: Callable[..., None], *arguments: object) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this one
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent(signal.SIGKILL)
         do(*arguments)
         status = 0
     except BaseException:

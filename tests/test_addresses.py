@@ -74,7 +74,7 @@ def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) 
     assert keys == {*others, *(f"{folder}/{name}" for name in made)}
     assert all(client.get_object(Bucket="mine", Key=key)["Body"].read() == key.encode() for key in others)
     assert len(images_of(address, "val", tmp_path / "cache")) == 6
-    assert copy(address, tmp_path / "copy", shown=False).copied_files == len(made)
+    assert copy(address, tmp_path / "copy").copied_files == len(made)
 
 
 def test_a_leading_slash_is_part_of_a_key(s3_server: str, tmp_path: Path) -> None:

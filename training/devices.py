@@ -19,6 +19,7 @@ import torch
 from composer.utils import dist, get_device, reproducibility
 from torch.distributed import DistError
 
+from common.orphans import die_with_parent
 from config import ConfigError, Machine, Run, UserError
 from config.schema import Config
 from loaders.workers import cores
@@ -26,7 +27,6 @@ from loaders.workers import cores
 T = TypeVar("T")
 
 PATIENCE = 5.0  # seconds, of joining the other ranks, that pass without a word
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAST_WORK = 0.1
 """Seconds before a rank ends. Gloo's thread lets go of the last collective's tensors when it comes to it, for which it
 needs the interpreter; one that is ending aborts the process instead: of 48 ranks on two busy cores one without this
@@ -48,7 +48,8 @@ def prepare(run: Run) -> None:
         raise ConfigError("compile: torch.compile needs a C compiler and finds none; install gcc, or compile=false")
     device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
     precision = _precision(config.precision, device, run.is_of_recipe("precision"))
-    die_with_launcher()
+    if dist.get_world_size() > 1:  # or a rank would train on after its launcher's death
+        die_with_parent(signal.SIGTERM)
     # torchrun sets no NODE_RANK, without which Composer refuses to load a checkpoint.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     if dist.get_world_size() > 1:
@@ -165,12 +166,6 @@ def _microbatch(config: Config, device: str) -> int | str:
         say(f"device_train_microbatch_size: auto searches on a GPU only; on the CPU it is the whole batch, {per_rank}")
         size = None
     return per_rank if size is None else size
-
-
-def die_with_launcher() -> None:
-    """Ask the kernel for a SIGTERM when the launcher dies, so that no rank trains on as an orphan (Linux only)."""
-    if sys.platform == "linux" and dist.get_world_size() > 1:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def on_rank_zero(do: Callable[..., T], *arguments: object) -> T:

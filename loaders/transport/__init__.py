@@ -1,1 +1,1 @@
-"""From a store to this machine: remote files, the shard cache, prefetching, preloading."""
+"""Moving data from a store to this machine: remote files, the shard cache, prefetching and preloading."""

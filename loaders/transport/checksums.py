@@ -1,7 +1,6 @@
-"""Hashes of files, written as `name:hexdigest`, and the pieces that files are read in."""
+"""Sizes and hashes of files; a hash is written as `name:hexdigest`."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +8,46 @@ import xxhash
 
 from common.errors import DataError
 
-HASHES = ("sha1", "xxh3_64", "xxh64", "xxh128", "sha256", "md5")  # which one is checked, of those that were recorded
-QUICK = "xxh3_64"  # of files for which no hash is recorded: as fast as memory
+HASHES = ("sha1", "xxh3_64", "xxh64", "xxh128", "sha256", "md5")  # the first of these that is recorded is checked
+QUICK = "xxh3_64"  # for files without a recorded hash: as fast as memory
 _CHUNK = 1 << 20  # bytes
 
 
-def new_hash(name: str) -> Any:
-    """An empty hash that has `update` and `hexdigest`: one of xxhash's, or of hashlib's."""
-    return getattr(xxhash, name)() if name.startswith("xxh") else hashlib.new(name)
-
-
-def chunks(path: str | Path) -> Iterator[bytes]:
-    """A file's bytes, piece by piece.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, or -1 if it does not exist."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            while data := file.read(_CHUNK):
-                yield data
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def hash_of(path: str | Path, name: str = QUICK) -> str:
-    """A file's hash.
+    """Return the hash of a file.
 
     Args:
         path: the file.
-        name: the hash to take, as in an index.json of shards: sha1, xxh64, ...
+        name: one of HASHES.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
-    found = new_hash(name)
-    for data in chunks(path):
-        found.update(data)
-    return f"{name}:{found.hexdigest()}"
+    digest = getattr(xxhash, name)() if name.startswith("xxh") else hashlib.new(name)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while data := file.read(_CHUNK):
+                digest.update(data)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+    return f"{name}:{digest.hexdigest()}"
 
 
 def quick_hash(data: bytes) -> str:
-    """The hash of some bytes, as `hash_of` gives it for a file."""
+    """Return the hash that `hash_of` gives for a file with these bytes."""
     return f"{QUICK}:{xxhash.xxh3_64(data).hexdigest()}"
 
 
 def recorded_hash(info: dict[str, Any]) -> str:
-    """The hash to check a shard's file by, of those that its index records; empty where there is none.
+    """Return the hash with which to verify a shard's file; empty if its index has none.
 
     Args:
         info: the file's entry in index.json: basename, bytes, hashes.

@@ -1,4 +1,4 @@
-"""Decompressing a shard into as much memory as its index says, however much its bytes would make."""
+"""Decompression of a shard into no more memory than its index says, whatever its bytes contain."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _ZSTD = 0xFD2FB528
 
 
 def decompressed(compression: str, data: bytes, size: int) -> bytes:
-    """What compressed bytes hold.
+    """Decompress bytes of a known size.
 
     Args:
-        compression: as mosaicml-streaming names it: `zstd`, `zstd:7`, ...
+        compression: mosaicml-streaming's name: `zstd`, `zstd:7`, ...
         data: the compressed bytes.
-        size: bytes that they should hold.
+        size: bytes after decompression.
 
     Raises:
-        ValueError: they hold more or fewer, or are damaged; the message says which.
+        ValueError: the data are damaged or have another size; the message says which.
     """
     family = compression.partition(":")[0]
     try:
@@ -32,14 +32,14 @@ def decompressed(compression: str, data: bytes, size: int) -> bytes:
                 raw = opened.read(size + 1)
         elif family == "br":
             raw = _brotli(data, size)
-        else:  # these libraries make room for what the data says before they begin
-            promised = _zstd_size(data) if family == "zstd" else _snappy_size(data)
-            if promised != size:
-                raise ValueError(f"{promised} bytes instead of {size}")
+        else:  # these libraries first allocate the size that the data claim
+            claimed = _zstd_size(data) if family == "zstd" else _snappy_size(data)
+            if claimed != size:
+                raise ValueError(f"{claimed} bytes instead of {size}")
             raw = decompress(compression, data)
     except ValueError:
         raise
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library has its own kind
         raise ValueError(f"it cannot be decompressed ({type(error).__name__}: {error})") from error
     if len(raw) != size:
         raise ValueError(f"{'more' if len(raw) > size else len(raw)} bytes instead of {size}")
@@ -47,36 +47,36 @@ def decompressed(compression: str, data: bytes, size: int) -> bytes:
 
 
 def _brotli(data: bytes, size: int) -> bytes:
-    """At least `size` bytes where there are so many, and not many more."""
+    """Decompress at least `size` bytes if the data have as many, and not many more."""
     decoder, parts, room = brotli.Decompressor(), [], size + 1
     pending = data
     while room > 0 and not decoder.is_finished():
         part = decoder.process(pending, output_buffer_limit=room)
         if not part and not pending:
-            break  # it ends early
+            break  # truncated
         parts.append(part)
         pending, room = b"", room - len(part)
     return b"".join(parts)
 
 
 def _snappy_size(data: bytes) -> int:
-    """The length that stands before snappy's data, seven bits a byte."""
+    """Return the size that precedes snappy's data, 7 bits per byte."""
     size = 0
-    for place, byte in enumerate(data[:5]):
-        size |= (byte & 0x7F) << 7 * place
+    for position, byte in enumerate(data[:5]):
+        size |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
             return size
-    raise ValueError("it is not of snappy")
+    raise ValueError("it is not snappy data")
 
 
 def _zstd_size(data: bytes) -> int:
-    """The lengths that zstd's frames say they have. Source: RFC 8878, section 3.1.1."""
+    """Return the sum of the sizes in the headers of zstd's frames. Source: RFC 8878, section 3.1.1."""
     total = at = 0
     while at < len(data):
         magic, flags = struct.unpack_from("<IB", data, at)
         single, width = flags >> 5 & 1, flags >> 6
         if magic != _ZSTD or not (single or width):
-            raise ValueError("it is not of zstd, or does not say how long it is")
+            raise ValueError("it is not zstd data, or lacks its size")
         at += 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
         total += int.from_bytes(data[at : at + 2**width], "little") + (256 if width == 1 else 0)
         at += 2**width

@@ -1,4 +1,4 @@
-"""Threads that fetch the next shards while the images of the present ones are being trained on."""
+"""Threads that download the next shards while the trainer uses the images of the current ones."""
 
 import atexit
 import threading
@@ -9,21 +9,21 @@ import numpy as np
 from common.errors import sentence_of
 from common.store_faults import StoreOutOfReach
 
-AHEAD = 16  # shards that may lie in the cache before they are needed (64 MiB each, as usually written)
+AHEAD = 16  # shards downloaded ahead of the trainer (usually 64 MiB each)
 THREADS = 4
 
 
 class Prefetcher:
-    """Walks an epoch's shards in the order of first use, at most `ahead` of them before the trainer.
+    """Downloads an epoch's shards in the order of first use, at most `ahead` of them before the trainer.
 
-    A fault is not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
-    can see it, or has better luck; after an outage the next shard is tried. The threads are daemons, because a download
-    under way must not keep a program from ending.
+    Faults are not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
+    sees it, or succeeds. After an outage, the next shard is tried. The threads are daemons, because a download must not
+    keep a program from ending.
 
     Args:
         shards: int64 [positions], the shard of each position of the epoch.
-        fetch: gets one shard, given its number.
-        ahead: shards that may lie in the cache before they are needed.
+        fetch: downloads one shard, given its number.
+        ahead: shards to download ahead of the trainer.
     """
 
     def __init__(self, shards: np.ndarray, fetch: Callable[[int], None], ahead: int = AHEAD) -> None:
@@ -52,7 +52,7 @@ class Prefetcher:
             self._changed.notify_all()
 
     def reached(self, position: int) -> None:
-        """The trainer has asked for the sample at `position` of the epoch: more shards may be fetched."""
+        """Note that the trainer needs the sample at `position` of the epoch, so that more shards may be downloaded."""
         needed = int(np.searchsorted(self._positions, position, side="right"))
         if needed + self._ahead > self._allowed:
             with self._changed:
@@ -60,7 +60,7 @@ class Prefetcher:
                 self._changed.notify_all()
 
     def _take(self) -> int | None:
-        """The next shard to fetch, as soon as it is allowed; None at the end."""
+        """Wait until another shard may be downloaded and return its number; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._next < self._allowed)
             if self._ended:
@@ -80,5 +80,5 @@ class Prefetcher:
                 continue
             except Exception as error:
                 if sentence_of(error) is None and not self._stopped:
-                    raise  # a mistake of ours, not of the data's, nor of a program that ends
+                    raise  # a bug of ours: neither a fault of the data nor an effect of the program's end
                 return

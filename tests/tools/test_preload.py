@@ -12,6 +12,7 @@ import pytest
 
 from common.addresses import without_credentials
 from common.errors import DataError
+from loaders.transport import remote
 from loaders.transport.preload import copy
 from loaders.transport.preloading.source_files import list_files
 from tests.image_files import make_imagefolder, make_shards
@@ -136,10 +137,10 @@ def test_refused_destinations(folder: Path, tmp_path: Path) -> None:
     preload(str(folder), tmp_path / "copy")
     cases = {
         tmp_path / "mine": "holds files that no preload has written",
-        folder / "copy": "lies in",
-        folder.parent: "lies in",
-        Path("/proc/copy"): "cannot be made",
-        "s3://user:secret@bucket/copy": "s3://bucket/copy: is no folder",
+        folder / "copy": "overlaps with the source",
+        folder.parent: "overlaps with the source",
+        Path("/proc/copy"): "cannot be created",
+        "s3://user:secret@bucket/copy": "s3://bucket/copy: is not a folder",
         "s3:/bucket/copy": "did you mean s3://bucket/copy",
     }
     for destination, said in cases.items():
@@ -216,7 +217,7 @@ def test_names_that_leave_the_copy(s3_server: str, tmp_path: Path) -> None:
     client = boto3.client("s3")
     client.create_bucket(Bucket="bad")
     client.put_object(Bucket="bad", Key="set/train/../../../outside", Body=b"x")
-    with pytest.raises(DataError, match="is no name for a file of a disk"):
+    with pytest.raises(DataError, match="is not a valid file name on a disk"):
         preload("s3://bad/set", tmp_path / "copy")
 
 
@@ -237,16 +238,39 @@ def test_images_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> None
     assert copy(str(source), destination, ["train"]).copied_files == 1
     shutil.copytree(source / "train/cat", source / "train/zebra")
     assert copy(str(source), destination, ["train"]).copied_files == 6
+    shutil.rmtree(source / "train/zebra")
+    assert not is_complete(destination, str(source), ["train"])
+    assert copy(str(source), destination, ["train"]).copied_files == 0
+    assert tree(destination / "train") == tree(source / "train")
     assert is_complete(destination, str(source), ["train"])
 
 
+def test_a_failed_update(folder: Path, tmp_path: Path) -> None:
+    """The copy is not complete until the source can be read again, and then no file is copied again."""
+    source, destination = shutil.copytree(folder, tmp_path / "source"), tmp_path / "copy"
+    copy(str(source), destination)
+    link = source / "train/cat/more.jpeg"
+    link.symlink_to("nowhere")
+    with pytest.raises(DataError, match="cannot be read"):
+        copy(str(source), destination)
+    link.unlink()
+    assert not is_complete(destination, str(source))
+    assert copy(str(source), destination).copied_files == 0 and is_complete(destination, str(source))
+
+
+def test_a_disk_that_fills_up(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "part_of", lambda _: Path("/dev/full"))
+    with pytest.raises(DataError, match=rf"^{tmp_path}/copy: its disk is full \(.* free\)"):
+        copy(str(folder), tmp_path / "copy")
+
+
 def test_a_mistyped_source_does_not_keep_the_destination(folder: Path, tmp_path: Path) -> None:
-    """Nor does one that is no data set."""
+    """Nor does a source that is not a data set."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("buy milk")
-    for wrong, said in (("nothing", "no such folder"), ("notes", "neither train/ nor val/, nor a .beton file")):
+    for wrong, said in (("nothing", "no such folder"), ("notes", "no train/, no val/ and no .beton file")):
         with pytest.raises(DataError, match=said):
-            copy(str(tmp_path / wrong), tmp_path / "copy", shown=False)
-    assert copy(str(folder), tmp_path / "copy", shown=False).copied_files
+            copy(str(tmp_path / wrong), tmp_path / "copy")
+    assert copy(str(folder), tmp_path / "copy").copied_files
     with pytest.raises(DataError, match="holds a copy of"):
-        copy(str(tmp_path / "notes"), tmp_path / "copy", shown=False)
+        copy(str(tmp_path / "notes"), tmp_path / "copy")

@@ -1,1 +1,1 @@
-"""Copy a data set to this machine before a run."""
+"""Copy a data set to this machine before training."""

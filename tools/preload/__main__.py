@@ -15,10 +15,10 @@ from functools import partial
 from rich.table import Table
 
 from common import command, terminal
-from loaders.transport.preload import Copied, copy
-from loaders.transport.preloading.progress import amount
+from loaders.transport.preload import copy
+from loaders.transport.preloading.copying import Copied, amount
 
-DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # a split's section in the configuration
+DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # each split's section of the configuration
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,11 +40,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table(copied: Copied) -> Table:
-    """Return what the copy holds, and what was copied now."""
+    """Build a table of the copy's size and of what was copied now."""
     table = Table("", "files", "bytes", "seconds", "MB/s")
     for column in table.columns[1:]:
         column.justify = "right"
-    table.add_row("there", f"{copied.files:,}", amount(copied.bytes), "", "")
+    table.add_row("total", f"{copied.files:,}", amount(copied.bytes), "", "")
     speed = f"{copied.copied_bytes / 1e6 / copied.seconds:,.0f}" if copied.copied_files else "-"
     now = [f"{copied.copied_files:,}", amount(copied.copied_bytes), f"{copied.seconds:.1f}", speed]
     table.add_row("copied now", *now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import shlex
@@ -11,8 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from common.orphans import die_with_parent
 from config import ConfigError, UserError, load
 from config.read import main_script
 from launch.slurm.job import script, shape
@@ -22,9 +23,7 @@ from training.identity import differences, plain
 
 LAST_LINES = 6  # of a failed run's output to show
 POLL = 0.2  # seconds between two looks at a run
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 EMITTED = ("commands", "shell", "slurm")
-_LIBC = ctypes.CDLL(None)
 
 
 class Stopped(KeyboardInterrupt):
@@ -118,9 +117,13 @@ def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
         file.write(f"\n$ {' '.join(command)}\n".encode())
         file.flush()
         command[0] = str(Path(sys.executable).parent / "composer")
-        # In a group of its own, so that a stop reaches launcher and ranks once, whoever sent it.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, preexec_fn=_end_with_us
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # so that a stop reaches launcher and ranks once, whoever sent it
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),  # or the next sweep would meet its run
         )
     with _forward_signals(process) as stops:
         while process.poll() is None:
@@ -148,8 +151,3 @@ def _forward_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def _end_with_us() -> None:
-    """Stop the launcher even when this program is killed, or the next sweep would meet its run."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

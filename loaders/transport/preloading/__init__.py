@@ -1,1 +1,1 @@
-"""How `preload` works: what a source holds, copying it, the records of a copy, and the other ranks' waiting."""
+"""Parts of `preload`: listing a source, copying its files, and the records of a copy."""

@@ -1,7 +1,6 @@
-"""Copying a data set's files in threads: room first, then each file checked, and in its place whole or not at all."""
+"""Copying the files of a data set in threads: room is checked first, and each file appears whole or not at all."""
 
 import errno
-import itertools
 import os
 import shlex
 import shutil
@@ -10,26 +9,28 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from common.addresses import without_credentials
 from common.errors import DataError
-from common.terminal import console
-from loaders.transport.checksums import QUICK, chunks, hash_of, new_hash
-from loaders.transport.preloading.progress import ByteMeter, amount
-from loaders.transport.preloading.records import Entry, Records, size_of
+from common.store_faults import Damaged
+from common.terminal import Meter, console
+from common.whole_files import temporary_name
+from loaders.transport.checksums import QUICK, hash_of, size_of
+from loaders.transport.preloading.records import Records
 from loaders.transport.preloading.source_files import SourceFile, below, is_wanted, leads_out, list_files
-from loaders.transport.remote import download, is_remote, join
+from loaders.transport.remote import download, join
 
-THREADS = 16  # a store or NFS answers in milliseconds: many files at a time keep the line full
-_LARGE = 1 << 20  # bytes; from here on what is read back comes from the disk and not from memory
-_TICK = 0.05
-_PATIENCE = 5.0  # seconds for the other threads to end what they are at
+THREADS = 16  # a store or NFS takes milliseconds to answer: many files at a time keep the link busy
+_TICK = 0.05  # seconds between two updates of the progress bar
+_PATIENCE = 5.0  # seconds for the other threads to finish their files after a fault
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What a preload did: the files and bytes of the copy, how much of it was copied now, and in how many seconds."""
+    """Result of a preload: files and bytes of the copy, those copied by this call, and the seconds that took."""
 
     files: int
     bytes: int
@@ -38,110 +39,111 @@ class Copied:
     seconds: float = 0.0
 
 
-class _Stopped(Exception):
-    """Another thread has met a fault."""
+def amount(count: float) -> str:
+    """Format a number of bytes in MB or GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+class ByteMeter(Meter):
+    """Progress in bytes, with speed and time left."""
+
+    def figures(self, done: int) -> str:
+        """Format the bytes that are done, the speed and the time left."""
+        speed = self.rate.per_second
+        left = f", {timedelta(seconds=round((self.total - done) / speed))} left" if speed > 0 else ""
+        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"
 
 
 class Copier:
-    """Makes a copy complete.
+    """Completes a copy.
 
     Args:
-        records: of the copy; nobody else may be writing them.
-        splits: which splits; None for everything.
-        shown: show how far it is.
+        records: records of the copy; the caller holds the copy's lock.
+        splits: splits to copy; None for everything.
+        shown: whether to show progress.
     """
 
     def __init__(self, records: Records, splits: Sequence[str] | None, shown: bool) -> None:
         self.records, self.splits, self.shown = records, splits, shown
         self.source, self.destination = records.source, records.destination
         self._parts = records.folder / "parts"
-        self._numbers = itertools.count()
         self._stop = threading.Event()
-        self._done: dict[str, Entry] = {}
-        self._bytes = 0  # there, or on their way
-        self._copied: list[int] = []  # bytes of each file that was not there
         self._lock = threading.Lock()
+        self._bytes = 0  # of files in place
+        self._copied: list[int] = []  # bytes of each file that this call copied
 
     def run(self) -> Copied:
-        """Copy what is not there yet.
+        """Copy the files that are missing, damaged or out of date, and remove those that the source no longer has.
 
         Raises:
-            DataError: the source cannot be read or is damaged, or the destination has no room or cannot be written.
+            DataError: the source is unreadable or damaged, or the destination is full or cannot be written.
         """
-        with _writing(self.destination):
-            return self._run()
-
-    def _run(self) -> Copied:
-        """As `run`, with what the destination refuses raised as it comes."""
-        shutil.rmtree(self._parts, ignore_errors=True)
-        self._parts.mkdir()
-        self._known = self.records.begin(self.splits)
-        try:
-            files = list_files(self.source, self.splits, self._parts)
-            self._refuse_links([*(file.name for file in files), *self._known])
-            self._remove_surplus({file.name for file in files})
-            self._check_room([file for file in files if not self._expected(file)])
-            began = time.monotonic()
-            self._bring_all(files)
-        finally:
-            self.records.close()
+        with _explained(self.destination):
             shutil.rmtree(self._parts, ignore_errors=True)
-        others = {name: entry for name, entry in self._known.items() if not is_wanted(name, self.splits)}
-        self.records.finish(self.splits, others | dict(sorted(self._done.items())))
-        total, seconds = sum(file.size for file in files), time.monotonic() - began
-        return Copied(len(files), total, len(self._copied), sum(self._copied), seconds)
+            self._parts.mkdir()
+            self.records.begin(self.splits)
+            try:
+                files = list_files(self.source, self.splits, self._parts)
+                self._reject_links([*(file.name for file in files), *self.records.files])
+                self._remove_surplus({file.name for file in files})
+                self._check_room([file for file in files if not self._expected_hash(file)])
+                began = time.monotonic()
+                self._bring_all(files)
+                seconds = time.monotonic() - began
+            finally:
+                self.records.close()
+                shutil.rmtree(self._parts, ignore_errors=True)
+            self.records.finish(self.splits)
+        return Copied(len(files), self._bytes, len(self._copied), sum(self._copied), seconds)
 
-    def _refuse_links(self, names: list[str]) -> None:
-        """Write and remove nothing outside of the copy, whatever links and manifest were there before.
+    def _reject_links(self, names: list[str]) -> None:
+        """Write and remove nothing outside the copy, whatever links and manifest exist.
 
-        A split's folder may be a link: to a larger disk.
+        A split's folder may be a link, for example to a larger disk.
 
         Raises:
-            DataError: a name of a file leads there.
+            DataError: a file's folder is outside its split.
         """
         for inner in {os.path.dirname(below(name, str(self.destination))) for name in names}:
             split, _, deeper = inner.partition("/")
             if deeper and leads_out(self.destination / split, f"{deeper}/file"):
                 raise DataError(
-                    f"{self.destination / inner}: lies outside of {self.destination / split}, by a link; a data set "
-                    "is copied into its own folder alone. Remove the link, or name another folder."
+                    f"{self.destination / inner}: links to a folder outside {self.destination / split}; a data set is "
+                    "copied into one folder. Remove the link, or name another folder."
                 )
 
     def _remove_surplus(self, wanted: set[str]) -> None:
-        """Remove what an earlier state of the source had: in a folder of images it would be read as data."""
-        for name in self._known.keys() - wanted:
+        """Remove files that the source no longer has: in a folder of images they would be read as data."""
+        for name in self.records.files.keys() - wanted:
             if is_wanted(name, self.splits):
                 (self.destination / name).unlink(missing_ok=True)
-                del self._known[name]
+                del self.records.files[name]
 
-    def _expected(self, file: SourceFile) -> str:
-        """The hash by which a file that is there may stay; empty if it has to be copied."""
+    def _expected_hash(self, file: SourceFile) -> str:
+        """Return the hash with which the existing copy of a file is kept, or an empty string if it must be copied."""
         if size_of(self.destination / file.name) != file.size:
             return ""
-        entry = self._known.get(file.name)
-        if file.recorded or entry is None:
-            return file.recorded
-        return entry.hash if entry.version == file.version else ""
+        _, copied, version = self.records.files.get(file.name, (0, "", None))
+        return file.recorded or (copied if version == file.version else "")
 
     def _check_room(self, missing: list[SourceFile]) -> None:
-        """Compare what is to be written with what is free, in blocks and in numbers of files.
+        """Compare the blocks and inodes that the missing files need with those that are free.
 
         Raises:
-            DataError: it will not fit.
+            DataError: they do not fit.
         """
         status = os.statvfs(self.destination)
         replaced = sum(max(0, size_of(self.destination / file.name)) for file in missing)
         free = status.f_bavail * status.f_frsize + replaced
-        needed = sum(-(-file.size // status.f_frsize) * status.f_frsize + file.unpacked for file in missing)
+        unpacked = sum(file.unpacked for file in missing)
+        needed = sum(-(-file.size // status.f_frsize) * status.f_frsize for file in missing) + unpacked
         if needed > free:
-            unpacked = sum(file.unpacked for file in missing)
-            what = f"{amount(needed)} ({needed} bytes) are needed"
-            places = [without_credentials(self.source), str(self.destination)]
-            what += f", {amount(unpacked)} of them to unpack compressed shards" if unpacked else ""
+            paths = shlex.join([without_credentials(self.source), str(self.destination)])
+            packed = f", {amount(unpacked)} of them to unpack compressed shards" if unpacked else ""
             raise DataError(
-                f"{self.destination}: {what}, but {amount(free)} ({free} bytes) are free. Free {amount(needed - free)} "
-                "there, name a folder on a larger disk, or copy one split alone: "
-                f"python -m tools.preload {shlex.join(places)} --split train"
+                f"{self.destination}: {amount(needed)} ({needed} bytes) are needed{packed}, but {amount(free)} "
+                f"({free} bytes) are free. Free {amount(needed - free)} there, name a folder on a larger disk, or copy "
+                f"one split alone: python -m tools.preload {paths} --split train"
             )
         if status.f_files and len(missing) > status.f_favail:
             raise DataError(
@@ -150,21 +152,19 @@ class Copier:
             )
 
     def _bring_all(self, files: list[SourceFile]) -> None:
-        """Bring every file, many at a time; the first fault stops the others."""
+        """Bring every file, many at a time; the first fault stops the other threads."""
         faults: list[BaseException] = []
-        left = iter(files)
+        pending = iter(files)
 
         def work() -> None:
-            while not self._stop.is_set():
-                with self._lock:
-                    file = next(left, None)
-                if file is None:
-                    return
-                try:
+            try:
+                for file in pending:  # shared: a list's iterator gives each file to one thread
+                    if self._stop.is_set():
+                        return
                     self._bring(file)
-                except BaseException as error:
-                    faults.append(error)
-                    self._stop.set()
+            except BaseException as error:
+                faults.append(error)
+                self._stop.set()
 
         # Daemons, because a download that never ends must not keep a program from ending.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(files)))]
@@ -175,108 +175,69 @@ class Copier:
                     thread.start()
                 while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
                     threads[0].join(_TICK)
-                    meter(self._bytes)
+                    meter(self._bytes + sum(max(0, size_of(part)) for part in self._parts.glob("*.part")))
         finally:
             self._stop.set()
             deadline = time.monotonic() + _PATIENCE
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        if fault := next((error for error in faults if not isinstance(error, _Stopped)), None):
-            raise fault
+        if faults:
+            raise faults[0]
 
     def _bring(self, file: SourceFile) -> None:
-        """Keep a file that is there and whole, or copy it; then note it."""
+        """Keep a file whose copy is whole, or copy it; then record it."""
         target = self.destination / file.name
-        expected = self._expected(file)
-        if expected and hash_of(target, expected.partition(":")[0]) == expected:
-            self._advance(file.size)
-            self._note(file, Entry(file.size, expected, file.version))
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)  # there may be no room for both
-        part = self._parts / f"{next(self._numbers)}.part"
-        found = self._fetch(file, part)
-        if self._stop.is_set():
-            raise _Stopped
-        part.replace(target)
-        self._copied.append(file.size)
-        self._note(file, Entry(file.size, found, file.version))
+        file_hash = self._expected_hash(file)
+        if not file_hash or hash_of(target, file_hash.partition(":")[0]) != file_hash:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # there may be no room for both
+            part = temporary_name(self._parts / "file").with_suffix(".part")
+            file_hash = self._fetch(file, part)
+            if self._stop.is_set():
+                return  # run() may have ended, and another process may hold the copy's lock
+            part.replace(target)
+            self._copied.append(file.size)
+        entry = [file.size, file_hash, file.version]
+        if self.records.files.get(file.name) != entry:
+            self.records.note(file.name, entry)
+        with self._lock:
+            self._bytes += file.size
 
     def _fetch(self, file: SourceFile, part: Path) -> str:
-        """Copy a file and read back what was written.
-
-        Returns:
-            The hash of both.
+        """Copy a file to `part`, verify it and return its hash.
 
         Raises:
-            DataError: it cannot be had, or is not what it should be.
+            DataError: the source's file is unreadable or damaged, or has changed.
         """
-        name = file.recorded.partition(":")[0] or QUICK
-        place = without_credentials(join(self.source, file.name))
-        if is_remote(self.source):
-            try:
-                download(join(self.source, file.name), part)
-            except DataError as error:
-                raise type(error)(without_credentials(str(error))) from error
-            self._advance(file.size)
-            passed = ""  # the store's client compares what passes with the checksum that the store has
-        else:
-            passed = self._copy(place, part, name)
-        _settle(part, file.size)
-        size, written = size_of(part), hash_of(part, name)
-        if size != file.size:
-            raise DataError(f"{place}: was {file.size} bytes and is {size} now. Start again when nobody changes it.")
-        if file.recorded and file.recorded != (passed or written):
-            raise DataError(f"{place}: is damaged (its {name} is not the recorded one). Copy or upload it again.")
-        if passed and passed != written:
-            raise DataError(f"{self.destination}: {file.name} reads back differently. Replace the disk.")
-        return written
+        source, file_hash = join(self.source, file.name), ""
 
-    def _copy(self, place: str, part: Path, name: str) -> str:
-        """Copy a file of a disk; the hash of what passed."""
-        passing = new_hash(name)
-        with part.open("wb") as out:
-            for data in chunks(place):
-                if self._stop.is_set():
-                    raise _Stopped
-                passing.update(data)
-                out.write(data)
-                self._advance(len(data))
-        return f"{name}:{passing.hexdigest()}"
+        def check(path: Path) -> None:
+            nonlocal file_hash
+            if (size := size_of(path)) != file.size:
+                place = without_credentials(source)
+                raise DataError(f"{place}: changed from {file.size} to {size} bytes. Start again when it is complete.")
+            file_hash = hash_of(path, file.recorded.partition(":")[0] or QUICK)
+            if file.recorded not in ("", file_hash):
+                raise Damaged(f"its {file.recorded.partition(':')[0]} is not the recorded one")
 
-    def _note(self, file: SourceFile, entry: Entry) -> None:
-        """A file is in its place."""
-        self._done[file.name] = entry
-        if self._known.get(file.name) != entry:
-            self.records.note(file.name, entry)
-
-    def _advance(self, count: int) -> None:
-        """So many bytes more are there."""
-        with self._lock:
-            self._bytes += count
-
-
-def _settle(part: Path, size: int) -> None:
-    """Have a large file written to the disk and forgotten by the memory, so that reading it back means something."""
-    if size < _LARGE:
-        return
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fdatasync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+        try:
+            download(source, part, check)
+        except DataError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
+                raise error.__cause__ from error
+            raise type(error)(without_credentials(str(error))) from error
+        return file_hash
 
 
 @contextmanager
-def _writing(destination: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a sentence."""
+def _explained(destination: Path) -> Iterator[None]:
+    """Turn a fault of the destination's disk into a sentence."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             free = amount(shutil.disk_usage(destination).free)
-            advice = f"its disk is full ({free} free). Free some space and start again: what is copied stays"
+            advice = f"its disk is full ({free} free). Free some space and start again: finished files are kept"
         else:
             advice = f"cannot be written ({error.strerror}: {error.filename}). Name another folder"
         raise DataError(f"{destination}: {advice}.") from error

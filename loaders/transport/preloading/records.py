@@ -1,78 +1,63 @@
-"""What is on record of a copy: the manifest of a complete one, and the journal of one that is not."""
+"""Records of a copy: the manifest of its files, and the journal of the files finished since it was written."""
 
 import json
 import os
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.addresses import without_credentials
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from common.whole_files import whole_file
-from loaders.transport.checksums import hash_of
+from loaders.transport.checksums import hash_of, size_of
 from loaders.transport.preloading.source_files import INDEX, OWN_FOLDER, identity, is_wanted
 from loaders.transport.remote import download, is_remote, join
 
-SPOT_CHECK = 1000  # files of a complete copy that are looked at before it is used again
-
-
-class Entry(NamedTuple):
-    """What is known of one copied file: bytes, hash (`sha1:2fd4...`), and the version that was copied."""
-
-    size: int
-    hash: str
-    version: str
+SPOT_CHECK = 1000  # files of a complete copy that are compared with their records before it is used again
 
 
 class Records:
-    """The files that say how far a copy is; they lie in a folder of their own below it.
+    """What is known of a copy's files, and which splits are complete.
 
-    `manifest.json` is written last and atomically: only with it is a copy complete. Until then `journal.jsonl` gets a
-    line for each finished file. `older.json` is the manifest of a copy that is being brought up to date.
+    `manifest.json` is replaced atomically when a copy starts and when it is complete. In between, `journal.jsonl` gets
+    a line for each finished file, so that an interrupted copy continues where it stopped.
 
     Args:
         destination: the copy's folder.
-        source: what it is a copy of.
+        source: folder or address that it is a copy of.
     """
 
     def __init__(self, destination: Path, source: str) -> None:
         self.destination, self.source, self.identity = destination, source, identity(source)
         self.folder = destination / OWN_FOLDER
-        self._journal = self.folder / "journal.jsonl"
-        self._manifest, self._older = self.folder / "manifest.json", self.folder / "older.json"
+        self._manifest, self._journal = self.folder / "manifest.json", self.folder / "journal.jsonl"
         self.source_reached = True
-        self._lock = threading.Lock()
-        record = _load(self._manifest)
-        self.manifest = record if record and record["source"] == self.identity else None
+        record = _manifest(self._manifest) or {"source": self.identity, "splits": [], "files": {}, "folders": {}}
+        self._copied_from: str = record["source"]
+        self._complete: list[str] | None = record["splits"]  # None: everything
+        self._folder_times: dict[str, dict[str, int]] = record["folders"]
+        # Lists of [bytes, hash (`sha1:2fd4...`), version], because a million named tuples take a second to make.
+        self.files: dict[str, list[Any]] = record["files"] | _journal(self._journal)
 
-    def files(self, splits: Sequence[str] | None) -> dict[str, list[Any]]:
-        """The manifest's files of these splits, by name: [bytes, hash, version].
-
-        Not as Entry: a million of those take a second to make.
-        """
-        files = self.manifest["files"] if self.manifest else {}
-        return files if splits is None else {name: files[name] for name in files if is_wanted(name, splits)}
-
-    def covers(self, splits: Sequence[str] | None) -> bool:
-        """Whether the manifest promises these splits (None: everything)."""
-        if self.manifest is None:
-            return False
-        promised = self.manifest["splits"]
-        return promised is None or (splits is not None and set(splits) <= set(promised))
+    def files_of(self, splits: Sequence[str] | None) -> dict[str, list[Any]]:
+        """Return the recorded files of these splits (None: all): name -> [bytes, hash, version]."""
+        if splits is None:
+            return self.files
+        return {name: entry for name, entry in self.files.items() if is_wanted(name, splits)}
 
     def is_current(self, splits: Sequence[str] | None) -> bool:
-        """Whether the copy is complete, some of its files are as the manifest says, and the source has not changed.
+        """Whether the splits are complete, a sample of their files is unharmed, and the source has not changed.
 
-        Of a source that cannot be reached (`source_reached`), the copy counts as current.
+        If the source cannot be reached, the copy counts as current and `source_reached` becomes False.
 
         Raises:
-            DataError: the source can be read, but lacks an index.json that was copied.
+            DataError: the source can be read but lacks an index.json that was copied.
         """
-        if not self.covers(splits):
+        if not self.is_complete(splits):
             return False
-        files = self.files(splits)
+        files = self.files_of(splits)
         spots = list(files)[:: len(files) // SPOT_CHECK + 1]
         if any(size_of(self.destination / name) != files[name][0] for name in spots):
             return False
@@ -82,13 +67,9 @@ class Records:
                 return True
             if any(_version(Path(self.source, name)) != files[name][2] for name in spots):
                 return False
-            times = self.manifest.get("folders", {}) if self.manifest else {}
-            if any(
-                _version(Path(self.source, name)) != times[name]
-                for name in times
-                if splits is None or name.split("/")[0] in splits
-            ):
-                return False  # a folder's time changes with what is put into it or taken away
+            times = _folder_times(self.source, splits)
+            if any(self._folder_times.get(folder) != times[folder] for folder in times):
+                return False
         indexes = [name for name in files if name.rpartition("/")[2] == INDEX]
         try:
             return all(self._index_hash(name) == files[name][1] for name in indexes)
@@ -96,88 +77,58 @@ class Records:
             self.source_reached = False
             return True
 
+    def is_complete(self, splits: Sequence[str] | None) -> bool:
+        """Whether the splits (None: everything) have been copied from this source."""
+        is_whole = self._complete is None or (splits is not None and set(splits) <= set(self._complete))
+        return is_whole and self._copied_from == self.identity
+
     def _index_hash(self, name: str) -> str:
-        """The present hash of an index.json at the source."""
-        place = join(self.source, name)
-        if not is_remote(self.source):
-            return hash_of(place)
+        """Return the current hash of an index.json of the source."""
         copy = self.folder / f"index.{os.getpid()}.json"
         try:
-            download(place, copy)
+            download(join(self.source, name), copy)
             return hash_of(copy)
         except DataError as error:
             raise type(error)(without_credentials(str(error))) from error
         finally:
             copy.unlink(missing_ok=True)
 
-    def begin(self, splits: Sequence[str] | None) -> dict[str, Entry]:
-        """Withdraw a manifest that promises what is about to be copied, and open the journal.
-
-        Returns:
-            What is known of the files that earlier copies left, by name.
+    def begin(self, splits: Sequence[str] | None) -> None:
+        """Mark the splits as incomplete and open the journal.
 
         Raises:
-            DataError: they are another source's.
+            DataError: the destination holds files of another source.
         """
-        self._times = _folder_times(self.source, splits)
-        if self.covers(splits):
-            self._manifest.replace(self._older)
-            self.manifest = None
-        known: dict[str, Entry] = {}
-        for path in (self._older, self._manifest):
-            if record := _load(path):
-                self._check_source(record)
-                known |= {name: Entry(*entry) for name, entry in record["files"].items()}
-        journal = list(_lines(self._journal))
-        nothing_there = {entry.name for entry in os.scandir(self.destination)} <= {OWN_FOLDER}
-        if nothing_there and not any("name" in line for line in journal):
-            self._journal.unlink(missing_ok=True)  # of a source that nothing came from, such as a mistyped one
-            journal = []
-        for line in journal:
-            if "source" in line:
-                self._check_source(line)
-            else:
-                known[line["name"]] = Entry(*line["entry"])
-        if not self._journal.is_file():
-            write_json(self._journal, {"source": self.identity})
-        self._append = self._journal.open("a")
-        self._append.write("\n")  # the line before may have been cut short
-        return known
-
-    def _check_source(self, record: dict[str, Any]) -> None:
-        if record["source"] != self.identity:
+        if self.files and self._copied_from != self.identity:
             raise DataError(
-                f"{self.destination}: holds a copy of {record['source']}, not of {self.identity}. "
+                f"{self.destination}: holds a copy of {self._copied_from}, not of {self.identity}. "
                 f"Name another folder, or type: rm -r {self.destination}"
             )
+        # Read before the files are listed: a change in between is noticed by the next run.
+        self._folder_times |= _folder_times(self.source, splits)
+        self._complete = [] if splits is None else [name for name in self._complete or () if name not in splits]
+        self._write_manifest()
+        self._lines = self._journal.open("wb", buffering=0)
 
-    def note(self, name: str, entry: Entry) -> None:
-        """Remember a finished file."""
-        line = json.dumps({"name": name, "entry": entry}) + "\n"
-        with self._lock:
-            self._append.write(line)
-            self._append.flush()
+    def note(self, name: str, entry: list[Any]) -> None:
+        """Record a finished file; threads may call this at the same time."""
+        self.files[name] = entry
+        self._lines.write(f"{json.dumps([name, entry])}\n".encode())
 
     def close(self) -> None:
-        """Close the journal."""
-        self._append.close()
+        """Close the journal, which stays for the next call."""
+        self._lines.close()
 
-    def finish(self, splits: Sequence[str] | None, files: dict[str, Entry]) -> None:
-        """Everything is there: write the manifest.
-
-        Args:
-            splits: what was copied; a manifest that is there already gets it in addition.
-            files: all files of the copy.
-        """
-        promised: list[str] | None = None if splits is None else sorted(splits)
-        times = (self.manifest or {}).get("folders", {}) | self._times
-        if promised is not None and self.manifest is not None:
-            promised = sorted({*promised, *self.manifest["splits"]})
+    def finish(self, splits: Sequence[str] | None) -> None:
+        """Mark the splits as complete."""
         os.sync()  # or a power failure could leave a manifest without its files
-        self.manifest = {"source": self.identity, "splits": promised, "files": files, "folders": times}
-        write_json(self._manifest, self.manifest)
-        self._older.unlink(missing_ok=True)
+        self._complete = None if splits is None else sorted({*splits, *(self._complete or ())})
+        self._write_manifest()
         self._journal.unlink()
+
+    def _write_manifest(self) -> None:
+        record = {"source": self.identity, "splits": self._complete, "files": self.files}
+        write_json(self._manifest, record | {"folders": self._folder_times})
 
 
 def write_json(path: Path, content: object) -> None:
@@ -186,47 +137,42 @@ def write_json(path: Path, content: object) -> None:
         json.dump(content, file)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """A manifest, or None where there is none that can be read."""
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """Return a manifest, or None if it does not exist or is damaged."""
     try:
         record = json.loads(path.read_text())
-        return record if {"source", "splits", "files"} <= set(record) else None
+        return record if {"source", "splits", "files", "folders"} <= set(record) else None
     except (OSError, ValueError):
         return None
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    """A journal's lines; those that a killed process left unfinished are skipped."""
-    if not path.is_file():
-        return
-    with path.open() as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+def _journal(path: Path) -> dict[str, list[Any]]:
+    """Return the files of a journal; a last line that was cut short by a kill is ignored."""
+    files: dict[str, list[Any]] = {}
+    with suppress(FileNotFoundError, ValueError), path.open() as lines:
+        for line in lines:
+            name, entry = json.loads(line)
+            files[name] = entry
+    return files
 
 
-def size_of(path: Path) -> int:
-    """A file's bytes, or -1 where there is no file."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _folder_times(source: str, splits: Sequence[str] | None) -> dict[str, str]:
-    """When something was last added to or removed from the split and class folders of a folder, by name."""
-    if is_remote(source) or not os.path.isdir(source):
+def _folder_times(source: str, splits: Sequence[str] | None) -> dict[str, dict[str, int]]:
+    """Return when an entry was last added to or removed from each split and class folder (ns), by split."""
+    if is_remote(source):
         return {}
-    splits_there = [entry.name for entry in os.scandir(source) if entry.is_dir()]
-    wanted = [name for name in splits_there if splits is None or name in splits]
-    classes = [f"{name}/{entry.name}" for name in wanted for entry in os.scandir(Path(source, name)) if entry.is_dir()]
-    return {name: _version(Path(source, name)) for name in [*wanted, *classes]}
+    try:
+        tops = [top for top in os.scandir(source) if top.is_dir() and (splits is None or top.name in splits)]
+        return {
+            top.name: {folder.name: folder.stat().st_mtime_ns for folder in os.scandir(top) if folder.is_dir()}
+            | {"": top.stat().st_mtime_ns}
+            for top in tops
+        }
+    except OSError:
+        return {}  # listing the source reports it
 
 
 def _version(path: Path) -> str:
-    """A folder's file's version as `list_files` gives it, or empty where there is no file."""
+    """Return a file's version as `list_files` does, or an empty string if it does not exist."""
     try:
         return str(path.stat().st_mtime_ns)
     except OSError:
