@@ -44,7 +44,7 @@ PACKAGES = {
 OFFERED = {
     "schedule": ("step", "total", "warmup", "alpha_i", "alpha_f"),
     "model": ("num_classes",),
-    "storage": ("pipeline", "path", "split", "seed", "local", "batch_size"),
+    "storage": ("pipeline", "path", "split", "seed", "local"),
 }
 """What we give to kinds whose arguments the user does not write: it takes the first, and what it likes of the rest."""
 PLACES = {"optimizer": "optimizer", "schedule": "scheduler.name", "model": "model.name", "storage": "storage"}
@@ -263,7 +263,6 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
         ConfigError: if there is no such name, the class refuses its arguments, or a package that it needs is missing.
             A bug in a class of ours or of the user's keeps its own exception, and so does an import that fails there.
     """
-    args = copy.deepcopy(dict(args))  # some classes change what they are given, and the configuration stays as it is
     where = PLACES.get(kind, f"{kind}s.{name}")
     is_stock = not is_outside(name) and is_installed(kind, name)
     try:
@@ -274,7 +273,8 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
             named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
             title = name if is_outside(name) else made_of.__name__
             with Refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
-                made = made_of(*positional, **args)
+                # A copy: some classes change what they are given, and the configuration must stay as it is.
+                made = made_of(*positional, **copy.deepcopy(dict(args)))
     except ImportError as error:
         if not is_stock:
             raise

@@ -6,8 +6,6 @@ A new kind is its file and its row; docs/data.md shows the table.
 from __future__ import annotations
 
 import pkgutil
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +27,7 @@ class Kind:
         reads: what it reads, in a few words.
         choose_when: when to choose it, in a few words.
         dataset: its ImageDataset, as package.module:Class, imported when a data set is opened; None: its source's.
-        arguments: of that class, in order, from those of `open_dataset`; or `source`, the data set of the default kind
+        arguments: those of `open_dataset` that the class takes, by name; or `source`, the data set of the default kind
             that this one takes its images from.
         is_streaming: whether it reads MDS shards; None: as its source does.
         reads_path: whether there is anything to read; otherwise the section's other keys are ignored.
@@ -62,6 +60,8 @@ class Kind:
         return self.reads_path and not self.own_decoder
 
 
+OUTSIDE = Kind("what its class reads", "none of the others reads it", None, remote=True)
+"""A class from outside this project; `data.py` opens it."""
 KINDS = {
     "imagefolder": Kind(
         "`train/CLASS/*.JPEG`, `val/CLASS/*.JPEG`",
@@ -72,7 +72,7 @@ KINDS = {
         "MDS shards, local or in S3, GCS, ...",
         "they are in a store, or a million files are too many for the file system",
         "loaders.storage.streaming:ShardDataset",
-        ("path", "local", "split", "pipeline", "seed", "cache_limit"),
+        ("path", "split", "pipeline", "seed", "local", "cache_limit"),
         is_streaming=True,
         mark="{split}/index.json",
         written_as="mds",
@@ -117,7 +117,7 @@ def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
     """The row of a storage kind.
 
     Args:
-        storage: a name in the table; package.module:Class for one from elsewhere; None for the default kind.
+        storage: a name in the table; package.module:Class for one from outside; None for the default kind.
         is_streaming: which default: of MDS shards, or of a folder.
 
     Raises:
@@ -126,19 +126,10 @@ def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
     if is_outside(storage):
-        return from_elsewhere(storage)
+        return OUTSIDE
     if storage not in KINDS:
         raise DataError(f"storage: {storage} given, but it must be {listing(KINDS)}{did_you_mean(storage, KINDS)}")
     return KINDS[storage]
-
-
-def from_elsewhere(place: str) -> Kind:
-    """The row of an ImageDataset outside of this project, built as Class(path, split, pipeline, seed).
-
-    Args:
-        place: package.module:Class.
-    """
-    return Kind("what its class reads", "none of the others reads it", place, remote=True)
 
 
 def kind_at(folder: Path, split: str) -> str | None:
@@ -161,7 +152,7 @@ def open_dataset(
     """Open one split of a data set. What only one kind needs is imported for that kind alone.
 
     Args:
-        storage: as for `kind_of`.
+        storage: a name in the table; None for the default kind.
         path: the folder, or s3://bucket/folder, that holds the split.
         is_streaming: whether a kind that reads either takes its images from MDS shards, not from a folder.
         local: cache folder for the shards.
@@ -186,24 +177,4 @@ def open_dataset(
         given["source"] = open_dataset(None, path, is_streaming=is_streaming, **common)
     if kind.dataset is None:
         return given["source"]
-    return _imported(kind.dataset)(*(given[name] for name in kind.arguments))
-
-
-def _imported(place: str) -> Callable[..., ImageDataset]:
-    """The class that package.module:Class names.
-
-    Raises:
-        DataError: there is no such module, or no such class in it. What fails inside the module keeps its exception.
-    """
-    module, _, name = place.partition(":")
-    try:
-        return pkgutil.resolve_name(place)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise
-        advice = f"name one that can be imported here: python -c 'import {module}'"
-        raise DataError(f"storage={place}: there is no module {error.name}; {advice}") from error
-    except AttributeError as error:
-        if error.name != name or error.obj is not sys.modules.get(module):
-            raise
-        raise DataError(f"storage={place}: {module} has no {name}{did_you_mean(name, vars(error.obj))}") from error
+    return pkgutil.resolve_name(kind.dataset)(**{name: given[name] for name in kind.arguments})

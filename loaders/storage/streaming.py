@@ -36,8 +36,8 @@ class ShardDataset(ImageDataset):
     """One split of a data set in MDS shards, read by index; a shard is downloaded when it is first needed.
 
     Args:
-        remote: the folder that holds train/ and val/: s3://bucket/folder, another store's, or a folder of a disk.
-        local: the cache folder; the same folder as `remote` where the shards need no copy.
+        path: the folder that holds train/ and val/: s3://bucket/folder, another store's, or a folder of a disk.
+        local: the cache folder; the same folder as `path` where the shards need no copy.
         split: `train` or `val`.
         pipeline: bytes -> uint8 tensor.
         seed: the run's seed.
@@ -54,7 +54,7 @@ class ShardDataset(ImageDataset):
 
     def __init__(
         self,
-        remote: str,
+        path: str,
         local: str | None,
         split: str,
         pipeline: Pipeline,
@@ -64,21 +64,21 @@ class ShardDataset(ImageDataset):
         super().__init__(pipeline, seed)
         if not local:
             raise LocalMissing(
-                f"{remote}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
+                f"{path}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
                 "give the path itself where the shards are on this machine already."
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        self.root, self.split = remote, split
-        self.fetches = not are_same(remote, local)
-        data, index = _checked_index(remote, local, split)
+        self.split = split
+        self.fetches = not are_same(path, local)
+        data, index = _checked_index(path, local, split)
         folder = Path(local, split)
         if self.fetches:
-            _keep(folder / INDEX, data, join(remote, split, INDEX))
+            _keep(folder / INDEX, data, join(path, split, INDEX))
         limit = bytes_of(cache_limit) if cache_limit is not None and self.fetches else None
-        self.cache = ShardCache(join(remote, split) if self.fetches else None, folder, index["shards"], limit)
+        self.cache = ShardCache(join(path, split) if self.fetches else None, folder, index["shards"], limit)
         self.files = ShardFiles(self.cache)
-        self.classes = read_classes(remote)
+        self.classes = read_classes(path)
         self.samples = np.array([entry["samples"] for entry in index["shards"]])
         self.starts = np.cumsum(self.samples) - self.samples
         self._starts, self._length = self.starts.tolist(), int(self.samples.sum())
