@@ -61,6 +61,8 @@ class Declarations:
     """An expression: whether it has an `image_transform`, for which the loader must handle single images."""
     IMAGE_SIZE: ClassVar[str] = ""
     """`package.module:function` of (elapsed, crop_size, and arguments of the class by name): the pixels trained on."""
+    PROTOCOL: ClassVar[str] = ""
+    """What published figures call an evaluation with it, as in `EMA`: only figures that say so compare with its run."""
     NO_LR_FIND: ClassVar[str] = ""
     """Why the learning-rate finder leaves it out."""
 

@@ -4,7 +4,6 @@ Columns as the published converter writes them: x (the image as it was encoded) 
 """
 
 import contextlib
-import os
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from composer.utils import dist
 
+from common.addresses import is_in_place
 from common.errors import DataError
 from common.sizes import bytes_of
 from loaders.dataset import ImageDataset, class_list
@@ -69,8 +69,7 @@ class ShardDataset(ImageDataset):
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        self.split = split
-        self.fetches = not are_same(path, local)
+        self.fetches = not is_in_place(path, local)
         data, index = _checked_index(path, local, split)
         folder = Path(local, split)
         if self.fetches:
@@ -174,7 +173,7 @@ def _checked_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str
     """As `check_index`, with the file's content."""
     data, index = read_index(remote, split)
     for shard in index["shards"]:
-        if shard["zip_data"] or not are_same(remote, local):  # else nothing is written
+        if shard["zip_data"] or not is_in_place(remote, local):  # else nothing is written
             _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
     cached = Path(local, split, INDEX)
     if cached.is_file() and cached.read_bytes() != data:
@@ -202,11 +201,6 @@ def _keep(path: Path, data: bytes, place: str) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise unwritable(error, path.parent, place) from error
-
-
-def are_same(remote: str, local: str) -> bool:
-    """Whether shards are read where they are, without a copy."""
-    return not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
 
 
 def _refuse_links(folder: Path, names: list[str]) -> None:
