@@ -205,7 +205,7 @@ def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path)
         ours = statistics.median(laps)
         mfu = [work / seconds / peak if (peak := peak_of(bare)) else None for seconds in (hand, ours)]
         ratios = [b / a for a, b in zip(by_hand, laps, strict=True)]
-        name = Path(run.config.recipe_name or "baseline").stem
+        name = Path(run.recipe_name).stem
         yield Row(name, size, batch / hand, batch / ours, ratios, *mfu)
 
 
