@@ -16,7 +16,7 @@ class OwnPace:
     and the time. The first three are the same everywhere, because every rank has as many batches of as many images
     (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
 
-    Experimental: it replaces a private name of Composer's Trainer, so each upgrade of Composer has to be tested with it.
+    Experimental: it patches the module of Composer's Trainer, so every upgrade of Composer has to be tested with it.
     """
 
     def __init__(self) -> None:
