@@ -16,7 +16,7 @@ TYPED = {
     "compile the model anew": DECLARED,
     "finds nothing to switch": DECLARED,
     "changes the learning rate over the run": DECLARED,
-    "comes on top of scheduler.t_warmup": DECLARED,
+    "is added to scheduler.t_warmup": DECLARED,
     "give an option as sbatch takes it": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
     "Replace or delete it; `python -m tools.verify`": REFUSED_DATA + "test_a_damaged_image",
     "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",

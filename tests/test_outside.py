@@ -108,8 +108,7 @@ MISTAKES = {
     "algorithms.mine.part:X={}": "algorithms.mine.part:X: there is no module mine.part; did you mean parts?",
     "algorithms.no.part:X={}": "algorithms.no.part:X: there is no module no, neither in FOLDER nor installed",
     "algorithms.mine.parts:StopAt={}": "algorithms.mine.parts:StopAt: StopAt is for callbacks, not for algorithms",
-    "callbacks.mine.parts:StopAt={}": "callbacks.mine.parts:StopAt.top1: missing; mine.parts:StopAt cannot be made "
-    "without it",
+    "callbacks.mine.parts:StopAt={}": "callbacks.mine.parts:StopAt.top1: missing; mine.parts:StopAt requires it",
     "loggers.mine.parts:Lion={}": "loggers.mine.parts:Lion: Lion is for optimizers, not for loggers",
     "optimizer.name=mine.parts:Tiger": f"optimizer.name: FOLDER/mine/parts.py has no Tiger {HAS}",
     "'optimizer={name: mine.parts:Lion, lr: 1.0, beta: 2}'": "optimizer.beta: mine.parts:Lion has no such argument; "
@@ -205,7 +204,7 @@ def test_what_only_an_import_can_tell_is_checked_then(own: Callable) -> None:
         registry.build("algorithm", "late:LIST", {})
     for name, args in (("late:Plain", {}), ("late:make", {"most": 0}), ("subprocess:Popen", {"args": ["false"]})):
         with pytest.raises(
-            ConfigError, match=rf"^algorithms\.{name}: {name} is not for algorithms; it must give a comp"
+            ConfigError, match=rf"^algorithms\.{name}: {name} is not for algorithms; it must be or return a comp"
         ):
             registry.build("algorithm", name, args)
     assert type(registry.build("algorithm", "late:make", {"most": 1})).__name__ == "Base"

@@ -1,6 +1,6 @@
-"""The kinds of storage, and what each can do: the one table that everyone who asks reads. Imports no torch.
+"""The table of storage kinds and their capabilities. No torch.
 
-A new kind is its file and its row; docs/data.md shows the table.
+A new kind needs its file, its row here, and its row of the table in docs/data.md.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class Kind:
     """One kind of storage.
 
     Args:
-        reads: what it reads, in a few words.
-        choose_when: when to choose it, in a few words.
+        reads: files that it reads, for the docs.
+        choose_when: reason to choose it, for the docs.
         dataset: its ImageDataset, as package.module:Class, imported when a data set is opened; None: its source's.
-        arguments: those of `open_dataset` that the class takes, by name; or `source`, the data set of the default kind
-            that this one takes its images from.
-        is_streaming: whether it reads MDS shards; None: as its source does.
-        reads_path: whether there is anything to read; otherwise the section's other keys are ignored.
-        remote: it reads a store's address by itself, without shards.
-        mark: the file that shows that a folder holds this kind, with {split} for train or val.
-        written_as: what `tools.convert --to` calls it.
-        image_transforms: whether an algorithm can transform single images in its loader.
-        own_decoder: whether it decodes by itself, with none of loaders.images.decoders.
+        arguments: names of the arguments that the class takes: those of `open_dataset`, or `source`, an open data set
+            of the default kind.
+        is_streaming: whether it reads MDS shards; None: its source decides.
+        reads_path: False for images that are not read; the section's other keys are then ignored.
+        remote: whether it reads a store's address without shards.
+        mark: the file that identifies a folder of this kind, with {split} for train or val.
+        written_as: its name for `tools.convert --to`.
+        image_transforms: whether algorithms can transform single images in its loader.
+        own_decoder: whether it decodes without loaders.images.decoders.
         loader: its WorkerLoader, as package.module:Class; None: worker processes that run the pipeline.
-        requires: a function, as package.module:name, that raises a DataError where what it needs is not installed.
+        requires: a function, as package.module:name, that raises a DataError if a package is missing.
     """
 
     reads: str
@@ -56,12 +56,12 @@ class Kind:
 
     @property
     def uses_decoder(self) -> bool:
-        """Whether its images are decoded as the section's `decoder` says."""
+        """Whether the section's `decoder` applies."""
         return self.reads_path and not self.own_decoder
 
 
-OUTSIDE = Kind("what its class reads", "none of the others reads it", None, remote=True)
-"""A class from outside this project; `data.py` opens it."""
+OUTSIDE = Kind("what its class reads", "no other kind reads them", None, remote=True)
+"""Row of a class from outside this project, which `data.py` opens."""
 KINDS = {
     "imagefolder": Kind(
         "`train/CLASS/*.JPEG`, `val/CLASS/*.JPEG`",
@@ -114,14 +114,14 @@ KINDS = {
 
 
 def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
-    """The row of a storage kind.
+    """Return the row of a storage kind.
 
     Args:
         storage: a name in the table; package.module:Class for one from outside; None for the default kind.
-        is_streaming: which default: of MDS shards, or of a folder.
+        is_streaming: whether the default kind is that of MDS shards or of image folders.
 
     Raises:
-        DataError: there is no such kind.
+        DataError: the kind is unknown.
     """
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
@@ -133,7 +133,7 @@ def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
 
 
 def kind_at(folder: Path, split: str) -> str | None:
-    """The kind that a folder of this machine shows by its mark; None for any other, such as an image folder."""
+    """Identify the kind of a local folder by its mark; None if it has none, such as an image folder."""
     return next((n for n, k in KINDS.items() if k.mark and (folder / k.mark.format(split=split)).is_file()), None)
 
 
@@ -149,21 +149,21 @@ def open_dataset(
     pack_size: int | None = None,
     cache_limit: int | str | None = None,
 ) -> ImageDataset:
-    """Open one split of a data set. What only one kind needs is imported for that kind alone.
+    """Open one split of a data set, importing only what its kind needs.
 
     Args:
         storage: a name in the table; None for the default kind.
         path: the folder, or s3://bucket/folder, that holds the split.
-        is_streaming: whether a kind that reads either takes its images from MDS shards, not from a folder.
+        is_streaming: whether a kind that reads both takes its images from MDS shards or from a folder.
         local: cache folder for the shards.
         split: `train` or `val`.
-        pipeline: what is done to each image.
+        pipeline: transforms of each image.
         seed: the run's seed.
-        pack_size: the short side in pixels that a kind that packs reduces larger images to.
-        cache_limit: bytes of shards that the cache folder may hold for the split, as a number or as in 200gb.
+        pack_size: short side in pixels that larger images are reduced to when packed.
+        cache_limit: bytes of shards in the split's cache folder at most, as a number or with a unit, such as 200gb.
 
     Raises:
-        DataError: the data set is not there, not whole, or not of this kind.
+        DataError: the data set is missing, incomplete, or of another kind.
     """
     kind = kind_of(storage, is_streaming)
     if kind.reads_path and not path:
