@@ -11,6 +11,7 @@ from composer.core import DataSpec
 from loaders.images.transforms import NormalizationFn, PixelTransform, build_pipeline
 from loaders.loader import build_loader
 from loaders.storage.kinds import open_dataset
+from recipes import registry
 
 
 def build_imagenet_dataspec(
@@ -61,17 +62,19 @@ def build_imagenet_dataspec(
     Raises:
         DataError: the data set is not there or not whole, or streams without `local` (then a ValueError, too).
     """
-    dataset = open_dataset(
-        storage,
-        os.fspath(data_path) if data_path else "",
-        is_streaming=is_streaming,
-        local=os.fspath(local) if local else None,
-        split="train" if is_train else "val",
-        pipeline=build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder),
-        seed=seed,
-        pack_size=pack_size,
-        cache_limit=cache_limit,
-    )
+    given: dict[str, Any] = {
+        "path": os.fspath(data_path) if data_path else "",
+        "local": os.fspath(local) if local else None,
+        "split": "train" if is_train else "val",
+        "pipeline": build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder),
+        "seed": seed,
+    }
+    if storage and registry.is_outside(storage):
+        dataset = registry.build("storage", storage, given)
+    else:
+        dataset = open_dataset(
+            storage, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit, **given
+        )
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 

@@ -14,7 +14,6 @@ from common.command import answer
 from common.output import take_any_text
 from config import Run, check_world, complete, load
 from config.world import world
-from recipes.topologies import check_topology
 
 if TYPE_CHECKING:
     from composer import Trainer
@@ -39,8 +38,7 @@ def main(config: DictConfig | Run) -> Trainer:
     run = config if isinstance(config, Run) else complete(config)
 
     ranks, ranks_per_node = world()
-    check_world(run.config, ranks)
-    check_topology(run.config, ranks, ranks_per_node)
+    check_world(run.config, ranks, ranks_per_node)
 
     # torch and Composer take four seconds to import: a mistyped key is answered before.
     from training import build, checkpoints, claims, devices, effects, guards

@@ -35,9 +35,10 @@ from common.command import run as run_command
 from common.suggest import listing
 from common.terminal import check_writable, positive
 from config import UserError, load
-from loaders.images.transforms import EvaluationPipeline
-from loaders.storage.kinds import KINDS, kind_of, open_dataset
+from data import build_imagenet_dataspec
+from loaders.storage.kinds import KINDS, kind_of
 from loaders.workers import default_num_workers
+from training.build import image_dataset
 
 PLOTS = (".png", ".svg", ".pdf", ".jpg")
 STAGED = 400  # images that the stages are measured on
@@ -111,15 +112,16 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
     section = run.config.train_dataset
     if not kind_of(section.storage).reads_path:
         raise UserError(f"train_dataset.storage: {section.storage} images are not loaded; name images to measure with")
-    dataset = open_dataset(
-        section.storage,
+    spec = build_imagenet_dataspec(
         section.path or "",
-        is_streaming=section.is_streaming,
-        local=section.local,
-        split="train",
-        pipeline=EvaluationPipeline(-1, section.crop_size),
-        seed=0,
+        section.is_streaming,
+        1,
+        section.local,
+        crop_size=section.crop_size,
+        storage=section.storage,
+        num_workers=0,
     )
+    dataset = image_dataset(spec)
     if len(dataset) < 2 * BATCH:
         raise UserError(f"{section.path}: {len(dataset)} images, but two batches of {BATCH} are needed")
     copy_images(dataset, root, given.images)

@@ -7,9 +7,9 @@
 
 Same model, precision, memory format and input on both sides: uint8 images, channels_last, copied to the device
 without waiting and normalised there. The hand-written side is the run without a recipe; ours has the recipe's loss,
-optimizer and algorithms, but not progressive_resizing, because a row is one size. A round is timed as a whole after
-some steps to warm up. The sides take turns in one process, and the ratio is taken within a turn, so that a machine that
-slows down slows both.
+optimizer and algorithms, except those that change the image size, because a row is one size. A round is timed as a
+whole after some steps to warm up. The sides take turns in one process, and the ratio is taken within a turn, so that a
+machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from config import Run, load
 from data import split_batch
 from loaders.images.transforms import NormalizationFn
 from loaders.sampler import endless
+from recipes.declared import declarations
 from tools.forecast.machines import device_name, flops_per_image, peak_of
 from training import build, devices, guards, record
 from training.data_wait import DataWait
@@ -41,7 +42,6 @@ from training.fit import make_trainer
 from training.progress import ProgressLine
 from training.recorder import Recorder
 
-LEFT_OUT = "progressive_resizing"
 WARM_UP = 3  # steps of each round that are not timed; more where the workers have more batches ready
 
 
@@ -205,7 +205,7 @@ def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path)
         ours = statistics.median(laps)
         mfu = [work / seconds / peak if (peak := peak_of(bare)) else None for seconds in (hand, ours)]
         ratios = [b / a for a, b in zip(by_hand, laps, strict=True)]
-        name = Path(run.config.recipe_name or "baseline").stem
+        name = Path(run.recipe_name).stem
         yield Row(name, size, batch / hand, batch / ours, ratios, *mfu)
 
 
@@ -218,7 +218,9 @@ def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) ->
         words += ["train_dataset.path=.", "eval_dataset.path=."]  # no data is read
     run = load(words)
     devices.prepare(run)
-    run.config.algorithms = {name: args for name, args in run.config.algorithms.items() if name != LEFT_OUT}
+    algorithms = run.config.algorithms
+    fixed = {name: args for name, args in algorithms.items() if not declarations("algorithm", name).IMAGE_SIZE}
+    run.config.algorithms = fixed
     return run
 
 

@@ -4,6 +4,7 @@ Other stores' addresses are read by mosaicml-streaming's own parsers."""
 
 from __future__ import annotations
 
+import os
 import re
 
 _USER = re.compile(r"(?<=://)[^/\s]*@")
@@ -13,6 +14,11 @@ _QUERY = re.compile(r"(?<!s3)(://[^\s?]*)[?]\S*", re.IGNORECASE)  # in S3, what 
 def is_s3(path: str) -> bool:
     """Whether a path is an address in S3."""
     return path[:5].lower() == "s3://"
+
+
+def is_in_place(path: str, local: str) -> bool:
+    """Whether shards at `path` need no copy: it is the cache folder itself."""
+    return "://" not in path and os.path.realpath(path) == os.path.realpath(local)
 
 
 def cut_off(path: str) -> str | None:

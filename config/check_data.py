@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from common.addresses import cut_off
+from common.addresses import cut_off, is_in_place
 from common.sizes import bytes_of
 from common.suggest import address_meant
 from config.check_storage import check_storage
@@ -65,7 +64,7 @@ def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
     """How much of a store's shards is kept; nothing but copies of them is evicted."""
     if section.cache_limit is None:
         return
-    in_place = section.path and section.local and os.path.realpath(section.path) == os.path.realpath(section.local)
+    in_place = section.path and section.local and is_in_place(section.path, section.local)
     if not section.is_streaming or section.preload or in_place:
         report.add(
             f"{key}.cache_limit",

@@ -12,6 +12,7 @@ from config.schema import Config
 from loaders.errors import in_section
 from loaders.images.decoders import chosen
 from loaders.storage.kinds import KINDS, Kind, kind_of
+from recipes import registry
 from recipes.declared import is_per_image
 
 
@@ -25,6 +26,8 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     kind = kind_of(None, section.is_streaming)
     with _reported(key, report):
         kind = kind_of(storage, section.is_streaming)
+    if storage and registry.is_outside(storage):
+        report.extend(registry.check("storage", storage, {}, f"{key}.storage"))
     if decoder != "auto" and kind.own_decoder:
         advice = f"type {key}.decoder=auto or {key}.storage=null"
         report.add(f"{key}.decoder", f"storage {storage} decodes by itself; {advice}")

@@ -18,6 +18,7 @@ from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIG
 from config.structure import CALLER, COMMAND_LINE, Structure
 from recipes import registry, source
 from recipes.schedules import SCHEDULES
+from recipes.topologies import check_topology
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; a folder's name may have 255 on most file systems
@@ -250,15 +251,16 @@ def check_saving(config: Config, report: Report) -> None:
         )
 
 
-def check_world(config: Config, world_size: int) -> None:
-    """Every device must get the same number of images, of each data set that the run uses.
+def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
+    """Check that every device gets as many images of each data set, and that the topology, if any, fits the nodes.
 
     Args:
-        config: a configuration.
+        config: a checked configuration.
         world_size: the number of devices.
+        ranks_per_node: of each node; None leaves the topology unchecked.
 
     Raises:
-        ConfigError: if a batch size does not divide, naming the nearest sizes that do.
+        ConfigError: with the nearest batch sizes, or numbers of ranks, that fit.
     """
     problems = []
     for key, section in config.sections().items():
@@ -272,3 +274,5 @@ def check_world(config: Config, world_size: int) -> None:
         problems.append(f"grad_accum: {config.grad_accum} parts of {per_device} images per device leave some empty")
     if problems:
         raise ConfigError(*problems)
+    if ranks_per_node is not None:
+        check_topology(config, world_size, ranks_per_node)

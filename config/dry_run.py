@@ -254,9 +254,8 @@ def data_line(section: Dataset) -> str:
 
 def checkpoint_line(config: Config) -> str:
     """Where checkpoints go."""
-    if config.save_folder is None:
+    folder = config.checkpoint_folder(config.run_name or "<run_name>")
+    if folder is None:
         return "none"
-    folder = config.save_folder.replace("{runs_folder}", config.runs_folder)
-    folder = folder.replace("{run_name}", config.run_name or "<run_name>")
     kept = "all kept" if config.save_num_checkpoints_to_keep == -1 else f"{config.save_num_checkpoints_to_keep} kept"
     return f"{folder}, every {config.save_interval}, {kept}"

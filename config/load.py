@@ -18,11 +18,10 @@ from config.checks import check_values
 from config.layers import SECTIONS, Layers
 from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
 from config.resolve import resolve
-from config.run import Recipe, Run
+from config.run import BASELINE, Recipe, Run
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 
-BASELINE = "baseline"
 """The recipe that all others are compared with."""
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
 """Keys whose value is a place, in which ~ is the user's folder."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from config.read import Tree
 from config.schema import Config
 from recipes import registry
+
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,17 @@ class Run:
         """What the run uses of this machine; known once training.devices.prepare() has run."""
         assert self.prepared is not None, "training.devices.prepare(run) comes first"
         return self.prepared
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe as it was named, by its name or the path of its YAML; baseline if none was."""
+        return self.config.recipe_name or BASELINE
+
+    def default_name(self) -> str:
+        """Return a name for a run that was given none: its YAML, its recipe and the time."""
+        yaml = Path(self.yaml_path or "config.yaml").stem
+        about = self.config.model.name if yaml == "config" else yaml  # every run folder has a config.yaml
+        return f"{about}-{Path(self.recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
     @property
     def card(self) -> dict[str, Any]:

@@ -130,6 +130,11 @@ class Config:
     python_log_level: str | None = None  # debug, info, warning, error or critical
     dist_timeout: float = 600.0  # seconds after which a silent rank is given up
 
+    def checkpoint_folder(self, run_name: str) -> str | None:
+        """Return save_folder with its placeholders filled in."""
+        folder = self.save_folder
+        return folder and folder.replace("{run_name}", run_name).replace("{runs_folder}", self.runs_folder)
+
     def section(self, name: str) -> Dataset:
         """train_dataset or eval_dataset, by its name."""
         return {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}[name]

@@ -1,4 +1,4 @@
-"""`python -m recipes` lists the recipes; `python -m recipes mild` shows one: its figures, changes and algorithms."""
+"""List the recipes (`python -m recipes`), or show the figures, changes and algorithms of one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 
 def best(published: list[dict[str, Any]]) -> dict[str, Any]:
-    """The published figure with the highest top-1; a range or a missing figure has none to compare."""
+    """Return the published figure with the highest top-1, ignoring ranges and missing ones."""
     single = [row for row in published if isinstance(row.get("top1"), int | float)]
     return max(single, key=lambda row: row["top1"], default={})
 
 
 def listing() -> Table:
-    """One row per recipe, the shortest first."""
+    """Return a table with one row per recipe, the shortest first."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("recipe_name", style="bold", no_wrap=True)
     for title in ("epochs", "crop", "top-1 %", "in ep", "min"):
@@ -42,20 +42,20 @@ def listing() -> Table:
 
 
 def changes(name: str) -> Table:
-    """What a recipe sets to another value than the baseline does: key, the baseline's value, its value."""
-    theirs, its = (dict(leaves(as_shipped(recipe))) for recipe in (BASELINE, name))
+    """Return a table of the keys that a recipe changes: key, the baseline's value, the recipe's value."""
+    before, after = (dict(leaves(as_shipped(recipe))) for recipe in (BASELINE, name))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title in ("key", BASELINE, "this recipe"):
         table.add_column(title, overflow="fold")
-    for key in dict.fromkeys([*theirs, *its]):
-        old, new = (yaml_like(values[key]) if key in values else "-" for values in (theirs, its))
+    for key in dict.fromkeys([*before, *after]):
+        old, new = (yaml_like(values[key]) if key in values else "-" for values in (before, after))
         if old != new and not key.startswith("algorithms"):
             table.add_row(key, old, new)
     return table
 
 
 def describe(out: Console, name: str) -> None:
-    """Print a recipe's card, what it changes and its algorithms."""
+    """Print the card, the changes and the algorithms of a recipe."""
     recipe, algorithms = read_recipe(name), as_shipped(name)["algorithms"]
     heading(out, name, str(recipe.card.get("summary", "")))
     if published := recipe.card.get("published"):
@@ -73,15 +73,15 @@ def describe(out: Console, name: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the list or one recipe; the exit status."""
+    """Print the list or one recipe; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes", description="List the recipes, or show one of them.")
-    parser.add_argument("name", nargs="?", help="a recipe, or the path of a YAML of yours; none lists all")
+    parser.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
     out, name = console(), parser.parse_args(argv).name
     if name:
         describe(out, name)
         return 0
     out.print(listing())
-    out.print("\ntop-1 %: the best figure that others have published (?: unverified); not measured here")
+    out.print("\ntop-1 %: best published figure (?: unverified); not measured here")
     out.print("Show one: python -m recipes mild")
     out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
     return 0

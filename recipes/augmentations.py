@@ -1,8 +1,8 @@
-"""RandAugment's operations on uint8 tensors, each in a fraction of the time that PIL takes.
+"""RandAugment's operations on uint8 tensors, several times faster than PIL.
 
-An image is uint8 [3, H, W]. The operations, and how each draws its strength from numpy's global generator, are those
-of Composer's RandAugment (composer.algorithms.utils.augmentation_primitives), draw for draw: the published recipes used
-them. The pixels are PIL's; a weighted sum may differ by 1 of 255, because it is taken in 32 bits.
+An image is uint8 [3, H, W]. The operations and their draws from numpy's global generator equal those of Composer's
+RandAugment (composer.algorithms.utils.augmentation_primitives), which the published recipes used. The pixels are PIL's;
+a weighted sum may differ by 1 of 255, because it is taken in 32 bits.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _GREY = (19595, 38470, 7471)  # of 65536: ITU-R 601-2 luma, in PIL's fixed point
 
 
 def drawn(severity: float) -> float:
-    """A strength between 0.1 and `severity`, of at most 10."""
+    """Draw a strength between 0.1 and `severity`, which is at most 10."""
     return float(np.random.uniform(0.1, severity))
 
 
 def drawn_factor(severity: float) -> float:
-    """A factor whose median is 1, which changes nothing: from 1 - 0.09 * severity to severity."""
+    """Draw a factor from 1 - 0.09 * severity to severity, with median 1 (no change)."""
     if np.random.uniform() > 0.5:
         return float(np.random.uniform(1, severity))
     return float(np.random.uniform(1 - 0.09 * severity, 1))
 
 
 def drawn_original_factor(severity: float) -> float:
-    """A factor as in AugMix's first code: from 0.118 to 0.18 * severity + 0.1."""
+    """Draw a factor as in AugMix's original code: from 0.118 to 0.18 * severity + 0.1."""
     return drawn(severity) * 0.18 + 0.1
 
 
 def either_sign(value: float) -> float:
-    """The value or its negative."""
+    """Return the value or its negative at random."""
     return -value if np.random.uniform() > 0.5 else value
 
 
@@ -80,13 +80,13 @@ def posterize(pixels: Tensor, severity: float) -> Tensor:
 def solarize(pixels: Tensor, severity: float) -> Tensor:
     """Invert the values above a threshold."""
     threshold = 256 - int(drawn(severity) * 25.6)
-    if threshold > 255:  # no byte is: and as a byte, 256 would be 0
+    if threshold > 255:  # no byte is above it, and 256 would wrap to 0
         return pixels
     return pixels ^ (pixels >= threshold).to(torch.uint8).mul_(255)
 
 
 def affine(pixels: Tensor, matrix: tuple[float, ...]) -> Tensor:
-    """Where each pixel comes from: x' = a x + b y + c, y' = d x + e y + f; bilinear, black from outside."""
+    """Sample each pixel from x' = a x + b y + c, y' = d x + e y + f; bilinear, black outside the image."""
     height, width = pixels.shape[1:]
     a, b, c, d, e, f = matrix
     x, y = torch.arange(width) + 0.5, (torch.arange(height) + 0.5)[:, None]
@@ -96,12 +96,12 @@ def affine(pixels: Tensor, matrix: tuple[float, ...]) -> Tensor:
     values = F.grid_sample(
         pixels[None].float().contiguous(), grid[None], mode="bilinear", padding_mode="border", align_corners=False
     )[0]
-    # PIL cuts off what follows the point, of a sum in 64 bits: 32 bits must not turn 196 into 195.9999.
+    # PIL truncates a sum in 64 bits; in 32 bits, 196 may be 195.9999.
     return (values * inside).add_(1e-3).to(torch.uint8)
 
 
 def rotate(pixels: Tensor, severity: float) -> Tensor:
-    """Rotate around the centre by up to 30 degrees."""
+    """Rotate around the center by up to 30 degrees."""
     degrees = either_sign(int(drawn(severity) * 3))
     if degrees == 0:
         return pixels
@@ -112,17 +112,17 @@ def rotate(pixels: Tensor, severity: float) -> Tensor:
 
 
 def shear_x(pixels: Tensor, severity: float) -> Tensor:
-    """Shift each row in proportion to its height, by up to 0.3 of it."""
+    """Shift each row by up to 0.3 times its y coordinate."""
     return affine(pixels, (1, either_sign(drawn(severity) * 0.03), 0, 0, 1, 0))
 
 
 def shear_y(pixels: Tensor, severity: float) -> Tensor:
-    """Shift each column in proportion to its distance from the left, by up to 0.3 of it."""
+    """Shift each column by up to 0.3 times its x coordinate."""
     return affine(pixels, (1, 0, 0, either_sign(drawn(severity) * 0.03), 1, 0))
 
 
 def translate(pixels: Tensor, shift: int, dim: int) -> Tensor:
-    """What lies `shift` pixels further along a dimension, black where that is outside."""
+    """Shift by `shift` pixels along a dimension, filling with black."""
     size, result = pixels.shape[dim], torch.zeros_like(pixels)
     kept = size - abs(shift)
     result.narrow(dim, max(0, -shift), kept).copy_(pixels.narrow(dim, max(0, shift), kept))
@@ -130,43 +130,43 @@ def translate(pixels: Tensor, shift: int, dim: int) -> Tensor:
 
 
 def translate_x(pixels: Tensor, severity: float) -> Tensor:
-    """Shift sideways by up to a third of the width."""
+    """Shift horizontally by up to a third of the width."""
     return translate(pixels, int(either_sign(int(drawn(severity) * pixels.shape[2] / 30))), dim=2)
 
 
 def translate_y(pixels: Tensor, severity: float) -> Tensor:
-    """Shift up or down by up to a third of the height."""
+    """Shift vertically by up to a third of the height."""
     return translate(pixels, int(either_sign(int(drawn(severity) * pixels.shape[1] / 30))), dim=1)
 
 
 def grey(pixels: Tensor) -> Tensor:
-    """The luma as int32 [H, W]."""
+    """Return the luma as int32 [H, W]."""
     red, green, blue = pixels.to(torch.int32)
     return (red * _GREY[0] + green * _GREY[1] + blue * _GREY[2] + 0x8000) >> 16
 
 
 def blend(base: Tensor | float, pixels: Tensor, factor: float) -> Tensor:
-    """From `base` (factor 0) to the image (1) and beyond, cut to what a byte holds."""
+    """Interpolate from `base` (factor 0) to the image (1), or extrapolate, clipped to 0 to 255."""
     return (base + factor * (pixels.to(torch.float32) - base)).clamp_(0, 255).to(torch.uint8)
 
 
 def saturate(pixels: Tensor, factor: float) -> Tensor:
-    """Less colour (below 1) or more."""
+    """Reduce (below 1) or increase the color saturation."""
     return blend(grey(pixels).to(torch.float32), pixels, factor)
 
 
 def spread(pixels: Tensor, factor: float) -> Tensor:
-    """Less contrast (below 1) or more, around the mean luma."""
+    """Reduce (below 1) or increase the contrast around the mean luma."""
     return blend(float(int(grey(pixels).to(torch.float64).mean() + 0.5)), pixels, factor)
 
 
 def brighten(pixels: Tensor, factor: float) -> Tensor:
-    """Darker (below 1) or brighter."""
+    """Darken (below 1) or brighten."""
     return blend(0.0, pixels, factor)
 
 
 def sharpen(pixels: Tensor, factor: float) -> Tensor:
-    """Smoother (below 1) or sharper; the outermost pixels stay as they are."""
+    """Smooth (below 1) or sharpen all but the outermost pixels."""
     if min(pixels.shape[1:]) < 3:
         return pixels
     values = pixels.to(torch.float32).contiguous()
@@ -178,35 +178,35 @@ def sharpen(pixels: Tensor, factor: float) -> Tensor:
 
 
 def color(pixels: Tensor, severity: float) -> Tensor:
-    """`saturate` by a drawn factor."""
+    """Apply `saturate` with a random factor."""
     return saturate(pixels, drawn_factor(severity))
 
 
 def contrast(pixels: Tensor, severity: float) -> Tensor:
-    """`spread` by a drawn factor."""
+    """Apply `spread` with a random factor."""
     return spread(pixels, drawn_factor(severity))
 
 
 def brightness(pixels: Tensor, severity: float) -> Tensor:
-    """`brighten` by a drawn factor, of which three quarters count when it is above 1."""
+    """Apply `brighten` with a random factor, times 0.75 if it is above 1."""
     factor = drawn_factor(severity)
     return brighten(pixels, factor * 0.75 if factor > 1 else factor)
 
 
 def sharpness(pixels: Tensor, severity: float) -> Tensor:
-    """`sharpen` by a drawn factor."""
+    """Apply `sharpen` with a random factor."""
     return sharpen(pixels, drawn_factor(severity))
 
 
 def _original(change: Callable[[Tensor, float], Tensor]) -> Operation:
-    """An operation by a factor that is drawn as in AugMix's first code."""
+    """Return an operation with a random factor drawn as in AugMix's original code."""
     return lambda pixels, severity: change(pixels, drawn_original_factor(severity))
 
 
 _SAFE = (autocontrast, equalize, posterize, rotate, solarize, shear_x, shear_y, translate_x, translate_y)
 OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "all": (*_SAFE, color, contrast, brightness, sharpness),
-    "safe": _SAFE,  # none of those in ImageNet-C and CIFAR10-C
+    "safe": _SAFE,  # without those in ImageNet-C and CIFAR10-C
     "original": (*_SAFE, *map(_original, (saturate, spread, brighten, sharpen))),
 }
 
@@ -216,7 +216,7 @@ class RandomOperations:
 
     Args:
         severity: the greatest strength of an operation, 0 to 10.
-        depth: how many operations.
+        depth: number of operations.
         operations: a name in OPERATIONS.
     """
 
@@ -224,7 +224,7 @@ class RandomOperations:
         self.severity, self.depth, self.operations = severity, depth, operations
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The transformed image."""
+        """Return the transformed image."""
         choice = OPERATIONS[self.operations]
         for _ in range(self.depth):
             pixels = choice[np.random.randint(len(choice))](pixels, self.severity)
@@ -232,13 +232,13 @@ class RandomOperations:
 
 
 class MixedChains:
-    """Blends an image, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations on it, as AugMix does.
+    """Blends an image, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations, as AugMix does.
 
     Args:
         severity: the greatest strength of an operation, 0 to 10.
         depth: operations in a chain; below 1, each chain has 1 to 3.
-        width: how many chains.
-        alpha: of the distributions of the weights of the chains and of their sum.
+        width: number of chains.
+        alpha: parameter of the Dirichlet and Beta distributions of the chain weights and of their total share.
         operations: a name in OPERATIONS.
     """
 
@@ -246,7 +246,7 @@ class MixedChains:
         self.severity, self.depth, self.width, self.alpha, self.operations = severity, depth, width, alpha, operations
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The blend."""
+        """Return the blended image."""
         weights = np.random.dirichlet([self.alpha] * self.width).astype(np.float32)
         share = float(np.float32(np.random.beta(self.alpha, self.alpha)))
         combined = torch.zeros(pixels.shape)

@@ -1,7 +1,7 @@
-"""BatchNorm statistics for weights that were never trained with: averages over time, or over ranks.
+"""Recompute BatchNorm statistics for weights averaged over time or over ranks.
 
-BatchNorm's running mean and variance belong to the weights that training went through. Averaged weights need their own,
-so some training images are sent through the network once more, from a loader of their own.
+BatchNorm's running mean and variance belong to the weights used in training. Averaged weights need other statistics,
+which are recomputed by running some training images through the network, from a separate loader.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from recipes.algorithms._base import unwrapped
 
 
 class BatchNormStatistics:
-    """Recomputes the running statistics of a run's model for the weights that are in it.
+    """Recomputes the running statistics of a run's model for its current weights.
 
-    Always over the same images, the first of the run's first epoch, cropped as they were there, at the size that
-    training has reached: what comes out depends on the weights and the seed alone. The training loader, its workers and
-    its place in the epoch are not touched, nor are random numbers or gradients.
+    It always uses the first images of the run's first epoch, cropped as they were there, at the current image size, so
+    that the result depends only on the weights and the seed. It does not affect the training loader, its workers and
+    position, random numbers or gradients.
 
     Args:
-        num_samples: how many training images, over all ranks; whole batches of them, at least one, and at most all.
+        num_samples: number of training images over all ranks, rounded down to whole batches, but at least one batch.
     """
 
     def __init__(self, num_samples: int) -> None:
@@ -40,20 +40,19 @@ class BatchNormStatistics:
         self._loader: WorkerLoader | None = None
 
     def recompute(self, state: State) -> None:
-        """Replace the model's running statistics, on all ranks by the same; every rank calls this.
+        """Replace the model's running statistics by the same on all ranks; every rank must call this.
 
-        Without training data (a run that only evaluates) those that were loaded with the weights stay.
+        Without training data (a run that only evaluates) the loaded statistics are kept.
         """
         if state.train_dataloader is None:
             return
-        # Neither DDP, which would overwrite all ranks' buffers with rank 0's, nor a compiled graph, which would be
-        # compiled once more for this mode.
+        # Unwrapped: DDP would overwrite all ranks' buffers with rank 0's, and a compiled model would be recompiled.
         network = cast(nn.Module, unwrapped(state.model).module)
         with get_precision_context(state.precision, state.precision_config):
             recompute(network, self._images(state))
 
     def _images(self, state: State) -> Iterator[Tensor]:
-        """This rank's share of the images, normalised, float32 [n, 3, size, size], in training's microbatches."""
+        """Yield this rank's normalized images, float32 [n, 3, size, size], in training's microbatches."""
         train = cast(WorkerLoader, state.train_dataloader)
         if self._loader is None:
             order = FirstImages(cast(ImageDataset, train.dataset), self.num_samples, cast(int, train.batch_size))
@@ -69,13 +68,13 @@ class BatchNormStatistics:
 
 
 class FirstImages(Sampler[Key]):
-    """This rank's share of the first images of a run's first epoch, as keys of its data set.
+    """Samples this rank's share of the first images of a run's first epoch, as keys of the data set.
 
-    Unlike EpochSampler it neither moves the data set on to another epoch nor takes its place to resume from.
+    Unlike EpochSampler, it neither advances the data set's epoch nor consumes its position to resume from.
 
     Args:
         dataset: the training data.
-        num_samples: how many images, over all ranks, rounded down to whole batches, but to at least one.
+        num_samples: number of images over all ranks, rounded down to whole batches, but at least one batch.
         batch_size: samples per device.
     """
 
@@ -84,7 +83,7 @@ class FirstImages(Sampler[Key]):
         count = max(1, min(num_samples, len(dataset)) // whole) * whole
         self.dataset = dataset
         self.order = dataset.epoch_order(np.random.default_rng([dataset.seed, 0]))[:count]
-        self.size: int | None = None  # side of the images in pixels; None leaves it to the data set
+        self.size: int | None = None  # in pixels; None: the data set's
 
     def __len__(self) -> int:
         return len(self.order) // dist.get_world_size()
@@ -98,14 +97,14 @@ class FirstImages(Sampler[Key]):
 
 
 def loader_beside(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
-    """A loader of the same kind over the same data set, with an order, workers and random numbers of its own.
+    """Copy a loader, with separate order, workers and random numbers.
 
     Args:
-        train: the loader to take after; nothing of it changes.
-        sampler: what to load; a last batch that is not full is left out.
+        train: the loader to copy; it does not change.
+        sampler: the samples to load; an incomplete last batch is dropped.
     """
     loader = copy.copy(train)
-    # Not by setattr: a DataLoader refuses to change these once it is made, which this one has yet to be.
+    # DataLoader forbids setattr of these after construction.
     vars(loader).update(
         sampler=sampler,
         batch_sampler=BatchSampler(cast(Iterable[int], sampler), cast(int, train.batch_size), drop_last=True),
@@ -117,14 +116,14 @@ def loader_beside(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
 
 @torch.no_grad()
 def recompute(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of all BatchNorms by the means over `batches`, each image counting alike.
+    """Replace the running statistics of all BatchNorms by the means over `batches`, all images weighted equally.
 
-    All else in the network is in evaluation mode meanwhile, so that dropout neither draws nor disturbs; then every
-    module is in the mode that it was in. Every rank calls this with its share, and gets the mean over the ranks.
+    The other modules are in evaluation mode meanwhile, so that dropout draws nothing; all modes are restored. Every
+    rank must call this with its share, and gets the mean over the ranks.
 
     Args:
-        network: without DDP around it.
-        batches: what to call it with, the images in the first dimension.
+        network: not wrapped in DDP.
+        batches: inputs of the network, with the images in the first dimension.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
@@ -140,7 +139,7 @@ def recompute(network: nn.Module, batches: Iterable[Tensor]) -> None:
         for batch in batches:
             seen += len(batch)
             for layer in layers:
-                # As momentum=None does it, for which the host would wait for the GPU in every layer.
+                # Same as momentum=None, which would make the host wait for the GPU in every layer.
                 layer.momentum = len(batch) / seen
             network(batch)
     finally:

@@ -1,7 +1,7 @@
-"""What an algorithm or an optimizer declares about itself, and whether arguments and a run keep to it. No torch.
+"""Declarations of an algorithm or an optimizer, and the checks of arguments and runs against them. No torch.
 
-The declarations are literals in the class: a configuration is held to them as they stand in the source, which nothing
-has to import for that. A class that is made from Python holds its own arguments to them.
+Declarations are literals in the class, so that a configuration is checked against the source without an import. A class
+that is instantiated from Python checks its own arguments.
 """
 
 from __future__ import annotations
@@ -32,54 +32,56 @@ HOLDS = {
     "at most": operator.le,
     "less than": operator.lt,
 }
-STOCK = {package.split(".")[0] for package in registry.PACKAGES.values()}  # they declare nothing, and take time to read
+STOCK = {package.split(".")[0] for package in registry.PACKAGES.values()}  # they declare nothing and are slow to read
 
 
 class Declarations:
-    """The vocabulary. Every word is optional, and its value is a literal.
+    """The declarations that a class may make. All are optional, and every value is a literal.
 
-    An expression is Python's, over the arguments of the class (a time has `.value` and `.unit`), `config` (the whole
-    run) and `duration` (reads a time).
+    An expression is Python, over the arguments of the class (a time has `.value` and `.unit`), `config` (the whole run)
+    and `duration` (parses a time).
     """
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {}
-    """Argument -> what it can be. A text is shown as it stands and must hold limits: `from 0 to 1`, `at least 1 pixel`,
-    `more than 0 and less than 1`, of each number in a list. If it ends in units (`at least 1, in ba or ep`), it is of a
-    time; a number without a unit is in dur. A tuple lists the words that are allowed; `package.module:NAME` names where
-    they are listed, in a module that imports no torch. null is left to the annotation."""
+    """Argument -> allowed values. A text is shown to the user and must contain limits: `from 0 to 1`, `at least 1
+    pixel`, `more than 0 and less than 1`; in a list they apply to each number. A text that ends in units (`at least 1,
+    in ba or ep`) is for a time; a number without a unit is in dur. A tuple lists the allowed words;
+    `package.module:NAME` points to that list, in a module that imports no torch. The annotation decides about null."""
     RULES: ClassVar[Mapping[str, str]] = {}
-    """Expression that must hold beyond that -> what to say if it does not, with {argument} filled in. It may begin with
-    an argument or a dotted key of the run that it is about, as in `drop_rate: must be 0`. A rule about `config` is left
-    alone where there is no run."""
+    """Expression that must also hold -> the message if it does not, with {argument} filled in. The message may start
+    with an argument or a dotted key of the run, as in `drop_rate: must be 0`. Rules about `config` are skipped without
+    a run."""
     NOT_WITH: ClassVar[Mapping[str, str]] = {}
-    """Algorithms that do not go with it -> why: what they do, or would do."""
+    """Incompatible algorithms -> the reason: what they do, or would do."""
     BEFORE: ClassVar[Mapping[str, str]] = {}
-    """Algorithms that must come later in the list -> why, as in `which else smooths ...`."""
+    """Algorithms that must come later in the list -> the reason, as in `which else smooths ...`."""
     NEEDS: ClassVar[Mapping[str, str]] = {}
-    """Algorithms without which it is wrong -> why."""
+    """Required algorithms -> the reason."""
     PER_IMAGE: ClassVar[str] = "False"
-    """An expression: whether it has an `image_transform`, for which the loader must handle single images."""
+    """Expression: whether it has an `image_transform`, which needs a loader of single images."""
     IMAGE_SIZE: ClassVar[str] = ""
-    """`package.module:function` of (elapsed, crop_size, and arguments of the class by name): the pixels trained on."""
+    """`package.module:function` of (elapsed, crop_size, arguments of the class by name) that returns the image size."""
+    PROTOCOL: ClassVar[str] = ""
+    """Its name in the protocol of published figures, such as `EMA`; only those with it are comparable to its runs."""
     NO_LR_FIND: ClassVar[str] = ""
-    """Why the learning-rate finder leaves it out."""
+    """Reason why the learning-rate finder leaves it out."""
 
 
 WORDS = tuple(name for name in vars(Declarations) if name.isupper())
 
 
 class Declares(Declarations):
-    """A class whose arguments are checked before it is made.
+    """A class that checks its arguments when it is instantiated.
 
     Raises:
-        ValueError: an argument that breaks a declaration.
+        ValueError: an argument breaks a declaration.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Reject declarations that could never be kept.
+        """Reject declarations that can never hold.
 
         Raises:
-            TypeError: an argument that does not exist, or a text without limits.
+            TypeError: a declaration names an unknown argument, or has no limits.
         """
         super().__init_subclass__(**kwargs)
         known, words = set(inspect.signature(cls.__init__).parameters), vars(cls)
@@ -87,13 +89,13 @@ class Declares(Declarations):
             if name not in known:
                 raise TypeError(f"{cls.__name__}.BOUNDS: there is no argument {name}{did_you_mean(name, known)}")
             if isinstance(bound, str) and not (LIMIT.search(bound) or ":" in bound):
-                raise TypeError(f"{cls.__name__}.BOUNDS: {bound!r} holds no limit; use {listing(HOLDS)}, and a number")
+                raise TypeError(f"{cls.__name__}.BOUNDS: {bound!r} has no limit; use {listing(HOLDS)}, and a number")
         for expression in (*words.get("RULES", {}), words.get("PER_IMAGE", "False")):
             for name in _names(expression) - {"config", "duration"} - known:
                 raise TypeError(f"{cls.__name__}: {expression!r} uses {name}, which is not an argument of the class")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Check the arguments; nothing where there are none, as in a copy or with the defaults."""
+        """Check the arguments, unless there are none, as in a copy or with the defaults."""
         if args or kwargs:
             given = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs)
             given.apply_defaults()
@@ -107,7 +109,7 @@ def _names(expression: str) -> set[str]:
 
 
 def units(bound: Bound) -> list[str]:
-    """The units of a bound that is of a time; none of any other."""
+    """Return the units of a bound for a time; an empty list for any other bound."""
     ends = re.split(", | or ", bound.rpartition(", in ")[2]) if isinstance(bound, str) else []
     return [word for word in ends if word in UNITS]
 
@@ -117,12 +119,12 @@ def _time(value: Any) -> Duration:
 
 
 def misfit(bound: Bound, value: Any) -> str:
-    """What is wrong with a value that is not null, in a sentence; nothing if it keeps to the bound."""
+    """Return what is wrong with a value that is not null; an empty string if it keeps to the bound."""
     if isinstance(bound, str) and is_outside(bound):
         bound = tuple(pkgutil.resolve_name(bound))
     if isinstance(bound, tuple):
-        there = f"there is no {value!r}{did_you_mean(str(value), bound)} (there are {listing(bound)})"
-        return "" if value in bound else there
+        unknown = f"there is no {value!r}{did_you_mean(str(value), bound)} (there are {listing(bound)})"
+        return "" if value in bound else unknown
     numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if allowed := units(bound):
         try:
@@ -141,12 +143,12 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
 
 
 def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: Any = None) -> Iterator[tuple[str, str]]:
-    """What breaks the bounds, or else the rules: place ("" for the class itself) and sentence.
+    """Yield what breaks the bounds, or else the rules: the argument or key ("" for the class itself) and a message.
 
     Args:
-        declared: a class, or what was read of one.
+        declared: a class, or the declarations read from one.
         arguments: all of its arguments, of the right types.
-        config: the run, if there is one.
+        config: the run, if any.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     found = [(name, misfit(bound, given[name])) for name, bound in declared.BOUNDS.items() if name in given]
@@ -159,7 +161,7 @@ def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: A
         try:
             broken = _names(expression) <= names.keys() and not holds(expression, names)
         except ValueError:
-            continue  # a duration of the run that cannot be read, about which there is a complaint already
+            continue  # a duration of the run cannot be read, which is reported elsewhere
         if broken:
             about = re.match(r"([\w.]+): ", text)
             yield about[1] if about else "", text[about.end() if about else 0 :].format_map(names)
@@ -167,9 +169,9 @@ def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: A
 
 @functools.cache
 def declarations(kind: str, name: str) -> type[Declarations]:
-    """What the class that a name stands for declares, read from its source; nothing for a name that does not exist.
+    """Read the declarations of a class from its source; an unknown name declares nothing.
 
-    Composer's own algorithms are declared in recipes/algorithms/_composers.py.
+    Those of Composer's own algorithms are in recipes/algorithms/_composers.py.
     """
     entry = registry.find(kind, name) if registry.exists(kind, name) else None
     if entry is None or entry.file is None:
@@ -183,7 +185,7 @@ def declarations(kind: str, name: str) -> type[Declarations]:
 
 @functools.cache
 def _read(file: Path, class_name: str) -> dict[str, Any]:
-    """The words in a class and its bases, as far as they declare something."""
+    """Read the declarations in a class and its bases."""
     found: dict[str, Any] = {}
     for base in reversed(source.classes(file)[class_name]):
         place = source.base_of(file, base) if base != class_name else None
@@ -203,12 +205,12 @@ def _read(file: Path, class_name: str) -> dict[str, Any]:
 
 
 def arguments(kind: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a class: those that are given, and the defaults that are literals; None for any other."""
+    """Return all arguments of a class: those given, and defaults; None for a default that is not a literal."""
     known = registry.signature(kind, name)
     return {key: None if p.default is p.empty else p.default for key, p in known.items()} | dict(given)
 
 
 def is_per_image(name: str, given: Mapping[str, Any]) -> bool:
-    """Whether an algorithm works on single images in the loader."""
+    """Whether an algorithm transforms single images in the loader."""
     expression = declarations("algorithm", name).PER_IMAGE
     return expression != "False" and holds(expression, arguments("algorithm", name, given))

@@ -1,4 +1,4 @@
-"""Optimizers: Composer's with decoupled weight decay, in fused operations; schedule-free ones; AccumAdam."""
+"""Optimizers: Composer's with decoupled weight decay, in foreach operations; schedule-free ones; AccumAdam."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recipes.declared import Declares
 
 
 def _loss_of(closure: Callable[[], Any] | None) -> Any:
-    """The closure's loss, computed with gradients."""
+    """Compute the closure's loss with gradients."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -35,15 +35,15 @@ def _decay(group: dict[str, Any], parameters: list[Tensor]) -> None:
 def _advance(
     optimizer: torch.optim.Optimizer, parameters: list[Tensor], moments: tuple[str, ...]
 ) -> dict[float, list[Tensor]]:
-    """Count a step of each parameter, making its state first if it has none; the parameters by their step.
+    """Advance the step count of each parameter, creating missing state; return the parameters by their step.
 
-    Those without a gradient now and then are at another one, with another bias correction.
+    Parameters that lack a gradient in some steps lag behind, and have another bias correction.
     """
     by_step: dict[float, list[Tensor]] = defaultdict(list)
     for p in parameters:
         state = optimizer.state[p]
         if "step" not in state:
-            # On the CPU, unlike stock: its value is needed there, and reading it must not wait for the GPU.
+            # On the CPU, unlike stock, because reading it must not wait for the GPU.
             state["step"] = torch.zeros((), dtype=torch.float32)
             for name in moments:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
@@ -53,15 +53,15 @@ def _advance(
 
 
 class DecoupledSGDW(StockDecoupledSGDW):
-    """SGD with momentum, and a weight decay that follows the schedule of the learning rate but not its size.
+    """SGD with momentum and a weight decay that follows the learning-rate schedule, but not the learning rate's size.
 
-    A drop-in for composer.optim.DecoupledSGDW: the same arguments, the same state, the same bits on a CPU, the same
-    name in checkpoints. In terms of torch.optim.SGD, weight_decay 5e-4 at lr 2.048 (published) is 2.44e-4.
+    A drop-in for composer.optim.DecoupledSGDW: same arguments, state and name in checkpoints, bit-identical on a CPU.
+    The published weight_decay 5e-4 at lr 2.048 equals 2.44e-4 in torch.optim.SGD.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
             closure: computes gradients and returns the loss.
@@ -77,7 +77,7 @@ class DecoupledSGDW(StockDecoupledSGDW):
         return loss
 
     def _updates(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-        """What is subtracted, times lr: the gradients with their momentum."""
+        """Return the gradients with momentum, to be subtracted times lr."""
         if not group["momentum"]:
             for p in parameters:
                 self.state[p]["momentum_buffer"] = None
@@ -94,11 +94,11 @@ class DecoupledSGDW(StockDecoupledSGDW):
 
 
 class DecoupledAdamW(StockDecoupledAdamW):
-    """Adam with the same kind of weight decay; a drop-in for composer.optim.DecoupledAdamW in the same way."""
+    """Adam with such a weight decay; a drop-in for composer.optim.DecoupledAdamW in the same sense."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
             closure: computes gradients and returns the loss.
@@ -133,57 +133,57 @@ class DecoupledAdamW(StockDecoupledAdamW):
 
 
 class _ScheduleFree(Declares):
-    """What schedule-free optimizers need beside them, and cannot bear."""
+    """Requirements and conflicts of schedule-free optimizers."""
 
     RULES = {
         "config.scheduler.name == 'constant_with_warmup'": (
-            "scheduler.name: {config.scheduler.name} changes the learning rate over the run, in place of which "
-            "{config.optimizer[name]} averages its weights; type scheduler.name=constant_with_warmup"
+            "scheduler.name: {config.scheduler.name} changes the learning rate over the run, which "
+            "{config.optimizer[name]} replaces by averaging its weights; type scheduler.name=constant_with_warmup"
         ),
         "not (config.optimizer.get('warmup_steps') and duration(config.scheduler.t_warmup).value)": (
-            "optimizer.warmup_steps: comes on top of scheduler.t_warmup={config.scheduler.t_warmup}; type "
+            "optimizer.warmup_steps: is added to scheduler.t_warmup={config.scheduler.t_warmup}; type "
             "optimizer.warmup_steps=0, or scheduler.t_warmup=0ba"
         ),
-        # Gradients are taken between the average and the weights that are stepped from, at neither of the two.
+        # Gradients are taken strictly between the averaged weights and those that are stepped.
         "0 < config.optimizer.get('betas', (0.9,))[0] < 1": (
             "optimizer.betas: {config.optimizer[betas]} given, but the first must be more than 0 and less than 1"
         ),
     }
     NOT_WITH = {
-        "ema": "it averages the weights once more, and the optimizer keeps an average of its own",
-        "swa": "it averages the weights once more, and the optimizer keeps an average of its own",
-        "decentralized": "it averages the ranks' weights, but not what the optimizer computes them from",
+        "ema": "it averages weights that the optimizer averages already",
+        "swa": "it averages weights that the optimizer averages already",
+        "decentralized": "it averages the ranks' weights, but not the optimizer's state from which they are computed",
     }
     NEEDS = {"schedule_free": "it evaluates other weights than it trains, and nothing switches them"}
 
 
 class SGDScheduleFree(StockSGDScheduleFree, _ScheduleFree):
-    """Schedule-free SGD of the package `schedulefree`; to be used with the algorithm schedule_free, which switches it.
+    """Schedule-free SGD of the package `schedulefree`; needs the algorithm schedule_free, which switches its weights.
 
-    Its warm-up is the schedule's (scheduler.t_warmup); warmup_steps would come on top of that.
+    The warm-up is the schedule's (scheduler.t_warmup); warmup_steps would add to it.
     """
 
     BOUNDS = {"momentum": "more than 0 and less than 1, as in 0.9"}
 
 
 class AdamWScheduleFree(StockAdamWScheduleFree, _ScheduleFree):
-    """Schedule-free AdamW of the same package, in the same way."""
+    """Schedule-free AdamW of the same package, used in the same way."""
 
 
 class AccumAdam(Declares, torch.optim.Optimizer):
-    """Adam for small batches on many ranks: its moments move once in accum_iter steps (Wang et al., arXiv 2410.11998).
+    """Adam for small batches on many ranks: updates its moments once in accum_iter steps (Wang et al., 2410.11998).
 
-    Between, every step adds its own gradient g to frozen moments: it goes along (m + (1 - beta1) g) / sqrt(v + (1 -
-    beta2) g^2), and after accum_iter steps m and v take in the mean of their gradients. With accum_iter 1 this is Adam.
-    The same numbers as the decent-dp package's, whose gradients the weight decay changes in place; closures too.
+    In between, each step combines its gradient g with the frozen moments: it moves along (m + (1 - beta1) g) / sqrt(v +
+    (1 - beta2) g^2). After accum_iter steps, m and v take in the mean of the gradients. With accum_iter 1 this is Adam.
+    The numbers equal those of the decent-dp package, in which weight decay changes the gradients in place.
 
     Args:
         params: parameters or param groups.
         lr: learning rate. Published with decentralized training: 1.5e-3, where 1e-3 was Adam's with AllReduce.
-        betas: what stays of the mean and of the mean square of the gradients when they move.
+        betas: decay rates of the mean and of the mean square of the gradients.
         eps: added to the root of the mean square.
-        weight_decay: times the weights, added to the gradients (coupled, as in torch.optim.Adam).
-        accum_iter: steps between two moves of the moments; more for more ranks. Published: 8 for 32 ranks.
+        weight_decay: coefficient of the weights added to the gradients (coupled, as in torch.optim.Adam).
+        accum_iter: steps between two updates of the moments; more for more ranks. Published: 8 for 32 ranks.
     """
 
     BOUNDS = {"betas": "at least 0 and less than 1, each", "accum_iter": "at least 1"}
@@ -202,7 +202,7 @@ class AccumAdam(Declares, torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
             closure: computes gradients and returns the loss.
@@ -223,14 +223,14 @@ class AccumAdam(Declares, torch.optim.Optimizer):
         if group["weight_decay"]:
             gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
         torch._foreach_add_(sums, gradients, alpha=1 / period)
-        moved = -(-step // period)  # moves of the moments, with the one that this step is on the way to
+        moved = -(-step // period)  # updates of the moments, including the pending one
         numerators = torch._foreach_add(means, gradients, alpha=1 - beta1)
         denominators = torch._foreach_addcmul(squares, gradients, gradients, value=1 - beta2)
         torch._foreach_sqrt_(denominators)
         torch._foreach_div_(denominators, math.sqrt(1 - beta2**moved))
         torch._foreach_add_(denominators, group["eps"])
         torch._foreach_addcdiv_(parameters, numerators, denominators, value=-group["lr"] / (1 - beta1**moved))
-        if step % period == 0:  # kept with the next step's decay in them already
+        if step % period == 0:  # stored with the next step's decay applied
             torch._foreach_add_(means, sums, alpha=1 - beta1)
             torch._foreach_mul_(means, beta1)
             torch._foreach_addcmul_(squares, sums, sums, value=1 - beta2)

@@ -1,4 +1,4 @@
-"""What a class raises over its arguments, as a sentence; a bug of ours, or of a contributor, stays a traceback."""
+"""Turn an exception that a class raises over its arguments into a ConfigError; bugs keep their traceback."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class Refusal(contextlib.ContextDecorator):
-    """Turns an exception into a ConfigError that names the key that it is about, and gives the original reason.
+    """Turns an exception into a ConfigError that names the key to blame and keeps the original reason.
 
-    An exception that passed through code of ours, or of the user's, is a bug and is let through with its traceback,
-    unless a class of ours or of the user's has raised it over its arguments.
+    An exception from our own or the user's code is a bug and keeps its traceback, unless a class raised it over its
+    arguments.
 
     Args:
-        where: the place in the configuration, as in loggers.wandb.
-        args: what is given there.
-        what: who does what, as in `WandBLogger refuses its arguments`.
+        where: the key in the configuration, such as loggers.wandb.
+        args: the arguments given there.
+        what: what went wrong, such as `WandBLogger refuses its arguments`.
         ours: the class or function that is called, if it is ours or the user's.
     """
 
@@ -32,10 +32,10 @@ class Refusal(contextlib.ContextDecorator):
         self.where, self.args, self.what, self.ours = where, args, what, ours
 
     def __enter__(self) -> None:
-        """Nothing is needed."""
+        """Do nothing."""
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raise the sentence, if the exception is to be one."""
+        """Replace the exception by a ConfigError, unless it is a bug."""
         if not isinstance(error, Exception) or isinstance(error, (ImportError, UserError)):
             return
         called = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)][1:]
@@ -47,12 +47,12 @@ class Refusal(contextlib.ContextDecorator):
 
 
 def is_installed(file: str) -> bool:
-    """Whether a source file is of an installed package or of Python itself, neither ours nor the user's."""
+    """Whether a source file belongs to an installed package or to Python itself."""
     return "site-packages" in file or file.startswith((STANDARD_LIBRARY, "<"))
 
 
 def blamed(where: str, args: Mapping, reason: str) -> str:
-    """The key whose value, or else whose name, a reason mentions; or the only one that is given; or `where`."""
+    """Return the key whose value, or else whose name, the reason mentions; else the only key given; else `where`."""
     given = list(_leaves(args, where))
     by_value = [key for key, value in given if _mentions(reason, value)]
     by_name = [key for key, _ in given if _mentions(reason, key.rpartition(".")[2])]
@@ -72,13 +72,13 @@ def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
 
 
 def is_validation(error: Exception, made: Callable) -> bool:
-    """Whether a `raise` in the packages of a class and its bases made this error, so that it is about the arguments.
+    """Whether an error is about the arguments: raised explicitly, in a package of the class or of its bases.
 
-    An operation that fails (`len(3)`), or a `raise` in a package that the class only uses, is a bug of the class.
+    A failing operation (`len(3)`), or a `raise` in a package that the class only uses, is a bug of the class.
 
     Args:
-        error: what calling the class raised.
-        made: the class, or a function that makes its objects.
+        error: the exception that the call raised.
+        made: the class or factory function that was called.
     """
     step = error.__traceback__ if isinstance(error, (TypeError, ValueError)) else None
     while step is not None and step.tb_next is not None:
@@ -92,7 +92,7 @@ def is_validation(error: Exception, made: Callable) -> bool:
 
 
 def how_to_install(error: ImportError) -> str:
-    """What is missing and the command that installs it, or the error's own words if no missing module is behind it."""
+    """Name the missing package and the command that installs it; else return the error's own words."""
     names = []
     cause: BaseException | None = error
     while cause is not None:

@@ -1,9 +1,9 @@
-"""Names in a YAML -> classes: algorithms, callbacks, loggers and optimizers, ours, Composer's and the user's own.
+"""Map names in a YAML to classes: algorithms, callbacks, loggers and optimizers.
 
-Everything but `build` and `load` reads source text and imports neither torch nor Composer, so that a name or an
-argument that does not exist is reported at once. A file recipes/algorithms/<name>.py (or recipes/callbacks/,
-recipes/loggers/) is found by its name and replaces Composer's. `package.module:Class` is found on the user's path,
-and may stand for a schedule, a model or a storage too.
+Everything except `build` and `load` reads source text and imports neither torch nor Composer, so that an unknown name
+or argument is reported at once. A file recipes/algorithms/<name>.py (or recipes/callbacks/, recipes/loggers/) replaces
+Composer's class of that name. `package.module:Class` is looked up on the user's path; it may also name a schedule, a
+model or a storage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BASES = {
     "model": "torch.nn:Module",
     "storage": "loaders.dataset:ImageDataset",
 }
-"""What the classes of a kind derive from; a schedule is a function."""
+"""Base class of each kind; a schedule is a function."""
 PACKAGES = {
     "algorithm": "composer.algorithms",
     "callback": "composer.callbacks",
@@ -44,23 +44,23 @@ PACKAGES = {
 OFFERED = {
     "schedule": ("step", "total", "warmup", "alpha_i", "alpha_f"),
     "model": ("num_classes",),
-    "storage": ("pipeline", "path", "split", "seed", "local", "batch_size"),
+    "storage": ("pipeline", "path", "split", "seed", "local"),
 }
-"""What we give to kinds whose arguments the user does not write: it takes the first, and what it likes of the rest."""
+"""Arguments that we pass to kinds that the user gives none: the first is required, the others are optional."""
 PLACES = {"optimizer": "optimizer", "schedule": "scheduler.name", "model": "model.name", "storage": "storage"}
-BY_EVENTS = ("callback", "logger")  # kinds that may refuse their arguments later, in the run
-PROGRESS_BAR = "progress_bar"  # no class: the Trainer makes its own
+BY_EVENTS = ("callback", "logger")  # kinds that may reject their arguments later, during the run
+PROGRESS_BAR = "progress_bar"  # not a class: the Trainer builds its own
 ALIASES = {"comet": "cometml", "gradclipnorm": "gradientclipping"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A class that a name stands for: where it is, and its name in a YAML."""
+    """A class, and its name in a YAML."""
 
     name: str
     class_name: str
     module: str
-    file: Path | None  # None: only an import can tell what it takes
+    file: Path | None  # None: its arguments are known only after an import
 
 
 def snake(class_name: str) -> str:
@@ -69,7 +69,7 @@ def snake(class_name: str) -> str:
 
 
 def own(kind: str) -> dict[str, Entry]:
-    """Our classes of a kind, by folded name."""
+    """Return our classes of a kind, by folded name."""
     found = {}
     base = BASES[kind].split(":")[1]
     for file in sorted((HERE / f"{kind}s").glob("[!_]*.py")):
@@ -85,7 +85,7 @@ def own(kind: str) -> dict[str, Entry]:
 
 
 def installed(kind: str) -> dict[str, Entry]:
-    """The classes of a kind in the installed package, by folded class name."""
+    """Return the classes of a kind in the installed package, by folded class name."""
     init = source.locate(PACKAGES[kind])
     found: dict[str, Entry] = {}
     for class_name, (module, original) in source.imports(init).items() if init else ():
@@ -99,7 +99,7 @@ def installed(kind: str) -> dict[str, Entry]:
 
 @functools.cache
 def table(kind: str) -> dict[str, Entry]:
-    """Every folded spelling of every name of a kind."""
+    """Map every folded spelling of a kind's names to its class."""
     found: dict[str, Entry] = {}
     for spelling, entry in {**installed(kind), **own(kind)}.items():
         stem = spelling.removesuffix("logger").removesuffix("callback")
@@ -112,16 +112,16 @@ def table(kind: str) -> dict[str, Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names of a kind (algorithm, callback, logger or optimizer), sorted."""
+    """Return the sorted names of a kind (algorithm, callback, logger or optimizer)."""
     extra = {PROGRESS_BAR} if kind == "logger" else set()
     return sorted({entry.name for entry in table(kind).values()} | extra)
 
 
 def find(kind: str, name: str) -> Entry | None:
-    """What a name stands for; None if there is no such name.
+    """Return the class of a name; None if the name is unknown.
 
     Raises:
-        ConfigError: it is a path that leads nowhere, or to a class of another kind.
+        ConfigError: the path leads nowhere, or to a class of another kind.
     """
     if not is_outside(name):
         return table(kind).get(fold(name))
@@ -137,7 +137,7 @@ def find(kind: str, name: str) -> Entry | None:
 
 
 def exists(kind: str, name: str) -> bool:
-    """Whether a name stands for something of a kind."""
+    """Whether a kind has such a name."""
     try:
         return find(kind, name) is not None or (kind, name) == ("logger", PROGRESS_BAR)
     except ConfigError:
@@ -145,23 +145,23 @@ def exists(kind: str, name: str) -> bool:
 
 
 def canonical(kind: str, name: str) -> str:
-    """The one spelling of a name, for blur_pool as for BlurPool; a name that does not exist comes back as it is."""
+    """Return the canonical spelling of a name, such as blurpool for BlurPool; unknown names come back unchanged."""
     entry = None if is_outside(str(name)) else table(kind).get(fold(str(name)))
     return entry.name if entry else str(name)
 
 
 def is_installed(kind: str, name: str) -> bool:
-    """Whether a name stands for a class of the installed package, not one of ours or the user's."""
+    """Whether a name is a class of the installed package, not one of ours or the user's."""
     entry = table(kind).get(fold(name))
     return entry is not None and entry.module.startswith(PACKAGES[kind])
 
 
 def signature(kind: str, name: str) -> source.Parameters:
-    """The arguments of a class, read from its source; annotations are text, defaults that are not literals are None.
+    """Read the arguments of a class from its source; annotations are text, defaults that are not literals are None.
 
     Raises:
-        KeyError: if there is no such name.
-        ConfigError: if it is a path that leads nowhere.
+        KeyError: the name is unknown.
+        ConfigError: the path leads nowhere.
     """
     if (kind, name) == ("logger", PROGRESS_BAR):
         return {}
@@ -175,18 +175,18 @@ def signature(kind: str, name: str) -> source.Parameters:
 
 
 def written(kind: str, parameters: Mapping[str, inspect.Parameter]) -> source.Parameters:
-    """The arguments that a YAML gives: all but an optimizer's first one, the model's parameters."""
+    """Drop the argument that a YAML does not give: an optimizer's first one, the model's parameters."""
     return dict(list(parameters.items())[kind == "optimizer" :])
 
 
 def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
-    """What is wrong with a name and its arguments, as finished sentences.
+    """Return an error message for each fault of a name and its arguments.
 
     Args:
         kind: algorithm, callback, logger, optimizer, schedule, model or storage.
         name: as the user wrote it.
         args: its arguments.
-        where: the place in the configuration, as in algorithms.sam, with which each sentence begins.
+        where: the key in the configuration that each message starts with, such as algorithms.sam.
     """
     try:
         found = signature(kind, name)
@@ -194,12 +194,12 @@ def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
         return [f"{where}: {error}"]
     except KeyError:
         known = names(kind)
-        return [f"{where}: {name!r} is no {kind}{did_you_mean(name, known)} (there are {listing(known)})"]
+        return [f"{where}: there is no {kind} {name!r}{did_you_mean(name, known)} (there are {listing(known)})"]
     return misfits(kind, name, found, args, where)
 
 
 def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, where: str) -> list[str]:
-    """Arguments that do not fit a signature, as finished sentences."""
+    """Return an error message for each argument that does not fit a signature."""
     known = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     needed = [key for key in known if parameters[key].default is inspect.Parameter.empty and key not in args]
@@ -216,14 +216,14 @@ def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, 
                 problems.append(f"{where}.{key}: {name} has no such argument{meant} (it takes {listing(known)})")
         elif not fits(value, parameters[key].annotation):
             problems.append(f"{where}.{key}: {value!r} given, but it must be {describe(parameters[key].annotation)}")
-    return problems + [f"{where}.{key}: missing; {name} cannot be made without it" for key in needed]
+    return problems + [f"{where}.{key}: missing; {name} requires it" for key in needed]
 
 
 def load(kind: str, name: str, args: Mapping, where: str) -> Any:
-    """Import the class or function that a name stands for, checked against its arguments.
+    """Import the class or function of a name, and check that the arguments fit it.
 
     Raises:
-        ConfigError: if there is no such name, or its arguments are wrong.
+        ConfigError: the name is unknown, or an argument does not fit.
     """
     problems = check(kind, name, args, where)
     entry = None if problems else find(kind, name)
@@ -240,7 +240,7 @@ def load(kind: str, name: str, args: Mapping, where: str) -> Any:
         raise ConfigError(f"{where}: {name} is a {type(found).__name__}, not a class or a function")
     if isinstance(found, type):
         problems = not_of_kind(kind, name, found, where, issubclass)
-    if not problems and signature(kind, name) is source.ANYTHING:  # what could not be read is checked now
+    if not problems and signature(kind, name) is source.ANYTHING:  # the source did not show the arguments
         problems = misfits(kind, name, written(kind, inspect.signature(found).parameters), args, where)
     if problems:
         raise ConfigError(*problems)
@@ -248,22 +248,21 @@ def load(kind: str, name: str, args: Mapping, where: str) -> Any:
 
 
 def not_of_kind(kind: str, name: str, thing: Any, where: str, test: Callable[[Any, type], bool]) -> list[str]:
-    """The complaint about a class, or an object, that is not of the kind that it is used as."""
+    """Return an error message if a class or an object is not of the kind that it is used as."""
     module, _, base = BASES.get(kind, "builtins:object").partition(":")
     fits_in = test(thing, getattr(importlib.import_module(module), base))
-    return [] if fits_in else [f"{where}: {name} is not for {kind}s; it must give a {module}.{base}"]
+    return [] if fits_in else [f"{where}: {name} is not for {kind}s; it must be or return a {module}.{base}"]
 
 
 def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
-    """Import the class that a name stands for and make it.
+    """Import the class of a name and instantiate it.
 
-    Of a kind whose arguments the user does not write, `args` may hold more than the class takes.
+    For a kind in OFFERED, the class gets those of `args` that it takes.
 
     Raises:
-        ConfigError: if there is no such name, the class refuses its arguments, or a package that it needs is missing.
-            A bug in a class of ours or of the user's keeps its own exception, and so does an import that fails there.
+        ConfigError: the name is unknown, the class rejects its arguments, or Composer's class needs a missing package.
+            Bugs and failing imports in our own or the user's code keep their exception.
     """
-    args = copy.deepcopy(dict(args))  # some classes change what they are given, and the configuration stays as it is
     where = PLACES.get(kind, f"{kind}s.{name}")
     is_stock = not is_outside(name) and is_installed(kind, name)
     try:
@@ -271,10 +270,11 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
         if kind in OFFERED:
             made = made_of(*positional, **source.taken(made_of, args))
         else:
-            named = args if kind in BY_EVENTS else {}  # the others' own sentences begin with the argument
+            named = args if kind in BY_EVENTS else {}  # messages of the other kinds start with the argument
             title = name if is_outside(name) else made_of.__name__
             with Refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
-                made = made_of(*positional, **args)
+                # Some classes modify their arguments, and the configuration must not change.
+                made = made_of(*positional, **copy.deepcopy(dict(args)))
     except ImportError as error:
         if not is_stock:
             raise

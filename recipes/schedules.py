@@ -1,4 +1,4 @@
-"""Learning-rate and image-size schedules as pure functions of the step. No torch, so that a dry run can draw them."""
+"""Learning-rate and image-size schedules as pure functions of the step. No torch, so that a dry run can plot them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from recipes.source import taken
 
 
 def warm_up(step: float, warmup: float, alpha_i: float) -> float:
-    """The multiplier of a linear rise from alpha_i to 1 over `warmup` steps."""
+    """Return the multiplier of a linear rise from alpha_i to 1 over `warmup` steps."""
     return alpha_i + (1 - alpha_i) * step / warmup
 
 
 def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
-    """The multiplier of the peak learning rate at `step`: linear from alpha_i over `warmup` steps, then a half cosine.
+    """Return the learning-rate multiplier at `step`: linear from alpha_i over `warmup` steps, then a half cosine.
 
     Args:
         step: 0 for the first batch; the value is exact for that batch (stock Composer lags by one).
         total: length of the run, in the unit of `step`.
         warmup: length of the warm-up, in the same unit.
         alpha_f: the multiplier where the cosine ends, at `total`.
-        alpha_i: the multiplier where the warm-up begins.
+        alpha_i: the multiplier where the warm-up starts.
     """
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
@@ -33,21 +33,21 @@ def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float 
 
 
 def constant_with_warmup(step: float, warmup: float, alpha_i: float = 0.0, **_: float) -> float:
-    """The multiplier of a constant schedule after a linear warm-up from alpha_i."""
+    """Return the multiplier of a constant schedule after a linear warm-up from alpha_i."""
     return warm_up(step, warmup, alpha_i) if step < warmup else 1.0
 
 
 def linear_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
-    """The multiplier of a straight line from 1 at the end of the warm-up to alpha_f at `total`."""
+    """Return the multiplier of a straight line from 1 at the end of the warm-up to alpha_f at `total`."""
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
     return 1 + (alpha_f - 1) * min(1.0, (step - warmup) / max(total - warmup, 1e-12))
 
 
 def one_cycle(step: float, total: float, pct_start: float, bottom: float, top: float, end: float) -> float:
-    """A half cosine from `bottom` to `top` over the first pct_start of the run, another from there to `end`.
+    """Return a half cosine from `bottom` to `top` over the first pct_start of the run, then another one to `end`.
 
-    As torch's OneCycleLR with two phases, of which the last step, total - 1, is exactly at the end.
+    Equals torch's OneCycleLR with two phases; the last step, total - 1, is exactly at the end.
     """
     peak, last = pct_start * total - 1, total - 1
     if step <= peak:
@@ -67,11 +67,11 @@ Curve = Callable[[float], float]
 
 
 def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> Curve:
-    """The multiplier of the peak learning rate, as a function of the step.
+    """Return the multiplier of the peak learning rate as a function of the step.
 
     Args:
-        scheduler: the section of a configuration, or any object with its attributes. A function from outside that
-            it names is imported.
+        scheduler: the section of a configuration, or any object with its attributes. A function from outside is
+            imported.
         peak: optimizer.lr.
         total: length of the run, in steps.
         warmup: length of the warm-up, in steps.
@@ -90,7 +90,7 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
 
 
 def momentum(scheduler: Any, total: float) -> Curve | None:
-    """The momentum as a function of the step; None where it stays as it is.
+    """Return the momentum as a function of the step; None if it is constant.
 
     Args:
         scheduler: as for `learning_rate`.
@@ -103,10 +103,10 @@ def momentum(scheduler: Any, total: float) -> Curve | None:
 
 
 def size_ladder(crop_size: int, initial_scale: float, size_increment: int = 4, max_sizes: int = 8) -> list[int]:
-    """The few sizes, in pixels, that progressive resizing passes through, from initial_scale * crop_size to crop_size.
+    """Return the image sizes of progressive resizing in pixels, from initial_scale * crop_size to crop_size.
 
-    Each is a multiple of size_increment but the last, which is crop_size itself. At most max_sizes of them, because
-    each one is a compilation under torch.compile and a cuDNN search without it.
+    All but the last, crop_size itself, are multiples of size_increment. There are at most max_sizes, because each one
+    costs a compilation under torch.compile, or else a cuDNN search.
     """
     smallest = initial_scale * crop_size
     n = max(2, max_sizes)
@@ -124,10 +124,10 @@ def progressive_size(
     size_increment: int = 4,
     max_sizes: int = 8,
 ) -> int:
-    """The image side, in pixels, when a fraction `elapsed` of the run is over.
+    """Return the image size in pixels when a fraction `elapsed` of the run is over.
 
-    Initial size until delay_fraction, then linear up to the crop size, which holds for the last finetune_fraction:
-    Composer's schedule, but of whole, exact sizes and few of them.
+    Composer's schedule with few, exact sizes: the initial size until delay_fraction, then a linear rise to the crop
+    size, which holds for the last finetune_fraction.
     """
     ramp = 1 - delay_fraction - finetune_fraction
     if elapsed >= 1 - finetune_fraction:

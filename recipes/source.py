@@ -1,4 +1,4 @@
-"""Read what a module defines from its source text, importing nothing: classes, their bases, their arguments."""
+"""Read the classes of a module, their bases and their arguments from its source, without importing it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ROOT = Path(__file__).parent.parent
 CLASS = re.compile(r"^class (\w+)(?:\(([^)]*)\))?:", re.MULTILINE)
 Parameters = dict[str, inspect.Parameter]
 ANYTHING: Parameters = {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
-"""The arguments of what only an import could tell."""
+"""Stands for arguments that are known only after an import."""
 
 
 class Definition(NamedTuple):
-    """Where a class or function is defined."""
+    """A class or function and the file that defines it."""
 
     module: str
     name: str
@@ -33,18 +33,18 @@ class Definition(NamedTuple):
 
 
 class _Unread(Exception):
-    """What a class takes cannot be read from source."""
+    """The arguments of a class cannot be read from its source."""
 
 
 @functools.cache
 def parse(file: Path) -> ast.Module:
-    """The syntax tree of a file."""
+    """Return the syntax tree of a file."""
     return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
 @functools.cache
 def classes(file: Path) -> dict[str, list[str]]:
-    """The classes at the top level of a file, each with its bases; by pattern, ten times as fast as ast."""
+    """Return the top-level classes of a file with their bases; a pattern is ten times as fast as ast."""
     found = {}
     for match in CLASS.finditer(file.read_text(encoding="utf-8")):
         found[match[1]] = [base.split("[")[0].strip() for base in (match[2] or "").split(",") if "=" not in base]
@@ -53,7 +53,7 @@ def classes(file: Path) -> dict[str, list[str]]:
 
 @functools.cache
 def imports(file: Path) -> dict[str, tuple[str, str]]:
-    """What a file imports: the name it has there -> (module, name in it; empty for the module itself)."""
+    """Map each name that a file imports to (module, name in it; empty for the module itself)."""
     found = {}
     for node in parse(file).body:
         if isinstance(node, ast.ImportFrom):
@@ -67,7 +67,7 @@ def imports(file: Path) -> dict[str, tuple[str, str]]:
 
 
 def package_of(file: Path, level: int) -> str:
-    """The package that `level` leading dots mean in a file."""
+    """Return the package that `level` leading dots refer to in a file."""
     folder = file.parents[level - 1]
     parts = [folder.name]
     while (folder.parent / "__init__.py").exists():
@@ -77,14 +77,14 @@ def package_of(file: Path, level: int) -> str:
 
 
 def search_working_folder() -> None:
-    """Let imports find the user's own modules: after this checkout's, before those that are installed."""
+    """Put the working folder on the import path, after this checkout and before installed packages."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(sys.path.index(str(ROOT)) + 1 if str(ROOT) in sys.path else 0, here)
 
 
 def locate(module: str) -> Path | None:
-    """The source file of a module, found without importing it or its parents."""
+    """Find the source file of a module without importing it or its parents; None if it has none."""
     return _located(module, os.getcwd())
 
 
@@ -108,7 +108,7 @@ def _located(module: str, _working_folder: str) -> Path | None:
 
 
 def resolve(module: str, name: str) -> Definition | None:
-    """Follow re-exports from package to package to the file that defines a class."""
+    """Follow re-exports to the file that defines a class."""
     file = locate(module)
     if file is None:
         return None
@@ -119,7 +119,7 @@ def resolve(module: str, name: str) -> Definition | None:
 
 
 def base_of(file: Path, base: str) -> Definition | None:
-    """Where a base class, as a file writes it, is defined; None where it cannot be found."""
+    """Find the definition of a base class from its spelling in a file; None if it cannot be found."""
     if base in classes(file):
         return Definition(file.stem, base, file)
     first, *rest = base.split(".")
@@ -131,7 +131,7 @@ def base_of(file: Path, base: str) -> Definition | None:
 
 
 def derives(file: Path, class_name: str, wanted: str) -> bool:
-    """Whether a class derives from one named `wanted`, through any number of files."""
+    """Whether a class derives from one named `wanted`, across files."""
     for base in classes(file)[class_name]:
         if base.split(".")[-1] == wanted:
             return True
@@ -142,10 +142,10 @@ def derives(file: Path, class_name: str, wanted: str) -> bool:
 
 
 def definition(module: str, name: str) -> Definition | None:
-    """Where a class or function is defined that may not be there; None if only an import could tell.
+    """Find the definition of a class or function; None if only an import could find it.
 
     Raises:
-        ConfigError: there is no such module, or nothing of that name in it.
+        ConfigError: the module or the name does not exist.
     """
     search_working_folder()
     file = locate(module)
@@ -169,7 +169,7 @@ def definition(module: str, name: str) -> Definition | None:
 
 
 def _require_module(module: str) -> None:
-    """Complain about a module of which there is neither source nor anything else that could be imported."""
+    """Raise a ConfigError for a module that cannot be imported, neither from source nor otherwise."""
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -184,7 +184,7 @@ def _require_module(module: str) -> None:
 
 
 def parameters(place: Definition) -> Parameters:
-    """The arguments of a function, or of a class; annotations are text, defaults that are not literals are None."""
+    """Read the arguments of a class or function; annotations are text, defaults that are not literals are None."""
     node = next(
         node
         for node in parse(place.file).body
@@ -201,10 +201,10 @@ def parameters(place: Definition) -> Parameters:
 
 
 def _init(place: Definition) -> ast.arguments | None:
-    """The arguments of a class's __init__, or of that of the first base class that has one.
+    """Return the arguments of a class's __init__, which may be inherited.
 
     Raises:
-        _Unread: only an import could tell: a decorator may make one, as dataclass does, or a base is not found.
+        _Unread: a decorator may generate an __init__, as dataclass does, or a base class cannot be found.
     """
     node = next(node for node in parse(place.file).body if isinstance(node, ast.ClassDef) and node.name == place.name)
     for item in node.body:
@@ -223,7 +223,7 @@ def _init(place: Definition) -> ast.arguments | None:
 
 
 def _from_ast(arguments: ast.arguments) -> Parameters:
-    """ast's arguments as inspect's parameters."""
+    """Convert ast arguments to inspect parameters."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     pairs = [*zip(positional, [*defaults, *arguments.defaults], strict=True)]
@@ -239,7 +239,7 @@ def _from_ast(arguments: ast.arguments) -> Parameters:
 
 
 def taken(function: Callable[..., object], offered: Mapping) -> dict[str, Any]:
-    """Those of the offered arguments that a function takes."""
+    """Select the offered arguments that a function takes."""
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return {key: value for key, value in offered.items() if takes_any or key in parameters}

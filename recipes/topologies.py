@@ -1,7 +1,7 @@
-"""Which ranks average their weights with which, step by step, in decentralized training. Imports no torch.
+"""Topologies of decentralized training: the groups of ranks that average their weights in each step. No torch.
 
-A topology is a short cycle of rounds. In a round every rank belongs to exactly one group, and all of a group of m take
-its mean: each weight is 1/m, the mean over all ranks stays what it was. Step t uses round t modulo their number.
+A topology is a short cycle of rounds; step t uses round t modulo their number. In a round, every rank belongs to one
+group, and the m ranks of a group take their mean with weights 1/m, which preserves the mean over all ranks.
 The groups are those of the decent-dp package (https://github.com/WangZesen/Decent-DP).
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from config.schema import Config
 
 Round = list[tuple[int, ...]]
-DEFAULT = "one_peer_exp"  # when none is named: it asks nothing of the nodes
+DEFAULT = "one_peer_exp"  # works for any distribution of ranks over nodes
 
 
 def complete(nodes: int, per_node: int) -> list[Round]:
@@ -24,21 +24,21 @@ def complete(nodes: int, per_node: int) -> list[Round]:
 
 
 def ring(nodes: int, per_node: int) -> list[Round]:
-    """Pairs of neighbours on a ring: with the next rank, then with the one before."""
+    """Pairs of neighbors on a ring: with the next rank, then with the previous one."""
     n = nodes * per_node
     return [[tuple(sorted((i, (i + way) % n))) for i in range(0, n, 2)] for way in (1, -1)]
 
 
 def one_peer_exp(nodes: int, per_node: int) -> list[Round]:
-    """Pairs at distance 1, 2, 4, ...: after log2(n) steps every rank has heard of every other's weights."""
+    """Pairs at distance 1, 2, 4, ...: after log2(n) steps every rank has received every other rank's weights."""
     n = nodes * per_node
     return [_pairs(n, 2**k) for k in range(n.bit_length() - 1)]
 
 
 def alternating_exp_ring(nodes: int, per_node: int) -> list[Round]:
-    """The ranks of two nodes together, or of one node alone, in turns; the nodes are at distance 1, 2, 4, ...
+    """Alternately the ranks of two nodes and those of one node; the nodes are at distance 1, 2, 4, ...
 
-    In each step half of the pairs of nodes use the slow link between them, the other half only the fast one inside.
+    In each step, half of the pairs of nodes use the slow link between nodes, the other half only the fast one within.
     """
     cycle: list[Round] = []
     number = 0
@@ -56,7 +56,7 @@ def alternating_exp_ring(nodes: int, per_node: int) -> list[Round]:
 
 
 def _pairs(n: int, distance: int) -> Round:
-    """All of range(n), n a power of two, in pairs at a distance that is one too."""
+    """Pair up range(n) at a distance; n and the distance are powers of two."""
     return [(i, i + distance) for i in range(n) if not i & distance]
 
 
@@ -69,15 +69,15 @@ TOPOLOGIES = {
 
 
 def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
-    """The cycle of a topology.
+    """Return the rounds of a topology.
 
     Args:
         topology: one of TOPOLOGIES.
-        nodes: machines; only alternating_exp_ring asks how the ranks are spread.
-        per_node: ranks of each.
+        nodes: number of nodes; only alternating_exp_ring depends on how the ranks are distributed.
+        per_node: ranks on each node.
 
     Raises:
-        ConfigError: if it does not fit, with the rule and what would.
+        ConfigError: the topology does not fit; the message has the rule and the nearest numbers that do.
     """
     if problem := misfit(topology, nodes, per_node):
         raise ConfigError(f"algorithms.decentralized.topology: {problem}")
@@ -85,7 +85,7 @@ def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
 
 
 def misfit(topology: str, nodes: int, per_node: int) -> str | None:
-    """Why a topology cannot be had on so many ranks, with the nearest numbers that can; None if it can."""
+    """Explain why a topology does not fit the ranks, with the nearest numbers that do; None if it fits."""
     if _fits(topology, nodes, per_node):
         return None
     n = nodes * per_node
@@ -116,7 +116,7 @@ def _is_power(n: int) -> bool:
 
 
 def _near(n: int) -> list[int]:
-    """The powers of two, from 2 up, below and above a number that is none."""
+    """Return the powers of two, at least 2, below and above a number that is not one."""
     above = 1 << n.bit_length()
     return [above // 2, above] if above > 2 else [2]
 
@@ -126,22 +126,22 @@ def _count(n: int, unit: str) -> str:
 
 
 def check_topology(config: Config, world_size: int, local_world_size: int) -> None:
-    """Whether the topology of a run, if it has one, fits the ranks that were started.
+    """Check that the topology of a run, if any, fits the number of ranks.
 
     Args:
-        config: a configuration whose values were checked.
-        world_size: ranks in all.
-        local_world_size: ranks of this node; all nodes must have as many.
+        config: a checked configuration.
+        world_size: total number of ranks.
+        local_world_size: ranks on each node.
 
     Raises:
-        ConfigError: if not, with the rule and the nearest possibilities.
+        ConfigError: it does not fit; the message has the rule and the nearest numbers that do.
     """
     args = config.algorithms.get("decentralized")
     if args is None or not config.is_train:
         return
     if world_size % local_world_size:
         raise ConfigError(
-            f"algorithms.decentralized: {world_size} ranks are not shared evenly by nodes of {local_world_size}; "
+            f"algorithms.decentralized: {world_size} ranks do not divide into nodes of {local_world_size}; "
             "start the same number of ranks on every node"
         )
     rounds(args.get("topology", DEFAULT), world_size // local_world_size, local_world_size)

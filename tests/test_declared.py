@@ -114,7 +114,7 @@ def test_rules_of_ours(name: str, bad: dict[str, Any], good: dict[str, Any]) -> 
     ("words", "sentence"),
     [
         ({"BOUNDS": {"sise": "at least 1"}}, "there is no argument sise; did you mean size?"),
-        ({"BOUNDS": {"size": "1 or more"}}, "'1 or more' holds no limit; use from, at least"),
+        ({"BOUNDS": {"size": "1 or more"}}, "'1 or more' has no limit; use from, at least"),
         ({"RULES": {"sise > 1": ""}}, "'sise > 1' uses sise, which is not an argument"),
         ({"PER_IMAGE": "not batch"}, "'not batch' uses batch, which is not an argument"),
     ],

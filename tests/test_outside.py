@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from config import ConfigError, Run, load
+from data import build_imagenet_dataspec
 from main import cli
 from recipes import registry, source
 from tests.pages import ROOT, blocks
@@ -106,14 +108,25 @@ MISTAKES = {
     "algorithms.mine.part:X={}": "algorithms.mine.part:X: there is no module mine.part; did you mean parts?",
     "algorithms.no.part:X={}": "algorithms.no.part:X: there is no module no, neither in FOLDER nor installed",
     "algorithms.mine.parts:StopAt={}": "algorithms.mine.parts:StopAt: StopAt is for callbacks, not for algorithms",
-    "callbacks.mine.parts:StopAt={}": "callbacks.mine.parts:StopAt.top1: missing; mine.parts:StopAt cannot be made "
-    "without it",
+    "callbacks.mine.parts:StopAt={}": "callbacks.mine.parts:StopAt.top1: missing; mine.parts:StopAt requires it",
     "loggers.mine.parts:Lion={}": "loggers.mine.parts:Lion: Lion is for optimizers, not for loggers",
     "optimizer.name=mine.parts:Tiger": f"optimizer.name: FOLDER/mine/parts.py has no Tiger {HAS}",
     "'optimizer={name: mine.parts:Lion, lr: 1.0, beta: 2}'": "optimizer.beta: mine.parts:Lion has no such argument; "
     "did you mean betas? (it takes lr, betas or weight_decay)",
     "scheduler.name=mine.parts:SmallNet": "scheduler.name: mine.parts:SmallNet does not take step; a schedule is "
     "called with step, total, warmup, alpha_i or alpha_f",
+    "train_dataset.storage=mine.arrays:Array": "train_dataset.storage: FOLDER/mine/arrays.py has no Array; did you "
+    "mean Arrays? (it has Arrays)",
+    "train_dataset.storage=mine.array:Arrays": "train_dataset.storage: there is no module mine.array; did you mean "
+    "arrays?",
+    f"train_dataset.storage={ERASING}": "train_dataset.storage: RandomErasing is for algorithms, not for storages",
+    "eval_dataset.storage=mine.parts:polynomial": "eval_dataset.storage: mine.parts:polynomial does not take pipeline; "
+    "a storage is called with pipeline, path, split, seed or local",
+    "eval_dataset.storage=loaders.storage.packed:PackedDataset": "eval_dataset.storage: "
+    "loaders.storage.packed:PackedDataset does not take pipeline; a storage is called with pipeline, path, split, seed "
+    "or local",
+    "'train_dataset={storage: mine.arrays:Arrays, is_streaming: true, local: cache}'": "train_dataset.storage: "
+    "mine.arrays:Arrays reads no MDS shards; type train_dataset.is_streaming=false",
     "model.name=mine.parts:polynomial": "model.name: mine.parts:polynomial does not take num_classes; a model is "
     "called with num_classes",
 }
@@ -191,7 +204,7 @@ def test_what_only_an_import_can_tell_is_checked_then(own: Callable) -> None:
         registry.build("algorithm", "late:LIST", {})
     for name, args in (("late:Plain", {}), ("late:make", {"most": 0}), ("subprocess:Popen", {"args": ["false"]})):
         with pytest.raises(
-            ConfigError, match=rf"^algorithms\.{name}: {name} is not for algorithms; it must give a comp"
+            ConfigError, match=rf"^algorithms\.{name}: {name} is not for algorithms; it must be or return a comp"
         ):
             registry.build("algorithm", name, args)
     assert type(registry.build("algorithm", "late:make", {"most": 1})).__name__ == "Base"
@@ -231,14 +244,20 @@ def test_logits_of_another_shape(
     )
 
 
-def test_a_storage_takes_what_it_needs(own: Callable) -> None:
-    """Any of what opening a data set is given."""
-    text = "from loaders.dataset import ImageDataset\nclass Own(ImageDataset):\n    name_of = read = __len__ = None\n"
-    own("sets.py", f"{text}    def __init__(self, pipeline, seed, size=3): super().__init__(pipeline, seed)\n")
-    given = {"pipeline": None, "path": "x", "split": "val", "seed": 17, "local": None, "batch_size": 4}
-    assert given.keys() == set(registry.OFFERED["storage"])
-    assert registry.check("storage", "sets:Own", {}, "train_dataset.storage") == []
-    assert registry.build("storage", "sets:Own", given).seed == 17
+def test_a_storage(page: Path) -> None:
+    """The page's class is read by the loader, from a path that no other kind reads; of the arguments it takes four."""
+    storage = "mine.arrays:Arrays"
+    run = ["yamls/digits.yaml", f"train_dataset.storage={storage}", "train_dataset.path=hub://images"]
+    loaded = load([str(ROOT / run[0]), *run[1:]])
+    assert loaded.outside == {"train_dataset.storage": storage} and "mine.arrays" not in sys.modules
+    np.savez(page / "val.npz", images=np.full((2, 8, 8, 3), [[[[100]]], [[[101]]]], np.uint8), labels=[0, 1])
+    options = {"is_train": False, "shuffle": False, "crop_size": 8, "seed": 3, "num_workers": 0}
+    spec = build_imagenet_dataspec(page, False, 2, storage=storage, **options)
+    ((images, labels),) = spec.dataloader
+    assert labels.tolist() == [0, 1] and images[:, 0, 0, 0].tolist() == [100, 101]
+    assert spec.dataloader.dataset.seed == 3
+    with pytest.raises(ConfigError, match=r"^storage: types:SimpleNamespace is not for storages; it must"):
+        build_imagenet_dataspec(page, False, 2, storage="types:SimpleNamespace", num_workers=0)
 
 
 def test_a_file_of_recipes_loggers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

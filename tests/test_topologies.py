@@ -110,7 +110,7 @@ def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, cap
     assert cli(words) == 2
     assert "6 ranks on 2 nodes; the nearest are 4 and 8" in capsys.readouterr().err
     config = load(words).config
-    with pytest.raises(ConfigError, match="not shared evenly"):
+    with pytest.raises(ConfigError, match="do not divide into nodes"):
         check_topology(config, 6, 4)
     config.is_train = False
     check_topology(config, 6, 3)

@@ -202,8 +202,7 @@ def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
     """
     config = run.config
     folder = None
-    if config.save_folder and config.is_train:
-        path = config.save_folder.replace("{run_name}", folder_name).replace("{runs_folder}", config.runs_folder)
+    if config.is_train and (path := config.checkpoint_folder(folder_name)):
         folder = open_folder(path)
         on_rank_zero(_check_folder, folder, config.autoresume or config.save_overwrite)
         on_local_leaders(remove_dead, folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 
 from common.lock_file import LockFile
@@ -33,7 +32,7 @@ def claim(run: Run) -> RunFolder:
 
 def _choose(run: Run, locks: list[LockFile]) -> str:
     config = run.config
-    path = Path(config.runs_folder) / (config.run_name or default_name(run))
+    path = Path(config.runs_folder) / (config.run_name or run.default_name())
     if not config.is_train:
         return str(path)
     is_free = bool(config.run_name) and not (run.lenient and (path / "config.yaml").exists())
@@ -82,11 +81,3 @@ def _make(path: Path, may_exist: bool) -> Path:
                 f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"
             ) from None
     raise AssertionError("unreachable")
-
-
-def default_name(run: Run) -> str:
-    """A name for a run that was given none: its YAML, its recipe and the time."""
-    stem = Path(run.yaml_path).stem if run.yaml_path else run.config.model.name
-    stem = run.config.model.name if stem == "config" else stem
-    recipe = Path(run.config.recipe_name or "baseline").stem
-    return f"{stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"

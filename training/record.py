@@ -56,7 +56,7 @@ class RunFolder:
         # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
         config.run_name = config.recipe_name = None
         config.autoresume = False
-        recipe = self.run.config.recipe_name or "baseline"
+        recipe = self.run.recipe_name
         header = f"# {self.name}, recipe {recipe}: the merged configuration, runnable as it stands:\n"
         header += f"# composer main.py {shlex.quote(str(self.path / 'config.yaml'))}\n"
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
@@ -183,7 +183,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": command(run),
         "commit": commit(),
-        "recipe": run.config.recipe_name or "baseline",
+        "recipe": run.recipe_name,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",

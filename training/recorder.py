@@ -114,7 +114,7 @@ class Recorder(Callback):
         last = self._last_row or (self.folder.rows[-1] if self.folder.rows else {})
         return {
             "run_name": self.folder.name,
-            "recipe": self.folder.run.config.recipe_name or "baseline",
+            "recipe": self.folder.run.recipe_name,
             "ended": redacted(ended),
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,

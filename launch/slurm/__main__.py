@@ -14,7 +14,6 @@ import argparse
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +23,6 @@ from common.suggest import listing
 from config import ConfigError, Run, UserError, check_world, load
 from config.read import main_script
 from launch.slurm.job import Job, presets, script, shape
-from recipes.topologies import check_topology
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -73,12 +71,6 @@ def load_run(words: list[str]) -> Run:
         return run
 
 
-def named(run: Run) -> str:
-    """The run's name, or one like main.py's: fixed, because a job that is queued again must find its checkpoints."""
-    recipe = Path(run.config.recipe_name or "baseline").stem
-    return run.config.run_name or f"{Path(run.yaml_path or '').stem}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the script, or submit it; 0."""
     argv = sys.argv[1:] if argv is None else argv
@@ -86,14 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("a word with a line break in it: a job's script takes a line for each; leave it out")
     given = parse(argv)
     job, run = job_of(given), load([*given.words, "dry_run=true"])
-    name = named(run)
+    # Fixed, because a job that is queued again must find its checkpoints.
+    name = run.config.run_name or run.default_name()
     added = [] if run.config.run_name else [f"run_name={name}"]
     words = [*given.words, *added, *([] if run.config.autoresume else ["autoresume=true"])]
     typed = shlex.join(["python", "-m", "launch.slurm", *argv])
     text = script(job, name, [[main_script(), *words]], str(Path.cwd()), str(Path(sys.executable).parent), typed)
     config = load_run(words).config
-    check_world(config, job.world_size)
-    check_topology(config, job.world_size, job.processes)
+    check_world(config, job.world_size, job.processes)
     if given.submit:
         submit(text)
     else:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.addresses import is_s3
+from common.addresses import is_in_place, is_s3
 from loaders.checking.jobs import EMPTY, FolderJob, ShardJob
 from loaders.checking.splits import Split
 from loaders.storage.shard_index import files_of
-from loaders.storage.streaming import are_same
 from loaders.transport.preloading.source_files import list_s3
 from loaders.transport.remote import is_remote, join
 
@@ -67,7 +66,7 @@ def _shard_faults(jobs: list[ShardJob]) -> list[str]:
 
     Read in place, a compressed shard may lie there unpacked, or both ways, as for training.
     """
-    folder, in_place = join(jobs[0].remote, jobs[0].split), are_same(jobs[0].remote, jobs[0].local)
+    folder, in_place = join(jobs[0].remote, jobs[0].split), is_in_place(jobs[0].remote, jobs[0].local)
     if is_remote(folder) and not is_s3(folder):
         return []  # other stores are not listed; a missing shard is found when it is read
     if is_remote(folder):

@@ -29,7 +29,7 @@ class ImageFolderDataset(ImageDataset):
     their reference counts are touched.
 
     Args:
-        root: the folder that holds train/ and val/.
+        path: the folder that holds train/ and val/.
         split: `train` or `val`.
         pipeline: bytes -> uint8 tensor.
         seed: the run's seed.
@@ -41,14 +41,14 @@ class ImageFolderDataset(ImageDataset):
     classes: list[str]
     labels_are_free = False
 
-    def __init__(self, root: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
         super().__init__(pipeline, seed)
-        if is_remote(os.fspath(root)):
-            raise DataError(f"{root}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
-        problems = structure_faults(Path(root), needed=(split,))
+        if is_remote(os.fspath(path)):
+            raise DataError(f"{path}: is in a store. Set is_streaming=true local=/a/cache/folder, or copy it here.")
+        problems = structure_faults(Path(path), needed=(split,))
         if problems:
             raise DataError("\n".join(problems))
-        self.folder = Path(root) / split
+        self.folder = Path(path) / split
         self.classes = class_names(self.folder)
         found = [list_class(self.folder / name) for name in self.classes]
         self.remarks = listing_remarks(self.folder, self.classes, found)

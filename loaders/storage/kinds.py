@@ -1,13 +1,11 @@
-"""The kinds of storage, and what each can do: the one table that everyone who asks reads. Imports no torch.
+"""The table of storage kinds and their capabilities. No torch.
 
-A new kind is its file and its row; docs/data.md shows the table.
+A new kind needs its file, its row here, and its row of the table in docs/data.md.
 """
 
 from __future__ import annotations
 
 import pkgutil
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,20 +24,20 @@ class Kind:
     """One kind of storage.
 
     Args:
-        reads: what it reads, in a few words.
-        choose_when: when to choose it, in a few words.
+        reads: files that it reads, for the docs.
+        choose_when: reason to choose it, for the docs.
         dataset: its ImageDataset, as package.module:Class, imported when a data set is opened; None: its source's.
-        arguments: of that class, in order, from those of `open_dataset`; or `source`, the data set of the default kind
-            that this one takes its images from.
-        is_streaming: whether it reads MDS shards; None: as its source does.
-        reads_path: whether there is anything to read; otherwise the section's other keys are ignored.
-        remote: it reads a store's address by itself, without shards.
-        mark: the file that shows that a folder holds this kind, with {split} for train or val.
-        written_as: what `tools.convert --to` calls it.
-        image_transforms: whether an algorithm can transform single images in its loader.
-        own_decoder: whether it decodes by itself, with none of loaders.images.decoders.
+        arguments: names of the arguments that the class takes: those of `open_dataset`, or `source`, an open data set
+            of the default kind.
+        is_streaming: whether it reads MDS shards; None: its source decides.
+        reads_path: False for images that are not read; the section's other keys are then ignored.
+        remote: whether it reads a store's address without shards.
+        mark: the file that identifies a folder of this kind, with {split} for train or val.
+        written_as: its name for `tools.convert --to`.
+        image_transforms: whether algorithms can transform single images in its loader.
+        own_decoder: whether it decodes without loaders.images.decoders.
         loader: its WorkerLoader, as package.module:Class; None: worker processes that run the pipeline.
-        requires: a function, as package.module:name, that raises a DataError where what it needs is not installed.
+        requires: a function, as package.module:name, that raises a DataError if a package is missing.
     """
 
     reads: str
@@ -58,10 +56,12 @@ class Kind:
 
     @property
     def uses_decoder(self) -> bool:
-        """Whether its images are decoded as the section's `decoder` says."""
+        """Whether the section's `decoder` applies."""
         return self.reads_path and not self.own_decoder
 
 
+OUTSIDE = Kind("what its class reads", "no other kind reads them", None, remote=True)
+"""Row of a class from outside this project, which `data.py` opens."""
 KINDS = {
     "imagefolder": Kind(
         "`train/CLASS/*.JPEG`, `val/CLASS/*.JPEG`",
@@ -72,7 +72,7 @@ KINDS = {
         "MDS shards, local or in S3, GCS, ...",
         "they are in a store, or a million files are too many for the file system",
         "loaders.storage.streaming:ShardDataset",
-        ("path", "local", "split", "pipeline", "seed", "cache_limit"),
+        ("path", "split", "pipeline", "seed", "local", "cache_limit"),
         is_streaming=True,
         mark="{split}/index.json",
         written_as="mds",
@@ -114,35 +114,26 @@ KINDS = {
 
 
 def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
-    """The row of a storage kind.
+    """Return the row of a storage kind.
 
     Args:
-        storage: a name in the table; package.module:Class for one from elsewhere; None for the default kind.
-        is_streaming: which default: of MDS shards, or of a folder.
+        storage: a name in the table; package.module:Class for one from outside; None for the default kind.
+        is_streaming: whether the default kind is that of MDS shards or of image folders.
 
     Raises:
-        DataError: there is no such kind.
+        DataError: the kind is unknown.
     """
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
     if is_outside(storage):
-        return from_elsewhere(storage)
+        return OUTSIDE
     if storage not in KINDS:
         raise DataError(f"storage: {storage} given, but it must be {listing(KINDS)}{did_you_mean(storage, KINDS)}")
     return KINDS[storage]
 
 
-def from_elsewhere(place: str) -> Kind:
-    """The row of an ImageDataset outside of this project, built as Class(path, split, pipeline, seed).
-
-    Args:
-        place: package.module:Class.
-    """
-    return Kind("what its class reads", "none of the others reads it", place, remote=True)
-
-
 def kind_at(folder: Path, split: str) -> str | None:
-    """The kind that a folder of this machine shows by its mark; None for any other, such as an image folder."""
+    """Identify the kind of a local folder by its mark; None if it has none, such as an image folder."""
     return next((n for n, k in KINDS.items() if k.mark and (folder / k.mark.format(split=split)).is_file()), None)
 
 
@@ -158,21 +149,21 @@ def open_dataset(
     pack_size: int | None = None,
     cache_limit: int | str | None = None,
 ) -> ImageDataset:
-    """Open one split of a data set. What only one kind needs is imported for that kind alone.
+    """Open one split of a data set, importing only what its kind needs.
 
     Args:
-        storage: as for `kind_of`.
+        storage: a name in the table; None for the default kind.
         path: the folder, or s3://bucket/folder, that holds the split.
-        is_streaming: whether a kind that reads either takes its images from MDS shards, not from a folder.
+        is_streaming: whether a kind that reads both takes its images from MDS shards or from a folder.
         local: cache folder for the shards.
         split: `train` or `val`.
-        pipeline: what is done to each image.
+        pipeline: transforms of each image.
         seed: the run's seed.
-        pack_size: the short side in pixels that a kind that packs reduces larger images to.
-        cache_limit: bytes of shards that the cache folder may hold for the split, as a number or as in 200gb.
+        pack_size: short side in pixels that larger images are reduced to when packed.
+        cache_limit: bytes of shards in the split's cache folder at most, as a number or with a unit, such as 200gb.
 
     Raises:
-        DataError: the data set is not there, not whole, or not of this kind.
+        DataError: the data set is missing, incomplete, or of another kind.
     """
     kind = kind_of(storage, is_streaming)
     if kind.reads_path and not path:
@@ -186,24 +177,4 @@ def open_dataset(
         given["source"] = open_dataset(None, path, is_streaming=is_streaming, **common)
     if kind.dataset is None:
         return given["source"]
-    return _imported(kind.dataset)(*(given[name] for name in kind.arguments))
-
-
-def _imported(place: str) -> Callable[..., ImageDataset]:
-    """The class that package.module:Class names.
-
-    Raises:
-        DataError: there is no such module, or no such class in it. What fails inside the module keeps its exception.
-    """
-    module, _, name = place.partition(":")
-    try:
-        return pkgutil.resolve_name(place)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise
-        advice = f"name one that can be imported here: python -c 'import {module}'"
-        raise DataError(f"storage={place}: there is no module {error.name}; {advice}") from error
-    except AttributeError as error:
-        if error.name != name or error.obj is not sys.modules.get(module):
-            raise
-        raise DataError(f"storage={place}: {module} has no {name}{did_you_mean(name, vars(error.obj))}") from error
+    return pkgutil.resolve_name(kind.dataset)(**{name: given[name] for name in kind.arguments})

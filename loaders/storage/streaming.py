@@ -1,10 +1,9 @@
-"""MDS shards, on a disk or in a store such as S3: PATH/train/index.json, PATH/val/index.json, shards beside them.
+"""MDS shards on a disk or in a store such as S3: PATH/train/index.json, PATH/val/index.json, and shards next to them.
 
-Columns as the published converter writes them: x (the image as it was encoded) and y (its class).
+The columns are those of the published converter: x (the encoded image) and y (its class).
 """
 
 import contextlib
-import os
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from composer.utils import dist
 
+from common.addresses import is_in_place
 from common.errors import DataError
 from common.sizes import bytes_of
 from common.store_faults import StoreOutOfReach
@@ -31,32 +31,32 @@ from loaders.transport.preloading.source_files import leads_out
 from loaders.transport.remote import download, is_remote, join, unwritable
 from loaders.transport.shard_cache import ShardCache
 
-SHUFFLE_BLOCK = 2**18  # samples: how far a shuffled sample may move from its shard (mosaicml-streaming's usual block)
+SHUFFLE_BLOCK = 2**18  # samples; the window of the shuffle, as mosaicml-streaming's default block
 
 
 class ShardDataset(ImageDataset):
-    """One split of a data set in MDS shards, read by index; a shard is downloaded when it is first needed.
+    """One split of a data set in MDS shards, read by index; a shard is downloaded on first use.
 
     Args:
-        remote: the folder that holds train/ and val/: s3://bucket/folder, another store's, or a folder of a disk.
-        local: the cache folder; the same folder as `remote` where the shards need no copy.
+        path: the folder that holds train/ and val/, in S3 or another store, or on a disk.
+        local: the cache folder; the same as `path` for shards that are read in place.
         split: `train` or `val`.
         pipeline: bytes -> uint8 tensor.
         seed: the run's seed.
-        cache_limit: bytes of shards that the split's cache folder may hold, as a number or with a unit (200gb); None:
-            all of them. Of shards that are read in place none is ever removed.
+        cache_limit: bytes of shards in the split's cache folder at most, as a number or with a unit, such as 200gb;
+            None: no limit. Shards that are read in place are never removed.
 
     Raises:
-        LocalMissing: no cache folder.
-        DataError: no index, a malformed one, a store that cannot be reached or read, a cache of another data set, a
-            limit below the size of a shard.
+        LocalMissing: there is no cache folder.
+        DataError: the index is missing or malformed, the store cannot be read, the cache holds another data set, or
+            the limit is smaller than a shard.
     """
 
     order = "in a window over shards"
 
     def __init__(
         self,
-        remote: str,
+        path: str,
         local: str | None,
         split: str,
         pipeline: Pipeline,
@@ -66,21 +66,20 @@ class ShardDataset(ImageDataset):
         super().__init__(pipeline, seed)
         if not local:
             raise LocalMissing(
-                f"{remote}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
+                f"{path}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
                 "give the path itself where the shards are on this machine already."
             )
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
-        self.root, self.split = remote, split
-        self.fetches = not are_same(remote, local)
-        data, index = _checked_index(remote, local, split)
+        self.fetches = not is_in_place(path, local)
+        data, index = _checked_index(path, local, split)
         folder = Path(local, split)
         if self.fetches:
-            _keep(folder / INDEX, data, join(remote, split, INDEX))
+            _keep(folder / INDEX, data, join(path, split, INDEX))
         limit = bytes_of(cache_limit) if cache_limit is not None and self.fetches else None
-        self.cache = ShardCache(join(remote, split) if self.fetches else None, folder, index["shards"], limit)
+        self.cache = ShardCache(join(path, split) if self.fetches else None, folder, index["shards"], limit)
         self.files = ShardFiles(self.cache)
-        self.classes = read_classes(remote)
+        self.classes = read_classes(path)
         self.samples = np.array([entry["samples"] for entry in index["shards"]])
         self.starts = np.cumsum(self.samples) - self.samples
         self._starts, self._length = self.starts.tolist(), int(self.samples.sum())
@@ -89,18 +88,18 @@ class ShardDataset(ImageDataset):
         return self._length
 
     def name_of(self, index: int) -> str:
-        shard, place = self._find(index)
-        return f"{self.cache.place_of(shard)}, sample {place}"
+        shard, position = self._find(index)
+        return f"{self.cache.place_of(shard)}, sample {position}"
 
     def _find(self, index: int) -> tuple[int, int]:
-        """The shard of a sample, and its place in it."""
+        """Return the shard of a sample, and the sample's position in it."""
         shard = bisect_right(self._starts, index) - 1
         return shard, index - self._starts[shard]
 
     def read(self, index: int) -> tuple[Source, int]:
-        shard, place = self._find(index)
+        shard, position = self._find(index)
         try:
-            return self.files.read(shard, place)
+            return self.files.read(shard, position)
         except DataError:
             raise
         except WrongValue as error:
@@ -109,10 +108,10 @@ class ShardDataset(ImageDataset):
             raise DataError(f"{self.name_of(index)}: cannot be read ({type(error).__name__}: {error}).") from error
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
-        """Shards in random order, and their samples shuffled inside a window that rolls along.
+        """Return the shards in random order, and their samples shuffled within a rolling window.
 
-        A full permutation would need every shard for the first few batches; here an empty cache needs some tens. The
-        order depends on the seed and the epoch only, never on the cache or the number of ranks.
+        A full permutation would need every shard for the first few batches; this needs a few dozen. The order depends
+        only on the seed and the epoch, not on the cache or the number of ranks.
         """
         shards = generator.permutation(len(self.samples))
         order = np.concatenate([self.starts[shard] + np.arange(self.samples[shard]) for shard in shards])
@@ -120,9 +119,9 @@ class ShardDataset(ImageDataset):
         return order[np.argsort(keys, kind="stable")]
 
     def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:
-        """One process per node fetches ahead: its workers and the other ranks on it share the cache."""
+        """Fetch ahead in one process per node, because all ranks and workers of a node share the cache."""
         ahead = AHEAD
-        if self.cache.limit is not None:  # the other half is for the shards in use
+        if self.cache.limit is not None:  # the other half of the cache is for the shards in use
             ahead = min(AHEAD, self.cache.limit // self.cache.largest // 2)
         if not self.fetches or not ahead or dist.get_local_rank() != 0:
             return contextlib.nullcontext(lambda _position: None)
@@ -134,11 +133,11 @@ def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
     """Fetch and parse a split's index.json.
 
     Raises:
-        DataError: it is missing, out of reach or malformed, or cannot be trusted (loaders.storage.shard_index).
+        DataError: it is missing, unreachable, malformed or not trustworthy (loaders.storage.shard_index).
     """
     place = join(remote, split, INDEX)
     if is_remote(remote):
-        with tempfile.TemporaryDirectory() as folder:  # the cache folder may be whole, and not writable
+        with tempfile.TemporaryDirectory() as folder:  # a complete cache folder may be read-only
             download(place, Path(folder, INDEX))
             data = Path(folder, INDEX).read_bytes()
     else:
@@ -150,7 +149,7 @@ def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _no_local_index(root: Path, split: str) -> str | None:
-    """Why there is no index in a folder of this machine's, or None when there is one."""
+    """Explain why a local folder has no index; None if it has one."""
     if not root.is_dir():
         return f"{root}: no such folder. It should hold train/index.json and val/index.json with their shards."
     folder = root / split
@@ -164,7 +163,7 @@ def _no_local_index(root: Path, split: str) -> str | None:
 
 
 def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
-    """The split's index, after making sure that the cache folder is this data set's.
+    """Return the split's index after checking that the cache folder belongs to this data set.
 
     Raises:
         DataError: as `read_index`, or the cache folder holds another data set's index, or links that lead out of it.
@@ -173,10 +172,10 @@ def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
 
 
 def _checked_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
-    """As `check_index`, with the file's content."""
+    """Like `check_index`, but also return the file's content."""
     data, index = read_index(remote, split)
     for shard in index["shards"]:
-        if shard["zip_data"] or not are_same(remote, local):  # else nothing is written
+        if shard["zip_data"] or not is_in_place(remote, local):  # otherwise nothing is written
             _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
     cached = Path(local, split, INDEX)
     if cached.is_file() and cached.read_bytes() != data:
@@ -188,7 +187,7 @@ def _checked_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str
 
 
 def _keep(path: Path, data: bytes, place: str) -> None:
-    """Have the index in the cache folder, which thereby is this data set's.
+    """Write the index to the cache folder, which marks the folder as this data set's.
 
     Raises:
         DataError: it cannot be written.
@@ -203,13 +202,8 @@ def _keep(path: Path, data: bytes, place: str) -> None:
         raise unwritable(error, path.parent, place) from error
 
 
-def are_same(remote: str, local: str) -> bool:
-    """Whether shards are read where they are, without a copy."""
-    return not is_remote(remote) and os.path.realpath(remote) == os.path.realpath(local)
-
-
 def _refuse_links(folder: Path, names: list[str]) -> None:
-    """Write no shard through a folder that is a link to another place."""
+    """Raise a DataError if a shard would be written through a link out of the cache folder."""
     for name in names:
         if "/" in name and leads_out(folder, name):
             raise DataError(
@@ -219,7 +213,7 @@ def _refuse_links(folder: Path, names: list[str]) -> None:
 
 
 def read_classes(remote: str) -> list[str] | None:
-    """The class names from classes.json (a list, by label) beside train/ and val/; None where there is no such file."""
+    """Read the class names by label from classes.json next to train/ and val/; None if there is no such file."""
     place = join(remote, CLASSES)
     if not is_remote(remote):
         return class_list(Path(place), place) if Path(place).is_file() else None
@@ -228,8 +222,8 @@ def read_classes(remote: str) -> list[str] | None:
             download(place, Path(folder, CLASSES))
         except StoreOutOfReach as error:
             if "access denied" in str(error):
-                return None  # as some stores answer for what is not there
+                return None  # some stores answer so for a missing file
             raise
         except DataError:
-            return None  # it is optional
+            return None  # the file is optional
         return class_list(Path(folder, CLASSES), place)

@@ -15,6 +15,8 @@ class OwnPace:
     In every batch the Trainer asks all ranks for the end of the epoch, the batch size, the number of samples, the loss
     and the time. The first three are the same everywhere, because every rank has as many batches of as many images
     (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
+
+    Experimental: it patches the module of Composer's Trainer, so every upgrade of Composer has to be tested with it.
     """
 
     def __init__(self) -> None:

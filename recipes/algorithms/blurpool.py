@@ -13,7 +13,6 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 
 _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)
@@ -80,9 +79,6 @@ class BlurPool(RecipeAlgorithm):
         replace_maxpools: blur max-pools.
         blur_first: blur before the convolution rather than after it.
         min_channels: convolutions with fewer input channels stay (the stem, which sees 3).
-
-    Raises:
-        TrainingError: the model has nothing to replace.
     """
 
     BOUNDS = {"min_channels": "at least 1"}
@@ -121,11 +117,6 @@ class BlurPool(RecipeAlgorithm):
         for layer in made.values():
             layer.to(device)
         counts = [sum(isinstance(module, kind) for module in state.model.modules()) for kind in _BLURRED]
-        if not any(counts):
-            raise TrainingError(
-                f"blurpool changed nothing: {type(state.model).__name__} has no max-pool and no strided convolution of "
-                f"at least {self.min_channels} input channels. Set algorithms.blurpool=null to remove it."
-            )
         logger.log_hyperparameters(
             {"blurpool/num_blurconv_layers": counts[0], "blurpool/num_blurpool_layers": counts[1]}
         )

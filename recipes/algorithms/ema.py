@@ -54,6 +54,7 @@ class EMA(RecipeAlgorithm):
         ),
     }
     BEFORE = {"decentralized": "which else averages other weights over the ranks than are evaluated"}
+    PROTOCOL = "EMA"
     NO_LR_FIND = "averages weights, which the training loss does not see"
 
     def __init__(

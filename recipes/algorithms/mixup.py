@@ -9,7 +9,6 @@ from composer.core import Event, State
 from composer.core.precision import get_precision_context
 from composer.loggers import Logger
 
-from common.errors import TrainingError
 from recipes.algorithms._base import (
     RecipeAlgorithm,
     dense_targets,
@@ -31,10 +30,6 @@ class MixUp(RecipeAlgorithm):
     Args:
         alpha: of the Beta distribution, at least 0. Published: .2 (medium), .25 (hot).
         interpolate_loss: blend two losses instead of the targets; the same for a loss that is linear in its targets.
-
-    Raises:
-        TrainingError: interpolate_loss with label_smoothing listed later, which would smooth one of two losses; a
-            configuration that has both, in whatever order, is rejected before.
     """
 
     BOUNDS = {"alpha": "at least 0"}
@@ -59,26 +54,17 @@ class MixUp(RecipeAlgorithm):
         """On events of training: where a pass begins, before its forward passes, and at its losses."""
         if event == Event.BEFORE_BACKWARD:
             return self.interpolate_loss
-        return event in (Event.INIT, Event.BEFORE_TRAIN_BATCH, Event.BEFORE_FORWARD, Event.BEFORE_LOSS)
+        return event in (Event.BEFORE_TRAIN_BATCH, Event.BEFORE_FORWARD, Event.BEFORE_LOSS)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Blend images, targets or losses of the microbatch."""
         steps: dict[Event, Callable[[State], None]] = {
-            Event.INIT: self._check_order,
             Event.BEFORE_TRAIN_BATCH: self._begin_pass,
             Event.BEFORE_FORWARD: self._blend_images,
             Event.BEFORE_LOSS: self._pair_targets,
             Event.BEFORE_BACKWARD: self._blend_losses,
         }
         steps[event](state)
-
-    def _check_order(self, state: State) -> None:
-        names = [type(algorithm).__name__ for algorithm in state.algorithms]
-        if self.interpolate_loss and "LabelSmoothing" in names[state.algorithms.index(self) :]:
-            raise TrainingError(
-                "label_smoothing is listed after mixup with interpolate_loss=true, and would smooth only one of the "
-                "two losses: set algorithms.mixup.interpolate_loss=false, or remove label_smoothing."
-            )
 
     def _begin_pass(self, state: State) -> None:
         self._microbatch = 0

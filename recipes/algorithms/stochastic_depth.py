@@ -11,7 +11,6 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from common.errors import TrainingError
 from recipes.algorithms._base import RecipeAlgorithm
 
 
@@ -98,9 +97,6 @@ class StochasticDepth(RecipeAlgorithm):
         drop_distribution: 'linear', rates from drop_rate / blocks to drop_rate; 'uniform', drop_rate everywhere.
         drop_warmup: the time over which rates grow from 0, such as '0.1dur'; a float is a fraction of the run. As in
             stock only with 'block'.
-
-    Raises:
-        TrainingError: the model has no residual block.
     """
 
     BOUNDS = {
@@ -156,11 +152,6 @@ class StochasticDepth(RecipeAlgorithm):
             if type(module) in _STOCHASTIC:
                 module.__class__ = _STOCHASTIC[type(module)]
         blocks = _blocks(state.model)
-        if not blocks:
-            raise TrainingError(
-                f"stochastic_depth changed nothing: {type(state.model).__name__} has no residual block of "
-                "torchvision's (Bottleneck or BasicBlock). Set algorithms.stochastic_depth=null to remove it."
-            )
         for block in blocks:
             block.drop_per_sample = self.stochastic_method == "sample"
         self._set_rates(blocks, self.drop_rate)

@@ -11,7 +11,6 @@ from composer.algorithms import LabelSmoothing as StockLabelSmoothing
 from composer.algorithms import MixUp as StockMixUp
 from composer.core import Time, TimeUnit
 
-from common.errors import TrainingError
 from recipes.algorithms.label_smoothing import LabelSmoothing
 from recipes.algorithms.mixup import MixUp
 from tests.algorithms.tiny import CLASSES, equal, loader, resnet, trainer, weights
@@ -104,9 +103,3 @@ def test_two_losses_are_the_loss_of_two_targets(smoothing):
         found.append(weights(run))
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
     assert not equal(found[0], weights(trainer()))
-
-
-def test_two_losses_with_smoothing_after_are_refused():
-    """The second loss would see labels that are not smoothed."""
-    with pytest.raises(TrainingError, match="interpolate_loss=false, or remove label_smoothing"):
-        trainer([MixUp(interpolate_loss=True), LabelSmoothing()])

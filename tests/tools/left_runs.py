@@ -61,9 +61,7 @@ def leave_run(
         record.add_row(record.rows.pop())
     if ended:
         last = {key: float(value) for key, value in record.rows[-1].items()} if record.rows else {}
-        record.write_summary(
-            {"run_name": folder.name, "recipe": run.config.recipe_name or "baseline", **last} | {"ended": ended}
-        )
+        record.write_summary({"run_name": folder.name, "recipe": run.recipe_name, **last} | {"ended": ended})
     return folder
 
 

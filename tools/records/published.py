@@ -10,6 +10,7 @@ from common.durations import parse
 from common.errors import DataError, named
 from config.load import as_shipped, recipe_files
 from config.read import ROOT
+from recipes.declared import declarations
 from tools.records.configs import settings
 from tools.records.groups import Group
 
@@ -71,11 +72,11 @@ class Published:
         resize, crop = (str(group.settings.get(f"eval_dataset.{key}_size")) for key in ("resize", "crop"))
         if self.resolution and self.resolution not in (crop, f"{resize}/{crop}"):
             said.append(f"evaluated at {self.resolution} px")
-        averaged = any(key.startswith("algorithms.ema") for key in group.settings)
-        parts = [part.strip() for part in self.protocol.split(",") if part and "px" not in part]
-        said += [part for part in parts if part != "EMA" or not averaged]
-        if averaged and "EMA" not in parts:
-            said.append("no EMA")
+        names = {key.split(".")[1] for key in group.settings if key.startswith("algorithms.")}
+        ours = {protocol for name in names if (protocol := declarations("algorithm", name).PROTOCOL)}
+        theirs = [part.strip() for part in self.protocol.split(",") if part and "px" not in part]
+        said += [part for part in theirs if part not in ours]
+        said += [f"no {protocol}" for protocol in sorted(ours.difference(theirs))]
         if changed := changed_settings(group):
             said.append(f"here with {named(changed, 2)} of its own")
         return said
