@@ -129,9 +129,9 @@ def test_files_that_are_no_checkpoints(workdir: Path) -> None:
     Path("text.pt").write_text("hello")
     Path("empty.pt").touch()
     for name, said in (
-        ("bare.pt", r"bare\.pt is no checkpoint of a run; it holds bare weights \(conv1\.weight\)"),
-        ("old.pt", "is no checkpoint of a run"),
-        ("text.pt", "is no checkpoint of a run"),
+        ("bare.pt", r"bare\.pt is not a checkpoint written by this project; it holds bare weights \(conv1\.weight\)"),
+        ("old.pt", "is not a checkpoint"),
+        ("text.pt", "is not a checkpoint"),
         ("empty.pt", "is damaged"),
     ):
         with pytest.raises(CheckpointError, match=said):
