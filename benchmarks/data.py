@@ -29,7 +29,7 @@ from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measur
 from benchmarks.image_files import LONGER, copy_images, make_images
 from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
-from benchmarks.stages import mean_bytes, measure_stages
+from benchmarks.stages import measure_stages
 from common import terminal
 from common.command import run as run_command
 from common.suggest import listing
@@ -82,7 +82,7 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     formats = [*given.kinds, *(("streaming", "ffcv") if given.peers else ())]
     folders = {"imagefolder": folder / "imagefolder"} | convert(formats, folder, console)
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
-    size = mean_bytes(files)
+    size = statistics.mean(path.stat().st_size for path in files)
     console.print(f"{len(files)} images of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,22 +54,3 @@ class Limit:
         """Decode a view's box; raises ValueError if the JPEG is damaged."""
         if not self._decode(data, len(data), (ctypes.c_int32 * 4)(*view[:4]), 0, self._row.ctypes.data):
             raise ValueError("libjpeg-turbo cannot decode this")
-
-
-def decode_box(data: bytes, view: View, width: int) -> tuple[np.ndarray, int]:
-    """Decode a view's box, and return uint8 [view.height, at least view.width, 3] and its first column.
-
-    Args:
-        data: a JPEG.
-        view: with the box to decode.
-        width: of the whole image.
-
-    Raises:
-        DataError: if limit.c cannot be compiled here.
-        ValueError: if the JPEG is damaged.
-    """
-    out = np.empty((view.height, width, 3), np.uint8)
-    box = (ctypes.c_int32 * 4)(*view[:4])
-    if not _library().decode_box(data, len(data), box, out.strides[0], out.ctypes.data):
-        raise ValueError("libjpeg-turbo cannot decode this")
-    return out[:, : box[3]], box[1]

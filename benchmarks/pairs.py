@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import DECODERS, DEFAULT, LIMIT, OURS, SCALED, Decoder, Job, draw_jobs, left_out
-from benchmarks.stages import BATCH, CHUNK, median_ratio
+from benchmarks.stages import BATCH, CHUNK
 from loaders.images import native
 
 SCALED_FROM = 800  # longer side in pixels from which native_scaled differs from native (decode.c)
@@ -131,8 +131,8 @@ def described(values: list[float]) -> str:
 
 def spread(numerators: list[float], denominators: list[float]) -> str:
     """Format the rounds' ratios as 'median (min-max)'."""
-    middle, low, high = median_ratio(numerators, denominators)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def two_threads(jobs: list[Job], crop_size: int, rounds: int) -> str:

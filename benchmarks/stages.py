@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torchvision import transforms
 
@@ -96,14 +94,3 @@ def _timed(
     results = [do(item) for item in items]
     seconds[name] = seconds.get(name, 0.0) + clock() - started
     return results
-
-
-def median_ratio(numerators: list[float], denominators: list[float]) -> tuple[float, float, float]:
-    """Return the median, minimum and maximum of the rounds' ratios."""
-    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
-
-
-def mean_bytes(files: list[Path]) -> float:
-    """Return the mean size of the files in bytes."""
-    return float(np.mean([path.stat().st_size for path in files]))

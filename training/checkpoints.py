@@ -19,15 +19,15 @@ from config.schema import Config
 from recipes.algorithms._base import at_own_pace, ours
 from training import rank_states
 from training.checkpoint_files import remove_dead, write
+from training.clock import is_over
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
-from training.kept import BEST, base_of, batch_of, check_room, clear, newest_first, tidy
+from training.kept import BEST, base_of, batch_of, check_room, clear, name_of, newest_first, tidy
 from training.record import LATEST
 from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
 from training.storage import Folder, open_folder, split
 
-NAME = "ep{epoch}-ba{batch}-rank0.pt"
 _KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is the best result of a run
 
 
@@ -53,10 +53,6 @@ class Checkpoints(Callback):
         self.is_over = False  # saved in the checkpoint: the run ended there, at its full length or by a callback
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Find the checkpoints that the run has saved so far."""
-        self.catch_up(state)
-
-    def catch_up(self, state: State) -> None:
         """Find the checkpoints up to the batch that the run resumes from, and finish what a kill interrupted."""
         if self.folder is None:
             return
@@ -87,7 +83,7 @@ class Checkpoints(Callback):
     def restore_ranks(self, state: State) -> None:
         """Restore each rank's own state, saved next to the checkpoint that the Trainer has loaded."""
         if self.source is not None:
-            rank_states.restore(state, self.source, base_of(_name(state)))
+            rank_states.restore(state, self.source, base_of(name_of(state)))
 
     def finish(self, state: State) -> None:
         """Save the final weights if they are the best: the last evaluation comes after the last checkpoint."""
@@ -131,8 +127,8 @@ class Checkpoints(Callback):
     def _save(self, state: State) -> None:
         if self.folder is None:
             return
-        name = _name(state)
-        self.is_over = state.max_duration is not None and state.timestamp >= state.max_duration
+        name = name_of(state)
+        self.is_over = is_over(state)
         rank_states.save(state, self.folder, base_of(name))
         save(state, self.folder, name)
         self._keep([*self._own, name])
@@ -148,10 +144,6 @@ class Checkpoints(Callback):
         elif self.folder is not None:
             save(state, self.folder, BEST)
         self._improved = False
-
-
-def _name(state: State) -> str:
-    return NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
 
 
 def _epoch_is_over(state: State) -> bool:

@@ -53,6 +53,11 @@ class Clock:
         return timestamp.epoch.value * self.batches_per_epoch + timestamp.sample_in_epoch.value / self.batch_size
 
 
+def is_over(state: State) -> bool:
+    """Whether the run has reached its full length."""
+    return state.max_duration is not None and state.timestamp >= state.max_duration
+
+
 class GoesOn(Callback):
     """Convert the position of a loaded checkpoint to this run's batches.
 

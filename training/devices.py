@@ -176,13 +176,7 @@ def die_with_launcher() -> None:
 
 def on_rank_zero(do: Callable[..., T], *arguments: object) -> T:
     """Call `do` on rank 0 only; return its result, or raise its error, on every rank."""
-    outcome: list[Any] = [None, None]
-    if dist.get_global_rank() == 0:
-        outcome = _attempt(do, *arguments)
-    dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+    return _shared(_attempt(do, *arguments) if dist.get_global_rank() == 0 else [None, None])[0]
 
 
 def on_local_leaders(do: Callable[..., T], *arguments: object) -> T:

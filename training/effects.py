@@ -15,7 +15,7 @@ from torch import Tensor
 from common.durations import parse
 from config import ConfigError, Run, TrainingError
 from recipes.algorithms._base import RecipeAlgorithm, Start, ours
-from training.clock import Clock
+from training.clock import Clock, is_over
 
 if TYPE_CHECKING:
     from training.build import Schedule
@@ -136,7 +136,7 @@ class Effects(Callback):
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Check at the end of a run that ends in mid-epoch."""
-        if _is_over(state):
+        if is_over(state):
             self._check(state)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
@@ -144,7 +144,7 @@ class Effects(Callback):
         self._check(state)
 
     def _check(self, state: State) -> None:
-        done, patience = self.clock.step(state.timestamp), 0 if _is_over(state) else self.clock.batches_per_epoch
+        done, patience = self.clock.step(state.timestamp), 0 if is_over(state) else self.clock.batches_per_epoch
         for watch in self.watches:
             if not watch.acted and done >= self._start(watch) + patience:
                 raise TrainingError(watch.idle(f"in the first {state.timestamp.batch.value} batches"))
@@ -210,10 +210,6 @@ def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
     }[event]
     counts = {"ba": batches, "sp": batches * schedule.clock.batch_size, "ep": epochs}
     return counts[length.unit] / length.value if unit == "dur" else counts[unit]
-
-
-def _is_over(state: State) -> bool:
-    return state.max_duration is not None and state.timestamp >= state.max_duration
 
 
 def _seen(state: State) -> tuple[list[Any], list[Tensor]]:

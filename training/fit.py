@@ -24,6 +24,7 @@ from recipes.refusals import is_installed
 from training import build
 from training.accuracy import TrainAccuracy
 from training.checkpoints import Checkpoints
+from training.clock import is_over
 from training.devices import say
 from training.guards import ExactRandomState
 from training.interrupt import Interrupted
@@ -49,14 +50,7 @@ def make_trainer(
 ) -> Trainer:
     """Build the Trainer, disabling the Composer defaults that we replace.
 
-    Args:
-        run: the configuration and the machine.
-        model: to train or evaluate.
-        data: for training and evaluation.
-        callbacks: in the order in which they run.
-        saved: the checkpoint to load.
-        folder: gives the run its name, and the trackers theirs.
-        arguments: passed on to Composer's Trainer.
+    `folder` names the run, here and at its trackers; `arguments` are passed on to Composer.
 
     Raises:
         TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
@@ -111,8 +105,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
     if is_train and recorder.folder.is_finished(state.timestamp.batch.value):
         say(f"{recorder.folder.path}: this run has already finished; nothing to do")
         return
-    is_over = is_train and state.max_duration is not None and state.timestamp >= state.max_duration
-    if is_over and not config.autoresume:
+    if is_train and is_over(state) and not config.autoresume:
         raise TrainingError(
             f"load_path: its run was trained for {state.timestamp.epoch}, so nothing is left of {state.max_duration}; "
             f"set a longer max_duration={state.max_duration * 2!s}, or load_weights_only=true to start a new training"
@@ -122,7 +115,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
             with saver.stop, warnings.catch_warnings():
                 # Expected when a run in batches resumes at an epoch's end; WholeEpochs detects short epochs.
                 warnings.filterwarnings("ignore", "No batches were trained")
-                if is_over or (config.autoresume and saver.is_over):
+                if is_over(state) or (config.autoresume and saver.is_over):
                     _complete(trainer, recorder, saver)
                 else:
                     trainer.fit()
@@ -138,7 +131,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
         ended = f"failed: {_one_line(error) or type(error).__name__}"
         raise
     finally:
-        progress.stop()
+        progress.close(state, trainer.logger)
         summary = recorder.summary(state, ended)
         if is_train:
             recorder.folder.write_summary(summary)
@@ -149,7 +142,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
 def _complete(trainer: Trainer, recorder: Recorder, saver: Checkpoints) -> None:
     """Complete a run that was killed after its last checkpoint."""
     say(f"{recorder.folder.path}: fully trained already; completing the steps after the last checkpoint")
-    saver.catch_up(trainer.state)
+    saver.fit_start(trainer.state, trainer.logger)
     if recorder.is_evaluation_due:
         trainer.eval()
 

@@ -19,6 +19,7 @@ from config.schema import MODELS
 from recipes import registry
 from training.saved import CheckpointError, Saved
 
+_PREFIX = re.compile(r"^(?:module\.)+")  # of ComposerModel and DDP
 _BLURRED = re.compile(r"\.conv\.(weight|bias)$")  # BlurPool moves a convolution one level down
 _BLUR = (".blur_filter", ".filt2d")
 _ALIKE = 0.5  # share of tensors that an architecture must have in common with a checkpoint to be suggested
@@ -48,7 +49,7 @@ def check_fits(
     surgery = [name for name in sorted(present.keys() ^ trained.keys()) if _is_surgery(name)]
     if not faults and (anew or not surgery):
         return
-    source, target = recognised(held), recognised(wanted)
+    source, target = recognized(held), recognized(wanted)
     words = [word for name in surgery for word in _words(name, trained.get(name))]
     if source and target and source[0] != target[0]:
         words.append(f"model.name={source[0]}")
@@ -82,15 +83,17 @@ def differences(held: Shapes, wanted: Shapes) -> list[str]:
         "of another shape": [f"{name} {list(held[name])} for {list(wanted[name])}" for name in other],
     }
     return [
-        f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {what} ({_printable(named(names, 3))})"
+        f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {what} ({ascii(named(names, 3))[1:-1]})"
         for what, names in faults.items()
         if names
     ]
 
 
-def recognised(held: Shapes) -> tuple[str, int] | None:
+def recognized(held: Shapes) -> tuple[str, int] | None:
     """Return the architecture and number of classes that tensors look like; None if it is not a known ResNet."""
-    plain = {_BLURRED.sub(r".\1", _bare(name)): shape for name, shape in held.items() if not name.endswith(_BLUR)}
+    plain = {
+        _BLURRED.sub(r".\1", _PREFIX.sub("", name)): shape for name, shape in held.items() if not name.endswith(_BLUR)
+    }
     outputs = plain.get("fc.weight", ())
     if len(outputs) != 2:
         return None
@@ -101,13 +104,6 @@ def recognised(held: Shapes) -> tuple[str, int] | None:
         likeness[name] = len(known.items() & plain.items()) / len(known.items() | plain.items())
     best = max(likeness, key=lambda name: likeness[name])
     return (best, outputs[0]) if likeness[best] >= _ALIKE else None
-
-
-def _bare(name: str) -> str:
-    """Remove the prefixes of ComposerModel and DDP."""
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
 
 
 def _described(model: tuple[str, int] | None, held: Shapes) -> str:
@@ -140,7 +136,3 @@ def _literal(node: ast.expr) -> str:
         return value if isinstance(value, str) else json.dumps(value)
     except (TypeError, ValueError):
         return ""
-
-
-def _printable(text: str) -> str:
-    return ascii(text)[1:-1]

@@ -6,6 +6,8 @@ import re
 import shutil
 from typing import Any
 
+from composer.core import State
+
 from config import UserError
 from training import rank_states
 from training.checkpoint_files import no_room, size_of
@@ -15,6 +17,11 @@ from training.storage import Folder, LocalFolder
 
 BEST = "best-rank0.pt"
 _PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")
+
+
+def name_of(state: State) -> str:
+    """Return the name of a checkpoint of this state, such as 'ep1-ba40-rank0.pt'."""
+    return f"ep{state.timestamp.epoch.value}-ba{state.timestamp.batch.value}-rank0.pt"
 
 
 def newest_first(folder: Folder) -> list[str]:

@@ -49,12 +49,11 @@ class ProgressLine(Callback):
             return
         self._shown = now
         self._rate.add(now, state.timestamp.sample.value)
+        epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
         if self._progress is not None:
-            epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
             self._progress.update(self._task, completed=done, description=epoch, figures=self._figures(state))
         elif now - self._logged > LOG_SECONDS:
             self._logged = now
-            epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
             self.console.print(f"{epoch} {100 * done:.0f}% {self._figures(state)}")
 
     def eval_end(self, state: State, logger: Logger) -> None:
@@ -75,10 +74,6 @@ class ProgressLine(Callback):
         )
 
     def close(self, state: State, logger: Logger) -> None:
-        """Remove the bar."""
-        self.stop()
-
-    def stop(self) -> None:
         """Remove the bar; safe to call twice."""
         if self._progress is not None:
             self._progress.stop()
