@@ -1,1 +1,1 @@
-"""Evidence: what the suite is compared with. Nothing here is needed to train."""
+"""Benchmarks against other libraries and hand-written loops; not needed for training."""

@@ -1,13 +1,13 @@
 """Measure loading: each step, each storage, other loaders.
 
-    python -m benchmarks.data                                       # JPEGs like ImageNet's, made for it
+    python -m benchmarks.data                                       # on generated JPEGs like ImageNet's
     python -m benchmarks.data yamls/resnet50.yaml train_dataset.path=/data/imagenet eval_dataset.path=/data/imagenet
     python -m benchmarks.data --kinds imagefolder,streaming,ffcv,packed --sizes 96,128,176,224 --plot loading.png
-    pip install -c constraints.txt '.[bench]' && python -m benchmarks.data --peers   # beside other libraries
+    pip install -c constraints.txt '.[bench]' && python -m benchmarks.data --peers   # with other libraries
 
-All kinds load the same images, each from its own format, and take turns epoch by epoch; a ratio is taken within a
-turn, and its median, smallest and largest are shown. Per core: images per second of processor time, of all processes
-together. The default is what torchvision's examples have: ImageFolder, PIL, RandomResizedCrop, ToTensor, Normalize.
+All loaders read the same images, each in its own format, and take turns epoch by epoch. Ratios are computed within a
+turn; the table shows their median, minimum and maximum. Images per second per core count the processor time of all
+processes. The default is that of torchvision's examples: ImageFolder, PIL, RandomResizedCrop, ToTensor, Normalize.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measur
 from benchmarks.image_files import LONGER, copy_images, make_images
 from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
-from benchmarks.stages import mean_bytes, measure_stages
+from benchmarks.stages import measure_stages
 from common import terminal
 from common.command import run as run_command
 from common.suggest import listing
@@ -41,37 +41,37 @@ from loaders.workers import default_num_workers
 from training.build import image_dataset
 
 PLOTS = (".png", ".svg", ".pdf", ".jpg")
-STAGED = 400  # images that the stages are measured on
+STAGED = 400  # images on which the stages are measured
 
 
 def sizes(word: str) -> list[int]:
-    """Whole numbers with commas between them, of the command line."""
+    """Parse comma-separated sizes from the command line."""
     return [positive(size) for size in word.split(",") if size]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, as options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="a run, whose images and crop to use")
+    parser.add_argument("run", nargs="*", metavar="YAML [key=value ...]", help="run whose images and crop size to use")
     parser.add_argument("--images", type=positive, default=1000, help="how many images (default: 1000)")
     parser.add_argument("--px", type=positive, default=LONGER, help="their longer side (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=5, help="epochs of each kind (default: 5)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="storage kinds to compare (default: %(default)s)")
-    parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="more crop sizes, such as 96,128")
+    parser.add_argument("--sizes", type=sizes, default=[], metavar="PX,PX", help="other crop sizes, such as 96,128")
     parser.add_argument("--workers", type=positive, default=default_num_workers(), help="(default: %(default)s)")
-    parser.add_argument("--peers", action="store_true", help="beside other libraries, where they are installed")
-    parser.add_argument("--plot", metavar="FILE", help="draw the comparison")
+    parser.add_argument("--peers", action="store_true", help="also measure other libraries, if installed")
+    parser.add_argument("--plot", metavar="FILE", help="plot the comparison")
     given = parser.parse_args(argv)
     given.kinds = [name for name in given.kinds.split(",") if name]
     unknown = sorted(set(given.kinds) - set(KINDS))
     if unknown:
-        parser.error(f"--kinds: {', '.join(unknown)} is none of {', '.join(KINDS)}")
+        parser.error(f"--kinds: {', '.join(unknown)} is not one of {', '.join(KINDS)}")
     if given.plot and Path(given.plot).suffix not in PLOTS:
         parser.error(f"--plot: {given.plot} must end in {listing(PLOTS)}")
     if given.images < 2 * BATCH:
-        parser.error(f"--images: {given.images} given, but two batches of {BATCH} are needed")
+        parser.error(f"--images: {given.images} given; at least two batches of {BATCH} are needed")
     return given
 
 
@@ -83,7 +83,7 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     formats = [*given.kinds, *(("streaming", "ffcv") if given.peers else ())]
     folders = {"imagefolder": folder / "imagefolder"} | convert(formats, folder, console)
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
-    size = mean_bytes(files)
+    size = statistics.mean(path.stat().st_size for path in files)
     console.print(f"{len(files)} images of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -104,14 +104,14 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
 
 
 def prepare(given: argparse.Namespace, root: Path) -> int:
-    """Write the images as an image folder; the crop size."""
+    """Write the images as an image folder, and return the crop size."""
     if not given.run:
         make_images(root, given.images, given.px)
         return 176
     run = load(given.run)
     section = run.config.train_dataset
     if not kind_of(section.storage).reads_path:
-        raise UserError(f"train_dataset.storage: {section.storage} images are not loaded; name images to measure with")
+        raise UserError(f"train_dataset.storage: {section.storage} images are not loaded; give a data set of files")
     spec = build_imagenet_dataspec(
         section.path or "",
         section.is_streaming,
@@ -123,39 +123,39 @@ def prepare(given: argparse.Namespace, root: Path) -> int:
     )
     dataset = image_dataset(spec)
     if len(dataset) < 2 * BATCH:
-        raise UserError(f"{section.path}: {len(dataset)} images, but two batches of {BATCH} are needed")
+        raise UserError(f"{section.path}: {len(dataset)} images; at least two batches of {BATCH} are needed")
     copy_images(dataset, root, given.images)
     return int(section.crop_size)
 
 
 def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]:
-    """The same bytes in the formats that some kinds read."""
+    """Write the same bytes in the formats of the given kinds, and return their folders."""
     from tools.convert.__main__ import main as convert_main
 
-    made = {}
+    folders = {}
     for kind, row in KINDS.items():
         if row.written_as and kind in names:
-            made[kind] = folder / kind
-            words = [str(folder / "imagefolder"), str(made[kind]), "--to", row.written_as]
-            said = io.StringIO()
-            with contextlib.redirect_stdout(said):
+            folders[kind] = folder / kind
+            words = [str(folder / "imagefolder"), str(folders[kind]), "--to", row.written_as]
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
                 failed = convert_main(words)
             if failed:
-                console.print(said.getvalue(), highlight=False)
-                raise UserError(f"the images could not be converted for {kind}; what went wrong stands above")
-    return made
+                console.print(output.getvalue(), highlight=False)
+                raise UserError(f"{kind}: the images could not be converted; the error is above")
+    return folders
 
 
 def stage_table(stages: dict[str, list[float]], size: float) -> Table:
-    """A row per step, and per whole way, with the ratio of ways."""
-    table = Table(title="One core, file in memory cache to batch", title_justify="left")
+    """Build the table of steps and complete pipelines, with the pipelines' speed relative to the default."""
+    table = Table(title="One core, from a cached file to a batch", title_justify="left")
     for name in (
         "step",
-        "us a\nimage",
-        "img/s\na core",
+        "us per\nimage",
+        "img/s\nper core",
         "MB/s",
-        "beside\ndefault,\nfloats",
-        "beside\ndefault,\nbytes",
+        "vs\ndefault,\nfloats",
+        "vs\ndefault,\nbytes",
     ):
         table.add_column(name, justify="left" if name == "step" else "right")
     for name, seconds in stages.items():
@@ -174,18 +174,18 @@ def stage_table(stages: dict[str, list[float]], size: float) -> Table:
 
 
 def kind_table(ran: list[Kind], size: float, title: str) -> Table:
-    """A row per loader; where other packages' are among them, with the ratio of ours to each."""
+    """Build the table of loaders; with other packages' loaders, it also shows ours relative to each."""
     named = {kind.name: kind for kind in ran}
     ours = named.get("imagefolder") if any(kind.peer for kind in ran) else None
     table = Table(title=title, title_justify="left")
-    columns = ["MB/s", "img/s\na core", "per core,\nbeside floats", "per core,\nbeside bytes"]
+    columns = ["MB/s", "img/s\nper core", "per core,\nvs floats", "per core,\nvs bytes"]
     if ours:
-        columns = ["img/s\na core", "per core,\nbeside bytes", "imagefolder,\nbeside it"]
+        columns = ["img/s\nper core", "per core,\nvs bytes", "imagefolder,\nvs it"]
     for name in ("loader", "img/s", *columns):
         table.add_column(name, justify="left" if name == "loader" else "right")
     for kind in ran:
         wall, processor = statistics.median(kind.wall), statistics.median(kind.processor)
-        if is_unread(kind):  # nothing is loaded: what its batches cost is not worth a figure per core
+        if is_unread(kind):  # nothing is loaded, so a figure per core would mislead
             table.add_row(kind.name, f"{1 / wall:,.0f}")
             continue
         floats, pixels = (spread(named[base].processor, kind.processor) for base in (DEFAULT, DEFAULT_BYTES))
@@ -197,14 +197,14 @@ def kind_table(ran: list[Kind], size: float, title: str) -> Table:
 
 
 def is_unread(kind: Kind) -> bool:
-    """Whether nothing is loaded: a kind of ours without a path."""
+    """Whether a storage kind loads nothing, because it has no path."""
     return kind.name in KINDS and not KINDS[kind.name].reads_path
 
 
 def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Path], crop_size: int) -> None:
-    """What smaller images save in the loader."""
+    """Measure how much time smaller images save in the loader, and print the table."""
     table = Table(title="Smaller images (imagefolder)", title_justify="left")
-    for name in ("px", "img/s", "img/s a core", f"processor time beside {crop_size} px"):
+    for name in ("px", "img/s", "img/s per core", f"processor time vs {crop_size} px"):
         table.add_column(name, justify="right")
     ran = []
     for size in sorted({*given.sizes, crop_size}):
@@ -220,7 +220,7 @@ def at_sizes(given: argparse.Namespace, console: Console, folders: dict[str, Pat
 
 
 def plot(ran: list[Kind], path: Path) -> None:
-    """Bars of images per second and core."""
+    """Plot images per second per core as bars."""
     from matplotlib.figure import Figure
 
     shown = [kind for kind in ran if not is_unread(kind)][::-1]
@@ -236,7 +236,7 @@ def plot(ran: list[Kind], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    """Measure, print the tables, and return the exit status."""
 
     def work(words: Sequence[str]) -> int:
         given = parse(list(words))

@@ -3,11 +3,11 @@
     python -m benchmarks.decentralized
     python -m benchmarks.decentralized --nodes 2 --gbits 10,25 --delay 0.2 --jitter 0,50 --megabytes 102
 
-Each node is a network namespace with one rank in it, on links whose speed `tc` holds and whose packets arrive after the
-delay. The ranks run Composer's Trainer and exchange weights or gradients over gloo; a ResNet-50's are 102 MB, which
-take as long over 10 Gbit/s as the default's 10 MB over 1. The computing is waiting, with `--jitter` some at random on
-top, another one on every rank and in every step (stragglers). All methods take turns, `--rounds` times; the medians are
-shown. Needs root, ip and tc; everything it makes is removed again.
+Each node is a network namespace with one rank; `tc` limits the speed of its link, and packets arrive after the delay.
+The ranks run Composer's Trainer and exchange weights or gradients over gloo. A ResNet-50 has 102 MB of them, which take
+as long over 10 Gbit/s as the default 10 MB over 1 Gbit/s. Sleeping replaces computing; `--jitter` adds a random time
+per rank and step (stragglers). All methods take turns for `--rounds` rounds; the table shows the medians. Needs root,
+ip and tc, and removes the namespaces afterwards.
 """
 
 from __future__ import annotations
@@ -33,50 +33,50 @@ from config import UserError
 from recipes.topologies import TOPOLOGIES, misfit
 
 PORT = 29500
-REACH_BYTES = 1 << 28  # sent to see what a link really carries
+REACH_BYTES = 1 << 28  # sent to measure a link's real speed
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, as options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.decentralized",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--nodes", type=int, default=4, help="nodes of one rank each (default: 4)")
-    parser.add_argument("--gbits", default="1,10", help="speeds of a link, in Gbit/s (default: 1,10)")
-    parser.add_argument("--delay", type=float, default=1.0, help="of a round trip, in milliseconds (default: 1)")
-    parser.add_argument("--megabytes", type=float, default=10.0, help="of weights, and of gradients (default: 10)")
-    parser.add_argument("--compute", type=float, default=100.0, help="milliseconds of computing in a step (100)")
-    parser.add_argument("--jitter", default="0,100", help="mean milliseconds at random on top (default: 0,100)")
-    parser.add_argument("--steps", type=int, default=12, help="steps of each method in a round (default: 12)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each method (default: 3)")
+    parser.add_argument("--gbits", default="1,10", help="link speeds in Gbit/s (default: 1,10)")
+    parser.add_argument("--delay", type=float, default=1.0, help="round trip in milliseconds (default: 1)")
+    parser.add_argument("--megabytes", type=float, default=10.0, help="size of the weights in MB (default: 10)")
+    parser.add_argument("--compute", type=float, default=100.0, help="milliseconds computing per step (default: 100)")
+    parser.add_argument("--jitter", default="0,100", help="mean random extra milliseconds per step (default: 0,100)")
+    parser.add_argument("--steps", type=int, default=12, help="steps per method and round (default: 12)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     given = parser.parse_args(argv)
     for name in ("gbits", "jitter"):
         try:
             setattr(given, name, [float(word) for word in getattr(given, name).split(",")])
         except ValueError:
-            parser.error(f"--{name}: {getattr(given, name)!r} given, but it must be numbers, as in 1,10")
+            parser.error(f"--{name}: {getattr(given, name)!r} given; it must be numbers, as in 1,10")
     if given.nodes < 2 or given.steps < 1 or given.rounds < 1 or min(given.gbits) <= 0 or given.megabytes <= 0:
-        parser.error("it takes at least 2 nodes, 1 step, 1 round, some weights, and links faster than 0 Gbit/s")
+        parser.error("--nodes must be at least 2, --steps and --rounds at least 1, --megabytes and --gbits above 0")
     return given
 
 
 def methods(nodes: int) -> dict[str, dict | None]:
-    """What is compared, by its name in the table: the arguments of the algorithm, None for AllReduce."""
-    found: dict[str, dict | None] = {"AllReduce": None}
+    """Return the methods to compare: name in the table -> arguments of Decentralized, or None for AllReduce."""
+    compared: dict[str, dict | None] = {"AllReduce": None}
     for topology in TOPOLOGIES:
         if misfit(topology, nodes, 1) is None:
-            found[topology] = {"topology": topology, "lockstep": False}
-    both = "one_peer_exp" if "one_peer_exp" in found else "complete"
-    return {**found, f"{both}, lockstep": {"topology": both, "lockstep": True}}
+            compared[topology] = {"topology": topology, "lockstep": False}
+    both = "one_peer_exp" if "one_peer_exp" in compared else "complete"
+    return {**compared, f"{both}, lockstep": {"topology": both, "lockstep": True}}
 
 
 def measure(links: Links, nodes: int, algorithm: dict | None, given: argparse.Namespace, jitter: float) -> float:
-    """Mean milliseconds of a step over the nodes, each in a process of its own.
+    """Run one process per node, and return their mean milliseconds per step.
 
     Raises:
-        UserError: if one of them failed.
+        UserError: if a process failed.
     """
     from benchmarks.paced import Node, Pace, step_seconds
 
@@ -95,14 +95,14 @@ def measure(links: Links, nodes: int, algorithm: dict | None, given: argparse.Na
                 os.waitpid(child, 0)
             return statistics.mean(1e3 * json.loads(Path(folder, str(rank)).read_text()) for rank in range(nodes))
         except FileNotFoundError:
-            raise UserError("a rank failed; what it said is above") from None
+            raise UserError("a rank failed; its output is above") from None
         finally:
             for child in children:
                 end(child)
 
 
 def reached(links: Links) -> float:
-    """Gbit/s that one connection over one link really gets, headers not counted."""
+    """Measure the Gbit/s of one connection over one link, without headers."""
 
     def receive() -> None:
         links.enter(1)
@@ -143,7 +143,7 @@ def bench(given: argparse.Namespace, console: Console) -> None:
         for gbits in given.gbits:
             links.limit(gbits)
             carried[gbits] = reached(links)
-            console.print(f"a link of {gbits:g} Gbit/s carries {carried[gbits]:.2f}", highlight=False)
+            console.print(f"a link of {gbits:g} Gbit/s carries {carried[gbits]:.2f} Gbit/s", highlight=False)
             for _ in range(given.rounds):
                 for jitter, (name, algorithm) in product(given.jitter, compared.items()):
                     taken = measure(links, given.nodes, algorithm, given, jitter)
@@ -163,9 +163,9 @@ def bench(given: argparse.Namespace, console: Console) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; the exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    """Measure, print the table, and return the exit status."""
     given = parse(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it wonders that addresses have no names
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # gloo warns that the addresses have no names
     take_any_text()
     try:
         bench(given, Console(soft_wrap=True, width=150))
@@ -176,6 +176,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # So that what it made is removed when it is asked to stop, too.
+    # Remove the namespaces after a SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

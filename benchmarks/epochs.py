@@ -1,4 +1,4 @@
-"""Whole loaders, epoch after epoch: wall-clock and processor time of each kind of storage, in turns."""
+"""Time whole epochs of each loader, in turns: wall-clock and processor time."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ BATCH = 100
 
 @dataclass
 class Kind:
-    """One way to load the same images, and what its epochs took: a round each."""
+    """A loader of the same images, and the time of its epochs, one value per round."""
 
     name: str
     make: Callable[[], Any]
     wall: list[float] = field(default_factory=list)  # seconds per image
-    processor: list[float] = field(default_factory=list)  # the same, of all cores together
+    processor: list[float] = field(default_factory=list)  # seconds per image, summed over all cores
     peer: bool = False  # another package's loader
 
 
 def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[str]) -> list[Kind]:
-    """The loaders to compare, torchvision's default first.
+    """Return the loaders to compare, torchvision's default first.
 
     Args:
-        folders: the same images as `imagefolder`, `streaming` and `ffcv`.
-        crop_size: side of the square in pixels.
-        workers: processes of each loader.
-        names: which storage kinds.
+        folders: of the same images as `imagefolder`, `streaming` and `ffcv`.
+        crop_size: in pixels.
+        workers: processes per loader.
+        names: of the storage kinds.
     """
-    made = [
+    defaults = [
         Kind(name, partial(default_loader, folders["imagefolder"], crop_size, workers, name == DEFAULT))
         for name in (DEFAULT, DEFAULT_BYTES)
     ]
@@ -66,11 +66,11 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
         )
         return spec.dataloader
 
-    return made + [Kind(name, partial(ours, name)) for name in names]
+    return defaults + [Kind(name, partial(ours, name)) for name in names]
 
 
 def default_loader(root: Path, crop_size: int, workers: int, floats: bool) -> DataLoader:
-    """ImageFolder, PIL and torchvision's transforms, as its examples have them."""
+    """Build a loader with ImageFolder, PIL and torchvision's transforms, as in torchvision's examples."""
     dataset = ImageFolder(str(root / "train"), default_transforms(crop_size, floats))
     return WorkerLoader(
         dataset,
@@ -83,21 +83,21 @@ def default_loader(root: Path, crop_size: int, workers: int, floats: bool) -> Da
     )
 
 
-def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) -> list[Kind]:
-    """Time `rounds` epochs of each, taking turns, after an epoch to warm up.
+def measure(candidates: list[Kind], rounds: int, log: Callable[[str], None]) -> list[Kind]:
+    """Time `rounds` epochs of each loader, taking turns, after a warm-up epoch.
 
     Returns:
-        Those that could be built; `told` is given the reason for any other.
+        The loaders that could be built; `log` gets the reason for any other.
     """
     loaders, built = {}, []
     for kind in candidates:
-        with left_out(kind.name, told, kind.peer):
+        with left_out(kind.name, log, kind.peer):
             loaders[kind.name] = kind.make()
             if kind.peer:
                 _epoch(loaders[kind.name], 0)
             built.append(kind)
         if kind in built and not kind.peer:
-            _epoch(loaders[kind.name], 0)  # what is wrong with the images themselves ends the benchmark
+            _epoch(loaders[kind.name], 0)  # outside left_out: damaged images must end the benchmark
     for number in range(1, rounds + 1):
         for kind in built:
             wall, processor, images = _epoch(loaders[kind.name], number)
@@ -109,26 +109,26 @@ def measure(candidates: list[Kind], rounds: int, told: Callable[[str], None]) ->
 
 
 def _epoch(loader: Any, number: int) -> tuple[float, float, int]:
-    """Seconds on the clock, seconds of all processes on all cores, and images of one epoch."""
+    """Return one epoch's wall-clock seconds, processor seconds of all processes, and images."""
     if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(number)
-    used, began, count = _processor_seconds(), time.perf_counter(), 0
+    used, started, count = _processor_seconds(), time.perf_counter(), 0
     for images, _ in loader:
         count += len(images)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     ended = loader.settled() if hasattr(loader, "settled") else time.perf_counter()
-    return ended - began, _processor_seconds() - used, count
+    return ended - started, _processor_seconds() - used, count
 
 
 def _processor_seconds() -> float:
-    """Of this process, with all its threads, and its workers."""
+    """Return the processor time of this process, its threads and its workers."""
     return time.process_time() + sum(map(_seconds_of, psutil.Process().children(recursive=True)))
 
 
 def _seconds_of(process: psutil.Process) -> float:
-    """The processor time of another process; in Linux by its own clock, as /proc counts hundredths of a second only."""
+    """Return another process's processor time; on Linux from its clock, because /proc counts only 1/100 s."""
     if sys.platform == "linux":
-        return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) makes of a process's number
+        return time.clock_gettime(~process.pid << 3 | 2)  # as clock_getcpuclockid(3) computes the clock's id
     times = process.cpu_times()
     return times.user + times.system

@@ -1,4 +1,4 @@
-"""The images that a loading benchmark reads: the user's own, or photographs cut to ImageNet's sizes."""
+"""Write the images for a loading benchmark: the user's own, or photographs cut to ImageNet's sizes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from loaders.dataset import ImageDataset
 from loaders.storage.imagefolder import SPLITS
 
 CLASSES = 10
-LONGER = 500  # pixels; three quarters of it are the shorter side: ImageNet's most frequent size
-_NOISE = 5.0  # of 255: makes the files as large as ImageNet's, whose mean is 110 kB
+LONGER = 500  # longer side in pixels; with a shorter side of 3/4 of it, ImageNet's most frequent size
+_NOISE = 5.0  # of 255: makes the files as large as ImageNet's, 110 kB on average
 
 
 def make_images(root: Path, count: int, longer: int = LONGER) -> None:
-    """Write `count` JPEGs like ImageNet's as train/ and val/ of an image folder.
+    """Write `count` JPEGs like ImageNet's as train/ and val/ of an image folder, the same files each time.
 
-    Cut from scikit-learn's two photographs at random, resized to 500x375 or 375x500 and given a sensor's noise: about
-    110 kB each, three of five with 4:2:0 subsampling. The same files for the same count.
+    They are random crops of scikit-learn's two photographs, resized to 500x375 or 375x500, with noise added: about
+    110 kB each, 60 % with 4:2:0 subsampling.
 
     Args:
-        root: the image folder.
-        count: how many.
-        longer: another longer side in pixels.
+        root: of the image folder.
+        count: number of images.
+        longer: longer side in pixels.
     """
     sides = longer * 3 // 4, longer
     from sklearn.datasets import load_sample_images
@@ -48,7 +48,7 @@ def make_images(root: Path, count: int, longer: int = LONGER) -> None:
 
 
 def copy_images(dataset: ImageDataset, root: Path, count: int) -> None:
-    """Write `count` of a data set's images, chosen at random, as train/ and val/ of an image folder."""
+    """Write `count` random images of a data set as train/ and val/ of an image folder."""
     chosen = np.random.default_rng(0).permutation(len(dataset))[:count]
     for number, index in enumerate(chosen.tolist()):
         source, _ = dataset.read(index)
@@ -60,7 +60,7 @@ def copy_images(dataset: ImageDataset, root: Path, count: int) -> None:
 
 
 def _write(root: Path, number: int, content: bytes, label: int) -> None:
-    """One file, under train/ and, as a link, under val/."""
+    """Write a file to train/, and a hard link to it to val/."""
     train, val = (root / split / f"class{label}" / f"{number:06}.jpeg" for split in SPLITS)
     for path in (train, val):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-/* The least that libjpeg-turbo can do for a box of a JPEG: skip the rows above, crop the columns, stop below.
+/* The fastest way for libjpeg-turbo to decode a box of a JPEG: skip the rows above, crop the columns, stop below.
  *
- * Nothing is resized and nothing is kept: no decoder that has the library's usual pixels, at full size, is faster on the
- * same bytes. (Coarser transforms, plainer upsampling and decoding at a half are.)
+ * Nothing is resized or kept, so no decoder with the library's exact pixels at full size is faster on the same bytes.
+ * (Coarser transforms, plain upsampling and decoding at half size are.)
  */
 #include <setjmp.h>
 #include <stddef.h>
@@ -11,7 +11,7 @@
 
 #include <jpeglib.h>
 
-enum { NARROW = 64 }; /* columns that are not cropped: interpolation wants some samples of each colour */
+enum { NARROW = 64 }; /* narrower boxes are not cropped: chroma interpolation needs some samples */
 
 struct reader {
     struct jpeg_decompress_struct jpeg;
@@ -29,11 +29,10 @@ static void say_nothing(j_common_ptr jpeg, int level)
     (void)jpeg, (void)level;
 }
 
-/* Decode the rows top..top + height of `box` (top, left, height, width), and at least its columns.
+/* Decode the rows top..top + height of `box` (top, left, height, width), and at least its columns, as RGB bytes.
  *
- * The rows are written `stride` bytes apart, red, green and blue for each pixel; with 0 all of them to the same place.
- * Each has room for a row of the image. `box` is changed to the columns that they hold. Returns 0 for what cannot be
- * decoded.
+ * Rows are written `stride` bytes apart, or over each other with a stride of 0; each needs room for a full image row.
+ * Sets the columns of `box` to those written. Returns 0 if the JPEG cannot be decoded.
  */
 __attribute__((visibility("default"))) int decode_box(const uint8_t *data, size_t size, int32_t box[4], size_t stride,
                                                       uint8_t *out)

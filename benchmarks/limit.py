@@ -1,4 +1,4 @@
-"""What no decoder passes that takes PIL's pixels from libjpeg-turbo: limit.c, compiled when it is wanted."""
+"""The speed limit of any decoder with libjpeg-turbo's exact pixels: limit.c, compiled on first use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from loaders.images.native import View
 
 SOURCE = Path(__file__).with_name("limit.c")
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-pthread", "-shared")
-"""The Makefile's, of the native decoder."""
+"""As in the Makefile, for the native decoder."""
 
-WIDEST = 1 << 16  # pixels of a JPEG
+WIDEST = 1 << 16  # pixels per row of a JPEG
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def _library() -> ctypes.CDLL:
         command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, "-o", str(target), str(SOURCE), "-ljpeg"]
         try:
             subprocess.run(command, check=True, capture_output=True)
-            library = ctypes.CDLL(str(target))  # stays loaded when the file is gone
+            library = ctypes.CDLL(str(target))  # stays loaded after the file is deleted
         except (OSError, subprocess.CalledProcessError) as error:
             raise DataError(
                 "It needs a C compiler and libjpeg-turbo's headers (apt-get install gcc libjpeg62-turbo-dev)."
@@ -40,10 +40,10 @@ def _library() -> ctypes.CDLL:
 
 
 class Limit:
-    """Decodes boxes of JPEGs, each row over the one before.
+    """Decode boxes of JPEGs, writing each row over the previous one.
 
     Raises:
-        DataError: it cannot be compiled here.
+        DataError: if limit.c cannot be compiled here.
     """
 
     def __init__(self) -> None:
@@ -51,29 +51,6 @@ class Limit:
         self._row = np.empty(3 * WIDEST, np.uint8)
 
     def __call__(self, data: bytes, view: View) -> None:
-        """Decode a view's box.
-
-        Raises:
-            ValueError: it is damaged.
-        """
+        """Decode a view's box; raises ValueError if the JPEG is damaged."""
         if not self._decode(data, len(data), (ctypes.c_int32 * 4)(*view[:4]), 0, self._row.ctypes.data):
             raise ValueError("libjpeg-turbo cannot decode this")
-
-
-def decode_box(data: bytes, view: View, width: int) -> tuple[np.ndarray, int]:
-    """The pixels that are decoded, uint8 [view.height, at least view.width, 3], and the column at which they begin.
-
-    Args:
-        data: a JPEG.
-        view: whose box is wanted.
-        width: of the whole image.
-
-    Raises:
-        DataError: it cannot be compiled here.
-        ValueError: the JPEG is damaged.
-    """
-    out = np.empty((view.height, width, 3), np.uint8)
-    box = (ctypes.c_int32 * 4)(*view[:4])
-    if not _library().decode_box(data, len(data), box, out.strides[0], out.ctypes.data):
-        raise ValueError("libjpeg-turbo cannot decode this")
-    return out[:, : box[3]], box[1]

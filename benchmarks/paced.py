@@ -1,7 +1,7 @@
-"""Training steps of a known length: weights and gradients of a given size, their computing replaced by waiting.
+"""Training steps of a known length: weights and gradients of a given size, with sleeping instead of computing.
 
-So a few cores can stand for several nodes with a GPU each: what takes processor time is the network alone. Two thirds
-of the waiting are in the backward pass, block by block, so that AllReduce can overlap as it does on a GPU.
+A few cores can thus simulate several nodes with a GPU each: only the network takes processor time. Two thirds of the
+sleeping is in the backward pass, block by block, so that AllReduce overlaps as it does on a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import composer.algorithms  # noqa: F401  # seconds, which the Trainer would spend after the fork, on every rank
+import composer.algorithms  # noqa: F401  # takes seconds, which every rank's Trainer would spend after the fork
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,12 @@ from recipes.optimizers import DecoupledSGDW
 
 
 class Pace:
-    """How long this rank computes in each step.
+    """The time that this rank computes in each step.
 
     Args:
-        seconds: of one step.
-        jitter: the mean of what comes on top at random, exponentially distributed, in seconds; 0 for equal ranks.
-        rank: another one draws other numbers.
+        seconds: per step.
+        jitter: mean of an exponentially distributed extra time per step, in seconds; 0 for equal ranks.
+        rank: seeds the extra times.
     """
 
     def __init__(self, seconds: float, jitter: float, rank: int) -> None:
@@ -49,7 +49,7 @@ class Pace:
         self._now = self.seconds + (self._random.exponential(self.jitter) if self.jitter else 0.0)
 
     def wait(self, share: float) -> None:
-        """Wait for a share of it."""
+        """Sleep for a share of the step's length."""
         time.sleep(share * self._now)
 
 
@@ -57,7 +57,7 @@ BLOCKS = 8
 
 
 def paced_model(pace: Pace, megabytes: float) -> ComposerClassifier:
-    """Eight blocks of weights that wait instead of computing, all together of a size."""
+    """Build a model of BLOCKS blocks that sleep instead of computing; `megabytes` is their total size."""
     torch.manual_seed(0)
     blocks = [nn.Linear(width(megabytes), width(megabytes), bias=False) for _ in range(BLOCKS)]
     for block in blocks:
@@ -67,12 +67,12 @@ def paced_model(pace: Pace, megabytes: float) -> ComposerClassifier:
 
 
 def width(megabytes: float) -> int:
-    """The inputs and outputs of each block, with float32 weights."""
+    """Return the width of each block's square float32 weight matrix."""
     return round((megabytes * 1e6 / 4 / BLOCKS) ** 0.5)
 
 
 class InQuarters(DistributedDataParallel):
-    """Sends the gradients in four parts whatever their size, as it does a ResNet-50's, so that it overlaps as much."""
+    """DDP with four gradient buckets, as for a ResNet-50, so that the same share of communication overlaps."""
 
     def __init__(self, module: nn.Module, **options: Any) -> None:
         size = sum(p.numel() * p.element_size() for p in module.parameters())
@@ -80,30 +80,30 @@ class InQuarters(DistributedDataParallel):
 
 
 class Clock(Callback):
-    """Notes when each batch begins, and draws its length."""
+    """Record when each batch starts, and draw its length."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self.began: list[float] = []
+        self.started: list[float] = []
 
     def before_dataloader(self, state: State, logger: Logger) -> None:
-        """Begin a batch."""
-        self.began.append(time.monotonic())
+        """Start a batch."""
+        self.started.append(time.monotonic())
         self.pace.next()
 
 
 @dataclass(frozen=True)
 class Node:
-    """One rank, a node of its own, and where it finds the others."""
+    """A node with one rank."""
 
     rank: int
     world: int
-    address: str  # rank 0's
-    port: int  # where rank 0 listens
-    device: str  # the network device to use
+    address: str  # of rank 0
+    port: int  # of rank 0
+    device: str  # network device
 
     def join(self) -> None:
-        """Join the other ranks, as a launcher's environment would have it."""
+        """Set the environment that a launcher would set, and join the other ranks."""
         names = {"RANK": self.rank, "LOCAL_RANK": 0, "WORLD_SIZE": self.world, "LOCAL_WORLD_SIZE": 1}
         names |= {"NODE_RANK": self.rank, "MASTER_PORT": self.port}
         os.environ.update({name: str(value) for name, value in names.items()})
@@ -112,14 +112,14 @@ class Node:
 
 
 def step_seconds(node: Node, algorithm: dict[str, Any] | None, megabytes: float, count: int, pace: Pace) -> float:
-    """Mean seconds of a training step on this rank, which must be in its namespace already.
+    """Return this rank's mean seconds per training step; the process must already be in its namespace.
 
     Args:
         node: this rank.
         algorithm: Decentralized's arguments; None for AllReduce.
-        megabytes: of weights.
-        count: steps to measure, after two others.
-        pace: how long this rank computes.
+        megabytes: size of the weights.
+        count: steps to measure, after two warm-up steps.
+        pace: of this rank.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -141,4 +141,4 @@ def step_seconds(node: Node, algorithm: dict[str, Any] | None, megabytes: float,
         auto_log_hparams=False,
     )
     trainer.fit()
-    return (clock.began[count + 2] - clock.began[2]) / count
+    return (clock.started[count + 2] - clock.started[2]) / count

@@ -1,6 +1,6 @@
-"""Whole loaders of other packages over the same images, each called as its own documentation does.
+"""Loaders of other packages for the same images, each used as its documentation shows.
 
-Training's random box and mirror, bytes out: the boxes are drawn by each package itself, from the same distribution.
+All return uint8 images after a random resized crop and flip; each package draws its boxes from the same distribution.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from loaders.images.native import View
 from loaders.storage.beton_writer import write_beton
 from loaders.workers import WorkerLoader, start_worker
 
-QUALITY = 90  # of FFCV's own JPEGs: its ImageNet example's
-SMALLEST = 0.08  # part of an image's area that a random box shows at least
-AHEAD = 2  # batches that are kept ready
+QUALITY = 90  # of FFCV's own JPEGs, as in its ImageNet example
+SMALLEST = 0.08  # minimum area of a random box, relative to the image's
+AHEAD = 2  # prefetched batches
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def peer_kinds(folders: dict[str, Path], crop_size: int, workers: int, size: float) -> list[Kind]:
-    """The loaders to compare ours with.
+    """Return the loaders to compare with ours.
 
     Args:
-        folders: the same images as `imagefolder`, `streaming` and `ffcv`.
-        crop_size: side of the square in pixels.
-        workers: processes or threads of each loader.
+        folders: of the same images as `imagefolder`, `streaming` and `ffcv`.
+        crop_size: in pixels.
+        workers: processes or threads per loader.
         size: mean bytes of an image.
     """
     root = folders["imagefolder"]
     beton = partial(FfcvEpochs, crop_size=crop_size, workers=workers)
-    made = [
+    kinds = [
         Kind(f"FFCV, same bytes ({size / 1e3:.0f} kB)", partial(beton, folders["ffcv"] / "train.beton")),
         Kind("DALI's own pipeline", partial(DaliEpochs, root, crop_size, workers)),
         Kind("SPDL (FFmpeg)", partial(SpdlEpochs, root, crop_size, workers)),
@@ -57,14 +57,14 @@ def peer_kinds(folders: dict[str, Path], crop_size: int, workers: int, size: flo
     if importlib.util.find_spec("ffcv"):
         smaller = folders["ffcv"] / f"quality{QUALITY}.beton"
         less = write_smaller(root, smaller)
-        made.insert(1, Kind(f"FFCV, quality {QUALITY} ({less / 1e3:.0f} kB)", partial(beton, smaller)))
-    for kind in made:
+        kinds.insert(1, Kind(f"FFCV, quality {QUALITY} ({less / 1e3:.0f} kB)", partial(beton, smaller)))
+    for kind in kinds:
         kind.peer = True
-    return made
+    return kinds
 
 
 def write_smaller(root: Path, path: Path) -> float:
-    """The images as JPEGs of FFCV's usual quality, in a .beton file; their mean bytes."""
+    """Write the images as JPEGs of FFCV's usual quality to a .beton file, and return their mean bytes."""
     samples = ImageFolder(str(root / "train")).samples
     sizes: list[int] = []
 
@@ -80,18 +80,18 @@ def write_smaller(root: Path, path: Path) -> float:
 
 
 class FfcvEpochs:
-    """The ffcv package's loader of one .beton file; threads.
+    """FFCV's loader of one .beton file, with threads.
 
     Args:
-        path: the file.
-        crop_size: side of the square in pixels.
-        workers: threads.
+        path: of the file.
+        crop_size: in pixels.
+        workers: number of threads.
 
     Raises:
-        DataError: it is not installed, or cannot have so many threads.
+        DataError: if FFCV is not installed, or does not support that many threads here.
     """
 
-    _kept: ClassVar[list[Any]] = []  # numba stumbles over what it has compiled when that ends before the process
+    _kept: ClassVar[list[Any]] = []  # numba fails if its compiled functions are freed before the process exits
 
     def __init__(self, path: Path, crop_size: int, workers: int) -> None:
         loader, decoders = require("ffcv.loader"), require("ffcv.fields.decoders")
@@ -109,25 +109,25 @@ class FfcvEpochs:
                 drop_last=True,
                 pipelines={"image": image, "label": [decoders.IntDecoder(), steps.ToTensor(), steps.Squeeze()]},
             )
-        except ValueError as error:  # numba's, of more threads than cores
-            raise DataError(f"FFCV cannot have {workers} threads here ({error}).") from error
+        except ValueError as error:  # from numba, for more threads than cores
+            raise DataError(f"FFCV cannot use {workers} threads here ({error}).") from error
         self._kept.append(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._loader
-        torch.set_num_threads(1)  # which FFCV has changed, for all who come after it
+        torch.set_num_threads(1)  # FFCV changes it, which would affect the loaders after it
 
 
 class DaliEpochs:
-    """DALI's pipeline from files to batches, on the CPU, as in its ImageNet example.
+    """DALI's CPU pipeline from files to batches, as in its ImageNet example.
 
     Args:
         root: of the image folder.
-        crop_size: side of the square in pixels.
-        workers: threads.
+        crop_size: in pixels.
+        workers: number of threads.
 
     Raises:
-        DataError: DALI is not installed.
+        DataError: if DALI is not installed.
     """
 
     def __init__(self, root: Path, crop_size: int, workers: int) -> None:
@@ -152,20 +152,17 @@ class DaliEpochs:
             yield batch["data"].permute(0, 3, 1, 2), batch["label"].squeeze(-1)
 
     def settled(self, look: float = 0.005, quiet: float = 0.2, most: float = 10.0) -> float:
-        """Wait until the threads that work ahead for the next epoch are done.
+        """Wait until the threads that prefetch for the next epoch are idle, and return since when (time.perf_counter).
 
-        Their time is this epoch's, which found its own first batches ready, and not that of whoever comes next.
+        Their time counts for this epoch, whose own first batches were prefetched, and not for the next loader.
 
         Args:
-            look: seconds between two looks at this process's processor time.
-            quiet: seconds without any use of it, after which they are done.
-            most: seconds to wait at all.
-
-        Returns:
-            When they were, by time.perf_counter.
+            look: seconds between two checks of this process's processor time.
+            quiet: seconds without processor time after which the threads count as idle.
+            most: maximum seconds to wait.
         """
-        began = busy = time.perf_counter()
-        while (now := time.perf_counter()) - busy < quiet and now - began < most:
+        started = busy = time.perf_counter()
+        while (now := time.perf_counter()) - busy < quiet and now - started < most:
             used = time.process_time()
             time.sleep(look)
             if time.process_time() - used > look / 10:
@@ -174,15 +171,15 @@ class DaliEpochs:
 
 
 class SpdlEpochs:
-    """SPDL's pipeline of threads: FFmpeg reads, decodes, crops and scales a file, and batches are put together.
+    """SPDL's pipeline of threads: FFmpeg reads, decodes, crops and scales each file; then images are batched.
 
     Args:
         root: of the image folder.
-        crop_size: side of the square in pixels.
-        workers: threads.
+        crop_size: in pixels.
+        workers: number of threads.
 
     Raises:
-        DataError: SPDL is not installed, or finds no FFmpeg.
+        DataError: if SPDL or FFmpeg is not installed.
     """
 
     def __init__(self, root: Path, crop_size: int, workers: int) -> None:
@@ -213,7 +210,7 @@ class SpdlEpochs:
 
 
 def streaming_loader(root: Path, crop_size: int, workers: int) -> WorkerLoader:
-    """mosaicml-streaming's own data set for ImageNet, with torchvision's transforms on PIL images; processes."""
+    """Build a loader of mosaicml-streaming's ImageNet data set, with torchvision's transforms and worker processes."""
     from streaming.vision import StreamingImageNet
 
     dataset = StreamingImageNet(
@@ -221,7 +218,7 @@ def streaming_loader(root: Path, crop_size: int, workers: int) -> WorkerLoader:
         split="train",
         shuffle=True,
         batch_size=BATCH,
-        transform=transforms.Compose([_in_colour, default_transforms(crop_size, floats=False)]),
+        transform=transforms.Compose([_to_rgb, default_transforms(crop_size, floats=False)]),
     )
     return WorkerLoader(
         dataset,
@@ -233,6 +230,5 @@ def streaming_loader(root: Path, crop_size: int, workers: int) -> WorkerLoader:
     )
 
 
-def _in_colour(image: Image.Image) -> Image.Image:
-    """Grey images, which that data set leaves grey, fit into no batch of colours."""
-    return image.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")  # StreamingImageNet leaves grayscale images as they are

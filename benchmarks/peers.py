@@ -1,6 +1,6 @@
-"""Ways from a JPEG's bytes and a box in it to a square of bytes: ours, and other libraries' where they are installed.
+"""Decoders from a JPEG and a box in it to a square of pixels: ours, and other libraries' if they are installed.
 
-All are given the same bytes and the same boxes, so that what they make can be compared as well as what it costs.
+All get the same bytes and the same boxes, so both their time and their pixels can be compared.
 """
 
 from __future__ import annotations
@@ -28,24 +28,20 @@ from loaders.images.transforms import TrainingPipeline
 NOT_INSTALLED = "Not installed (pip install -c constraints.txt '.[bench]')."
 
 Job = tuple[bytes, View]
-"""A JPEG, and the box of it that is to be resized to a square."""
+"""A JPEG, and the box in it to resize to a square."""
 
-Way = Callable[[list[Job]], list[Any]]
-"""Squares of CHUNK jobs or fewer, uint8 [side, side, 3] as numpy reads them; good until the next call."""
+Decoder = Callable[[list[Job]], list[Any]]
+"""Decodes at most CHUNK jobs to squares that numpy can read, uint8 [side, side, 3], valid until the next call."""
 
 DEFAULT = "default, bytes"
 OURS = "ours, native"
 SCALED = "ours, scaled"
 LIMIT = "limit, full size"
-MOST_PIXELS = 1 << 27  # of an image: more than PIL opens without a warning
+MOST_PIXELS = 1 << 27  # per image: more than PIL opens without a warning
 
 
 def require(name: str) -> Any:
-    """A package that only this benchmark needs.
-
-    Raises:
-        DataError: it is not installed.
-    """
+    """Import a package that only this benchmark needs; raises DataError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -53,9 +49,9 @@ def require(name: str) -> Any:
 
 
 def draw_jobs(files: list[Path], crop_size: int) -> list[Job]:
-    """Each ordinary JPEG with a box drawn as for training, the same ones every time; what is no such JPEG is left out.
+    """Return each ordinary JPEG with a box drawn as for training, the same each time, and not flipped.
 
-    Not mirrored: not every library does this in the same step.
+    Not every library can flip in the same step. Other files are left out.
     """
     pipeline = TrainingPipeline(-1, crop_size, hflip=False, decoder="torchvision")
     jobs = []
@@ -69,8 +65,8 @@ def draw_jobs(files: list[Path], crop_size: int) -> list[Job]:
     return jobs
 
 
-def default(size: int) -> Way:
-    """PIL's pixels, cropped and resized by torchvision's transforms: the reference."""
+def default(size: int) -> Decoder:
+    """The reference: PIL's pixels, cropped and resized by torchvision's transforms."""
 
     def one(data: bytes, view: View) -> torch.Tensor:
         square = F.resized_crop(open_image(data), *view[:4], [size, size])
@@ -79,52 +75,52 @@ def default(size: int) -> Way:
     return _each(one)
 
 
-def ours_native(size: int, scaled: bool = False) -> Way:
-    """A chunk in one call, on one thread."""
+def ours_native(size: int, scaled: bool = False) -> Decoder:
+    """Our native decoder, one chunk per call, on one thread."""
     if not native.available():
         raise DataError(f"Not built ({native.HOW_TO_BUILD}).")
 
-    def way(jobs: list[Job]) -> list[Any]:
+    def decode(jobs: list[Job]) -> list[Any]:
         out = np.empty((len(jobs), size, size, 3), np.uint8)
         jobs = [(data, view._replace(scaled=scaled)) for data, view in jobs]
-        for place in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # what it leaves to others
-            data, view = jobs[place]
-            out[place] = OpenedByNative(data).view(view).permute(1, 2, 0)
+        for index in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # images it does not support
+            data, view = jobs[index]
+            out[index] = OpenedByNative(data).view(view).permute(1, 2, 0)
         return list(out)
 
-    return way
+    return decode
 
 
-def ours_torchvision(_size: int) -> Way:
-    """The decoder where the native one is not built."""
+def ours_torchvision(_size: int) -> Decoder:
+    """Our decoder where the native one is not built."""
     return _each(lambda data, view: OpenedByTorchvision(data).view(view).permute(1, 2, 0))
 
 
-def nvimgcodec(size: int) -> Way:
-    """The box decoded by nvImageCodec's CPU decoders, resized by torch on bytes, antialiased."""
+def nvimgcodec(size: int) -> Decoder:
+    """nvImageCodec's CPU decoders, resized as bytes by torch with antialiasing."""
     codec = require("nvidia.nvimgcodec")
     decoder = codec.Decoder(
         device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
         max_num_cpu_threads=1,
         backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
     )
-    # PIL does not turn what a camera held upright, nor does training
+    # Neither PIL nor training applies the EXIF orientation.
     params = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
 
     def box(data: bytes, view: View) -> Any:
         corners = view.top, view.left, view.top + view.height, view.left + view.width
         return codec.CodeStream(data).get_sub_code_stream(region=codec.Region(*corners))
 
-    def way(jobs: list[Job]) -> list[Any]:
+    def decode(jobs: list[Job]) -> list[Any]:
         boxes = decoder.decode([box(*job) for job in jobs], params=params)
         pixels = [torch.from_numpy(np.asarray(one)).permute(2, 0, 1) for one in boxes]
         return [resized(one, size, size).permute(1, 2, 0) for one in pixels]
 
-    return way
+    return decode
 
 
-def dali(size: int) -> Way:
-    """DALI's CPU operators, a chunk at a time: a slice is decoded, and resized with antialiasing."""
+def dali(size: int) -> Decoder:
+    """DALI's CPU operators on a chunk: decode a slice, and resize it with antialiasing."""
     package = require("nvidia.dali")
     fn, types = package.fn, package.types
     pipeline = package.Pipeline(
@@ -132,7 +128,7 @@ def dali(size: int) -> Way:
         num_threads=1,
         device_id=None,
         prefetch_queue_depth=1,
-        exec_async=False,  # nothing is done ahead, in another way's time
+        exec_async=False,  # prefetching would run in another decoder's turn
         exec_pipelined=False,
     )
     with pipeline:
@@ -144,7 +140,7 @@ def dali(size: int) -> Way:
         pipeline.set_outputs(fn.resize(pixels, resize_x=size, resize_y=size, **resize))
     pipeline.build()
 
-    def way(jobs: list[Job]) -> list[Any]:
+    def decode(jobs: list[Job]) -> list[Any]:
         views = [view for _, view in jobs]
         pipeline.feed_input("data", [np.frombuffer(data, np.uint8) for data, _ in jobs])
         pipeline.feed_input("anchor", np.array([(view.top, view.left) for view in views], np.int32))
@@ -152,16 +148,16 @@ def dali(size: int) -> Way:
         (squares,) = pipeline.run()
         return list(torch.from_dlpack(squares.as_tensor()))
 
-    return way
+    return decode
 
 
-def ffcv(size: int) -> Way:
-    """What FFCV's decoder calls: the whole image with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
+def ffcv(size: int) -> Decoder:
+    """FFCV's decoder: the whole image with libjpeg-turbo's fast transform, then OpenCV's INTER_AREA."""
     require("ffcv")
     library = require("ffcv.libffcv")
     room = np.empty(3 * MOST_PIXELS, np.uint8)
 
-    @functools.cache  # .beton files have it in a table
+    @functools.cache  # a .beton file has the shapes in a table
     def shape(data: bytes) -> tuple[int, int]:
         with open_file(data) as image:
             return image.height, image.width
@@ -178,8 +174,8 @@ def ffcv(size: int) -> Way:
     return _each(one)
 
 
-def spdl(size: int) -> Way:
-    """SPDL, whose FFmpeg decodes, crops and scales."""
+def spdl(size: int) -> Decoder:
+    """SPDL, in which FFmpeg decodes, crops and scales."""
     spdl_io = open_spdl()
 
     def one(data: bytes, view: View) -> np.ndarray:
@@ -189,38 +185,34 @@ def spdl(size: int) -> Way:
 
 
 def open_spdl() -> Any:
-    """SPDL's spdl.io.
-
-    Raises:
-        DataError: it is not installed, or finds no FFmpeg.
-    """
+    """Import spdl.io; raises DataError if SPDL or FFmpeg is not installed."""
     spdl_io = require("spdl.io")
     try:
         spdl_io.demux_config()
-    except Exception as error:  # whatever loading a library raises
-        raise DataError("It finds no libraries of FFmpeg (apt-get install ffmpeg).") from error
+    except Exception as error:  # any, because loading a library can fail in many ways
+        raise DataError("FFmpeg's libraries were not found (apt-get install ffmpeg).") from error
     return spdl_io
 
 
 def ffmpeg_filter(view: View, size: int, more: str = "") -> str:
-    """A view's box as FFmpeg cuts and scales it: to the pixel, and antialiased, which its `bilinear` is."""
+    """Return the FFmpeg filter that crops a view's box exactly and scales it with antialiasing (`bilinear`)."""
     crop = f"crop=w={view.width}:h={view.height}:x={view.left}:y={view.top}:exact=1"
     return f"{crop},scale=w={size}:h={size}:flags=bilinear,{more}format=pix_fmts=rgb24"
 
 
-def limit(_size: int) -> Way:
-    """Only decoding, only the box; no image comes of it."""
-    decode = Limit()
+def limit(_size: int) -> Decoder:
+    """Only decode the box, and return no squares."""
+    decode_box = Limit()
 
-    def way(jobs: list[Job]) -> list[Any]:
+    def decode(jobs: list[Job]) -> list[Any]:
         for data, view in jobs:
-            decode(data, view)
+            decode_box(data, view)
         return []
 
-    return way
+    return decode
 
 
-WAYS: dict[str, Callable[[int], Way]] = {
+DECODERS: dict[str, Callable[[int], Decoder]] = {
     DEFAULT: default,
     OURS: ours_native,
     SCALED: functools.partial(ours_native, scaled=True),
@@ -234,17 +226,17 @@ WAYS: dict[str, Callable[[int], Way]] = {
 
 
 @contextlib.contextmanager
-def left_out(name: str, told: Callable[[str], None], peer: bool) -> Iterator[None]:
-    """A row that cannot be had here is left out, and `told` why; of a peer, whatever goes wrong with it."""
+def left_out(name: str, log: Callable[[str], None], peer: bool) -> Iterator[None]:
+    """Log a DataError inside, and for a peer any other error, instead of raising it."""
     try:
         yield
     except DataError as error:
-        told(f"{name}: left out. {error}")
+        log(f"{name}: left out. {error}")
     except Exception as error:
         if not peer:
             raise
-        told(f"{name}: left out. It fails here ({type(error).__name__}: {str(error)[:200]}).")
+        log(f"{name}: left out. It fails here ({type(error).__name__}: {str(error)[:200]}).")
 
 
-def _each(one: Callable[[bytes, View], Any]) -> Way:
+def _each(one: Callable[[bytes, View], Any]) -> Decoder:
     return lambda jobs: [one(data, view) for data, view in jobs]

@@ -1,9 +1,9 @@
-"""Compare main.py's accuracy with that of a loop written by hand.
+"""Compare main.py's accuracy with that of a hand-written loop.
 
     python -m benchmarks.plain_loop --seeds 10
 
-The loop has torchvision's transforms, torch's shuffle and SGD, and the baseline's learning rates. Each side starts from
-each initialization of `model.init`, so that what the loop changes and what the initialization changes stay apart.
+The loop uses torchvision's transforms, torch's shuffling and SGD, and the baseline's learning rates. Both sides train
+from each initialization of `model.init`, to separate the effects of the loop and of the initialization.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from model import build_composer_resnet
 from tools.compare import __main__ as compare
 from tools.records.groups import Spread
 
-SIZE, BATCH = 32, 64  # pixels and images, as yamls/digits.yaml has them
+SIZE, BATCH = 32, 64  # pixels and images, as in yamls/digits.yaml
 LR, MOMENTUM, DECAY = 0.064, 0.875, 5e-4
 FLOATS = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD)])
 AUGMENTED = transforms.Compose([transforms.RandomResizedCrop(SIZE, scale=(0.5, 1.0)), FLOATS])
 
 
 def rate(step: int, warmup: int, total: int) -> float:
-    """The fraction of the peak learning rate at a step: linear warm-up, then a half cosine to 0."""
+    """Return the fraction of the peak learning rate at a step: linear warm-up, then half a cosine to 0."""
     if step < warmup:
         return step / warmup
     return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
 def by_hand(data: Path, init: str, seed: int, epochs: int) -> float:
-    """Top-1 in percent of a ResNet-18 after a loop without anything of ours but its initial weights."""
+    """Train a ResNet-18 in a loop that uses only our initial weights, and return its top-1 in percent."""
     torch.manual_seed(seed)
     train = [(image.copy(), label) for image, label in ImageFolder(data / "train")]
     network = build_composer_resnet("resnet18", num_classes=10, init=init).module
@@ -76,7 +76,7 @@ def by_hand(data: Path, init: str, seed: int, epochs: int) -> float:
 
 
 def by_main(data: Path, init: str, seed: int, epochs: int) -> float:
-    """Top-1 in percent of the same network after a run of main.py."""
+    """Train the same network with main.py, and return its top-1 in percent."""
     from main import main as train
 
     words = [f"{section}.path={data}" for section in ("train_dataset", "eval_dataset")]
@@ -88,32 +88,32 @@ def by_main(data: Path, init: str, seed: int, epochs: int) -> float:
 
 
 def in_words(top1: list[float]) -> str:
-    """The mean, the standard deviation and each value."""
+    """Format the mean, the standard deviation and each value."""
     each = ", ".join(f"{value:.2f}" for value in top1)
     return f"{statistics.fmean(top1):.2f} +- {statistics.stdev(top1):.2f} % ({each})"
 
 
 def apart(pair: list[list[float]], step: float) -> str:
-    """The difference of two sides' means with its 95 % interval; `step` is what one image is of a percentage."""
+    """Format the difference of two means with its 95 % interval; `step` is one image in percentage points."""
     a, b = (Spread(len(top1), statistics.fmean(top1), statistics.stdev(top1)) for top1 in pair)
     return compare.difference(a, b, step).text(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and print; 0."""
+    """Train, print the comparisons, and return 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plain_loop",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", type=int, default=10, help="runs of each kind (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=4, help="length of each run (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=10, help="runs per side and initialization (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs per run (default: %(default)s)")
     given = parser.parse_args(argv)
     if given.seeds < 2 or given.epochs < 2:
         raise ConfigError(f"--seeds {given.seeds} --epochs {given.epochs}: give at least 2 of each")
     sides = {"main.py": by_main, "by hand": by_hand}
     seeds = range(1, given.seeds + 1)
-    found: dict[str, list[float]] = {}
+    results: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = make_digits(Path(folder) / "digits")
         step = 100 / len(ImageFolder(data / "val"))
@@ -121,11 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             top1 = [sides[name](data, init, seed, given.epochs) for seed in seeds]
             print(f"{name}, model.init={init}: {in_words(top1)}")
             for key in (init, f"{name} {init}"):
-                found[key] = [*found.get(key, []), *top1]
+                results[key] = [*results.get(key, []), *top1]
     for init in INITS:
-        both = [found[f"{name} {init}"] for name in sides]
+        both = [results[f"{name} {init}"] for name in sides]
         print(f"{' - '.join(sides)}, model.init={init}: {apart(both, step)}")
-    print(f"{' - '.join(INITS)}, both sides: {apart([found[init] for init in INITS], step)}")
+    print(f"{' - '.join(INITS)}, both sides: {apart([results[init] for init in INITS], step)}")
     return 0
 
 

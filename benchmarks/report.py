@@ -1,10 +1,10 @@
-"""Measure the time and the memory of a report of many runs.
+"""Measure the time and the memory of a report on many runs.
 
     python -m benchmarks.report
     python -m benchmarks.report --runs 300 --epochs 270
 
-The runs are made up: groups of three seeds, each of its own learning rate, written as a run writes its record. The
-report is made by a process of its own, from start to end.
+The runs are generated: groups of three seeds, each group with another learning rate. Each report is made by a new
+process, whose whole lifetime is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CLOCKS = ("train_seconds", "eval_seconds", "wait_seconds", "total_seconds")
 
 
 def leave(folder: Path, number: int, epochs: int) -> None:
-    """Write the record of a made-up run of so many epochs; `number` sets its seed, learning rate and accuracy."""
+    """Write the folder of a generated run; `number` sets its seed, learning rate and accuracy."""
     from training.record import COLUMNS, RunFolder
 
     rate = 0.5 + (number // SEEDS) / 10
@@ -48,7 +48,7 @@ def leave(folder: Path, number: int, epochs: int) -> None:
     for epoch in range(1, epochs + 1):
         top1 = (76 + math.sin(number)) * (1 - math.exp(-5 * epoch / epochs))
         figures = {"epoch": epoch, "step": 625 * epoch, "top1": top1, "top5": 60 + top1 / 2.5, "image_size": 224}
-        clocks = {name: epoch * (140 + number / 10) * (1 + place / 10) for place, name in enumerate(CLOCKS)}
+        clocks = {name: epoch * (140 + number / 10) * (1 + index / 10) for index, name in enumerate(CLOCKS)}
         row = dict.fromkeys(COLUMNS, 7 - top1 / 20) | {"lr": rate * (1 - epoch / epochs)} | figures | clocks
         record.rows.append(row)
     last = record.rows.pop()
@@ -57,20 +57,18 @@ def leave(folder: Path, number: int, epochs: int) -> None:
 
 
 def measure(folder: Path) -> tuple[float, float]:
-    """Seconds and MiB that one report takes.
-
-    The memory is the peak of the process's own pages: what getrusage gives for a child begins with its parent's.
-    """
+    """Return the seconds and the peak memory in MiB of one report."""
     words = [sys.executable, "-c", CHILD, str(folder / "runs"), "-o", str(folder / "report.html")]
-    began = time.monotonic()
-    said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
-    seconds = time.monotonic() - began
-    peak = next(line.split()[1] for line in said.splitlines() if line.startswith("VmHWM"))
+    started = time.monotonic()
+    output = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+    seconds = time.monotonic() - started
+    # Not getrusage: a child's peak there includes its parent's pages.
+    peak = next(line.split()[1] for line in output.splitlines() if line.startswith("VmHWM"))
     return seconds, int(peak) / 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the runs, measure, print; 0."""
+    """Generate the runs, measure the reports, print the result, and return 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, number in vars(given).items():
         if number < 1:
             parser.error(f"--{name} {number}: must be at least 1")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for number in range(given.runs):
-            leave(Path(place, "runs", f"run-{number:04d}"), number, given.epochs)
-        measured = [measure(Path(place)) for _ in range(given.rounds)]
-        size = Path(place, "report.html").stat().st_size
+            leave(Path(folder, "runs", f"run-{number:04d}"), number, given.epochs)
+        measured = [measure(Path(folder)) for _ in range(given.rounds)]
+        size = Path(folder, "report.html").stat().st_size
     print(
         f"{given.runs} runs of {given.epochs} epochs: {statistics.median(s for s, _ in measured):.1f} s (median of "
         f"{given.rounds}), {max(peak for _, peak in measured):.0f} MiB of memory, a page of {size / 2**20:.1f} MiB"
@@ -92,10 +90,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
-    return command.run(main, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(command.run(main))

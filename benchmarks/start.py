@@ -2,7 +2,7 @@
 
     python -m benchmarks.start [--rounds 5]
 
-The first step's end is the time stamp of the first checkpoint (save_interval=1ba), so writing it is included.
+The first step ends at the time stamp of the first checkpoint (save_interval=1ba), so writing it is included.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIGITS = ["main.py", "yamls/digits.yaml"]
 
 
 def first_step(launcher: list[str]) -> float:
-    """Seconds until the first training step of yamls/digits.yaml is done and saved."""
+    """Return the seconds until the first training step of yamls/digits.yaml is done and saved."""
     with tempfile.TemporaryDirectory() as runs:
         words = [f"runs_folder={runs}", f"save_folder={runs}/saved", "save_interval=1ba"]
         words += ["max_duration=1ba", "scheduler.t_warmup=0ba"]
@@ -35,18 +35,18 @@ def first_step(launcher: list[str]) -> float:
 
 
 def whole(*command: str) -> float:
-    """Seconds that a command takes."""
+    """Return the seconds that a command takes."""
     started = time.time()
     subprocess.run([sys.executable, *command], cwd=ROOT, check=False, capture_output=True)
     return time.time() - started
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="counted runs of each command")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each command (default: %(default)s)")
     rounds = parser.parse_args().rounds
     measures = {
         "composer main.py yamls/digits.yaml: first step": lambda: first_step([str(BIN / "composer")]),
@@ -60,7 +60,7 @@ def main() -> None:
     }
     table = Table("what", "median s", "min-max s", title=f"from command to result, {rounds} runs each, in turn")
     for measure in measures.values():
-        measure()  # the page cache, the digits' images
+        measure()  # warms the page cache, and writes the digits
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():

@@ -5,11 +5,11 @@
     python -m benchmarks.step yamls/resnet50.yaml compile=true train_dataset.batch_size=256 \\
         --recipes baseline,mild,medium,hot --sizes 96,128,176,224
 
-Same model, precision, memory format and input on both sides: uint8 images, channels_last, copied to the device
-without waiting and normalised there. The hand-written side is the run without a recipe; ours has the recipe's loss,
-optimizer and algorithms, except those that change the image size, because a row is one size. A round is timed as a
-whole after some steps to warm up. The sides take turns in one process, and the ratio is taken within a turn, so that a
-machine that slows down slows both.
+Both sides have the same model, precision, memory format and input: uint8 images, channels_last, copied to the device
+asynchronously and normalized there. The hand-written loop trains without a recipe; ours has the recipe's loss,
+optimizer and algorithms, except those that change the image size, because a row has one size. A round is timed as a
+whole after warm-up steps. The sides take turns in one process, and ratios are computed within a turn, so that a slow
+moment of the machine slows both.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from training.fit import make_trainer
 from training.progress import ProgressLine
 from training.recorder import Recorder
 
-WARM_UP = 3  # steps of each round that are not timed; more where the workers have more batches ready
+WARM_UP = 3  # minimum steps per round before the timing starts
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe at one size: medians over the rounds, and our time divided by the hand-written loop's in each."""
+    """One recipe at one size: medians over the rounds, and our time relative to the hand-written loop's per round."""
 
     recipe: str
     size: int
     by_hand: float  # img/s
     ours: float  # img/s
     ratios: list[float]
-    mfu_by_hand: float | None  # None where the device's peak is not known
+    mfu_by_hand: float | None  # None if the device's peak is unknown
     mfu_ours: float | None
 
     def cells(self) -> list[str]:
-        """The row of the table."""
+        """Return the cells of the table."""
         rates = [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in (self.by_hand, self.ours)]
         mfu = ["-" if share is None else f"{share:.1%}" for share in (self.mfu_by_hand, self.mfu_ours)]
         ratio = f"{statistics.median(self.ratios):.3f} ({min(self.ratios):.3f}-{max(self.ratios):.3f})"
@@ -66,7 +66,7 @@ class Row:
 
 
 class Batches:
-    """An endless supply of a few random batches as our loader makes them: uint8, channels_last, pinned for a GPU."""
+    """Random batches like our loader's, the same few repeated: uint8, channels_last, pinned for a GPU."""
 
     def __init__(self, run: Run) -> None:
         config = run.config
@@ -89,12 +89,12 @@ class Batches:
 
 
 class Stopwatch(Callback):
-    """Seconds per step of a round: from the end of its warm-up to its end, the device waited for at both.
+    """Measure the seconds per step of each round after its warm-up, synchronizing the device at both ends.
 
     Args:
         device: cpu or gpu.
-        warm_up: steps that are not timed.
-        steps: steps that are.
+        warm_up: steps before the timing starts.
+        steps: timed steps.
     """
 
     def __init__(self, device: str, warm_up: int, steps: int) -> None:
@@ -102,7 +102,7 @@ class Stopwatch(Callback):
         self.done, self.started, self.seconds = 0, 0.0, 0.0
 
     def step(self) -> None:
-        """A step has ended."""
+        """Count a step."""
         self.done += 1
         if self.done in (self.warm_up, self.warm_up + self.steps):
             if self.device == "gpu":
@@ -111,18 +111,18 @@ class Stopwatch(Callback):
             self.started, self.seconds = now, (now - self.started) / self.steps
 
     def lap(self) -> float:
-        """Seconds per step of the round that is over; the next step begins another."""
+        """Return the finished round's seconds per step, and start a new round."""
         assert self.done == self.warm_up + self.steps, f"{self.done} steps"
         self.done = 0
         return self.seconds
 
     def batch_end(self, state, logger) -> None:
-        """A step of the Trainer's has ended."""
+        """Count a step of the Trainer."""
         self.step()
 
 
 def make_data(run: Run, algorithms: list[Any], real: bool) -> build.Data:
-    """The run's own data, or random batches in their place."""
+    """Return the run's own data, or random batches."""
     if real:
         return build.data(run, algorithms)
     spec = DataSpec(Batches(run), microbatch_transforms=NormalizationFn(), split_batch=split_batch)
@@ -130,16 +130,16 @@ def make_data(run: Run, algorithms: list[Any], real: bool) -> build.Data:
 
 
 def stopwatch(run: Run, loader: Any, steps: int) -> Stopwatch:
-    """A stopwatch that first lets pass what a loader's workers had ready before the round."""
+    """Build a stopwatch whose warm-up uses up the batches that the workers prefetched before the round."""
     ready = getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", None) or 0)
     return Stopwatch(run.machine.device, max(WARM_UP, ready), steps)
 
 
 def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
-    """Seconds per step, one round after another, of the loop that anybody would write."""
+    """Yield each round's seconds per step in a hand-written training loop."""
     config = run.config
     loader = make_data(run, [], real).train.dataloader  # type: ignore[union-attr]
-    device, normalise = torch.device("cuda" if run.machine.device == "gpu" else "cpu"), NormalizationFn()
+    device, normalize = torch.device("cuda" if run.machine.device == "gpu" else "cpu"), NormalizationFn()
     model = build.model(config).to(device).train()
     optimizer = build.optimizer(config, model)
     scaler = torch.amp.GradScaler(enabled=run.machine.precision == "amp_fp16")
@@ -147,8 +147,7 @@ def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
     watch = stopwatch(run, loader, steps)
     while True:
         for batch in itertools.islice(endless(loader), watch.warm_up + steps):
-            images, labels = (part.to(device, non_blocking=True) for part in batch)
-            images, labels = normalise((images, labels))
+            images, labels = normalize(tuple(tensor.to(device, non_blocking=True) for tensor in batch))
             optimizer.zero_grad(set_to_none=True)
             with get_precision_context(run.machine.precision):
                 loss = model.loss(forward((images, labels)), (images, labels))
@@ -160,7 +159,7 @@ def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
 
 
 def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[float]:
-    """Seconds per step, one round after another, of main.py's own Trainer; it saves and evaluates nothing."""
+    """Yield each round's seconds per step in main.py's Trainer, without saving or evaluating."""
     config = run.config
     algorithms = build.algorithms(config)
     data, model = make_data(run, algorithms, real), build.model(config)
@@ -189,8 +188,8 @@ def through_trainer(run: Run, steps: int, real: bool, folder: Path) -> Iterator[
 
 
 def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """A row per recipe, all at one size and beside the same hand-written rounds."""
-    torch.compiler.reset()  # or a second size would be compiled for any size
+    """Yield a row per recipe, all at one size and relative to the same hand-written rounds."""
+    torch.compiler.reset()  # otherwise a second size would compile with dynamic shapes
     real, size, batch = given.input == "real", bare.config.train_dataset.crop_size, bare.config.train_dataset.batch_size
     sides = [hand_written(bare, given.steps, real)]
     sides += [through_trainer(run, given.steps, real, folder / f"{size}-{at}") for at, run in enumerate(runs)]
@@ -210,12 +209,12 @@ def compare(bare: Run, runs: list[Run], given: argparse.Namespace, folder: Path)
 
 
 def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) -> Run:
-    """The run of the words, with that recipe at that size."""
+    """Load and prepare the run given on the command line, with another recipe and size."""
     words = [word for word in given.words if not word.startswith("recipe_name=")]
     words += [f"recipe_name={recipe}"] if recipe else []
     words += [f"train_dataset.crop_size={size}"] if size else []
     if given.input == "synthetic":
-        words += ["train_dataset.path=.", "eval_dataset.path=."]  # no data is read
+        words += ["train_dataset.path=.", "eval_dataset.path=."]  # required, but not read
     run = load(words)
     devices.prepare(run)
     algorithms = run.config.algorithms
@@ -225,21 +224,21 @@ def load_run(given: argparse.Namespace, recipe: str | None, size: int | None) ->
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", help="a run's YAML and key=value words")
     parser.add_argument("--input", choices=("synthetic", "real"), default="synthetic", help="real: the run's own data")
-    parser.add_argument("--recipes", help="as in baseline,mild,medium,hot; by default the run's own")
-    parser.add_argument("--sizes", help="image sides in pixels, as in 96,176,224; by default each recipe's crop")
+    parser.add_argument("--recipes", help="such as baseline,mild,medium,hot (default: the run's)")
+    parser.add_argument("--sizes", help="image sizes in pixels, such as 96,176,224 (default: each recipe's crop size)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps per round (a multiple of SAM's interval)")
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each side")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds of each side")
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
-    """Print the table; its rows."""
+    """Print the table, and return its rows."""
     given = parse(argv)
     named = [word.partition("=")[2] for word in given.words if word.startswith("recipe_name=")]
     recipes = given.recipes.split(",") if given.recipes else [named[-1] if named else None]

@@ -20,8 +20,8 @@ def fails(capfd: pytest.CaptureFixture, status: int, *words: object) -> str:
 
 def test_fewer_classes_than_outputs(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     said = fails(capfd, 2, small_yaml(workdir, image_folder), "model.num_classes=10")
-    assert "model.num_classes: 10 was given, the data set holds 3 classes (cat, dog, person)" in said
-    assert "say model.num_classes=3" in said
+    assert "model.num_classes: 10 was given, but the data set has 3 classes (cat, dog, person)" in said
+    assert "set model.num_classes=3" in said
     assert not (workdir / "runs").exists()
 
 
@@ -85,7 +85,7 @@ def test_algorithm_that_would_start_too_late(workdir: Path, image_folder: Path, 
     said = fails(
         capfd, 2, small_yaml(workdir, image_folder), "algorithms.sam.interval=9", "algorithms.ema.ema_start=2ep"
     )
-    assert "algorithms.sam.interval: 9ba is never reached in a run of 2ep with 4 batches an epoch" in said
+    assert "algorithms.sam.interval: 9ba is never reached in a run of 2ep with 4 batches per epoch" in said
     assert "algorithms.ema.ema_start=1ep or less" in said
     assert not (workdir / "runs").exists()
 
@@ -103,7 +103,7 @@ def test_run_folder_of_another_configuration(workdir: Path, image_folder: Path, 
     assert cli([str(word) for word in words]) == 0
     before = {file: file.stat().st_mtime_ns for file in (workdir / "runs/mine").rglob("*")}
     said = fails(capfd, 2, *words)
-    assert "runs/mine exists already" in said and "autoresume=true" in said
+    assert "runs/mine already exists" in said and "autoresume=true" in said
     said = fails(capfd, 2, *words, "autoresume=true", "optimizer.lr=0.07", "seed=5")
     assert "optimizer.lr: 0.05 -> 0.07" in said and "seed: 17 -> 5" in said
     assert {file: file.stat().st_mtime_ns for file in (workdir / "runs/mine").rglob("*")} == before
@@ -113,7 +113,7 @@ def test_run_folder_of_another_configuration(workdir: Path, image_folder: Path, 
 @pytest.mark.parametrize(
     ("interval", "expected", "good"),
     [
-        ("1ba", "a weight is not a finite number after batch 2; nothing was saved", 1),
+        ("1ba", "a weight is not finite after batch 2; no checkpoint was saved", 1),
         ("1ep", r"the loss is (nan|inf) at step 2 \(epoch 0\), learning rate [\de+]+", 0),
     ],
 )
@@ -171,7 +171,7 @@ def test_tracker_that_is_not_installed(
 
 def test_warm_up_in_other_units_than_the_run(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     said = fails(capfd, 2, small_yaml(workdir, image_folder), "max_duration=6ba", "scheduler.t_warmup=2ep")
-    assert "a warm-up of 2ep is 8 batches, the run of 6ba only 6" in said
+    assert "a warm-up of 2ep is 8 batches, but the run of 6ba has only 6" in said
     assert not (workdir / "runs").exists()
 
 
@@ -184,13 +184,13 @@ def test_streamed_labels_without_an_output(workdir: Path, image_folder: Path, ca
     streamed = [f"{name}.{word}" for name in ("train_dataset", "eval_dataset") for word in ("path=mds", "local=mds")]
     streamed += ["train_dataset.is_streaming=true", "eval_dataset.is_streaming=true"]
     said = fails(capfd, 2, small_yaml(workdir, image_folder), *streamed, "model.num_classes=2")
-    assert "model.num_classes: 2 was given, but the data have an image of class 2" in said
+    assert "model.num_classes: 2 was given, but the data set has an image of class 2" in said
 
 
 def test_runs_folder_that_cannot_be_made(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     (workdir / "file").write_text("in the way")
     said = fails(capfd, 1, small_yaml(workdir, image_folder), "runs_folder=file/runs")
-    assert "runs_folder: file/runs" in said and "give another one" in said
+    assert "runs_folder: file/runs" in said and "use another one" in said
 
 
 @pytest.mark.slow

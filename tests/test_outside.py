@@ -240,7 +240,7 @@ def test_logits_of_another_shape(
     own("nets.py", "import torch\ndef net(num_classes): return torch.nn.Sequential(torch.nn.Flatten(2))")
     assert cli([str(small_yaml(workdir, image_folder)), "model.name=nets:net"]) == 2
     assert capfd.readouterr().err.strip() == (
-        "model.name: nets:net gives [2, 3, 256] for 2 images; it must give logits, [2, 3]"
+        "model.name: nets:net returns [2, 3, 256] for 2 images; it must return logits, [2, 3]"
     )
 
 

@@ -42,7 +42,7 @@ for width in (60, 80, 200):
     fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     print("===", flush=True)
     run = SimpleNamespace(config=Config())
-    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[row], run=run), wait_share=0.12)
+    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[row], run=run), data_wait=SimpleNamespace(share=0.12))
     line = training.progress.ProgressLine(recorder, bar=True)
     state = SimpleNamespace(max_duration=Time.from_timestring("90ep"), total_loss_dict={"loss/train/total": 2.345},
                             train_dataloader=[0] * 625)

@@ -1,1 +1,1 @@
-"""What surrounds the training loop: devices, checkpoints, the record a run leaves, progress, guards."""
+"""Everything around the training loop: devices, checkpoints, the run folder, progress, guards."""

@@ -1,4 +1,4 @@
-"""The accuracy of each training batch, for the trackers, without Composer's price for it."""
+"""Training accuracy per batch for the trackers, without the cost of Composer's train metric."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from recipes.algorithms._base import at_own_pace
 
 
 class TrainAccuracy(Callback):
-    """Logs metrics/train/MulticlassAccuracy, the share of a batch's images whose label came first.
+    """Log metrics/train/MulticlassAccuracy, the top-1 accuracy of each training batch, 0 to 1.
 
-    The same number as Composer's train metric, which switches the whole model between train and eval mode in every
-    step (about a millisecond of a ResNet's step) and makes a dozen reductions over the ranks; here it is one. Images
-    count as they were trained, mixed or cut, against the labels that they came with; of SAM's passes, the second.
-    Where ranks do not wait for each other it is the accuracy of this rank's own images, without that reduction.
+    Composer's train metric gives the same number, but switches the whole model between train and eval mode in every
+    step (about 1 ms for a ResNet) and makes a dozen reductions over the ranks; this makes one. Augmented images are
+    scored against their original labels; with SAM, the second pass counts. When ranks do not wait for each other,
+    each rank logs the accuracy of its own images.
     """
 
     def __init__(self) -> None:
@@ -25,22 +25,22 @@ class TrainAccuracy(Callback):
         self._counts: list[torch.Tensor] = []
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
-        """Start counting: once per pass over the batch."""
+        """Reset the counts; called once per pass over the batch."""
         self._counts = []
 
     def before_forward(self, state: State, logger: Logger) -> None:
-        """Keep the labels, before any of them is softened."""
+        """Keep the labels before MixUp, CutMix or label smoothing change them."""
         self._labels = state.batch[1]
 
     def after_forward(self, state: State, logger: Logger) -> None:
-        """Count a microbatch on its device."""
+        """Count correct predictions of a microbatch, on its device."""
         assert self._labels is not None
         assert isinstance(state.outputs, torch.Tensor)
         right = state.outputs.detach().argmax(dim=1) == self._labels
         self._counts.append(torch.stack([right.sum(), torch.full_like(right.sum(), len(right))]))
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Log it, over all ranks if they wait for each other."""
+        """Log the accuracy, over all ranks if they wait for each other."""
         counts = torch.stack(self._counts).sum(dim=0)
         if not at_own_pace(state):
             dist.all_reduce(counts, "SUM")

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a Trainer: data, optimizer, schedule, algorithms, callbacks, loggers."""
+"""Build the Trainer's arguments from a configuration: data, model, optimizer, schedule, algorithms, callbacks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from training.trackers import Tracked, arguments
 
 
 def algorithms(config: Config) -> list[Algorithm]:
-    """The algorithms of the recipe, in its order, each watched: one that does nothing is an error."""
+    """Build the recipe's algorithms in its order, each wrapped in a Watch: an algorithm without effect is an error."""
     built = [registry.build("algorithm", name, args) for name, args in config.algorithms.items()]
     for algorithm, (name, args) in zip(built, config.algorithms.items(), strict=True):
         check_hooks(algorithm)
@@ -43,18 +43,18 @@ def algorithms(config: Config) -> list[Algorithm]:
 
 
 def callbacks(config: Config) -> list[Callback]:
-    """The callbacks that the configuration names."""
+    """Build the configured callbacks."""
     return [registry.build("callback", name, args) for name, args in config.callbacks.items()]
 
 
 def loggers(config: Config, tracked: Tracked | None = None) -> list[LoggerDestination]:
-    """The loggers that the configuration names; the progress bar is ours and made elsewhere."""
+    """Build the configured loggers, except the progress bar (see training.progress)."""
     named = {name: args for name, args in config.loggers.items() if name != registry.PROGRESS_BAR}
     return [registry.build("logger", name, arguments(name, args, tracked)) for name, args in named.items()]
 
 
 def model(config: Config) -> ComposerClassifier:
-    """The model, at its published initialization, laid out as the batches are, for fast convolutions."""
+    """Build the model at its published initialization, in channels_last as the batches are."""
     values = config.model
     built = build_composer_resnet(values.name, values.loss_name, values.num_classes, values.init)
     if registry.is_outside(values.name):
@@ -63,17 +63,17 @@ def model(config: Config) -> ComposerClassifier:
 
 
 def _check_logits(model: ComposerClassifier, name: str, num_classes: int, side: int) -> None:
-    """Look at what a model of the user's makes of two images: on a GPU, too few logits abort the process."""
+    """Check the output shape of a user's model on two images: on a GPU, too few logits abort the process."""
     with torch.no_grad():
         logits = model.eval().module(torch.zeros(2, 3, side, side))
     model.train()
     given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if given != [2, num_classes]:
-        raise ConfigError(f"model.name: {name} gives {given} for 2 images; it must give logits, [2, {num_classes}]")
+        raise ConfigError(f"model.name: {name} returns {given} for 2 images; it must return logits, [2, {num_classes}]")
 
 
 def optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer. Mosaic's recipes decay all parameters; weight_decay_on=weights spares BatchNorm and biases."""
+    """Build the optimizer; with weight_decay_on=weights, BatchNorm and biases have no weight decay."""
     args = {key: value for key, value in config.optimizer.items() if key not in ("name", WEIGHT_DECAY_ON)}
     parameters = _groups(model) if config.optimizer.get(WEIGHT_DECAY_ON) == "weights" else model.parameters()
     built = registry.build("optimizer", config.optimizer["name"], args, parameters)
@@ -82,21 +82,19 @@ def optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """The parameters that decay, and those of normalisation layers and the biases, which do not.
-
-    By the type of the module, not by a name with "bn" in it: that would miss the BatchNorms of the shortcuts.
-    """
+    """Split the parameters into a group with weight decay and one without: biases and BatchNorm."""
     weights: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            # By module type: a test for "bn" in the name would miss the BatchNorms of the shortcuts.
             is_weight = name != "bias" and not isinstance(module, _NormBase)
             (weights if is_weight else rest).append(parameter)
     return [{"params": weights}, {"params": rest, "weight_decay": 0.0, "decays": False}]
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> None:
-    """Give every param group the configured numbers: a checkpoint brings its own, but the command line wins."""
+    """Set every param group's hyperparameters as configured: the command line overrides those in a checkpoint."""
     numbers = {key: value for key, value in config.optimizer.items() if isinstance(value, int | float)}
     for group in optimizer.param_groups:
         kept = () if group.get("decays", True) else ("weight_decay",)
@@ -105,12 +103,12 @@ def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> Non
 
 
 def image_dataset(spec: DataSpec) -> ImageDataset:
-    """The data set behind a DataSpec of ours."""
+    """Return the data set of a DataSpec that this module built."""
     return loader_of(spec).dataset  # type: ignore[return-value]
 
 
 def loader_of(spec: DataSpec) -> WorkerLoader:
-    """The loader behind a DataSpec of ours."""
+    """Return the loader of a DataSpec that this module built."""
     return cast(WorkerLoader, spec.dataloader)
 
 
@@ -123,7 +121,7 @@ class Data:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of a whole training epoch; 0 when only evaluating."""
+        """Batches per training epoch; 0 when only evaluating."""
         return len(loader_of(self.train)) if self.train else 0
 
     @property
@@ -134,19 +132,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The run's length as a Composer time string, and for each batch, counted from 0, what its optimizer is set to."""
+    """The run's length as a Composer time string, and the optimizer's settings for each batch, counted from 0."""
 
     max_duration: str
     multiplier: Callable[[float], float]  # of the learning rate
-    momentum: Callable[[float], float] | None  # None: it stays as it is
-    clock: Clock  # reads a timestamp as that batch
+    momentum: Callable[[float], float] | None  # None: constant
+    clock: Clock  # converts a timestamp to a batch
 
 
 def schedule(run: Run, data: Data) -> Schedule:
-    """The length and the learning-rate curve, both scaled by scale_schedule_ratio.
+    """Build the schedule: length and learning-rate curve, both scaled by scale_schedule_ratio.
 
     Raises:
-        ConfigError: if the warm-up takes the whole run; the published example let that pass.
+        ConfigError: if the warm-up takes the whole run (accepted when lenient, as in the published example).
     """
     config = run.config
     length, warmup = durations_of(config)
@@ -154,8 +152,8 @@ def schedule(run: Run, data: Data) -> Schedule:
     warmup_batches = warmup.batches(data.batches_per_epoch, config.train_dataset.batch_size, total)
     if config.is_train and warmup_batches >= total and not run.lenient:
         raise ConfigError(
-            f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, the run of {length} only "
-            f"{total:g}; make the run longer or the warm-up shorter"
+            f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, but the run of {length} has "
+            f"only {total:g}; make the run longer or the warm-up shorter"
         )
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
     train_images = len(image_dataset(data.train)) if data.train else 0
@@ -164,17 +162,17 @@ def schedule(run: Run, data: Data) -> Schedule:
 
 
 def goes_on(config: Config, schedule: Schedule, data: Data) -> list[Callback]:
-    """What carries the position of a checkpoint over into this run; nothing when only evaluating."""
+    """Build the callback that converts a checkpoint's position to this run; none when only evaluating."""
     if data.train is None:
         return []
     return [GoesOn(schedule.clock, config, cast(EpochSampler, loader_of(data.train).sampler))]
 
 
 def data(run: Run, algorithms: list[Algorithm]) -> Data:
-    """The data sets, checked against the model and against each other; the algorithms' own transforms built in.
+    """Build the data sets with the algorithms' transforms, and check them against the model and each other.
 
     Raises:
-        DataError, ConfigError: naming what does not fit, before anything is trained.
+        DataError, ConfigError: if the classes of the data sets and the model differ.
     """
     config = run.config
     for section in config.sections().values():
@@ -194,7 +192,7 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
 
 
 def evaluator(run: Run, spec: DataSpec) -> Evaluator:
-    """The evaluation data with a microbatch that fits wherever the training's does."""
+    """Build the Evaluator, with a microbatch no larger than the training microbatch."""
     train_size = run.machine.microbatch
     per_rank = run.config.eval_dataset.batch_size // dist.get_world_size()
     size = train_size if isinstance(train_size, str) else min(train_size, per_rank)
@@ -202,12 +200,12 @@ def evaluator(run: Run, spec: DataSpec) -> Evaluator:
 
 
 def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Refuse a label without an output, where the data do not say how many classes they have: on a GPU it aborts."""
+    """Reject a label beyond the model's outputs, for data without class names: on a GPU it would abort the process."""
     largest = int(batch[1].max())
     if largest >= num_classes:
         raise ConfigError(
-            f"model.num_classes: {num_classes} was given, but the data have an image of class {largest}; "
-            f"say model.num_classes={largest + 1} or more"
+            f"model.num_classes: {num_classes} was given, but the data set has an image of class {largest}; "
+            f"set model.num_classes={largest + 1} or more"
         )
     return batch
 
@@ -249,9 +247,9 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
 
 
 def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable[[int, int, int], int] | None:
-    """The images' side at (batches per epoch, epoch, batch of that epoch), where some algorithm trains on small ones.
+    """Return the image size as a function of (batches per epoch, epoch, batch in epoch); None if it is constant.
 
-    Each algorithm is asked what it must be given to pass on what the next one wants, the last one first.
+    Algorithms that resize are chained, last one first: each gives the size it needs to produce the next one's input.
     """
     steps = [a for a in ours(algorithms) if type(a).size_in_loader is not RecipeAlgorithm.size_in_loader]
     crop_size, length = config.train_dataset.crop_size, durations_of(config)[0]
@@ -261,7 +259,7 @@ def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable
         algorithm.crop_size = crop_size
 
     def size_at(batches_per_epoch: int, epoch: int, batch: int) -> int:
-        # As Composer counts what has elapsed: a run of so many epochs is at a whole number of them until the next one.
+        # As in Composer, the elapsed part of a run whose length is in epochs changes only at the end of an epoch.
         batch = 0 if length.unit == "ep" else batch
         done = epoch * batches_per_epoch + batch
         elapsed = done / length.batches(batches_per_epoch, config.train_dataset.batch_size)
@@ -276,14 +274,14 @@ def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable
 def _check_classes(run: Run, train: list[str] | None, evaluation: list[str] | None) -> None:
     if train is not None and evaluation is not None and train != evaluation:
         odd = sorted(set(train) ^ set(evaluation))
-        raise DataError(f"train/ and val/ hold different classes: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
+        raise DataError(f"train/ and val/ have different classes: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
     classes = train or evaluation
     wanted = run.config.model.num_classes
     if classes is None or len(classes) == wanted:
         return
     message = (
-        f"model.num_classes: {wanted} was given, the data set holds {len(classes)} classes "
-        f"({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}); say model.num_classes={len(classes)}"
+        f"model.num_classes: {wanted} was given, but the data set has {len(classes)} classes "
+        f"({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}); set model.num_classes={len(classes)}"
     )
     if len(classes) > wanted:
         raise ConfigError(f"{message}. The first class without an output is {classes[wanted]!r}")

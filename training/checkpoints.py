@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside and renamed, verified before use, the newest good one found."""
+"""Save checkpoints atomically, and find the newest intact one to start from."""
 
 from __future__ import annotations
 
@@ -20,49 +20,43 @@ from config.schema import Config
 from recipes.algorithms._base import at_own_pace, ours
 from training import rank_states
 from training.checkpoint_files import check_writable, remove_dead, write
+from training.clock import is_over
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
-from training.kept import BEST, base_of, batch_of, check_room, clear, newest_first, tidy
+from training.kept import BEST, base_of, batch_of, check_room, clear, name_of, newest_first, tidy
 from training.record import LATEST
 from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
 
-NAME = "ep{epoch}-ba{batch}-rank0.pt"
-_KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is what a run has reached
+_KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is the best result of a run
 
 
 class Checkpoints(Callback):
-    """Saves the state at an interval, at the end, on a better top-1, and when the run is asked to stop.
+    """Save the state at an interval, at the end, after the best evaluation, and when the run is told to stop.
 
     Args:
-        folder: where; None saves nothing, and only the request to stop is watched.
+        folder: where checkpoints go; None saves none, and only `stop` is handled.
         interval: a Composer time string.
-        keep: how many of the newest to keep, -1 for all; the best one is kept beside them.
-        stop: the request to stop; honoured after a batch or an epoch, once the checkpoint is written.
+        keep: how many of the newest to keep, -1 for all; the best one is always kept.
+        stop: handled after a batch or an epoch, once the checkpoint is written.
     """
 
     def __init__(self, folder: Folder | None, interval: str, keep: int, stop: StopRequest) -> None:
         self.folder, self.keep, self.stop = folder, keep, stop
-        self.source: Folder | None = None  # where the run started from, if it was a checkpoint
+        self.source: Folder | None = None  # folder of the checkpoint that the run started from
         self._is_due = create_interval_scheduler(interval, include_end_of_training=True)
         self._due = False
-        self._has_room = folder is None  # found out once a batch has given the optimizer its state
-        self._own: list[str] = []  # this run's checkpoints, oldest first; all others in the folder are overtaken
+        self._has_room = folder is None  # checked after the first batch, when the optimizer has its state
+        self._own: list[str] = []  # checkpoints to keep, oldest first; all others in the folder are deleted
         self._best = float("-inf")
-        self._improved = False  # and no copy of these weights is kept yet
-        self.is_over = False  # as the checkpoint says: at its full length, or because a callback ended the run
+        self._improved = False  # the best weights are not saved yet
+        self.is_over = False  # saved in the checkpoint: the run ended there, at its full length or by a callback
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Take up the checkpoints of the run so far."""
-        self.catch_up(state)
-
-    def catch_up(self, state: State) -> None:
-        """Take up the checkpoints before the point that the run goes on from, and do what a kill left undone there.
-
-        As rank 0 sees them: a node without the folder would think nothing saved, and enter a save that others skip.
-        """
+        """Find the checkpoints up to the batch that the run resumes from, and finish what a kill interrupted."""
         if self.folder is None:
             return
+        # Rank 0 lists them for all: a node without the folder would start a save that the other ranks skip.
         names = on_rank_zero(newest_first, self.folder)[::-1]
         self._keep([name for name in names if batch_of(name) <= state.timestamp.batch.value])
         if not state.timestamp.batch.value:
@@ -70,7 +64,7 @@ class Checkpoints(Callback):
             self._own = []
         elif self._is_saved(state) and str(self.source) == str(self.folder):
             on_rank_zero(tidy, self.folder, self._own, self._improved)
-        self._improved = False  # another folder's best stays there
+        self._improved = False  # the best of another folder is not copied into this one
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Note whether this evaluation is the best so far."""
@@ -79,29 +73,29 @@ class Checkpoints(Callback):
             self._best, self._improved = float(metric.compute()), True
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Save if it is due; stop if that was asked."""
+        """Save if due; stop if requested."""
         self._save_if_due(state, Event.BATCH_CHECKPOINT)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Save if it is due; stop if that was asked."""
+        """Save if due; stop if requested."""
         self._save_if_due(state, Event.EPOCH_CHECKPOINT)
 
     def restore_ranks(self, state: State) -> None:
-        """Give every rank the state of its own that was saved beside the checkpoint which the Trainer has loaded."""
+        """Restore each rank's own state, saved next to the checkpoint that the Trainer has loaded."""
         if self.source is not None:
-            rank_states.restore(state, self.source, base_of(_name(state)))
+            rank_states.restore(state, self.source, base_of(name_of(state)))
 
     def finish(self, state: State) -> None:
-        """Keep the weights of the run's last evaluation if they are the best: it comes after the last checkpoint."""
+        """Save the final weights if they are the best: the last evaluation comes after the last checkpoint."""
         if self._improved:
             self._save_best(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best top-1 so far, whether this very state has it, and whether the run ends with it."""
+        """Return the best top-1, whether this state reached it, and whether the run ended here."""
         return {"best": self._best, "improved": self._improved, "is_over": self.is_over}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore state_dict(), if this run goes on."""
+        """Restore state_dict(); empty when the run starts from another run's checkpoint."""
         self._best = state.get("best", self._best)
         self._improved, self.is_over = state.get("improved", False), state.get("is_over", False)
 
@@ -109,7 +103,7 @@ class Checkpoints(Callback):
         if self.folder is not None and not self._has_room:
             on_rank_zero(check_room, self.folder, state.state_dict(), self.keep, self._own)
             self._has_room = True
-        signum = self._asked_to_stop(state, event)
+        signum = self._stop_signal(state, event)
         self._due |= self._is_due(state, event)
         if event == Event.BATCH_CHECKPOINT and not signum and _epoch_is_over(state):
             return
@@ -121,8 +115,8 @@ class Checkpoints(Callback):
         if signum:
             raise Interrupted(signum)
 
-    def _asked_to_stop(self, state: State, event: Event) -> int:
-        """The signal that any rank received; in mid-epoch a few batches late where ranks do not wait for each other."""
+    def _stop_signal(self, state: State, event: Event) -> int:
+        """Return the signal that any rank received; a few batches late if ranks do not wait for each other."""
         if at_own_pace(state) and event == Event.BATCH_CHECKPOINT and not _epoch_is_over(state):
             return self.stop.lately_on_any_rank(state)
         return self.stop.on_any_rank(state)
@@ -133,8 +127,8 @@ class Checkpoints(Callback):
     def _save(self, state: State) -> None:
         if self.folder is None:
             return
-        name = _name(state)
-        self.is_over = state.max_duration is not None and state.timestamp >= state.max_duration
+        name = name_of(state)
+        self.is_over = is_over(state)
         rank_states.save(state, self.folder, base_of(name))
         save(state, self.folder, name)
         self._keep([*self._own, name])
@@ -152,21 +146,17 @@ class Checkpoints(Callback):
         self._improved = False
 
 
-def _name(state: State) -> str:
-    return NAME.format(epoch=state.timestamp.epoch.value, batch=state.timestamp.batch.value)
-
-
 def _epoch_is_over(state: State) -> bool:
-    """Whether the epoch's end follows at once: a checkpoint is due after its evaluation then, not before."""
+    """Whether this batch ends the epoch; the checkpoint is then written after the epoch's evaluation."""
     assert state.max_duration is not None
     return state.max_duration.unit == TimeUnit.EPOCH and state.timestamp.batch_in_epoch == state.dataloader_len
 
 
 def save(state: State, folder: Folder, name: str) -> None:
-    """Write the state, and the random states of all ranks, under a name; every rank calls this, rank 0 writes.
+    """Save the state and all ranks' random states; every rank calls this, rank 0 writes.
 
     Raises:
-        TrainingError: if a weight is not a finite number; the checkpoints already there stay the last good ones.
+        TrainingError: if a weight is not finite; nothing is written then.
         UserError: if the folder cannot be written.
     """
     with _evaluation_weights(state):
@@ -178,7 +168,7 @@ def save(state: State, folder: Folder, name: str) -> None:
 
 @contextmanager
 def _evaluation_weights(state: State) -> Iterator[None]:
-    """Let every averaging algorithm put in the weights that it wants evaluated and saved."""
+    """Swap in the weights that averaging algorithms evaluate and save."""
     with ExitStack() as stack:
         for algorithm in ours(state.algorithms):
             stack.enter_context(algorithm.evaluation_weights(state))
@@ -189,16 +179,16 @@ def _check_finite(state: State) -> None:
     norms = torch.stack(torch._foreach_norm([p.detach() for p in state.model.parameters()]))
     if not bool(torch.isfinite(norms).all()):
         raise TrainingError(
-            f"a weight is not a finite number after batch {state.timestamp.batch.value}; nothing was saved. "
+            f"a weight is not finite after batch {state.timestamp.batch.value}; no checkpoint was saved. "
             "Lower optimizer.lr, or lengthen scheduler.t_warmup"
         )
 
 
 def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
-    """The callback that saves this run, its folder tried now rather than after the first epoch.
+    """Build the callback that saves this run, and check its folder before training.
 
     Raises:
-        UserError: if the folder cannot be written, or holds another run's checkpoints.
+        UserError: if the folder cannot be written, or has another run's checkpoints.
     """
     config = run.config
     folder = None
@@ -209,26 +199,23 @@ def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
     return Checkpoints(folder, config.save_interval, config.save_num_checkpoints_to_keep, stop)
 
 
-def _check_folder(folder: Folder, may_hold_some: bool) -> None:
+def _check_folder(folder: Folder, may_have_checkpoints: bool) -> None:
     check_writable(folder)
-    if not may_hold_some and (there := newest_first(folder)):
+    if not may_have_checkpoints and (names := newest_first(folder)):
         raise ConfigError(
-            f"save_folder: {folder} holds checkpoints already ({', '.join(there[:3])}). Go on from them by "
-            "autoresume=true, write over them by save_overwrite=true, or give another save_folder=FOLDER"
+            f"save_folder: {folder} already has checkpoints ({', '.join(names[:3])}). Use autoresume=true to resume "
+            "from them, save_overwrite=true to overwrite them, or another save_folder=FOLDER"
         )
 
 
 def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
-    """The checkpoint that a run starts from; None for none.
-
-    Under autoresume the newest whole one of the run's own, else load_path, in which '{rank}' and 'latest-rank0.pt' are
-    understood.
+    """Return the checkpoint to start from, or None: the run's newest intact one under autoresume, else load_path.
 
     Raises:
-        UserError: if load_path does not exist, is damaged or is no checkpoint.
+        UserError: if load_path does not exist, is damaged or is not a checkpoint.
     """
     if not config.is_train and not config.load_path:
-        say("no load_path was given: this evaluates untrained weights")
+        say("load_path: none was given; evaluating untrained weights")
     newest = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
     if newest and saver.folder:
         folder, name = saver.folder, newest[0]
@@ -236,7 +223,7 @@ def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
         folder, name = split(on_rank_zero(_existing, config.load_path))
     else:
         return None
-    # Rank 0's disk has it already; the leaders of other nodes fetch it for theirs.
+    # Rank 0 has fetched it already; each other node's leader fetches its own copy.
     fetched = newest[1:] if newest and dist.get_global_rank() == 0 else None
     saved = read_checkpoint(folder, name, config.load_unsafe_pickle, fetched)
     if config.is_train and not config.load_weights_only:
@@ -247,18 +234,18 @@ def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
 
 
 def _forget_best(saved: Saved) -> None:
-    """Take what another run has reached out of a checkpoint: a new one has a best, and patience, of its own."""
+    """Drop another run's best result from a checkpoint: the new run tracks its own best and patience."""
     for name in saved.state.get("callbacks", {}).keys() & _KEEP_BEST:
         saved.state["callbacks"][name] = {}
 
 
 def _newest_whole(folder: Folder) -> tuple[str, Path, Path] | None:
-    """The name of the newest checkpoint that is whole, with what fetch_whole returned for it."""
+    """Return the name of the newest intact checkpoint, followed by fetch_whole's result for it."""
     for name in newest_first(folder):
         try:
             fetched = fetch_whole(folder, name)
         except CheckpointError:
-            say(f"{folder}/{name} is damaged (cut short or changed): passed over, the one before it is tried")
+            say(f"{folder}/{name} is damaged (cut short or changed); trying the one before it")
         else:
             say(f"resuming from {folder}/{name}")
             return name, *fetched
@@ -274,11 +261,11 @@ def _existing(load_path: str) -> str:
     if name in names and not Path(path).is_dir():
         return f"{folder}/{name}"
     for inside in (path, f"{path}/checkpoints"):
-        if there := [n for n in open_folder(inside).names() if n.endswith(".pt")]:
-            best = next((n for n in (LATEST, BEST) if n in there), there[-1])
+        if checkpoints := [n for n in open_folder(inside).names() if n.endswith(".pt")]:
+            best = next((n for n in (LATEST, BEST) if n in checkpoints), checkpoints[-1])
             raise UserError(
-                f"load_path: {path} is a folder; name a checkpoint, it holds {named(there)}. "
+                f"load_path: {path} is a folder; name one of its checkpoints: {named(checkpoints)}. "
                 f"Type: {shlex.quote(f'load_path={inside}/{best}')}"
             )
-    there = [n for n in names if n.endswith(".pt")]
-    raise UserError(f"load_path: there is no {folder}/{name}; that folder holds {named(there) or 'no checkpoint'}")
+    checkpoints = [n for n in names if n.endswith(".pt")]
+    raise UserError(f"load_path: there is no {folder}/{name}; the folder has {named(checkpoints) or 'no checkpoint'}")

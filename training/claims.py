@@ -1,4 +1,4 @@
-"""Which folder a run gets: a new one, the one that it goes on in or writes over, or a refusal."""
+"""Choose and lock the folder of a run: a new one, or the one that it resumes in or overwrites."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from training.identity import differences, plain
 from training.record import RunFolder
 from training.trackers import tracked
 
-ENDING = 2.0  # seconds that a requeued job waits for the one before it to end
+ENDING = 2.0  # seconds that a requeued job waits for its predecessor to exit
 
 
 def claim(run: Run) -> RunFolder:
-    """The folder of this run, the same on every rank, locked by rank 0 until it is no longer held().
+    """Return the folder of this run, the same on every rank; rank 0 holds its lock while it is held().
 
     Raises:
-        ConfigError: if another run uses it, or it exists and this run is not the same one going on.
-        UserError: if it cannot be made.
+        ConfigError: if another run uses it, or it exists and this run neither resumes nor overwrites it.
+        UserError: if it cannot be created.
     """
-    locks: list[LockFile] = []  # a lock stays with rank 0
+    locks: list[LockFile] = []  # filled on rank 0 only
     folder = RunFolder(Path(on_rank_zero(_choose, run, locks)), run)
     folder.lock = locks[0] if locks else None
     folder.tracked = on_rank_zero(tracked, run, folder.path) if run.config.is_train else None
@@ -48,24 +48,24 @@ def _choose(run: Run, locks: list[LockFile]) -> str:
 
 
 def _check_same_run(path: Path, run: Run) -> None:
-    """Raises ConfigError if the folder holds a run that this one neither goes on with nor may write over."""
-    taken = (path / "config.yaml").exists()
-    if taken and run.config.autoresume:
+    """Raise ConfigError if the folder has a run that this one can neither resume nor overwrite."""
+    has_run = (path / "config.yaml").exists()
+    if has_run and run.config.autoresume:
         if changed := differences(earlier_run.configuration(path), plain(run)):
             raise ConfigError(
-                f"{path} holds a run with another configuration, so autoresume cannot go on with it: "
-                f"{'; '.join(changed)}. Give the old values, or start a run of its own from its checkpoint: "
+                f"{path}: autoresume=true cannot resume this run, because its configuration differs: "
+                f"{'; '.join(changed)}. Use the old values, or start a new run from its checkpoint: type "
                 "autoresume=false run_name=ANOTHER load_path=CHECKPOINT"
             )
-    elif taken and not run.config.save_overwrite:
+    elif has_run and not run.config.save_overwrite:
         raise ConfigError(
-            f"run_name: {path} exists already. Go on with it by autoresume=true, write over it by save_overwrite=true, "
-            "or give another run_name=ANOTHER"
+            f"run_name: {path} already exists. Use autoresume=true to resume it, save_overwrite=true to overwrite it, "
+            "or another run_name=ANOTHER"
         )
 
 
 def _make(path: Path, may_exist: bool) -> Path:
-    """Make the folder, or path-2, path-3, ... where it must be a new one: two runs may start in the same second."""
+    """Create the folder; if it must be new and exists, path-2, ...: two runs may start in the same second."""
     names = itertools.chain([path], (Path(f"{path}-{n}") for n in itertools.count(2)))
     for name in names:
         try:
@@ -74,10 +74,10 @@ def _make(path: Path, may_exist: bool) -> Path:
         except FileExistsError:
             if may_exist or not name.is_dir():
                 raise UserError(
-                    f"runs_folder: {name} exists and is not a folder; give another one with runs_folder=FOLDER"
+                    f"runs_folder: {name} exists and is not a folder; use another one: runs_folder=FOLDER"
                 ) from None
         except OSError as error:
             raise UserError(
-                f"runs_folder: {name} cannot be made ({error.strerror}); give another one with runs_folder=FOLDER"
+                f"runs_folder: {name} cannot be created ({error.strerror}); use another one: runs_folder=FOLDER"
             ) from None
     raise AssertionError("unreachable")

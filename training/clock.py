@@ -1,4 +1,4 @@
-"""Where a run stands in its own schedule, also after it goes on with another batch size or data set."""
+"""The position of a run in its schedule, also after resuming with another batch size or data set."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clock:
-    """Reads a timestamp in steps of this run, by what the run's length is counted in.
+    """Convert a timestamp to steps of this run, by the unit of the run's length.
 
-    Composer's `timestamp.batch` counts the steps ever taken, of whatever size they were: as a position it means
-    something only to a run whose length is given in batches.
+    Composer's `timestamp.batch` counts all steps taken, of any batch size, so it is a position in the schedule only if
+    the run's length is given in batches.
 
     Args:
         unit: of max_duration: ep, sp or ba.
         batches_per_epoch: of this run.
-        batch_size: images per step over all devices, of this run.
-        images: in the training set.
+        batch_size: images per step over all devices in this run.
+        images: size of the training set.
     """
 
     unit: str
@@ -38,9 +38,9 @@ class Clock:
     images: int
 
     def step(self, timestamp: Timestamp) -> float:
-        """The position, in steps from the start of the schedule; the count of batches if the batch size never changed.
+        """Return the position in the schedule, in steps from its start.
 
-        That is exact: a ratio of whole numbers that divide is a whole number in floating point too.
+        Exactly the batch count if the batch size never changed: floating-point division of multiples is exact.
         """
         if self.unit == "ba":
             return timestamp.batch.value
@@ -49,45 +49,50 @@ class Clock:
         return self.step_by_epochs(timestamp)
 
     def step_by_epochs(self, timestamp: Timestamp) -> float:
-        """The step at which this run would be if all earlier epochs had been as long as its own."""
+        """Return the step, as if all earlier epochs had been as long as this run's."""
         return timestamp.epoch.value * self.batches_per_epoch + timestamp.sample_in_epoch.value / self.batch_size
 
 
+def is_over(state: State) -> bool:
+    """Whether the run has reached its full length."""
+    return state.max_duration is not None and state.timestamp >= state.max_duration
+
+
 class GoesOn(Callback):
-    """Restates the position of a loaded checkpoint in this run's batches, or refuses it where it has no meaning here.
+    """Convert the position of a loaded checkpoint to this run's batches.
 
     Args:
-        clock: this run's.
-        config: this run's.
-        sampler: of the training data, whose image sizes may depend on the position.
+        clock: of this run.
+        config: of this run.
+        sampler: of the training data; its image sizes may depend on the position.
     """
 
     def __init__(self, clock: Clock, config: Config, sampler: EpochSampler) -> None:
         self.clock, self.config, self.sampler = clock, config, sampler
-        self._before: dict[str, int] | None = None
+        self._before: dict[str, int] | None = None  # from the checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """What the numbers of the timestamp are counted in."""
+        """Return the batch size and the data set size behind the timestamp's counts."""
         return {"batch_size": self.clock.batch_size, "images": self.clock.images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep what the checkpoint's are counted in, for after_load."""
+        """Keep the checkpoint's sizes for after_load."""
         self._before = state
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Restate the batches of a started epoch.
+        """Convert the batches done in a started epoch.
 
         Raises:
-            ConfigError: if a length in batches, or the place in the epoch, cannot be carried over.
+            ConfigError: if a length in batches, or the position in the epoch, cannot be converted.
         """
         now, clock = state.timestamp, self.clock
         if not now.batch.value:
             return
-        # Checkpoints of earlier versions do not say; all their batches were of one size.
+        # Older checkpoints do not record the sizes, but all their batches had one size.
         before = self._before or {"batch_size": now.sample.value // now.batch.value, "images": clock.images}
         if before["batch_size"] != clock.batch_size:
             self._check_lengths(before["batch_size"])
-            self._check_place(now.sample_in_epoch.value)
+            self._check_position(now.sample_in_epoch.value)
             batches = now.sample_in_epoch.value // clock.batch_size
             state.timestamp = now.copy(batch_in_epoch=batches)
         if before["images"] != clock.images:
@@ -102,20 +107,20 @@ class GoesOn(Callback):
             duration = parse(value)
             if duration.unit == "ba" and duration.value:
                 sizes = (before, self.clock.batch_size)
-                ways = [f"{key}={duration.value * size:.0f}sp ({value} of {size})" for size in sizes]
-                if key.startswith("algorithms."):  # which know no samples
-                    ways = [f"{key}={duration.value * size / self.clock.images:.3g}ep" for size in sizes[:1]]
+                options = [f"{key}={duration.value * size:.0f}sp ({value} of {size})" for size in sizes]
+                if key.startswith("algorithms."):  # their arguments cannot be in samples
+                    options = [f"{key}={duration.value * before / self.clock.images:.3g}ep"]
                 raise ConfigError(
-                    f"{key}: {value} counts batches, but the checkpoint's were of {before} images and this run's are "
-                    f"of {self.clock.batch_size}; give samples or epochs: {' or '.join(ways)}"
+                    f"{key}: {value} counts batches, but the checkpoint's batches have {before} images and this run's "
+                    f"have {self.clock.batch_size}; give samples or epochs: {' or '.join(options)}"
                 )
 
-    def _check_place(self, done: int) -> None:
+    def _check_position(self, done: int) -> None:
         size = self.clock.batch_size
         if done % size or done > self.clock.batches_per_epoch * size:
             raise ConfigError(
-                f"train_dataset.batch_size: {size} does not divide the {done} images of the started epoch that the "
-                "checkpoint has trained on; give a batch size that does, or load a checkpoint from the end of an epoch"
+                f"train_dataset.batch_size: {size} does not divide the {done} images that the checkpoint's last epoch "
+                "was trained on; give a batch size that does, or load a checkpoint from the end of an epoch"
             )
 
     def _check_warmup(self) -> None:
@@ -126,18 +131,18 @@ class GoesOn(Callback):
             batches = warmup.batches(self.clock.batches_per_epoch, self.clock.batch_size)
             total = length.batches(self.clock.batches_per_epoch, self.clock.batch_size)
             raise ConfigError(
-                f"scheduler.t_warmup: {warmup} and max_duration {length} place the checkpoint differently, because it "
-                f"was trained on a data set of another size; give both in {self.clock.unit}: "
+                f"scheduler.t_warmup: {warmup} and max_duration {length} give the checkpoint different positions, "
+                f"because its data set had another size; give both in {self.clock.unit}: "
                 f"scheduler.t_warmup={batches / total * length.value:.6g}{length.unit}"
             )
 
 
 def _moments(config: Config) -> Iterator[tuple[str, str]]:
-    """The keys that name a moment of the run, not an interval, with their values."""
+    """Yield the keys that name a moment of the run, not an interval, with their values."""
     yield "max_duration", config.max_duration
     if config.scheduler.name != "one_cycle":
         yield "scheduler.t_warmup", config.scheduler.t_warmup
     for name, given in config.algorithms.items():
         for key, bound in declarations("algorithm", name).BOUNDS.items():
-            if {"dur", "ba"} <= set(units(bound)):  # an interval is not in dur
+            if {"dur", "ba"} <= set(units(bound)):  # an interval cannot be in dur
                 yield f"algorithms.{name}.{key}", arguments("algorithm", name, given)[key]

@@ -1,4 +1,4 @@
-"""Watches how long training waits for data, and says what to change when that is too long."""
+"""Measure how long training waits for data, and advise what to change if that is too long."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from recipes.algorithms._base import at_own_pace
 from training.devices import say
 
 WINDOW = 50  # steps
-TOLERATED = 0.10  # of a window's time
-_START_UP = 5  # steps in which the workers are still being started
+TOLERATED = 0.10  # fraction of a window's time
+_START_UP = 5  # steps during which workers are still starting
 
 
 class DataWait(Callback):
-    """Measures, at each step, how long the loader kept the trainer waiting.
+    """Measure how long the loader keeps the trainer waiting for each batch.
 
-    Each rank counts what its own loader took to hand over a batch, however many microbatches are made of it. Ranks move
-    in step, so that the one that waits longest delays all: `seconds` and `share` are its, exact to a window. Where
-    ranks do not wait for each other a window's are this rank's own, and only an evaluation brings the longest.
+    Ranks run in lockstep, so the slowest loader sets the pace: `seconds` and `share` are the slowest rank's, refreshed
+    once per window. If ranks do not wait for each other, they are this rank's own, and only an evaluation refreshes
+    `seconds` with the slowest rank's.
 
     Args:
         loader: the training data of this rank; None when only evaluating.
@@ -33,13 +33,13 @@ class DataWait(Callback):
     def __init__(self, loader: WorkerLoader | None) -> None:
         self.loader = loader
         self.seconds = 0.0
-        """Waited in all, of the rank that waited longest, as of the last window or evaluation."""
+        """Seconds that the slowest rank has waited, as of the last window or evaluation."""
         self.share = 0.0
-        """Of the last whole window's time, 0 to 1."""
-        self._told = False
-        self._before = 0.0  # what earlier processes of this run waited
+        """Share of the last full window's time, 0 to 1."""
+        self._advised = False
+        self._before = 0.0  # seconds waited by earlier processes of this run
         self._steps = -_START_UP
-        self._spent = self._waited = 0.0  # seconds of the steps of this window, and of waiting in them
+        self._spent = self._waited = 0.0  # seconds in this window, and seconds waited in it
         self._mark = self._waited_then = 0.0
 
     def epoch_start(self, state: State, logger: Logger) -> None:
@@ -47,7 +47,7 @@ class DataWait(Callback):
         self._start()
 
     def eval_end(self, state: State, logger: Logger) -> None:
-        """Bring `seconds` up to date, and leave the evaluation out of the window."""
+        """Refresh `seconds`, and exclude the evaluation from the window."""
         if state.timestamp.batch.value:
             (self.seconds,) = _largest(self.so_far)
         self._start()
@@ -64,18 +64,18 @@ class DataWait(Callback):
         share = self._waited / (self._spent or 1.0)
         self.share, self.seconds = (share, self.so_far) if at_own_pace(state) else _largest(share, self.so_far)
         logger.log_metrics({"data/wait_share": self.share})
-        if self.share > TOLERATED and not self._told and self.loader is not None:
-            self._told = True
+        if self.share > TOLERATED and not self._advised and self.loader is not None:
+            self._advised = True
             say(f"waiting for data {100 * self.share:.0f} % of the time: {advice(self.loader)}")
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
 
     @property
     def so_far(self) -> float:
-        """Seconds that this rank has waited until now."""
+        """Seconds that this rank has waited until now, earlier processes included."""
         return self._before + (self.loader.waited if self.loader else 0.0)
 
     def state_dict(self) -> dict[str, float]:
-        """The seconds so far, as the row of the next evaluation counts them."""
+        """Return the slowest rank's seconds."""
         return {"seconds": _largest(self.so_far)[0]}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -88,7 +88,7 @@ class DataWait(Callback):
 
 
 def _largest(*values: float) -> list[float]:
-    """The largest of each over all ranks."""
+    """Return the maximum of each value over all ranks."""
     if dist.get_world_size() == 1:
         return list(values)
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -98,28 +98,28 @@ def _largest(*values: float) -> list[float]:
 
 
 def advice(loader: WorkerLoader) -> str:
-    """The likely cause, and the next setting to change."""
+    """Return the likely cause and the next setting to change."""
     dataset: ImageDataset = loader.dataset  # type: ignore[assignment]
     if loader.num_workers == 0:
-        return f"the trainer decodes the images itself; say train_dataset.num_workers={cores()}"
+        return f"the trainer decodes the images itself; set train_dataset.num_workers={cores()}"
     if dataset.epoch == 0 and dataset.fetches:
         return (
-            "this first epoch also downloads the shards; train_dataset.preload=/a/local/folder fetches them before "
-            "training, the next epochs read the cache"
+            "this first epoch also downloads the shards; train_dataset.preload=/a/local/folder downloads them before "
+            "training, and later epochs read the cache"
         )
     if loader.num_workers < cores():
         return (
-            f"{loader.num_workers} workers on {cores()} cores per device decode too slowly; say "
+            f"{loader.num_workers} workers on {cores()} cores per device decode too slowly; set "
             f"train_dataset.num_workers={cores()}"
         )
     kind = type(dataset).__name__
     remedies = {
-        "storage=dali uses the GPU": torch.cuda.is_available() and not hasattr(loader, "device"),
-        "storage=packed decodes once, if memory is large enough": kind != "PackedDataset",
+        "storage=dali decodes on the GPU": torch.cuda.is_available() and not hasattr(loader, "device"),
+        "storage=packed decodes only once, if memory is large enough": kind != "PackedDataset",
         "smaller files decode faster (python -m tools.convert --max-size 500)": kind != "PackedDataset",
     }
-    open_to_you = [remedy for remedy, is_new in remedies.items() if is_new]
+    remaining = [remedy for remedy, is_new in remedies.items() if is_new]
     return (
         f"{loader.num_workers} workers keep all {cores()} cores of this device busy. "
-        f"{'; '.join([*open_to_you, 'python -m benchmarks.data measures each kind'])}"
+        f"{'; '.join([*remaining, 'python -m benchmarks.data measures each kind'])}"
     )

@@ -1,4 +1,4 @@
-"""What an earlier process left in a run's folder: a crash of the machine may have cut it, or anybody have made it."""
+"""Read the files that an earlier process left in a run folder, which may be damaged or written by anyone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 
 
 def configuration(folder: Path) -> DictConfig:
-    """The content of config.yaml.
+    """Return the content of config.yaml.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: if it cannot be read.
     """
     path = folder / "config.yaml"
     try:
@@ -35,18 +35,18 @@ def configuration(folder: Path) -> DictConfig:
         content = OmegaConf.load(io.StringIO(text))
         OmegaConf.to_container(content, resolve=True)
         if not isinstance(content, DictConfig):
-            raise ValueError("it holds no keys")
+            raise ValueError("it has no keys")
     except UNREADABLE as error:
         why = str(error) if type(error) is ValueError else reason(error)
         raise ConfigError(
-            f"{path}: cannot be read: {why}. Mend it, or remove it: a run that goes on in that folder is compared with "
-            "nothing then"
+            f"{path}: cannot be read: {why}. Repair it, or delete it: the run then resumes without comparing its "
+            "configuration"
         ) from error
     return content
 
 
 def mapping(path: Path) -> dict[str, Any]:
-    """The content of summary.json or environment.json; empty if there is none, or it is damaged."""
+    """Return the content of summary.json or environment.json; empty if it is missing or damaged."""
     try:
         content = json.loads(_read(path))
     except (OSError, ValueError, RecursionError):
@@ -55,38 +55,38 @@ def mapping(path: Path) -> dict[str, Any]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The content of summary.json; empty before the run's end, or if the file is damaged."""
+    """Return the content of summary.json; empty before the run's end, or if the file is damaged."""
     return mapping(folder / "summary.json")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv; none if there is no such file.
+    """Return the rows of metrics.csv; none if there is no such file.
 
     Raises:
-        UserError: it is damaged; what it holds is not thrown away unasked.
+        UserError: if it is damaged; only the user may discard its rows.
     """
     path = folder / "metrics.csv"
     try:
         reader = csv.DictReader(io.StringIO(_read(path)))
         if not {"step", "total_seconds"} <= set(reader.fieldnames or []) <= set(COLUMNS):
             raise ValueError("its first line does not name the columns")
-        found = list(reader)
-        for line, row in enumerate(found, 2):
+        table = list(reader)
+        for line, row in enumerate(table, 2):
             if None in row or None in row.values():
                 raise ValueError(f"line {line} is not whole")
             if int(row["step"]) < 0 or not math.isfinite(float(row["total_seconds"])):
-                raise ValueError(f"line {line} holds no figures")
+                raise ValueError(f"line {line} has impossible figures")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path}: is damaged ({error}). Mend it, or remove it: the run goes on without the evaluations so far then"
+            f"{path}: is damaged ({error}). Repair it, or delete it: the run then resumes without its earlier rows"
         ) from error
-    return found
+    return table
 
 
 def _read(path: Path) -> str:
-    """The text of a file: a pipe or a device would never end, and a huge one would take all memory."""
+    """Return a file's text; a pipe or device would never end, and a huge file would fill memory."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a file")
     if path.stat().st_size > _MOST:

@@ -1,4 +1,4 @@
-"""Whether each algorithm does something: one that has changed nothing when it should have is an error, not silence."""
+"""Check that each algorithm has an effect: one that changes nothing is an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from common.durations import parse
 from config import ConfigError, Run, TrainingError
 from recipes.algorithms._base import RecipeAlgorithm, Start, ours
-from training.clock import Clock
+from training.clock import Clock, is_over
 
 if TYPE_CHECKING:
     from training.build import Schedule
@@ -24,19 +24,18 @@ _PLAIN = (bool, int, float, str, type, type(None))
 _STOCK: dict[str, Callable[[Any], list[Start]]] = {
     "SWA": lambda a: [Start("swa_end", a.swa_end.to_timestring(), a.match_event)],
 }
-"""When Composer's own algorithms start, by the name of their class; ours say it by `first_effect`."""
+"""When Composer's own algorithms start, by class name; ours implement `first_effect`."""
 
 
 class Watch:
-    """Stands in for an algorithm's `apply` and compares what it can change before and after, until it has acted once.
+    """Wrap an algorithm's `apply` and compare the state before and after each call, until the algorithm has acted.
 
-    Seen are the model (modules, their settings and hooks, weights and gradients written to), the optimizers, the batch,
-    outputs and loss (by value), the settings of the run's State and of the loader's transforms, `image_transform`, and
-    a size asked for by `size_in_loader`. What cannot be seen, such as an average kept beside the model, an algorithm
-    records by setting `acted`.
+    Compared are the model (modules, their attributes, weights, gradients), the optimizers, the batch, outputs and loss
+    (by value), the attributes of the State and of the loader's transforms, `image_transform`, and the result of
+    `size_in_loader`. For any other effect, such as a moving average, an algorithm sets `acted` itself.
 
     Args:
-        name: in the configuration.
+        name: of the algorithm in the configuration.
         args: given there.
         algorithm: its `apply` and `size_in_loader` are replaced.
     """
@@ -52,7 +51,7 @@ class Watch:
 
     @property
     def acted(self) -> bool:
-        """Whether it has changed something, or has recorded that it did."""
+        """Whether the algorithm has changed something, seen here or recorded by itself."""
         return self._acted or any(algorithm.acted for algorithm in ours([self.algorithm]))
 
     @acted.setter
@@ -61,7 +60,7 @@ class Watch:
 
     @property
     def starts(self) -> list[Start]:
-        """What has to be reached before it changes anything."""
+        """Moments of the run that must come before it can change anything."""
         if isinstance(self.algorithm, RecipeAlgorithm):
             return self.algorithm.first_effect()
         return _STOCK.get(type(self.algorithm).__name__, lambda _: [])(self.algorithm)
@@ -70,7 +69,7 @@ class Watch:
         """Apply the algorithm.
 
         Raises:
-            TrainingError: if it is surgery on the model that found nothing to change.
+            TrainingError: if it is model surgery that changed nothing.
         """
         if self.acted:
             return self._apply(event, state, logger)
@@ -82,13 +81,13 @@ class Watch:
         return code
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
-        """The algorithm's own, whose answer may be what it changes."""
+        """Return the algorithm's size; another one than `wanted` counts as an effect."""
         size = self._size_in_loader(wanted, crop_size, elapsed)
         self._acted |= size != wanted
         return size
 
     def takes(self, start: Start, value: float | str) -> bool:
-        """Whether its class accepts another value for an argument, beside the others that are given."""
+        """Whether the class accepts this value for the start's argument, with the other arguments as given."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -98,7 +97,7 @@ class Watch:
         return True
 
     def idle(self, where: str) -> str:
-        """The sentence for an algorithm that did nothing."""
+        """Return the message for an algorithm without effect."""
         return (
             f"algorithms.{self.name}: {self.call} changed nothing {where}; give it other arguments, or remove it: "
             f"algorithms.{self.name}=null"
@@ -106,10 +105,9 @@ class Watch:
 
 
 class Effects(Callback):
-    """Fails a run in which an algorithm has done nothing, at the end of the first epoch, or of a shorter run.
+    """Fail the run if an algorithm has had no effect within one epoch of its start, or by the end of the run.
 
-    One that starts later has an epoch from there. It comes before what saves, so that nothing of the run is taken for
-    what its recipe would have made of it.
+    It must precede the callback that saves: a run without its recipe's effect must leave no checkpoint.
 
     Args:
         watches: of the run's algorithms.
@@ -122,7 +120,7 @@ class Effects(Callback):
         self._loaded = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Which algorithms have acted: a run that goes on late may come after an algorithm's last time."""
+        """Return which algorithms have acted: a run may resume after an algorithm's last effect."""
         return {"acted": [watch.name for watch in self.watches if watch.acted]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,33 +130,33 @@ class Effects(Callback):
             watch.acted = watch.acted or watch.name in state["acted"]
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Trust a checkpoint of earlier versions, which does not say."""
+        """Assume that all algorithms have acted if the checkpoint is too old to record it."""
         for watch in self.watches if state.timestamp.batch.value and not self._loaded else ():
             watch.acted = True
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Look at the end of a run that ends in mid-epoch."""
-        if _is_over(state):
+        """Check at the end of a run that ends in mid-epoch."""
+        if is_over(state):
             self._check(state)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Look at the end of an epoch, after its evaluation."""
+        """Check at the end of an epoch, after its evaluation."""
         self._check(state)
 
     def _check(self, state: State) -> None:
-        done, patience = self.clock.step(state.timestamp), 0 if _is_over(state) else self.clock.batches_per_epoch
+        done, patience = self.clock.step(state.timestamp), 0 if is_over(state) else self.clock.batches_per_epoch
         for watch in self.watches:
-            if not watch.acted and done >= self._begins(watch) + patience:
-                raise TrainingError(watch.idle(f"in the {state.timestamp.batch.value} batches until now"))
+            if not watch.acted and done >= self._start(watch) + patience:
+                raise TrainingError(watch.idle(f"in the first {state.timestamp.batch.value} batches"))
 
-    def _begins(self, watch: Watch) -> float:
-        """After how many batches an algorithm starts."""
+    def _start(self, watch: Watch) -> float:
+        """Return after how many batches an algorithm starts."""
         size = self.clock.batches_per_epoch, self.clock.batch_size, self.total
         return max((parse(start.moment).batches(*size) for start in watch.starts), default=0)
 
 
 def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> list[Callback]:
-    """What watches the algorithms of a run; nothing when only evaluating.
+    """Build the callback that checks the algorithms' effects; none when only evaluating.
 
     Raises:
         ConfigError: if an algorithm would start after the run's end.
@@ -167,20 +165,20 @@ def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> li
         return []
     watches = [cast(Watch, algorithm.apply) for algorithm in algorithms]
     late = [_late(watch, start, schedule) for watch in watches for start in watch.starts]
-    # The published example's callers try its recipes in a batch or two.
+    # Callers of the published example's functions run recipes for a batch or two.
     if (problems := [sentence for sentence in late if sentence]) and not run.lenient:
         raise ConfigError(*problems)
     return [Effects(watches, schedule.clock, _total(schedule))]
 
 
 def _total(schedule: Schedule) -> int:
-    """Batches in a run."""
+    """Return the run's length in batches."""
     clock = schedule.clock
     return math.ceil(parse(schedule.max_duration).batches(clock.batches_per_epoch, clock.batch_size))
 
 
 def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
-    """What to say if a start is never seen by its algorithm; nothing if it is."""
+    """Return the error for a start that the run never reaches; empty if it does."""
     wanted = parse(start.moment)
     seen = last_seen(start.event, wanted.unit, schedule)
     if seen >= wanted.value:
@@ -190,19 +188,18 @@ def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
     largest = int(seen * 1e4) / 1e4
     value = f"{largest:g}{'' if is_number else wanted.unit}"
     can_be_less = largest > 0 and watch.takes(start, float(value) if is_number else value)
-    ways = [f"{key}={value} or less"] if can_be_less else []
+    options = [f"{key}={value} or less"] if can_be_less else []
     return (
         f"{key}: {wanted} is never reached in a run of {schedule.max_duration} with {schedule.clock.batches_per_epoch} "
-        f"batches an epoch, so that {watch.name} would change nothing; give "
-        f"{' or '.join([*ways, 'a longer max_duration'])}, or remove it: algorithms.{watch.name}=null"
+        f"batches per epoch, so {watch.name} would change nothing; give "
+        f"{' or '.join([*options, 'a longer max_duration'])}, or remove it: algorithms.{watch.name}=null"
     )
 
 
 def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
-    """What of a run is over, in some unit, when an event comes for the last time; 0 if it never comes.
+    """Return how much of a run has elapsed, in `unit`, when an event occurs for the last time; 0 if it never occurs.
 
-    As Composer counts it: an epoch is over after its last batch's end, and what has elapsed of a run is a part of its
-    own unit, in a run of epochs thus whole ones.
+    As in Composer, the elapsed share of a run in epochs changes only at the end of an epoch.
     """
     length, per_epoch, total = parse(schedule.max_duration), schedule.clock.batches_per_epoch, _total(schedule)
     before, whole = (total - 1) // per_epoch, total // per_epoch
@@ -215,12 +212,8 @@ def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
     return counts[length.unit] / length.value if unit == "dur" else counts[unit]
 
 
-def _is_over(state: State) -> bool:
-    return state.max_duration is not None and state.timestamp >= state.max_duration
-
-
 def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
-    """What an algorithm can change: facts to compare, and copies of what must be compared by value."""
+    """Return what an algorithm can change: facts to compare, and copies of tensors to compare by value."""
     modules = list(state.model.modules())
     weights = [*state.model.parameters(), *state.model.buffers()]
     weights += [p.grad for p in state.model.parameters() if p.grad is not None]
@@ -232,9 +225,9 @@ def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
         facts += [type(optimizer), [str(group) for group in groups]]
         weights += slots
     facts += [t._version for t in weights]
-    # A write to `.data` does not count as a version.
+    # Norms, because a write to `.data` does not change _version.
     floats = [t.detach() for t in weights if t.is_floating_point()]
-    for device in {t.device: None for t in floats}:  # Adam's steps stay on the CPU, foreach takes one device at a time
+    for device in {t.device: None for t in floats}:  # Adam's step counts stay on the CPU; foreach needs one device
         norms = torch._foreach_norm([t for t in floats if t.device == device])
         facts += torch.stack([norm.float() for norm in norms]).tolist()
     pipeline = getattr(getattr(state.train_dataloader, "dataset", None), "pipeline", None)
@@ -244,13 +237,13 @@ def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
 
 
 def _settings(thing: object) -> tuple[type, dict[str, Any]]:
-    """An object's class, and its attributes as far as they can be compared."""
+    """Return an object's class and its comparable attributes."""
     return type(thing), {key: _comparable(value) for key, value in vars(thing).items()}
 
 
 def _comparable(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_comparable(part) for part in value]
+        return [_comparable(item) for item in value]
     return len(value) if isinstance(value, dict) else value if isinstance(value, _PLAIN) else id(value)
 
 
@@ -260,8 +253,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))
     elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
+        for item in value:
+            yield from _tensors(item)
 
 
 def _same(one: tuple[list[Any], list[Tensor]], other: tuple[list[Any], list[Tensor]]) -> bool:

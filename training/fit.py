@@ -1,4 +1,4 @@
-"""The Trainer of a run, and its fit from the first batch to the record it leaves."""
+"""Build the Trainer of a run, and train or evaluate with it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from recipes.refusals import is_installed
 from training import build
 from training.accuracy import TrainAccuracy
 from training.checkpoints import Checkpoints
+from training.clock import is_over
 from training.devices import say
 from training.guards import ExactRandomState
 from training.interrupt import Interrupted
@@ -34,7 +35,7 @@ from training.recorder import Recorder
 from training.saved import Saved
 
 SPEED_WINDOW = 50  # batches, as in the published example
-_PART = re.compile(r"/composer/(algorithms|callbacks|loggers)/(?!logger\b)(\w+?)(?:_logger)?(?:\.py$|/)")
+_COMPONENT = re.compile(r"/composer/(algorithms|callbacks|loggers)/(?!logger\b)(\w+?)(?:_logger)?(?:\.py$|/)")
 
 
 def make_trainer(
@@ -45,16 +46,18 @@ def make_trainer(
     callbacks: list[Callback],
     saved: Saved | None,
     folder: RunFolder | None = None,
-    **parts: Any,
+    **arguments: Any,
 ) -> Trainer:
-    """Composer's Trainer over the parts, with what Composer does in spite of us switched off; `folder` names the run.
+    """Build the Trainer, disabling the Composer defaults that we replace.
+
+    `folder` names the run, here and at its trackers; `arguments` are passed on to Composer.
 
     Raises:
         TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
     """
     config, machine = run.config, run.machine
     loggers = build.loggers(config, folder.tracked if folder else None)
-    parts |= {"run_name": folder.name} if folder else {}
+    arguments |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
     try:
         with (
@@ -71,8 +74,8 @@ def make_trainer(
                 callbacks=[random_state, *_monitors(machine.device, loggers), *callbacks],
                 loggers=loggers,
                 progress_bar=False,
-                load_path=None if saved is None else "saved",  # not a path: see training.loading
-                # Our samplers start where the checkpoint stopped; Composer would decode and discard up to there.
+                load_path=None if saved is None else "saved",  # a placeholder: see training.loading
+                # Our samplers start at the checkpoint's position; Composer would decode and discard all images before.
                 spin_dataloaders=False,
                 device=machine.device,
                 precision=machine.precision,
@@ -82,7 +85,7 @@ def make_trainer(
                 seed=config.seed,
                 dist_timeout=config.dist_timeout,
                 python_log_level=config.python_log_level,
-                **parts,
+                **arguments,
             )
     except NoEffectWarning as error:
         raise TrainingError(f"an algorithm of the recipe changed nothing: {_one_line(error)}") from error
@@ -93,28 +96,26 @@ def make_trainer(
 
 
 def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
-    """Train or evaluate, and complete the run folder however that ends."""
+    """Train or evaluate, and write the run folder's summary even if that fails."""
     ended = "failed"
     state = trainer.state
     recorder = progress.recorder
     config = recorder.folder.run.config
     is_train = config.is_train
     if is_train and recorder.folder.is_finished(state.timestamp.batch.value):
-        say(f"{recorder.folder.path}: this run is finished already; nothing to do")
+        say(f"{recorder.folder.path}: this run has already finished; nothing to do")
         return
-    is_over = is_train and state.max_duration is not None and state.timestamp >= state.max_duration
-    if is_over and not config.autoresume:
+    if is_train and is_over(state) and not config.autoresume:
         raise TrainingError(
-            f"load_path: that run was trained for {state.timestamp.epoch}, nothing is left of "
-            f"{state.max_duration}; set a longer max_duration={state.max_duration * 2!s}, or load_weights_only=true to "
-            "start anew"
+            f"load_path: its run was trained for {state.timestamp.epoch}, so nothing is left of {state.max_duration}; "
+            f"set a longer max_duration={state.max_duration * 2!s}, or load_weights_only=true to start a new training"
         )
     try:
         if is_train:
             with saver.stop, warnings.catch_warnings():
-                # A run of batches that goes on at an epoch's end; WholeEpochs finds an epoch that lacks batches.
+                # Expected when a run in batches resumes at an epoch's end; WholeEpochs detects short epochs.
                 warnings.filterwarnings("ignore", "No batches were trained")
-                if is_over or (config.autoresume and saver.is_over):
+                if is_over(state) or (config.autoresume and saver.is_over):
                     _complete(trainer, recorder, saver)
                 else:
                     trainer.fit()
@@ -130,7 +131,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
         ended = f"failed: {_one_line(error) or type(error).__name__}"
         raise
     finally:
-        progress.stop()
+        progress.close(state, trainer.logger)
         summary = recorder.summary(state, ended)
         if is_train:
             recorder.folder.write_summary(summary)
@@ -139,32 +140,32 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
 
 
 def _complete(trainer: Trainer, recorder: Recorder, saver: Checkpoints) -> None:
-    """Do what a run that was killed after its last checkpoint did not come to."""
-    say(f"{recorder.folder.path}: trained to its end already; what comes after the last checkpoint is completed")
-    saver.catch_up(trainer.state)
+    """Complete a run that was killed after its last checkpoint."""
+    say(f"{recorder.folder.path}: fully trained already; completing the steps after the last checkpoint")
+    saver.fit_start(trainer.state, trainer.logger)
     if recorder.is_evaluation_due:
         trainer.eval()
 
 
 def explain(error: Exception) -> str | None:
-    """The sentence for a fault that reached the top in another fault's wrapping; None if it is a bug of ours."""
+    """Return the user's message for an error that others may have wrapped; None if it is a bug of ours."""
     if sentence := sentence_of(error):
         return sentence
     if dist.get_world_size() > 1 and LOST_RANK.search(str(error)):
-        return "another rank died or stopped answering; what it printed is in logs/ of the run folder or above"
+        return "another rank died or stopped responding; its output is above or in the run folder's logs/"
     return _refusal(error)
 
 
 def _refusal(error: Exception) -> str | None:
-    """What an algorithm, callback or logger of Composer's has against its arguments or this run; None if none spoke.
+    """Return the message for an error raised by one of Composer's algorithms, callbacks or loggers, else None.
 
-    One did if the fault passed through it, and through no code of ours or of the user's after it.
+    The error counts as theirs if no code of ours or of the user's comes after them in the traceback.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if part := _PART.search(frame.filename):
-            key = f"{part[1]}.{part[2]}"
+        if match := _COMPONENT.search(frame.filename):
+            key = f"{match[1]}.{match[2]}"
             return f"{key}: {_one_line(error).rstrip('.')}; give it other arguments, or remove it: {key}=null"
         if not is_installed(frame.filename):
             return None
@@ -172,19 +173,19 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _closed_at_exit(trainer: Trainer) -> None:
-    """Let go of a Trainer that nobody uses any more: Composer keeps each, with its model, until the program ends."""
+    """Close the Trainer at exit through a weak reference; Composer's strong one would keep its model until then."""
     atexit.unregister(trainer.engine._close)
     engine = weakref.ref(trainer.engine)
 
     def close() -> None:
-        if left := engine():
-            left.close()
+        if alive := engine():
+            alive.close()
 
     atexit.register(close)
 
 
 def _monitors(device: str, loggers: list[Any]) -> list[Callback]:
-    """What the published example sends to its trackers; nothing where there is no tracker."""
+    """Return the callbacks that log what the published example logs; none without a logger."""
     if not loggers:
         return []
     memory: list[Callback] = [MemoryMonitor()] if device == "gpu" else []

@@ -1,4 +1,4 @@
-"""Whether a checkpoint's tensors are a model's, by name and shape; if not, which model they look like."""
+"""Compare a checkpoint's tensors with a model's by name and shape; on a mismatch, find the model they look like."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from config.schema import MODELS
 from recipes import registry
 from training.saved import CheckpointError, Saved
 
-_BLURRED = re.compile(r"\.conv\.(weight|bias)$")  # BlurPool keeps a convolution one level below its old place
+_PREFIX = re.compile(r"^(?:module\.)+")  # of ComposerModel and DDP
+_BLURRED = re.compile(r"\.conv\.(weight|bias)$")  # BlurPool moves a convolution one level down
 _BLUR = (".blur_filter", ".filt2d")
-_ALIKE = 0.5  # the part of its tensors that an architecture must share with a checkpoint to be named
+_ALIKE = 0.5  # share of tensors that an architecture must have in common with a checkpoint to be suggested
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -29,67 +30,70 @@ Shapes = dict[str, tuple[int, ...]]
 def check_fits(
     saved: Saved, model: torch.nn.Module, algorithms: Iterable[Algorithm], classes: list[str] | None, anew: bool
 ) -> None:
-    """Compare a checkpoint with the model that it is for, after its surgery.
+    """Compare a checkpoint with the model that is to load it, after model surgery.
 
     Args:
         saved: the checkpoint.
-        model: with the tensors that are due.
-        algorithms: of the run; those that make another network of the model must be the checkpoint's.
-        classes: of the data, where they are known: then the model has as many outputs.
-        anew: whether only the weights are taken, to train on: then surgery without weights may differ.
+        model: to load the checkpoint.
+        algorithms: of the run; those that do model surgery must match the checkpoint's.
+        classes: of the data, if known; the model has as many outputs.
+        anew: whether to load only the weights for a new training; surgery without weights may then differ.
 
     Raises:
-        CheckpointError: naming what is missing, surplus or of another shape, and the model that it looks like.
+        CheckpointError: naming the missing, unexpected and mismatched tensors, and the model that they look like.
     """
     held, wanted = shapes(saved.state["model"]), shapes(model.state_dict())
     faults = differences(held, wanted)
-    there = {type(algorithm).__qualname__: repr(algorithm) for algorithm in algorithms}
-    trained = {name: str(own.get("repr", "")) for name, own in saved.state.get("algorithms", [])}
-    cut = [name for name in sorted(there.keys() ^ trained.keys()) if _is_surgery(name)]
-    if not faults and (anew or not cut):
+    present = {type(algorithm).__qualname__: repr(algorithm) for algorithm in algorithms}
+    trained = {name: str(state.get("repr", "")) for name, state in saved.state.get("algorithms", [])}
+    surgery = [name for name in sorted(present.keys() ^ trained.keys()) if _is_surgery(name)]
+    if not faults and (anew or not surgery):
         return
-    it, own = recognised(held), recognised(wanted)
-    words = [word for name in cut for word in _words(name, trained.get(name))]
-    if it and own and it[0] != own[0]:
-        words.append(f"model.name={it[0]}")
+    source, target = recognized(held), recognized(wanted)
+    words = [word for name in surgery for word in _words(name, trained.get(name))]
+    if source and target and source[0] != target[0]:
+        words.append(f"model.name={source[0]}")
     advice = ""
-    if it and own and it[1] != own[1]:
-        if classes is None or len(classes) == it[1]:
-            words.append(f"model.num_classes={it[1]}")
+    if source and target and source[1] != target[1]:
+        if classes is None or len(classes) == source[1]:
+            words.append(f"model.num_classes={source[1]}")
         else:
-            advice = f"Its weights know {it[1]} classes: give data of these, or train without load_path"
+            advice = f"Its weights have {source[1]} classes: use data with these classes, or train without load_path"
     if words:
         advice = f"{advice + '. ' if advice else ''}Type as well: {' '.join(words)}"
-    what = f"it looks like {_described(it, held)}, the model is {_described(own, wanted)}"
-    if cut:
-        what += f"; it was trained with {', '.join(n for n in cut if n in trained) or 'no ' + ', '.join(cut)}"
+    what = f"it looks like {_described(source, held)}, but the model is {_described(target, wanted)}"
+    if surgery:
+        used = [name for name in surgery if name in trained]
+        what += f"; it was trained with{'' if used else 'out'} {', '.join(used or surgery)}"
     facts = f"{saved.address} does not fit this model and recipe: {'; '.join([what, *faults])}"
     raise CheckpointError(facts, advice or "Load another one")
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
-    """The shape of each tensor."""
+    """Return the shape of each tensor."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def differences(held: Shapes, wanted: Shapes) -> list[str]:
-    """What is missing, surplus, or of another shape, counted, with examples; empty if the tensors are the same."""
+    """Count the missing, unexpected and mismatched tensors, with examples; empty if all names and shapes agree."""
     other = [name for name in wanted if held.get(name, wanted[name]) != wanted[name]]
-    found = {
+    faults = {
         "missing in it": [name for name in wanted if name not in held],
         "not in the model": [name for name in held if name not in wanted],
         "of another shape": [f"{name} {list(held[name])} for {list(wanted[name])}" for name in other],
     }
     return [
-        f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {what} ({_printable(named(names, 3))})"
-        for what, names in found.items()
+        f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {what} ({ascii(named(names, 3))[1:-1]})"
+        for what, names in faults.items()
         if names
     ]
 
 
-def recognised(held: Shapes) -> tuple[str, int] | None:
-    """The architecture and the number of classes that tensors look like; None if it is no ResNet that we know."""
-    plain = {_BLURRED.sub(r".\1", _bare(name)): shape for name, shape in held.items() if not name.endswith(_BLUR)}
+def recognized(held: Shapes) -> tuple[str, int] | None:
+    """Return the architecture and number of classes that tensors look like; None if it is not a known ResNet."""
+    plain = {
+        _BLURRED.sub(r".\1", _PREFIX.sub("", name)): shape for name, shape in held.items() if not name.endswith(_BLUR)
+    }
     outputs = plain.get("fc.weight", ())
     if len(outputs) != 2:
         return None
@@ -100,13 +104,6 @@ def recognised(held: Shapes) -> tuple[str, int] | None:
         likeness[name] = len(known.items() & plain.items()) / len(known.items() | plain.items())
     best = max(likeness, key=lambda name: likeness[name])
     return (best, outputs[0]) if likeness[best] >= _ALIKE else None
-
-
-def _bare(name: str) -> str:
-    """Without the prefixes of ComposerModel and DDP."""
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
 
 
 def _described(model: tuple[str, int] | None, held: Shapes) -> str:
@@ -120,7 +117,7 @@ def _is_surgery(name: str) -> bool:
 
 
 def _words(name: str, call: str | None) -> list[str]:
-    """What to type for an algorithm, from its repr in a checkpoint, which is read and never run; None takes it away."""
+    """Return the words that add an algorithm, from its repr in a checkpoint (parsed, never run); None removes it."""
     key = f"algorithms.{registry.table('algorithm')[registry.fold(name)].name}"
     if call is None:
         return [f"{key}=null"]
@@ -129,7 +126,7 @@ def _words(name: str, call: str | None) -> list[str]:
     except (SyntaxError, ValueError):
         arguments = []
     given = [(argument.arg, _literal(argument.value)) for argument in arguments]
-    # What is not plain keeps its default, and what a shell would run is not printed for pasting.
+    # Other values keep their defaults: text that a shell would run must not be offered for pasting.
     return [f"{key}.{name}={text}" for name, text in given if re.fullmatch(r"[\w.+-]+", text)] or [f"{key}={{}}"]
 
 
@@ -139,7 +136,3 @@ def _literal(node: ast.expr) -> str:
         return value if isinstance(value, str) else json.dumps(value)
     except (TypeError, ValueError):
         return ""
-
-
-def _printable(text: str) -> str:
-    return ascii(text)[1:-1]

@@ -1,4 +1,4 @@
-"""Callbacks that keep a run honest: exact learning rate, counted samples, finite loss, common BatchNorm statistics."""
+"""Callbacks that keep a run correct: exact learning rate, counted samples, finite loss, shared BatchNorm statistics."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
-    """The guards of a run."""
+    """Build the guards of a run."""
     exact = ExactSchedule(schedule.multiplier, schedule.momentum, schedule.clock.step)
     return [exact, FiniteLoss(), CommonBatchNorm(), WholeEpochs(data.batches_per_epoch, data.eval_samples)]
 
 
 class ExactSchedule(Callback):
-    """Sets the learning rate of step t to lr * multiplier(t), a pure function of the step.
+    """Set the learning rate of step t to lr * multiplier(t), without any state to save.
 
-    Stock Composer steps its schedulers before the clock moves on, so every step trains at the rate of the one before
-    (the first two at 0), and a schedule's own state must survive a resume; here there is none.
+    Stock Composer steps its schedulers before it advances the timestamp, so that every step trains at the previous
+    step's rate (the first two at 0).
 
     Args:
         multiplier: from the batch, counted from 0, to the factor on each param group's initial_lr.
-        momentum: from the batch to the momentum (the first of Adam's betas); None leaves it alone.
-        step: from the timestamp to the batch, counted in this run's own.
+        momentum: from the batch to the momentum (Adam: the first beta); None leaves it constant.
+        step: from the timestamp to the batch, in batches of this run.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ExactSchedule(Callback):
         self._set(state, self.step(state.timestamp))
 
     def eval_start(self, state: State, logger: Logger) -> None:
-        """Set the last step's: a resumed run may evaluate before its first batch."""
+        """Set the last step's learning rate: a resumed run may evaluate before its first batch."""
         if state.optimizers and state.timestamp.batch.value:
             self._set(state, self.step(state.timestamp) - 1)
 
@@ -64,51 +64,51 @@ class ExactSchedule(Callback):
 
 
 class ExactRandomState(Callback):
-    """Restores the random state of a checkpoint when a fit begins, also in mid-epoch.
+    """Restore the random states of a checkpoint at the start of fit, also in mid-epoch.
 
-    Stock Composer restores it only where it decodes and discards the batches seen, which our loaders need not do.
+    Stock Composer restores them only after decoding and discarding the batches already seen, which we skip.
     """
 
     def __init__(self) -> None:
         self.states: list[dict] | None = None
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Restore it, once."""
+        """Restore the random state once, if the number of ranks is unchanged."""
         if self.states is not None and len(self.states) == dist.get_world_size():
             reproducibility.load_rng_state(self.states)
         self.states = None
 
 
 class FiniteLoss(Callback):
-    """Stops a run whose loss is not a finite number, before anything of it is saved."""
+    """Stop a run whose loss is not finite, before its state is saved."""
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Raises TrainingError naming the step and the learning rate."""
+        """Raise TrainingError naming the step and the learning rate."""
         loss = state.total_loss_dict.get("loss/train/total", 0.0)
-        if loss - loss != 0:  # inf and nan alike, without a tensor
+        if loss - loss != 0:  # true for inf and nan
             exact = "" if state.precision == Precision.FP32 else ", set precision=fp32"
             raise TrainingError(
                 f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
-                f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. The last checkpoint before it is good. "
+                f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. Earlier checkpoints are intact. "
                 f"Lower optimizer.lr{exact} or lengthen scheduler.t_warmup"
             )
 
     def eval_end(self, state: State, logger: Logger) -> None:
-        """Raises TrainingError if the evaluation's loss is no number: its figures mean nothing."""
+        """Raise TrainingError if the evaluation's loss is not finite."""
         metric: Any = state.eval_metrics.get("eval", {}).get("CrossEntropy")
         if metric is not None and not math.isfinite(loss := float(metric.compute())):
             raise TrainingError(
-                f"the loss of the evaluation is {loss} at step {state.timestamp.batch.value} (epoch "
+                f"the evaluation's loss is {loss} at step {state.timestamp.batch.value} (epoch "
                 f"{state.timestamp.epoch.value}). Lower optimizer.lr, lengthen scheduler.t_warmup, or give "
                 "train_dataset.batch_size more images per device for BatchNorm"
             )
 
 
 class WholeEpochs(Callback):
-    """Fails an epoch or an evaluation that saw fewer or more images than the data set holds.
+    """Fail an epoch or an evaluation that saw fewer or more images than the data set has.
 
     Args:
-        batches: batches per training epoch, by the data set's size.
+        batches: batches per training epoch, computed from the data set's size.
         eval_samples: images in the evaluation set.
     """
 
@@ -116,7 +116,7 @@ class WholeEpochs(Callback):
         self.batches, self.eval_samples = batches, eval_samples
 
     def epoch_end(self, state: State, logger: Logger) -> None:
-        """Raises DataError if the training epoch was short."""
+        """Raise DataError if the training epoch was short."""
         assert state.previous_timestamp is not None
         seen = state.previous_timestamp.batch_in_epoch.value
         if seen != self.batches:
@@ -126,44 +126,43 @@ class WholeEpochs(Callback):
             )
 
     def eval_end(self, state: State, logger: Logger) -> None:
-        """Raises DataError if not every image was counted exactly once."""
+        """Raise DataError unless every image was counted exactly once."""
         metric: Any = state.eval_metrics["eval"]["MulticlassAccuracy"]
         count = (metric.tp + metric.fn).sum()
         dist.all_reduce(count, "SUM")
         if int(count) != self.eval_samples:
             raise DataError(
-                f"the evaluation counted {int(count)} images, the data set holds {self.eval_samples}: "
-                "its figures would be wrong; check the data with `python data.py PATH`"
+                f"the evaluation counted {int(count)} images, but the data set has {self.eval_samples}, so its figures "
+                "would be wrong; check the data with `python data.py PATH`"
             )
 
 
 class CommonBatchNorm(Callback):
-    """Averages BatchNorm's running statistics over the ranks before every evaluation and checkpoint.
+    """Average BatchNorm's running statistics over the ranks before every evaluation and checkpoint.
 
-    Under stock Composer DDP overwrites every rank's with rank 0's before each step, so that what is evaluated and saved
-    has seen rank 0's images alone; each rank even evaluates with another last step. Here every rank keeps its own
-    until the mean of all is taken, and a step has one broadcast less.
+    In stock Composer, DDP broadcasts rank 0's statistics before each step, so the saved ones have seen only rank 0's
+    images, and each rank evaluates with a different last step. Here each rank keeps its own until they are averaged,
+    which also saves the broadcast.
     """
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Let every rank keep its own statistics between the averages."""
+        """Stop DDP from broadcasting rank 0's statistics."""
         if isinstance(state.model, DistributedDataParallel):
             state.model.broadcast_buffers = False
 
     def eval_start(self, state: State, logger: Logger) -> None:
-        """Average what is evaluated: the weights that an averaging algorithm put in, or the training weights."""
+        """Average the statistics of the weights to evaluate; an averaging algorithm may have swapped in its own."""
         average_batchnorm(state)
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Average what the run ends with."""
+        """Average the final statistics."""
         average_batchnorm(state)
 
 
 def average_batchnorm(state: State) -> None:
-    """Replace all running statistics by their mean over the ranks, in one reduction.
+    """Replace running statistics, the model's and the averaging algorithms', by their mean over the ranks.
 
-    Those in the model, and those that an averaging algorithm holds beside it. The mean of running means is the running
-    mean of means, so that it does not matter how often this is done.
+    The mean of running means is the running mean of the means, so it does not matter how often this is done.
     """
     held = [(name, buffer) for a in ours(state.algorithms) for name, buffer in a.named_buffers.items()]
     tensors = [t for name, t in [*state.model.named_buffers(), *held] if name.endswith(("running_mean", "running_var"))]

@@ -1,4 +1,4 @@
-"""A configuration as a run records it: plain, without secrets, and comparable with another run's."""
+"""The configuration that a run records: plain containers without secrets, comparable with another run's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config import Run
 from config.load import defaults
 from training.secrets import redacted
 
-# These say where and how, not what is trained: a run may go on with other values of them.
+# Keys that do not change what is trained: a run may resume with other values.
 _HARMLESS = (
     "autoresume",
     "callbacks",
@@ -36,7 +36,7 @@ _HARMLESS_IN_DATASETS = ("path", "local", "cache_limit", "preload", "num_workers
 
 
 def plain(run: Run) -> dict[str, Any]:
-    """The configuration as plain containers, with what it resolved to on this machine, and without a secret in it."""
+    """Return the configuration as plain containers, resolved for this machine and without secrets."""
     resolved: dict[str, Any] = {}
     if machine := run.prepared:
         resolved = {"device": machine.device, "precision": machine.precision, "grad_accum": None}
@@ -45,9 +45,9 @@ def plain(run: Run) -> dict[str, Any]:
 
 
 def differences(old: Any, new: dict[str, Any]) -> list[str]:
-    """Where two configurations would train differently, each as 'key: old -> new'."""
+    """Return the differences that change the training, each as 'key: old -> new'."""
     before, after = training_keys(OmegaConf.to_container(old, resolve=True)), training_keys(new)
-    # A key that is younger than the old run had its default there, which is what the program did without the key.
+    # Keys added since the old run count as defaults, which keep the program's earlier behavior.
     default = training_keys(defaults())
     before = {key: default[key] for key in after.keys() & default.keys()} | before
     return [
@@ -58,7 +58,7 @@ def differences(old: Any, new: dict[str, Any]) -> list[str]:
 
 
 def training_keys(config: Any) -> dict[str, Any]:
-    """What of a configuration says what is trained, as dotted key -> value; not where and how."""
+    """Return the values that determine what is trained, by dotted key."""
     flat: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:

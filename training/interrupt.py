@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the batch, save, complete the run folder, exit with 128 + signal."""
+"""Handle SIGTERM and Ctrl-C: finish the batch, save, complete the run folder, exit with 128 + signal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from composer.utils import dist
 from torch import Tensor
 from torch.distributed import Work
 
-# A launcher passes on the signal that it got itself; a repetition within this many seconds is that echo.
+# A launcher forwards the signal that it received; a second signal within this time is that echo.
 ECHO_SECONDS = 2.0
-AGREE_EVERY = 8  # batches: how late ranks that do not wait for each other learn that one was asked to stop
+AGREE_EVERY = 8  # batches between exchanges of the signal, for ranks that do not wait for each other
 
 
 class Interrupted(SystemExit):
-    """Ends a run that was asked to stop, after its checkpoint is written. Its exit status is 128 + the signal."""
+    """Exit after a signal, once the checkpoint is written; the exit status is 128 + the signal."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -31,16 +31,16 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """Remembers the first SIGTERM or SIGINT; a second one ends the process at once.
+    """Record the first SIGTERM or SIGINT; exit at once on a second one.
 
-    Composer's own handlers exit in mid-batch and save nothing, so these replace them, for the time of a fit.
+    This replaces Composer's handlers during fit: they exit in mid-batch and save nothing.
     """
 
     def __init__(self) -> None:
         self.signum = 0
         self._since = 0.0
         self._before: dict[int, object] = {}
-        self._question: tuple[Work, Tensor] | None = None  # under way in lately_on_any_rank()
+        self._pending: tuple[Work, Tensor] | None = None  # all-reduce started by lately_on_any_rank()
 
     def __enter__(self) -> StopRequest:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -58,11 +58,11 @@ class StopRequest:
             return
         self.signum, self._since = signum, time.monotonic()
         name = signal.Signals(signum).name
-        # os.write, because a signal may arrive in the middle of a print.
-        os.write(2, f"\n{name}: finishing this batch and saving; once more to stop at once\n".encode())
+        # os.write, because the signal may interrupt a print.
+        os.write(2, f"\n{name}: finishing this batch and saving; repeat it to stop at once\n".encode())
 
     def on_any_rank(self, state: State) -> int:
-        """The signal that any rank has received, or 0: all ranks must stop after the same batch."""
+        """Return the signal that any rank has received, or 0: all ranks must stop after the same batch."""
         if dist.get_world_size() == 1:
             return self.signum
         signum = state.device.tensor_to_device(torch.tensor(self.signum))
@@ -70,19 +70,19 @@ class StopRequest:
         return int(signum.item())
 
     def lately_on_any_rank(self, state: State) -> int:
-        """As on_any_rank(), for ranks that do not wait for each other; to be called after every batch.
+        """Like on_any_rank(), for ranks that do not wait for each other; call it after every batch.
 
-        It is asked at every eighth batch and answered at the next such one, 0 between: on all ranks at the same batch,
-        and none waits for one that is less than eight batches behind.
+        Every AGREE_EVERY batches an asynchronous all-reduce starts, and its result is returned that many batches later:
+        all ranks see it at the same batch, and none waits for a rank that is fewer batches behind.
         """
         if state.timestamp.batch.value % AGREE_EVERY:
             return 0
-        answer = 0
-        if self._question is not None:
-            work, largest = self._question
+        received = 0
+        if self._pending is not None:
+            work, largest = self._pending
             work.wait()
-            answer = int(largest.item())
+            received = int(largest.item())
         signum = state.device.tensor_to_device(torch.tensor(self.signum))
         work = torch.distributed.all_reduce(signum, torch.distributed.ReduceOp.MAX, async_op=True)
-        self._question = (cast(Work, work), signum)
-        return answer
+        self._pending = (cast(Work, work), signum)
+        return received

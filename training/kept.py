@@ -1,10 +1,12 @@
-"""Which checkpoints a folder keeps: the newest ones, the best one, a link to the latest; and whether they fit."""
+"""Keep a folder's newest checkpoints, its best one and a link to the latest; check that they fit on the disk."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from typing import Any
+
+from composer.core import State
 
 from common.folders import Folder, LocalFolder, existing
 from config import UserError
@@ -17,26 +19,31 @@ BEST = "best-rank0.pt"
 _PATTERN = re.compile(r"^ep(\d+)-ba(\d+)-rank0\.pt$")
 
 
+def name_of(state: State) -> str:
+    """Return the name of a checkpoint of this state, such as 'ep1-ba40-rank0.pt'."""
+    return f"ep{state.timestamp.epoch.value}-ba{state.timestamp.batch.value}-rank0.pt"
+
+
 def newest_first(folder: Folder) -> list[str]:
-    """The checkpoints in a folder, by batch."""
-    found = [(int(match[2]), int(match[1]), name) for name in folder.names() if (match := _PATTERN.match(name))]
-    return [name for _, _, name in sorted(found, reverse=True)]
+    """Return the names of a folder's checkpoints, newest first."""
+    names = [(int(match[2]), int(match[1]), name) for name in folder.names() if (match := _PATTERN.match(name))]
+    return [name for _, _, name in sorted(names, reverse=True)]
 
 
 def base_of(name: str) -> str:
-    """ep1-ba40-rank0.pt -> ep1-ba40."""
+    """Return 'ep1-ba40' for 'ep1-ba40-rank0.pt'."""
     return name.removesuffix("-rank0.pt")
 
 
 def batch_of(name: str) -> int:
-    """ep1-ba40-rank0.pt -> 40."""
+    """Return 40 for 'ep1-ba40-rank0.pt'."""
     match = _PATTERN.match(name)
-    assert match, f"{name} is no checkpoint's name"
+    assert match, f"{name} is not the name of a checkpoint"
     return int(match[2])
 
 
 def tidy(folder: Folder, own: list[str], is_best: bool) -> None:
-    """After a checkpoint: keep a copy if it is the best, point to it as the latest, delete what is not to be kept."""
+    """After a save: copy the checkpoint if it is the best, link it as the latest, delete those not in `own`."""
     if is_best:
         folder.copy(own[-1], BEST)
     point(folder, LATEST, own[-1])
@@ -47,7 +54,7 @@ def tidy(folder: Folder, own: list[str], is_best: bool) -> None:
 
 
 def clear(folder: Folder) -> None:
-    """Delete the checkpoints of a run that is written over: this one must not go on from them."""
+    """Delete the checkpoints of an overwritten run, so that this run never resumes from them."""
     for name in folder.names():
         if name in (BEST, LATEST) or _PATTERN.match(name):
             folder.delete(name)
@@ -55,21 +62,21 @@ def clear(folder: Folder) -> None:
 
 
 def check_room(folder: Folder, content: dict[str, Any], keep: int, own: list[str]) -> None:
-    """Say early whether the checkpoints of a run fit on the disk: those kept, the best, and the one being written.
+    """Warn early if a run's checkpoints do not fit on the disk: those kept, the best, and the one being written.
 
     Args:
-        folder: where they go; for S3 each is written to the temporary folder first.
-        content: what a checkpoint holds.
+        folder: where they go; for S3, each is written to the temporary folder first.
+        content: of a checkpoint.
         keep: how many of the newest are kept; -1 (all of them) counts as 1.
-        own: those that are there already.
+        own: those already saved.
 
     Raises:
         UserError: if not even one fits.
     """
-    place, size = folder.scratch, size_of(content)
-    free = shutil.disk_usage(existing(place)).free
+    scratch, size = folder.scratch, size_of(content)
+    free = shutil.disk_usage(existing(scratch)).free
     if free < size:
-        raise UserError(no_room(str(place), size, free))
+        raise UserError(no_room(str(scratch), size, free))
     number = abs(keep) + 2 - len(own) if isinstance(folder, LocalFolder) else 1
     if free < number * size:
-        say(f"{no_room(str(place), size, free, number)}: saving will fail before the run's end")
+        say(f"{no_room(str(scratch), size, free, number)}: saving will fail before the end of the run")

@@ -1,7 +1,7 @@
-"""Loading a checkpoint into a Trainer: what has been read and checked, not a file for Composer to unpickle.
+"""Load a checkpoint that was read and checked into a Trainer, instead of letting Composer unpickle the file.
 
-Composer 0.32.1 reads with `weights_only=False`, evaluates the text of algorithms' reprs, unpacks archives, and lets a
-model keep what the checkpoint lacks. So its `load_checkpoint` is replaced while a Trainer is made.
+Composer 0.32.1 reads with `weights_only=False`, evaluates the algorithms' reprs, unpacks archives, and ignores missing
+weights. We therefore replace its `load_checkpoint` while the Trainer is built.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from training.devices import on_all_ranks
 from training.fitting import check_fits
 from training.saved import CheckpointError, Saved
 
-ADVICE = "Take its weights alone by load_weights_only=true, or give the recipe_name and the optimizer of its run"
-# What gloo and NCCL say when a rank that they wait for is gone.
+ADVICE = "Use load_weights_only=true to load only its weights, or give the recipe_name and the optimizer of its run"
+# In the errors of gloo and NCCL when another rank has died.
 LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
 
 
 @contextmanager
 def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Iterator[None]:
-    """Inside, a Trainer with any load_path loads this checkpoint.
+    """Make any Trainer that is built inside with a load_path load this checkpoint.
 
     Args:
-        saved: the checkpoint; None if there is none.
+        saved: the checkpoint, if any.
         config: of the run.
-        classes: of the data, by label, where they are known.
+        classes: of the data, by label, if known.
 
     Raises:
         CheckpointError: on every rank, if it does not fit the model, its recipe or the data.
@@ -57,22 +57,22 @@ def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Ite
 
 
 def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> list[dict[str, Any]] | None:
-    """Composer's _restore_checkpoint, the model strictly, without the algorithms' reprs, which it would evaluate."""
+    """Do as Composer's _restore_checkpoint, but load the model strictly and do not evaluate the algorithms' reprs."""
     if not weights_only:
-        # Composer takes `_model` for an old name of `model`.
+        # Composer reads `_model` as an old name of `model`.
         rest = {key: value for key, value in saved.state.items() if key != "model" and not key.startswith("_")}
         state.load_state_dict(rest, logger)
-    # After the optimizer, whose state torch makes by a step: at a configured rate of 0 that decays the weights.
+    # After the optimizer: torch creates its state by a step, which decays the weights at a learning rate of 0.
     state.load_model_state({"model": saved.state["model"]}, logger, strict=True)
     if weights_only:
         return None
     if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
-        raise CheckpointError(f"{saved.address} is another file on each node", "Give a folder that all nodes share")
+        raise CheckpointError(f"{saved.address} is a different file on each node", "Give a folder that all nodes share")
     return saved.content.get("rng")
 
 
 def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:
-    """Do something with a checkpoint; what it lacks is a sentence, and not the KeyError that Composer makes of it."""
+    """Call `do`, turning the errors of torch and Composer about a checkpoint into a CheckpointError."""
     try:
         return do(*arguments)
     except UserError:
@@ -88,19 +88,19 @@ def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:
 
 
 def _check_classes(saved: Saved, config: Config, classes: list[str] | None) -> None:
-    """Refuse data whose labels mean other classes than those that the checkpoint was trained with."""
+    """Reject data whose labels stand for other classes than the checkpoint's."""
     trained = ((saved.state.get("dataset_state") or {}).get("train") or {}).get("classes")
     if trained is None or classes is None or list(trained) == list(classes):
         return
     label = next((n for n, (was, now) in enumerate(zip(trained, classes, strict=False)) if was != now), None)
     label = min(len(trained), len(classes)) if label is None else label
     was, now = (names[label] if label < len(names) else "nothing" for names in (trained, classes))
-    advice = f"Give the data set of its {len(trained)} classes that it was trained on"
+    advice = f"Give the data set with its {len(trained)} classes"
     if len(trained) == len(classes):
-        # Only a run of its own starts from weights alone: autoresume has found what it goes on with.
-        own = f"autoresume=false run_name=ANOTHER load_path={saved.address} " if config.autoresume else ""
-        to_train = "" if config.is_train else "train: is_train=true "
-        advice += f", or teach its weights these classes: {to_train}{own}load_weights_only=true"
+        # Starting from weights alone takes a new run: autoresume would load the whole checkpoint again.
+        new_run = f"autoresume=false run_name=ANOTHER load_path={saved.address} " if config.autoresume else ""
+        to_train = "" if config.is_train else "is_train=true "
+        advice += f", or train its weights on the new classes: {to_train}{new_run}load_weights_only=true"
     raise CheckpointError(
         f"the checkpoint {saved.address} was trained on other classes: "
         f"label {label} was {was!r} and is {now!r} in this data set",

@@ -1,4 +1,4 @@
-"""What a person sees: one progress bar for the whole run, a line per evaluation, a table at the end."""
+"""Show the run: one progress bar, a line per evaluation, a table at the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from training.recorder import Recorder
 
 
 class ProgressLine(Callback):
-    """Shows the run on rank 0: epoch, loss, top-1 and img/s with the time left, and a line per evaluation.
+    """Show the run on rank 0: epoch, loss, top-1, img/s and the time left, and a line per evaluation.
 
     Args:
         recorder: measures the run.
-        bar: whether to show the bar (or, without a terminal, a line a minute) between the evaluations.
+        bar: whether to show a bar (without a terminal, a line per minute) between evaluations.
     """
 
     def __init__(self, recorder: Recorder, bar: bool) -> None:
@@ -35,7 +35,7 @@ class ProgressLine(Callback):
         self._shown = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Start the bar where the run stands."""
+        """Start the bar."""
         if dist.get_global_rank() == 0 and self.bar and self.console.is_interactive:
             left = TimeRemainingColumn(elapsed_when_finished=False)
             self._progress = bar(self.console, TextColumn("left"), left)
@@ -43,18 +43,17 @@ class ProgressLine(Callback):
             self._progress.start()
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Move the bar, at most ten times a second, and to its end."""
+        """Move the bar, at most ten times per second and always at the end of the run."""
         now, done = time.monotonic(), _done(state)
         if dist.get_global_rank() != 0 or not self.bar or (now - self._shown < 0.1 and done < 1):
             return
         self._shown = now
         self._rate.add(now, state.timestamp.sample.value)
+        epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
         if self._progress is not None:
-            epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
             self._progress.update(self._task, completed=done, description=epoch, figures=self._figures(state))
         elif now - self._logged > LOG_SECONDS:
             self._logged = now
-            epoch = f"epoch {state.timestamp.epoch.value + 1}/{_epochs(state)}"
             self.console.print(f"{epoch} {100 * done:.0f}% {self._figures(state)}")
 
     def eval_end(self, state: State, logger: Logger) -> None:
@@ -75,11 +74,7 @@ class ProgressLine(Callback):
         )
 
     def close(self, state: State, logger: Logger) -> None:
-        """Take the bar away, however the run ended."""
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the bar away; calling it twice is harmless."""
+        """Remove the bar; safe to call twice."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -89,19 +84,19 @@ class ProgressLine(Callback):
         rate = f"{speed:,.0f} img/s" if speed else "... img/s"
         rows = self.recorder.folder.rows
         top1 = f"top-1 {float(rows[-1]['top1']):.2f} %" if rows else "top-1 ..."
-        wait = f"  waiting {100 * share:.0f} %" if (share := self.recorder.wait_share) >= 0.01 else ""
+        wait = f"  waiting {100 * share:.0f} %" if (share := self.recorder.data_wait.share) >= 0.01 else ""
         loss, _ = LOSSES[self.recorder.folder.run.config.model.loss_name]
         return f"{loss} {state.total_loss_dict['loss/train/total']:.3f}  {top1}  {rate}{wait}"
 
 
 def print_summary(console: Console, summary: dict[str, Any], model: Any, folder: str | None) -> None:
-    """Print the table that a run ends with, and below it, as one line to copy, the command that repeats the run.
+    """Print the final table, and below it the command that repeats the run, on one line for copying.
 
     Args:
         console: where to print.
-        summary: as summary.json holds it.
+        summary: the content of summary.json.
         model: the section of the configuration.
-        folder: of the run; None when it was an evaluation alone.
+        folder: of the run; None if it only evaluated.
     """
     table = Table(title=f"{summary['run_name']}: {summary['ended']}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
@@ -129,7 +124,7 @@ def _percent(value: float | None) -> str:
 
 
 def _done(state: State) -> float:
-    """The share of the run that is done, batch by batch; Composer's own goes by whole epochs if the duration does."""
+    """Return the share of the run that is done, batch by batch (Composer's own may count whole epochs only)."""
     assert state.max_duration is not None
     now = state.timestamp
     if state.max_duration.unit.value != "ep":
@@ -139,12 +134,12 @@ def _done(state: State) -> float:
 
 
 def _epochs(state: State) -> int:
-    """Epochs of the whole run, a started one included."""
+    """Return the run's number of epochs, a started one included."""
     assert state.max_duration is not None
     if state.max_duration.unit.value == "ep":
         return state.max_duration.value
     now = state.timestamp
-    # Earlier epochs may have been of another length: what is left is counted from where this one began.
+    # Earlier epochs may have had another length, so the rest is counted from the start of this one.
     left = state.max_duration.value - now.batch.value if state.max_duration.unit.value == "ba" else 0
     started = now.batch_in_epoch.value + left
     return max(1, now.epoch.value - (-started // len(cast(Sized, state.train_dataloader))))

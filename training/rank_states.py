@@ -1,7 +1,7 @@
-"""Each rank's own state, in files beside a checkpoint, where ranks do not train one and the same model.
+"""Save each rank's own state in a file next to the checkpoint, if ranks train different models.
 
-The checkpoint itself holds the mean of all ranks' weights, so that everything else reads it as any other. A run on as
-many ranks takes up the rest too, and goes on to the bit; one on another number of ranks starts from the mean.
+The checkpoint itself has the mean of all ranks' weights, so any program can read it. A run on the same number of ranks
+also loads the ranks' states and resumes bit for bit; on another number of ranks it starts from the mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from composer.core import Algorithm, Callback, State
 from composer.utils import dist
 
 from common.folders import Folder
-from config import UserError
 from recipes.algorithms._base import ours
 from training.checkpoint_files import is_whole, write
 from training.devices import on_all_ranks, say
@@ -33,11 +32,13 @@ def wanted(state: State) -> bool:
 
 
 def save(state: State, folder: Folder, base: str) -> None:
-    """Write this rank's state, if ranks differ; every rank calls this, and all raise what any of them met.
+    """Write this rank's state if ranks differ; every rank calls this, and all raise the first error.
+
+    Call it before writing the checkpoint, so that a kill in between leaves no checkpoint without these files.
 
     Args:
-        state: the run, with the weights that it trains in the model.
-        folder: where the checkpoint goes, afterwards: so that one without these files is not a newer one than they are.
+        state: of the run, with its training weights in the model.
+        folder: of the checkpoint.
         base: the checkpoint's name without "-rank0.pt".
     """
     if not wanted(state):
@@ -49,38 +50,31 @@ def save(state: State, folder: Folder, base: str) -> None:
         "scaler": state.scaler.state_dict() if state.scaler else {},
         "parts": {type(part).__qualname__: part.state_dict() for part in _parts(state)},
     }
-    fault = None
-    try:
-        write(content, folder, _name(base))
-    except UserError as error:
-        fault = error
-    for met in dist.all_gather_object(fault):
-        if met is not None:
-            raise met
+    on_all_ranks(write, content, folder, _name(base))
 
 
 def restore(state: State, folder: Folder, base: str) -> None:
-    """Take up this rank's state from beside the checkpoint that the Trainer has loaded; say so if that cannot be.
+    """Restore this rank's state from next to the checkpoint that the Trainer has loaded, or print why not.
 
     Args:
-        state: the run, its model wrapped for distributed training (which makes all ranks' weights equal).
-        folder: where the checkpoint was.
+        state: of the run, its model already wrapped in DDP (which makes all ranks' weights equal).
+        folder: of the checkpoint.
         base: the checkpoint's name without "-rank0.pt".
     """
     if not wanted(state):
         return
     with tempfile.TemporaryDirectory() as scratch:
         content = on_all_ranks(_read, state, folder, _name(base), Path(scratch))
-    there = sum(dist.all_gather_object(content is not None))
-    if content is None or there < dist.get_world_size():
+    number = sum(dist.all_gather_object(content is not None))
+    if content is None or number < dist.get_world_size():
         say(
-            f"{folder}: weights of their own are kept there for {there} of these {dist.get_world_size()} ranks; "
-            "all start from the one model of the checkpoint, the mean of the ranks that saved it"
+            f"{folder}: has the own weights of {number} of these {dist.get_world_size()} ranks; all ranks start from "
+            "the checkpoint's model, the mean of the ranks that saved it"
         )
         return
     state.model.load_state_dict(content["model"])
     optimizer = state.optimizers[0]
-    # The rest of an optimizer's state_dict are hyperparameters, which the configuration has set.
+    # The rest of an optimizer's state_dict is hyperparameters, which the configuration has set.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]})
     if state.scaler:
         state.scaler.load_state_dict(content["scaler"])
@@ -90,12 +84,7 @@ def restore(state: State, folder: Folder, base: str) -> None:
 
 
 def tidy(folder: Folder, kept: Iterable[str]) -> None:
-    """Delete the files beside checkpoints that are no longer kept.
-
-    Args:
-        folder: the checkpoints' folder.
-        kept: names of checkpoints without "-rank0.pt".
-    """
+    """Delete the rank states of checkpoints other than `kept` (names without "-rank0.pt")."""
     kept = set(kept)
     for name in folder.names():
         if (match := _PATTERN.match(name)) and match[1] not in kept:
@@ -103,17 +92,17 @@ def tidy(folder: Folder, kept: Iterable[str]) -> None:
 
 
 def _parts(state: State) -> list[Algorithm | Callback]:
-    """What keeps a state of its own: moving averages, sums of losses, clocks."""
+    """Return the objects that have a state: moving averages, sums of losses, clocks."""
     return [*state.algorithms, *state.callbacks]
 
 
 def _name(base: str) -> str:
-    """ep1-ba40 -> ep1-ba40-own0-of-4.pt: ranks of another number do not find it."""
+    """Return 'ep1-ba40-own0-of-4.pt' for 'ep1-ba40'; another number of ranks looks for other names."""
     return f"{base}-own{dist.get_global_rank()}-of-{dist.get_world_size()}.pt"
 
 
 def _read(state: State, folder: Folder, name: str, scratch: Path) -> dict[str, Any] | None:
-    """The content of a rank's file; None if it is not there, or damaged."""
+    """Return the content of a rank's file; None if it is missing or damaged."""
     if name not in folder.names():
         return None
     path = folder.fetch(name, scratch)

@@ -1,4 +1,4 @@
-"""The callback that measures a run: three clocks, a row per evaluation, the summary at the end."""
+"""The callback that measures a run: three clocks, one row per evaluation, the summary at the end."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from training.secrets import redacted
 
 
 class Recorder(Callback):
-    """Keeps the clocks of training, evaluation and everything, and writes metrics.csv and summary.json.
+    """Measure training, evaluation and total time, and write metrics.csv and summary.json.
 
-    All clocks go on after a resume. Training time is that of the batches, waiting for data included, evaluation and
-    checkpoints not; top-1 and top-5 are in per cent, losses as Composer logs them, samples per second over the row's
-    interval.
+    All clocks continue after a resume. Training time includes waiting for data, but no evaluation and no saving; top-1
+    and top-5 are percentages, losses are as Composer logs them, samples per second are over the row's interval.
 
     Args:
-        folder: where the rows go.
-        started: time.monotonic() when the program began, for the clock of everything.
-        data_wait: measures the waiting for data, and has its turn before this.
+        folder: the run folder.
+        started: time.monotonic() when the program started, for the total time.
+        data_wait: measures the waiting for data; it must run before this callback.
     """
 
     def __init__(self, folder: RunFolder, started: float, data_wait: DataWait) -> None:
         self.folder = folder
         self.data_wait = data_wait
         self._started = started
-        self._total_before = 0.0  # what earlier processes of this run took
+        self._total_before = 0.0  # seconds taken by earlier processes of this run
         self._train_seconds = self._eval_seconds = 0.0
         self._batch_mark = self._eval_mark = 0.0
         self._loss_sum = self._loss_count = 0.0
@@ -47,7 +46,7 @@ class Recorder(Callback):
         logger.log_hyperparameters(plain(self.folder.run))
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Write the files that a run begins with, now that nothing can be refused any more."""
+        """Write the run's first files, now that all its checks have passed."""
         step = state.timestamp.batch.value
         if self.folder.run.config.is_train and not self.folder.is_finished(step):
             if self.folder.run.config.autoresume:
@@ -59,11 +58,11 @@ class Recorder(Callback):
         self._start_interval(state)
 
     def before_dataloader(self, state: State, logger: Logger) -> None:
-        """Start a batch: by waiting for data."""
+        """Start the batch clock, which includes waiting for data."""
         self._batch_mark = time.monotonic()
 
     def before_backward(self, state: State, logger: Logger) -> None:
-        """Note the size at which images are trained now."""
+        """Note the image size in training."""
         self._image_size = state.batch[0].shape[-1]
 
     def batch_end(self, state: State, logger: Logger) -> None:
@@ -73,7 +72,7 @@ class Recorder(Callback):
         self._loss_count += 1
 
     def eval_start(self, state: State, logger: Logger) -> None:
-        """Start the clock of evaluation; bring the ranks' losses together, if batches did not."""
+        """Start the evaluation clock; sum the ranks' losses if they do not wait for each other."""
         self._eval_mark = time.monotonic()
         if at_own_pace(state):
             sums = torch.tensor([self._loss_sum, self._loss_count], dtype=torch.float64)
@@ -82,7 +81,7 @@ class Recorder(Callback):
             self._loss_sum, self._loss_count = sums.tolist()
 
     def eval_end(self, state: State, logger: Logger) -> None:
-        """Stop the clock of evaluation and write a row."""
+        """Stop the evaluation clock and write a row."""
         self._eval_seconds += time.monotonic() - self._eval_mark
         self._last_row = row = self._row(state)
         if self.folder.run.config.is_train and state.timestamp.batch.value:
@@ -90,7 +89,7 @@ class Recorder(Callback):
         self._start_interval(state)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of training, of evaluation, of waiting for data, and of everything, earlier processes included."""
+        """Return the seconds of training, evaluation, waiting for data and in total, earlier processes included."""
         return {
             "train_seconds": self._train_seconds,
             "eval_seconds": self._eval_seconds,
@@ -100,16 +99,11 @@ class Recorder(Callback):
 
     @property
     def is_evaluation_due(self) -> bool:
-        """Whether batches were trained since the last evaluation."""
+        """Whether batches have been trained since the last evaluation."""
         return self._loss_count > 0
 
-    @property
-    def wait_share(self) -> float:
-        """The part of the last steps' time that went by waiting for data, 0 to 1."""
-        return self.data_wait.share
-
     def summary(self, state: State, ended: str) -> dict[str, Any]:
-        """The final figures: those of the last evaluation, the clocks, and how the run ended."""
+        """Return the content of summary.json: the last evaluation's figures, the clocks, and how the run ended."""
         clocks = self.seconds()
         last = self._last_row or (self.folder.rows[-1] if self.folder.rows else {})
         return {
@@ -127,7 +121,7 @@ class Recorder(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The clocks and what the next row will say, so that a resumed run reports as an uninterrupted one."""
+        """Return the clocks and the next row's sums, so that a resumed run reports as an uninterrupted one."""
         return {
             "seconds": self.seconds(),
             "loss": (self._loss_sum, self._loss_count),
@@ -135,7 +129,7 @@ class Recorder(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore state_dict(), unless this is an evaluation alone: then another run's clocks mean nothing."""
+        """Restore state_dict(), unless the run only evaluates: it has its own clocks."""
         if not self.folder.run.config.is_train:
             return
         seconds = state["seconds"]
@@ -170,8 +164,8 @@ class Recorder(Callback):
 
 
 def _data(state: State) -> dict[str, Any]:
-    """What environment.json says of the data; the evaluator wraps a DataSpec, which wraps the loader."""
-    evaluation: Any = state.evaluators[0].dataloader.dataloader
+    """Return environment.json's description of the data."""
+    evaluation: Any = state.evaluators[0].dataloader.dataloader  # an Evaluator wraps a DataSpec, which wraps the loader
     return describe(state.train_dataloader.dataset, evaluation.dataset)  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint as it is read: verified by its checksums, and as data alone, because a pickle can also hold programs."""
+"""Read checkpoints: verify their checksums, and load data only, because a pickle can run code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from config import TrainingError
 from training.checkpoint_files import is_whole
 from training.devices import on_all_ranks, on_local_leaders
 
-# What the checkpoints of this project hold beside tensors and Python's own types: NumPy's random state, clocks, and
-# torch's version. Of NumPy's types uint32 alone: `__setstate__` of a structured one can be made to corrupt memory.
+# Types in this project's checkpoints besides tensors and Python's own: NumPy's random state, clocks, torch's version.
+# Only uint32 of NumPy's dtypes: `__setstate__` of a structured dtype can corrupt memory.
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
 _DATA: list[Any] = [
     np.ndarray,
@@ -34,15 +34,15 @@ _DATA: list[Any] = [
     timedelta,
     TorchVersion,
 ]
-_NAME = re.compile(r"\bGLOBAL ([\w.]+)")  # in torch's sentence about what it did not load
+_NAME = re.compile(r"\bGLOBAL ([\w.]+)")  # in torch's error about a type that it does not load
 
 
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be used.
 
     Args:
-        facts: what is wrong with it, beginning with its address.
-        advice: what to type in its place; tools say something else here.
+        facts: what is wrong with it, starting with its address.
+        advice: what to type instead; tools replace it by their own.
     """
 
     def __init__(self, facts: str, advice: str) -> None:
@@ -54,7 +54,7 @@ class CheckpointError(TrainingError):
 
 
 class NotDataError(TrainingError):
-    """A checkpoint with objects in it that only their own code can restore."""
+    """A checkpoint with objects that cannot be loaded without running code."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,23 @@ class Saved:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What Composer's State saved; `model` is among it: tensors by name."""
+        """The state_dict of Composer's State; `model` in it maps names to tensors."""
         return self.content["state"]
 
 
 def read_checkpoint(
     folder: Folder, name: str, trusted: bool = False, fetched: tuple[Path, Path] | None = None
 ) -> Saved:
-    """Read a checkpoint on every rank; it is fetched and verified once per node, into a private folder if it is remote.
+    """Read a checkpoint on every rank, after fetching and verifying it once per node.
 
     Args:
-        folder: where it is.
-        name: its name there.
-        trusted: whether to run the code of what is no data.
-        fetched: what fetch_whole returned on this rank; None if the leader of its node is to call it.
+        folder: of the checkpoint.
+        name: of the checkpoint in it.
+        trusted: whether the checkpoint may run code.
+        fetched: fetch_whole's result on this rank; None to call it on the leader of each node.
 
     Raises:
-        UserError: on every rank, if it is damaged or is no checkpoint, or a NotDataError.
+        UserError: on every rank, if it is damaged or not a checkpoint; NotDataError if it needs to run code.
     """
     scratch, path = on_local_leaders(lambda: fetched or fetch_whole(folder, name))
     try:
@@ -94,31 +94,31 @@ def read_checkpoint(
 
 
 def read_file(path: Path, address: str, trusted: bool = False) -> Any:
-    """The content of a file of tensors, without running any code of it unless it is trusted.
+    """Return the content of a file of tensors, without running code from it unless it is trusted.
 
     Raises:
-        NotDataError: it holds more than data; the sentence names the first such object.
-        CheckpointError: nothing can be read from it.
+        NotDataError: if it holds more than data; the message names the first such object.
+        CheckpointError: if it cannot be read.
     """
     try:
         with torch.serialization.safe_globals(_DATA):
             return torch.load(path, map_location="cpu", weights_only=not trusted)
     except UnpicklingError as error:
-        found = _NAME.search(str(error))
+        name = _NAME.search(str(error))
         raise NotDataError(
-            f"{address}: it holds {found[1] if found else 'an object'}, which is not data; nothing of it was loaded or "
-            "run. Only if you trust who made the file, let it run its code: load_unsafe_pickle=true (tools.evaluate: "
+            f"{address}: it holds {name[1] if name else 'an object'}, which is not data; nothing was loaded or run. "
+            "Only if you trust its author, let it run code: set load_unsafe_pickle=true (tools.evaluate: "
             "--load-unsafe-pickle)"
         ) from error
-    except Exception as error:  # whatever a foreign archive makes torch say
+    except Exception as error:  # any, because a foreign archive can fail anywhere in torch
         raise _foreign(address) from error
 
 
 def fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
-    """Fetch a checkpoint and verify it: a new folder, to be removed by the caller, and where the checkpoint is.
+    """Fetch a checkpoint, verify it, and return a new folder, for the caller to remove, and the checkpoint's path.
 
     Raises:
-        CheckpointError: if it is damaged or is no checkpoint.
+        CheckpointError: if it is damaged or not a checkpoint.
     """
     scratch = Path(tempfile.mkdtemp(prefix="checkpoint-"))
     try:
@@ -134,7 +134,7 @@ def fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
 def _broken(path: Path, address: str) -> CheckpointError:
     with path.open("rb") as file:
         start = file.read(4)
-    if start in (b"PK\x03\x04", b"", b"\0\0\0\0"):  # of an archive, or of a file that a full disk or a crash left
+    if start in (b"PK\x03\x04", b"", b"\0\0\0\0"):  # an archive, or a file left by a full disk or a crash
         return CheckpointError(f"{address}: is damaged (cut short or changed)", "Load another one")
     return _foreign(address)
 
@@ -152,4 +152,4 @@ def _are_tensors(value: object) -> bool:
 
 
 def _foreign(address: str, what: str = "") -> CheckpointError:
-    return CheckpointError(f"{address} is no checkpoint of a run{what}", "Name one that a run has saved")
+    return CheckpointError(f"{address} is not a checkpoint written by this project{what}", "Give one that a run saved")

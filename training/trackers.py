@@ -1,4 +1,4 @@
-"""Which run of a tracker this run is: one of its own, or after an interruption the one that it goes on with."""
+"""Give a run its id at the trackers: a new one, or after an interruption the same one again."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from recipes import registry
 from training import earlier_run
 
 ID = "tracker_id"  # its key in environment.json
-_CHOSEN = {"wandb": ("WANDB_RUN_ID", "WANDB_RESUME"), "mlflow": ("MLFLOW_RUN_ID",)}  # by the user, where one is set
+# Environment variables by which a user chooses the tracker's run.
+_CHOSEN = {"wandb": ("WANDB_RUN_ID", "WANDB_RESUME"), "mlflow": ("MLFLOW_RUN_ID",)}
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a run is called at its trackers.
+    """A run's identity at its trackers.
 
     Attributes:
-        id: the same from its first start to its end, another for each run.
-        goes_on: whether an earlier process of this run was tracked under it.
+        id: unique to the run, and the same after every resume.
+        goes_on: whether an earlier process of this run used the id.
     """
 
     id: str
@@ -33,31 +34,31 @@ class Tracked:
 
 
 def tracked(run: Run, folder: Path) -> Tracked:
-    """The id that the interrupted run in a folder left in environment.json, or a new one."""
+    """Return the id in environment.json if the run resumes, else a new one."""
     if run.config.autoresume:
-        its = earlier_run.mapping(folder / "environment.json").get(ID)
-        if isinstance(its, str):
-            return Tracked(its, True)
+        earlier = earlier_run.mapping(folder / "environment.json").get(ID)
+        if isinstance(earlier, str):
+            return Tracked(earlier, True)
     return Tracked(secrets.token_hex(4), False)
 
 
-def arguments(name: str, given: Mapping[str, Any], its: Tracked | None) -> dict[str, Any]:
-    """A tracker's arguments with the run that it is to go on with, unless the user has chosen one.
+def arguments(name: str, given: Mapping[str, Any], tracked: Tracked | None) -> dict[str, Any]:
+    """Return a logger's arguments, with the tracker's run to continue unless the user has chosen one.
 
     Args:
-        name: of the tracker, as in a YAML.
-        given: what the configuration says.
-        its: None: whatever the tracker makes of it. Comet and Neptune are given nothing: they make a new run.
+        name: of the logger in the configuration.
+        given: its arguments in the configuration.
+        tracked: the run's identity, used for W&B and MLflow; Comet and Neptune start a new run.
     """
     args: dict[str, Any] = dict(given)
     kind = registry.canonical("logger", name)
-    if its is None or any(os.environ.get(variable) for variable in _CHOSEN.get(kind, ())):
+    if tracked is None or any(os.environ.get(variable) for variable in _CHOSEN.get(kind, ())):
         return args
     if kind == "wandb":
-        rank = dist.get_global_rank()  # with rank_zero_only=false each has a run of its own
-        chosen = {"id": f"{its.id}-{rank}" if rank else its.id, "resume": "allow"}
-        own = args.get("init_kwargs") or {}
-        args["init_kwargs"] = own if chosen.keys() & own.keys() else own | chosen
-    elif kind == "mlflow" and its.goes_on:
-        args.setdefault("resume", True)  # it looks for the run of this name
+        rank = dist.get_global_rank()  # with rank_zero_only=false, each rank has a run
+        chosen = {"id": f"{tracked.id}-{rank}" if rank else tracked.id, "resume": "allow"}
+        init_kwargs = args.get("init_kwargs") or {}
+        args["init_kwargs"] = init_kwargs if chosen.keys() & init_kwargs.keys() else init_kwargs | chosen
+    elif kind == "mlflow" and tracked.goes_on:
+        args.setdefault("resume", True)  # MLflow then looks for a run of this name
     return args

@@ -108,7 +108,7 @@ def test_where_it_is_not_allowed_it_says_so(
             "#!/bin/sh\necho 'mount --make-shared failed: Operation not permitted' >&2\nexit 1\n"
         )
         (tmp_path / name).chmod(0o755)
-    with pytest.raises(UserError, match=r"does not allow a network of its own.*Operation not permitted.*takes root"):
+    with pytest.raises(UserError, match=r"does not allow creating a network.*Operation not permitted.*Run as root"):
         command("ip", "netns", "add", "x")
 
 

@@ -35,7 +35,7 @@ def test_other_files_are_no_checkpoints(workdir: Path, image_folder: Path, capsy
     for content in ({"conv1.weight": torch.zeros(1)}, [1, 2], {"state": 3}):
         torch.save(content, workdir / "foreign.pt")
         assert cli([str(yaml), "load_path=foreign.pt", "is_train=false"]) == 1
-        assert "foreign.pt is no checkpoint of a run" in capsys.readouterr().err
+        assert "foreign.pt is not a checkpoint" in capsys.readouterr().err
 
 
 def test_class_lists_that_are_none(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:

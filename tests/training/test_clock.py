@@ -73,7 +73,7 @@ def test_a_checkpoint_of_several_batch_sizes() -> None:
     """What it says of itself counts, not the mean over all its batches."""
     now = Timestamp(epoch=2, batch=4 + 8, sample=96)
     assert goes_on(now, 6, {"batch_size": 6, "images": 48}, t_warmup="2ba") == (16, 0)
-    with pytest.raises(ConfigError, match="were of 6 images and this run's are of 8"):
+    with pytest.raises(ConfigError, match="have 6 images and this run's have 8"):
         goes_on(now, 8, {"batch_size": 6, "images": 48}, t_warmup="2ba")
 
 

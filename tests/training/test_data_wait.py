@@ -66,7 +66,7 @@ def test_share_and_seconds(
     assert [float(row["wait_seconds"]) for row in metrics(workdir / "runs/slow")] == [12.0, 24.0, 36.0, 48.0]
     said = [line for line in capsys.readouterr().out.splitlines() if "waiting for data" in line]
     assert len(said) == 1, "told once"
-    assert "waiting for data 33 % of the time" in said[0] and "say train_dataset.num_workers=" in said[0]
+    assert "waiting for data 33 % of the time" in said[0] and "set train_dataset.num_workers=" in said[0]
 
 
 def test_nothing_is_said_below_a_tenth(clock: Clock, workdir: Path, image_folder: Path, capsys, monkeypatch) -> None:
@@ -86,7 +86,7 @@ def test_advice_names_the_next_setting(image_folder: Path, monkeypatch: pytest.M
 
     loader = build_imagenet_dataspec(image_folder, False, 12, crop_size=16, num_workers=2).dataloader
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert "say train_dataset.num_workers=8" in data_wait.advice(loader)
+    assert "set train_dataset.num_workers=8" in data_wait.advice(loader)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     advice = data_wait.advice(loader)
     assert advice.startswith("2 workers keep all 2 cores of this device busy. ")

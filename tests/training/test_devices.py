@@ -37,7 +37,7 @@ def test_half_precision_needs_a_gpu(
 
 def test_gpu_that_is_not_there(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch sees none here"):
+    with pytest.raises(ConfigError, match="torch sees no GPU here"):
         main(load([str(small_yaml(workdir, image_folder)), "device=gpu"]))
 
 

@@ -54,10 +54,10 @@ def test_damaged_files(name: str, workdir: Path) -> None:
     assert run.seconds_paid() == 0.0 and run._finished_at() is None
     (workdir / "other").rename(workdir / "metrics.csv")
     if name not in ("empty", "other kinds", "not a number"):
-        with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read: .*\. Mend it, or remove it"):
+        with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read: .*\. Repair it, or delete it"):
             earlier_run.configuration(workdir)
     if name != "a circle":
-        with pytest.raises(UserError, match=r"metrics\.csv: is damaged \(.*\)\. Mend it, or remove it"):
+        with pytest.raises(UserError, match=r"metrics\.csv: is damaged \(.*\)\. Repair it, or delete it"):
             earlier_run.rows(workdir)
 
 

@@ -55,7 +55,7 @@ def test_another_model(workdir: Path, image_folder: Path, blurred: Path, capsys:
     words = [yaml, f"load_path={blurred}", "is_train=false"]
     for more in ([], ["load_weights_only=true"]):
         said = refused(capsys, *words, *more)
-        assert "looks like a resnet18 of 3 classes with BlurPool, the model is a resnet34 of 3 classes;" in said
+        assert "looks like a resnet18 of 3 classes with BlurPool, but the model is a resnet34 of 3 classes;" in said
         assert "102 tensors are missing in it (module.layer1.2.conv1.weight, " in said
         assert "algorithms.blurpool.replace_maxpools=false" in said and "model.name=resnet18" in said
     assert cli([*map(str, words), *advised(said)]) == 0
@@ -107,10 +107,10 @@ def test_another_number_of_classes(
     for words in ([], ["is_train=false"]):
         said = refused(capsys, yaml, f"load_path={blurred}", *words)
         assert "label 2 was 'person' and is 'eel'" in said
-        assert "Give the data set of its 3 classes" in said and "load_weights_only" not in said
+        assert "Give the data set with its 3 classes" in said and "load_weights_only" not in said
     said = refused(capsys, yaml, f"load_path={blurred}", "load_weights_only=true")
     assert "is a resnet18 of 4 classes with BlurPool" in said
-    assert "Its weights know 3 classes: give data of these, or train without load_path" in said
+    assert "Its weights have 3 classes: use data with these classes, or train without load_path" in said
     paths = [f"{section}.path={image_folder}" for section in ("train_dataset", "eval_dataset")]
     more = ["model.num_classes=3", "load_weights_only=true", "max_duration=2ba", "save_folder=null"]
     assert cli([str(yaml), *paths, f"load_path={blurred}", *more]) == 0

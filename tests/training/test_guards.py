@@ -69,7 +69,7 @@ def test_loss_that_is_not_finite(bad: float) -> None:
 def test_evaluation_whose_loss_is_no_number() -> None:
     data = TensorDataset(torch.full((4, 3, 4, 4), float("nan")), torch.arange(4) % 3)
     made = trainer(max_duration="1ep", callbacks=FiniteLoss(), eval_dataloader=DataLoader(data, 4))
-    with pytest.raises(TrainingError, match=r"the loss of the evaluation is nan at step 0 \(epoch 0\)"):
+    with pytest.raises(TrainingError, match=r"the evaluation's loss is nan at step 0 \(epoch 0\)"):
         made.eval()
 
 
@@ -85,7 +85,7 @@ def test_evaluation_must_count_every_image(wanted: int) -> None:
     data = TensorDataset(torch.randn(12, 3, 4, 4), torch.arange(12) % 3)
     guard = WholeEpochs(batches=8, eval_samples=wanted)
     made = trainer(max_duration="1ep", callbacks=guard, eval_dataloader=DataLoader(data, 4))
-    with pytest.raises(DataError, match=f"counted 12 images, the data set holds {wanted}"):
+    with pytest.raises(DataError, match=f"counted 12 images, but the data set has {wanted}"):
         made.eval()
     guard.eval_samples = 12
     made.eval()

@@ -20,7 +20,7 @@ from main import cli
 from model import build_composer_resnet
 from tests.runs import small_yaml
 from tools.evaluate.__main__ import run as evaluate
-from training.fitting import recognised, shapes
+from training.fitting import recognized, shapes
 from training.saved import CheckpointError, NotDataError, read_checkpoint, read_file
 
 
@@ -129,9 +129,9 @@ def test_files_that_are_no_checkpoints(workdir: Path) -> None:
     Path("text.pt").write_text("hello")
     Path("empty.pt").touch()
     for name, said in (
-        ("bare.pt", r"bare\.pt is no checkpoint of a run; it holds bare weights \(conv1\.weight\)"),
-        ("old.pt", "is no checkpoint of a run"),
-        ("text.pt", "is no checkpoint of a run"),
+        ("bare.pt", r"bare\.pt is not a checkpoint written by this project; it holds bare weights \(conv1\.weight\)"),
+        ("old.pt", "is not a checkpoint"),
+        ("text.pt", "is not a checkpoint"),
         ("empty.pt", "is damaged"),
     ):
         with pytest.raises(CheckpointError, match=said):
@@ -178,9 +178,9 @@ def test_a_remote_checkpoint_is_fetched_into_a_private_folder(whole: bool, workd
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_architecture_is_recognised(name: str) -> None:
+def test_every_architecture_is_recognized(name: str) -> None:
     with torch.device("meta"):
         held = shapes(build_composer_resnet(name, num_classes=7).state_dict())
-    assert recognised(held) == (name, 7)
+    assert recognized(held) == (name, 7)
     held.pop("module.layer1.0.conv1.weight")
-    assert recognised({f"module.{key}": shape for key, shape in held.items()}) == (name, 7)
+    assert recognized({f"module.{key}": shape for key, shape in held.items()}) == (name, 7)
