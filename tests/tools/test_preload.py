@@ -10,9 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from common import whole_files
 from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.transport import remote
 from loaders.transport.preload import copy
 from loaders.transport.preloading.source_files import list_files
 from tests.image_files import make_imagefolder, make_shards
@@ -47,7 +47,7 @@ def test_a_copy_is_made_once(folder: Path, tmp_path: Path, capsys: pytest.Captur
     said = " ".join(capsys.readouterr().out.split())
     assert "32" in said and "train_dataset.preload=" in said and "eval_dataset.preload=" in said
     assert tree(tmp_path / "copy") == tree(folder) and is_complete(tmp_path / "copy", str(folder))
-    assert not list((tmp_path / "copy").rglob("*.part")) and not (tmp_path / "copy/.preload/parts").exists()
+    assert not list((tmp_path / "copy").rglob("*.tmp")) and not (tmp_path / "copy/.preload/parts").exists()
     assert run([str(folder), str(tmp_path / "copy")]) == 0
     assert "was complete already" in " ".join(capsys.readouterr().out.split())
 
@@ -259,7 +259,8 @@ def test_a_failed_update(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "part_of", lambda _: Path("/dev/full"))
+    (tmp_path / "full").symlink_to("/dev/full")  # a link, because the file is removed after the fault
+    monkeypatch.setattr(whole_files, "temporary_name", lambda _: tmp_path / "full")
     with pytest.raises(DataError, match=rf"^{tmp_path}/copy: its disk is full \(.* free\)"):
         copy(str(folder), tmp_path / "copy")
 

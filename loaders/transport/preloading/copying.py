@@ -175,7 +175,7 @@ class Copier:
                     thread.start()
                 while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
                     threads[0].join(_TICK)
-                    meter(self._bytes + sum(max(0, size_of(part)) for part in self._parts.glob("*.part")))
+                    meter(self._bytes + sum(max(0, size_of(part)) for part in self._parts.glob("*.tmp")))
         finally:
             self._stop.set()
             deadline = time.monotonic() + _PATIENCE
@@ -191,7 +191,7 @@ class Copier:
         if not file_hash or hash_of(target, file_hash.partition(":")[0]) != file_hash:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # there may be no room for both
-            part = temporary_name(self._parts / "file").with_suffix(".part")
+            part = temporary_name(self._parts / "file")
             file_hash = self._fetch(file, part)
             if self._stop.is_set():
                 return  # run() may have ended, and another process may hold the copy's lock
