@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from common.command import run
 from tests.image_files import make_imagefolder
@@ -51,11 +52,12 @@ def workers_of(trainer: int) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
 def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
-    """Once there is a worker; verify's is kept waiting by an image that is a named pipe."""
+    """Once there is a worker; verify's are kept busy for minutes by large images."""
     root = make_imagefolder(tmp_path / "set")
     if program == VERIFY:
-        (root / "train/cat/0000.jpeg").unlink()
-        os.mkfifo(root / "train/cat/0000.jpeg")
+        Image.new("RGB", (5000, 5000)).save(tmp_path / "large.png", compress_level=1)
+        for number in range(500):
+            (root / f"train/cat/large{number}.png").symlink_to(tmp_path / "large.png")
     words = [sys.executable, "-c", f"import sys\n{program}", str(root)]
     settings = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
