@@ -23,7 +23,7 @@ def alternatives(problem: str) -> list[list[str]]:
     if meant := MEANT.search(advice):
         if advice.startswith("there is no ") or "://" in meant[1]:
             return [[f"{given}={meant[1]}"]]
-        inside = "no such argument" in advice or re.search(r" is no (?!recipe)", advice)
+        inside = "no such argument" in advice or re.search(r" is (no|not a known) (?!recipe)", advice)
         return [[f"{given}->{given.rpartition('.')[0]}.{meant[1]}" if inside else f"{given}->{meant[1]}"]]
     start = VERB.search(advice)
     said = advice[start.end() :] if start else ""
