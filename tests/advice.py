@@ -21,9 +21,9 @@ def alternatives(problem: str) -> list[list[str]]:
     """
     given, _, advice = re.sub(r" [\[(](?:command line|in |from )[^()\[\]]*[\])]$", "", problem).partition(": ")
     if meant := MEANT.search(advice):
-        if advice.startswith("there is no ") or "://" in meant[1]:
+        inside = re.search(r"\bno (?:such argument|algorithm|callback|logger)\b| is no (?!recipe|')", advice)
+        if (advice.startswith("there is no ") and not inside) or "://" in meant[1]:
             return [[f"{given}={meant[1]}"]]
-        inside = "no such argument" in advice or re.search(r" is (no|not a known) (?!recipe)", advice)
         return [[f"{given}->{given.rpartition('.')[0]}.{meant[1]}" if inside else f"{given}->{meant[1]}"]]
     start = VERB.search(advice)
     said = advice[start.end() :] if start else ""
