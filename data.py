@@ -38,7 +38,7 @@ def build_imagenet_dataspec(
     """Load train/ or val/ of a data set, for this rank.
 
     Batches are (uint8 [B, 3, crop, crop] in channels_last memory format, int64 [B]) on the CPU; the trainer copies them
-    to its device and only there are they normalised.
+    to its device and only there are they normalized.
 
     Args:
         data_path: the folder, or s3://bucket/folder, that holds train/ and val/.
@@ -62,13 +62,10 @@ def build_imagenet_dataspec(
     Raises:
         DataError: the data set is not there or not whole, or streams without `local` (then a ValueError, too).
     """
-    given: dict[str, Any] = {
-        "path": os.fspath(data_path) if data_path else "",
-        "local": os.fspath(local) if local else None,
-        "split": "train" if is_train else "val",
-        "pipeline": build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder),
-        "seed": seed,
-    }
+    path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
+    split = "train" if is_train else "val"
+    pipeline = build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
+    given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     if storage and registry.is_outside(storage):
         dataset = registry.build("storage", storage, given)
     else:

@@ -50,7 +50,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         with explained(folder):
             (folder / FILES[-1]).unlink(missing_ok=True)
             for name in FILES:
-                if (made / name).exists():
+                if (made / name).exists():  # moved, not written by common.whole_files: the files belong together
                     os.replace(made / name, folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
