@@ -102,7 +102,8 @@ def _end_workers(iterator: Any, owner: int) -> None:
         iterator._shutdown = True  # a fork's copy, collected before `start_worker` could freeze it
     if iterator._shutdown:
         return
-    iterator._workers_done_event.set()
+    # The flag alone: set() would wait for ever for a lock that a stopped or killed worker holds.
+    iterator._workers_done_event._flag.release()
     for queue in iterator._index_queues:
         queue.put(None)
     _remove_worker_pids(id(iterator))  # or torch takes a killed one for a fault
@@ -113,6 +114,7 @@ def _end_workers(iterator: Any, owner: int) -> None:
     _wait_for(iterator._workers)
     for worker in iterator._workers:
         worker.kill()  # one that hangs since its fork never came as far as to heed a SIGTERM
+    iterator._workers_done_event = threading.Event()  # for torch's set(): no worker is left to hold its lock
     iterator._shutdown_workers()
 
 

@@ -62,12 +62,15 @@ def test_no_place_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch:
         next(iter(loader(folder, num_workers=1)))
 
 
-def test_a_worker_that_hears_no_signal_ends_with_its_loader(folder: Path) -> None:
-    """As one may that hangs since its fork; stock torch leaves it, and the program waits for it at its end."""
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_worker_that_hears_no_signal_ends_with_its_loader(locked: bool, folder: Path) -> None:
+    """Even when it was stopped with the lock of the event that ends all workers; stock torch waits for it for ever."""
     train = loader(folder, num_workers=2)
     next(iter(train))
     stopped = train._iterator._workers[1]
     os.kill(stopped.pid, signal.SIGSTOP)
+    if locked:
+        train._iterator._workers_done_event._cond.acquire(timeout=60)
     del train
     gc.collect()
     assert not alive(stopped.pid) and stopped.exitcode == -signal.SIGKILL
