@@ -63,7 +63,7 @@ def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[st
     said = "".join(capsys.readouterr().out.split())  # long lines are folded
     assert "mine.parts" not in sys.modules
     assert "mine.parts:RandomErasing(p=0.25)" in said and "nocurve:adryrundoesnotimport" in said
-    assert f"mine.parts:Lion,of{page}/mine/parts.py" in said and "StopAt" not in said
+    assert f"mine.parts:Lion,from{page}/mine/parts.py" in said and "StopAt" not in said
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ HAS = "(it has RandomErasing, StopAt, JsonLines, Lion, polynomial or SmallNet)"
 MISTAKES = {
     f"algorithms.{ERASING}.q=1": f"algorithms.{ERASING}.q: {ERASING} has no such argument (it takes p)",
     f"algorithms.{ERASING}.p=x": f"algorithms.{ERASING}.p: 'x' given, but it must be a number",
-    f"algorithms.{ERASING}=3": f"algorithms.{ERASING}: 3 given (command line), but it must be arguments: type "
-    f"algorithms.{ERASING}={{}} to switch it on with its defaults, algorithms.{ERASING}=null to remove it",
+    f"algorithms.{ERASING}=3": f"algorithms.{ERASING}: 3 given (command line), but it must be a mapping of arguments; "
+    f"type algorithms.{ERASING}={{}} to enable it with its defaults, algorithms.{ERASING}=null to remove it",
     f"{ERASING}={{}}": f"{ERASING}: no such key; did you mean algorithms.{ERASING}?",
     "algorithms.mine.parts:Erasing={}": "algorithms.mine.parts:Erasing: FOLDER/mine/parts.py has no Erasing; did you "
     f"mean RandomErasing? {HAS}",
