@@ -61,7 +61,7 @@ def test_plan(workdir: Path, image_folder: Path) -> None:
         ({"recipes": None}, "recipes is missing: a list of names"),
         ({"recipes": "mild"}, "recipes: 'mild' given, but it must be a list"),
         ({"recipes": ["mild", "mild"]}, "recipes: mild stands there twice"),
-        ({"recipes": ["midl"]}, "midl-seed17: recipe_name: there is no recipe 'midl'; did you mean mild?"),
+        ({"recipes": ["midl"]}, "midl-seed17: recipe_name: unknown recipe 'midl'; did you mean mild?"),
         ({"recipes": ["decentralized"]}, "decentralized-seed17: "),
         ({"seeds": [1, 1]}, "seeds: 1 stands there twice"),
         ({"seeds": "x"}, "seeds: 'x' given"),
