@@ -44,8 +44,8 @@ def show(run: Run, console: Console | None = None) -> None:
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
     is_full = run.config.dry_run == FULL
-    shown = "every value" if is_full else "what differs from the defaults"
-    heading(out, "Configuration", f"{shown}, and the layer that set it")
+    shown = "all values" if is_full else "values that differ from the defaults"
+    heading(out, "Configuration", f"{shown}, with the layers that set them")
     out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
     if run.card:
         heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
@@ -61,7 +61,7 @@ def show(run: Run, console: Console | None = None) -> None:
         out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
     heading(out, "What would be built")
     out.print(Padding(built(run, length), (0, 0, 0, 2)))
-    more = "" if is_full else " Every value: dry_run=full"
+    more = "" if is_full else " All values: dry_run=full"
     out.print(f"\nDry run: nothing was built, and no data was touched.{more}", style="dim")
 
 
@@ -94,7 +94,7 @@ def configuration(run: Run, width: int) -> RenderableType:
         changed = [key for key in values if (key not in usual or usual[key] != values[key]) and key != "dry_run"]
         values = {key: values[key] for key in sorted(changed, key=lambda key: "." in key)}
     if not values:
-        return Text("nothing: this is the published baseline")
+        return Text("none: this is the published baseline")
     rows = []
     for key, value in values.items():
         source = run.sources.get(key, "default")

@@ -54,7 +54,7 @@ def test_only_what_differs_is_shown_section_by_section() -> None:
         *(f"algorithms.blurpool.{key}" for key in ("replace_convs", "replace_maxpools", "blur_first", "min_channels")),
         *("algorithms.label_smoothing.smoothing", "algorithms.channels_last"),
     ]
-    assert "nothing: this is the published baseline" in printed()
+    assert "none: this is the published baseline" in printed()
 
 
 def test_full_shows_every_key() -> None:
