@@ -13,8 +13,8 @@ class OwnPace:
     """Stands in for `composer.utils.dist` in the Trainer; while `active`, assumes that all ranks have the same value.
 
     In every batch the Trainer synchronizes the end of the epoch, the batch size, the number of samples, the loss and
-    the time. The first three are equal on all ranks, because every rank has the same number of batches and images
-    (otherwise WholeEpochs fails the epoch); the loss and the time are this rank's own.
+    the time. The first three are equal on all ranks, because all have the same number of batches and images
+    (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
     """
 
     def __init__(self) -> None:

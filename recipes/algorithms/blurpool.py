@@ -79,7 +79,7 @@ class BlurPool(RecipeAlgorithm):
         replace_convs: blur strided convolutions.
         replace_maxpools: blur max-pools.
         blur_first: blur before the convolution rather than after it.
-        min_channels: convolutions with fewer input channels are excluded (the stem has 3).
+        min_channels: convolutions with fewer input channels stay (the stem, which sees 3).
 
     Raises:
         TrainingError: the model has nothing to replace.

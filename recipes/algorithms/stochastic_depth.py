@@ -96,8 +96,8 @@ class StochasticDepth(RecipeAlgorithm):
         stochastic_method: 'block', one draw per microbatch; 'sample', one draw per image. Published for hot: sample.
         drop_rate: probability of dropping the last branch, 0 to 1. Published for hot: .1.
         drop_distribution: 'linear', rates from drop_rate / blocks to drop_rate; 'uniform', drop_rate for all blocks.
-        drop_warmup: time over which rates grow from 0, such as '0.1dur'; a float is a fraction of the run. As in
-            stock, only with 'block'.
+        drop_warmup: the time over which rates grow from 0, such as '0.1dur'; a float is a fraction of the run. As in
+            stock only with 'block'.
 
     Raises:
         TrainingError: the model has no residual block.
