@@ -35,7 +35,7 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     if kind.is_streaming and not section.is_streaming:
         report.add(f"{key}.storage", f"{storage} reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
     if section.is_streaming and kind.is_streaming is False:
-        report.add(f"{key}.storage", f"{storage} does not read MDS shards; type {key}.is_streaming=false")
+        report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
     if section.pack_size is not None:
         if "pack_size" not in kind.arguments:
             able = [name for name, row in KINDS.items() if "pack_size" in row.arguments]

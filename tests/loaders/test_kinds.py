@@ -72,7 +72,7 @@ def test_class_from_elsewhere(tmp_path: Path) -> None:
     """The configuration accepts it, for a path that no other kind reads, and the loader builds it."""
     run = ["yamls/digits.yaml", f"train_dataset.storage={HERE}", "train_dataset.path=hub://cat-dog"]
     assert load(run).config.train_dataset.storage == HERE
-    with pytest.raises(ConfigError, match=rf"train_dataset.storage: {HERE} does not read MDS shards"):
+    with pytest.raises(ConfigError, match=rf"train_dataset.storage: {HERE} reads no MDS shards"):
         load([*run, "train_dataset.is_streaming=true", f"train_dataset.local={tmp_path}"])
     spec = build_imagenet_dataspec("hub://cat-dog", False, 2, is_train=False, storage=HERE, crop_size=8, num_workers=0)
     assert (spec.dataloader.dataset.classes, spec.dataloader.dataset.split) == (["cat", "dog"], "val")

@@ -70,7 +70,7 @@ def test_synthetic_images_need_no_path(workdir: Path, image_folder: Path) -> Non
         (["train_dataset.storage=tape"], "train_dataset.storage: tape given, but it must be imagefolder, streaming"),
         (["train_dataset.storage=pack"], "did you mean packed?"),
         (["train_dataset.storage=streaming"], "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache"),
-        (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "not read MDS"),
+        (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "ffcv reads no MDS"),
         (["train_dataset.pack_size=100"], "train_dataset.pack_size: only for storage packed"),
         (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "pack_size=16 or more"),
         (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "have no source to copy"),
