@@ -190,7 +190,7 @@ def test_streamed_labels_without_an_output(workdir: Path, image_folder: Path, ca
 def test_runs_folder_that_cannot_be_made(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     (workdir / "file").write_text("in the way")
     said = fails(capfd, 1, small_yaml(workdir, image_folder), "runs_folder=file/runs")
-    assert "runs_folder: file/runs" in said and "use another folder" in said
+    assert "runs_folder: file/runs" in said and "give another one" in said
 
 
 @pytest.mark.slow

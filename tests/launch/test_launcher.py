@@ -114,12 +114,12 @@ def test_only_a_crash_or_a_second_signal_sets_a_limit(tmp_path: Path) -> None:
     node.processes = [subprocess.Popen(["sh", "-c", deaf], cwd=tmp_path)]
     wait_for((tmp_path / "ready").exists)
     node.note(signal.SIGTERM, None)
-    node._pass_on()
+    node._forward()
     node._note_failures()
     assert node._deadline == float("inf")
-    node._heard -= 2 * ranks.ECHO
+    node._forwarded_at -= 2 * ranks.ECHO
     node.note(signal.SIGTERM, None)
-    node._pass_on()
+    node._forward()
     assert node._deadline <= time.monotonic() + ranks.INSISTED
     node._deadline = 0.0
     node.wait()
