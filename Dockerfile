@@ -1,11 +1,11 @@
 # The same two commands in a container: `docker build --build-arg COMMIT=$(git rev-parse HEAD) -t resnet-recipes . && docker run --gpus all resnet-recipes`.
 #
-# python:3.11-slim rather than MosaicML's image: torch's wheels bring their own CUDA 12.6, cuDNN and NCCL, so the only
-# thing needed from the host is a driver of 525 or newer (NVIDIA Container Toolkit); MosaicML's newest image holds another
-# torch than the one pinned here, is several times larger, and is no longer rebuilt.
+# python:3.11-slim rather than MosaicML's image, the newest of which has a different torch, is several times larger, and
+# is no longer rebuilt. torch's wheels contain CUDA 12.6, cuDNN and NCCL, so the host only needs a driver (525 or newer)
+# and the NVIDIA Container Toolkit.
 FROM python:3.11.11-slim-bookworm AS build
 
-# A compiler, for the few pure-source packages among the dependencies and for the JPEG decoder; it stays in this stage.
+# The compiler, for the few dependencies without wheels and for the JPEG decoder, stays in this stage.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev libjpeg62-turbo-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
@@ -16,7 +16,7 @@ COPY loaders/images/native/decode.c loaders/images/native/resample.h loaders/ima
 RUN make loaders/images/native/decode.so && test -f loaders/images/native/decode.so
 
 FROM python:3.11.11-slim-bookworm
-# make, for `make train` and `make test`; libjpeg-turbo, for the JPEG decoder.
+# make is for `make train` and `make test`; libjpeg-turbo is for the JPEG decoder.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --no-install-recommends --yes libjpeg62-turbo make && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 trainer && install --directory --owner trainer /app
@@ -24,10 +24,10 @@ WORKDIR /app
 COPY --from=build --chown=trainer /app/.venv .venv
 COPY --chown=trainer . .
 COPY --from=build --chown=trainer /app/loaders/images/native/decode.so loaders/images/native/
-# The environment is complete: the Makefile shall not make it again, but add what is ours.
+# The environment is complete, so mark it as up to date; the Makefile only adds our own files.
 RUN touch .venv/.run && make .venv/.ours && install --directory --owner trainer runs data
 USER trainer
-# A run records the commit that it was made with; .git is not in the image.
+# A run records its commit, and .git is not in the image.
 ARG COMMIT=""
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 RECIPES_COMMIT=$COMMIT
 CMD ["make", "train"]

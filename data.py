@@ -1,4 +1,4 @@
-"""ImageNet for training and evaluation, and `python data.py PATH [LOCAL]` to check a data set."""
+"""Load ImageNet for training and evaluation; `python data.py PATH [LOCAL]` checks a data set."""
 
 import os
 import sys
@@ -35,32 +35,33 @@ def build_imagenet_dataspec(
     decoder: str = "auto",
     **dataloader_kwargs: Any,
 ) -> DataSpec:
-    """Load train/ or val/ of a data set, for this rank.
+    """Load this rank's part of the train/ or val/ split of a data set.
 
-    Batches are (uint8 [B, 3, crop, crop] in channels_last memory format, int64 [B]) on the CPU; the trainer copies them
-    to its device and only there are they normalized.
+    Batches are (uint8 [B, 3, crop, crop] in channels_last memory format, int64 [B]) on the CPU; images are normalized
+    on the trainer's device.
 
     Args:
-        data_path: the folder, or s3://bucket/folder, that holds train/ and val/.
-        is_streaming: MDS shards (True), or one folder of images per class (False).
+        data_path: the folder, or s3://bucket/folder, that contains train/ and val/.
+        is_streaming: MDS shards (True), or a folder of images per class (False).
         batch_size: samples per device.
-        local: cache folder for the shards; each split gets its own folder in it.
+        local: cache folder for shards; each split has its own subfolder.
         is_train: train/ with random crop and flip, or val/ with the central crop.
-        drop_last, shuffle: leave out what fills no whole batch; a new order each epoch.
-        resize_size: short side in pixels before the crop; -1 leaves images as they are.
+        drop_last: whether to drop an incomplete last batch.
+        shuffle: whether to use a new order in each epoch.
+        resize_size: short side in pixels before the crop; -1: no resize.
         crop_size: side of the images in a batch, in pixels.
-        seed: order and augmentation are functions of it, of the epoch and of the sample, and of nothing else.
-        storage: a kind of `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
-        pack_size: with storage packed: the short side in pixels that larger images are reduced to, once.
-        cache_limit: bytes of shards that the split's cache folder may hold, as a number or as in 200gb; None: all.
-        image_transforms: more steps after crop and flip, uint8 [3, H, W] in and out; training only.
-        min_crop_area: the smallest part of an image's area that a random crop shows; training only.
-        hflip: mirror every other image; training only.
-        decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
-        **dataloader_kwargs: torch DataLoader's own arguments, which go before the defaults.
+        seed: order and augmentation depend only on it, the epoch and the sample.
+        storage: a kind in `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
+        pack_size: storage packed: short side, in pixels, to which larger images are reduced in memory.
+        cache_limit: bytes of shards that the split's cache folder may hold, a number or 200gb; None: all.
+        image_transforms: additional steps after crop and flip, uint8 [3, H, W] to the same; training only.
+        min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
+        hflip: mirror images with probability 1/2; training only.
+        decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
+        **dataloader_kwargs: arguments of torch's DataLoader, overriding the defaults.
 
     Raises:
-        DataError: the data set is not there or not whole, or streams without `local` (then a ValueError, too).
+        DataError: the data set is missing or incomplete, or streams without `local` (then also a ValueError).
     """
     path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
     split = "train" if is_train else "val"
@@ -77,7 +78,7 @@ def build_imagenet_dataspec(
 
 
 def split_batch(batch: tuple[torch.Tensor, torch.Tensor], size: int | float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A batch in microbatches of `size`, the last one smaller; views, and no warning for a last batch that fits."""
+    """Split a batch into views of at most `size` images; unlike Composer's default, without warning for a small one."""
     images, labels = batch
     return list(zip(images.split(int(size)), labels.split(int(size)), strict=True))
 
@@ -85,8 +86,8 @@ def split_batch(batch: tuple[torch.Tensor, torch.Tensor], size: int | float) -> 
 def check_dataloader() -> None:
     """Check the data set named on the command line: `python data.py PATH`, or `python data.py REMOTE LOCAL`.
 
-    Prints what is in it and how fast it loads, writes a contact sheet, and exits with status 1 and a sentence for each
-    fault.
+    Prints its contents and loading speed, and writes a contact sheet. Exits with status 1 and a sentence for each
+    problem found.
     """
     from common.command import run
     from loaders.checking.check import main

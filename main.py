@@ -1,7 +1,4 @@
-"""Train a ResNet: `composer main.py yamls/resnet50.yaml recipe_name=mild`. One YAML, one command, one run folder.
-
-Reads top to bottom: configuration, devices, data, model, optimizer, schedule, algorithms, Trainer, fit, record.
-"""
+"""Train a ResNet: `composer main.py yamls/resnet50.yaml recipe_name=mild`."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def main(config: DictConfig | Run) -> Trainer:
-    """Train or evaluate as the configuration says.
+    """Train or evaluate.
 
     Args:
-        config: what config.load() made of a command line, or an OmegaConf merged by the caller: then the rest is
-            filled in, and what the published Mosaic example let pass, passes.
+        config: a Run from config.load(), or an OmegaConf merged by the caller, which is completed with defaults and
+            checked as leniently as in the published Mosaic example.
 
     Returns:
-        The Trainer, its model holding the weights that the recipe ends with (the averaged ones under EMA).
+        The Trainer; its model holds the final weights of the recipe (the averaged ones under EMA).
 
     Raises:
-        UserError: a ConfigError, DataError or TrainingError, each a sentence for the person at the keyboard.
-        Interrupted: after a SIGTERM or Ctrl-C; its checkpoint is written.
+        UserError: a ConfigError, DataError or TrainingError, whose message is for the user.
+        Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     started = time.monotonic()
     run = config if isinstance(config, Run) else complete(config)
@@ -40,7 +37,7 @@ def main(config: DictConfig | Run) -> Trainer:
     ranks, ranks_per_node = world()
     check_world(run.config, ranks, ranks_per_node)
 
-    # torch and Composer take four seconds to import: a mistyped key is answered before.
+    # Importing torch and Composer takes four seconds; mistyped keys are reported before that.
     from training import build, checkpoints, claims, devices, effects, guards
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
@@ -72,7 +69,7 @@ def main(config: DictConfig | Run) -> Trainer:
             optimizers=optimizer,
             max_duration=schedule.max_duration,
             algorithms=algorithms,
-            # In this order after each event's algorithms, so that nothing bad is recorded or saved.
+            # Guards run first, so that an invalid state is neither recorded nor saved.
             callbacks=[*first, data_wait, recorder, progress, *watching, *callbacks, saver],
             saved=checkpoints.to_start_from(run.config, saver),
         )
@@ -82,7 +79,7 @@ def main(config: DictConfig | Run) -> Trainer:
 
 
 def cli(argv: list[str]) -> int:
-    """Run a command line; its exit status. A mistake of the user's is a sentence on stderr, never a traceback."""
+    """Run a command line and return the exit status; a user's mistake is a sentence on stderr, not a traceback."""
     take_any_text()
     try:
         run = load(argv)
@@ -91,24 +88,24 @@ def cli(argv: list[str]) -> int:
 
             show(run)
             return 0
-        main(run).close()  # trackers get their last lines now, not whenever the garbage collector comes by
+        main(run).close()  # flushes the trackers now instead of at garbage collection
     except Exception as error:
         return answer(error, explained)
     return 0
 
 
 def explained(error: Exception) -> str | None:
-    """The sentence for an error that is not the user's mistake in itself; None for a bug."""
+    """Return the sentence for an error that is not a UserError itself; None for a bug."""
     from training.fit import explain
 
     return explain(error)
 
 
 def cli_of_a_process(argv: list[str]) -> int:
-    """As `cli`, for a process that is to end with this status, whatever happens to other ranks in the meantime."""
+    """Run `cli` in a process of its own, which keeps its exit status when other ranks fail."""
     status = cli(argv)
     if status:
-        # The launcher stops this rank when another has failed, and prints the words of ranks whose status differs.
+        # If another rank fails first, the launcher terminates this one; a SIGTERM must not replace its exit status.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return status
 

@@ -1,4 +1,4 @@
-"""A torchvision ResNet, or the user's model, as a ComposerModel: the published initialization, loss and metrics."""
+"""Build a torchvision ResNet or a user's model as a ComposerModel, with the published initialization and losses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from common.errors import ConfigError
+from common.suggest import listing
 from config.schema import INITS, MODELS
 from recipes import registry
 
-# Both take class indices or dense targets. The binary cross entropy is summed over the classes and divided by the
-# batch size, as published: 7.907 at the start with 1000 classes, not the mean over classes that textbooks use.
-# The cross entropy is torch's own: Composer's warns that smoothed targets, which rounding leaves at 0.99999994 in all,
-# "have less than 1 total probability", and to find out makes the host wait for the GPU.
+# Both accept class indices or dense targets. As published, binary cross entropy is summed over classes and divided by
+# the batch size (initially 7.907 for 1000 classes), not averaged over classes. Cross entropy is torch's: Composer's
+# synchronizes with the GPU to check the targets' sum, and warns of smoothed targets that rounding leaves at 0.99999994.
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": nn.functional.cross_entropy,
     "binary_cross_entropy": binary_cross_entropy_with_logits,
@@ -28,7 +28,7 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class MeanCrossEntropy(Metric):
-    """The mean over all images; Composer's is one over batches, in which those of a smaller last batch count more."""
+    """Mean over all images; Composer's is a mean over batches, which overweights the images of a smaller last batch."""
 
     total: torch.Tensor
     images: torch.Tensor
@@ -44,15 +44,15 @@ class MeanCrossEntropy(Metric):
         self.images += len(target)
 
     def compute(self) -> torch.Tensor:
-        """The mean so far."""
+        """Return the mean over the images added."""
         return self.total / self.images
 
 
 class ResNetClassifier(ComposerClassifier):
-    """A ComposerClassifier without train metrics: training.accuracy has them for less."""
+    """A ComposerClassifier without training metrics, which training.accuracy computes at lower cost."""
 
     def get_metrics(self, is_train: bool = False) -> dict[str, Metric]:
-        """The evaluation's metrics, by name; none for training."""
+        """Return the evaluation metrics by name; none for training."""
         return {} if is_train else super().get_metrics(is_train)
 
 
@@ -62,24 +62,24 @@ def build_composer_resnet(
     """Build a ResNet with top-1 and top-5 accuracy as metrics.
 
     Args:
-        model_name: one of MODELS; the torchvision architecture of that name, never pretrained. Or package.module:name,
-            a class or function of the user's that makes a torch.nn.Module, given num_classes.
+        model_name: one of MODELS, a torchvision architecture, never pretrained; or package.module:name, a user's class
+            or function that takes num_classes and returns a torch.nn.Module.
         loss_name: one of LOSSES.
-        num_classes: length of the output; the model maps [B, 3, H, W] to logits [B, num_classes].
-        init: one of INITS; a model of the user's keeps its own. "mosaic" is that of Mosaic's ResNet example (see
-            `initialize`); "torchvision" leaves the model as torchvision's constructor makes it: Kaiming-normal
-            convolutions (fan out), 1 and 0 for BatchNorm.
+        num_classes: number of outputs; the model maps [B, 3, H, W] to logits [B, num_classes].
+        init: one of INITS; ignored for a user's model. "mosaic": as in Mosaic's ResNet example (see `initialize`);
+            "torchvision": as torchvision's constructor does (Kaiming-normal convolutions with fan out; BatchNorm
+            weights 1, biases 0).
 
     Raises:
-        ConfigError: for a model, a loss or an initialization that does not exist.
+        ConfigError: the model, loss or initialization does not exist.
     """
     is_outside = registry.is_outside(model_name)
     if model_name not in MODELS and not is_outside:
-        raise ConfigError(f"model.name: no model is called {model_name!r}; there are {', '.join(MODELS)}")
+        raise ConfigError(f"model.name: unknown value {model_name!r}; choose {listing(MODELS)}")
     if loss_name not in LOSSES:
-        raise ConfigError(f"model.loss_name: no loss is called {loss_name!r}; there are {', '.join(LOSSES)}")
+        raise ConfigError(f"model.loss_name: unknown value {loss_name!r}; choose {listing(LOSSES)}")
     if init not in INITS:
-        raise ConfigError(f"model.init: no initialization is called {init!r}; there are {', '.join(INITS)}")
+        raise ConfigError(f"model.init: unknown value {init!r}; choose {listing(INITS)}")
     if is_outside:
         module = registry.build("model", model_name, {"num_classes": num_classes})
     else:
@@ -88,7 +88,7 @@ def build_composer_resnet(
             initialize(module)
     heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
     if loss_name == "binary_cross_entropy" and heads and heads[-1].bias is not None:
-        # Every class starts with probability 1 / num_classes, so the first steps do not unlearn a prior of 1/2.
+        # Start every class at probability 1 / num_classes, so that the first steps need not unlearn a prior of 1/2.
         nn.init.constant_(heads[-1].bias, -math.log(num_classes))
     return ResNetClassifier(
         module,
@@ -99,7 +99,7 @@ def build_composer_resnet(
                 "MulticlassAccuracy": MulticlassAccuracy(num_classes, average="micro"),
                 "MulticlassTop5Accuracy": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
             },
-            # The two accuracies share no state; grouping them would look for sharing on the first batch.
+            # The two accuracies share no state, so the search for groups on the first batch would be wasted.
             compute_groups=False,
         ),
         loss_fn=LOSSES[loss_name],
@@ -107,9 +107,10 @@ def build_composer_resnet(
 
 
 def initialize(module: nn.Module) -> None:
-    """Kaiming-normal weights (fan in) for convolutions and linear layers, U(0, 1) and 0 for BatchNorm, in place.
+    """Initialize in place as published by Mosaic.
 
-    The linear bias stays as torch makes it, and the last BatchNorm of a block is not zeroed: so it was published.
+    Convolution and linear weights are Kaiming-normal (fan in); BatchNorm weights are U(0, 1), its biases 0. Linear
+    biases keep torch's initialization, and the last BatchNorm of a block is not zeroed.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

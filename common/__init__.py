@@ -1,1 +1,1 @@
-"""The ground floor: errors, durations, the terminal, whole files, how a program ends. Imports nothing of ours."""
+"""Shared basics: errors, durations, terminal output, atomic files, exit statuses. Imports no other package of ours."""

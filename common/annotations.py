@@ -1,4 +1,4 @@
-"""Type annotations as text, and whether a value from a YAML fits one. Only obvious misfits count."""
+"""Match values from a YAML against type annotations given as text. Only obvious mismatches are reported."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CHECKS: dict[str, Callable[[object], bool]] = {
     "dict": lambda value: isinstance(value, dict),
 }
 SAME = {"tuple": "list", "Sequence": "list", "List": "list", "Tuple": "list", "Dict": "dict"}
-WORDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text", "None": "null"}
+WORDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a string", "None": "null"}
 
 
 def literal(node: ast.expr) -> object:
-    """The value of a default that is written as a literal; None for any other."""
+    """Return the value of a default that is written as a literal; None for any other expression."""
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -27,7 +27,7 @@ def literal(node: ast.expr) -> object:
 
 
 def alternatives(node: ast.expr) -> list[ast.expr]:
-    """The members of a union, in any of its three spellings."""
+    """Return the members of a union in any of its three spellings."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return alternatives(node.left) + alternatives(node.right)
     if isinstance(node, ast.Subscript) and _name(node.value) == "Optional":
@@ -41,7 +41,7 @@ def alternatives(node: ast.expr) -> list[ast.expr]:
 
 
 def _name(node: ast.expr) -> str:
-    """The last word of a name, without its subscript: typing.List[int] -> list."""
+    """Return the last component of a name without its subscript: typing.List[int] -> list."""
     if isinstance(node, ast.Subscript):
         node = node.value
     if isinstance(node, ast.Constant):
@@ -51,7 +51,7 @@ def _name(node: ast.expr) -> str:
 
 
 def fits(value: object, annotation: object) -> bool:
-    """Whether a value can be meant by an annotation; anything fits one that we do not understand."""
+    """Return whether a value fits an annotation; any value fits one that is not understood."""
     if not isinstance(annotation, str):
         return True
     for node in alternatives(ast.parse(annotation, mode="eval").body):
@@ -66,38 +66,38 @@ def fits(value: object, annotation: object) -> bool:
 
 
 def _items(node: ast.expr) -> list[ast.expr]:
-    """What a tuple of a fixed length consists of; empty for any other annotation."""
+    """Return the item types of a fixed-length tuple; empty for any other annotation."""
     fixed = isinstance(node, ast.Subscript) and _name(node) == "list" and isinstance(node.slice, ast.Tuple)
-    found = node.slice.elts if fixed else []  # type: ignore[attr-defined]
-    return [] if any(isinstance(item, ast.Constant) and item.value is ... for item in found) else found
+    items = node.slice.elts if fixed else []  # type: ignore[attr-defined]
+    return [] if any(isinstance(item, ast.Constant) and item.value is ... for item in items) else items
 
 
 def _items_fit(value: object, items: list[ast.expr]) -> bool:
-    """Whether a list has as many items as wanted, each of its type; any list does where none are named."""
+    """Return whether a list has the given item types; any list fits if none are given."""
     if not items or not isinstance(value, Sequence):
         return True
     return len(value) == len(items) and all(fits(*pair) for pair in zip(value, map(ast.unparse, items), strict=True))
 
 
 def _nodes(annotation: object) -> list[ast.expr]:
-    """The alternatives of an annotation; none where there is no annotation."""
+    """Return the alternatives of an annotation; empty without an annotation."""
     return alternatives(ast.parse(annotation, mode="eval").body) if isinstance(annotation, str) else []
 
 
 def is_text(annotation: object) -> bool:
-    """Whether a value in a YAML is a text there, whatever it looks like: a str, or what no number can stand for."""
+    """Return whether any YAML scalar given for an annotation is meant as a string, even if it looks like a number."""
     names = {_name(node) for node in _nodes(annotation)}
     return "str" in names and not names & {"float", "int", "bool", "Any"}
 
 
 def is_texts(annotation: object) -> bool:
-    """Whether a list in a YAML is one of texts there."""
+    """Return whether a list given for an annotation is a list of strings."""
     lists = [node for node in _nodes(annotation) if isinstance(node, ast.Subscript) and _name(node) == "list"]
     return any(_name(node.slice) == "str" for node in lists)
 
 
 def describe(annotation: object) -> str:
-    """An annotation in words: 'a number or null'."""
+    """Describe an annotation in words: 'a number or null'."""
     parts = []
     for node in alternatives(ast.parse(str(annotation), mode="eval").body):
         name = _name(node)

@@ -1,4 +1,4 @@
-"""Time strings as Composer writes them: 90ep, 625ba, 1000sp, 0.5dur. No torch, no composer."""
+"""Durations in Composer's notation: 90ep, 625ba, 1000sp, 0.5dur. Imports neither torch nor Composer."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ class Duration:
         return f"{self.value:g}{self.unit}"
 
     def batches(self, batches_per_epoch: int, global_batch_size: int, total_batches: float = 0) -> float:
-        """The same length in batches; total_batches is that of the whole run, needed only for 'dur'."""
+        """Return this length in batches; `total_batches`, the length of the run, is needed only for 'dur'."""
         if self.unit == "sp":
             return self.value * (1 / global_batch_size)
         return self.value * {"ep": batches_per_epoch, "ba": 1, "dur": total_batches}[self.unit]
 
     def scaled(self, ratio: float) -> Duration:
-        """This length times `ratio`; batches and samples stay whole numbers."""
+        """Return this length times `ratio`, truncated to whole batches or samples."""
         value = self.value * ratio
         return Duration(int(value) if self.unit in ("ba", "sp") else value, self.unit)
 
 
 def parse(text: object) -> Duration:
-    """Read a time string.
+    """Parse a duration.
 
     Raises:
-        ValueError: if it is not a finite, non-negative number followed by ep, ba, sp or dur.
+        ValueError: it is not a finite, non-negative number followed by ep, ba, sp or dur.
     """
     match = _PATTERN.match(str(text))
     if not match:
         meant = f"{text}ep" if str(text).isdecimal() else "90ep, 625ba, 1000sp or 0.5dur"
-        raise ValueError(f"{text!r} is no duration; write a number and a unit, as in {meant}")
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit, as in {meant}")
     if (value := float(match[1])) == math.inf:
         raise ValueError(f"{text} is too long to compute with; use a duration such as 90ep or 625ba")
     return Duration(value, match[2])
 
 
 def durations_of(config: Any) -> tuple[Duration, Duration]:
-    """The length of a run and of its warm-up, with scale_schedule_ratio applied.
+    """Return the length of a run and of its warm-up, with scale_schedule_ratio applied.
 
-    The length is truncated to whole epochs or batches, as Composer does it (90ep at 0.36 is 32ep); the warm-up keeps
-    its fraction of an epoch. It is left alone if scheduler.scale_warmup is false.
+    The length is truncated to whole epochs or batches, as in Composer (90ep times 0.36 is 32ep). The warm-up keeps its
+    fraction of an epoch, and is not scaled if scheduler.scale_warmup is false.
 
     Args:
         config: a configuration, or any object with the same attributes.
 
     Raises:
-        ConfigError: if a duration cannot be read, or nothing is left of the run.
+        ConfigError: a duration cannot be parsed, or the scaled run is shorter than one unit.
     """
     ratio = float(config.scale_schedule_ratio)
     try:
@@ -72,7 +72,7 @@ def durations_of(config: Any) -> tuple[Duration, Duration]:
             f"scale_schedule_ratio: {ratio:g} makes max_duration or scheduler.t_warmup too long to compute with; "
             "use a ratio of about 1"
         )
-    # The epsilon keeps 100ep * 0.29 (28.999999999999996 in floating point) at 29.
+    # The epsilon makes 100ep * 0.29 (28.999999999999996 in floating point) come out as 29.
     length = Duration(float(int(full.value * ratio + 1e-9)), full.unit)
     if length.value < 1:
         raise ConfigError(

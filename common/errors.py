@@ -1,28 +1,28 @@
-"""The mistakes a user can make: each prints as a sentence, never as a traceback, a DataLoader worker's too."""
+"""Errors for mistakes that users can make, printed as a sentence without traceback, even from a DataLoader worker."""
 
 import re
 
-_ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's words
+_ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's wording
 _REASONS = {
-    "Killed": "most likely the machine's memory ran out; fewer workers need less: train_dataset.num_workers=1",
-    "Bus error": "most likely shared memory is full; look: df -h /dev/shm; a container gets more by --shm-size=8g",
+    "Killed": "most likely the machine ran out of memory; fewer workers need less: train_dataset.num_workers=1",
+    "Bus error": "most likely shared memory is full; check with df -h /dev/shm; give a container more by --shm-size=8g",
     "Terminated": "another program or the scheduler stopped it",
 }
-_CRASH = "a library or the decoder crashed; train_dataset.decoder=pil does without ours"
+_CRASH = "a library or the decoder crashed; train_dataset.decoder=pil avoids our decoder"
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*): ", re.MULTILINE)
 
 
 class UserError(Exception):
-    """A fault that the user can mend; main prints it alone and exits with `exit_status`."""
+    """A mistake that the user can correct; main prints it without traceback and exits with `exit_status`."""
 
     exit_status = 1
 
 
 class ConfigError(UserError, ValueError):
-    """Everything that is wrong with a configuration, all at once.
+    """All problems with a configuration at once.
 
     Args:
-        problems: one finished sentence per fault: what was given, what is allowed, the closest match.
+        problems: one complete sentence each: what was given, what is allowed, the closest match.
     """
 
     exit_status = 2
@@ -33,24 +33,24 @@ class ConfigError(UserError, ValueError):
 
 
 class DataError(UserError):
-    """A data set that cannot be read as asked: the sentence names the path, what is wrong, and what to type next."""
+    """A data set that cannot be read; the message names the path, the problem, and what to type next."""
 
 
 class TrainingError(UserError):
-    """A run that cannot go on (a loss that is not a number, a checkpoint that does not fit)."""
+    """A run that cannot continue, because of a NaN loss or a checkpoint that does not fit, for example."""
 
 
 def sentence_of(exc: BaseException) -> str | None:
-    """The sentence a user should read, from an exception or anything it was raised from.
+    """Return the message of the user error, or killed worker, that caused an exception.
 
-    A fault inside a DataLoader worker arrives as an exception of the same type, whose message is the worker's whole
-    traceback; the sentence is what follows the exception's name on the traceback's last frame.
+    An error in a DataLoader worker arrives as an exception of the same type whose message is the worker's entire
+    traceback; the sentence follows the exception's name after the last frame.
 
     Args:
-        exc: what was caught.
+        exc: the exception caught.
 
     Returns:
-        The sentence without traceback, or None when neither a user's mistake nor a worker's end is behind it.
+        The sentence without traceback; None if neither a UserError nor a killed worker caused the exception.
     """
     seen: set[int] = set()
     current: BaseException | None = exc
@@ -62,33 +62,25 @@ def sentence_of(exc: BaseException) -> str | None:
         killed = killed or _ENDED.search(str(current))
         current = current.__cause__ or current.__context__
     if killed:
-        return f"worker process {killed[1]} was ended by a signal ({killed[2]}): {_REASONS.get(killed[2], _CRASH)}"
+        return f"worker process {killed[1]} was killed by a signal ({killed[2]}): {_REASONS.get(killed[2], _CRASH)}"
     return None
 
 
 def _without_traceback(text: str) -> str:
-    """The last raised user's mistake in `text`, or `text` itself where it is no traceback."""
+    """Return the last UserError in a traceback's text, or `text` itself if it is not a traceback."""
     if "Traceback (most recent call last)" not in text:
         return text
     names = {kind.__name__ for kind in _subclasses(UserError)}
-    starts = [found.end() for found in _RAISED.finditer(text) if found.group(1) in names]
+    starts = [match.end() for match in _RAISED.finditer(text) if match.group(1) in names]
     return text[starts[-1] :].strip() if starts else text
 
 
 def _subclasses(kind: type[UserError]) -> set[type[UserError]]:
-    """`kind` and every class derived from it."""
-    found = {kind}
-    for child in kind.__subclasses__():
-        found |= _subclasses(child)
-    return found
+    """Return `kind` and all classes derived from it."""
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
 
 
 def named(names: list[str], most: int = 5) -> str:
-    """A short list for a sentence: `a, b, c and 7 more`.
-
-    Args:
-        names: what to list.
-        most: how many to name.
-    """
+    """Format a list for a sentence, naming at most `most`: `a, b, c and 7 more`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,4 +1,4 @@
-"""A folder that one process has to itself: a lock file in it, which the kernel releases however that process ends."""
+"""Exclusive use of a folder by one process: a lock file, which the kernel releases however the process ends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _held: set[int] = set()
 class LockFile:
     """Locks a folder until release(), or until the process ends.
 
-    Works between machines where the file system passes flock on (NFS does); where it has no locks, the folder is not
-    guarded, and a line says so.
+    Works across machines if the file system forwards flock, as NFS does. On a file system without locks the folder is
+    not protected, and a warning is printed.
 
     Args:
-        folder: what to lock; made if it does not exist.
-        patience: seconds to wait for a process that is still ending.
+        folder: the folder to lock; created if it does not exist.
+        patience: seconds to wait for a process that is still exiting.
 
     Raises:
-        ConfigError: if another process holds it.
-        UserError: if the lock file cannot be written.
+        ConfigError: another process holds the lock.
+        UserError: the lock file cannot be written.
     """
 
     def __init__(self, folder: Path, patience: float = 0.0) -> None:
@@ -38,19 +38,18 @@ class LockFile:
                 if time.monotonic() >= deadline:
                     raise ConfigError(
                         f"run_name: {folder} is in use by another run ({self.path.read_text().strip()}). "
-                        "Start this one when it has ended, or give another run_name=ANOTHER"
+                        "Start this one when it has finished, or give another run_name=ANOTHER"
                     )
                 time.sleep(0.1)
         except OSError as error:
             raise UserError(
-                f"runs_folder: {self.path} cannot be written ({error.strerror}); give another one with "
-                "runs_folder=FOLDER"
+                f"runs_folder: {self.path} cannot be written ({error.strerror}); use another folder: runs_folder=FOLDER"
             ) from error
 
     def release(self) -> None:
-        """Remove the lock file; no error if that was done."""
+        """Remove the lock file, unless that was done already."""
         if self.descriptor in _held:
-            self.path.unlink(missing_ok=True)  # while it is locked: whoever waits for it sees that it is gone
+            self.path.unlink(missing_ok=True)  # before unlocking, so that a waiting process notices that it is gone
             _held.remove(self.descriptor)
             os.close(self.descriptor)
 
@@ -63,12 +62,12 @@ class LockFile:
             os.close(self.descriptor)
             return False
         except OSError as error:
-            print(f"{self.path}: no locks here ({error.strerror}); a second run of this name would go unnoticed")
+            print(f"{self.path}: no file locks here ({error.strerror}); a second run of this name would not be noticed")
         try:
             is_current = os.path.samestat(os.fstat(self.descriptor), self.path.stat())
         except FileNotFoundError:
             is_current = False
-        if not is_current:  # whoever held it has removed it meanwhile
+        if not is_current:  # the previous holder has removed the file in the meantime
             os.close(self.descriptor)
             return self._is_locked()
         os.ftruncate(self.descriptor, 0)
@@ -78,7 +77,7 @@ class LockFile:
 
 
 def _close_in_child() -> None:
-    """Let go in a loader's worker: a lock lasts while any process has the file open, and workers outlive a kill."""
+    """Close the lock in a forked worker: it is held while any process has the file open, and workers can outlive us."""
     for descriptor in _held:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What is printed, on a terminal or into a pipe whose encoding may lack some of it."""
+"""Printing to terminals and pipes with limited encodings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 
 
 def take_any_text() -> None:
-    """Let stdout escape what its encoding lacks, as stderr does from the start, in place of an exception."""
+    """Make stdout escape characters that its encoding lacks, as stderr does by default, instead of raising."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,5 +6,5 @@ OUTSIDE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def is_outside(name: str) -> bool:
-    """Whether a name is the path of a class or function of the user's, as in package.module:Class."""
+    """Return whether a name is the path of a user's class or function, as in package.module:Class."""
     return OUTSIDE.fullmatch(name) is not None

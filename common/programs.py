@@ -12,39 +12,39 @@ from common.suggest import did_you_mean
 
 
 def programs(package: Path) -> dict[str, str]:
-    """The programs of a package's folder: name -> first sentence of its docstring."""
-    found = {}
+    """Return the programs in a package's folder: name -> first sentence of the docstring."""
+    summaries = {}
     for file in sorted([*package.glob("*.py"), *package.glob("*/__main__.py")]):
         text = file.read_text()
         if file.parent / file.name != package / "__main__.py" and '\nif __name__ == "__main__":' in text:
             name = file.stem if file.parent == package else file.parent.name
             paragraph = " ".join((ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0].split())
-            found[name] = paragraph.partition(". ")[0].rstrip(".")
-    return found
+            summaries[name] = paragraph.partition(". ")[0].rstrip(".")
+    return summaries
 
 
 def run(package: Path, argv: Sequence[str] | None = None) -> int:
-    """List a package's programs, or say how the one that is named is started; the exit status.
+    """List a package's programs, or print how to start the one that is named; return the exit status.
 
     Args:
         package: the folder of the package.
-        argv: the words of the command line; None takes the process's own.
+        argv: the command line; None: that of the process.
     """
     take_any_text()
-    found, words = programs(package), sys.argv[1:] if argv is None else list(argv)
+    summaries, words = programs(package), sys.argv[1:] if argv is None else list(argv)
     command = f"python -m {package.name}"
     if words and not words[0].startswith("-"):
         name, *more = words
-        if name in found:
+        if name in summaries:
             print(
-                f"{name}: a program is named after a dot. Type: {' '.join([f'{command}.{name}', *more])}",
+                f"{name}: join a program's name with a dot. Type: {' '.join([f'{command}.{name}', *more])}",
                 file=sys.stderr,
             )
         else:
-            print(f"{name}: no such program{did_you_mean(name, found) or '.'} Type: {command}", file=sys.stderr)
+            print(f"{name}: no such program{did_you_mean(name, summaries) or '.'} Type: {command}", file=sys.stderr)
         return 2
-    width = max(map(len, found))
+    width = max(map(len, summaries))
     print(f"{command}.NAME --help explains each of these:\n")
-    for name, sentence in found.items():
+    for name, sentence in summaries.items():
         print(f"  {name:<{width}}  {sentence}")
     return 0

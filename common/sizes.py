@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them: 200gb, 1.5tb, 5000000. Units are powers of 1024, as mosaicml-streaming's are."""
+"""Parse sizes in bytes such as 200gb, 1.5tb or 5000000. Units are powers of 1024, as in mosaicml-streaming."""
 
 import re
 
@@ -7,15 +7,15 @@ _SIZE = re.compile(rf"(\d{{1,18}}(?:\.\d+)?)\s*({'|'.join(_UNITS)})?", re.ASCII 
 
 
 def bytes_of(size: int | str) -> int:
-    """A size in bytes.
+    """Return a size in bytes.
 
     Raises:
         ValueError: it is not a positive number with or without a unit.
     """
     match = _SIZE.fullmatch(str(size).strip())
-    found = int(float(match[1]) * 1024 ** _UNITS.index((match[2] or "b").lower())) if match else 0
-    if found < 1:
+    count = int(float(match[1]) * 1024 ** _UNITS.index((match[2] or "b").lower())) if match else 0
+    if count < 1:
         raise ValueError(
             f"{size} is not a number of bytes; write a number and a unit, as in 200gb ({', '.join(_UNITS)})"
         )
-    return found
+    return count

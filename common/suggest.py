@@ -1,4 +1,4 @@
-"""Finding the word that was meant, for error messages."""
+"""Suggest the closest match in error messages."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from collections.abc import Iterable
 
 
 def fold(word: str) -> str:
-    """A word without case, underscores and hyphens, so that BlurPool, blur_pool and blurpool are one."""
+    """Normalize case, underscores and hyphens, so that BlurPool, blur_pool and blurpool are equal."""
     return word.lower().replace("_", "").replace("-", "")
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word nearest to `word`, or None when none is near."""
+    """Return the known word closest to `word`; None if none is close."""
     folded = {fold(name): name for name in known}
-    found = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
+    matches = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?', or nothing when no known word is near."""
+    """Return '; did you mean X?', or '' if no known word is close."""
     match = closest(word, known)
     return f"; did you mean {match}?" if match else ""
 
 
 def address_meant(path: str) -> str | None:
-    """What was meant by s3:/bucket/folder, a folder of this disk, or by ~/folder in quotes; else None."""
+    """Return what was meant by s3:/bucket/folder (with one slash) or a quoted ~/folder; otherwise None."""
     if path.startswith("~/") and not os.path.exists("~"):
         return os.path.expanduser(path)
-    found = re.fullmatch(r"(s3|gs|oci):/?([^/].*)", path)
-    return f"{found[1]}://{found[2]}" if found else None
+    match = re.fullmatch(r"(s3|gs|oci):/?([^/].*)", path)
+    return f"{match[1]}://{match[2]}" if match else None
 
 
 def listing(words: Iterable[str]) -> str:
-    """Words in a row, as a sentence lists them: 'a, b or c'."""
+    """Join words for a sentence: 'a, b or c'."""
     words = list(words)
     if not words:
         return "nothing"

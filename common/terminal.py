@@ -1,4 +1,4 @@
-"""What programs beside training share at a terminal: numbers of the command line, consoles, bars and durations."""
+"""Terminal helpers for the programs other than training: argument types, consoles, progress bars and durations."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rich.text import Text
 from common.errors import ConfigError
 from common.output import take_any_text
 
-LOG_SECONDS = 60.0  # between lines, without a terminal, so that a log file stays readable
+LOG_SECONDS = 60.0  # between progress lines in a log file, which would otherwise become unreadable
 LEAST_BAR = 10  # columns
-RATE_SECONDS = 10.0  # over which rates are taken: long enough to be steady, short enough to show a stall
+RATE_SECONDS = 10.0  # averaging window of rates: long enough to be steady, short enough to show a stall
 
 
 def positive(word: str) -> int:
-    """A whole number from 1 on, of the command line."""
+    """Parse a command-line argument that must be a whole number of at least 1."""
     return _from(1, word)
 
 
 def not_negative(word: str) -> int:
-    """A whole number from 0 on, of the command line."""
+    """Parse a command-line argument that must be a whole number of at least 0."""
     return _from(0, word)
 
 
@@ -46,7 +46,7 @@ def _from(least: int, word: str) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Find out now, not after minutes of work, that a file cannot be written.
+    """Check that a file can be written before minutes of work depend on it.
 
     Raises:
         ConfigError: it cannot.
@@ -61,40 +61,40 @@ def check_writable(path: Path) -> None:
 
 
 def console(log_width: int = 100) -> Console:
-    """A console for tables: as wide as the terminal or COLUMNS; a log file has no width of its own.
+    """Return a console for tables, as wide as the terminal or COLUMNS.
 
-    Paths are shown as they are: brackets in them are not markup, and bytes that are no UTF-8 are escaped.
+    Paths are printed literally: brackets are not markup, and bytes that are not UTF-8 are escaped.
 
     Args:
-        log_width: columns that a table may have at least in a log file.
+        log_width: minimum width, in columns, when the output is a log file.
     """
     take_any_text()
     made = Console(soft_wrap=True, highlight=False, markup=False)
     if "COLUMNS" not in os.environ:
         if made.is_dumb_terminal:
-            made.size = shutil.get_terminal_size()  # Rich believes that all of these have 80 columns
+            made.size = shutil.get_terminal_size()  # Rich assumes 80 columns for every dumb terminal
         elif not made.is_terminal:
             made.width = max(log_width, made.width)
     return made
 
 
 def printable(name: str) -> str:
-    """A name in one line, what cannot be shown escaped: line ends, and bytes that are no UTF-8."""
+    """Return a name with unprintable characters escaped, such as line breaks and bytes that are not UTF-8."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def clock(seconds: float) -> str:
-    """A duration as h:mm:ss or m:ss."""
+    """Format a duration as h:mm:ss or m:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class FittedProgress(Progress):
-    """One task's line, as wide as the console; `bar` makes it."""
+    """A one-line progress display that fits the console's width; created by `bar`."""
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """Leave out what a narrow console has no room for: the time passed, then the bar, then the last figures."""
+        """Drop what does not fit a narrow console: first the elapsed time, then the bar, then the last figures."""
         table = Table.grid(padding=(0, 1), pad_edge=False)
         for task in tasks:
             cells: list[Any] = [column(task) for column in self.columns]  # type: ignore[operator]
@@ -113,13 +113,13 @@ class FittedProgress(Progress):
         return table
 
     def _excess(self, line: list[Any]) -> int:
-        """How many columns too wide a line is."""
+        """Return by how many columns a line exceeds the console's width."""
         needed = (len(cell) if isinstance(cell, Text) else LEAST_BAR for cell in line)
         return sum(needed) + len(line) - 1 - self.console.width
 
 
 def bar(on: Console, *more: ProgressColumn, transient: bool = False) -> Progress:
-    """A bar as wide as the console, with its task's field `figures` and the time passed, and further columns."""
+    """Return a progress bar as wide as the console that shows the task field `figures`, elapsed time and `more`."""
     return FittedProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -134,32 +134,32 @@ def bar(on: Console, *more: ProgressColumn, transient: bool = False) -> Progress
 
 
 class Rate:
-    """How many a second, lately."""
+    """Items per second over the last RATE_SECONDS."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._counts: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, done: int) -> None:
-        """At `now` seconds, `done` have been done."""
-        self._seen.append((now, done))
-        while now - self._seen[0][0] > RATE_SECONDS and len(self._seen) > 2:
-            self._seen.popleft()
+        """Record that `done` items were done at `now` seconds."""
+        self._counts.append((now, done))
+        while now - self._counts[0][0] > RATE_SECONDS and len(self._counts) > 2:
+            self._counts.popleft()
 
     @property
     def per_second(self) -> float:
-        """0 while nothing can be said."""
-        (t0, n0), (t1, n1) = self._seen[0], self._seen[-1]
+        """Current rate; 0 before the second record."""
+        (t0, n0), (t1, n1) = self._counts[0], self._counts[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
 
 class Meter(ABC):
-    """Shows one piece of work: a bar in a terminal, a line a minute elsewhere; a context manager.
+    """Context manager that shows the progress of a task: a bar on a terminal, otherwise a line per minute.
 
     Args:
-        console: where to.
-        what: the work, in a word or two.
-        total: how much it is.
-        shown: False for every process but one.
+        console: where to print.
+        what: the task, in a word or two.
+        total: number of items.
+        shown: False in all processes but one.
     """
 
     def __init__(self, console: Console, what: str, total: int, shown: bool = True) -> None:
@@ -172,7 +172,7 @@ class Meter(ABC):
 
     @abstractmethod
     def figures(self, done: int) -> str:
-        """How fast it goes, and how long it takes still."""
+        """Return the speed and the remaining time as text."""
 
     def __enter__(self) -> Meter:
         if self.shown and self.console.is_interactive:
@@ -184,7 +184,7 @@ class Meter(ABC):
             self._bar.stop()
 
     def __call__(self, done: int) -> None:
-        """Show that so much has been done; cheap enough to be called at every turn."""
+        """Show that `done` items are done; cheap enough to call for every item."""
         now = time.monotonic()
         self.rate.add(now, done)
         if not self.shown:

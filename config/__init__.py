@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, how the layers merge, and every complaint about them. Imports no torch."""
+"""The configuration of a run: schema, merging of layers and validation. Imports no torch."""
 
 from common.durations import durations_of
 from common.errors import ConfigError, DataError, TrainingError, UserError

@@ -1,4 +1,4 @@
-"""A recipe's published figures as a table."""
+"""The published figures on a recipe's card as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def card_table(published: list[dict[str, Any]]) -> Table:
-    """One row per published figure: top-1, epochs, minutes, hardware, and where it is from."""
+    """Build a table with a row per published figure: top-1, epochs, minutes, hardware and source."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title in ("top-1 %", "epochs", "minutes"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Whether the data sections can be: paths, sizes and batches. Looks whether folders exist, never into them."""
+"""Check the data sections: paths, sizes and batches. Checks whether folders exist, but does not look inside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loaders.storage.kinds import Kind
 
 
 def check_data(config: Config, report: Report) -> None:
-    """The data sections that the run uses: only evaluating takes no training data."""
+    """Check the data sections that the run reads; evaluation alone does not read training data."""
     places = {"runs_folder": config.runs_folder, "save_folder": config.save_folder, "load_path": config.load_path}
     for name, section in (("train_dataset", config.train_dataset), ("eval_dataset", config.eval_dataset)):
         places |= {f"{name}.path": section.path, f"{name}.local": section.local, f"{name}.preload": section.preload}
@@ -32,24 +32,24 @@ def check_data(config: Config, report: Report) -> None:
 
 
 def check_place(config: Config, key: str, kind: Kind, report: Report) -> None:
-    """Where the images are."""
+    """Check that the images can be where the section says."""
     section = config.section(key)
     path = section.path
     if not kind.reads_path:
-        return  # a path that an earlier layer set is not read
+        return  # an earlier layer may have set a path; it is ignored
     if path is None:
         if not config.dry_run:
             report.problems.append(
-                f"{key}.path: missing; type {key}.path=FOLDER (with train/ and val/ below it), or "
+                f"{key}.path: missing; type {key}.path=FOLDER (a folder with train/ and val/), or "
                 f"{key}.path=s3://BUCKET/FOLDER {key}.is_streaming=true {key}.local=/tmp/cache; "
-                f"without any data: python main.py yamls/digits.yaml",
+                f"to try it without data: python main.py yamls/digits.yaml",
             )
         return
     if address_meant(path):
-        return  # there is a complaint already
+        return  # reported already
     remote = "://" in path
     if section.is_streaming and not section.local and not section.preload:
-        report.add(f"{key}.local", f"streaming needs a folder to cache shards in; type {key}.local=/tmp/cache")
+        report.add(f"{key}.local", f"missing; streaming needs a cache folder for shards; type {key}.local=/tmp/cache")
     if remote and not section.is_streaming and not section.preload and not kind.remote:
         scheme = path.split("://")[0]
         shards = section.storage is None or kind.is_streaming is not False
@@ -57,19 +57,19 @@ def check_place(config: Config, key: str, kind: Kind, report: Report) -> None:
         report.add(f"{key}.path", f"{path} is remote ({scheme}); type {advice}")
     if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():
         here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
-        report.add(f"{key}.path", f"there is no folder {path}{here}; type {key}.path=FOLDER")
+        report.add(f"{key}.path", f"no such folder: {path}{here}; type {key}.path=FOLDER")
 
 
 def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
-    """How much of a store's shards is kept; nothing but copies of them is evicted."""
+    """Check the limit on cached shards; only copies of shards are ever evicted."""
     if section.cache_limit is None:
         return
     in_place = section.path and section.local and is_in_place(section.path, section.local)
     if not section.is_streaming or section.preload or in_place:
         report.add(
             f"{key}.cache_limit",
-            f"{section.cache_limit} given, but these data are not shards that are copied to a cache folder as they are "
-            f"needed, and nothing else is ever evicted; type {key}.cache_limit=null",
+            f"{section.cache_limit} given, but it only applies to shards that are cached on demand; type "
+            f"{key}.cache_limit=null",
         )
         return
     try:
@@ -79,13 +79,13 @@ def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
 
 
 def check_sizes(config: Config, key: str, report: Report) -> None:
-    """Pixels, images per batch and workers."""
+    """Check image sizes, the batch size and the workers."""
     section = config.section(key)
     crop, resize = section.crop_size, section.resize_size
     if crop < 1:
-        report.add(f"{key}.crop_size", f"{crop} given, but an image is at least 1 pixel wide")
+        report.add(f"{key}.crop_size", f"{crop} given, but it must be at least 1 pixel")
     if resize < 1 and resize != -1:
-        report.add(f"{key}.resize_size", f"{resize} given, but it must be pixels, or -1 for no resize")
+        report.add(f"{key}.resize_size", f"{resize} given, but it must be at least 1 pixel, or -1 for no resize")
     elif 0 < resize < crop:
         report.add(
             f"{key}.resize_size",
@@ -93,7 +93,7 @@ def check_sizes(config: Config, key: str, report: Report) -> None:
             f"more, or {key}.resize_size=-1 for no resize",
         )
     if isinstance(section, TrainDataset) and not 0 < section.min_crop_area <= 1:
-        report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it is a fraction, above 0 and up to 1")
+        report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it must be above 0 and at most 1")
     if section.batch_size < 1:
         report.add(f"{key}.batch_size", f"{section.batch_size} given, but it must be at least 1")
     if section.num_workers is not None and section.num_workers < 0:
@@ -102,4 +102,4 @@ def check_sizes(config: Config, key: str, report: Report) -> None:
         if section.prefetch_factor < 1:
             report.add(f"{key}.prefetch_factor", f"{section.prefetch_factor} given, but it must be at least 1, or null")
         elif section.num_workers == 0:
-            report.add(f"{key}.prefetch_factor", "nothing can be prefetched without workers; set num_workers above 0")
+            report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")

@@ -1,4 +1,4 @@
-"""Whether a storage kind, the keys beside it and the recipe go together (docs/data.md has the table)."""
+"""Check that a storage kind, the other keys of its section and the recipe are compatible (table in docs/data.md)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from recipes.declared import is_per_image
 
 
 def check_storage(config: Config, key: str, report: Report) -> Kind:
-    """The keys storage, is_streaming, decoder, preload and pack_size of one data section; its row of the table.
+    """Check storage, is_streaming, decoder, preload and pack_size of a data section.
 
-    The row of an unknown kind is the default kind's.
+    Returns:
+        The storage kind; the default one if the given kind does not exist.
     """
     section = config.section(key)
     storage, decoder = section.storage, section.decoder
@@ -30,7 +31,7 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
         report.extend(registry.check("storage", storage, {}, f"{key}.storage"))
     if decoder != "auto" and kind.own_decoder:
         advice = f"type {key}.decoder=auto or {key}.storage=null"
-        report.add(f"{key}.decoder", f"storage {storage} decodes by itself; {advice}")
+        report.add(f"{key}.decoder", f"{decoder} given, but storage {storage} has its own decoder; {advice}")
     elif decoder != "auto":
         with _reported(key, report):
             chosen(decoder)
@@ -42,12 +43,12 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
         if "pack_size" not in kind.arguments:
             able = [name for name, row in KINDS.items() if "pack_size" in row.arguments]
             advice = f"type {key}.storage={able[0]}, or {key}.pack_size=null"
-            report.add(f"{key}.pack_size", f"only storage {listing(able)} has it; {advice}")
+            report.add(f"{key}.pack_size", f"only for storage {listing(able)}; {advice}")
         elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
             report.add(
                 f"{key}.pack_size",
-                f"{section.pack_size} px given, but images of {needed} px are made of them; type "
-                f"{key}.pack_size={needed} or more, or {key}.pack_size=null for every pixel",
+                f"{section.pack_size} px given, but images of {needed} px are made from the packed ones; type "
+                f"{key}.pack_size={needed} or more, or {key}.pack_size=null for the full size",
             )
     if section.preload is not None and not kind.reads_path:
         report.add(f"{key}.preload", f"{storage} images have no source to copy; type {key}.preload=null")
@@ -58,7 +59,7 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
 
 @contextlib.contextmanager
 def _reported(key: str, report: Report) -> Iterator[None]:
-    """Complain of what the loaders' own tables refuse."""
+    """Report a DataError from the loaders' own checks."""
     try:
         with in_section(key):
             yield
@@ -67,11 +68,11 @@ def _reported(key: str, report: Report) -> Iterator[None]:
 
 
 def _check_image_transforms(config: Config, report: Report) -> None:
-    """Algorithms that work on single images have no place in a loader that crops and flips by itself."""
+    """Report algorithms that transform single images if the loader crops and flips by itself."""
     for name, arguments in config.algorithms.items():
         if is_per_image(name, arguments):
             report.add(
                 "train_dataset.storage",
-                f"{config.train_dataset.storage} cannot run {name}, which works on single images in the loader; type "
+                f"{config.train_dataset.storage} cannot run {name}, which transforms single images in the loader; type "
                 f"algorithms.{name}=null, or train_dataset.storage=null",
             )

@@ -1,4 +1,4 @@
-"""Whether callbacks and trackers can do what they are asked to, where their classes find out only while training."""
+"""Check the callbacks and loggers whose classes would find a mistake only during training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from config.schema import METRICS
 from recipes import registry, source
 
 MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}
-"""Arguments that name a metric, and those that name the data that it is measured on."""
-MEASURED = "eval"  # the label of the evaluation data; Composer's other one, train, has no metrics here
+"""Arguments that name a metric -> the arguments that name the data it is measured on."""
+MEASURED = "eval"  # the label of the evaluation data; Composer's other label, train, has no metrics here
 WANDB_PROJECT = 128  # characters at most
 WANDB_FORBIDDEN = "/\\#?%:"
 
 
 def check_trackers(callbacks: dict[str, Any], loggers: dict[str, Any], report: Report) -> None:
-    """All callbacks and loggers of a run."""
+    """Check all callbacks and loggers of a run."""
     for section, kind, named in (("callbacks", "callback", callbacks), ("loggers", "logger", loggers)):
         for name, args in named.items():
             problems = registry.check(kind, str(name), args, f"{section}.{name}")
@@ -30,28 +30,28 @@ def check_trackers(callbacks: dict[str, Any], loggers: dict[str, Any], report: R
     if "load_checkpoint" in callbacks:
         report.add(
             "callbacks.load_checkpoint",
-            "loads unchecked, and runs whatever code is in the file; type callbacks.load_checkpoint=null "
-            "load_path=CHECKPOINT, with load_weights_only for its weights alone",
+            "loads the file unchecked and runs any code in it; type callbacks.load_checkpoint=null "
+            "load_path=CHECKPOINT, with load_weights_only to load only its weights",
         )
     if isinstance(loggers.get("wandb"), dict):
         check_wandb(loggers["wandb"], report)
 
 
 def check_monitor(where: str, args: dict[str, Any], report: Report) -> None:
-    """A metric that is watched must be one that is measured."""
+    """Check that a monitored metric is one that an evaluation measures."""
     for key, label in MONITORS.items():
         metric, data = args.get(key), args.get(label, MEASURED)
         if isinstance(metric, str) and metric not in METRICS:
             meant = did_you_mean(metric, METRICS)
-            report.add(f"{where}.{key}", f"there is no metric {metric!r}{meant} (there are {listing(METRICS)})")
+            report.add(f"{where}.{key}", f"unknown metric {metric!r}{meant} (choose {listing(METRICS)})")
         if key in args and data != MEASURED:
             report.add(
-                f"{where}.{label}", f"{data!r} given, but metrics are those of evaluations; type {where}.{label}=eval"
+                f"{where}.{label}", f"{data!r} given, but only evaluations have metrics; type {where}.{label}=eval"
             )
 
 
 def check_patience(patience: Any, report: Report) -> None:
-    """How long EarlyStopper waits: it complains at the end of an epoch only."""
+    """Check EarlyStopper's patience, which the class itself checks only at the end of an epoch."""
     if patience is None or isinstance(patience, int):
         return
     try:
@@ -59,12 +59,12 @@ def check_patience(patience: Any, report: Report) -> None:
     except ValueError:
         is_known = False
     if not is_known:
-        given = f"{patience!r} given, but it must be a length in epochs or batches, as in 3ep"
+        given = f"{patience!r} given, but it must be a number of epochs or batches, as in 3ep"
         report.add("callbacks.early_stopper.patience", given)
 
 
 def check_wandb(args: dict[str, Any], report: Report) -> None:
-    """What wandb.init will refuse."""
+    """Check the arguments that wandb.init would reject."""
     given = args.get("init_kwargs")
     given = given if isinstance(given, dict) else {}
     known = wandb_arguments()
@@ -74,17 +74,17 @@ def check_wandb(args: dict[str, Any], report: Report) -> None:
             advice = "; put WANDB_API_KEY=... before the command" if "key" in key else meant
             report.add(f"loggers.wandb.init_kwargs.{key}", f"wandb.init has no such argument{advice}")
     for key, project in (("project", args.get("project")), ("init_kwargs.project", given.get("project"))):
-        found = [char for char in WANDB_FORBIDDEN if char in str(project)]
-        if isinstance(project, str) and (found or len(project) > WANDB_PROJECT):
+        forbidden = [char for char in WANDB_FORBIDDEN if char in str(project)]
+        if isinstance(project, str) and (forbidden or len(project) > WANDB_PROJECT):
             report.add(
                 f"loggers.wandb.{key}",
-                f"{project!r} given, but a project's name has at most {WANDB_PROJECT} characters, and none of "
+                f"{project!r} given, but a project name must have at most {WANDB_PROJECT} characters, and none of "
                 f"{' '.join(WANDB_FORBIDDEN)}",
             )
 
 
 def wandb_arguments() -> list[str]:
-    """What wandb.init takes, read from its source; nothing where wandb is not installed."""
+    """Return the argument names of wandb.init, read from its source; empty if wandb is not installed."""
     file = source.locate("wandb.sdk.wandb_init")
     for node in source.parse(file).body if file else ():
         if isinstance(node, ast.FunctionDef) and node.name == "init":

@@ -1,4 +1,4 @@
-"""Whether the values of a run can be: each check adds finished sentences, none stops at the first."""
+"""Check the values of a configuration. Every check runs, so all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from recipes.schedules import SCHEDULES
 from recipes.topologies import check_topology
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-LONGEST_NAME = 200  # bytes; a folder's name may have 255 on most file systems
+LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
 def check_values(config: Config, structure: Structure, lenient: bool) -> list[str]:
-    """Every complaint about the values of a configuration.
+    """Return every problem with the values of a configuration, as complete sentences.
 
     Args:
-        config: conforming to the schema; `precision: amp` is turned into amp_fp16 in place.
+        config: conforms to the schema; `precision: amp` is replaced by amp_fp16 in place.
         structure: knows which layer set a value.
-        lenient: whether what the published example accepted is accepted.
+        lenient: whether to accept what the published example accepted.
     """
     config.precision = OLD_PRECISIONS.get(str(config.precision), config.precision)
     report = Report(structure)
@@ -49,16 +49,16 @@ def check_values(config: Config, structure: Structure, lenient: bool) -> list[st
 
 
 def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: str = "") -> None:
-    """A value must be one of a few words or, if it names something of a `kind`, the path of one from outside."""
+    """Report a value that is not in `allowed`; given a `kind`, package.module:Class is allowed as well."""
     allowed = list(allowed)
     if kind and registry.is_outside(str(value)):
         report.extend(registry.check(kind, value, {}, key))
     elif value not in allowed:
-        report.add(key, f"there is no {value!r}{did_you_mean(str(value), allowed)} (there are {listing(allowed)})")
+        report.add(key, f"unknown value {value!r}{did_you_mean(str(value), allowed)} (choose {listing(allowed)})")
 
 
 def check_names(config: Config, report: Report) -> None:
-    """Values that are words out of a list."""
+    """Check the values that must come from a fixed list."""
     one_of(report, "model.name", config.model.name, MODELS, "model")
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
     one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
@@ -70,17 +70,17 @@ def check_names(config: Config, report: Report) -> None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
     if isinstance(config.dry_run, str):
         one_of(report, "dry_run", config.dry_run, ("true", "false", FULL))
-    of_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
-    if config.device == "cpu" and str(config.precision).startswith("amp") and not of_recipe:
+    set_by_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
+    if config.device == "cpu" and str(config.precision).startswith("amp") and not set_by_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
 
 
 def check_numbers(config: Config, report: Report) -> None:
-    """Numbers that have a range."""
+    """Check the numbers that have a range."""
     if not 0 <= config.seed < 2**32:
-        report.add("seed", f"{config.seed} is out of range; it must be from 0 to {2**32 - 1}")
+        report.add("seed", f"{config.seed} given, but it must be from 0 to {2**32 - 1}")
     if config.model.num_classes < 2:
-        report.add("model.num_classes", f"{config.model.num_classes} given, but telling apart takes at least 2")
+        report.add("model.num_classes", f"{config.model.num_classes} given, but a classifier needs at least 2 classes")
     if not (config.scale_schedule_ratio > 0 and math.isfinite(config.scale_schedule_ratio)):
         report.add("scale_schedule_ratio", f"{config.scale_schedule_ratio:g} given, but it must be more than 0")
     if not config.dist_timeout > 0:
@@ -88,23 +88,23 @@ def check_numbers(config: Config, report: Report) -> None:
 
 
 def check_schedule(config: Config, report: Report) -> None:
-    """The learning rate's and the momentum's curves."""
+    """Check the learning rate and momentum schedules."""
     scheduler, lr = config.scheduler, config.optimizer.get("lr")
     for key, value in (("alpha_i", scheduler.alpha_i), ("alpha_f", scheduler.alpha_f)):
         if not 0 <= value <= 1:
-            report.add(f"scheduler.{key}", f"{value:g} given, but it is a fraction, from 0 to 1")
+            report.add(f"scheduler.{key}", f"{value:g} given, but it must be a fraction from 0 to 1")
     if isinstance(lr, int | float) and scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= lr:
         report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
     if scheduler.name != "one_cycle":
         return
     if isinstance(lr, int | float) and lr <= 0:
-        report.add("optimizer.lr", f"{lr} given, but it is the peak of one_cycle and must be more than 0")
+        report.add("optimizer.lr", f"{lr} given, but the peak of one_cycle must be more than 0")
     if not 0 < scheduler.pct_start < 1:
-        given = f"{scheduler.pct_start:g} given, but it is the part of the run that rises"
-        report.add("scheduler.pct_start", f"{given}: more than 0 and less than 1, as in scheduler.pct_start=0.3")
+        given = f"{scheduler.pct_start:g} given, but the rising fraction of the run must be"
+        report.add("scheduler.pct_start", f"{given} more than 0 and less than 1, as in scheduler.pct_start=0.3")
     for key, value in (("div_factor", scheduler.div_factor), ("final_div_factor", scheduler.final_div_factor)):
         if not value >= 1:
-            report.add(f"scheduler.{key}", f"{value:g} given, but it divides the learning rate: 1 or more")
+            report.add(f"scheduler.{key}", f"{value:g} given, but the learning rate must be divided by at least 1")
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
@@ -112,7 +112,7 @@ def check_schedule(config: Config, report: Report) -> None:
     takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else source.ANYTHING
     if not 0 <= low <= high < 1:
         given = f"{low:g} and scheduler.max_momentum={high:g} given"
-        report.add("scheduler.base_momentum", f"{given}; they are fractions, the first not above the second, or null")
+        report.add("scheduler.base_momentum", f"{given}; use 0 <= base_momentum <= max_momentum < 1, or null")
     elif not {"momentum", "betas", *source.ANYTHING} & set(takes):
         report.add(
             "scheduler.base_momentum",
@@ -121,7 +121,7 @@ def check_schedule(config: Config, report: Report) -> None:
 
 
 def check_lengths(config: Config, report: Report, lenient: bool) -> None:
-    """Durations must be readable, and the warm-up shorter than the run."""
+    """Check that all durations can be parsed and that the warm-up is shorter than the run."""
     keys = ("max_duration", "eval_interval", "save_interval", "scheduler.t_warmup")
     values = [config.max_duration, config.eval_interval, config.save_interval, config.scheduler.t_warmup]
     readable = [check_duration(report, key, value) for key, value in zip(keys, values, strict=True)]
@@ -137,13 +137,13 @@ def check_lengths(config: Config, report: Report, lenient: bool) -> None:
         shorter = f"{length.value / 10:g}{length.unit}"
         report.add(
             "scheduler.t_warmup",
-            f"a warm-up of {warmup} leaves nothing of a run of {length} (max_duration); "
-            f"make the run longer or the warm-up shorter, as in scheduler.t_warmup={shorter}",
+            f"a warm-up of {warmup} takes up the whole run of {length} (max_duration); "
+            f"lengthen the run or shorten the warm-up, as in scheduler.t_warmup={shorter}",
         )
 
 
 def check_duration(report: Report, key: str, value: str) -> bool:
-    """One duration: readable, and of a length that its key can have."""
+    """Check one duration; return whether it is valid for its key."""
     try:
         duration = parse(value)
     except ValueError as error:
@@ -152,37 +152,37 @@ def check_duration(report: Report, key: str, value: str) -> bool:
     if key == "scheduler.t_warmup":
         return True
     if duration.value == 0:
-        report.add(key, f"{value} is no length; give at least 1ba")
+        report.add(key, f"{value} given, but it must be longer than 0; give at least 1ba")
         return False
     if key == "max_duration" and duration.unit == "dur":
-        report.add(key, f"{value} is a fraction of itself; use ep, ba or sp, as in 90ep")
+        report.add(key, f"{value} is a fraction of max_duration itself; use ep, ba or sp, as in 90ep")
         return False
     if duration.unit != "dur" and not duration.value.is_integer():
-        report.add(key, f"{value} is not whole; use whole epochs, or batches, as in 500ba")
+        report.add(key, f"{value} is not a whole number; use whole epochs, or batches, as in 500ba")
         return False
     return True
 
 
 def check_microbatch(config: Config, report: Report) -> None:
-    """auto, a whole number of images, or nothing; and not in two ways at once."""
+    """Check that the microbatch is auto, a number of images or null, and given by one key only."""
     key, value = "device_train_microbatch_size", config.device_train_microbatch_size
     if value is not None and value != "auto":
         if isinstance(value, str) or value < 1:
-            report.add(key, f"{value!r} given, but it must be auto, null or a whole number from 1 up")
+            report.add(key, f"{value!r} given, but it must be auto, null or a whole number of at least 1")
         elif config.is_train and value > config.train_dataset.batch_size:
             size = config.train_dataset.batch_size
-            report.add(key, f"{value} is more than the whole batch; train_dataset.batch_size is {size}")
+            report.add(key, f"{value} exceeds the whole batch; use at most train_dataset.batch_size, which is {size}")
     accum = config.grad_accum
     if accum is None:
         return
     if isinstance(accum, str) or accum < 1:
-        report.add("grad_accum", f"{accum!r} given, but it must be auto, null or a whole number from 1 up")
+        report.add("grad_accum", f"{accum!r} given, but it must be auto, null or a whole number of at least 1")
     elif value is not None:
-        report.add("grad_accum", f"{accum} and {key}={value} say the same thing in two ways; keep {key}")
+        report.add("grad_accum", f"{accum} given, but {key}={value} sets the same thing; keep only {key}")
 
 
 def check_optimizer(config: Config, report: Report) -> None:
-    """The optimizer's name and arguments."""
+    """Check the optimizer's name and arguments."""
     args = dict(config.optimizer)
     name = args.pop("name", None)
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
@@ -193,25 +193,25 @@ def check_optimizer(config: Config, report: Report) -> None:
     for key in [key for key, value in args.items() if isinstance(value, dict) and is_optimizer(key)]:
         given = ", ".join(f"{word}: {value}" for word, value in {"name": key, **args[key]}.items())
         report.add(
-            f"optimizer.{key}", f"no such key; it has no level for a name, but is written optimizer: {{{given}}}"
+            f"optimizer.{key}", f"no such key; the optimizer's name is not a level, so write optimizer: {{{given}}}"
         )
         del args[key]
     if "name" in registry.signature("optimizer", name):
         args["name"] = name
     check_declared(config, "optimizer", name, args, "optimizer", report)
     if args.get("lr") is None:
-        report.add("optimizer.lr", f"missing; {name} needs a learning rate of its own, as in optimizer.lr=0.001")
+        report.add("optimizer.lr", f"missing; {name} needs a learning rate, as in optimizer.lr=0.001")
     for key in ("lr", "weight_decay", "momentum"):
         value = args.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             if not (value >= 0 and math.isfinite(value)):
                 report.add(f"optimizer.{key}", f"{value:g} given, but it cannot be negative or infinite")
-        elif value is not None and not any(found.startswith(f"optimizer.{key}:") for found in report.problems):
+        elif value is not None and not any(line.startswith(f"optimizer.{key}:") for line in report.problems):
             report.add(f"optimizer.{key}", f"{value!r} given, but it must be a number")
 
 
 def is_optimizer(name: str) -> bool:
-    """Whether a name stands for an optimizer."""
+    """Return whether a name is an optimizer's."""
     return registry.exists("optimizer", name)
 
 
@@ -221,33 +221,32 @@ def _names_folder(name: str) -> bool:
 
 
 def check_saving(config: Config, report: Report) -> None:
-    """Names and folders that a run writes."""
+    """Check the names and folders that a run writes."""
     name, folder = config.run_name, config.save_folder
     if name is not None and not _names_folder(name):
         shown = f"{name[:40]}..." if len(name) > 40 else name
         report.add(
             "run_name",
-            f"{shown!r} given, but it names a folder: 1 to {LONGEST_NAME} bytes that can be printed, without slashes, "
-            "braces, or spaces at its ends, and not . or ..",
+            f"{shown!r} given, but it must be usable as a folder name: 1 to {LONGEST_NAME} printable bytes, without "
+            "slashes, braces, or leading or trailing spaces, and not . or ..",
         )
     for placeholder in re.findall(r"{([^{}]*)}", folder or ""):
         if placeholder not in ("runs_folder", "run_name"):
-            there = "the placeholders are {runs_folder} and {run_name}"
-            report.add("save_folder", f"there is no {{{placeholder}}}; {there}")
+            report.add("save_folder", f"unknown placeholder {{{placeholder}}}; use {{runs_folder}} and {{run_name}}")
     if config.autoresume and folder is None:
-        report.add("autoresume", "there is nothing to resume from without checkpoints; set save_folder")
+        report.add("autoresume", "without checkpoints there is nothing to resume from; set save_folder")
     if config.autoresume and name is None:
-        report.add("autoresume", "a run finds its checkpoints by its name; set run_name")
+        report.add("autoresume", "checkpoints are found by run_name, which is not set; set run_name")
     keep = config.save_num_checkpoints_to_keep
     if keep < -1 or keep == 0:
         report.add("save_num_checkpoints_to_keep", f"{keep} given, but it must be -1 (all) or at least 1")
     if config.load_weights_only and config.load_path is None:
-        advice = "set load_path=CHECKPOINT, or load_weights_only=false"
-        report.add("load_weights_only", f"there are no weights to load; {advice}")
+        report.add("load_weights_only", "nothing to load; set load_path=CHECKPOINT, or load_weights_only=false")
     if config.load_unsafe_pickle and report.structure.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
         report.add(
             "load_unsafe_pickle",
-            "a file may not say so: it may be a stranger's; remove it there, and type load_unsafe_pickle=true",
+            "a file cannot set this, because it may be someone else's; remove it there, and type "
+            "load_unsafe_pickle=true",
         )
 
 
@@ -268,10 +267,12 @@ def check_world(config: Config, world_size: int, ranks_per_node: int | None = No
         below = size // world_size * world_size
         if size != below:
             near = listing(str(option) for option in (below, below + world_size) if option)
-            problems.append(f"{key}.batch_size: {size} does not divide by {world_size} devices; the nearest are {near}")
+            problems.append(f"{key}.batch_size: {size} is not divisible by {world_size} devices; use {near}")
     per_device = config.train_dataset.batch_size // world_size
     if config.is_train and isinstance(config.grad_accum, int) and 0 < per_device < config.grad_accum:
-        problems.append(f"grad_accum: {config.grad_accum} parts of {per_device} images per device leave some empty")
+        problems.append(
+            f"grad_accum: {config.grad_accum} exceeds the {per_device} images per device; use at most {per_device}"
+        )
     if problems:
         raise ConfigError(*problems)
     if ranks_per_node is not None:

@@ -1,4 +1,4 @@
-"""What `dry_run=true` prints: the run, and where its values are from. Touches neither data nor GPU."""
+"""Print a run and the source of each value for `dry_run=true`, without touching data or GPU."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from recipes.declared import arguments, declarations
 from recipes.schedules import learning_rate
 from recipes.source import ANYTHING, definition, parameters
 
-COLOURS = {"command line": "bold magenta"}
-SHORT, VALUE = 20, 10  # columns for a layer and for a value, where there is no room for all
-MOST_EPOCHS = 10_000  # of a longer run, the image sizes are shown by hundredths
+COLORS = {"command line": "bold magenta"}
+SHORT, VALUE = 20, 10  # columns for a layer and for a value in a narrow terminal
+MOST_EPOCHS = 10_000  # longer runs show the image size per percent of the run
 
 
 def show(run: Run, console: Console | None = None) -> None:
@@ -38,14 +38,14 @@ def show(run: Run, console: Console | None = None) -> None:
 
     Args:
         run: from config.load or config.complete.
-        console: where to print; the terminal if None.
+        console: where to print; None: standard output.
     """
-    # Into a file or a pipe rich would fold at 80 columns.
+    # When writing to a file or a pipe, rich would wrap at 80 columns.
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
     is_full = run.config.dry_run == FULL
-    shown = "every value" if is_full else "what differs from the defaults"
-    heading(out, "Configuration", f"{shown}, and the layer that set it")
+    shown = "all values" if is_full else "values that differ from the defaults"
+    heading(out, "Configuration", f"{shown}, with the layers that set them")
     out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
     if run.card:
         heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
@@ -61,18 +61,18 @@ def show(run: Run, console: Console | None = None) -> None:
         out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
     heading(out, "What would be built")
     out.print(Padding(built(run, length), (0, 0, 0, 2)))
-    more = "" if is_full else " Every value: dry_run=full"
+    more = "" if is_full else " All values: dry_run=full"
     out.print(f"\nDry run: nothing was built, and no data was touched.{more}", style="dim")
 
 
 def heading(out: Console, title: str, note: str = "") -> None:
-    """A line above a part."""
+    """Print the heading of a section."""
     out.print()
     out.print(Text.assemble((title, "bold"), (f"   {note}" if note else "", "dim")))
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in a tree; an empty mapping is a value."""
+    """Yield the dotted key and value of each leaf of a tree; an empty mapping is a leaf."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -81,12 +81,12 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def configuration(run: Run, width: int) -> RenderableType:
-    """Keys with value and layer, in columns if they fit: those that differ from the schema's defaults, by section.
+    """Render keys with their values and layers: those that differ from the schema's defaults, by section.
 
     Args:
-        run: the run; with dry_run=full every key is shown, dim where it has its default, whoever set it.
-        width: characters that a line may have. Where columns do not fit, files are given by their names, and a line
-            that is still too long goes on in the next one.
+        run: with dry_run=full every key is shown, dim if it has its default, whichever layer set it.
+        width: maximum line length. If columns do not fit, files are shown without their folders, and lines that are
+            still too long are wrapped.
     """
     usual = dict(leaves(defaults()))
     values = dict(leaves(asdict(run.config)))
@@ -94,12 +94,12 @@ def configuration(run: Run, width: int) -> RenderableType:
         changed = [key for key in values if (key not in usual or usual[key] != values[key]) and key != "dry_run"]
         values = {key: values[key] for key in sorted(changed, key=lambda key: "." in key)}
     if not values:
-        return Text("no key: this is the published baseline")
+        return Text("none: this is the published baseline")
     rows = []
     for key, value in values.items():
         source = run.sources.get(key, "default")
         quiet = "dim" if key in usual and usual[key] == value else ""
-        style = quiet or COLOURS.get(source, "cyan" if source.startswith("recipes/") else "green")
+        style = quiet or COLORS.get(source, "cyan" if source.startswith("recipes/") else "green")
         rows.append((Text(key, quiet), Text(yaml_like(value), quiet or "bold"), Text(source, style)))
     keys, values, sources = (max(cell.cell_len for cell in column) for column in zip(*rows, strict=True))
     table = Table.grid(padding=(0, 2))
@@ -121,14 +121,14 @@ def configuration(run: Run, width: int) -> RenderableType:
 
 
 def yaml_like(value: Any) -> str:
-    """A value as a YAML has it."""
+    """Format a value as in YAML."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
-    """The schedule in a sentence."""
+    """Describe the schedule in a line."""
     name = config.scheduler.name
     words = [name if registry.is_outside(name) else name.replace("_", " ")]
     words.append(f"{config.scheduler.pct_start:g}" if words[0] == "one cycle" else f"{warmup}")
@@ -139,22 +139,21 @@ def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
 
 
 def steps(length: Duration, warmup: Duration) -> float | None:
-    """The warm-up in the unit of the run; None where only the number of images could tell."""
+    """Return the warm-up in the unit of the run; None if that depends on the number of images."""
     if warmup.unit == "dur" or not warmup.value:
         return warmup.value * length.value
     return warmup.value if warmup.unit == length.unit else None
 
 
 def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
-    """The learning rate over the run, drawn."""
+    """Return the lines of a plot of the learning rate, or of a sentence why there is none."""
     if registry.is_outside(config.scheduler.name):
         return [f"no curve: a dry run does not import {config.scheduler.name}"]
     rise = steps(length, warmup)
     if rise is None:
-        return [f"no curve: how much of {length} the warm-up of {warmup} is, depends on the number of images"]
+        return [f"no curve: what fraction of {length} the warm-up of {warmup} is depends on the number of images"]
     peak = float(config.optimizer["lr"])
-    # In fine steps: where a curve ends depends on what one step is.
-    fine = 1000
+    fine = 1000  # steps per unit; fine steps, because the last value of a curve depends on the step size
     multiplier = learning_rate(config.scheduler, peak, fine * length.value, fine * rise)
 
     def rate(step: float) -> float:
@@ -165,7 +164,7 @@ def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, as
 
 
 def resizing(config: Config) -> Callable[[float], int] | None:
-    """The image side in pixels when a fraction of the run is over; None where no algorithm changes it."""
+    """Return a function from the elapsed fraction of the run to the image side in pixels; None if it is constant."""
     for name, given in config.algorithms.items():
         if path := declarations("algorithm", name).IMAGE_SIZE:
             size = pkgutil.resolve_name(path)
@@ -176,32 +175,32 @@ def resizing(config: Config) -> Callable[[float], int] | None:
 
 
 def is_shown_by_epoch(length: Duration) -> bool:
-    """Whether a run is given in epochs, and in few enough to look at each."""
+    """Return whether the run's length is in epochs, and at most MOST_EPOCHS."""
     return length.unit == "ep" and length.value <= MOST_EPOCHS
 
 
 def size_per_epoch(config: Config, length: Duration) -> list[int]:
-    """The image side in pixels at the start of each epoch, or of each hundredth of another run."""
+    """Return the image side in pixels at the start of each epoch, or of each percent of the run."""
     size = resizing(config)
     count = int(length.value) if is_shown_by_epoch(length) else 100
     return [size(i / count) if size else config.train_dataset.crop_size for i in range(count)]
 
 
 def size_lines(config: Config, length: Duration) -> list[str]:
-    """'epochs 0-14: 88 px' for each stretch of one size; nothing when the size does not change."""
+    """Return a line such as 'epochs 0-14  88 px' per range of constant size; empty if the size never changes."""
     if resizing(config) is None:
         return []
     unit = "epoch" if is_shown_by_epoch(length) else "percent"
     lines = []
     for size, group in groupby(enumerate(size_per_epoch(config, length)), key=lambda pair: pair[1]):
         first, *_, last = (numbers := [number for number, _ in group])[0], numbers[-1]
-        place = f"{unit} {first}" if first == last else f"{unit}s {first}-{last}"
-        lines.append(f"{place:<16} {size} px")
+        span = f"{unit} {first}" if first == last else f"{unit}s {first}-{last}"
+        lines.append(f"{span:<16} {size} px")
     return lines
 
 
 def built(run: Run, length: Duration) -> Table:
-    """The parts of the run, in the order in which they would be made."""
+    """List the components of the run in the order in which they would be built."""
     config = run.config
     model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}, "
     model += "its own" if "model.name" in run.outside else config.model.init
@@ -231,25 +230,25 @@ def built(run: Run, length: Duration) -> Table:
 
 
 def source_line(name: str) -> str:
-    """Where a class or function from outside this project is defined."""
-    place = definition(*name.split(":"))
-    if place is None or parameters(place) is ANYTHING:
+    """Describe where a class or function from outside this project is defined."""
+    source = definition(*name.split(":"))
+    if source is None or parameters(source) is ANYTHING:
         return "whose arguments are checked when a run imports it"
-    return f"of {place.file}"
+    return f"from {source.file}"
 
 
 def call(args: dict[str, Any]) -> str:
-    """name(key=value, ...)."""
+    """Format a call: name(key=value, ...)."""
     given = ", ".join(f"{key}={yaml_like(value)}" for key, value in args.items() if key != "name")
     return f"{args['name']}({given})"
 
 
 def data_line(section: Dataset) -> str:
-    """A data section in a line."""
+    """Describe a data section in a line."""
     kind = "streamed shards" if section.is_streaming else "folder of images"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
-    place = section.path or "no path yet"
-    return f"{place} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
+    path = section.path or "no path yet"
+    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
 
 
 def checkpoint_line(config: Config) -> str:

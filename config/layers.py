@@ -1,4 +1,4 @@
-"""Laying one layer of configuration over another, and remembering which layer set each value."""
+"""Merge layers of configuration, recording which layer set each value."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SECTIONS: dict[str, type] = {
 
 
 class Layers:
-    """The merged configuration so far, with the source of every value and every complaint about the merging.
+    """The layers merged up to now, with the source of every value and all problems found while merging.
 
     Attributes:
         tree: the configuration as nested dictionaries.
-        sources: dotted key -> the layer that set it, for leaves.
-        problems: finished sentences.
+        sources: dotted key of each leaf -> the layer that set it.
+        problems: complete sentences.
         holders: first-level keys of files that hold YAML anchors.
     """
 
@@ -33,15 +33,15 @@ class Layers:
         self.sources: dict[str, str] = {}
         self.problems: list[str] = []
         self.holders: set[str] = set()
-        self._lay(self.tree, defaults, "", "default")
+        self._merge(self.tree, defaults, "", "default")
 
     def add(self, name: str, values: Tree, may_remove_nothing: bool = False) -> None:
-        """Lay `values` over what is there.
+        """Merge another layer on top.
 
         Args:
-            name: how messages call this layer.
+            name: the layer's name in messages.
             values: nested dictionaries; null removes an algorithm, callback or logger.
-            may_remove_nothing: whether removing what is not there is fine, as it is on the command line.
+            may_remove_nothing: whether null may remove something that is not set, as on the command line.
         """
         for key, value in values.items():
             if key in OPEN_SECTIONS:
@@ -52,9 +52,9 @@ class Layers:
                 if value is not None:
                     self.problems.append(f"{key}: {value!r} given ({name}), but it must be a section with keys")
             else:
-                self._lay(self.tree, {key: value}, "", name)
+                self._merge(self.tree, {key: value}, "", name)
 
-    def _lay(self, into: Tree, values: Tree, prefix: str, name: str) -> None:
+    def _merge(self, into: Tree, values: Tree, prefix: str, name: str) -> None:
         """Merge leaf by leaf."""
         for key, value in values.items():
             path = prefix + key
@@ -67,29 +67,29 @@ class Layers:
                     self.sources.pop(path, None)
                 elif not into[key]:
                     self.sources[path] = name
-                self._lay(into[key], value, f"{path}.", name)
+                self._merge(into[key], value, f"{path}.", name)
             else:
                 self._forget(path)
                 into[key] = value
                 self.sources[path] = name
 
     def _forget(self, path: str) -> None:
-        """Drop the sources of a value and of all below it."""
+        """Drop the sources of a value and of everything below it."""
         for key in [key for key in self.sources if key == path or key.startswith(f"{path}.")]:
             del self.sources[key]
 
     def _optimizer(self, values: Tree, name: str) -> None:
-        """Arguments of one optimizer mean nothing to another: a layer that names another starts with a clean slate."""
+        """Merge the optimizer; a layer that names another one discards the arguments of the previous one."""
         new = values.get("name")
         if new is not None:
             values = {**values, "name": registry.canonical("optimizer", str(new))}
             if values["name"] != self.tree["optimizer"].get("name"):
                 self._forget("optimizer")
                 self.tree["optimizer"] = {}
-        self._lay(self.tree, {"optimizer": values}, "", name)
+        self._merge(self.tree, {"optimizer": values}, "", name)
 
     def _open(self, section: str, values: Any, name: str, may_remove_nothing: bool) -> None:
-        """Merge one of the sections whose keys name classes."""
+        """Merge a section whose keys name classes."""
         if values is None:
             self._forget(section)
             self.tree[section] = {}
@@ -104,27 +104,27 @@ class Layers:
         for word, args in values.items():
             key = registry.canonical(OPEN_SECTIONS[section], word)
             if key in seen:
-                self.problems.append(f"{section}: {seen[key]} and {word} are the same ({name}); keep one")
+                self.problems.append(f"{section}: {seen[key]} and {word} name the same class ({name}); keep one")
             seen[key] = word
             if args is None:
                 self._remove(section, key, name, may_remove_nothing)
             elif isinstance(args, dict):
                 new = key not in self.tree[section]
-                self._lay(self.tree[section], {key: args}, f"{section}.", name)
+                self._merge(self.tree[section], {key: args}, f"{section}.", name)
                 if new and section == "algorithms":
                     self.tree[section] = placed(self.tree[section], key, before)
             elif not registry.exists(OPEN_SECTIONS[section], key):
                 self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
             else:
                 self.problems.append(
-                    f"{section}.{word}: {args!r} given ({name}), but it must be arguments: "
-                    f"type {section}.{word}={{}} to switch it on with its defaults, {section}.{word}=null to remove it"
+                    f"{section}.{word}: {args!r} given ({name}), but it must be a mapping of arguments; "
+                    f"type {section}.{word}={{}} to enable it with its defaults, {section}.{word}=null to remove it"
                 )
         if not self.tree[section]:
             self.sources[section] = name
 
     def _remove(self, section: str, key: str, name: str, may_remove_nothing: bool) -> None:
-        """Take an algorithm, callback or logger away."""
+        """Remove an algorithm, callback or logger."""
         if key in self.tree[section]:
             del self.tree[section][key]
             self._forget(f"{section}.{key}")
@@ -132,16 +132,20 @@ class Layers:
             self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
         elif not may_remove_nothing:
             self.problems.append(
-                f"{section}.{key}: empty means 'remove it' ({name}), but no earlier layer sets it; "
-                f"write {{}} to switch it on with its defaults"
+                f"{section}.{key}: an empty value removes it ({name}), but no earlier layer sets it; "
+                f"write {{}} to enable it with its defaults"
             )
 
 
 def placed(algorithms: Tree, new: str, before: set[str]) -> Tree:
-    """Algorithms in order, when `new` has just been added at the end, to those that earlier layers set (`before`).
+    """Move the algorithm `new` ahead of those, out of `before`, that its class declares must come later.
 
-    A command line cannot say where an algorithm belongs. So one added to a recipe's goes before those that it declares
-    to come later.
+    A command line cannot express the position of an algorithm that it adds to a recipe's.
+
+    Args:
+        algorithms: in order, `new` last.
+        new: the algorithm that a layer has just added.
+        before: those that earlier layers set.
     """
     order = [name for name in algorithms if name != new]
     known = [name for name in order if name in declarations("algorithm", new).BEFORE and name in before]

@@ -1,4 +1,4 @@
-"""From the words of a command line to a complete, checked run."""
+"""Load a complete, checked run from a command line."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from config.structure import CALLER, COMMAND_LINE, Structure
 
 """The recipe that all others are compared with."""
 FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
-"""Keys whose value is a place, in which ~ is the user's folder."""
+"""Keys whose value is a path, in which ~ is expanded."""
 
 
 def run_files() -> list[Path]:
-    """The runs of this checkout; a cluster's job file is none."""
+    """Return the run YAMLs of this checkout, without the MosaicML platform's job file."""
     return [file for file in sorted((ROOT / "yamls").glob("*.yaml")) if not file.name.startswith("mcloud")]
 
 
 def recipe_files() -> dict[str, Path]:
-    """The recipes of this checkout: name -> file."""
+    """Return the recipes of this checkout: name -> file."""
     return {file.stem: file for file in sorted((ROOT / "recipes").glob("*.yaml"))}
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by name, or by the path of a YAML.
+    """Read a recipe, given by name or by the path of a YAML.
 
     Raises:
-        ConfigError: if there is no such recipe, or its YAML cannot be read.
+        ConfigError: there is no such recipe, or its YAML cannot be read.
     """
     known = recipe_files()
     if "/" in name or name.endswith((".yaml", ".yml")):
@@ -50,42 +50,43 @@ def read_recipe(name: str) -> Recipe:
         path, label = known[name], f"recipes/{name}.yaml"
     else:
         raise ConfigError(
-            f"recipe_name: there is no recipe {name!r}{did_you_mean(name, known)} "
-            f"(there are {listing(known)}, or a path to a YAML of yours; python -m recipes describes them)"
+            f"recipe_name: unknown recipe {name!r}{did_you_mean(name, known)} "
+            f"(choose {listing(known)}, or give the path of a YAML; python -m recipes describes them)"
         )
     tree, holders = read_file(path, label, known.values())
     card = tree.pop("card", None) or {}
     if not isinstance(card, dict):
-        raise ConfigError(f"{label}: card must be a mapping with summary and published")
+        raise ConfigError(f"{label}: card must be a mapping with the keys summary and published")
     figures = card.get("published") or []
     if not isinstance(figures, list) or not all(isinstance(figure, dict) for figure in figures):
         raise ConfigError(f"{label}: card.published must be a list of figures, each with top1, epochs and source")
     if "recipe_name" in tree:
-        raise ConfigError(f"{label}: recipe_name in a recipe means nothing; remove it")
+        raise ConfigError(f"{label}: recipe_name has no effect in a recipe; remove it")
     return Recipe(label, path.stem, card, tree, holders)
 
 
 def defaults() -> Tree:
-    """The schema's defaults as a tree."""
+    """Return the schema's defaults as a tree."""
     return asdict(Config())
 
 
 @functools.cache
 def as_shipped(recipe: str) -> Tree:
-    """A recipe's configuration on the schema's defaults.
+    """Return a recipe merged with the schema's defaults.
 
     Raises:
-        ConfigError: if there is no such recipe, or its YAML cannot be read.
+        ConfigError: there is no such recipe, or its YAML cannot be read.
     """
-    layers, found = Layers(defaults()), read_recipe(recipe)
-    layers.add(found.label, found.changes)
+    layers, shipped = Layers(defaults()), read_recipe(recipe)
+    layers.add(shipped.label, shipped.changes)
     return layers.tree
 
 
 def baseline_of(words: Iterable[str]) -> tuple[str, Tree]:
-    """What a run is compared with, in words and as a configuration: the recipe baseline on its YAML, without overrides.
+    """Return the baseline that a run is compared with: a description, and the configuration.
 
-    A YAML that is not of this checkout may hold a merged recipe, so its runs are compared with the defaults.
+    It is the recipe baseline on the run's YAML, without overrides. A YAML from elsewhere may contain a merged recipe,
+    so its runs are compared with the baseline on the schema's defaults.
 
     Args:
         words: the run's command line.
@@ -99,7 +100,7 @@ def baseline_of(words: Iterable[str]) -> tuple[str, Tree]:
 
 @functools.cache
 def _baseline_on(file: Path) -> Tree:
-    """The configuration of a run's YAML with the recipe baseline; empty where it cannot be merged."""
+    """Return the configuration of a run's YAML with the recipe baseline; empty if they cannot be merged."""
     try:
         run = load([str(file), f"recipe_name={BASELINE}", "dry_run=true"])
     except ConfigError:
@@ -108,30 +109,30 @@ def _baseline_on(file: Path) -> Tree:
 
 
 def load(argv: list[str]) -> Run:
-    """The run that a command line asks for.
+    """Load the run that a command line describes.
 
     Args:
         argv: the words after main.py: a YAML, then key=value.
 
     Raises:
-        ConfigError: with everything that is wrong, at once.
+        ConfigError: with all problems at once.
         SystemExit: after --help.
     """
     if {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         raise SystemExit(0)
     yaml_path, words = split_words(argv)
-    said, holders = read_file(Path(yaml_path).expanduser(), yaml_path, run_files())
-    if "parameters" in said and "command" in said:
-        raise ConfigError(f"{yaml_path}: is for the MosaicML platform; submit it with: mcli run -f {yaml_path}")
+    in_yaml, holders = read_file(Path(yaml_path).expanduser(), yaml_path, run_files())
+    if "parameters" in in_yaml and "command" in in_yaml:
+        raise ConfigError(f"{yaml_path}: this is a job for the MosaicML platform; submit it: mcli run -f {yaml_path}")
     typed, problems = read_words(words)
-    name = {"recipe_name": typed.get("recipe_name", said.get("recipe_name"))}
+    name = {"recipe_name": typed.get("recipe_name", in_yaml.get("recipe_name"))}
     recipe, more = find_recipe(resolve(name, lambda _: "")["recipe_name"])
-    blocks = take_blocks(said, recipe), take_blocks(typed, recipe)
+    blocks = take_blocks(in_yaml, recipe), take_blocks(typed, recipe)
     layers = Layers(defaults())
     layers.problems += problems + more + [line for block in blocks for line in unused_blocks(block, recipe)]
     layers.holders = holders | (recipe.holders if recipe else set())
-    layers.add(yaml_path, said)
+    layers.add(yaml_path, in_yaml)
     if recipe:
         layers.add(recipe.label, recipe.changes)
         layers.add(f"block {recipe.name}", blocks[0].get(recipe.name, {}))
@@ -142,30 +143,30 @@ def load(argv: list[str]) -> Run:
 
 
 def complete(config: DictConfig) -> Run:
-    """The run that a caller means who merged YAML and command line by himself, as for the published example.
+    """Complete a configuration that the caller has merged, as callers of the published example do.
 
-    His values cannot be told from the defaults of the YAML that he started with. So a value that differs from the
-    schema's default is his own wish and wins over the recipe; one that equals it does not. His block for the recipe
-    wins over both, as it did in the published example.
+    The caller's own values cannot be distinguished from the defaults of the YAML. So a value overrides the recipe if it
+    differs from the schema's default, and not if it equals it. The block for the recipe overrides both, as in the
+    published example.
 
     Raises:
-        ConfigError: with everything that is wrong, at once.
+        ConfigError: with all problems at once.
     """
-    said = undot(resolve(typing.cast(Tree, OmegaConf.to_container(OmegaConf.create(config))), lambda _: ""))
-    recipe, problems = find_recipe(said.get("recipe_name"))
-    blocks = take_blocks(said, recipe)
+    merged = undot(resolve(typing.cast(Tree, OmegaConf.to_container(OmegaConf.create(config))), lambda _: ""))
+    recipe, problems = find_recipe(merged.get("recipe_name"))
+    blocks = take_blocks(merged, recipe)
     layers = Layers(defaults())
     layers.problems += problems
     if recipe:
         layers.add(recipe.label, recipe.changes)
-    layers.add(CALLER, differing(said, defaults()), may_remove_nothing=True)
+    layers.add(CALLER, differing(merged, defaults()), may_remove_nothing=True)
     if recipe:
         layers.add(f"block {recipe.name}", blocks.get(recipe.name, {}), may_remove_nothing=True)
     return Run(finish(layers, lenient=True), layers.sources, lenient=True, recipe=recipe)
 
 
 def split_words(argv: list[str]) -> tuple[str, list[str]]:
-    """The YAML among the words, and the other words."""
+    """Split the words into the YAML and the others."""
     for at, word in enumerate(argv):
         if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and (word == "-" or word[:1] != "-"):
             return word, argv[:at] + argv[at + 1 :]
@@ -175,7 +176,7 @@ def split_words(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def find_recipe(name: Any) -> tuple[Recipe | None, list[str]]:
-    """The recipe of that name, if any, and what is wrong with it."""
+    """Return the recipe of a name, or None, and the problems with it."""
     if name is None:
         return None, []
     try:
@@ -185,14 +186,14 @@ def find_recipe(name: Any) -> tuple[Recipe | None, list[str]]:
 
 
 def take_blocks(tree: Tree, recipe: Recipe | None) -> dict[str, Tree]:
-    """Take the blocks of overrides out of a tree: mappings at its first level that are named after a recipe."""
+    """Remove and return a tree's override blocks: first-level mappings named after a recipe."""
     recipes = {*recipe_files(), *([recipe.name] if recipe else [])} - set(Config.__dataclass_fields__)
-    found = [key for key, value in tree.items() if key in recipes and (isinstance(value, dict) or value is None)]
-    return {key: tree.pop(key) or {} for key in found}
+    names = [key for key, value in tree.items() if key in recipes and (isinstance(value, dict) or value is None)]
+    return {key: tree.pop(key) or {} for key in names}
 
 
 def unused_blocks(blocks: dict[str, Tree], recipe: Recipe | None) -> list[str]:
-    """Misspelt keys in the blocks of recipes that this run does not use: nobody else would notice them today."""
+    """Return the misspelled keys in blocks for unused recipes; no other check would catch them."""
     problems = []
     for name, block in blocks.items():
         if recipe is None or name != recipe.name:
@@ -203,7 +204,7 @@ def unused_blocks(blocks: dict[str, Tree], recipe: Recipe | None) -> list[str]:
 
 
 def differing(tree: Tree, from_: Tree) -> Tree:
-    """What of a tree is not the same in another."""
+    """Return the part of a tree that differs from another tree."""
     result: Tree = {}
     for key, value in tree.items():
         if key not in from_ or value != from_[key]:
@@ -213,7 +214,7 @@ def differing(tree: Tree, from_: Tree) -> Tree:
 
 
 def finish(layers: Layers, lenient: bool) -> Config:
-    """Resolve, check and type what the layers add up to."""
+    """Resolve the merged layers, check them, and convert them to a Config."""
     structure = Structure(layers.sources, recipe_files(), layers.holders)
     try:
         tree = resolve(layers.tree, structure.origin)
@@ -233,7 +234,7 @@ def finish(layers: Layers, lenient: bool) -> Config:
 
 
 def at_home(tree: Tree) -> Tree:
-    """The same tree with ~ replaced by the user's folder in every place that it names."""
+    """Return a tree with ~ expanded in every path."""
     result: Tree = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -244,6 +245,6 @@ def at_home(tree: Tree) -> Tree:
 
 
 def as_dataclass(cls: type, tree: Tree) -> Any:
-    """A tree that conforms to a schema as an object of it."""
+    """Convert a tree that conforms to a schema into a dataclass instance."""
     inner = SECTIONS if cls is Config else {}
     return cls(**{key: as_dataclass(inner[key], value) if key in inner else value for key, value in tree.items()})

@@ -1,4 +1,4 @@
-"""A curve as text: braille dots, two by four to a character, with labelled axes; or stars where only ASCII is."""
+"""Plot a curve as text: braille characters of 2 x 4 dots with labeled axes, or stars where only ASCII is available."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of each dot in a braille character, by row and column."""
 PLAIN = {0x2800: " ", **dict.fromkeys(range(0x2801, 0x2900), "*"), **dict(zip(map(ord, "┤│└─"), "+|+-", strict=True))}
-"""What stands for each character of a plot in ASCII."""
+"""The ASCII replacement for each character of a plot."""
 
 
 def curve(
@@ -20,17 +20,17 @@ def curve(
     label: str = "",
     ascii_only: bool = False,
 ) -> list[str]:
-    """The lines of a plot of f from 0 to `end`.
+    """Return the lines of a plot of f from 0 to `end`.
 
     Args:
         f: a function of the step.
         end: the last step.
-        top: the greatest value, which the y axis ends at.
-        unit: of the steps, for the x axis.
+        top: the greatest value, where the y axis ends.
+        unit: of the steps, shown on the x axis.
         width: of the plot in characters, without the y axis.
         height: of the plot in characters.
         label: what is plotted.
-        ascii_only: whether braille and lines cannot be printed.
+        ascii_only: whether to avoid braille and box-drawing characters.
     """
     columns, rows = width * 2, height * 4
     cells = [[0] * width for _ in range(height)]
@@ -38,7 +38,7 @@ def curve(
     for column in range(columns):
         value = f(end * column / (columns - 1))
         row = rows - 1 - round(max(0.0, min(1.0, value / top if top else 0.0)) * (rows - 1))
-        # A steep stretch is drawn through, so that the curve has no holes.
+        # Fill the rows between neighboring columns, so that steep stretches have no gaps.
         last = row if before is None else before
         for y in range(min(row, last), max(row, last) + 1):
             cells[y // 4][column // 2] |= DOTS[y % 4][column % 2]
@@ -54,7 +54,7 @@ def curve(
 
 
 def x_axis(end: float, unit: str, width: int, margin: int) -> list[str]:
-    """The line below the plot and its labels at the start, the middle and the end."""
+    """Return the x axis and its labels at the start, the middle and the end."""
     middle = f"{end / 2:g}"
     last = f"{end:g} {unit}"
     left = width // 2 - len(middle) // 2

@@ -1,4 +1,4 @@
-"""Reading what a user wrote: YAML files and the words of the command line, as plain nested dictionaries."""
+"""Read YAML files and command lines into plain nested dictionaries."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from config.texts import TextLoader, keep_texts, typed_text
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
-# What OmegaConf and PyYAML raise over a text that they cannot read: their own classes, and what slips out of their
-# constructors and their recursion. To be caught around their calls only, so that a bug of ours keeps its traceback.
+# Errors of OmegaConf and PyYAML for input they cannot parse: their own classes, and those that escape from their
+# constructors and recursion. Catch them around calls to these libraries only, so that our own bugs keep a traceback.
 UNREADABLE = (
     *(OmegaConfBaseException, yaml.YAMLError, OSError, ValueError),
     *(LookupError, AttributeError, ArithmeticError, RecursionError),
@@ -34,7 +34,7 @@ UNREADABLE = (
 _CLASS_KEY = rf"({OUTSIDE.pattern})(\..*)?"
 _IN_SECTION = re.compile(rf"(){_CLASS_KEY}")
 _ANYWHERE = re.compile(rf"((?:.*?\.)??(?:{'|'.join(OPEN_SECTIONS)})\.)?{_CLASS_KEY}")
-DEEPEST = 40  # collections, one within the other: a run needs six, OmegaConf takes a dozen of Python's frames for each
+DEEPEST = 40  # levels of nesting: a run needs six, and OmegaConf uses a dozen Python frames per level
 USAGE = """\
 python main.py YAML [key=value ...]        one device
 composer main.py YAML [key=value ...]      every GPU of this machine
@@ -42,30 +42,30 @@ composer main.py YAML [key=value ...]      every GPU of this machine
   python main.py yamls/digits.yaml                          the first run: a minute on a CPU, no data needed
   composer main.py yamls/resnet50.yaml recipe_name=mild train_dataset.path=/imagenet eval_dataset.path=/imagenet
   python main.py yamls/resnet50.yaml recipe_name=hot dry_run=true
-  python -m recipes                                         the recipes; python -m recipes mild shows one
+  python -m recipes                                         list the recipes; python -m recipes mild shows one
 
 Every key is explained in yamls/resnet50.yaml. dry_run=true prints what the run changes and builds.
-A later layer wins: defaults < the YAML < the recipe < the YAML's block for the recipe < the command line.
+Later layers override: defaults < the YAML < the recipe < the YAML's block for the recipe < the command line.
 """
 
 
 def read_yaml(path: Path, called: str, others: Iterable[Path]) -> Tree:
-    """The content of a YAML file, as read_file has it."""
+    """Return the content of a YAML file; see read_file."""
     return read_file(path, called, others)[0]
 
 
 def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, set[str]]:
-    """The content of a YAML file, interpolations left as they are, and its first-level keys that hold anchors.
+    """Return the content of a YAML file, interpolations unresolved, and its first-level keys that hold anchors.
 
-    A first-level key that begins with x- holds nothing but anchors, as in a Compose file, and is left out.
+    First-level keys that start with x- only hold anchors, as in a Compose file, and are dropped.
 
     Args:
-        path: the file, or a pipe; - for the standard input.
-        called: how the user named it, for messages.
-        others: files to offer when this one does not exist.
+        path: a file or a pipe; - for standard input.
+        called: the user's name for it, for messages.
+        others: files to suggest if this one does not exist.
 
     Raises:
-        ConfigError: if the file is missing, is no YAML or holds no mapping.
+        ConfigError: the file is missing, is not YAML, or does not contain a mapping.
     """
     text = read_text(path, called, others)
     try:
@@ -76,22 +76,22 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
         texts = plain(loader.get_single_data() or {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{called}{place}: this is no YAML: {error.problem or error.context}") from error
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{called}{where}: this is not valid YAML: {error.problem or error.context}") from error
     except UNREADABLE as error:
         raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{called}: holds no keys; a run's YAML is lines of 'key: value'")
-    keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf makes a key of a single text
+        raise ConfigError(f"{called}: contains no keys; a run's YAML consists of 'key: value' lines")
+    keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf turns a lone string into a key
     return {key: value for key, value in tree.items() if not key.startswith("x-")}, loader.holders
 
 
 def check_depth(text: str) -> None:
-    """Stop before YAML is loaded that is too deep: libyaml's loader recurses in C, which would end the process.
+    """Reject deeply nested YAML before it is loaded: libyaml's loader recurses in C, which would crash the process.
 
     Raises:
-        RecursionError: it is more than DEEPEST collections deep.
-        yaml.YAMLError: it cannot be read.
+        RecursionError: it is nested more than DEEPEST levels deep.
+        yaml.YAMLError: it cannot be parsed.
     """
     depth = 0
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -101,9 +101,9 @@ def check_depth(text: str) -> None:
 
 
 def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
-    """The text of a YAML, which may come through a pipe."""
+    """Return the text of a YAML, which may come through a pipe."""
     if "://" in called:
-        raise ConfigError(f"{called}: a YAML is read from this machine; copy it here first, and give its path")
+        raise ConfigError(f"{called}: a YAML must be on this machine; copy it here first, and give its path")
     if called == "-":
         path = Path("/dev/stdin")
     if not is_there(path):
@@ -111,7 +111,7 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
     if path.is_dir():
         raise ConfigError(f"{called}: this is a folder; give the path of a YAML{files_like(called, others)}")
     if not path.is_file() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(f"{called}: every rank reads the YAML, and a pipe can be read once; give the path of a file")
+        raise ConfigError(f"{called}: every rank reads the YAML, but a pipe can only be read once; give a file's path")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -119,7 +119,7 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, pipe or folder; a name that is too long for the file system is none."""
+    """Return whether a file, pipe or folder exists; False for a name too long for the file system."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -127,41 +127,41 @@ def is_there(path: Path) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Why a text cannot be read, in plain words."""
+    """Return why a text cannot be read, in plain words."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeError):
         return "it is not encoded as UTF-8"
     if isinstance(error, OSError):
-        return error.strerror or "it holds no keys, but a single value"  # the latter from OmegaConf
+        return error.strerror or "it is a single value without keys"  # OmegaConf's IOError has no strerror
     if isinstance(error, yaml.MarkedYAMLError):
-        return error.problem or error.context or "this is no YAML"
+        return error.problem or error.context or "this is not valid YAML"
     if isinstance(error, KeyValidationError):
-        return "a key in it is no text"
+        return "it contains a key that is not a string"
     if isinstance(error, (OmegaConfBaseException, yaml.YAMLError)) and str(error):
         return str(error).splitlines()[0]
-    return "a value is not of the kind that its !!tag asks for"  # from PyYAML's constructors, in Python's words
+    return "a value does not match its !!tag"  # PyYAML's constructors raise plain Python errors
 
 
 def main_script() -> str:
-    """How main.py is typed from the current folder."""
+    """Return the path of main.py as typed from the current folder."""
     return "main.py" if Path.cwd() == ROOT else str(ROOT / "main.py")
 
 
 def files_like(called: str, files: Iterable[Path]) -> str:
-    """Which of the files was probably meant, and which there are, as they are typed from the current folder."""
+    """Return a hint for a missing file: the closest match and all candidates, as typed from the current folder."""
     away = "" if Path.cwd() == ROOT else f"{ROOT}/"
     known = sorted(str(file.relative_to(ROOT)) for file in files)
     meant = closest(called, known)
     hint = f"; did you mean {away}{meant}?" if meant else ""
-    return f"{hint} (there are {listing(away + name for name in known)})"
+    return f"{hint} (choose {listing(away + name for name in known)})"
 
 
 def plain(value: Any, levels: int = DEEPEST) -> Any:
-    """The same value with every key a text, and a whole number that no float can hold as infinite, as 1e400 is.
+    """Convert all keys to strings, and integers too large for a float to infinity, as YAML does with 1e400.
 
     Raises:
-        RecursionError: if it is nested more deeply than so many levels.
+        RecursionError: it is nested more than `levels` levels deep.
     """
     if isinstance(value, (dict, list)) and not levels:
         raise RecursionError
@@ -175,27 +175,27 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
 
 
 def levels(key: str, in_section: bool = False) -> list[str]:
-    """The levels of a dotted key. A class of the user's, package.module:Class, is one level for all its dots.
+    """Split a dotted key into its levels; a user's class, package.module:Class, is one level despite its dots.
 
     Args:
         key: as written.
-        in_section: whether it stands in one of OPEN_SECTIONS, and begins with the name of a class.
+        in_section: whether the key is inside one of OPEN_SECTIONS, and so starts with the name of a class.
     """
-    found = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key) if ":" in key else None
-    if not found:
+    match = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key) if ":" in key else None
+    if not match:
         return key.split(".")
-    before, name, after = (part or "" for part in found.groups())
+    before, name, after = (part or "" for part in match.groups())
     return [*before.split(".")[:-1], name, *after.split(".")[1:]]
 
 
 def bracketed(key: str) -> str:
-    """A key in the form in which OmegaConf keeps a class of the user's in one piece: [algorithms][a.b:C][x]."""
+    """Return a key in a form in which OmegaConf does not split a user's class: [algorithms][a.b:C][x]."""
     parts = levels(key)
     return "".join(f"[{part}]" for part in parts) if any(map(is_outside, parts)) else key
 
 
 def undot(tree: Tree, in_section: bool = False) -> Tree:
-    """The same tree with `model.name: x` written as `model: {name: x}`, on its first level and in blocks."""
+    """Expand dotted keys, `model.name: x` to `model: {name: x}`, on the first level and in override blocks."""
     result: Tree = {}
     for key, value in tree.items():
         if isinstance(value, dict) and any("." in inner for inner in value):
@@ -212,7 +212,7 @@ def undot(tree: Tree, in_section: bool = False) -> Tree:
 
 
 def deepen(below: Tree, above: Tree) -> Tree:
-    """Two trees as one; where both say something, `above` is right."""
+    """Merge two trees; `above` overrides `below`."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
@@ -221,7 +221,7 @@ def deepen(below: Tree, above: Tree) -> Tree:
 
 
 def read_words(words: list[str]) -> tuple[Tree, list[str]]:
-    """The key=value words of a command line as a tree, and what is wrong with the others."""
+    """Return the key=value words of a command line as a tree, and the problems with the other words."""
     tree: Tree = {}
     problems = []
     for word in words:
@@ -235,38 +235,38 @@ def read_words(words: list[str]) -> tuple[Tree, list[str]]:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
         except UNREADABLE:
-            problems.append(f"{word}: {key} is no key; keys are names with dots between, as in model.name=resnet18")
+            problems.append(f"{word}: {key} is not a key; keys are names joined by dots, as in model.name=resnet18")
             continue
         try:
-            # A place may begin with a placeholder, {runs_folder}/x, which YAML takes for a mapping.
+            # A path may start with a placeholder, {runs_folder}/x, which YAML would parse as a mapping.
             value = json.dumps(value) if value.startswith(("{runs_folder}", "{run_name}")) else value
             check_depth(value)
-            said = plain(OmegaConf.to_container(OmegaConf.from_dotlist([f"{bracketed(key)}={value}"]), resolve=False))
+            typed = plain(OmegaConf.to_container(OmegaConf.from_dotlist([f"{bracketed(key)}={value}"]), resolve=False))
             texts = plain(nested(bracketed(key), typed_text(value)))
         except UNREADABLE as error:
             problems.append(f"{word}: cannot be read: {reason(error)}")
             continue
-        keep_texts(said, texts)
-        tree = deepen(tree, said)
+        keep_texts(typed, texts)
+        tree = deepen(tree, typed)
     return tree, problems
 
 
 def nested(key: str, value: Any) -> Any:
-    """A tree with one value, at a dotted key."""
+    """Return a tree with a single value at a dotted key."""
     tree = OmegaConf.create()
     OmegaConf.update(tree, key, value)
     return OmegaConf.to_container(tree, resolve=False)
 
 
 def explain(word: str) -> str:
-    """What is wrong with a word that is no key=value, and what was probably meant."""
+    """Return what is wrong with a word that is not key=value, and what was probably meant."""
     keys = [item.name for item in fields(Config)]
     bare = word.lstrip("-+")
     key, equals, value = bare.partition("=")
     if equals and bare != word:
-        return f"{word}: options have no dashes here; did you mean {key}={value}?"
+        return f"{word}: keys have no leading dashes here; did you mean {key}={value}?"
     if word.endswith((".yaml", ".yml")):
-        return f"{word}: a second YAML; a run has one, and a recipe's YAML is given as recipe_name={word}"
+        return f"{word}: a second YAML; a run has only one, and a recipe's YAML is given as recipe_name={word}"
     if (ROOT / "recipes" / f"{bare}.yaml").is_file():
         return f"{word}: not of the form key=value; did you mean recipe_name={bare}?"
     section, *names = key.split(":")[0].split(".")

@@ -1,4 +1,4 @@
-"""Collecting complaints about values, each with its key and the layer that set it."""
+"""Collect problems with values, each with its key and the layer that set it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from config.structure import Structure
 
 
 class Report:
-    """Complaints so far.
+    """The problems found up to now.
 
     Attributes:
-        problems: finished sentences.
+        problems: complete sentences.
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -19,10 +19,10 @@ class Report:
         self.problems: list[str] = []
 
     def add(self, key: str, sentence: str) -> None:
-        """A complaint about the value of a key."""
+        """Add a problem with the value of a key."""
         self.problems.append(f"{key}: {sentence}{self.structure.origin(key)}")
 
     def extend(self, sentences: Iterable[str]) -> None:
-        """Complaints that begin with their key, to which the layer is added."""
+        """Add problems that start with their key, appending the layer to each."""
         for sentence in sentences:
             self.problems.append(f"{sentence}{self.structure.origin(sentence.split(': ')[0])}")

@@ -1,4 +1,4 @@
-"""Filling in what a YAML says by ${...}: another key's value, or a variable of the environment."""
+"""Resolve the interpolations ${...} of a YAML: other keys' values and environment variables."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _RAISED = re.compile(r"^(\w+) raised while resolving interpolation: ")
 
 
 def resolve(tree: dict[Any, Any], origin: Callable[[str], str]) -> Tree:
-    """The same tree with every ${...} replaced by what it stands for, and every key a text.
+    """Return a tree with every ${...} resolved and every key a string.
 
     Args:
         tree: nested dictionaries.
-        origin: gives for a dotted key the layer that set it, in the form in which messages end.
+        origin: maps a dotted key to the layer that set it, formatted as the end of a message.
 
     Raises:
-        ConfigError: naming every key whose ${...} stands for nothing, and what to do about it.
+        ConfigError: names every key whose ${...} cannot be resolved, and the remedy.
     """
     problems = []
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             config = OmegaConf.create(tree)
@@ -42,7 +42,7 @@ def resolve(tree: dict[Any, Any], origin: Callable[[str], str]) -> Tree:
                     if OmegaConf.is_config(node):
                         OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
                 except MissingMandatoryValue:
-                    problems.append(f"{key}: ??? stands for a value that is missing; give {key}=VALUE{origin(key)}")
+                    problems.append(f"{key}: ??? marks a missing value; give {key}=VALUE{origin(key)}")
                 except (OmegaConfBaseException, RecursionError) as error:
                     problems.append(f"{key}: {_reason(value, error)}{origin(key)}")
             if not problems:
@@ -50,14 +50,14 @@ def resolve(tree: dict[Any, Any], origin: Callable[[str], str]) -> Tree:
         except (OmegaConfBaseException, RecursionError) as error:
             problems.append(_first_line(error))
         finally:
-            # ${oc.deprecated:...} warns, of a line in OmegaConf; the user can do nothing about that line.
-            for text in dict.fromkeys(str(warning.message) for warning in said):
+            # ${oc.deprecated:...} warns; the line of OmegaConf's source that Python would add does not help a user.
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
                 print(text, file=sys.stderr)
     raise ConfigError(*problems)
 
 
 def _unresolved(tree: dict[Any, Any], path: tuple = ()) -> Iterator[tuple[tuple, str]]:
-    """Where a tree holds ${...} or ???, and what it holds there."""
+    """Yield the path and value of every ${...} or ??? in a tree."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _unresolved(value, (*path, key))
@@ -70,7 +70,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _reason(value: str, error: BaseException) -> str:
-    """Why a ${...} stands for nothing."""
+    """Return why a ${...} cannot be resolved."""
     text = _first_line(error)
     if unset := _UNSET.search(text):
         name = unset[1]
@@ -79,6 +79,6 @@ def _reason(value: str, error: BaseException) -> str:
             f"command, or a default into the YAML: ${{oc.env:{name},VALUE}}"
         )
     if raised := _RAISED.match(text):
-        is_told = hasattr(errors, raised[1])
-        text = text.removeprefix(raised[0]) if is_told else "what it stands for takes other arguments"
-    return f"{value} stands for nothing: {text}"
+        is_omegaconfs = hasattr(errors, raised[1])
+        text = text.removeprefix(raised[0]) if is_omegaconfs else "the resolver takes other arguments"
+    return f"{value} cannot be resolved: {text}"

@@ -1,4 +1,4 @@
-"""A run: its configuration, the layers and the recipe that it is from, and what this machine makes of it."""
+"""A run: its configuration, the layers and recipe it was built from, and the settings chosen for this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run uses of the machine it runs on, where its configuration leaves a choice.
+    """Settings resolved for this machine where the configuration leaves a choice.
 
     Attributes:
         device: cpu or gpu.
         precision: one of config.schema.PRECISIONS.
-        microbatch: images per forward pass on one device, or auto: found by trying, on a GPU.
+        microbatch: images per forward pass on one device; auto finds it by trial, on a GPU.
     """
 
     device: str
@@ -31,19 +31,19 @@ class Machine:
 
 @dataclass
 class Run:
-    """A configuration, where it is from, and what it resolves to on this machine."""
+    """A configuration, its sources, and its settings on this machine."""
 
     config: Config  # complete and checked
     sources: dict[str, str]  # dotted key -> the layer that set it
-    yaml_path: str | None = None  # as given; None when the caller merged by himself
+    yaml_path: str | None = None  # as given; None if the caller merged the configuration
     argv: list[str] = field(default_factory=list)  # the words of the command line
     lenient: bool = False  # True for callers of the published example's functions
     recipe: Recipe | None = None  # None: the YAML alone
-    prepared: Machine | None = None  # by training.devices.prepare
+    prepared: Machine | None = None  # set by training.devices.prepare
 
     @property
     def machine(self) -> Machine:
-        """What the run uses of this machine; known once training.devices.prepare() has run."""
+        """Settings for this machine; available once training.devices.prepare() has run."""
         assert self.prepared is not None, "training.devices.prepare(run) comes first"
         return self.prepared
 
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def outside(self) -> dict[str, str]:
-        """The classes and functions from outside this project that the run imports, by the key that names them."""
+        """Classes and functions that the run imports from outside this project, by the key that names them."""
         config = self.config
         names: dict[str, Any] = {"model.name": config.model.name, "scheduler.name": config.scheduler.name}
         names |= {"optimizer.name": config.optimizer.get("name")}
@@ -75,7 +75,7 @@ class Run:
         return {key: name for key, name in names.items() if registry.is_outside(str(name))}
 
     def is_of_recipe(self, key: str) -> bool:
-        """Whether the recipe's own file set a key."""
+        """Return whether the recipe's own file set a key."""
         return self.recipe is not None and self.sources.get(key) == self.recipe.label
 
 
@@ -83,8 +83,8 @@ class Run:
 class Recipe:
     """A recipe's YAML as read."""
 
-    label: str  # recipes/mild.yaml, or the path that the user gave
-    name: str  # what a block of overrides for it is called
+    label: str  # recipes/mild.yaml, or the path as given by the user
+    name: str  # also the name of its override blocks
     card: dict[str, Any] = field(default_factory=dict)
     changes: Tree = field(default_factory=dict)
-    holders: set[str] = field(default_factory=set)  # its first-level keys that hold YAML anchors
+    holders: set[str] = field(default_factory=set)  # first-level keys that hold YAML anchors

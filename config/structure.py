@@ -1,4 +1,4 @@
-"""Whether the merged layers have the schema's keys and types; what has not is reported and replaced by its default."""
+"""Check the merged layers against the schema's keys and types; what does not match gets its default and is reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from config.read import Tree
 from config.schema import OPEN_SECTIONS, Config
 from recipes import registry
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
 HINTS = {
     "lr": "optimizer.lr",
     "epochs": "max_duration",
@@ -32,7 +32,7 @@ HINTS = {
     "momentum": "optimizer.momentum",
     "weight_decay": "optimizer.weight_decay",
     "t_warmup": "scheduler.t_warmup",
-    # Composer's arguments, and those of its older YAMLs
+    # Arguments of Composer, and keys of its older YAMLs
     "train_batch_size": "train_dataset.batch_size",
     "eval_batch_size": "eval_dataset.batch_size",
     "val_dataset": "eval_dataset",
@@ -45,16 +45,16 @@ HINTS = {
     "validate_every_n_batches": "eval_interval",
     "save_num_checkpoints": "save_num_checkpoints_to_keep",
 }
-"""Keys that people try, and where they are."""
+"""Keys that people try -> the keys that they want."""
 FLAT = {
     "model": "{name: resnet50, num_classes: 1000}",
     "train_dataset": "{path: /data/imagenet, batch_size: 2048}",
     "eval_dataset": "{path: /data/imagenet, batch_size: 2048}",
     "scheduler": "{name: cosine_with_warmup, t_warmup: 8ep}",
 }
-"""Sections that have a level more in Composer's older YAMLs, as in `model: {resnet: {num_classes: 1000}}`."""
+"""Sections with an additional level in Composer's older YAMLs, as in `model: {resnet: {num_classes: 1000}}`."""
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
-COMMAND_LINE, CALLER = "command line", "the caller"  # layers that come from whoever starts the run
+COMMAND_LINE, CALLER = "command line", "the caller"  # the layers set by the person who starts the run
 
 
 class Structure:
@@ -62,11 +62,11 @@ class Structure:
 
     Args:
         sources: dotted key -> the layer that set it.
-        blocks: names that a block of overrides may have, offered when a first-level key is misspelt.
+        blocks: possible names of override blocks, suggested for a misspelled first-level key.
         holders: first-level keys that hold YAML anchors.
 
     Attributes:
-        problems: finished sentences.
+        problems: complete sentences.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Structure:
         self.problems: list[str] = []
 
     def conform(self, tree: Tree, cls: type = Config, prefix: str = "") -> Tree:
-        """The same tree with right types, without unknown keys, and with defaults where a value was wrong."""
+        """Return the tree with values converted, unknown keys removed, and defaults in place of wrong values."""
         hints = typing.get_type_hints(cls)
         result: Tree = {}
         for key, value in tree.items():
@@ -93,49 +93,47 @@ class Structure:
         return result
 
     def _unknown(self, prefix: str, key: str, value: Any, known: list[str]) -> str:
-        """The complaint about a key that does not exist."""
-        place = f"{prefix}{key}"
+        """Return the message for a key that does not exist."""
+        full = f"{prefix}{key}"
         if not prefix and VARIABLE.fullmatch(key) and not isinstance(value, dict):
-            return (
-                f"{place}: no such key; a variable of the environment goes before the command: {key}=... python main.py"
-            )
+            return f"{full}: no such key; put an environment variable before the command: {key}=... python main.py"
         meant = None if prefix else HINTS.get(key) or self._elsewhere(key)
         if meant is None and (near := closest(key, known if prefix else [*known, *self.blocks])):
             meant = f"{prefix}{near}"
-        hint = f"; did you mean {meant}?" if meant else f" (there are {', '.join(known)})"
+        hint = f"; did you mean {meant}?" if meant else f" (the keys are {', '.join(known)})"
         if meant is None and isinstance(value, dict) and (example := FLAT.get(prefix.rstrip("."))):
-            hint += f"; it has no level for a name, but is written {prefix.rstrip('.')}: {example}"
+            hint += f"; a name is not a level here, so write {prefix.rstrip('.')}: {example}"
         if not prefix and key in self.holders:
             likely = f"{hint} If it" if meant else "; if it"
-            hint = f"{likely} only holds values for YAML anchors, call it x-{key}"
-        return f"{place}: no such key{hint}{self.origin(place)}"
+            hint = f"{likely} only holds values for YAML anchors, name it x-{key}"
+        return f"{full}: no such key{hint}{self.origin(full)}"
 
     def _elsewhere(self, key: str) -> str | None:
-        """Where a name belongs that is a class's: sam -> algorithms.sam."""
+        """Return the key that the name of a class belongs to: sam -> algorithms.sam."""
         for section, kind in OPEN_SECTIONS.items():
             if registry.exists(kind, key):
                 return f"{section}.{registry.canonical(kind, key)}"
         return None
 
     def _value(self, key: str, value: Any, hint: Any, fallback: Any) -> Any:
-        """A value turned into its type where nothing is lost, or the default and a complaint."""
+        """Convert a value to its type if that loses nothing; otherwise report it and return the default."""
         allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         for kind in allowed:
-            found = convert(value, kind)
-            if found is not MISSING:
-                return found
+            converted = convert(value, kind)
+            if converted is not MISSING:
+                return converted
         words = " or ".join(WORDS[kind] for kind in allowed)
         self.problems.append(f"{key}: {value!r} given, but it must be {words}{self.origin(key)}")
         return fallback
 
     def origin(self, key: str) -> str:
-        """' [yamls/digits.yaml]': the layer that set a value, in the form in which messages end."""
-        below = [source for place, source in self.sources.items() if place == key or place.startswith(f"{key}.")]
+        """Return the layer that set a value, as the end of a message: ' [yamls/digits.yaml]'."""
+        below = [source for leaf, source in self.sources.items() if leaf == key or leaf.startswith(f"{key}.")]
         return f" [{below[0]}]" if below and below[0] != "default" else ""
 
 
 def convert(value: Any, kind: type) -> Any:
-    """A value as `kind`, or MISSING if it is not one; 2048.0 is a whole number, 5 is a text where a text is wanted."""
+    """Convert a value to `kind`, or return MISSING; 2048.0 is accepted as an int, and 5 as a str."""
     if isinstance(value, bool) or value is None:
         return value if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else MISSING
     if kind is float and isinstance(value, int):
@@ -148,6 +146,6 @@ def convert(value: Any, kind: type) -> Any:
 
 
 def default(cls: type, key: str) -> Any:
-    """The schema's default for a key."""
+    """Return the schema's default for a key."""
     item = next(item for item in fields(cls) if item.name == key)
     return item.default if item.default is not MISSING else typing.cast(Any, item.default_factory)()

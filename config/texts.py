@@ -1,4 +1,4 @@
-"""The text that stands where a text is wanted: YAML would make 7 of run_name=007, and True of on."""
+"""Keep strings as written where a string is expected: YAML would turn run_name=007 into 7, and `on` into True."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from config.schema import OPEN_SECTIONS, Config
 from recipes import registry
 
 NULLS = ("", "~", "null", "Null", "NULL")
-_MARKS = tuple("'\"!&*|>")  # what begins with one of these is more than a plain text
+_MARKS = tuple("'\"!&*|>")  # a value that starts with one of these uses YAML syntax beyond a plain scalar
 
 
 class TextLoader(yaml.SafeLoader):
-    """Reads every plain scalar but null as the text that it is.
+    """Loads every plain scalar except null as a string.
 
     Attributes:
-        holders: the first-level keys below which there are anchors.
+        holders: first-level keys that contain anchors.
     """
 
     yaml_implicit_resolvers: typing.ClassVar[Any] = {
@@ -37,7 +37,7 @@ class TextLoader(yaml.SafeLoader):
         self._key = ""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose as always, noting below which key an anchor is met."""
+        """Compose a node, recording the first-level key of every anchor."""
         self._root = self._root or parent
         if parent is not None and parent is self._root:
             self._key = str(getattr(index, "value", ""))
@@ -47,19 +47,19 @@ class TextLoader(yaml.SafeLoader):
 
 
 def typed_text(value: str) -> Any:
-    """What a word of the command line gives to a key that takes a text: as typed, but for null, quotes and tags."""
+    """Parse a command-line value for a key that takes a string: as typed, except for null, quotes and tags."""
     read, value = yaml.load(value, TextLoader), value.strip()
     is_plain = (read is None or isinstance(read, str)) and value not in NULLS and not value.startswith(_MARKS)
     return value if is_plain else read
 
 
 def keep_texts(tree: dict[str, Any], texts: Any, cls: type = Config) -> None:
-    """Put the texts of a tree back where the schema, or the class that a name stands for, takes nothing else.
+    """Restore the strings of a tree where the schema, or the signature of a named class, accepts only strings.
 
     Args:
-        tree: as YAML types it; changed in place. Its mappings may be blocks of overrides for a recipe.
-        texts: the same tree as TextLoader reads it.
-        cls: what the tree is of.
+        tree: as typed by YAML; changed in place. May contain override blocks for recipes.
+        texts: the same tree as loaded by TextLoader.
+        cls: the tree's schema.
     """
     hints = typing.get_type_hints(cls)
     for key, value in tree.items():
@@ -78,7 +78,7 @@ def _is_text(hint: Any) -> bool:
 
 
 def _keep_arguments(section: str, tree: dict[str, Any], texts: Mapping) -> None:
-    """The same for a section whose keys are names of classes, or an optimizer's arguments."""
+    """Restore the strings in a section whose keys name classes, or in an optimizer's arguments."""
     for name, args in tree.items():
         kind, given = OPEN_SECTIONS.get(section), texts.get(name)
         if kind is None or not isinstance(args, dict) or not isinstance(given, dict):

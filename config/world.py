@@ -1,4 +1,4 @@
-"""The variables by which a launcher tells each process its rank: all there and sound, or none."""
+"""Read the environment variables from which each process learns its rank, and reject incomplete sets."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from common.suggest import listing
 
 NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
 NEEDED = (*NUMBERS, "MASTER_ADDR")
-"""What several processes need to find each other."""
+"""Variables without which several processes cannot connect."""
 
 
 def world(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """How many ranks a run has, on all nodes and on this one.
+    """Return the number of ranks on all nodes and on this one.
 
     Raises:
-        ConfigError: if a launcher's variables are not whole, as after `export WORLD_SIZE=2` in an interactive shell.
+        ConfigError: a launcher's variables are incomplete, as after `export WORLD_SIZE=2` in an interactive shell.
     """
-    there = {name: environment[name] for name in NEEDED if environment.get(name)}
-    advice = f"Start it by `composer -n RANKS main.py ...`; for one process, type first: unset {' '.join(there)}"
+    given = {name: environment[name] for name in NEEDED if environment.get(name)}
+    advice = f"Start it with `composer -n RANKS main.py ...`; for one process, type first: unset {' '.join(given)}"
     for name in NUMBERS:
-        if not there.get(name, "0").isascii() or not there.get(name, "0").isdigit():
-            raise ConfigError(f"{name}={there[name]} in the environment: it must be a whole number. {advice}")
-    count, local = int(there.get("WORLD_SIZE", "1")), int(there.get("LOCAL_WORLD_SIZE", "1"))
-    if count > 1 and (missing := [name for name in NEEDED if name not in there]):
+        if not given.get(name, "0").isascii() or not given.get(name, "0").isdigit():
+            raise ConfigError(f"{name}={given[name]} in the environment: it must be a whole number. {advice}")
+    count, local = int(given.get("WORLD_SIZE", "1")), int(given.get("LOCAL_WORLD_SIZE", "1"))
+    if count > 1 and (missing := [name for name in NEEDED if name not in given]):
         raise ConfigError(
-            f"WORLD_SIZE={count} in the environment: a launcher left it there, or was to set {listing(missing)}, too. "
+            f"WORLD_SIZE={count} in the environment: it is left over, or its launcher did not set {listing(missing)}. "
             f"{advice}"
         )
-    for name, size, all_of in (("RANK", count, "WORLD_SIZE"), ("LOCAL_RANK", local, "LOCAL_WORLD_SIZE")):
-        if int(there.get(name, "0")) >= size:
+    for name, size, total in (("RANK", count, "WORLD_SIZE"), ("LOCAL_RANK", local, "LOCAL_WORLD_SIZE")):
+        if int(given.get(name, "0")) >= size:
             raise ConfigError(
-                f"{name}={there[name]} in the environment: of {size} ({all_of}) the last is {size - 1}. {advice}"
+                f"{name}={given[name]} in the environment: with {total}={size} it must be at most {size - 1}. {advice}"
             )
     return count, local

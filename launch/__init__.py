@@ -1,1 +1,1 @@
-"""Starting the same command on a cluster: one package per kind of scheduler."""
+"""Launchers: `composer` for the ranks of a node, and a package per cluster scheduler."""

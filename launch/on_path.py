@@ -1,7 +1,7 @@
-"""Find this checkout's modules from any folder; `make` installs a copy in .venv, which Python runs when it starts.
+"""Find this checkout's modules from any folder; `make` installs a copy in .venv, which Python runs at startup.
 
-`python -m NAME` puts the working folder first, where a config.py or a data.py of the user's own would replace ours. If
-NAME is a program of this checkout and not of the working folder, Python is started again without that folder (-P).
+`python -m NAME` puts the working folder first on the path, where a user's config.py or data.py would shadow ours. If
+NAME is a program of this checkout and not of the working folder, Python is restarted without that folder (-P).
 """
 
 import os
@@ -9,16 +9,16 @@ import sys
 
 
 def defines(folder: str, name: str) -> bool:
-    """Whether a folder holds the module that `python -m NAME` runs."""
+    """Return whether a folder contains the module that `python -m NAME` runs."""
     path = os.path.join(folder, *name.split("."))
     return os.path.isfile(f"{path}.py") or os.path.isfile(os.path.join(path, "__main__.py"))
 
 
 def extend_path(checkout: str) -> None:
-    """Put a checkout last on the path; for one of its programs, take the working folder off.
+    """Append a checkout to the path and, for one of its programs, remove the working folder.
 
     Args:
-        checkout: the folder that main.py is in.
+        checkout: the folder of main.py.
     """
     words = sys.orig_argv
     sys.path.append(checkout)

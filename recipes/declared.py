@@ -123,7 +123,7 @@ def misfit(bound: Bound, value: Any) -> str:
     if isinstance(bound, str) and is_outside(bound):
         bound = tuple(pkgutil.resolve_name(bound))
     if isinstance(bound, tuple):
-        unknown = f"there is no {value!r}{did_you_mean(str(value), bound)} (there are {listing(bound)})"
+        unknown = f"unknown value {value!r}{did_you_mean(str(value), bound)} (choose {listing(bound)})"
         return "" if value in bound else unknown
     numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if allowed := units(bound):

@@ -194,7 +194,7 @@ def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
         return [f"{where}: {error}"]
     except KeyError:
         known = names(kind)
-        return [f"{where}: there is no {kind} {name!r}{did_you_mean(name, known)} (there are {listing(known)})"]
+        return [f"{where}: unknown {kind} {name!r}{did_you_mean(name, known)} (choose {listing(known)})"]
     return misfits(kind, name, found, args, where)
 
 

@@ -176,11 +176,11 @@ def _require_module(module: str) -> None:
     except ValueError:
         return
     if spec is None:
-        raise ConfigError(f"there is no module {top}, neither in {os.getcwd()} nor installed")
+        raise ConfigError(f"no module {top}, neither in {os.getcwd()} nor installed")
     folders = [Path(location, *rest).parent for location in spec.submodule_search_locations or ()]
     if rest and not any(True for folder in folders for _ in folder.glob(f"{rest[-1]}.*")):
         known = [file.stem for folder in folders for file in sorted(folder.glob("[!_]*.py"))]
-        raise ConfigError(f"there is no module {module}{did_you_mean(rest[-1], known)}")
+        raise ConfigError(f"no module {module}{did_you_mean(rest[-1], known)}")
 
 
 def parameters(place: Definition) -> Parameters:

@@ -21,13 +21,13 @@ def alternatives(problem: str) -> list[list[str]]:
     """
     given, _, advice = re.sub(r" [\[(](?:command line|in |from )[^()\[\]]*[\])]$", "", problem).partition(": ")
     if meant := MEANT.search(advice):
-        inside = re.search(r"\bno (?:such argument|algorithm|callback|logger)\b| is no (?!recipe|')", advice)
-        if (advice.startswith("there is no ") and not inside) or "://" in meant[1]:
+        inside = re.search(r"\bno such argument\b|^unknown (?:algorithm|callback|logger)\b", advice)
+        if (advice.startswith("unknown ") and not inside) or "://" in meant[1]:
             return [[f"{given}={meant[1]}"]]
         return [[f"{given}->{given.rpartition('.')[0]}.{meant[1]}" if inside else f"{given}->{meant[1]}"]]
     start = VERB.search(advice)
     said = advice[start.end() :] if start else ""
-    instead = f"{given}->" if re.search("not of the form|is no key;", advice) else ""
+    instead = f"{given}->" if re.search("not of the form|is not a key;", advice) else ""
     return [[instead + word.rstrip(".") for word in match[0].split(" ")] for match in COMMAND.finditer(said)]
 
 

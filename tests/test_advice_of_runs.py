@@ -13,11 +13,11 @@ REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_t
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
-    "compile the model anew": DECLARED,
+    "recompile the model": DECLARED,
     "finds nothing to switch": DECLARED,
     "changes the learning rate over the run": DECLARED,
     "is added to scheduler.t_warmup": DECLARED,
-    "give an option as sbatch takes it": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
+    "is not an option of sbatch": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
     "Replace or delete it; `python -m tools.verify`": REFUSED_DATA + "test_a_damaged_image",
     "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",
     "images lie directly in it": "tests/tools/test_folding.py::test_folding",
@@ -58,9 +58,9 @@ TYPED = {
 }
 NOT_TYPED = {
     "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",
-    "one more option": "the help of an option",
-    "does without ours": "a decoder that crashes the process",
-    "a container gets more by": "a container's shared memory",
+    "further option": "the help of an option",
+    "avoids our decoder": "a decoder that crashes the process",
+    "give a container more by": "a container's shared memory",
     "is in a store": "reached by callers of build_imagenet_dataspec alone: config refuses it first",
     "no data set was named": "the same",
     "pip install -c constraints.txt": "a package index",

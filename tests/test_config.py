@@ -170,11 +170,11 @@ def test_a_warmup_in_parts_of_the_run_is_not_scaled_twice(empty: str) -> None:
 
 def test_check_world_names_the_nearest_sizes(empty: str) -> None:
     config = load([empty, "train_dataset.batch_size=100"]).config
-    with pytest.raises(ConfigError, match=r"train_dataset.batch_size: 100 .* 8 devices; the nearest are 96 or 104"):
+    with pytest.raises(ConfigError, match=r"train_dataset.batch_size: 100 .* 8 devices; use 96 or 104"):
         check_world(config, 8)
     check_world(config, 4)
     config.train_dataset.batch_size = 3
-    with pytest.raises(ConfigError, match="the nearest are 8"):
+    with pytest.raises(ConfigError, match="use 8"):
         check_world(config, 8)
 
 

@@ -41,8 +41,8 @@ def test_bounds(bound: str | tuple[str, ...], good: list[Any], bad: list[Any]) -
 def test_a_sentence_names_what_was_given_and_what_is_allowed() -> None:
     assert misfit("at least 1 pixel", 0) == "0 given, but it must be at least 1 pixel"
     assert misfit("at least 1, in ba or ep", "5sp") == "'5sp' given, but it must be at least 1, in ba or ep"
-    assert misfit("at least 1, in ba or ep", "5") == "'5' is no duration; write a number and a unit, as in 5ep"
-    assert misfit(("resize", "crop"), "corp") == "there is no 'corp'; did you mean crop? (there are resize or crop)"
+    assert misfit("at least 1, in ba or ep", "5") == "'5' is not a duration; write a number and a unit, as in 5ep"
+    assert misfit(("resize", "crop"), "corp") == "unknown value 'corp'; did you mean crop? (choose resize or crop)"
 
 
 class Slow(Declares):

@@ -54,7 +54,7 @@ def test_only_what_differs_is_shown_section_by_section() -> None:
         *(f"algorithms.blurpool.{key}" for key in ("replace_convs", "replace_maxpools", "blur_first", "min_channels")),
         *("algorithms.label_smoothing.smoothing", "algorithms.channels_last"),
     ]
-    assert "no key: this is the published baseline" in printed()
+    assert "none: this is the published baseline" in printed()
 
 
 def test_full_shows_every_key() -> None:
@@ -64,7 +64,7 @@ def test_full_shows_every_key() -> None:
 
 def test_another_word_is_answered() -> None:
     with pytest.raises(
-        ConfigError, match=r"^dry_run: there is no 'ful'; did you mean full\? \(there are true, false or"
+        ConfigError, match=r"^dry_run: unknown value 'ful'; did you mean full\? \(choose true, false or"
     ):
         load([RESNET50, "dry_run=ful"])
 

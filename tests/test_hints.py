@@ -36,20 +36,20 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
     found = problems(OLD_YAML, tmp_path)
     assert sorted(found) == sorted(
         [
-            "train_dataset.imagenet: no such key (there are is_streaming, path, local, cache_limit, storage, decoder, "
-            "preload, pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, min_crop_area, "
-            "hflip); it has no level for a name, but is written "
+            "train_dataset.imagenet: no such key (the keys are is_streaming, path, local, cache_limit, storage, "
+            "decoder, preload, pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, "
+            "min_crop_area, hflip); a name is not a level here, so write "
             "train_dataset: {path: /data/imagenet, batch_size: 2048}",
-            "model.resnet: no such key (there are name, loss_name, init, num_classes); it has no level for a name, but "
-            "is written model: {name: resnet50, num_classes: 1000}",
+            "model.resnet: no such key (the keys are name, loss_name, init, num_classes); a name is not a level here, "
+            "so write model: {name: resnet50, num_classes: 1000}",
             "val_dataset: no such key; did you mean eval_dataset?",
             "schedulers: no such key; did you mean scheduler?",
             "train_batch_size: no such key; did you mean train_dataset.batch_size?",
             "eval_batch_size: no such key; did you mean eval_dataset.batch_size?",
             "validate_every_n_epochs: no such key; did you mean eval_interval?",
             "deterministic_mode: no such key; did you mean deterministic?",
-            "eval_interval: '1' is no duration; write a number and a unit, as in 1ep",
-            "optimizer.decoupled_sgdw: no such key; it has no level for a name, but is written "
+            "eval_interval: '1' is not a duration; write a number and a unit, as in 1ep",
+            "optimizer.decoupled_sgdw: no such key; the optimizer's name is not a level, so write "
             "optimizer: {name: decoupled_sgdw, lr: 2.0, momentum: 0.875}",
         ]
     )
@@ -58,14 +58,14 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["S3_ENDPOINT_URL=http://localhost:9000", "WANDB_MODE=offline", "OMP_NUM_THREADS=1"])
 def test_a_variable_after_the_command(word: str, tmp_path: Path) -> None:
     name = word.partition("=")[0]
-    expected = f"{name}: no such key; a variable of the environment goes before the command: {name}=... python main.py"
+    expected = f"{name}: no such key; put an environment variable before the command: {name}=... python main.py"
     assert problems("", tmp_path, word) == [expected]
 
 
 @pytest.mark.parametrize("key", ["max_duration", "save_interval", "algorithms.ema.half_life"])
 def test_a_number_without_a_unit(key: str, tmp_path: Path) -> None:
     (problem,) = problems("", tmp_path, f"{key}=17")
-    assert problem == f"{key}: '17' is no duration; write a number and a unit, as in 17ep"
+    assert problem == f"{key}: '17' is not a duration; write a number and a unit, as in 17ep"
 
 
 def test_a_dotted_key_without_a_value(tmp_path: Path) -> None:
@@ -84,6 +84,6 @@ def test_one_mistake_is_told_once(tmp_path: Path) -> None:
     """A mistyped optimizer has no learning rate yet; that is not a second mistake."""
     for words in (["recipe_name=onecycle", "optimizer.name=sdg"], ["scheduler.eta_min=0.1", "optimizer.name=sdg"]):
         (problem,) = problems("", tmp_path, *words)
-        assert problem.startswith("optimizer.name: there is no 'sdg'; did you mean sgd?")
+        assert problem.startswith("optimizer.name: unknown value 'sdg'; did you mean sgd?")
     (problem,) = problems("", tmp_path, "recipe_name=onecycle", "optimizer.name=adam")
     assert problem.startswith("optimizer.lr: missing; adam needs a learning rate")

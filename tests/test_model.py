@@ -117,9 +117,9 @@ def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
 
 
 def test_unknown_initialization() -> None:
-    with pytest.raises(ConfigError, match="no initialization is called 'zero'; there are mosaic, torchvision"):
+    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic or torchvision"):
         build_composer_resnet("resnet18", init="zero")
-    with pytest.raises(ConfigError, match=r"model\.init: there is no 'torchvison'; did you mean torchvision\?"):
+    with pytest.raises(ConfigError, match=r"model\.init: unknown value 'torchvison'; did you mean torchvision\?"):
         load(["yamls/digits.yaml", "model.init=torchvison", "dry_run=true"])
 
 

@@ -65,7 +65,7 @@ def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[st
     said = "".join(capsys.readouterr().out.split())  # long lines are folded
     assert "mine.parts" not in sys.modules
     assert "mine.parts:RandomErasing(p=0.25)" in said and "nocurve:adryrundoesnotimport" in said
-    assert f"mine.parts:Lion,of{page}/mine/parts.py" in said and "StopAt" not in said
+    assert f"mine.parts:Lion,from{page}/mine/parts.py" in said and "StopAt" not in said
 
 
 @pytest.mark.slow
@@ -100,13 +100,13 @@ HAS = "(it has RandomErasing, StopAt, JsonLines, Lion, polynomial or SmallNet)"
 MISTAKES = {
     f"algorithms.{ERASING}.q=1": f"algorithms.{ERASING}.q: {ERASING} has no such argument (it takes p)",
     f"algorithms.{ERASING}.p=x": f"algorithms.{ERASING}.p: 'x' given, but it must be a number",
-    f"algorithms.{ERASING}=3": f"algorithms.{ERASING}: 3 given (command line), but it must be arguments: type "
-    f"algorithms.{ERASING}={{}} to switch it on with its defaults, algorithms.{ERASING}=null to remove it",
+    f"algorithms.{ERASING}=3": f"algorithms.{ERASING}: 3 given (command line), but it must be a mapping of arguments; "
+    f"type algorithms.{ERASING}={{}} to enable it with its defaults, algorithms.{ERASING}=null to remove it",
     f"{ERASING}={{}}": f"{ERASING}: no such key; did you mean algorithms.{ERASING}?",
     "algorithms.mine.parts:Erasing={}": "algorithms.mine.parts:Erasing: FOLDER/mine/parts.py has no Erasing; did you "
     f"mean RandomErasing? {HAS}",
-    "algorithms.mine.part:X={}": "algorithms.mine.part:X: there is no module mine.part; did you mean parts?",
-    "algorithms.no.part:X={}": "algorithms.no.part:X: there is no module no, neither in FOLDER nor installed",
+    "algorithms.mine.part:X={}": "algorithms.mine.part:X: no module mine.part; did you mean parts?",
+    "algorithms.no.part:X={}": "algorithms.no.part:X: no module no, neither in FOLDER nor installed",
     "algorithms.mine.parts:StopAt={}": "algorithms.mine.parts:StopAt: StopAt is for callbacks, not for algorithms",
     "callbacks.mine.parts:StopAt={}": "callbacks.mine.parts:StopAt.top1: missing; mine.parts:StopAt requires it",
     "loggers.mine.parts:Lion={}": "loggers.mine.parts:Lion: Lion is for optimizers, not for loggers",
@@ -117,8 +117,7 @@ MISTAKES = {
     "called with step, total, warmup, alpha_i or alpha_f",
     "train_dataset.storage=mine.arrays:Array": "train_dataset.storage: FOLDER/mine/arrays.py has no Array; did you "
     "mean Arrays? (it has Arrays)",
-    "train_dataset.storage=mine.array:Arrays": "train_dataset.storage: there is no module mine.array; did you mean "
-    "arrays?",
+    "train_dataset.storage=mine.array:Arrays": "train_dataset.storage: no module mine.array; did you mean arrays?",
     f"train_dataset.storage={ERASING}": "train_dataset.storage: RandomErasing is for algorithms, not for storages",
     "eval_dataset.storage=mine.parts:polynomial": "eval_dataset.storage: mine.parts:polynomial does not take pipeline; "
     "a storage is called with pipeline, path, split, seed or local",

@@ -41,5 +41,5 @@ def test_published_caller_hears_of_misspelt_keys() -> None:
 def test_warmup_longer_than_the_run_is_the_published_callers_affair(tmp_path: Path) -> None:
     short = {**PUBLISHED, "max_duration": "2ep"}
     assert complete(OmegaConf.create(short)).config.max_duration == "2ep"
-    with pytest.raises(ConfigError, match="t_warmup: a warm-up of 8ep leaves nothing of a run of 2ep"):
+    with pytest.raises(ConfigError, match="t_warmup: a warm-up of 8ep takes up the whole run of 2ep"):
         load([write(tmp_path, "run.yaml", short)])

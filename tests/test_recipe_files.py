@@ -218,4 +218,4 @@ def test_a_recipe_shows_its_figures_changes_and_algorithms() -> None:
 
 def test_a_mistyped_recipe_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(recipes_main, ["midl"]) == 2
-    assert "there is no recipe 'midl'; did you mean mild?" in capsys.readouterr().err
+    assert "unknown recipe 'midl'; did you mean mild?" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_only_weights_decay() -> None:
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["optimizer.lr=0"], "optimizer.lr: 0 given, but it is the peak of one_cycle"),
+        (["optimizer.lr=0"], "optimizer.lr: 0 given, but the peak of one_cycle must be"),
         (["optimizer.lr=-0.1"], "optimizer.lr: -0.1 given"),
         (["scheduler.pct_start=1.5"], "scheduler.pct_start: 1.5 given"),
         (["scheduler.pct_start=0"], "as in scheduler.pct_start=0.3"),

@@ -119,11 +119,11 @@ def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["algorithms.decentralized.topology=exp"], "there is no 'exp'"),
-        (["algorithms.decentralized.topology=1"], "there is no '1'"),
+        (["algorithms.decentralized.topology=exp"], "unknown value 'exp'"),
+        (["algorithms.decentralized.topology=1"], "unknown value '1'"),
         (["algorithms.decentralized.topolgy=ring"], "topolgy: decentralized has no such argument; did you mean"),
-        (["algorithms.decentralized={}", "algorithms.sam={}"], "second gradient at another point"),
-        (["algorithms.decentralized={}", "algorithms.swa={}"], "ends with rank 0's"),
+        (["algorithms.decentralized={}", "algorithms.sam={}"], "averaged between its two gradients"),
+        (["algorithms.decentralized={}", "algorithms.swa={}"], "ends with those of rank 0"),
         (["optimizer={name: accum_adam, lr: 0.001, accum_iter: 0}"], "accum_iter: 0 given, but it must be at least 1"),
         (["optimizer={name: accum_adam, lr: 0.001, accum_iter: 2.5}"], "must be a whole number"),
     ],

@@ -17,19 +17,19 @@ EARLY = "callbacks.early_stopper={{monitor: {}, dataloader_label: {}, patience: 
 THRESHOLD = "callbacks.threshold_stopper={{monitor: {}, dataloader_label: {}, threshold: 0.5}}"
 MISTAKES = {
     EARLY.format("Accuracy", "eval", 1): (
-        "callbacks.early_stopper.monitor: there is no metric 'Accuracy'; did you mean MulticlassAccuracy? "
-        "(there are CrossEntropy, MulticlassAccuracy or MulticlassTop5Accuracy) [command line]"
+        "callbacks.early_stopper.monitor: unknown metric 'Accuracy'; did you mean MulticlassAccuracy? "
+        "(choose CrossEntropy, MulticlassAccuracy or MulticlassTop5Accuracy) [command line]"
     ),
-    THRESHOLD.format("loss", "eval"): "callbacks.threshold_stopper.monitor: there is no metric 'loss' (there are",
+    THRESHOLD.format("loss", "eval"): "callbacks.threshold_stopper.monitor: unknown metric 'loss' (choose",
     EARLY.format("CrossEntropy", "train", 1): (
-        "callbacks.early_stopper.dataloader_label: 'train' given, but metrics are those of evaluations; "
+        "callbacks.early_stopper.dataloader_label: 'train' given, but only evaluations have metrics; "
         "type callbacks.early_stopper.dataloader_label=eval [command line]"
     ),
     THRESHOLD.format("CrossEntropy", "val"): "callbacks.threshold_stopper.dataloader_label: 'val' given",
     EARLY.format("CrossEntropy", "eval", "100sp"): "callbacks.early_stopper.patience: '100sp' given, but it must be a",
-    EARLY.format("CrossEntropy", "eval", "1.5"): "callbacks.early_stopper.patience: 1.5 given, but it must be a length",
+    EARLY.format("CrossEntropy", "eval", "1.5"): "callbacks.early_stopper.patience: 1.5 given, but it must be a number",
     "loggers.wandb.project=a/b": (
-        "loggers.wandb.project: 'a/b' given, but a project's name has at most 128 characters, and none of "
+        "loggers.wandb.project: 'a/b' given, but a project name must have at most 128 characters, and none of "
         "/ \\ # ? % : [command line]"
     ),
     "loggers.wandb.init_kwargs={project: 'a:b'}": "loggers.wandb.init_kwargs.project: 'a:b' given",

@@ -26,13 +26,13 @@ def test_whole(there: dict[str, str], sizes: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("there", "said"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_WORLD_SIZE, LOCAL_RANK, MASTER_PORT or MASTER_ADDR, too"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_WORLD_SIZE, LOCAL_RANK, MASTER_PORT or MASTER_ADDR. Start"),
         ({"WORLD_SIZE": "2", "RANK": "1"}, "type first: unset WORLD_SIZE RANK"),
-        ({**WHOLE, "MASTER_ADDR": ""}, "or was to set MASTER_ADDR, too"),
+        ({**WHOLE, "MASTER_ADDR": ""}, "or its launcher did not set MASTER_ADDR"),
         ({**WHOLE, "WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment: it must be a whole number"),
-        ({**WHOLE, "RANK": "4"}, "RANK=4 in the environment: of 4 (WORLD_SIZE) the last is 3"),
-        ({"RANK": "1"}, "RANK=1 in the environment: of 1 (WORLD_SIZE) the last is 0"),
-        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1 in the environment: of 1 (LOCAL_WORLD_SIZE) the last is 0"),
+        ({**WHOLE, "RANK": "4"}, "RANK=4 in the environment: with WORLD_SIZE=4 it must be at most 3"),
+        ({"RANK": "1"}, "RANK=1 in the environment: with WORLD_SIZE=1 it must be at most 0"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1 in the environment: with LOCAL_WORLD_SIZE=1 it must be at most 0"),
         ({"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1 in the environment: it must be a whole number"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_yaml_from_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.seed, config.run_name) == (5, "007")
     assert load([str(ROOT / "yamls/digits.yaml"), f"recipe_name={through_a_pipe()}"]).config.seed == 5
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "a pipe can be read once; give the path of a file" in problems(through_a_pipe())[0]
+    assert "a pipe can only be read once; give a file's path" in problems(through_a_pipe())[0]
 
 
 @pytest.mark.slow
@@ -53,13 +53,13 @@ def test_a_yaml_from_standard_input(name: str) -> None:
 
 @pytest.mark.parametrize("address", ["https://example.org/run.yaml", "s3://bucket/run.yaml"])
 def test_a_yaml_elsewhere(address: str) -> None:
-    expected = f"{address}: a YAML is read from this machine; copy it here first, and give its path"
+    expected = f"{address}: a YAML must be on this machine; copy it here first, and give its path"
     assert problems(address) == [expected]
     assert problems(str(ROOT / "yamls/digits.yaml"), f"recipe_name={address}") == [expected]
 
 
 def test_a_folder_is_no_yaml(tmp_path: Path) -> None:
-    assert f"{tmp_path}: this is a folder; give the path of a YAML (there are " in problems(str(tmp_path))[0]
+    assert f"{tmp_path}: this is a folder; give the path of a YAML (choose " in problems(str(tmp_path))[0]
 
 
 def test_a_holder_for_anchors(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_holder_for_anchors(tmp_path: Path) -> None:
     config = load([file(tmp_path, run.format("x-common")), "dry_run=true"]).config
     assert config.train_dataset.crop_size == config.eval_dataset.crop_size == 96
     (problem,) = problems(path := file(tmp_path, run.format("common")))
-    told = "it only holds values for YAML anchors, call it x-"
+    told = "it only holds values for YAML anchors, name it x-"
     assert problem == f"common: no such key; if {told}common [{path}]"
     (problem,) = problems(path := file(tmp_path, "modle: &m {name: resnet18}\nmodel: *m\n"))
     assert problem == f"modle: no such key; did you mean model? If {told}modle [{path}]"
@@ -108,12 +108,12 @@ def test_a_recipe_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.Monkey
         ("${nosuch}", "Interpolation key 'nosuch' not found"),
         ("${seed}", "Recursive interpolation detected"),
         ("${nosuch:1}", "Unsupported interpolation type nosuch"),
-        ("${oc.decode:1,2,3}", "what it stands for takes other arguments"),
+        ("${oc.decode:1,2,3}", "the resolver takes other arguments"),
     ],
 )
 def test_what_stands_for_nothing(value: str, why: str, tmp_path: Path) -> None:
     path = file(tmp_path, f"seed: '{value}'\n")
-    assert problems(path) == [f"seed: {value} stands for nothing: {why} [{path}]"]
+    assert problems(path) == [f"seed: {value} cannot be resolved: {why} [{path}]"]
 
 
 def test_a_deprecated_key_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Draws docs/images/digits.svg, what a terminal shows of a finished run, from the run's own record.
+"""Draw docs/images/digits.svg, the terminal output of a finished run, from the run's record.
 
 python docs/images/draw.py runs/NAME [docs/images/digits.svg]
 """
@@ -24,14 +24,14 @@ MAKE_TRAIN = "composer main.py yamls/digits.yaml"
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv as the recorder holds them."""
+    """Return the rows of metrics.csv as the recorder holds them."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return [{**row, "epoch": int(row["epoch"]), "image_size": int(row["image_size"])} for row in rows]
 
 
 def draw(run: Path) -> Console:
-    """A console on which the run has been printed by the code that prints a run."""
+    """Return a console on which the run has been printed by the training code."""
     from training.progress import ProgressLine, print_summary
 
     rows = rows_of(run)
@@ -54,13 +54,13 @@ def draw(run: Path) -> Console:
 
 
 def main(words: list[str]) -> int:
-    """Draw a run; the exit status."""
+    """Draw a run; return the exit status."""
     if len(words) not in (1, 2) or not (Path(words[0]) / "summary.json").is_file():
         print(__doc__, file=sys.stderr)
         return 2
     target = Path(words[1]) if len(words) == 2 else Path(__file__).with_name("digits.svg")
     drawing = draw(Path(words[0])).export_svg(title="ResNet Recipes", theme=MONOKAI, unique_id="digits")
-    # rich's drawings fetch a font from a content network: a page should load nothing from elsewhere.
+    # rich's SVGs load a font from a CDN; a page should not depend on other sites.
     target.write_text(re.sub(r"@font-face {.*?}\s*", "", drawing, flags=re.DOTALL))
     print(target)
     return 0

@@ -1,1 +1,1 @@
-"""SLURM: `python -m launch.slurm` prints or submits the job that trains on N nodes of M GPUs."""
+"""SLURM: `python -m launch.slurm` prints or submits a training job for N nodes of M GPUs."""

@@ -1,11 +1,11 @@
-"""Print or submit the SLURM job of a run: one Composer launcher per node, saved before the time limit, queued again.
+"""Print or submit the SLURM job of a run, which saves before the time limit and is requeued.
 
     python -m launch.slurm --preset 4xA40 yamls/resnet50.yaml recipe_name=adam          # prints the script
     python -m launch.slurm --preset 8xA100 --account PROJECT --submit yamls/resnet50.yaml recipe_name=adam
     python -m launch.slurm --nodes 2 --gpus-per-node H100:8 --time 2:00:00 --submit yamls/resnet50.yaml recipe_name=mild
 
-The configuration is checked before anything is queued. The run gets a name, and autoresume=true, so that a job which
-has used up its time, or was preempted, goes on where it stopped. save_folder must be on a disk that all nodes share.
+The configuration is checked before anything is queued. The run gets a name and autoresume=true, so that a job that
+reached its time limit or was preempted continues where it stopped. save_folder must be on a disk that all nodes share.
 """
 
 from __future__ import annotations
@@ -26,56 +26,56 @@ from launch.slurm.job import Job, presets, script, shape
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.slurm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", help="a run's YAML and key=value words, as after main.py")
-    parser.add_argument("--preset", help=f"a shape by name: {listing(presets())}")
-    parser.add_argument("--submit", action="store_true", help="hand the script to sbatch, instead of printing it")
-    parser.add_argument("--nodes", type=int, help="machines")
-    parser.add_argument("--gpus-per-node", metavar="[KIND:]N", help="as in A40:4; one process each")
-    parser.add_argument("--time", help="limit, as in 8:00:00")
-    parser.add_argument("--account", help="the project that pays")
-    parser.add_argument("--partition", help="the queue")
-    parser.add_argument("--constraint", help="features of the nodes, as in MEM512")
-    parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for every process; repeatable")
-    parser.add_argument("--sbatch", action="append", metavar="OPTION", help="one more option, as in --sbatch=--mem=0")
+    parser.add_argument("--preset", help=f"settings of a known cluster: {listing(presets())}")
+    parser.add_argument("--submit", action="store_true", help="submit the script with sbatch instead of printing it")
+    parser.add_argument("--nodes", type=int, help="number of machines")
+    parser.add_argument("--gpus-per-node", metavar="[KIND:]N", help="as in A40:4; one process per GPU")
+    parser.add_argument("--time", help="time limit, as in 8:00:00")
+    parser.add_argument("--account", help="account to charge")
+    parser.add_argument("--partition", help="partition (queue)")
+    parser.add_argument("--constraint", help="required node features, as in MEM512")
+    parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="variable for every process; repeatable")
+    parser.add_argument("--sbatch", action="append", metavar="OPTION", help="further option, as in --sbatch=--mem=0")
     return parser.parse_intermixed_args(argv)
 
 
 def job_of(given: argparse.Namespace) -> Job:
-    """The preset with what the command line says over it.
+    """Build the job from its preset and the options that override it.
 
     Raises:
-        ConfigError: if there is no such preset.
+        ConfigError: there is no such preset.
     """
-    said = {item.name: getattr(given, item.name) for item in fields(Job)}
-    said["env"] = dict(word.partition("=")[::2] for word in given.env or [])
-    return shape({"preset": given.preset, **said})
+    options = {item.name: getattr(given, item.name) for item in fields(Job)}
+    options["env"] = dict(word.partition("=")[::2] for word in given.env or [])
+    return shape({"preset": given.preset, **options})
 
 
 def load_run(words: list[str]) -> Run:
-    """The run of the words. Data that only the nodes see is no mistake, and is said.
+    """Load the run, with only a warning for data that are missing here, because the nodes may have them.
 
     Raises:
-        ConfigError: for everything else that is wrong.
+        ConfigError: for any other problem.
     """
     try:
         return load(words)
     except ConfigError as error:
-        run = load([*words, "dry_run=true"])  # without a look at the folders
+        run = load([*words, "dry_run=true"])  # does not check whether folders exist
         if run.config.train_dataset.path is None:
             raise
-        print(f"{error}\n(fine, if the nodes have it)", file=sys.stderr)
+        print(f"{error}\n(This is fine if the nodes have it.)", file=sys.stderr)
         return run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the script, or submit it; 0."""
+    """Print or submit the script; return 0."""
     argv = sys.argv[1:] if argv is None else argv
     if any("\n" in word for word in argv):
-        raise ConfigError("a word with a line break in it: a job's script takes a line for each; leave it out")
+        raise ConfigError("an argument contains a line break, which a job script does not allow; remove it")
     given = parse(argv)
     job, run = job_of(given), load([*given.words, "dry_run=true"])
     # Fixed, because a job that is queued again must find its checkpoints.
@@ -94,22 +94,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def submit(text: str) -> None:
-    """Give a script to sbatch, which says the job's number.
+    """Submit a script with sbatch, and print its answer, which contains the job's number.
 
     Raises:
-        UserError: if there is no sbatch, or it refuses.
+        UserError: sbatch does not exist, or rejects the job.
     """
     try:
         done = subprocess.run(["sbatch"], input=text, text=True, capture_output=True, check=False)
     except FileNotFoundError as error:
-        raise UserError("sbatch: not found; type this on the cluster's login node, or leave out --submit") from error
+        raise UserError("sbatch: not found; run this on the cluster's login node, or omit --submit") from error
     if done.returncode:
-        raise UserError(f"sbatch refuses the job: {done.stderr.strip() or done.stdout.strip()}")
+        raise UserError(f"sbatch rejected the job: {done.stderr.strip() or done.stdout.strip()}")
     print(done.stdout, end="")
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
-    """`main`, with a sentence in place of a traceback where the mistake is the user's."""
+    """Run `main`, printing user errors without traceback; return the exit status."""
     return command.run(main, argv)
 
 

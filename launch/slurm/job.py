@@ -1,4 +1,4 @@
-"""A job for SLURM: its shape, and the script that sbatch takes."""
+"""A SLURM job: its resources, and the script for sbatch."""
 
 from __future__ import annotations
 
@@ -13,85 +13,85 @@ from config import ConfigError
 from config.read import read_yaml
 
 PRESETS = Path(__file__).with_name("presets.yaml")
-SAVE_SECONDS = 300  # before the time limit, SLURM asks the run to save and stop
+SAVE_SECONDS = 300  # before the time limit, when SLURM signals the run to save and stop
 _GPUS = re.compile(r"^(?:[\w.-]+:)?([1-9]\d*)$")
 _TIME = re.compile(r"^(?:(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|(\d+)(?::(\d+))?(?::(\d+))?)$")
 
 
 @dataclass
 class Job:
-    """What a job asks for; the attributes are sbatch's options, and those of `python -m launch.slurm`."""
+    """The resources of a job; attributes are named after the options of sbatch and `python -m launch.slurm`."""
 
     nodes: int = 1
     gpus_per_node: str = ""  # a number, or KIND:NUMBER
-    time: str | None = None  # as sbatch takes it; None: the partition's limit
+    time: str | None = None  # in sbatch's format; None: the partition's limit
     account: str | None = None
     partition: str | None = None
     constraint: str | None = None
-    sbatch: list[str] = field(default_factory=list)  # further options, as they are typed
-    env: dict[str, str] = field(default_factory=dict)  # variables for every process
+    sbatch: list[str] = field(default_factory=list)  # further options of sbatch, as typed
+    env: dict[str, str] = field(default_factory=dict)  # environment variables of every process
 
     @property
     def processes(self) -> int:
         """Processes per node: one per GPU."""
-        found = _GPUS.match(self.gpus_per_node)
-        return int(found[1]) if found else 0
+        match = _GPUS.match(self.gpus_per_node)
+        return int(match[1]) if match else 0
 
     @property
     def world_size(self) -> int:
-        """Processes in all."""
+        """Processes on all nodes."""
         return self.nodes * self.processes
 
     def problems(self) -> list[str]:
-        """What cannot be, as finished sentences."""
-        found = []
+        """Return the problems with the values, as complete sentences."""
+        problems = []
         if self.nodes < 1:
-            found.append(f"--nodes {self.nodes}: give at least 1")
+            problems.append(f"--nodes {self.nodes}: give at least 1")
         if not self.gpus_per_node:
-            found.append("--gpus-per-node: missing; say --gpus-per-node A100:4, or one of the presets: --preset 4xA100")
+            problems.append("--gpus-per-node: missing; give --gpus-per-node A100:4, or a preset, as in --preset 4xA100")
         elif not self.processes:
-            found.append(f"--gpus-per-node {self.gpus_per_node}: give a number, as in 4, or with a kind, as in A40:4")
+            problems.append(f"--gpus-per-node {self.gpus_per_node}: give a number, as in 4, or a kind too, as in A40:4")
         if self.time is not None and (seconds := seconds_of(self.time)) < 2 * SAVE_SECONDS:
-            what = "is no time; write 8:00:00 or 1-12:00:00" if seconds < 0 else "is too short to save before its end"
-            found.append(f"--time {self.time}: {what}; give at least {2 * SAVE_SECONDS // 60} minutes")
+            what = "is not a time; write 8:00:00 or 1-12:00:00" if seconds < 0 else "is too short to save in time"
+            problems.append(f"--time {self.time}: {what}; give at least {2 * SAVE_SECONDS // 60} minutes")
         for option in self.sbatch:
             if not option.startswith("-"):
-                found.append(f"--sbatch {option}: give an option as sbatch takes it, as in --sbatch=--mem=0")
+                problems.append(f"--sbatch {option}: is not an option of sbatch; give it as in --sbatch=--mem=0")
         for key in self.env:
             if not re.fullmatch(r"[A-Za-z_]\w*", key):
-                found.append(f"--env {key}: is no name of a variable; write --env NAME=VALUE")
-        return found
+                problems.append(f"--env {key}: is not the name of a variable; write --env NAME=VALUE")
+        return problems
 
 
 def presets() -> dict[str, Any]:
-    """The shapes by name."""
+    """Return the presets: name -> values of a Job."""
     return read_yaml(PRESETS, str(PRESETS), [])
 
 
-def shape(said: dict[str, Any]) -> Job:
-    """A job of a preset, with what is said over it; sbatch's options and variables are added to the preset's.
+def shape(options: dict[str, Any]) -> Job:
+    """Build a job from a preset and options that override it; `sbatch` and `env` are added to the preset's.
 
     Args:
-        said: `preset` and the attributes of a Job; None stands for nothing said.
+        options: `preset` and the attributes of a Job; None stands for an option not given.
 
     Raises:
-        ConfigError: if there is no such preset or attribute.
+        ConfigError: there is no such preset or attribute.
     """
     known, keys = presets(), [item.name for item in fields(Job)]
-    said = {key: value for key, value in said.items() if value is not None}
-    preset = said.pop("preset", None)
+    options = {key: value for key, value in options.items() if value is not None}
+    preset = options.pop("preset", None)
     if preset is not None and preset not in known:
-        raise ConfigError(f"preset {preset}: there is none{did_you_mean(preset, known)} (there are {listing(known)})")
-    if wrong := [key for key in said if key not in keys]:
+        raise ConfigError(f"preset: unknown value {preset}{did_you_mean(preset, known)} (choose {listing(known)})")
+    if wrong := [key for key in options if key not in keys]:
         raise ConfigError(*(f"{key}: no such key of a job{did_you_mean(key, keys)}" for key in wrong))
-    values = {**known.get(preset, {}), **said}
-    values["sbatch"] = [*known.get(preset, {}).get("sbatch", []), *said.get("sbatch", [])]
-    values["env"] = {**known.get(preset, {}).get("env", {}), **said.get("env", {})}
-    return Job(**values)
+    base = known.get(preset, {})
+    sbatch = [*base.get("sbatch", []), *options.get("sbatch", [])]
+    env = {**base.get("env", {}), **options.get("env", {})}
+    return Job(**{**base, **options, "sbatch": sbatch, "env": env})
 
 
 def seconds_of(limit: str) -> int:
-    """A time limit as sbatch reads it, in seconds: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; -1 for others."""
+    """Return sbatch's MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS in seconds; -1 for anything else."""
     match = _TIME.match(limit)
     if match is None:
         return -1
@@ -105,29 +105,29 @@ def seconds_of(limit: str) -> int:
 
 
 def script(job: Job, name: str, runs: list[list[str]], folder: str, binaries: str, command: str) -> str:
-    """The script for sbatch: one Composer launcher per node. Several runs become an array, a task for each.
+    """Return the script for sbatch, with a launcher per node. Several runs become a job array with a task each.
 
     Args:
-        job: its shape.
+        job: the resources.
         name: of the job.
-        runs: main.py, a YAML and key=value words of each, among them the run's name and autoresume=true.
-        folder: where it runs.
-        binaries: the folder with `composer` in it.
-        command: what made the script.
+        runs: for each run main.py, a YAML and key=value words, including the run's name and autoresume=true.
+        folder: the working directory.
+        binaries: the folder that contains `composer`.
+        command: the command that made the script.
 
     Raises:
-        ConfigError: with everything that is wrong with the job.
+        ConfigError: with all problems of the job.
     """
     if problems := job.problems():
         raise ConfigError(*problems)
-    asked = {key: getattr(job, key) for key in ("account", "partition", "constraint", "time")}
+    optional = {key: getattr(job, key) for key in ("account", "partition", "constraint", "time")}
     options = {
         "job-name": name,
         "chdir": folder,
         "nodes": job.nodes,
         "ntasks-per-node": 1,
         "gpus-per-node": job.gpus_per_node,
-        **{key: value for key, value in asked.items() if value},
+        **{key: value for key, value in optional.items() if value},
         "output": "slurm-%x-%j.log" if len(runs) == 1 else "slurm-%x-%A_%a.log",
         **({"array": f"0-{len(runs) - 1}"} if len(runs) > 1 else {}),
         "open-mode": "append",
@@ -149,7 +149,7 @@ def script(job: Job, name: str, runs: list[list[str]], folder: str, binaries: st
 
 
 def _choice(runs: list[list[str]]) -> str:
-    """What picks a task's words."""
+    """Return the shell code that selects a task's words."""
     cases = "".join(f"  {task}) words=({shlex.join(words)}) ;;\n" for task, words in enumerate(runs))
     return f'\ncase "$SLURM_ARRAY_TASK_ID" in\n{cases}esac\n'
 
@@ -162,10 +162,10 @@ set -euo pipefail
 {choice}
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR=${{hosts%%$'\\n'*}}
-export MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))  # two jobs on one node do not meet
+export MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))  # differs between jobs on one node
 
-# {minutes} minutes before the time limit SLURM sends SIGTERM to every process on the nodes: the run saves and stops.
-# The launcher ignores it, and ends after its processes: SLURM kills what is left when the launcher has ended.
+# {minutes} minutes before the time limit, SLURM sends SIGTERM to every process on the nodes: the run saves and stops.
+# The launcher must ignore it and outlive its processes, because SLURM kills what is left when the launcher exits.
 status=0
 srun --wait=120 --kill-on-bad-exit=0 --cpu-bind=none bash -c '
   trap "" TERM
@@ -173,7 +173,7 @@ srun --wait=120 --kill-on-bad-exit=0 --cpu-bind=none bash -c '
     --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" "$@"
 ' composer {words} || status=$?
 
-if [[ $status -eq 143 ]]; then  # stopped by SIGTERM, with its checkpoint written: the same job goes on from there
+if [[ $status -eq 143 ]]; then  # stopped by SIGTERM with a checkpoint written, from which the same job can continue
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

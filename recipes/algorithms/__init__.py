@@ -1,7 +1,7 @@
-"""Composer algorithms of our own: one per file, named after the class in snake case, found by that name.
+"""Our own Composer algorithms, one per file, which is named after the class in snake case.
 
-Kept free of torch and Composer, so that reading a recipe stays fast. Files that start with `_` hold what several share.
-What a run asks of an algorithm is declared in `_base.py`, and how one says what it can be given in recipes/declared.py.
+This file imports neither torch nor Composer, so that recipes load fast. Files that start with `_` contain shared code:
+`_base.py` declares the hooks of an algorithm; recipes/declared.py documents how it declares its arguments' limits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def reverse_eval_end(algorithms: Sequence[Algorithm], event: Event) -> Sequence[Algorithm]:
-    """An engine pass: run the list backwards where an evaluation or a prediction ends.
+    """Engine pass that reverses the algorithms at the end of an evaluation or prediction.
 
-    Two algorithms that swap weights in at EVAL_START have to swap them out in the opposite order, or the second one's
-    weights end up as the training weights. Composer reverses only the events named AFTER_*.
+    Two algorithms that swap weights in at EVAL_START have to swap them out in reverse order; otherwise the second one's
+    weights end up as the training weights. Composer reverses only events named AFTER_*.
     """
     return list(reversed(algorithms)) if event.name in ("EVAL_END", "PREDICT_END") else algorithms

@@ -1,4 +1,4 @@
-"""What lets a rank go on without waiting for all others at every batch: Composer's reductions, done without them."""
+"""Replace Composer's reductions in every batch, so that a rank need not wait for all others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class OwnPace:
-    """`composer.utils.dist` as the Trainer sees it; while `active`, sums are taken as n equal parts, without waiting.
+    """Stands in for `composer.utils.dist` in the Trainer; while `active`, assumes that all ranks have the same value.
 
-    In every batch the Trainer asks all ranks for the end of the epoch, the batch size, the number of samples, the loss
-    and the time. The first three are the same everywhere, because every rank has as many batches of as many images
+    In every batch the Trainer synchronizes the end of the epoch, the batch size, the number of samples, the loss and
+    the time. The first three are equal on all ranks, because all have the same number of batches and images
     (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
 
     Experimental: it patches the module of Composer's Trainer, so every upgrade of Composer has to be tested with it.
@@ -23,7 +23,7 @@ class OwnPace:
         self.active = False
 
     def install(self) -> None:
-        """Put this between the Trainer and Composer's functions."""
+        """Make the Trainer use this object in place of Composer's module."""
         self.active = False
         trainer_module.dist = cast(Any, self)
 
@@ -36,13 +36,13 @@ class OwnPace:
         return getattr(dist, name)
 
     def all_reduce(self, tensor: Tensor, reduce_operation: str = "SUM", group: Any = None) -> None:
-        """As Composer's, or as if all ranks had the same tensor."""
+        """Reduce like Composer or, while active, as if all ranks had the same tensor."""
         if not self.active:
             dist.all_reduce(tensor, reduce_operation, group)
         elif reduce_operation == "SUM":
             tensor.mul_(dist.get_world_size())
 
     def broadcast(self, tensor: Tensor, src: int, group: Any = None) -> None:
-        """As Composer's, or nothing."""
+        """Broadcast like Composer or, while active, do nothing."""
         if not self.active:
             dist.broadcast(tensor, src, group)

@@ -1,4 +1,4 @@
-"""AugMix: random chains of image operations blended with the image, given to the loader before it is built."""
+"""AugMix: blend images with random chains of image operations, in the loader."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from recipes.augmentations import MixedChains
 class AugMix(RecipeAlgorithm):
     """Blends each image with `width` chains of random operations (Hendrycks et al. 2020, arXiv 1912.02781).
 
-    It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
-    and flip. Stock Composer patches a data set's transforms at FIT_START, which only torchvision's data sets have. The
-    operations and draws are Composer's, from numpy's global generator, which our data sets seed per sample; the paper's
-    consistency loss is in neither.
+    The loader applies `image_transform` (uint8 [3, H, W] to the same) after crop and flip; no event is used. Stock
+    Composer patches the data set's transforms at FIT_START, which only torchvision's data sets have. Operations and
+    draws are Composer's, from numpy's global generator, which our data sets seed per sample. As in Composer, the
+    paper's consistency loss is missing.
 
     Args:
-        severity: the greatest strength of an operation, 0 to 10. Published: 3.
-        depth: operations in a chain; below 1, each chain has 1 to 3. Published: -1.
-        width: chains, at least 1. Published: 3.
-        alpha: of the Dirichlet distribution of the chains' weights and of the Beta distribution of the image's own,
-            more than 0. Published: 1.
-        augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
+        severity: maximum strength of an operation, 0 to 10. Published: 3.
+        depth: operations per chain; below 1: 1 to 3 at random. Published: -1.
+        width: number of chains, at least 1. Published: 3.
+        alpha: parameter of the Dirichlet distribution of the chains' weights and of the Beta distribution of the
+            image's weight, more than 0. Published: 1.
+        augmentation_set: "all", "safe" (without those of ImageNet-C) or "original" (as in the first code).
     """
 
     BOUNDS = {
@@ -45,8 +45,8 @@ class AugMix(RecipeAlgorithm):
         self.image_transform = MixedChains(severity, depth, width, alpha, augmentation_set)
 
     def match(self, event: Event, state: State) -> bool:
-        """Never: the loader applies `image_transform`."""
+        """Return False: the loader applies `image_transform`."""
         return False
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Nothing: the loader applies `image_transform`."""
+        """Do nothing: the loader applies `image_transform`."""

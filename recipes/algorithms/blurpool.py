@@ -1,4 +1,4 @@
-"""BlurPool: anti-aliased strided convolutions and max-pools, without the code that breaks torch.compile's graph."""
+"""BlurPool: anti-aliased strided convolutions and max-pools, without graph breaks under torch.compile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)
 
 
 def _binomial_filter(channels: int) -> Tensor:
-    """The kernel [1 2 1] x [1 2 1] / 16, shape (channels, 1, 3, 3)."""
+    """Return the kernel [1 2 1] x [1 2 1] / 16 of shape (channels, 1, 3, 3)."""
     row = torch.tensor([1.0, 2.0, 1.0])
     return (torch.outer(row, row) / 16).repeat(channels, 1, 1, 1)
 
@@ -27,12 +27,12 @@ def _binomial_filter(channels: int) -> Tensor:
 class BlurConv2d(StockBlurConv2d):
     """A strided convolution with a blur before it (or between it and its stride).
 
-    Named and keyed as Composer's (`conv.weight`, `blur_filter`), so that checkpoints interchange. It keeps the very
-    convolution it replaces: parameters, optimizer state and memory format stay what they were.
+    Has Composer's names (`conv.weight`, `blur_filter`), so that checkpoints are interchangeable. It wraps the original
+    convolution, which preserves parameters, optimizer state and memory format.
 
     Args:
-        conv: the convolution to wrap; with blur_first=False its stride becomes 1.
-        blur_first: blur the input (cheap), instead of the output of a stride-1 convolution (as in the paper).
+        conv: the convolution to wrap; with blur_first=False its stride is set to 1.
+        blur_first: blur the input (cheap) instead of the output of a stride-1 convolution (as in the paper).
     """
 
     def __init__(self, conv: nn.Conv2d, blur_first: bool = True) -> None:
@@ -42,37 +42,37 @@ class BlurConv2d(StockBlurConv2d):
         self.blur_nchannels = conv.in_channels if blur_first else conv.out_channels
         if not blur_first:
             conv.stride = (1, 1)
-        conv._already_blurpooled = True  # type: ignore[assignment]  # stock Composer looks for this mark
+        conv._already_blurpooled = True  # type: ignore[assignment]  # stock Composer checks this attribute
         self.conv = conv
         self.register_buffer("blur_filter", _binomial_filter(self.blur_nchannels).to(conv.weight.device))
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H', W')."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         return self.conv(self._blur(input)) if self.blur_first else self._blur(self.conv(input))
 
     def _blur(self, x: Tensor) -> Tensor:
-        # The padding is a constant: stock computes it with a tensor's .item(), which breaks the graph at every layer.
+        # A constant padding, because stock computes it with a tensor's .item(), which breaks the graph at every layer.
         return F.conv2d(x, self.blur_filter, None, self.blur_stride, (1, 1), (1, 1), self.blur_nchannels)
 
 
 class BlurMaxPool2d(StockBlurMaxPool2d):
-    """A max-pool of stride 1, then a blur that takes the stride; keyed as Composer's (`filt2d`)."""
+    """A max-pool of stride 1 followed by a strided blur; has Composer's key (`filt2d`)."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__(pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H', W')."""
+        """Map (N, C, H, W) to (N, C, H', W')."""
         peaks = F.max_pool2d(input, self.kernel_size, 1, self.padding, self.dilation, self.ceil_mode)
         channels = peaks.shape[1]
         return F.conv2d(peaks, self.filt2d.repeat(channels, 1, 1, 1), None, self.stride, (1, 1), (1, 1), channels)
 
 
 class BlurPool(RecipeAlgorithm):
-    """Blurs where a ResNet subsamples, at Event.INIT (Zhang 2019, http://proceedings.mlr.press/v97/zhang19a.html).
+    """Adds blurs where a ResNet subsamples (Zhang 2019, http://proceedings.mlr.press/v97/zhang19a.html).
 
-    The outputs are those of Composer's BlurPool; under torch.compile there are 0 graph breaks where stock has 28 on a
-    ResNet-50. On a ResNet-50 it replaces 1 max-pool and 6 convolutions. Applying it twice changes nothing more.
+    Outputs equal those of Composer's BlurPool, but torch.compile has 0 graph breaks on a ResNet-50 instead of 28. On a
+    ResNet-50, 1 max-pool and 6 convolutions are replaced. A second application has no effect.
 
     Args:
         replace_convs: blur strided convolutions.
@@ -102,15 +102,15 @@ class BlurPool(RecipeAlgorithm):
 
     @staticmethod
     def required_on_load() -> bool:
-        """True: the names of the parameters depend on it."""
+        """Return True: the names of the parameters depend on it."""
         return True
 
     def match(self, event: Event, state: State) -> bool:
-        """On Event.INIT."""
+        """Run on Event.INIT."""
         return event == Event.INIT
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Replace the layers, and count them in the log."""
+        """Replace the layers and log their numbers."""
         made: dict[nn.Module, nn.Module] = {}
         self._replace(state.model, made)
         device = next(state.model.parameters()).device  # Composer has moved the model there already
@@ -122,12 +122,12 @@ class BlurPool(RecipeAlgorithm):
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore, but a checkpoint of other arguments holds weights for another network."""
+        """Warn if the arguments differ from the checkpoint's, whose weights are for another network then."""
         if state.get("repr", repr(self)) != repr(self):
-            warnings.warn(f"The checkpoint was trained with {state['repr']}, this run has {self!r}.", stacklevel=2)
+            warnings.warn(f"The checkpoint was trained with {state['repr']}, but this run has {self!r}.", stacklevel=2)
 
     def _replace(self, module: nn.Module, made: dict[nn.Module, nn.Module]) -> None:
-        """Replace what is due among the descendants of `module`; one replacement for a layer that several share."""
+        """Replace layers below `module`; a shared layer gets one shared replacement."""
         for name, child in list(module._modules.items()):
             if child is None or isinstance(child, _BLURRED):
                 continue

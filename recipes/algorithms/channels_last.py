@@ -1,4 +1,4 @@
-"""ChannelsLast: convolution weights in NHWC order, whatever the order of the list of algorithms."""
+"""ChannelsLast: convolution weights in NHWC order, independent of the order of the algorithms."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from recipes.algorithms._base import RecipeAlgorithm
 
 
 class ChannelsLast(RecipeAlgorithm):
-    """Turns the model to torch.channels_last at Event.AFTER_LOAD: all surgery is done, DDP and compile come later.
+    """Converts the model to torch.channels_last at Event.AFTER_LOAD, after model surgery but before DDP and compile.
 
-    Stock Composer does it at Event.INIT in list order, so that listed before blurpool it leaves the convolutions that
-    blurpool makes in NCHW (3 of 17 in a small network). The optimizer's state follows, because elementwise operations
-    on tensors of two memory formats are slow.
+    Stock Composer converts at Event.INIT in list order: listed before blurpool, it misses the convolutions that
+    blurpool creates (3 of 17 in a small network). The optimizer's state is converted too, because elementwise
+    operations on tensors of two memory formats are slow.
     """
 
     def __init__(self) -> None:
         pass
 
     def match(self, event: Event, state: State) -> bool:
-        """On Event.AFTER_LOAD."""
+        """Run on Event.AFTER_LOAD."""
         return event == Event.AFTER_LOAD
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Convert parameters, buffers and the state of the optimizers."""
-        self.acted = True  # a model that has the order already is as it should be
+        """Convert the parameters, the buffers and the state of the optimizers."""
+        self.acted = True  # also if the model was in channels_last already
         state.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for optimizer in state.optimizers:
             for slots in optimizer.state.values():

@@ -1,4 +1,4 @@
-"""ColOut: random rows and columns removed from the images."""
+"""ColOut: remove random rows and columns from the images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from recipes.algorithms._base import RecipeAlgorithm, in_layout_of, indices_to, 
 
 
 def _kept(size: int, dropped_fraction: float, permutation: np.ndarray) -> np.ndarray:
-    """The sorted rows (or columns) that stay: int((1 - fraction) * size) of them, as published (176 -> 167)."""
+    """Return the sorted rows (or columns) to keep: int((1 - fraction) * size) of them, as published (176 -> 167)."""
     return np.sort(permutation[: int((1 - dropped_fraction) * size)])
 
 
 class ColOutTransform:
-    """Removes rows and columns from one image; draws from numpy's global generator, seeded per sample.
+    """Removes rows and columns from an image, drawn from numpy's global generator, which is seeded per sample.
 
     Args:
-        p_row: the part of the rows to remove.
-        p_col: the part of the columns to remove.
+        p_row: fraction of rows to remove.
+        p_col: fraction of columns to remove.
     """
 
     def __init__(self, p_row: float, p_col: float) -> None:
@@ -29,7 +29,7 @@ class ColOutTransform:
         self.p_col = p_col
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 [3, H, W] to a smaller one."""
+        """Reduce an image, uint8 [3, H, W]."""
         height, width = pixels.shape[1:]
         rows = _kept(height, self.p_row, np.random.permutation(height))
         columns = _kept(width, self.p_col, np.random.permutation(width))
@@ -40,15 +40,15 @@ class ColOut(RecipeAlgorithm):
     """Removes random rows and columns: an augmentation that also makes images smaller.
 
     From Composer (https://docs.mosaicml.com/projects/composer/en/stable/method_cards/colout.html). In batch mode all
-    images of a batch lose the same ones, on the device, at Event.BEFORE_FORWARD; all microbatches and both passes of
-    SAM agree. List it before progressive_resizing, as the published run had them. Published for hot: .05 and .05, to
-    the very end of the run, which thus never saw the full 176 px; finetune_fraction repairs that.
+    images of a batch lose the same rows and columns, on the device, at Event.BEFORE_FORWARD; all microbatches and both
+    passes of SAM agree. List it before progressive_resizing, as published. Published for hot: .05 and .05 until the end
+    of the run, which therefore never trained at the full 176 px; finetune_fraction repairs that.
 
     Args:
-        p_row: the part of the rows to remove, from 0, below 1.
-        p_col: the part of the columns to remove, from 0, below 1.
-        batch: the whole batch at once; otherwise each image for itself in the loader, by `image_transform`.
-        finetune_fraction: the last part of the run, in which nothing is removed; only in batch mode.
+        p_row: fraction of rows to remove, at least 0 and below 1.
+        p_col: fraction of columns to remove, at least 0 and below 1.
+        batch: treat the whole batch alike on the device; otherwise each image separately, in the loader.
+        finetune_fraction: last fraction of the run, in which nothing is removed; only in batch mode.
     """
 
     BOUNDS = {
@@ -58,7 +58,7 @@ class ColOut(RecipeAlgorithm):
     }
     RULES = {
         "batch or not finetune_fraction": (
-            "finetune_fraction: must be 0 with batch=false: a loader does not know how far the run is"
+            "finetune_fraction: must be 0 with batch=false, because a loader does not know the progress of the run"
         )
     }
     PER_IMAGE = "not batch"
@@ -73,7 +73,7 @@ class ColOut(RecipeAlgorithm):
         self.image_transform = None if batch else ColOutTransform(p_row, p_col)
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
-        """The side that images must have before rows and columns go, for `wanted` pixels to be left, if they can."""
+        """Return the side of which `wanted` pixels remain after removal, at most `crop_size`."""
         if not self.batch or not self._is_on(elapsed):
             return wanted
         kept = 1 - max(self.p_row, self.p_col)
@@ -83,14 +83,14 @@ class ColOut(RecipeAlgorithm):
         return self.finetune_fraction == 0 or elapsed < 1 - self.finetune_fraction
 
     def match(self, event: Event, state: State) -> bool:
-        """Before every training forward pass, in batch mode, until the fine-tuning phase."""
+        """Run before training forward passes in batch mode, until the fine-tuning phase."""
         if not self.batch or event != Event.BEFORE_FORWARD:
             return False
         elapsed = state.get_elapsed_duration()
         return elapsed is None or self._is_on(elapsed.value)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Take the rows and columns of this batch out of a microbatch of shape (N, C, H, W)."""
+        """Remove this batch's rows and columns from a microbatch of shape (N, C, H, W)."""
         images = state.batch_get_item(0)
         height, width = images.shape[-2:]
         draw = seeded_generator(state, "colout")

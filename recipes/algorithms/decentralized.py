@@ -1,4 +1,4 @@
-"""Decentralized training: weights are averaged with neighbours, instead of gradients with everybody."""
+"""Decentralized training: average weights with neighbors instead of gradients with all ranks."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ _STEPS = (Event.BEFORE_DATALOADER, Event.BATCH_START, Event.AFTER_TRAIN_BATCH, E
 
 
 class Decentralized(RecipeAlgorithm):
-    """Each rank trains a model of its own and keeps it close to its neighbours' (Wang et al. 2025, arXiv 2410.11998).
+    """Every rank trains its own model and averages it with its neighbors' (Wang et al. 2025, arXiv 2410.11998).
 
-    Step t of rank i is x_i(t+1) = mean of x_j(t) over its group of the step - the optimizer's update with the gradient
-    at x_i(t). Groups change from step to step (recipes/topologies.py). The exchange of x(t) starts as soon as a step is
-    over and runs while the next batch is fetched and its gradient computed; the mean replaces the weights just before
-    the optimizer changes them. So any optimizer, schedule, precision, clipping and microbatching works as it is.
+    Step t of rank i: x_i(t+1) = mean of x_j(t) over its group in this step - the optimizer's update with the gradient
+    at x_i(t). Groups change from step to step (recipes/topologies.py). The exchange of x(t) starts right after a step
+    and overlaps with loading the next batch and computing its gradient; the mean replaces the weights just before the
+    optimizer's update. Any optimizer, schedule, precision, clipping and microbatching therefore works unchanged.
 
-    The model is the mean of all ranks': it is what evaluation, prediction, `evaluation_weights` and the end of fit()
-    see. Each rank's own weights come back to the bit; BatchNorm's running statistics, which training does not read,
-    are averaged for good (training/guards.py). The ranks' distance from the mean is logged at each evaluation.
+    The model is the mean over all ranks; evaluation, prediction, `evaluation_weights` and the end of fit() use it. Then
+    each rank's own weights are restored exactly. BatchNorm's running statistics, which training does not read, remain
+    averaged (training/guards.py). The ranks' distance from the mean is logged at each evaluation.
 
     Args:
-        topology: one of recipes.topologies.TOPOLOGIES; each fits certain numbers of ranks.
-        lockstep: True leaves Composer's own reductions in every batch, at which all ranks wait for the slowest one. The
-            weights are the same, bit for bit. Under device_train_microbatch_size=auto it is always so.
+        topology: one of recipes.topologies.TOPOLOGIES; each needs certain numbers of ranks.
+        lockstep: True keeps Composer's reductions in every batch, at which all ranks wait for the slowest one; the
+            weights are identical. Always so with device_train_microbatch_size=auto.
 
     Raises:
-        ConfigError: a topology that does not fit the number of ranks or nodes.
+        ConfigError: the topology does not fit the number of ranks or nodes.
     """
 
     BOUNDS = {"topology": "recipes.topologies:TOPOLOGIES"}
     NOT_WITH = {
-        "sam": "it computes its second gradient at another point than the first, the weights being mixed between",
-        "swa": "it keeps an average of each rank's own weights, and ends with rank 0's",
+        "sam": "the weights are averaged between its two gradients, which must be computed around the same point",
+        "swa": "it averages each rank's own weights, and ends with those of rank 0",
     }
-    NO_LR_FIND = "its ranks would each find a rate of their own"
-    ranks_differ = True  # training/rank_states.py keeps every rank's own state beside a checkpoint
+    NO_LR_FIND = "would find a different rate on each rank"
+    ranks_differ = True  # training/rank_states.py saves every rank's own state next to a checkpoint
 
     def __init__(self, topology: str = DEFAULT, lockstep: bool = False) -> None:
         self.topology = topology
         self.lockstep = lockstep
         self.consensus_distance = 0.0
         self._pace = OwnPace()
-        self._groups: list[tuple[ProcessGroup | None, int]] = []  # this rank's in each round, and how many are in it
-        self._exchange: Work | None = None  # under way since the end of the last step
-        self._buffer = torch.empty(0)  # what is exchanged: all weights, in a row
-        self._own: Tensor | None = None  # this rank's weights, while the mean of all ranks' is in the model
+        self._groups: list[tuple[ProcessGroup | None, int]] = []  # this rank's group in each round, and its size
+        self._exchange: Work | None = None  # in progress since the end of the last step
+        self._buffer = torch.empty(0)  # all weights, flattened, for the exchange
+        self._own: Tensor | None = None  # this rank's weights, while the model holds the mean
         self._mean_before = False
 
     def match(self, event: Event, state: State) -> bool:
-        """In every step, and where others than the own weights are wanted; never on a single rank."""
+        """Run in every step and wherever the mean is needed, but never on a single rank."""
         wanted = (Event.FIT_START, Event.FIT_END, *_STEPS, *_SWAP_IN, *_SWAP_OUT)
         return event in wanted and dist.get_world_size() > 1
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Exchange, mix, or change the weights in the model for the mean."""
+        """Exchange or average weights, or swap those in the model with the mean."""
         if event in _STEPS:
             self._in_step(event, state)
         elif event == Event.FIT_START:
@@ -92,7 +92,7 @@ class Decentralized(RecipeAlgorithm):
 
     @contextmanager
     def evaluation_weights(self, state: State) -> Iterator[None]:
-        """Inside, the model holds the mean of all ranks' weights; then this rank's own again. All ranks enter."""
+        """Context in which the model holds the mean of all ranks' weights; all ranks must enter it."""
         before = self._own is not None or dist.get_world_size() == 1
         if not before:
             self._put_in_mean(state)
@@ -103,17 +103,17 @@ class Decentralized(RecipeAlgorithm):
                 self._put_back(state)
 
     def _in_step(self, event: Event, state: State) -> None:
-        """What belongs to the step before and after the optimizer's."""
+        """Handle the events of a step before and after the optimizer's update."""
         if event == Event.BEFORE_DATALOADER:
             self._pace.active = not self.lockstep and not state.auto_microbatching
         elif event == Event.BATCH_START:
             _data_parallel(state).require_backward_grad_sync = False
             if self._exchange is None and state.timestamp.batch.value:
-                self._start_exchange(state)  # the one that was under way when the checkpoint was saved
+                self._start_exchange(state)  # repeats the one in progress when the checkpoint was saved
         elif event == Event.AFTER_TRAIN_BATCH:
             if state.auto_microbatching:
                 _all_have_gradients(state)
-            if self._exchange is not None:  # an optimizer's second pass over the batch finds it done
+            if self._exchange is not None:  # finished already in an optimizer's second pass over the batch
                 self._finish_exchange()
                 with torch.no_grad():
                     torch._foreach_copy_(_weights(state.model), _views(self._buffer, state.model))
@@ -123,7 +123,7 @@ class Decentralized(RecipeAlgorithm):
                 self._start_exchange(state)
 
     def _prepare(self, state: State) -> None:
-        """Switch the averaging of gradients off, and make this rank's groups: all ranks make all, in the same order."""
+        """Disable gradient averaging and create the groups; all ranks create all of them in the same order."""
         parallel = _data_parallel(state)
         parallel.require_backward_grad_sync = parallel.broadcast_buffers = False
         self._pace.install()
@@ -138,13 +138,13 @@ class Decentralized(RecipeAlgorithm):
                     groups[ranks] = torch.distributed.new_group(list(ranks))
                 if dist.get_global_rank() in ranks:
                     self._groups.append((groups.get(ranks), len(ranks)))
-        for ranks, group in groups.items():  # connects them now: NCCL would do it in the middle of training
+        for ranks, group in groups.items():  # connect now; NCCL would do so during training
             if dist.get_global_rank() in ranks:
                 torch.distributed.all_reduce(torch.zeros_like(self._buffer[:1]), group=group)
 
     @torch.no_grad()
     def _start_exchange(self, state: State) -> None:
-        """Begin to sum the weights over this rank's group of the step that has ended."""
+        """Start summing the weights over this rank's group in the step that has finished."""
         group, size = self._groups[(state.timestamp.batch.value - 1) % len(self._groups)]
         if group is None:
             return
@@ -159,10 +159,10 @@ class Decentralized(RecipeAlgorithm):
 
     @torch.no_grad()
     def _put_in_mean(self, state: State) -> float:
-        """Put the mean of all ranks' weights into the model, and this rank's aside.
+        """Put the mean of all ranks' weights into the model, keeping this rank's own.
 
         Returns:
-            The root mean square over the ranks of their distance from the mean, as a part of the mean's own length.
+            Root mean square of the ranks' distance from the mean, relative to the norm of the mean.
         """
         self._own = _flat(state.model)
         mean = self._own.clone()
@@ -176,29 +176,29 @@ class Decentralized(RecipeAlgorithm):
 
     @torch.no_grad()
     def _put_back(self, state: State) -> None:
-        """Put this rank's own weights back, if the mean is in the model."""
+        """Restore this rank's own weights if the model holds the mean."""
         if self._own is not None:
             torch._foreach_copy_(_weights(state.model), _views(self._own, state.model))
             self._own = None
 
 
 def _data_parallel(state: State) -> DistributedDataParallel:
-    """The wrapper that averages gradients, and is to leave it."""
+    """Return the DDP wrapper, whose gradient averaging is disabled."""
     if not isinstance(state.model, DistributedDataParallel):
         raise TrainingError(
-            f"decentralized trains models under DistributedDataParallel; this one is a {type(state.model).__name__}. "
-            "Start the Trainer without parallelism_config"
+            f"decentralized needs DistributedDataParallel, but the model is a {type(state.model).__name__}; "
+            "create the Trainer without parallelism_config"
         )
     return state.model
 
 
 def _weights(model: nn.Module) -> list[Tensor]:
-    """All parameters, frozen ones too: what layer freezing stops to train would else be left out of an exchange."""
+    """Return all parameters, including frozen ones, so that every exchange has the same layout."""
     return [p.detach() for p in model.parameters()]
 
 
 def _flat(model: nn.Module) -> Tensor:
-    """A copy of all parameters in a row, each in the order that it has in memory."""
+    """Return a flat copy of all parameters, each in its memory order."""
     weights = _weights(model)
     flat = weights[0].new_empty(sum(p.numel() for p in weights))
     torch._foreach_copy_(_views(flat, model), weights)
@@ -206,7 +206,7 @@ def _flat(model: nn.Module) -> Tensor:
 
 
 def _views(flat: Tensor, model: nn.Module) -> list[Tensor]:
-    """The parts of a row of all weights, each with the shape and the strides of its parameter."""
+    """Split flattened weights into views with the shapes and strides of the parameters."""
     views, start = [], 0
     for p in _weights(model):
         views.append(flat.as_strided(p.shape, p.stride(), start))
@@ -215,10 +215,10 @@ def _views(flat: Tensor, model: nn.Module) -> list[Tensor]:
 
 
 def _all_have_gradients(state: State) -> None:
-    """Composer's handshake about memory, once more before weights change: all ranks step, or all try again.
+    """Repeat Composer's out-of-memory handshake before the weights change: either all ranks step, or all retry.
 
-    It comes after each forward pass, and leaves it to the averaging of gradients that no rank goes on while another
-    runs out of memory in its backward pass.
+    Composer's comes after each forward pass; only gradient averaging, disabled here, would stop a rank from continuing
+    while another one runs out of memory in its backward pass.
     """
     short = state.device.tensor_to_device(torch.tensor([0], dtype=torch.uint8))
     dist.all_reduce(short, "MAX")

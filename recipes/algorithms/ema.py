@@ -1,4 +1,4 @@
-"""EMA: an exponential moving average of the weights, for evaluation, checkpoints and the end of the run."""
+"""EMA: an exponential moving average of the weights, for evaluation, checkpoints and the final model."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ _SWAP_OUT = (Event.EVAL_END, Event.PREDICT_END)
 class EMA(RecipeAlgorithm):
     """Averages all parameters and buffers: average = smoothing * average + (1 - smoothing) * current.
 
-    The same numbers as Composer's EMA, in fused operations. The averaged weights are in the model during evaluation and
-    prediction, inside `evaluation_weights`, and from the end of fit() on; a further fit() starts from the training
-    weights. Names carry no wrapper's prefix, so that a checkpoint fits any number of ranks; stock's are understood.
+    Computes the same numbers as Composer's EMA, with fused operations. The model holds the average during evaluation
+    and prediction, inside `evaluation_weights`, and after fit(); another fit() continues from the training weights.
+    Names are saved without the prefixes of wrappers, so that a checkpoint fits any number of ranks; Composer's
+    checkpoints can be loaded too.
 
-    Tensors are exchanged in place: DDP's buckets, the optimizer and compiled graphs keep pointing at the right memory.
+    Tensors are swapped in place, so that DDP's buckets, the optimizer and compiled graphs refer to the same memory.
 
     Args:
-        half_life: time after which a weight counts half, such as '100ba' (published, all recipes) or '1ep'.
-        smoothing: instead of half_life (which is then None), above 0 and below 1; per update.
-        ema_start: when averaging begins: '0.25dur', '500ba' or '3ep'.
-        update_interval: time between updates, such as '20ba' (published); default 1 in half_life's unit, or '1ba'.
+        half_life: time after which the weight of an old value is halved, such as '100ba' (published) or '1ep'.
+        smoothing: per update, more than 0 and less than 1; an alternative to half_life, which must then be None.
+        ema_start: when averaging starts: '0.25dur', '500ba' or '3ep'.
+        update_interval: time between updates, such as '20ba' (published); default: 1 in half_life's unit, or '1ba'.
 
     Raises:
-        TrainingError: a loaded average that does not fit the model.
+        TrainingError: a loaded average does not fit the model.
     """
 
     BOUNDS = {
@@ -47,15 +48,15 @@ class EMA(RecipeAlgorithm):
     RULES = {
         "half_life or smoothing": "half_life and smoothing are both null; give one of them",
         "not (half_life and smoothing)": (
-            "half_life and smoothing say the same thing in two ways; set one of them to null"
+            "half_life and smoothing are two ways to set the same thing; set one of them to null"
         ),
         "not (half_life and update_interval) or half_life.unit == update_interval.unit": (
             "half_life {half_life} and update_interval {update_interval} must be in the same unit"
         ),
     }
-    BEFORE = {"decentralized": "which else averages other weights over the ranks than are evaluated"}
+    BEFORE = {"decentralized": "which would otherwise average weights over the ranks that are not evaluated"}
     PROTOCOL = "EMA"
-    NO_LR_FIND = "averages weights, which the training loss does not see"
+    NO_LR_FIND = "averages weights, which does not affect the training loss"
 
     def __init__(
         self,
@@ -73,13 +74,13 @@ class EMA(RecipeAlgorithm):
         self.ema_started = False
         self._active_before = False
         self._model: nn.Module | None = None
-        # The other set of weights: the average while the model trains, the training weights while the average is in.
+        # The weights not in the model: the average during training, the training weights while the average is active.
         self._parameters: dict[str, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}
 
     @property
     def smoothing_per_update(self) -> float:
-        """How much of the average stays at an update; 2^(-20/100) = .87055 as published."""
+        """Weight of the old average in an update; 2^(-20/100) = .87055 as published."""
         if self.half_life is None:
             assert self.smoothing is not None
             return self.smoothing
@@ -87,20 +88,20 @@ class EMA(RecipeAlgorithm):
 
     @property
     def named_buffers(self) -> dict[str, Tensor]:
-        """The stored buffers by name, for averaging BatchNorm statistics over ranks in place; empty before the start.
+        """Stored buffers by name, whose BatchNorm statistics are averaged over ranks in place; empty before the start.
 
-        Averaged ones while the training weights are in the model, those of training while the average is.
+        They are the averaged ones while the model holds the training weights, and vice versa.
         """
         return self._buffers
 
     def first_effect(self) -> list[Start]:
-        """At the first update, once averaging has begun."""
+        """Return the start of averaging and the first update."""
         event = _UPDATE_EVENTS[self.update_interval.unit]
         moments = {"ema_start": self.ema_start, "update_interval": self.update_interval}
         return [Start(name, moment.to_timestring(), event) for name, moment in moments.items()]
 
     def match(self, event: Event, state: State) -> bool:
-        """On the events where weights change or change places."""
+        """Run on the events where weights are updated or swapped."""
         if event == Event.INIT:
             return True
         if event == _UPDATE_EVENTS[self.update_interval.unit]:
@@ -108,7 +109,7 @@ class EMA(RecipeAlgorithm):
         return self.ema_started and event in (Event.FIT_START, Event.BATCH_START, Event.FIT_END, *_SWAP_IN, *_SWAP_OUT)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Update the average, or exchange it with the weights in the model."""
+        """Update the average, or swap it with the model's weights."""
         if event == Event.INIT:
             self._model = state.model
         elif event in _UPDATE_EVENTS.values():
@@ -128,9 +129,9 @@ class EMA(RecipeAlgorithm):
 
     @contextmanager
     def evaluation_weights(self, state: State) -> Iterator[None]:
-        """Inside, the model holds the averaged weights, and state_dict() the training weights; then all as before.
+        """Context in which the model holds the averaged weights, and state_dict() the training weights.
 
-        For saving: write (or copy) the state inside, because state_dict() hands out the live tensors.
+        Write (or copy) a state to save inside the context, because state_dict() returns the live tensors.
         """
         before = self.ema_weights_active
         self._activate(state, True)
@@ -140,7 +141,7 @@ class EMA(RecipeAlgorithm):
             self._activate(state, before)
 
     def state_dict(self) -> dict[str, Any]:
-        """In the form of Composer's EMA."""
+        """Return the state in the format of Composer's EMA."""
         return {
             **super().state_dict(),
             "ema_model": {"named_parameters_dict": self._parameters, "named_buffers_dict": self._buffers},
@@ -149,16 +150,16 @@ class EMA(RecipeAlgorithm):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over an average that this class or Composer's saved, on any number of ranks.
+        """Load an average saved by this class or Composer's, on any number of ranks.
 
         Raises:
-            TrainingError: names or shapes that are not the model's.
+            TrainingError: names or shapes differ from the model's.
         """
         self.ema_started = bool(state["ema_started"])
         self.ema_weights_active = self.ema_started and bool(state["ema_weights_active"])
         if not self.ema_started:
-            return  # Stock stores the initial weights, which the start replaces.
-        assert self._model is not None, "the Trainer loads after Event.INIT"
+            return  # Composer's EMA stores the initial weights, which will be replaced
+        assert self._model is not None, "load_state_dict() needs Event.INIT to have run"
         saved, (parameters, buffers) = state["ema_model"], _weights(self._model)
         self._parameters = _fitted(saved.get("named_parameters_dict", {}), parameters)
         self._buffers = _fitted(saved.get("named_buffers_dict", {}), buffers)
@@ -180,7 +181,7 @@ class EMA(RecipeAlgorithm):
         keep = self.smoothing_per_update
         floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]
         torch._foreach_lerp_([average[i] for i in floats], [current[i] for i in floats], 1 - keep)
-        # Counters of integer type (num_batches_tracked) are averaged too, and truncated, as published.
+        # Integer counters (num_batches_tracked) are averaged and truncated, as published.
         counters = [i for i, tensor in enumerate(average) if not tensor.is_floating_point()]
         if counters:
             blend = torch._foreach_mul([average[i] for i in counters], keep)
@@ -189,7 +190,7 @@ class EMA(RecipeAlgorithm):
 
     @torch.no_grad()
     def _activate(self, state: State, average: bool) -> None:
-        """Exchange the stored weights with the model's unless the wanted ones are in it already."""
+        """Swap the stored weights with the model's, unless the model already holds the desired ones."""
         if not self.ema_started or self.ema_weights_active == average:
             return
         live, stored = self._pairs(state)
@@ -199,7 +200,7 @@ class EMA(RecipeAlgorithm):
         self.ema_weights_active = average
 
     def _pairs(self, state: State) -> tuple[list[Tensor], list[Tensor]]:
-        """The model's tensors and the stored ones, in the same order."""
+        """Return the model's tensors and the stored ones in the same order."""
         parameters, buffers = _weights(state.model)
         if parameters.keys() != self._parameters.keys() or buffers.keys() != self._buffers.keys():
             raise TrainingError(_mismatch({*parameters, *buffers}, {*self._parameters, *self._buffers}))
@@ -207,7 +208,7 @@ class EMA(RecipeAlgorithm):
         return live, [*(self._parameters[name] for name in parameters), *(self._buffers[name] for name in buffers)]
 
     def _follow(self, state: State) -> None:
-        """Give the stored tensors the device and memory format that the model has by now."""
+        """Convert the stored tensors to the model's current device and memory format."""
         for stored, live in zip((self._parameters, self._buffers), _weights(state.model), strict=True):
             for name, tensor in live.items():
                 if name in stored and (stored[name].device, stored[name].stride()) != (tensor.device, tensor.stride()):
@@ -215,7 +216,7 @@ class EMA(RecipeAlgorithm):
 
 
 def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The trained parameters and all buffers of a model, by their names in the unwrapped model."""
+    """Return a model's trainable parameters and all its buffers, by their names in the unwrapped model."""
     model = unwrapped(model)
     parameters = {_plain(name): p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return parameters, {_plain(name): buffer for name, buffer in model.named_buffers()}
@@ -226,29 +227,29 @@ def _plain(name: str) -> str:
 
 
 def _fitted(saved: dict[str, Tensor], live: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of saved tensors under the model's names, on its device and in its memory format."""
-    found: dict[str, Tensor] = {}
+    """Copy saved tensors to the model's names, device and memory format."""
+    renamed: dict[str, Tensor] = {}
     for key, tensor in saved.items():
         name = _plain(key)
-        while name not in live and name.startswith("module."):  # DDP's prefix, as stock writes it
+        while name not in live and name.startswith("module."):  # DDP's prefix in Composer's checkpoints
             name = name.removeprefix("module.")
-        found[name] = tensor
-    if found.keys() != live.keys():
-        raise TrainingError(_mismatch(set(live), set(found)))
+        renamed[name] = tensor
+    if renamed.keys() != live.keys():
+        raise TrainingError(_mismatch(set(live), set(renamed)))
     for name, tensor in live.items():
-        if found[name].shape != tensor.shape:
+        if renamed[name].shape != tensor.shape:
             raise TrainingError(
-                f"The checkpoint's moving average does not fit the model: {name} has shape {tuple(found[name].shape)} "
-                f"in the checkpoint and {tuple(tensor.shape)} in the model."
+                f"The checkpoint's moving average does not fit the model: {name} has shape "
+                f"{tuple(renamed[name].shape)} in the checkpoint and {tuple(tensor.shape)} in the model."
             )
-    return {name: torch.empty_like(tensor).copy_(found[name].detach()) for name, tensor in live.items()}
+    return {name: torch.empty_like(tensor).copy_(renamed[name].detach()) for name, tensor in live.items()}
 
 
 def _mismatch(live: set[str], stored: set[str]) -> str:
-    """The sentence for an average of another model."""
+    """Return the message for an average of a different model."""
     missing, extra = sorted(live - stored), sorted(stored - live)
     return (
         f"The moving average does not fit the model: {len(missing)} of its tensors are missing"
         f"{' (' + missing[0] + ', ...)' if missing else ''}, {len(extra)} are not in the model"
-        f"{' (' + extra[0] + ', ...)' if extra else ''}. Resume with the model and the algorithms of the checkpoint."
+        f"{' (' + extra[0] + ', ...)' if extra else ''}. Resume with the checkpoint's model and algorithms."
     )

@@ -1,4 +1,4 @@
-"""LabelSmoothing: a part of every target goes to all classes alike."""
+"""LabelSmoothing: spread a fraction of every target over all classes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from recipes.algorithms._base import RecipeAlgorithm, dense_targets
 
 
 class LabelSmoothing(RecipeAlgorithm):
-    """Smooths the targets for the loss only (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
+    """Smooths the targets of the loss (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
 
-    The loss sees (1 - smoothing) * target + smoothing / classes; the metrics see the target as it was. Published for
-    the recipes: .08 (mild), .10 (medium), .13 (hot). Works before and after mixup in the list (see MixUp).
+    The loss uses (1 - smoothing) * target + smoothing / classes; metrics use the original target. Published: .08
+    (mild), .10 (medium), .13 (hot). May be listed before or after mixup (see MixUp).
 
     Args:
-        smoothing: the part that is spread over all classes, from 0 (nothing changes) to 1.
+        smoothing: fraction spread over all classes, from 0 (no change) to 1.
     """
 
     BOUNDS = {"smoothing": "a fraction, from 0 to 1"}
@@ -26,11 +26,11 @@ class LabelSmoothing(RecipeAlgorithm):
         self._original = torch.empty(0)
 
     def match(self, event: Event, state: State) -> bool:
-        """Around the loss."""
+        """Run before and after the loss."""
         return event in (Event.BEFORE_LOSS, Event.AFTER_LOSS)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Smooth the targets of the microbatch, or put the original ones back."""
+        """Smooth the targets of the microbatch, or restore them."""
         if event == Event.AFTER_LOSS:
             state.batch_set_item(1, self._original)
             return

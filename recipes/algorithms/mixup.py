@@ -1,4 +1,4 @@
-"""MixUp: images and targets blended in pairs, with draws that can be repeated."""
+"""MixUp: blend pairs of images and their targets, with reproducible draws."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class MixUp(RecipeAlgorithm):
     """Trains on (1 - m) * image + m * partner, with targets blended alike (Zhang et al. 2017, arXiv 1710.09412).
 
     As published by Mosaic: one m = min(l, 1 - l), l ~ Beta(alpha, alpha), per microbatch; partners are a permutation of
-    the microbatch. Unlike stock, the draw depends only on seed, rank, batch and number of the microbatch: SAM's second
-    pass, a retry after running out of memory and a resumed run blend as before. The targets are paired at the loss, so
-    that label smoothing listed before or after smooths both of a pair (stock: only one, when listed before).
+    the microbatch. Unlike in Composer, the draw depends only on seed, rank, batch and microbatch, so that SAM's second
+    pass, a retry after running out of memory and a resumed run blend alike. Targets are paired at the loss, so that
+    label smoothing, listed before or after, smooths both of a pair (Composer: only one if listed before).
 
     Args:
-        alpha: of the Beta distribution, at least 0. Published: .2 (medium), .25 (hot).
+        alpha: parameter of the Beta distribution, at least 0. Published: .2 (medium), .25 (hot).
         interpolate_loss: blend two losses instead of the targets; the same for a loss that is linear in its targets.
     """
 
     BOUNDS = {"alpha": "at least 0"}
     RULES = {
         "not (interpolate_loss and 'label_smoothing' in config.algorithms)": (
-            "interpolate_loss: true does not go with label_smoothing, which may smooth only one of the two losses; "
-            "type algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null to remove that"
+            "interpolate_loss: true cannot be combined with label_smoothing, which may smooth only one of the two "
+            "losses; type algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null"
         ),
     }
-    NOT_WITH = {"cutmix": "each would mix images that the other mixed already, with labels that match neither"}
-    BEFORE = {"label_smoothing": "which else smooths only one of the two mixed labels"}
+    NOT_WITH = {"cutmix": "each would mix images that the other has already mixed, and the labels would match neither"}
+    BEFORE = {"label_smoothing": "which would otherwise smooth only one of the two mixed labels"}
 
     def __init__(self, alpha: float = 0.2, interpolate_loss: bool = False) -> None:
         self.alpha = alpha
@@ -51,13 +51,13 @@ class MixUp(RecipeAlgorithm):
         self._partner_targets = torch.empty(0)
 
     def match(self, event: Event, state: State) -> bool:
-        """On events of training: where a pass begins, before its forward passes, and at its losses."""
+        """Run at the start of a training pass, before its forward passes, and at its losses."""
         if event == Event.BEFORE_BACKWARD:
             return self.interpolate_loss
         return event in (Event.BEFORE_TRAIN_BATCH, Event.BEFORE_FORWARD, Event.BEFORE_LOSS)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Blend images, targets or losses of the microbatch."""
+        """Blend the images, targets or losses of the microbatch."""
         steps: dict[Event, Callable[[State], None]] = {
             Event.BEFORE_TRAIN_BATCH: self._begin_pass,
             Event.BEFORE_FORWARD: self._blend_images,

@@ -1,4 +1,4 @@
-"""ProgressiveResizing: small images first, the full crop size at the end, in few exact sizes."""
+"""ProgressiveResizing: small images first, the full crop size at the end, with few exact sizes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from recipes.schedules import progressive_size
 
 
 class ProgressiveResizing(RecipeAlgorithm):
-    """Trains at the size of this moment of the run: the loader makes such images, or the device shrinks them.
+    """Increases the size of training images over the run, in the loader or else on the device.
 
-    From fast.ai (https://github.com/fastai/fastbook, chapter 7). In mode 'resize' the loader is told the size of each
-    batch (`size_in_loader`) and resizes its crop to that once, antialiased. Images that come at full size all the
-    same (another program's loader) are shrunk at Event.BEFORE_FORWARD by nearest neighbour: the published code never
-    did anything else, although its documentation said bilinear. The published code rounded 120 px down to 119,
-    left an odd size under the fine-tuning phase and used a new size every few batches; the sizes here are exact and
-    few (recipes.schedules.progressive_size). `size` is the current one, in pixels. Evaluation is not touched.
+    From fast.ai (https://github.com/fastai/fastbook, chapter 7). In mode 'resize' the loader resizes each crop once,
+    antialiased, to the size of its batch (`size_in_loader`). Full-size images, as from another program's loader, are
+    resized at Event.BEFORE_FORWARD by nearest neighbor, as in the published code, although its documentation says
+    bilinear. The published code rounds 120 px down to 119, trains at an odd size in the fine-tuning phase and uses a
+    new size every few batches; here the sizes are exact and few (recipes.schedules.progressive_size). `size` is the
+    current one, in pixels. Evaluation is not affected.
 
     Args:
         mode: 'resize', or 'crop' for a random crop, the same for all microbatches of a batch.
-        initial_scale: the first size over the loader's crop size, above 0, at most 1. Published: .5 (mild), .6 (hot).
-        finetune_fraction: the last part of the run, at full size. Published: .2.
-        delay_fraction: the first part, at the first size. Published: .4 (mild and medium), .2 (hot).
+        initial_scale: first size / the loader's crop size, above 0, at most 1. Published: .5 (mild), .6 (hot).
+        finetune_fraction: last fraction of the run, at full size. Published: .2.
+        delay_fraction: first fraction of the run, at the first size. Published: .4 (mild and medium), .2 (hot).
         size_increment: sizes are multiples of this, in pixels.
-        resize_targets: treat targets of shape (N, H, W) or (N, C, H, W) in the same way.
-        max_sizes: how many sizes at most, at least 2: each costs a compilation or a search of cuDNN.
+        resize_targets: resize targets of shape (N, H, W) or (N, C, H, W) too.
+        max_sizes: maximum number of sizes, at least 2; each costs a compilation or a cuDNN search.
     """
 
     BOUNDS = {
@@ -43,8 +43,8 @@ class ProgressiveResizing(RecipeAlgorithm):
     }
     RULES = {
         "delay_fraction + finetune_fraction <= 1": (
-            "delay_fraction {delay_fraction:g} and finetune_fraction {finetune_fraction:g} add up to more than the "
-            "run; their sum must be at most 1"
+            "delay_fraction {delay_fraction:g} and finetune_fraction {finetune_fraction:g} add up to more than 1; "
+            "their sum must be at most 1"
         ),
         "not 0 < initial_scale * config.train_dataset.crop_size < 1": (
             "initial_scale: {initial_scale:g} of train_dataset.crop_size {config.train_dataset.crop_size} is less than "
@@ -52,7 +52,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         ),
     }
     IMAGE_SIZE = "recipes.schedules:progressive_size"
-    NO_LR_FIND = "a rate is found at one size of images"
+    NO_LR_FIND = "changes the image size, and a learning rate is found at a single size"
 
     def __init__(
         self,
@@ -74,17 +74,17 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.size = 0
 
     def match(self, event: Event, state: State) -> bool:
-        """At every batch, for the size, and before every training forward pass, for the images."""
+        """Run at the start of every batch and before every training forward pass."""
         return event in (Event.BATCH_START, Event.BEFORE_FORWARD)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Find the size of this batch, or shrink a microbatch to it."""
+        """Determine the size of this batch, or shrink a microbatch to it."""
         inputs = state.batch_get_item(0)
         if event == Event.BATCH_START:
-            # The loader's own width: by the forward pass colout may have taken columns away.
             elapsed = state.get_elapsed_duration()
             assert elapsed is not None
-            # Another program's loader sets no crop_size.
+            # Another program's loader sets no crop_size. Use its width here: before the forward pass, colout may have
+            # removed columns.
             self.size = self._size_at(elapsed.value, self.crop_size or inputs.shape[-1])
             logger.log_metrics({"progressive_resizing/size": self.size})
             return
@@ -96,7 +96,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             state.batch_set_item(1, self._shrink_targets(state.batch_get_item(1), corner))
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
-        """The side that images should have when they come here, after a fraction `elapsed` of the run."""
+        """Return the image side that this algorithm needs as input after a fraction `elapsed` of the run."""
         return self._size_at(elapsed, crop_size) if self.mode == "resize" else crop_size
 
     def _size_at(self, elapsed: float, crop_size: int) -> int:
@@ -113,7 +113,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         )
 
     def _shrink(self, images: Tensor, corner: np.ndarray) -> Tensor:
-        """(N, C, H, W) to a width of `size`; corner: where a crop lies, two numbers from 0 to 1."""
+        """Shrink (N, C, H, W) to width `size`; `corner` is the position of a crop, two numbers from 0 to 1."""
         height, width = images.shape[-2:]
         new_height, new_width = round(height * self.size / width), self.size
         if self.mode == "resize":
@@ -123,7 +123,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         return in_layout_of(images, images[..., top : top + new_height, left : left + new_width])
 
     def _shrink_targets(self, targets: Tensor, corner: np.ndarray) -> Tensor:
-        """(N, H, W) class indices or (N, C, H, W) values, in their own type."""
+        """Shrink class indices (N, H, W) or values (N, C, H, W), keeping their type."""
         values = targets.to(torch.float32)
         shrunk = self._shrink(values if values.ndim == 4 else values.unsqueeze(1), corner)
         return (shrunk if values.ndim == 4 else shrunk.squeeze(1)).to(targets.dtype)

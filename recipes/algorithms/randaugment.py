@@ -1,4 +1,4 @@
-"""RandAugment: random image operations, given to the loader before it is built."""
+"""RandAugment: random image operations, in the loader."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from recipes.augmentations import RandomOperations
 class RandAugment(RecipeAlgorithm):
     """Applies `depth` random operations to every image (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
 
-    It acts on no event: `image_transform` (uint8 [3, H, W] in and out) goes into the loader's transforms after crop
-    and flip. Stock Composer patches a data set's transforms at FIT_START, which fails on some data sets and silently
-    does nothing on others. The operations are Composer's, on tensors; as published, each draws its own severity up to
-    the maximum, from numpy's global generator, which our data sets seed per sample.
+    The loader applies `image_transform` (uint8 [3, H, W] to the same) after crop and flip; no event is used. Stock
+    Composer patches the data set's transforms at FIT_START, which fails on some data sets and silently does nothing on
+    others. The operations are Composer's, on tensors. As published, each one draws its severity up to the maximum, from
+    numpy's global generator, which our data sets seed per sample.
 
     Args:
-        severity: the greatest strength of an operation, 0 to 10. Published for hot: 10 (paper of 2022), later 9.
-        depth: how many operations, at least 1. Published for hot: 1.
-        augmentation_set: "all", "safe" (none of those in ImageNet-C) or "original" (as in the first code).
+        severity: maximum strength of an operation, 0 to 10. Published for hot: 10 (2022), later 9.
+        depth: number of operations, at least 1. Published for hot: 1.
+        augmentation_set: "all", "safe" (without those of ImageNet-C) or "original" (as in the first code).
     """
 
     BOUNDS = {"severity": "from 0 to 10", "depth": "at least 1", "augmentation_set": ("all", "safe", "original")}
@@ -33,8 +33,8 @@ class RandAugment(RecipeAlgorithm):
         self.image_transform = RandomOperations(severity, depth, augmentation_set)
 
     def match(self, event: Event, state: State) -> bool:
-        """Never: the loader applies `image_transform`."""
+        """Return False: the loader applies `image_transform`."""
         return False
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Nothing: the loader applies `image_transform`."""
+        """Do nothing: the loader applies `image_transform`."""

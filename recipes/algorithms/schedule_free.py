@@ -1,4 +1,4 @@
-"""ScheduleFree: the right weights in the model at the right time for schedule-free optimizers."""
+"""ScheduleFree: swap the weights of schedule-free optimizers for training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ _AVERAGE_ON = (Event.EVAL_START, Event.PREDICT_START, Event.FIT_END)
 
 
 class ScheduleFree(RecipeAlgorithm):
-    """Switches a schedule-free optimizer between the weights that it trains (y) and their average (x).
+    """Switches a schedule-free optimizer between its training weights (y) and their average (x).
 
-    Defazio et al. 2024 (https://arxiv.org/abs/2405.15682): in place of a decaying learning rate an average of the
-    weights, which evaluations, predictions, checkpoints and the end of fit() have in the model, with BatchNorm
-    statistics of its own. It stays there until the next batch begins. Then the training weights and their statistics
-    are back to the last bit: the optimizer alone, which computes y from x, would round them, and an evaluation would
-    change the run.
+    Defazio et al. 2024 (https://arxiv.org/abs/2405.15682) replace learning rate decay by an average of the weights. The
+    model holds the average, with BatchNorm statistics recomputed for it, during evaluation, prediction and
+    checkpointing and at the end of fit(), until the next batch starts. Then the training weights and statistics are
+    restored exactly: the optimizer would compute y from x, and rounding would make the run depend on evaluations.
 
-    Checkpoints hold x in the model and y in this algorithm's state, so that a resumed run is the same to the bit.
+    Checkpoints hold x in the model and y in this algorithm's state, so that runs resume bit for bit.
 
     Args:
-        num_samples: training images, over all ranks, that the statistics are computed over, at most all of them.
+        num_samples: training images over all ranks for recomputing the statistics, at most the whole data set.
             Published: 102,400.
     """
 
@@ -37,36 +36,36 @@ class ScheduleFree(RecipeAlgorithm):
     RULES = {
         "'schedulefree' in f\"{config.optimizer.get('name')}\".replace('_', '').lower()": (
             "finds nothing to switch in optimizer.name={config.optimizer[name]}; type recipe_name=schedulefree_sgd for "
-            "an optimizer that it is for, or algorithms.schedule_free=null"
+            "a schedule-free optimizer, or algorithms.schedule_free=null"
         ),
     }
-    NO_LR_FIND = "is for evaluation and checkpoints, of which there are none"
+    NO_LR_FIND = "only affects evaluation and checkpoints"
 
     def __init__(self, num_samples: int = 102_400) -> None:
         self.num_samples = num_samples
         self._statistics = BatchNormStatistics(num_samples)
-        self._training: dict[str, Tensor] = {}  # parameters and buffers to train on with, while the average is in
+        self._training: dict[str, Tensor] = {}  # parameters and buffers for training, while the model holds the average
 
     def match(self, event: Event, state: State) -> bool:
-        """On the events before which the weights have to be others."""
+        """Run on the events before which the weights must be switched."""
         return event in (Event.BEFORE_LOAD, Event.BATCH_START, *_AVERAGE_ON)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Bring in the average, or the training weights."""
+        """Switch to the average or to the training weights."""
         if event in _AVERAGE_ON:
             self._average(state)
         else:
-            # Before loading, too: torch's checkpointing makes the optimizer's state by a step, which only this allows.
+            # Also before loading, because torch's checkpointing creates the optimizer's state by a step, which needs y.
             self._train(state)
 
     @contextmanager
     def evaluation_weights(self, state: State) -> Iterator[None]:
-        """Inside, and until the next batch begins, the model holds the average with its statistics."""
+        """Context in which, and until the next batch, the model holds the average with its statistics."""
         self._average(state)
         yield
 
     def state_dict(self) -> dict[str, Any]:
-        """What training goes on with, if the model holds the average."""
+        """Return the training weights, if the model holds the average."""
         return {**super().state_dict(), "training_weights": self._training}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

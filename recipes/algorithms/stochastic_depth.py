@@ -1,4 +1,4 @@
-"""StochasticDepth: residual branches dropped at random, as static code, for Bottleneck and BasicBlock."""
+"""StochasticDepth: drop residual branches at random in Bottleneck and BasicBlock, without graph breaks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from recipes.algorithms._base import RecipeAlgorithm
 
 
 class _StochasticBlock(nn.Module):
-    """The forward pass that StochasticBottleneck and StochasticBasicBlock share, ahead of torchvision's classes.
+    """Shared forward pass of StochasticBottleneck and StochasticBasicBlock.
 
     Attributes:
-        drop_per_sample: one draw per image, else one per microbatch.
-        keep_probability: of the residual branch; a python float, so that the compiled graph has no branch and no sync.
+        drop_per_sample: whether to draw per image instead of per microbatch.
+        keep_probability: of the residual branch; a Python float, so that the compiled graph has no branch and no sync.
     """
 
     drop_per_sample: bool
@@ -32,17 +32,17 @@ class _StochasticBlock(nn.Module):
     downsample: nn.Module | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H', W')."""
+        """Map (N, C, H, W) to (N, C', H', W')."""
         branch = self._branch(x)
         identity = x if self.downsample is None else self.downsample(x)
         return self.relu(branch * self._factor(branch) + identity)
 
     def _factor(self, branch: Tensor) -> Tensor | float:
-        """0 or 1 per sample or per microbatch in training, the probability of a 1 in evaluation."""
+        """Return 0 or 1 per sample or microbatch in training, and the keep probability in evaluation."""
         if not self.training:
             return self.keep_probability
         if self.drop_per_sample:
-            # Drawn in float32: bfloat16 knows nothing between multiples of 1/256, and makes a rate of .006 one of .008.
+            # In float32, because bfloat16 has only multiples of 1/256 here, which turns a rate of .006 into .008.
             uniform = torch.rand((branch.shape[0], 1, 1, 1), dtype=torch.float32, device=branch.device)
             return torch.floor(self.keep_probability + uniform).to(branch.dtype)
         keep = torch.full((), self.keep_probability, dtype=torch.float32, device=branch.device)
@@ -53,7 +53,7 @@ class _StochasticBlock(nn.Module):
 
 
 class StochasticBottleneck(_StochasticBlock, Bottleneck):
-    """torchvision's Bottleneck with a branch that drops out."""
+    """torchvision's Bottleneck with stochastic depth."""
 
     conv3: nn.Module
     bn3: nn.Module
@@ -65,7 +65,7 @@ class StochasticBottleneck(_StochasticBlock, Bottleneck):
 
 
 class StochasticBasicBlock(_StochasticBlock, BasicBlock):
-    """torchvision's BasicBlock with a branch that drops out."""
+    """torchvision's BasicBlock with stochastic depth."""
 
     def _branch(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -79,22 +79,22 @@ _STOCHASTIC: dict[type[nn.Module], type[_StochasticBlock]] = {
 
 
 class StochasticDepth(RecipeAlgorithm):
-    """Drops residual branches in training, scales them by their keep probability in evaluation.
+    """Drops residual branches in training, and scales them by their keep probability in evaluation.
 
-    Huang et al. 2016 (https://arxiv.org/abs/1603.09382). The blocks keep their parameters and names, only their class
-    changes, so that copies, checkpoints, blurpool and torch.compile (0 graph breaks, stock: 11 on a ResNet-50) work.
-    Stock does nothing to a ResNet-18 or -34.
+    Huang et al. 2016 (https://arxiv.org/abs/1603.09382). Only the class of the blocks changes, not their parameters and
+    names, so that copies, checkpoints, blurpool and torch.compile (0 graph breaks; stock: 11 on a ResNet-50) work.
+    Stock has no effect on a ResNet-18 or -34.
 
-    In the 'block' method a dropped branch is multiplied by 0 where stock skips it. The outputs have the same
-    distribution, every parameter has a gradient (DDP needs no search for unused ones), but it saves no time, and the
-    branch's BatchNorm statistics and momentum move on at every step, as in the paper's own code.
+    In the 'block' method a dropped branch is multiplied by 0; stock skips it. The outputs have the same distribution
+    and every parameter has a gradient (so DDP need not find unused ones), but no time is saved, and the branch's
+    BatchNorm statistics and momentum are updated in every step, as in the paper's code.
 
     Args:
-        target_layer_name: 'ResNetBottleneck' or 'ResNetBasicBlock'; either one means the residual blocks of a
-            torchvision ResNet, whichever of the two it is made of.
+        target_layer_name: 'ResNetBottleneck' or 'ResNetBasicBlock'; both mean the residual blocks of a torchvision
+            ResNet, of either type.
         stochastic_method: 'block', one draw per microbatch; 'sample', one draw per image. Published for hot: sample.
-        drop_rate: the probability of dropping the last branch, 0 to 1. Published for hot: .1.
-        drop_distribution: 'linear', rates from drop_rate / blocks to drop_rate; 'uniform', drop_rate everywhere.
+        drop_rate: probability of dropping the last branch, 0 to 1. Published for hot: .1.
+        drop_distribution: 'linear', rates from drop_rate / blocks to drop_rate; 'uniform', drop_rate for all blocks.
         drop_warmup: the time over which rates grow from 0, such as '0.1dur'; a float is a fraction of the run. As in
             stock only with 'block'.
     """
@@ -111,8 +111,7 @@ class StochasticDepth(RecipeAlgorithm):
             "drop_warmup: must be 0 with stochastic_method=sample"
         ),
         "not (config.compile and drop_warmup.value)": (
-            "drop_warmup: with compile=true each new drop rate would compile the model anew; set it to 0, or "
-            "compile=false"
+            "drop_warmup: with compile=true each new drop rate would recompile the model; set it to 0, or compile=false"
         ),
     }
 
@@ -132,15 +131,15 @@ class StochasticDepth(RecipeAlgorithm):
 
     @staticmethod
     def required_on_load() -> bool:
-        """True: the weights were trained for branches scaled in evaluation."""
+        """Return True: the weights were trained for branches that are scaled in evaluation."""
         return True
 
     def match(self, event: Event, state: State) -> bool:
-        """On Event.INIT, and at every batch of a run with a warm-up."""
+        """Run on Event.INIT and, with a warm-up, at the start of every batch."""
         return event == Event.INIT or (event == Event.BATCH_START and self.drop_warmup.value > 0)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Change the blocks' class, or set the rates of this moment."""
+        """Change the blocks' class, or update the rates."""
         if event == Event.BATCH_START:
             elapsed = state.get_elapsed_duration()
             assert elapsed is not None
@@ -158,17 +157,17 @@ class StochasticDepth(RecipeAlgorithm):
         logger.log_hyperparameters({"stochastic_depth/num_stochastic_layers": len(blocks)})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore, but a checkpoint of other arguments was trained for other rates."""
+        """Warn if the arguments differ from the checkpoint's, which was trained for other rates then."""
         if state.get("repr", repr(self)) != repr(self):
-            warnings.warn(f"The checkpoint was trained with {state['repr']}, this run has {self!r}.", stacklevel=2)
+            warnings.warn(f"The checkpoint was trained with {state['repr']}, but this run has {self!r}.", stacklevel=2)
 
     def _set_rates(self, blocks: list[_StochasticBlock], rate: float) -> None:
         for index, block in enumerate(blocks, start=1):
             share = index / len(blocks) if self.drop_distribution == "linear" else 1.0
-            # In float32, as the published code, so that evaluation is the same to the last bit.
+            # In float32 like the published code, so that evaluation is bit-identical.
             block.keep_probability = float(1 - torch.tensor(share * rate, dtype=torch.float32))
 
 
 def _blocks(model: nn.Module) -> list[_StochasticBlock]:
-    """The stochastic blocks, first to last."""
+    """Return the stochastic blocks from first to last."""
     return [module for module in model.modules() if isinstance(module, _StochasticBlock)]

@@ -1,1 +1,1 @@
-"""Composer callbacks of our own, each found by the name of its file, as in recipes/algorithms."""
+"""Our own Composer callbacks, found by file name as in recipes/algorithms."""

@@ -1,4 +1,4 @@
-"""EarlyStopper: a resumed run stops where one that nobody interrupted does."""
+"""EarlyStopper: a resumed run stops at the same point as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from composer.core import Timestamp
 
 
 class EarlyStopper(StockEarlyStopper):
-    """Composer's EarlyStopper, with its best value and when it was reached in the checkpoints.
+    """Composer's EarlyStopper, with the best value and its time saved in checkpoints.
 
-    Stock starts with neither after a resume, so that whatever comes next is the best so far, and patience starts anew.
+    Stock forgets both on resume: the next value becomes the best, and patience restarts.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value, and the epoch and batch that it is of; empty before the first."""
+        """Return the best value with its epoch and batch; empty before the first evaluation."""
         if self.best is None or self.best_occurred is None:
             return {}
         when = self.best_occurred

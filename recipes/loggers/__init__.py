@@ -1,1 +1,1 @@
-"""Composer loggers of our own, each found by the name of its file, as in recipes/algorithms."""
+"""Our own Composer loggers, found by file name as in recipes/algorithms."""

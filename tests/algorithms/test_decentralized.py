@@ -167,5 +167,5 @@ def test_on_one_rank_it_does_nothing() -> None:
     run.fit()
     plain.fit()
     assert equal(weights(run), weights(plain))
-    with pytest.raises(ValueError, match=r"there is no 'star' \(there are complete, ring"):
+    with pytest.raises(ValueError, match=r"unknown value 'star' \(choose complete, ring"):
         Decentralized("star")

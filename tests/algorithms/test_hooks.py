@@ -32,7 +32,7 @@ def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
 )
 def test_misspelt(name: str, meant: str) -> None:
     """In the class when it is made, in an object when its run is built."""
-    words = f"Mine.{name} is not a hook.*say {meant}"
+    words = f"Mine.{name} is not a hook.*use {meant}"
     with pytest.raises(TypeError, match=words):
         made(RecipeAlgorithm, **{name: None})
     algorithm = made(RecipeAlgorithm)()

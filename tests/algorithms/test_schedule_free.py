@@ -210,11 +210,11 @@ RESNET50 = str(ROOT / "yamls/resnet50.yaml")
     ("words", "sentence"),
     [
         ("scheduler.name=cosine_with_warmup", "scheduler.name: cosine_with_warmup changes the learning rate"),
-        ("algorithms.ema={}", "algorithms.ema: does not go with sgd_schedule_free: it averages weights that the"),
-        ("algorithms.swa={}", "algorithms.swa: does not go with sgd_schedule_free: it averages weights that the"),
+        ("algorithms.ema={}", "algorithms.ema: cannot be combined with sgd_schedule_free: it averages weights that"),
+        ("algorithms.swa={}", "algorithms.swa: cannot be combined with sgd_schedule_free: it averages weights that"),
         (
             "algorithms.decentralized={}",
-            "algorithms.decentralized: does not go with sgd_schedule_free: it averages the ranks' weights",
+            "algorithms.decentralized: cannot be combined with sgd_schedule_free: it averages the ranks' weights",
         ),
         ("optimizer.warmup_steps=9", "optimizer.warmup_steps: is added to scheduler.t_warmup=5ep"),
         ("optimizer.momentum=0", "optimizer.momentum: 0 given, but it must be more than 0"),

@@ -57,9 +57,9 @@ def test_options_mean_what_they_mean_to_composer(
 
 
 WRONG = [
-    (["-n", "0"], "a node runs at least 1 rank"),
+    (["-n", "0"], "--nproc 0: give at least 1"),
     (["-n", "4", "--world_size", "2"], "--world_size 2 is less than the 4 ranks of this node"),
-    (["-n", "1", "--node_rank", "1"], "--node_rank 1: there is one node"),
+    (["-n", "1", "--node_rank", "1"], "--node_rank 1: one node only"),
     (["-n", "1", "--world_size", "2"], "set --node_rank, from 0, on each"),
     (["-n", "2", "--world_size", "3", "--node_rank", "1"], "set both --base_rank and --node_rank"),
     (["-n", "2", "--world_size", "4", "--node_rank", "2"], "--node_rank 2 would run rank 5; the last is 3"),
@@ -114,12 +114,12 @@ def test_only_a_crash_or_a_second_signal_sets_a_limit(tmp_path: Path) -> None:
     node.processes = [subprocess.Popen(["sh", "-c", deaf], cwd=tmp_path)]
     wait_for((tmp_path / "ready").exists)
     node.note(signal.SIGTERM, None)
-    node._pass_on()
+    node._forward()
     node._note_failures()
     assert node._deadline == float("inf")
-    node._heard -= 2 * ranks.ECHO
+    node._forwarded_at -= 2 * ranks.ECHO
     node.note(signal.SIGTERM, None)
-    node._pass_on()
+    node._forward()
     assert node._deadline <= time.monotonic() + ranks.INSISTED
     node._deadline = 0.0
     node.wait()
@@ -131,7 +131,7 @@ def test_a_rank_that_crashes_ends_the_others_and_is_shown(tmp_path: Path) -> Non
     process = launch(tmp_path, program)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1 and not out
-    assert err == "\nrank 1 ended with exit status 1; it had written:\nout\nrank 1 broke\n"
+    assert err == "\nrank 1 exited with status 1; its output:\nout\nrank 1 broke\n"
     assert (tmp_path / "saved0").exists() and not (tmp_path / "saved1").exists()
 
 

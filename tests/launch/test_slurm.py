@@ -170,14 +170,14 @@ def test_options_win_over_the_preset(workdir: Path, capsys) -> None:
         ([DIGITS], "--gpus-per-node: missing"),
         (["--gpus-per-node=A40", DIGITS], "give a number, as in 4"),
         (["--preset=4xA40", "--nodes=0", DIGITS], "--nodes 0: give at least 1"),
-        (["--preset=4xA40", "--time=soon", DIGITS], "--time soon: is no time"),
-        (["--preset=4xA40", "--time=0:05:00", DIGITS], "too short to save"),
+        (["--preset=4xA40", "--time=soon", DIGITS], "--time soon: is not a time"),
+        (["--preset=4xA40", "--time=0:05:00", DIGITS], "too short to save in time"),
         (["--preset=4xA40", "--env=2=3", DIGITS], "--env 2"),
         (["--preset=4xA40", "--sbatch=mem", DIGITS], "--sbatch mem"),
         (["--preset=4xA40", "--account=me\nrm -r /", DIGITS], "a line break"),
         (["--preset=4xA40", DIGITS, "optimizer.lrr=1"], "optimizer.lrr"),
-        (["--preset=4xA40", DIGITS, "save_folder=null"], "autoresume: there is nothing to resume from"),
-        (["--preset=32xT4", DIGITS, "train_dataset.batch_size=100"], "does not divide by 32 devices"),
+        (["--preset=4xA40", DIGITS, "save_folder=null"], "autoresume: without checkpoints there is nothing"),
+        (["--preset=32xT4", DIGITS, "train_dataset.batch_size=100"], "is not divisible by 32 devices"),
         (["--preset=4xA40", str(ROOT / "yamls/resnet50.yaml")], "train_dataset.path: missing"),
         (["--preset=8xA100", "--nodes=3", DIGITS, *DECENTRALIZED], "12 ranks on 3 nodes; the nearest are 2 and 4"),
     ],
@@ -193,13 +193,13 @@ def test_data_that_only_the_nodes_have(workdir: Path, capsys) -> None:
     """Is said, and no mistake."""
     assert cli(["--preset=4xA40", DIGITS, "train_dataset.path=$TMPDIR/digits"]) == 0
     captured = capsys.readouterr()
-    assert "'train_dataset.path=$TMPDIR/digits'" in captured.out and "fine, if the nodes have it" in captured.err
+    assert "'train_dataset.path=$TMPDIR/digits'" in captured.out and "fine if the nodes have it" in captured.err
 
 
 @pytest.mark.slow
 def test_sbatch_refuses_or_is_missing(cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert cli(["--preset=4xA40", "--submit", DIGITS]) == 1
-    assert "sbatch refuses the job: sbatch: error: no account" in capsys.readouterr().err
+    assert "sbatch rejected the job: sbatch: error: no account" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "/nowhere")
     assert cli(["--preset=4xA40", "--submit", DIGITS]) == 1
     assert "sbatch: not found" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_a_worker_that_hears_no_signal_ends_with_its_loader(locked: bool, folder
 
 
 ENDS = [
-    (signal.SIGKILL, "most likely the machine's memory ran out"),
+    (signal.SIGKILL, "most likely the machine ran out of memory"),
     (signal.SIGBUS, "most likely shared memory is full"),
     (signal.SIGSEGV, "a library or the decoder crashed"),
 ]
@@ -94,7 +94,7 @@ def test_worker_that_was_killed(number: signal.Signals, reason: str, folder: Pat
         os.kill(worker.pid, number)
         list(batches)
         worker.join(60)
-    said = f"worker process {worker.pid} was ended by a signal ({signal.strsignal(number)}): {reason}"
+    said = f"worker process {worker.pid} was killed by a signal ({signal.strsignal(number)}): {reason}"
     assert sentence_of(caught.value).startswith(said)
 
 

@@ -152,7 +152,7 @@ def test_trained_alike(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["mild", "mild-0"], 2, "A and B share the run"),
         (["mild", ","], 1, "',': names no run"),
         (["mild", "baseline", "--target", "101"], 2, "--target 101: is a top-1 in per cent"),
-        (["mild", "baseline", "--runs", "nowhere"], 1, "nowhere: there is no such folder"),
+        (["mild", "baseline", "--runs", "nowhere"], 1, "nowhere: no such folder"),
         (["mild,sgd", "baseline"], 2, "A: its runs do not repeat each other. Name the runs of one of these:"),
     ],
 )

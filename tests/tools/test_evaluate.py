@@ -221,13 +221,13 @@ def foreign(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "prepare", "status", "expected"),
     [
-        (["runs/itt"], None, 2, "runs/itt: there is no such folder; runs holds it; did you mean it?"),
+        (["runs/itt"], None, 2, "runs/itt: no such folder; runs holds it; did you mean it?"),
         (["."], None, 2, "is not a run folder: it has no config.yaml"),
         (["runs/it", "--sizes=160,abc"], None, 2, "--sizes 160,abc: 'abc' is not a size; give whole pixels from 16"),
         (["runs/it", "--sizes=160,"], None, 2, "'' is not a size"),
         (["runs/it", "--sizes=8"], None, 2, "'8' is not a size"),
         (["runs/it", "--gallery=-1"], None, 2, "--gallery -1: give 0 (no image) to 600"),
-        (["runs/it", "--data=nowhere"], None, 2, "--data nowhere: there is no such folder"),
+        (["runs/it", "--data=nowhere"], None, 2, "--data nowhere: no such folder"),
         (["runs/it", "--data=s3://bucket/set"], None, 2, "shards need a cache folder: --local FOLDER"),
         (["runs/it", "--local=cache"], None, 2, "--local cache: is the cache folder of --data"),
         (["runs/it", "--checkpoint=ep9.pt"], None, 1, "--checkpoint ep9.pt: there is no ./ep9.pt, nor any other"),

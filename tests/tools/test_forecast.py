@@ -226,7 +226,7 @@ def test_forecast_and_reality(image_folder: Path, workdir: Path, capsys: pytest.
     [
         (["--steps=0"], "--steps: 0 given, but at least 1 is timed; --steps 30 is usual"),
         (["--recipes=mild,,hot"], "--recipes: 'mild,,hot' given, but it is names with commas between"),
-        (["--recipes=mildd"], "there is no recipe 'mildd'; did you mean mild?"),
+        (["--recipes=mildd"], "unknown recipe 'mildd'; did you mean mild?"),
         (["--price=0"], "--price: 0 given, but an hour costs more than 0 dollars, as in --price 3.2"),
         (["--scale=8A100"], "--scale: 8A100 given, but it is a number and a kind of GPU, as in --scale 8xA100"),
         (["--scale=8xA101"], "--scale: A101 given, but it must be H200, H100"),

@@ -253,7 +253,7 @@ def test_writing_for_a_recipe(workdir: Path, image_folder: Path) -> None:
         (["--points=9"], "--points 9: shows no curve; give at least 10"),
         (["--seeds=0"], "--seeds 0: give at least 1"),
         (["is_train=false"], "is_train: false only evaluates"),
-        (["train_dataset.path=nowhere"], "there is no folder nowhere"),
+        (["train_dataset.path=nowhere"], "no such folder: nowhere"),
         (["optimizer.lrr=1"], "optimizer.lrr"),
         (["--write=rate.txt"], "must end with .yaml"),
         (["--write=no/such/rate.yaml"], "there is no folder no/such"),

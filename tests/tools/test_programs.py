@@ -28,7 +28,7 @@ def test_every_program_has_one_line_of_80_columns(package: str, capsys: pytest.C
     [
         (["lr-find"], "lr-find: no such program; did you mean lr_find? Type: python -m tools\n"),
         (["xyz"], "xyz: no such program. Type: python -m tools\n"),
-        (["report", "runs/"], "report: a program is named after a dot. Type: python -m tools.report runs/\n"),
+        (["report", "runs/"], "report: join a program's name with a dot. Type: python -m tools.report runs/\n"),
     ],
 )
 def test_a_name_as_a_word(words: list[str], said: str, capsys: pytest.CaptureFixture) -> None:

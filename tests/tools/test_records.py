@@ -137,7 +137,7 @@ def test_no_runs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no run found; a run leaves config\.yaml.*make train"):
         read_runs([tmp_path / "empty"])
-    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         read_runs([tmp_path / "nowhere"])
 
 

@@ -251,7 +251,7 @@ def test_evaluation(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (["nowhere"], 1, "nowhere: there is no such folder"),
+        (["nowhere"], 1, "nowhere: no such folder"),
         (["empty"], 1, "empty: no run found; a run leaves config.yaml"),
         (["runs", "-o", "page.pdf"], 2, "-o page.pdf: must end in .html (one file) or .md"),
         (["runs", "-o", "/proc/page.html"], 1, "-o /proc/page.html: cannot be written"),

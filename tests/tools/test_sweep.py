@@ -61,7 +61,7 @@ def test_plan(workdir: Path, image_folder: Path) -> None:
         ({"recipes": None}, "recipes is missing: a list of names"),
         ({"recipes": "mild"}, "recipes: 'mild' given, but it must be a list"),
         ({"recipes": ["mild", "mild"]}, "recipes: mild is listed twice"),
-        ({"recipes": ["midl"]}, "midl-seed17: recipe_name: there is no recipe 'midl'; did you mean mild?"),
+        ({"recipes": ["midl"]}, "midl-seed17: recipe_name: unknown recipe 'midl'; did you mean mild?"),
         ({"recipes": ["decentralized"]}, "decentralized-seed17: "),
         ({"seeds": [1, 1]}, "seeds: 1 is listed twice"),
         ({"seeds": "x"}, "seeds: 'x' given"),
@@ -71,7 +71,7 @@ def test_plan(workdir: Path, image_folder: Path) -> None:
             "optimizer.momentun: decoupled_sgdw has no such argument; did you mean momentum?",
         ),
         ({"overrides": ["x"]}, "overrides: ['x'] given"),
-        ({"processes": 5}, "does not divide by"),
+        ({"processes": 5}, "is not divisible by"),
         ({"yaml": "yamls/nothing.yaml"}, "yamls/nothing.yaml: no such file"),
     ],
 )
@@ -176,7 +176,7 @@ def test_written_down(workdir: Path, image_folder: Path, capsys) -> None:
 
     with pytest.raises(ConfigError, match="processes: 2 given, but a job of this shape has 4"):
         main([sweep_yaml(workdir, processes=2, slurm={"preset": "4xA100"}), "--emit", "slurm"])
-    with pytest.raises(ConfigError, match="preset 4xA10: there is none; did you mean 4xA100"):
+    with pytest.raises(ConfigError, match="preset: unknown value 4xA10; did you mean 4xA100"):
         main([sweep_yaml(workdir, slurm={"preset": "4xA10"}), "--emit", "slurm"])
 
 

@@ -71,7 +71,7 @@ def test_synthetic_images_need_no_path(workdir: Path, image_folder: Path) -> Non
         (["train_dataset.storage=pack"], "did you mean packed?"),
         (["train_dataset.storage=streaming"], "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache"),
         (["eval_dataset.storage=ffcv", "eval_dataset.is_streaming=true", "eval_dataset.local=x"], "ffcv reads no MDS"),
-        (["train_dataset.pack_size=100"], "train_dataset.pack_size: only storage packed has it"),
+        (["train_dataset.pack_size=100"], "train_dataset.pack_size: only for storage packed"),
         (["train_dataset.storage=packed", "train_dataset.pack_size=8"], "pack_size=16 or more"),
         (["train_dataset.storage=synthetic", "train_dataset.preload=x"], "have no source to copy"),
         (["train_dataset.storage=dali", "algorithms.randaugment={}"], "dali cannot run randaugment"),

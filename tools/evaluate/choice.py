@@ -36,7 +36,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
         there = f"; {folder.parent} holds {named(runs)}" if runs else ""
-        raise ConfigError(f"{folder}: there is no such folder{there}{did_you_mean(folder.name, runs)}")
+        raise ConfigError(f"{folder}: no such folder{there}{did_you_mean(folder.name, runs)}")
     try:
         file = own_file(real(folder), "config.yaml")
     except FileNotFoundError as error:
@@ -85,7 +85,7 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
     if is_remote(data) and not local:
         raise ConfigError(f"--data {data}: shards need a cache folder: --local FOLDER")
     if not is_remote(data) and not Path(data).exists():
-        raise ConfigError(f"--data {data}: there is no such folder; it holds val/CLASS/*.JPEG, or shards")
+        raise ConfigError(f"--data {data}: no such folder; it holds val/CLASS/*.JPEG, or shards")
     dataset.storage = kind_at(Path(data), "val")
     dataset.path, dataset.local = data, local or (data if kind_of(dataset.storage).is_streaming else None)
     dataset.is_streaming, dataset.preload = bool(dataset.local), None

@@ -103,7 +103,7 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
     folders: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.is_dir():
-            raise UserError(f"{place}: there is no such folder; name runs/ or folders of runs in it")
+            raise UserError(f"{place}: no such folder; name runs/ or folders of runs in it")
         place = real(place)
         for folder in _find(place, DEPTH, place):
             folders.setdefault(folder.resolve(), folder)
