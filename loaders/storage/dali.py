@@ -17,7 +17,7 @@ import torch
 from composer.utils import dist
 
 from common.errors import DataError
-from loaders.dataset import ImageDataset, Key, parts
+from loaders.dataset import ImageDataset, Key, split_key
 from loaders.images.boxes import Crop, central, short_side
 from loaders.images.decoding import Source, decode, open_file
 from loaders.images.transforms import TrainingPipeline
@@ -215,7 +215,7 @@ class _Feed:
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
-        index = parts(key)[1]
+        index = split_key(key)[1]
         source, label = self.dataset.read(index)
         try:
             return _Sample(*encoded(source), label)
@@ -224,9 +224,9 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append(_InFlight([parts(key)[1] for key in keys], [sample.label for sample in samples]))
+        self.in_flight.append(_InFlight([split_key(key)[1] for key in keys], [sample.label for sample in samples]))
         with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data are loaded
-            views = [self._view(*parts(key), sample) for key, sample in zip(keys, samples, strict=True)]
+            views = [self._view(*split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)
         return {
             "encoded": [sample.encoded for sample in samples],

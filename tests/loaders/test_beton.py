@@ -243,7 +243,7 @@ def test_classes_that_are_not_the_files(golden: Path) -> None:
     with pytest.raises(DataError, match=r"has labels from 0 to 5, but \S+/classes\.json names 2 classes"):
         BetonDataset(golden, "val", PIPELINE, seed=0)
     names.write_text('["cat", ')
-    with pytest.raises(DataError, match=r"classes\.json: is no list of class names"):
+    with pytest.raises(DataError, match=r"classes\.json: is not a list of class names"):
         BetonDataset(golden, "val", PIPELINE, seed=0)
 
 
