@@ -131,8 +131,8 @@ def test_deep_grey_images_are_remarked_on(check: Check, broken: Path) -> None:
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(broken / "val/dog/d.png")
     status, said = check(broken)
     said = " ".join(said.split())
-    assert status == 0 and "train: 2 images are grey with more than 8 bits a pixel; what is above 255 is" in said
-    assert "val: 1 image is grey with more than 8 bits" in said
+    assert status == 0 and "train: 2 images are gray with more than 8 bits per pixel; training clips" in said
+    assert "val: 1 image is gray with more than 8 bits" in said
 
 
 @pytest.mark.slow
