@@ -13,15 +13,7 @@ import numpy as np
 
 from common.errors import DataError, named
 from loaders.checking.jobs import FolderJob, Job, Looked, ShardJob
-from loaders.storage.imagefolder import (
-    SPLITS,
-    class_names,
-    empty_classes,
-    is_image,
-    list_class,
-    listing_remarks,
-    structure_faults,
-)
+from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
 from loaders.storage.kinds import kind_at
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import StoreOutOfReach, is_remote
@@ -163,20 +155,18 @@ def loose_images(folder: Path) -> list[str]:
 
 
 def _folder_split(folder: Path) -> Split:
-    classes = class_names(folder)
+    classes, per_class, remarks, fault = list_split(folder)
     names: list[str] = []
     jobs: list[FolderJob] = []
-    listings = [list_class(folder / name) for name in classes]
-    for label, (name, (files, _, _)) in enumerate(zip(classes, listings, strict=True)):
+    for label, (name, files) in enumerate(zip(classes, per_class, strict=True)):
         for start in range(0, len(files), IMAGES_PER_JOB):
             chunk = files[start : start + IMAGES_PER_JOB]
             jobs.append(FolderJob(len(names) + start, folder / name, chunk, label))
         names += [f"{name}/{file}" for file in files]
     split = Split(folder.name, jobs, len(names), classes, lambda index: str(folder / names[index]))
-    split.per_class = [len(listing.images) for listing in listings]
-    split.remarks += listing_remarks(folder, classes, listings)
-    if empty := [name for name, count in zip(classes, split.per_class, strict=True) if not count]:
-        split.faults.append(empty_classes(folder, empty))
+    split.per_class = [len(files) for files in per_class]
+    split.remarks += remarks
+    split.faults += [fault] if fault else []
     return split
 
 

@@ -56,6 +56,8 @@ class Pipeline(ABC):
     random: bool
     """Whether it draws random numbers, so that each sample must be seeded."""
 
+    image_transforms: Sequence[PixelTransform] = ()
+
     def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
         self.resize_size = resize_size
         self.crop_size = crop_size
@@ -259,12 +261,10 @@ class NormalizationFn:
 
     def __call__(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = batch
-        if images.device not in self._constants:
-            self._constants[images.device] = (
-                self._per_channel(self.mean, images.device),
-                self._per_channel(self.std, images.device),
-            )
-        mean, std = self._constants[images.device]
+        device = images.device
+        if device not in self._constants:
+            self._constants[device] = self._per_channel(self.mean, device), self._per_channel(self.std, device)
+        mean, std = self._constants[device]
         return (images - mean).div_(std), labels
 
     @staticmethod

@@ -85,7 +85,7 @@ class DaliLoader(WorkerLoader):
     ) -> None:
         self.device = device or ("mixed" if torch.cuda.is_available() else "cpu")
         require_dali(self.device)
-        if getattr(dataset.pipeline, "image_transforms", ()):
+        if dataset.pipeline.image_transforms:
             raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its images")
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
         # Set after torch's __init__, which would start processes.

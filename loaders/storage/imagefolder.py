@@ -46,13 +46,9 @@ class ImageFolderDataset(ImageDataset):
         if problems:
             raise DataError("\n".join(problems))
         self.folder = Path(root) / split
-        self.classes = class_names(self.folder)
-        listings = [list_class(self.folder / name) for name in self.classes]
-        self.remarks = listing_remarks(self.folder, self.classes, listings)
-        per_class = [listing.images for listing in listings]
-        empty = [name for name, names in zip(self.classes, per_class, strict=True) if not names]
-        if empty:
-            raise DataError(empty_classes(self.folder, empty))
+        self.classes, per_class, self.remarks, fault = list_split(self.folder)
+        if fault:
+            raise DataError(fault)
         # One array, because reference counting would make every worker copy the pages of 1.28 million Python strings.
         self.names = np.array([os.fsencode(name) for names in per_class for name in names], dtype=np.bytes_)
         self.labels = np.repeat(np.arange(len(self.classes)), [len(names) for names in per_class])
@@ -161,14 +157,21 @@ def _scanning(folder: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be listed ({error.strerror}). Make it readable, or remove it.") from error
 
 
-def listing_remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> list[str]:
-    """List remarks on a split's folder that are not faults, one sentence each.
+def list_split(folder: Path) -> tuple[list[str], list[list[str]], list[str], str | None]:
+    """Return a split's classes, the images of each class, remarks, and the fault of empty classes if there are any."""
+    classes = class_names(folder)
+    listings = [list_class(folder / name) for name in classes]
+    fault = None
+    if empty := [name for name, listing in zip(classes, listings, strict=True) if not listing.images]:
+        fault = (
+            f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
+            f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from both train/ and val/."
+        )
+    return classes, [listing.images for listing in listings], _remarks(folder, classes, listings), fault
 
-    Args:
-        folder: of the split.
-        classes: names of the class folders.
-        listings: of the class folders.
-    """
+
+def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> list[str]:
+    """List remarks on a split's folder that are not faults, one sentence each."""
     with _scanning(folder):
         loose = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
     others = [name for listing in listings for name in listing.others]
@@ -204,8 +207,7 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
     missing = [split for split in needed if not (root / split).is_dir()]
     problems = [_missing_split(root, split) for split in missing]
     present = [split for split in SPLITS if (root / split).is_dir()]
-    for split in present:
-        problems += _split_faults(root / split) if split in needed else []
+    problems += [fault for split in present if split in needed for fault in _split_faults(root / split)]
     if not problems and len(present) == len(SPLITS):
         problems += _class_faults(root)
     return problems
@@ -248,20 +250,9 @@ def _split_faults(folder: Path) -> list[str]:
 def _class_faults(root: Path) -> list[str]:
     """Describe classes that only one split has; they would shift the labels of all classes after them."""
     train, val = (set(class_names(root / split)) for split in SPLITS)
-    problems = []
-    for here, there, only in (("train", "val", train - val), ("val", "train", val - train)):
-        if only:
-            names = named(sorted(only))
-            problems.append(
-                f"{root}: {len(only)} classes are in {here}/ but not in {there}/ ({names}), so their labels would "
-                "disagree. Add the missing folders or remove the extra ones."
-            )
-    return problems
-
-
-def empty_classes(folder: Path, empty: list[str]) -> str:
-    """Describe class folders without images."""
-    return (
-        f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
-        f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from both train/ and val/."
-    )
+    return [
+        f"{root}: {len(only)} classes are in {here}/ but not in {other}/ ({named(sorted(only))}), so their labels "
+        "would disagree. Add the missing folders or remove the extra ones."
+        for here, other, only in (("train", "val", train - val), ("val", "train", val - train))
+        if only
+    ]

@@ -36,9 +36,8 @@ class PackedDataset(ImageDataset):
         super().__init__(source.pipeline, source.seed)
         self.source, self.pack_size = source, pack_size
         self.classes, self.labels_are_free = source.classes, source.labels_are_free
-        shapes, self.labels = self._measure()
-        self.shapes = shapes
-        self.offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1) * 3)])
+        self.shapes, self.labels = self._measure()
+        self.offsets = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * 3)])
         self._check_room()
         self.memory = self._shared_memory()
         self._fill()
@@ -62,17 +61,14 @@ class PackedDataset(ImageDataset):
 
         def measure(index: int) -> tuple[int, int, int]:
             height, width, label = self.source.measure(index)
-            return *self._packed_shape(height, width), label
+            if self.pack_size is not None and min(height, width) > self.pack_size:
+                height, width = short_side(height, width, self.pack_size)
+            return height, width, label
 
         rows = np.zeros((len(self), 3), np.int64)
         for start, chunk in _together(lambda: (mine.start, np.array(_in_threads(measure, mine)).reshape(-1, 3))):
             rows[start : start + len(chunk)] = chunk
         return rows[:, :2], rows[:, 2]
-
-    def _packed_shape(self, height: int, width: int) -> tuple[int, int]:
-        if self.pack_size is None or min(height, width) <= self.pack_size:
-            return height, width
-        return short_side(height, width, self.pack_size)
 
     def _share(self) -> range:
         """Indices of the samples that this rank packs on its node."""
