@@ -1,1 +1,1 @@
-"""Bytes on disk or S3 to a batch: decode, crop, augment, collate. Knows nothing of recipes."""
+"""From bytes on disk or in S3 to a batch: decode, crop, augment, collate. Independent of recipes."""

@@ -1,4 +1,4 @@
-"""What every kind of storage has in common: seeded access by (epoch, index), and an exact place to resume from."""
+"""Base class of every storage kind: seeded access by (epoch, index), and an exact position to resume from."""
 
 import contextlib
 import json
@@ -18,32 +18,32 @@ from loaders.images.decoding import Source, shape_of
 from loaders.images.transforms import Batch, Pipeline, empty_batch
 from loaders.seeding import sample_seed, seeded
 
-AT_ONCE = 32  # images a thread whose files are held in memory together
+READ_AHEAD = 32  # encoded images per thread that are in memory at a time
 
 Key = int | tuple[int, int] | tuple[int, int, int]
 
 
 class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
-    """Images with labels, read one at a time (map-style).
+    """Map-style data set of labeled images.
 
-    A key is an index, or (epoch, index) or (epoch, index, size) as EpochSampler yields them: epoch and image size
-    reach persistent workers with the key, for exactly the batch that they are meant for.
+    A key is an index, or (epoch, index) or (epoch, index, size) from EpochSampler. Epoch and image size travel in the
+    key because that is how persistent workers get them for exactly the right batch.
 
     Args:
         pipeline: bytes -> uint8 tensor.
-        seed: the run's seed, of which order and augmentation are functions.
+        seed: the run's seed, which determines order and augmentation.
     """
 
-    #: Sorted class names, or None where the storage does not know them.
+    #: Sorted class names, or None if the storage does not record them.
     classes: list[str] | None = None
 
-    #: Whether a label may be any number: it is stored with each image, not made from the class names.
+    #: Whether labels are stored with the images and may be any number, instead of following from the class names.
     labels_are_free = True
 
-    #: Which of two orders `epoch_order` gives; a place in the one means nothing in the other.
+    #: How `epoch_order` shuffles; a position in one kind of order means nothing in another.
     order = "over all"
 
-    #: Whether images come from elsewhere, so that an epoch may have to wait for them.
+    #: Whether images are downloaded during the epoch, which may have to wait for them.
     fetches = False
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
@@ -54,21 +54,21 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images there are, over all ranks."""
+        """Number of images over all ranks."""
 
     @abstractmethod
     def read(self, index: int) -> tuple[Source, int]:
-        """One image as stored, and its label.
+        """Return one image as stored, and its label.
 
         Raises:
             DataError: the image cannot be fetched.
         """
 
     def measure(self, index: int) -> tuple[int, int, int]:
-        """Height and width of an image in pixels, without decoding it, and its label.
+        """Return height and width of an image in pixels, without decoding it, and its label.
 
         Raises:
-            DataError: it cannot be fetched, or is no image.
+            DataError: it cannot be fetched, or is not an image.
         """
         source, label = self.read(index)
         try:
@@ -78,32 +78,33 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     @abstractmethod
     def name_of(self, index: int) -> str:
-        """Where an image is stored, for messages."""
+        """Return where an image is stored, for messages."""
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        place = parts(key)
-        source, label = self.read(place[1])
-        return self._image(source, *place), label
+        epoch, index, size = split_key(key)
+        source, label = self.read(index)
+        return self._image(source, epoch, index, size), label
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
-        """Many images (torch's loader calls this): a whole batch at once, where the pipeline can."""
-        places = [parts(key) for key in keys]
-        sizes = {size for _, _, size in places}
+        """Return many images (called by torch's loader): a whole batch at once if the pipeline supports it."""
+        samples = [split_key(key) for key in keys]
+        sizes = {size for _, _, size in samples}
         if not self.pipeline.batches or len(sizes) != 1:
             return [self[key] for key in keys]
         side = sizes.pop() or self.pipeline.crop_size
-        images, labels = empty_batch((len(places), side, side, 3)), []
-        step = AT_ONCE * self.pipeline.threads
-        for start in range(0, len(places), step):
-            part, out = places[start : start + step], images[start : start + step]
-            sources, of_part = zip(*(self.read(index) for _, index, _ in part), strict=True)
-            labels += of_part
-            for n in self.pipeline.fill(out, sources, [sample_seed(self.seed, *place[:2]) for place in part]):
-                out[n] = self._image(sources[n], *part[n]).permute(1, 2, 0)
+        images, labels = empty_batch((len(samples), side, side, 3)), []
+        step = READ_AHEAD * self.pipeline.threads
+        for start in range(0, len(samples), step):
+            chunk, out = samples[start : start + step], images[start : start + step]
+            sources, chunk_labels = zip(*(self.read(index) for _, index, _ in chunk), strict=True)
+            labels += chunk_labels
+            seeds = [sample_seed(self.seed, epoch, index) for epoch, index, _ in chunk]
+            for n in self.pipeline.fill(out, sources, seeds):
+                out[n] = self._image(sources[n], *chunk[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
 
     def _image(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
-        """What the pipeline makes of one image, with the random numbers of its epoch.
+        """Run the pipeline on one image, with that sample's random numbers.
 
         Raises:
             DataError: it cannot be decoded.
@@ -118,80 +119,80 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             raise self.unreadable(index, error) from error
 
     def unreadable(self, index: int, error: Exception) -> DataError:
-        """The sentence for an image that could be fetched but not decoded."""
+        """Return the error for an image that was fetched but cannot be decoded."""
         return DataError(
             f"{self.name_of(index)}: {unreadable(error)}. "
-            "Replace or delete it; `python -m tools.verify` finds all of its kind."
+            "Replace or delete it; `python -m tools.verify` finds every such image."
         )
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
-        """The order of one shuffled epoch, int64 [len(self)]: here, every order equally likely."""
+        """Return the order of one shuffled epoch, int64 [len(self)]: here a uniform permutation."""
         return generator.permutation(len(self))
 
     def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
-        """Fetch ahead of `order` while the context is open; the result is told each position that has been reached."""
+        """Fetch samples ahead of use while the context is open; call the result with each position reached."""
         return contextlib.nullcontext(lambda _position: None)
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
-        """Where the run is, for a checkpoint (Composer calls this).
+        """Return the run's position for a checkpoint (called by Composer).
 
         Args:
             num_samples: samples of this epoch that all ranks together have trained on.
-            from_beginning: whether `num_samples` counts from the epoch's start; Composer's always does.
+            from_beginning: whether `num_samples` counts from the start of the epoch; in Composer it always does.
         """
         if not from_beginning:
-            raise NotImplementedError("samples are counted from the beginning of the epoch")
-        place = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
-        return {**place, "size": len(self), "order": self.order, "classes": self.classes}
+            raise NotImplementedError("samples are counted from the start of the epoch")
+        position = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
+        return {**position, "size": len(self), "order": self.order, "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
-        """Go on where a checkpoint stopped: the next iteration of that epoch starts at that sample.
+        """Resume from a checkpoint: the next iteration of its epoch starts at its sample.
 
         Args:
-            obj: what `state_dict` returned; None (a checkpoint of another program's data set) starts at an epoch.
+            obj: the result of `state_dict`; None (another program's checkpoint) starts at an epoch.
 
         Raises:
-            DataError: it was a data set of another size, so that the place means nothing here.
+            DataError: the data set had another size or order, so the position means nothing here.
         """
         if not obj:
             return
-        place = int(obj.get("sample_in_epoch", 0))
+        position = int(obj.get("sample_in_epoch", 0))
         size = int(obj.get("size", len(self)))
-        if place and size != len(self):
+        if position and size != len(self):
             raise DataError(
-                f"the checkpoint stopped after {place} of {size} images, but this data set has {len(self)}: "
-                "go on with the data set that it was trained on, or start from its weights alone."
+                f"the checkpoint stopped after {position} of {size} images, but this data set has {len(self)}: "
+                "resume with the data set it was trained on, or start from its weights alone."
             )
-        if place and obj.get("order", self.order) != self.order:
+        if position and obj.get("order", self.order) != self.order:
             raise DataError(
-                f"the checkpoint stopped in mid-epoch, of images shuffled {obj['order']}, but this kind of storage "
-                f"shuffles them {self.order}: go on with the kind that it was trained on."
+                f"the checkpoint stopped mid-epoch with images shuffled {obj['order']}, but this kind of storage "
+                f"shuffles them {self.order}: resume with the kind it was trained on."
             )
-        self._resume = (int(obj.get("epoch", 0)), place)
+        self._resume = (int(obj.get("epoch", 0)), position)
 
     def take_resume(self, epoch: int) -> int:
-        """How many samples of `epoch` are done already; asked once, because the next time the epoch is full."""
+        """Return how many samples of `epoch` are done, once: a second pass over the same epoch is a full one."""
         if self._resume is None or self._resume[0] != epoch:
             return 0
-        place, self._resume = self._resume[1], None
-        return place
+        position, self._resume = self._resume[1], None
+        return position
 
 
-def parts(key: Key) -> tuple[int, int, int | None]:
-    """Epoch, index and size of a key."""
+def split_key(key: Key) -> tuple[int, int, int | None]:
+    """Return epoch, index and size of a key."""
     epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
     return epoch, index, size[0] if size else None
 
 
 def class_list(path: Path, place: str | Path) -> list[str]:
-    """The class names in a classes.json: a list, by label.
+    """Read the class names, by label, from a classes.json.
 
     Args:
         path: the file.
         place: where it is stored, for messages.
 
     Raises:
-        DataError: it is no such list.
+        DataError: it is not a list of names.
     """
     try:
         names = json.loads(path.read_text())
@@ -199,7 +200,7 @@ def class_list(path: Path, place: str | Path) -> list[str]:
             raise TypeError(f"it holds a {type(names).__name__}")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{place}: is no list of class names ({type(error).__name__}: {error}). "
+            f"{place}: is not a list of class names ({type(error).__name__}: {error}). "
             "Copy it again from where the data set was converted, or remove it."
         ) from error
     return [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""What a data set's faults look like."""
+"""Errors of data sets, and how their messages are worded."""
 
 import contextlib
 import re
@@ -10,20 +10,16 @@ _OWN_KEY = re.compile(r"(?<![\w.])(?:is_streaming|local|cache_limit|storage|pack
 
 
 class LocalMissing(DataError, ValueError):
-    """Streaming was asked for without a cache folder (a ValueError too, as in the published example)."""
+    """Streaming without a cache folder (a ValueError too, as in the published example)."""
 
 
 class DamagedScan(Exception):
-    """A JPEG that PIL decodes, but libjpeg-turbo warns of; the message is its warning."""
+    """A JPEG that PIL decodes but libjpeg-turbo warns about; the message is libjpeg-turbo's."""
 
 
 @contextlib.contextmanager
 def in_section(name: str) -> Iterator[None]:
-    """Complete the keys in a data set's error message: it does not know the section that it is built from.
-
-    Args:
-        name: train_dataset or eval_dataset.
-    """
+    """Prefix the keys in a data set's error messages with its section: train_dataset or eval_dataset."""
     try:
         yield
     except DataError as error:
@@ -32,13 +28,13 @@ def in_section(name: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What a decoder raised, in a line without memory addresses: the same words in every run."""
+    """Format a decoder's exception in one line, without memory addresses: the same text in every run."""
     text = re.sub(r" at 0x[0-9a-f]+", "", (str(error).splitlines() or [""])[0])
     return f"{type(error).__name__}: {text}"
 
 
 def unreadable(error: Exception) -> str:
-    """What is wrong with an image, as the rest of a sentence that begins with its name."""
+    """Describe what is wrong with an image, to follow its name in a message."""
     if isinstance(error, DamagedScan):
         return f"is damaged ({error})"
     if isinstance(error, OSError) and error.strerror:

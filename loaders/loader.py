@@ -1,4 +1,4 @@
-"""From a data set to this rank's loader."""
+"""This rank's loader for a data set."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def build_loader(
     shuffle: bool,
     dataloader_kwargs: dict[str, Any],
 ) -> WorkerLoader:
-    """A DataLoader with this rank's share of each epoch.
+    """Build a DataLoader over this rank's share of each epoch.
 
     Args:
         storage: as for `loaders.storage.kinds.open_dataset`.
         dataset: what to load.
         batch_size: samples per device.
-        drop_last: leave out what fills no whole batch.
-        shuffle: a new order each epoch.
+        drop_last: drop the last, incomplete batch.
+        shuffle: use a new order each epoch.
         dataloader_kwargs: overrides of the defaults below.
 
     Raises:
-        DataError: the data set does not fill a single batch, or its batches do not fit into shared memory.
+        DataError: the data set is smaller than one batch, or its batches do not fit into shared memory.
     """
     sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
     if drop_last and len(sampler) < batch_size:
         ranks = sampler.num_replicas
         raise DataError(
             f"a batch of {batch_size * ranks} images is larger than the data set of {len(dataset)}: "
-            f"say train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
+            f"set train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
         )
     if own := kind_of(storage).loader:
         workers = dataloader_kwargs.get("num_workers")
         return pkgutil.resolve_name(own)(dataset, batch_size, sampler, drop_last, workers)
-    # A generator of its own: the loader's draws must not shift the model's.
+    # A separate generator, so that the loader's draws do not shift the model's.
     generator = torch.Generator().manual_seed(dataset.seed)
     defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
     options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
@@ -59,12 +59,12 @@ def build_loader(
 
 
 def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    """The DataLoader's arguments about workers: what was given, and for the rest what the machine can bear.
+    """Complete the DataLoader's worker arguments with defaults that fit the machine.
 
     Args:
         batch_size: samples per device.
         crop_size: side of an image in pixels.
-        given: torch DataLoader's own arguments.
+        given: arguments of torch's DataLoader.
 
     Raises:
         DataError: the batches do not fit into shared memory.

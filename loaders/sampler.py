@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of seed and epoch, the same for any number of ranks, and resumable inside."""
+"""Order of an epoch: a function of seed and epoch, the same for any number of ranks, resumable mid-epoch."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -12,17 +12,17 @@ from loaders.dataset import ImageDataset, Key
 
 
 class EpochSampler(DistributedSampler[Key]):
-    """Yields (epoch, index), or (epoch, index, size), for one rank.
+    """Yield (epoch, index), or (epoch, index, size), for one rank.
 
-    Rank r takes every world_size-th sample of one global order, so that the samples of a step are consecutive in it and
-    "n samples done" is a place which a run with another number of ranks can go on from.
+    Rank r yields every world_size-th sample of one global order. The samples of a step are therefore consecutive, and a
+    run with another number of ranks can resume after "n samples done".
 
-    Unlike torch's DistributedSampler (and Composer's `dist.get_sampler`) the seed counts, and `len()` stays the full
-    epoch's while a resumed epoch yields what is left.
+    Unlike torch's DistributedSampler (and Composer's `dist.get_sampler`) the seed matters, and `len()` is always the
+    full epoch's, even while a resumed epoch yields only the rest.
 
     Args:
         dataset: what to sample.
-        shuffle: a new order each epoch, or the stored one.
+        shuffle: use a new order each epoch instead of the stored one.
         drop_last: cut the epoch to a multiple of the world size (training), or pad it by repeating the first samples
             (evaluation; Composer drops exactly this padding from its metrics).
         batch_size: samples per step on one rank; only needed with `size_at`.
@@ -30,7 +30,7 @@ class EpochSampler(DistributedSampler[Key]):
         rank: this rank; from the environment if None.
 
     Attributes:
-        size_at: the images' side in pixels at (epoch, batch of that epoch); None leaves it to the pipeline.
+        size_at: (epoch, batch of that epoch) -> side of the images in pixels; None leaves it to the pipeline.
     """
 
     dataset: ImageDataset
@@ -57,12 +57,12 @@ class EpochSampler(DistributedSampler[Key]):
         self.size_at: Callable[[int, int], int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is (Composer calls this before each)."""
+        """Set the epoch of the next iteration (called by Composer)."""
         super().set_epoch(epoch)
         self.dataset.epoch = epoch
 
     def global_order(self) -> np.ndarray:
-        """The current epoch's order over all ranks, int64 [len(dataset)]."""
+        """Return the current epoch's order over all ranks, int64 [len(dataset)]."""
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return self.dataset.epoch_order(np.random.default_rng([self.seed, self.epoch]))
@@ -85,7 +85,7 @@ class EpochSampler(DistributedSampler[Key]):
 
 
 def endless(loader: Any) -> Iterator[Any]:
-    """The batches of a loader, epoch after epoch, each in a different order."""
+    """Yield the batches of a loader forever, each epoch in a different order."""
     for epoch in itertools.count():
         if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
             sampler.set_epoch(epoch)

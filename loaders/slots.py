@@ -1,8 +1,7 @@
-"""Shared memory that batches travel through from workers to the trainer, used again and again.
+"""Reusable shared memory slots that carry batches from workers to the trainer.
 
-New shared memory for each batch, as torch takes it, costs a tenth of decoding it: the system clears each page, maps it
-and takes it back. Here each worker has a few places of its own; one is free again when nothing in the trainer refers to
-its batch any more, nor to a part of it.
+torch allocates new shared memory for each batch, which costs a tenth of decoding it: the system clears, maps and frees
+every page. Here each worker has a few slots; a slot is recycled once the trainer holds no reference to its batch.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import mmap
 import os
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,37 +21,37 @@ _living: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
 
 
 class Slots:
-    """Places for batches, made before the workers that are forked and share them.
+    """Slots for batches, made before the workers that share them are forked.
 
     Args:
-        workers: how many processes write to them.
-        each: how many places each of these has (more than 256 are not needed, nor made).
-        size: bytes of a place.
+        workers: processes that write to them.
+        each: slots per worker; capped at 256.
+        size: bytes per slot.
 
     Raises:
-        OSError: there is no memory for them, or the process has too many files open.
+        OSError: there is not enough memory, or the process has too many files open.
     """
 
     def __init__(self, workers: int, each: int, size: int) -> None:
-        self._each = each = min(each, 256)  # a byte can name so many
+        self._each = each = min(each, 256)  # one byte names a slot
         self._size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = mmap.mmap(-1, workers * each * self._size)
         self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
-        # The free places of each worker: a byte for each, which it takes out and the trainer puts back.
+        # One pipe per worker with a byte for each free slot: the worker reads it, the trainer writes it back.
         self._free = [os.pipe() for _ in range(workers)]
         for reading, writing in self._free:
             os.set_blocking(reading, False)
             os.write(writing, bytes(range(each)))
         self._owner = os.getpid()
-        self._held: int | None = None  # the place that a worker is filling
+        self._held: int | None = None  # the slot that this worker is filling
         self._number = next(_numbers)
         _living[self._number] = self
         weakref.finalize(self, _close, self._free).atexit = False
 
     def room(self, worker: int, shape: tuple[int, ...]) -> np.ndarray | None:
-        """A free place of a worker as uint8 of this shape (the worker calls this); None if there is none, or too small.
+        """Return a free slot of a worker as uint8 of this shape (called by the worker); None if none is free or fits.
 
-        Until `sent` has brought it to the trainer, it is the next that the worker gets: a batch that failed loses none.
+        The worker gets the same slot until `sent` hands it over, so that a failed batch does not lose it.
         """
         if math.prod(shape) > self._size:
             return None
@@ -63,10 +63,10 @@ class Slots:
         return self._array(worker, self._held, shape)
 
     def sent(self, images: np.ndarray, labels: np.ndarray) -> Placed | None:
-        """What a worker hands over in place of a batch that lies in one of these places; None for one that does not.
+        """Return the reference that a worker sends in place of a batch; None if the batch is not in a slot.
 
         Args:
-            images: what `room` gave, filled in.
+            images: the result of `room`, filled in.
             labels: int64 [B].
         """
         index, beyond = divmod(images.ctypes.data - self._base, self._size)
@@ -76,7 +76,7 @@ class Slots:
         return Placed(self._number, *divmod(index, self._each), images.shape, labels)
 
     def take(self, worker: int, place: int, shape: tuple[int, ...]) -> np.ndarray:
-        """What lies in a place (the trainer calls this), which is free when the array's memory is no longer used."""
+        """Return a slot's contents (called by the trainer); it is recycled once the array is garbage-collected."""
         array = self._array(worker, place, shape)
         weakref.finalize(array, self._give_back, worker, place).atexit = False
         return array
@@ -85,33 +85,33 @@ class Slots:
         return np.ndarray(shape, np.uint8, self._memory, (worker * self._each + place) * self._size)
 
     def _give_back(self, worker: int, place: int) -> None:
-        if os.getpid() == self._owner:  # and not a fork that collects its copy of the trainer's batch
+        if os.getpid() == self._owner:  # not in a fork, which may collect its copy of the trainer's batch
             os.write(self._free[worker][1], bytes([place]))
 
 
 class Placed:
-    """A batch on its way: all that is sent is where it lies. It arrives as (images, labels)."""
+    """Reference to a batch in a slot; it unpickles to (images, labels)."""
 
-    def __init__(self, slots: int, worker: int, place: int, shape: tuple[int, ...], labels: np.ndarray) -> None:
-        self._parts = (slots, worker, place, shape, labels)
+    def __init__(self, *reference: Any) -> None:
+        self._reference = reference
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _arrive, self._parts
+        return _load, self._reference
 
 
-def _arrive(
-    slots: int, worker: int, place: int, shape: tuple[int, ...], labels: np.ndarray
+def _load(
+    number: int, worker: int, place: int, shape: tuple[int, ...], labels: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch, uint8 [B, 3, H, W] in channels_last and int64 [B].
+    """Return the batch: uint8 [B, 3, H, W] in channels_last, and int64 [B].
 
     Raises:
-        RuntimeError: its loader is gone, or lives in another process.
+        RuntimeError: its loader is gone, or belongs to another process.
     """
-    there = _living.get(slots)
-    if there is None:
-        raise RuntimeError("a batch has arrived where its loader is not")
-    # from_numpy, because a tensor and all its views hold this very array; a view of numpy's would not.
-    return torch.from_numpy(there.take(worker, place, shape)).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    slots = _living.get(number)
+    if slots is None:
+        raise RuntimeError("a batch arrived in a process without its loader")
+    # from_numpy, because a tensor and all its views hold this very array; a numpy view would not.
+    return torch.from_numpy(slots.take(worker, place, shape)).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
 
 def _close(pipes: list[tuple[int, int]]) -> None:

@@ -22,7 +22,7 @@ TYPED = {
     "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",
     "images lie directly in it": "tests/tools/test_folding.py::test_folding",
     "an FFCV file": REFUSED_DATA + "test_ffcvs_files_in_an_image_folder",
-    "holds MDS shards, no images": REFUSED_RUNS,
+    "holds MDS shards, not images": REFUSED_RUNS,
     "largest shard has": REFUSED_DATA + "test_a_cache_limit_below_a_shard",
     "MB are free, but": REFUSED_DATA + "test_too_little_shared_memory_for_the_workers",
     "decoded images take": REFUSED_DATA + "test_too_little_memory_for_packed_images",

@@ -1,4 +1,4 @@
-"""What `python data.py PATH [LOCAL]` does: look for faults, show what is there, and measure how fast it loads."""
+"""`python data.py PATH [LOCAL]`: look for faults, summarize the data set, and measure how fast it loads."""
 
 import argparse
 import os
@@ -27,17 +27,17 @@ from loaders.transport.remote import is_remote
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")
-COLUMNS, ROWS, SIDE = 8, 3, 136  # of the sheet: tiles, and a tile's pixels
+COLUMNS, ROWS, SIDE = 8, 3, 136  # of the sheet: tiles, and the side of a tile in pixels
 MEASURED = 1.0  # seconds per split
 FIRST_BATCHES = 3
 MOST_FAULTS = 50
-RESIZE_SHARE = 256 / 224  # of the crop: what the baseline recipe resizes to before evaluating
+RESIZE_RATIO = 256 / 224  # short side to crop in the baseline recipe's evaluation
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line, as options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python data.py",
         description="Check a data set: list its faults, or show classes, sizes, batches, img/s and a contact sheet.",
@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
-    parser.add_argument("local", nargs="?", help="cache folder for the shards; giving it means that PATH holds shards")
+    parser.add_argument("local", nargs="?", help="cache folder; only for MDS shards")
     add = parser.add_argument
     add("--batch-size", type=positive, default=32, help="images per batch (default: 32)")
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
@@ -54,19 +54,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
-    """Check the data set that the command line names.
+    """Check the data set named on the command line.
 
     Args:
         arguments: the command line without the program's name.
         build: `data.build_imagenet_dataspec`.
 
     Returns:
-        The exit status: 1 if there are faults, which have been printed.
+        The exit status: 1 if faults were printed.
     """
     options = parse(arguments)
     console = terminal.console()
     if options.local is None and is_remote(options.path):
-        raise DataError(f"{options.path}: needs a cache folder, too: python data.py {options.path} /a/cache/folder")
+        raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)
     splits, faults = inspect(options.path, options.local)
     if any(split.images for split in splits):
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
 
 
 def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
-    """Look into a sample of a data set: its splits, and all faults.
+    """Check a sample of a data set; return its splits and all faults.
 
     Args:
         path: a folder, or a store's address.
@@ -91,16 +91,16 @@ def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
     try:
         for split in splits:
             sample(split)
-            for job, found in zip(split.jobs, pool.map(look, split.jobs), strict=True):
-                split.add(job, found)
+            for job, result in zip(split.jobs, pool.map(look, split.jobs), strict=True):
+                split.add(job, result)
             split.finish()
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is looked at
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, start no more jobs
     return splits, faults + [fault for split in splits for fault in split.faults]
 
 
 def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
-    """Load both splits as training would, print what comes out and how fast, and draw the contact sheet."""
+    """Load both splits as training would, print their batches and speed, and draw the contact sheet."""
     table = Table(title="First batches", title_justify="left")
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
         table.add_column(name, no_wrap=name != "images")
@@ -134,7 +134,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
 
 
 def described(batch: Batch) -> tuple[str, str, str, str]:
-    """A batch's shapes and types, as a table's cells."""
+    """Format a batch's shapes and types as table cells."""
     images, labels = batch
     kind = "channels_last" if images.is_contiguous(memory_format=torch.channels_last) else "contiguous"
     return (
@@ -146,12 +146,12 @@ def described(batch: Batch) -> tuple[str, str, str, str]:
 
 
 def evaluation_resize(crop_size: int) -> int:
-    """The short side before the central crop, in pixels."""
-    return round(crop_size * RESIZE_SHARE)
+    """Short side in pixels before the central crop."""
+    return round(crop_size * RESIZE_RATIO)
 
 
 def section(split: str, crop_size: int, batch: Batch, classes: Sequence[str] | None) -> Section:
-    """A batch as a section of the contact sheet; without the classes' names, with their numbers."""
+    """Make a section of the contact sheet from a batch; classes without names are numbered."""
 
     def named(label: int) -> str:
         return classes[label] if classes and label < len(classes) else f"class {label}"
@@ -164,13 +164,10 @@ def section(split: str, crop_size: int, batch: Batch, classes: Sequence[str] | N
 
 
 def measure(loader: Any) -> tuple[list[Batch], float]:
-    """Load for a while, over several epochs if one is short.
-
-    Args:
-        loader: the DataLoader.
+    """Load for about a second, over several epochs if one is short.
 
     Returns:
-        The first batches of the first epoch, and the images per second after the workers had started.
+        The first batches, and the images per second after the workers have started.
     """
     warm_up = min(2 * loader.num_workers, len(loader))
     first: list[Batch] = []

@@ -1,4 +1,4 @@
-"""What is done with a part of a split: read, hash and decode its images."""
+"""Jobs that check a part of a split: read, hash and decode its images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
 from loaders.images.decoding import Source, check, is_too_deep
+from loaders.storage.columns import WrongValue
+from loaders.storage.mds_writer import count_samples, read_sample, stored_file, unpack
 from loaders.transport.remote import download, is_remote, join
 
 Sample = tuple[str, int, Source | Path]
-"""An image's name, its label, and what is stored, or where."""
+"""An image's name, its label, and its contents or path."""
 
 EMPTY = "is an empty file. Copy it again, or delete it."
 
@@ -26,8 +28,8 @@ class FolderJob:
     """Some images of one class.
 
     Args:
-        start: the first one's place in the split.
-        folder: the class' folder.
+        start: index of the first one in the split.
+        folder: the class folder.
         names: the files in it.
         label: of the class.
     """
@@ -38,14 +40,14 @@ class FolderJob:
     label: int
 
     def samples(self) -> Iterator[Sample]:
-        """The images."""
+        """Yield the images."""
         for name in self.names:
             path = self.folder / name
             yield str(path), self.label, path
 
-    def only(self, place: int) -> FolderJob:
-        """The job of one of its images, by its place in the split."""
-        return FolderJob(place, self.folder, [self.names[place - self.start]], self.label)
+    def only(self, index: int) -> FolderJob:
+        """Return a job for one of the images, given its index in the split."""
+        return FolderJob(index, self.folder, [self.names[index - self.start]], self.label)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class ShardJob:
     """One MDS shard.
 
     Args:
-        start: its first image's place in the split.
-        remote: the data set's folder, of a store or a disk.
+        start: index of its first image in the split.
+        remote: the data set's folder, in a store or on disk.
         local: the cache folder for a store's shards.
         split: `train` or `val`.
         entry: the shard's entry in index.json.
@@ -67,14 +69,11 @@ class ShardJob:
     entry: dict[str, Any]
 
     def samples(self) -> Iterator[Sample]:
-        """The images.
+        """Yield the images.
 
         Raises:
             DataError: the shard is missing or damaged.
         """
-        from loaders.storage.columns import WrongValue  # seconds to import, needed only for shards
-        from loaders.storage.mds_writer import count_samples, read_sample
-
         raw, name = self.unpacked(), self.place()
         if count_samples(raw) != self.entry["samples"]:
             counts = f"it holds {count_samples(raw)} images, but index.json says {self.entry['samples']}"
@@ -85,24 +84,24 @@ class ShardJob:
                 _, image, label = read_sample(self.entry, raw, number)
             except WrongValue as error:
                 raise DataError(f"{sample}: {error}") from error
-            except Exception as error:  # bytes that no hash was recorded of may be anything
+            except Exception as error:  # bytes without a recorded hash may be anything
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
             yield sample, label, image
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The index's words of the file that is stored: basename, bytes, hashes."""
-        return self.entry.get("zip_data") or self.entry["raw_data"]
+        """Basename, bytes and hashes of the stored file, from the index."""
+        return stored_file(self.entry)
 
     def place(self) -> str:
-        """Where the shard is stored, for messages."""
+        """Address of the stored file."""
         return join(self.remote, self.split, self.stored["basename"])
 
     def unpacked(self) -> bytes:
-        """The shard's bytes, uncompressed, after checking the hashes of every file that it consists of.
+        """Return the shard uncompressed, after checking the hashes of its files.
 
         Raises:
-            DataError: it is missing or damaged, even when a store's is fetched once more.
+            DataError: it is missing or damaged, even after downloading it again from a store.
         """
         in_store = is_remote(self.remote)
         folder = Path(self.local if in_store else self.remote, self.split)
@@ -115,19 +114,17 @@ class ShardJob:
         raise AssertionError("unreachable")
 
     def _read(self, folder: Path, download_again: bool) -> bytes:
-        """One attempt; a ValueError means that a file is not what the index describes."""
-        from loaders.storage.mds_writer import unpack
-
+        """Try once; a ValueError means that a file does not match the index."""
         entry = self.entry
-        kinds = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
-        paths = [folder / (kind["zip_data"] or kind["raw_data"])["basename"] for kind in kinds]
+        variants = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
+        paths = [folder / stored_file(variant)["basename"] for variant in variants]
         if download_again or not any(path.is_file() for path in paths):
             if not is_remote(self.remote):
                 raise DataError(f"{paths[0]}: is missing, though index.json lists it. Copy it again.")
             download(self.place(), paths[0], size=self.stored["bytes"])
             paths = paths[:1]
-        there = [(kind, path) for kind, path in zip(kinds, paths, strict=False) if path.is_file()]
-        return [unpack(kind, path.read_bytes()) for kind, path in there][-1]
+        pairs = zip(variants, paths, strict=False)
+        return [unpack(variant, path.read_bytes()) for variant, path in pairs if path.is_file()][-1]
 
 
 Job = FolderJob | ShardJob
@@ -135,15 +132,15 @@ Job = FolderJob | ShardJob
 
 @dataclass
 class Looked:
-    """What was found in a job's images, one item per image in all but `faults`.
+    """Result of a job, with one item per image in all lists but `faults`.
 
     Args:
-        digests: hashes of the stored bytes, 64 bits.
-        bytes: lengths; 0 of what could not be read.
+        digests: 64-bit hashes of the stored bytes.
+        bytes: lengths; 0 if unreadable.
         labels: as stored.
-        sizes: (width, height) in pixels; (0, 0) of what is no image.
-        faults: a sentence each.
-        deep: how many are grey with more than 8 bits.
+        sizes: (width, height) in pixels; (0, 0) if not an image.
+        faults: one sentence each.
+        deep: number of gray images with more than 8 bits.
     """
 
     digests: list[int] = field(default_factory=list)
@@ -154,45 +151,44 @@ class Looked:
     deep: int = 0
 
 
-def look(job: Job, told: Callable[[int], None] = lambda _: None) -> Looked:
-    """Look into all images of a job.
+def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
+    """Check all images of a job.
 
     Args:
         job: which images.
-        told: is told of each that is done.
+        progress: called with 1 after each image.
 
     Raises:
         StoreOutOfReach: no file of the store can be read.
     """
-    found = Looked()
+    result = Looked()
     try:
-        for name, label, kept in job.samples():
-            stored, size, fault, deep = _open(kept)
+        for name, label, image in job.samples():
+            stored, size, fault, deep = _open(image)
             if fault:
-                found.faults.append(f"{name}: {fault}")
-            found.deep += deep
-            found.digests.append(xxhash.xxh3_64_intdigest(stored))
-            found.bytes.append(len(stored))
-            found.labels.append(label)
-            found.sizes.append(size)
-            told(1)
+                result.faults.append(f"{name}: {fault}")
+            result.deep += deep
+            result.digests.append(xxhash.xxh3_64_intdigest(stored))
+            result.bytes.append(len(stored))
+            result.labels.append(label)
+            result.sizes.append(size)
+            progress(1)
     except StoreOutOfReach:
         raise
     except DataError as error:
-        found.faults.append(str(error))
-    return found
+        result.faults.append(str(error))
+    return result
 
 
-def _open(kept: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
-    """An image's stored bytes, its width and height, what is wrong with it, if anything is, and if it is too deep."""
+def _open(image: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
+    """Return an image's stored bytes, its (width, height), its fault or an empty string, and whether it is too deep."""
     stored = b""
     try:
-        source = kept.read_bytes() if isinstance(kept, Path) else kept
+        source = image.read_bytes() if isinstance(image, Path) else image
         stored = source if isinstance(source, bytes) else source.tobytes()
         if not stored:
             return stored, (0, 0), EMPTY, False
         height, width = check(source)
         return stored, (width, height), "", is_too_deep(source)
-    except Exception as error:  # each decoder has its own
-        why = f"{unreadable(error)}. Replace or delete it."
-        return stored, (0, 0), why, False
+    except Exception as error:  # each decoder raises its own
+        return stored, (0, 0), f"{unreadable(error)}. Replace or delete it.", False

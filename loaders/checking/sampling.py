@@ -1,6 +1,6 @@
-"""A sample of a split's jobs: what `python data.py` looks into, where `python -m tools.verify` looks into everything.
+"""Samples of splits for `python data.py`; `python -m tools.verify` checks everything.
 
-Faults that show without decoding are still looked for in the whole split: empty files, shards missing or cut short.
+Faults that show without decoding are still found in the whole split: empty files, missing or truncated shards.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from loaders.storage.shard_index import files_of
 from loaders.transport.preloading.source_files import list_s3
 from loaders.transport.remote import is_remote, join
 
-SMALL = 5000  # images: up to here all are decoded
+SMALL = 5000  # images of a split up to which all are decoded
 SAMPLE = 500  # images decoded of a larger split
 SHARDS = 4  # shards downloaded of a larger split
 _SEED = 0
 
 
 def sample(split: Split) -> None:
-    """Leave a split the jobs for a sample of its images, and say so, if it is large."""
+    """Reduce a large split's jobs to a sample of its images, with a remark."""
     if shards := [job for job in split.jobs if isinstance(job, ShardJob)]:
         _sample_shards(split, shards)
     elif split.images > SMALL:
@@ -32,19 +32,18 @@ def sample(split: Split) -> None:
 
 
 def _sample_files(split: Split, jobs: list[FolderJob]) -> None:
-    """A sample of an image folder's files."""
     lengths = np.array([_length(job.folder / name) for job in jobs for name in job.names])
     split.stored = int(lengths.clip(min=0).sum())
-    split.faults += [f"{split.name_of(place)}: {EMPTY}" for place in np.flatnonzero(lengths == 0)]
-    there, starts = np.flatnonzero(lengths), [job.start for job in jobs]
-    chosen = np.random.default_rng(_SEED).choice(there, min(SAMPLE, len(there)), replace=False)
-    split.jobs = [jobs[bisect_right(starts, place) - 1].only(int(place)) for place in np.sort(chosen)]
+    split.faults += [f"{split.name_of(index)}: {EMPTY}" for index in np.flatnonzero(lengths == 0)]
+    nonempty, starts = np.flatnonzero(lengths), [job.start for job in jobs]
+    chosen = np.random.default_rng(_SEED).choice(nonempty, min(SAMPLE, len(nonempty)), replace=False)
+    split.jobs = [jobs[bisect_right(starts, index) - 1].only(int(index)) for index in np.sort(chosen)]
     split.remarks.append(f"{split.name}: {len(chosen)} of its {split.images} images were decoded.")
     split.is_sample = True
 
 
 def _length(path: Path) -> int:
-    """Bytes of a file; -1 of one that is not there, as reading it will tell."""
+    """Bytes of a file; -1 if it is missing, which reading it will report."""
     try:
         return path.stat().st_size
     except OSError:
@@ -52,7 +51,7 @@ def _length(path: Path) -> int:
 
 
 def _sample_shards(split: Split, jobs: list[ShardJob]) -> None:
-    """The first shards of a split; none if some are missing or damaged."""
+    """Keep the first shards of a split; none if some are missing or damaged."""
     split.remarks.append(f"{split.name}: {len(jobs)} shards.")
     split.faults += _shard_faults(jobs)
     if not split.faults and len(jobs) > SHARDS:
@@ -62,25 +61,23 @@ def _sample_shards(split: Split, jobs: list[ShardJob]) -> None:
 
 
 def _shard_faults(jobs: list[ShardJob]) -> list[str]:
-    """Shards that are missing or of the wrong length.
-
-    Read in place, a compressed shard may lie there unpacked, or both ways, as for training.
-    """
+    """List shards that are missing or of the wrong length."""
     folder, in_place = join(jobs[0].remote, jobs[0].split), is_in_place(jobs[0].remote, jobs[0].local)
     if is_remote(folder) and not is_s3(folder):
-        return []  # other stores are not listed; a missing shard is found when it is read
+        return []  # other stores cannot be listed; a missing shard is found when it is read
     if is_remote(folder):
-        there = {file.name: file.size for file in list_s3(folder)}
+        sizes = {file.name: file.size for file in list_s3(folder)}
     else:
         names = [info["basename"] for job in jobs for info in files_of(job.entry)]
-        there = {name: path.stat().st_size for name in names if (path := Path(folder, name)).is_file()}
+        sizes = {name: path.stat().st_size for name in names if (path := Path(folder, name)).is_file()}
     faults = []
     for job in jobs:
-        found = [info for info in (files_of(job.entry) if in_place else [job.stored]) if info["basename"] in there]
-        if not found:
+        # Shards that are read in place may be compressed, uncompressed or both, as for training.
+        files = [info for info in (files_of(job.entry) if in_place else [job.stored]) if info["basename"] in sizes]
+        if not files:
             faults.append(f"{job.place()}: is missing, though index.json lists it. Copy or upload it again.")
-        for info in found:
-            if (size := there[info["basename"]]) != info["bytes"]:
+        for info in files:
+            if (size := sizes[info["basename"]]) != info["bytes"]:
                 wrong = f"{size} bytes instead of {info['bytes']}"
                 faults.append(f"{join(folder, info['basename'])}: is damaged ({wrong}). Copy or upload it again.")
     return faults

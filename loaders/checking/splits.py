@@ -1,4 +1,4 @@
-"""A data set's splits: what there is to look into, and what was found in it."""
+"""Splits of a data set: the jobs that check them, and the results."""
 
 from __future__ import annotations
 
@@ -14,15 +14,7 @@ import numpy as np
 from common.errors import DataError, named
 from common.store_faults import StoreOutOfReach
 from loaders.checking.jobs import FolderJob, Job, Looked, ShardJob
-from loaders.storage.imagefolder import (
-    SPLITS,
-    class_names,
-    empty_classes,
-    is_image,
-    list_class,
-    listing_remarks,
-    structure_faults,
-)
+from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
 from loaders.storage.kinds import kind_at
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import is_remote
@@ -31,22 +23,22 @@ IMAGES_PER_JOB = 64
 
 
 class Split:
-    """One split: its jobs, an item per image of what they found, and what there is to say of it.
+    """One split: its jobs, their results per image, remarks and faults.
 
     Args:
         name: `train` or `val`.
-        jobs: together, every image once.
-        images: how many images.
-        classes: the names of the classes by label, or None where they are not recorded.
-        name_of: an image's name for messages, from its place.
+        jobs: they cover every image once.
+        images: number of images.
+        classes: class names by label, or None if not recorded.
+        name_of: index of an image -> its name for messages.
 
     Attributes:
-        num_classes: None where it is not known.
-        per_class: how many images each class has; empty where it is not known.
-        stored: bytes of all files; 0 where the images' own are counted.
-        sizes: (width, height) in pixels, of the images that were decoded.
-        deep: how many of these are grey with more than 8 bits.
-        is_sample: whether there are jobs for a part of the images only.
+        num_classes: None if unknown.
+        per_class: images per class; empty if unknown.
+        stored: bytes of all files; 0 to sum up the images' own.
+        sizes: (width, height) in pixels of the decoded images.
+        deep: number of gray images with more than 8 bits.
+        is_sample: whether the jobs cover only a part of the images.
     """
 
     def __init__(
@@ -65,58 +57,63 @@ class Split:
         self.bytes = np.zeros(images, np.int64)  # stays 0 where nothing could be read
         self.labels = np.full(images, -1)
 
-    def add(self, job: Job, found: Looked) -> None:
-        """Add what a job found."""
-        place = slice(job.start, job.start + len(found.bytes))
-        self.digests[place], self.bytes[place], self.labels[place] = found.digests, found.bytes, found.labels
-        self.sizes += [size for size in found.sizes if size != (0, 0)]
-        self.faults += found.faults
-        self.deep += found.deep
-        known = len(self.classes) if self.classes else None
-        wrong = [label for label in found.labels if known is not None and label >= known]
-        if wrong and isinstance(job, ShardJob):
+    def add(self, job: Job, result: Looked) -> None:
+        """Add the result of a job."""
+        images = slice(job.start, job.start + len(result.bytes))
+        self.digests[images], self.bytes[images], self.labels[images] = result.digests, result.bytes, result.labels
+        self.sizes += [size for size in result.sizes if size != (0, 0)]
+        self.faults += result.faults
+        self.deep += result.deep
+        wrong = [label for label in result.labels if self.classes and label >= len(self.classes)]
+        if self.classes and wrong and isinstance(job, ShardJob):
             self.faults.append(
-                f"{job.place()}: {len(wrong)} labels such as {wrong[0]} are outside of the classes (0 to "
-                f"{len(self.classes or []) - 1}, by classes.json). Convert the data set again."
+                f"{job.place()}: {len(wrong)} labels such as {wrong[0]} are outside the classes (0 to "
+                f"{len(self.classes) - 1} in classes.json). Convert the data set again."
             )
 
     def finish(self) -> None:
-        """Sum up, when every job is done."""
+        """Sum up the results when all jobs are done."""
         self.stored = self.stored or int(self.bytes.sum())
         self.faults.sort()
         if self.deep:
-            what = "1 image is" if self.deep == 1 else f"{self.deep:,} images are"
+            count = "1 image is" if self.deep == 1 else f"{self.deep:,} images are"
             self.remarks.append(
-                f"{self.name}: {what} grey with more than 8 bits a pixel; what is above 255 is white in training. "
+                f"{self.name}: {count} gray with more than 8 bits per pixel; training clips values above 255 to white. "
                 "Convert them to 8 bits."
             )
         if not (self.per_class or self.is_sample):
-            there = self.labels[self.labels >= 0]
-            self.per_class = np.bincount(there, minlength=len(self.classes or [])).tolist()
+            known = self.labels[self.labels >= 0]
+            self.per_class = np.bincount(known, minlength=len(self.classes or [])).tolist()
         self.num_classes = self.num_classes or len(self.per_class) or None
         read = self.digests[self.bytes > 0]
-        if twice := len(read) - len(np.unique(read)):
-            self.remarks.append(f"{self.name}: {twice} images are copies of others in it.")
+        if copies := len(read) - len(np.unique(read)):
+            self.remarks.append(f"{self.name}: {copies} images are copies of others in it.")
 
 
 def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
-    """The splits of a data set of either kind, and the faults that show before an image is opened.
+    """Open the splits of a data set of images or shards, and list the faults that show without opening an image.
 
     Args:
         path: a folder, or a store's address.
         local: cache folder for a store's shards.
 
     Raises:
-        DataError: a store without a cache folder, out of reach, or larger than the cache folder's disk.
+        DataError: a store is given without a cache folder, cannot be reached, or exceeds the cache folder's disk.
     """
     if is_remote(path) and not local:
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
-        raise DataError(f"{path}: needs a cache folder, too: {command}")
+        raise DataError(f"{path}: needs a cache folder: {command}")
     root = Path(path)
     if not is_remote(path) and not any(kind_at(root, split) == "streaming" for split in SPLITS):
         splits, faults = open_folder(root)
-        loose = [fault for split in splits for fault in _loose_images(root / split.name)]
-        return ([], loose) if loose else (splits, faults)
+        loose = {root / split.name: names for split in splits if (names := loose_images(root / split.name))}
+        if not loose:
+            return splits, faults
+        return [], [
+            f"{folder}: {len(names)} images lie directly in it, next to the class folders ({named(names)}). Move each "
+            "into its class folder, or delete them."
+            for folder, names in loose.items()
+        ]
     splits, faults = open_shards(path, local or path)
     if splits and local and is_remote(path):
         _check_room(splits, Path(local))
@@ -124,20 +121,20 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
 
 
 def open_folder(root: Path) -> tuple[list[Split], list[str]]:
-    """The splits of an image folder, and the faults that show before an image is opened."""
-    there = tuple(split for split in SPLITS if (root / split).is_dir())
-    faults = structure_faults(root, needed=there or SPLITS)
+    """Open the splits of an image folder, and list the faults that show without opening an image."""
+    present = tuple(split for split in SPLITS if (root / split).is_dir())
+    faults = structure_faults(root, needed=present or SPLITS)
     if faults:
-        return [], faults  # mended in a minute; looking into all images may take an hour
-    return [_folder_split(root / split) for split in there], structure_faults(root)
+        return [], faults  # quick to fix, whereas checking all images may take an hour
+    return [_folder_split(root / split) for split in present], structure_faults(root)
 
 
 def open_shards(remote: str, local: str) -> tuple[list[Split], list[str]]:
-    """The splits of a data set in MDS shards, and the faults of their indexes.
+    """Open the splits of a data set in MDS shards, and list the faults of their indexes.
 
     Args:
         remote: a folder, or a store's address.
-        local: cache folder; the same folder as `remote` where the shards need no copy.
+        local: cache folder; the same folder as `remote` to read shards in place.
 
     Raises:
         StoreOutOfReach: no file of the store can be read.
@@ -154,49 +151,35 @@ def open_shards(remote: str, local: str) -> tuple[list[Split], list[str]]:
 
 
 def loose_images(folder: Path) -> list[str]:
-    """The names of the images that lie directly in a split's folder, sorted."""
+    """Return the sorted names of the images directly in a split's folder."""
     return sorted(name for name in os.listdir(folder) if is_image(name) and (folder / name).is_file())
 
 
-def _loose_images(folder: Path) -> list[str]:
-    """A split where some images are in class folders and some are not, which nobody would read."""
-    if not (loose := loose_images(folder)):
-        return []
-    return [
-        f"{folder}: {len(loose)} images lie directly in it, beside the classes' folders ({named(loose)}). Move each "
-        "into its class' folder, or delete them."
-    ]
-
-
 def _folder_split(folder: Path) -> Split:
-    """A split of an image folder."""
-    classes = class_names(folder)
+    classes, per_class, remarks, fault = list_split(folder)
     names: list[str] = []
     jobs: list[FolderJob] = []
-    found = [list_class(folder / name) for name in classes]
-    for label, (name, (files, _, _)) in enumerate(zip(classes, found, strict=True)):
+    for label, (name, files) in enumerate(zip(classes, per_class, strict=True)):
         for start in range(0, len(files), IMAGES_PER_JOB):
-            part = files[start : start + IMAGES_PER_JOB]
-            jobs.append(FolderJob(len(names) + start, folder / name, part, label))
+            chunk = files[start : start + IMAGES_PER_JOB]
+            jobs.append(FolderJob(len(names) + start, folder / name, chunk, label))
         names += [f"{name}/{file}" for file in files]
-    split = Split(folder.name, jobs, len(names), classes, lambda place: str(folder / names[place]))
-    split.per_class = [len(listing.images) for listing in found]
-    split.remarks += listing_remarks(folder, classes, found)
-    if empty := [name for name, count in zip(classes, split.per_class, strict=True) if not count]:
-        split.faults.append(empty_classes(folder, empty))
+    split = Split(folder.name, jobs, len(names), classes, lambda index: str(folder / names[index]))
+    split.per_class = [len(files) for files in per_class]
+    split.remarks += remarks
+    split.faults += [fault] if fault else []
     return split
 
 
 def _shard_split(remote: str, local: str, name: str) -> Split:
-    """A split in MDS shards."""
     entries = check_index(remote, local, name)["shards"]
     counts = [entry["samples"] for entry in entries]
     starts = np.cumsum([0, *counts])
-    jobs = [ShardJob(int(starts[at]), remote, local, name, entry) for at, entry in enumerate(entries)]
+    jobs = [ShardJob(int(start), remote, local, name, entry) for start, entry in zip(starts, entries, strict=False)]
 
-    def name_of(place: int) -> str:
-        shard = int(np.searchsorted(starts, place, side="right")) - 1
-        return f"{jobs[shard].place()}, sample {place - starts[shard]}"
+    def name_of(index: int) -> str:
+        shard = int(np.searchsorted(starts, index, side="right")) - 1
+        return f"{jobs[shard].place()}, sample {index - starts[shard]}"
 
     split = Split(name, jobs, sum(counts), read_classes(remote), name_of)
     split.stored = sum(job.stored["bytes"] for job in jobs)
@@ -204,13 +187,13 @@ def _shard_split(remote: str, local: str, name: str) -> Split:
 
 
 def _check_room(splits: list[Split], local: Path) -> None:
-    """Refuse a cache folder without the room for the shards that are still to be fetched."""
+    """Check that the cache folder's disk has room for the shards that are still to be downloaded."""
     jobs: list[Any] = [job for split in splits for job in split.jobs]
     wanted = sum(job.stored["bytes"] for job in jobs if not (local / job.split / job.stored["basename"]).is_file())
     local.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(local).free
     if wanted > free:
         raise DataError(
-            f"{local}: {wanted / 1e9:,.1f} GB of shards are to be fetched, but {free / 1e9:,.1f} GB are free. "
-            "Name a cache folder on a larger disk."
+            f"{local}: {wanted / 1e9:,.1f} GB of shards must be downloaded, but only {free / 1e9:,.1f} GB are free. "
+            "Choose a cache folder on a larger disk."
         )

@@ -1,4 +1,4 @@
-"""What is printed of a data set that was looked into: a table of its splits, and its faults."""
+"""Print the result of a check: a table of the splits, remarks and faults."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ from loaders.images.decoding import unchecked
 
 
 def print_faults(console: Console, path: str, faults: Sequence[str], most: int | None = None) -> None:
-    """Print every fault as a sentence of its own.
-
-    Args:
-        console: to print on.
-        path: the data set.
-        faults: all of them.
-        most: how many to print; None: all.
-    """
+    """Print the faults of a data set: at most `most` of them, if given."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
     console.print(f"\n{path}: {count}", style="bold red", highlight=False, markup=False)
     for fault in faults[:most]:
@@ -30,14 +23,14 @@ def print_faults(console: Console, path: str, faults: Sequence[str], most: int |
 
 
 def show_summary(console: Console, path: str, splits: Sequence[Split], remarks: Sequence[str]) -> None:
-    """Print the table, the remarks, and what could not be looked for on this machine."""
+    """Print the table, the remarks, and what this machine cannot check."""
     console.print(summary_table(path, splits))
     for remark in filter(None, [*remarks, unchecked()]):
         console.print(remark, style="dim", highlight=False, markup=False)
 
 
 def summary_table(path: str, splits: Sequence[Split]) -> Table:
-    """Classes, images, bytes and sizes of each split."""
+    """Build a table of the classes, images, bytes and sizes of each split."""
     table = Table(title=f"Data set {path}", title_justify="left")
     for name in ("split", "classes", "images", "per class", "bytes", "pixels: min / median / max"):
         table.add_column(name, justify="left" if name == "split" else "right", no_wrap=not name.startswith("pixels"))
@@ -54,12 +47,12 @@ def summary_table(path: str, splits: Sequence[Split]) -> Table:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes, in MB."""
+    """Format a number of bytes in MB."""
     return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
 
 
 def extent(sizes: Sequence[tuple[int, int]]) -> str:
-    """Smallest, median and largest width and height."""
+    """Format the smallest, median and largest width and height."""
     if not sizes:
         return "-"
     low, middle, high = (np.percentile(np.array(sizes), share, axis=0).astype(int) for share in (0, 50, 100))

@@ -1,1 +1,1 @@
-"""Bytes to pixels: decoders, the crop's box, transforms."""
+"""From bytes to pixels: decoders, crop boxes, transforms."""

@@ -1,4 +1,4 @@
-"""Which part of an image is seen: random boxes as torchvision draws them, and central squares."""
+"""Crop boxes: random ones as torchvision draws them, and central squares."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ _LOG_ASPECT = torch.log(torch.tensor(ASPECT_RATIO)).tolist()
 
 
 class Crop(NamedTuple):
-    """A box in pixels of the (resized) image, and whether to mirror what it shows."""
+    """A box in pixels of the (resized) image, and whether to mirror its contents."""
 
     top: int
     left: int
@@ -20,7 +20,7 @@ class Crop(NamedTuple):
 
 
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of an image whose short side becomes `size` pixels; the long side is cut to whole pixels."""
+    """Height and width of an image resized to a short side of `size` pixels; the long side is rounded down."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
@@ -29,9 +29,9 @@ def short_side(height: int, width: int, size: int) -> tuple[int, int]:
 def random_box(
     height: int, width: int, smallest: float, generator: torch.Generator | None
 ) -> tuple[int, int, int, int]:
-    """A box (top, left, height, width) of at least `smallest` of an image's area; a central one if ten do not fit.
+    """Draw a box (top, left, height, width) of at least `smallest` of the area; a central one if ten do not fit.
 
-    As torchvision's RandomResizedCrop.get_params, which knows no generator but the global one.
+    Same as torchvision's RandomResizedCrop.get_params, which only supports the global generator.
     """
     for _ in range(10):
         area = height * width * torch.empty(1).uniform_(smallest, 1.0, generator=generator).item()
@@ -49,7 +49,7 @@ def random_box(
 
 
 def central(height: int, width: int, size: int) -> Crop:
-    """The central square of `size` pixels, as torchvision's center_crop; outside the image where that is smaller."""
+    """Central square of `size` pixels, as torchvision's center_crop; it exceeds the image if that is smaller."""
     top, left = (
         round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
     )

@@ -1,6 +1,6 @@
-"""The decoders, and what each can do: the one table that everyone who asks reads. Imports no torch.
+"""Table of the decoders and what each supports. Imports no torch.
 
-A new decoder is its class in loaders/images/opened.py and its row here; docs/data.md shows the table.
+A new decoder is a class in loaders/images/opened.py and a row here; docs/data.md shows the table.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Decoder:
     """One way to decode and resize images.
 
     Args:
-        summary: what it does, in a sentence.
-        pixels: how close they are to PIL's.
+        summary: what it does.
+        pixels: how close its pixels are to PIL's.
         opened: its class, as package.module:Class, imported when a pipeline is built.
-        native: it is our own C, which may not be built here, and which makes a whole batch in one call.
-        scaled: it may decode large images at a fraction of their size.
+        native: whether it is our own C, which must be built and can decode a whole batch in one call.
+        scaled: whether it may decode large images at a fraction of their size.
     """
 
     summary: str
@@ -41,34 +41,32 @@ class Decoder:
 
 DECODERS = {
     "native": Decoder(
-        "our own C over libjpeg-turbo: decodes only the box that is wanted, and resizes each row while it is in the "
-        "cache",
+        "our own C on libjpeg-turbo: decodes only the crop's box, and resizes each row while it is in the cache",
         "PIL's, to the bit",
         "loaders.images.opened:OpenedByNative",
         native=True,
     ),
     "native_scaled": Decoder(
-        "as `native`; an image of 800 px or more, of which the box is at least twice the result on both sides, is "
-        "decoded at a half, a quarter or an eighth of its size. For large photographs: [loading.md](loading.md)",
-        "the others' box, seen less sharply: about 40 dB from PIL's",
+        "like `native`, but decodes an image of 800 px or more at 1/2, 1/4 or 1/8 of its size if the box is at least "
+        "twice the crop on both sides. For large photographs: [loading.md](loading.md)",
+        "the same box, less sharp: about 40 dB from PIL's",
         "loaders.images.opened:OpenedByNative",
         native=True,
         scaled=True,
     ),
     "torchvision": Decoder(
         "decodes the whole image, and resizes with torch",
-        "1 of 255 from PIL's at most (one byte in millions: 2); further where libraries differ: color sampled 4:4:0, "
-        "missing scans",
+        "within 1 of 255 of PIL's (one byte in millions: 2), except for 4:4:0 color and missing scans",
         "loaders.images.opened:OpenedByTorchvision",
     ),
-    "pil": Decoder("PIL does both", "PIL's", "loaders.images.opened:OpenedByPil"),
+    "pil": Decoder("decodes the whole image and resizes, with PIL", "PIL's", "loaders.images.opened:OpenedByPil"),
 }
 CHOICES = ("auto", *DECODERS)
-"""What a configuration may name."""
+"""Names that a configuration may use."""
 
 
 def chosen(name: str) -> str:
-    """The decoder that a name stands for on this machine: `auto` is native where it is built, else torchvision.
+    """Resolve a decoder name on this machine: `auto` is native if it is built, else torchvision.
 
     Raises:
         DataError: there is no such decoder, or it is not built.
@@ -77,7 +75,7 @@ def chosen(name: str) -> str:
         return name
     if name not in CHOICES:
         raise DataError(f"decoder: {name} given, but it must be {listing(CHOICES)}{did_you_mean(name, CHOICES)}")
-    from loaders.images import native  # imports numpy, which a dry run does without
+    from loaders.images import native  # imports numpy, which a dry run does not need
 
     if name == "auto":
         return "native" if native.available() else "torchvision"
@@ -87,22 +85,22 @@ def chosen(name: str) -> str:
 
 
 def opener(name: str) -> Callable[[Source], Opened]:
-    """The class that opens images for a decoder."""
+    """Import the class that opens images for a decoder."""
     return pkgutil.resolve_name(DECODERS[name].opened)
 
 
 def decoders_of(config: Config) -> dict[str, str]:
-    """The decoder of each data section of a run whose storage decodes with one of these.
+    """Return the decoder of each data section whose storage uses one of these.
 
     Raises:
-        DataError: one is not built.
+        DataError: a decoder is not built.
     """
     sections = config.sections().items()
     return {name: chosen(data.decoder) for name, data in sections if kind_of(data.storage).uses_decoder}
 
 
 def described(name: str) -> str:
-    """A decoder in a line, with how to get the fast one where that is not built."""
+    """Describe a decoder in one line, with the command to build the fast one if it is missing."""
     from loaders.images import native
 
     advice = "" if native.available() else f" (faster: {native.HOW_TO_BUILD})"

@@ -1,8 +1,7 @@
 """From an encoded image to RGB pixels: libjpeg-turbo for ordinary JPEGs, PIL for everything else.
 
-Whatever is stored, the pixels are those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. PIL
-opens the formats that are named here and no others, so that no stranger's file reaches a program such as Ghostscript;
-and nothing decodes an image that has more pixels than PIL allows, 178,956,970, or resizes one to more.
+The pixels are always those of PIL's `convert("RGB")`: EXIF rotation is not applied, alpha is dropped. No image of more
+pixels than PIL allows (178,956,970) is decoded, or made by resizing.
 """
 
 import io
@@ -21,41 +20,42 @@ PilImage = Image.Image
 Source = bytes | np.ndarray | PilImage
 """An encoded file, pixels as uint8 [H, W, 3], or an image that PIL has opened."""
 
+# PIL opens no other format, so that an untrusted file cannot reach a program such as Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 
 
 def most_pixels() -> float:
-    """How many an image may have, decoded or resized: what PIL refuses to open has more."""
+    """Most pixels of an image, decoded or resized: the number above which PIL does not open it."""
     return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
 def open_file(source: bytes | Path) -> PilImage:
-    """Open one image with PIL, which reads no more than its header.
+    """Open one image with PIL, which reads only its header.
 
     Args:
         source: an encoded file's bytes, or the path of a file.
 
     Raises:
-        UnidentifiedImageError: it is in none of FORMATS.
-        Exception: whatever else PIL raises, as for an image with too many pixels.
+        UnidentifiedImageError: its format is not one of FORMATS.
+        Exception: whatever else PIL raises, for example for too many pixels.
     """
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError as error:
-        kinds = ", ".join(FORMATS)
-        raise UnidentifiedImageError(f"cannot identify image file; the formats that are read are {kinds}") from error
+        formats = ", ".join(FORMATS)
+        raise UnidentifiedImageError(f"cannot identify image file; the supported formats are {formats}") from error
 
 
 def shape_of(source: Source | Path) -> tuple[int, int]:
-    """Height and width in pixels, from a file's first bytes.
+    """Read height and width in pixels from the header.
 
     Args:
-        source: as for `decode`, or the path of a file, of which no more is read.
+        source: as for `decode`, or the path of a file.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no image.
+        Exception: whatever PIL raises for bytes that are not an image.
     """
     if isinstance(source, np.ndarray):
         return source.shape[0], source.shape[1]
@@ -69,14 +69,14 @@ def open_image(source: bytes | PilImage) -> PilImage:
     """Decode one image to RGB with PIL.
 
     Args:
-        source: an encoded file's bytes, or an image already decoded.
+        source: an encoded file's bytes, or an image that PIL has opened.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no image, or end too early.
+        Exception: whatever PIL raises for bytes that are not an image, or end too early.
     """
     image = open_file(source) if isinstance(source, bytes) else source
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, PIL warns of the transparency that it drops
+        image = image.convert("RGBA")  # converting straight to RGB makes PIL warn about the dropped transparency
     return image.convert("RGB")
 
 
@@ -87,12 +87,12 @@ def decode(source: Source) -> torch.Tensor:
         source: an encoded file's bytes, pixels [H, W, 3], or a PIL image.
 
     Raises:
-        Exception: whatever PIL raises for bytes that are no image, or end too early.
+        Exception: whatever PIL raises for bytes that are not an image, or end too early.
     """
     if isinstance(source, np.ndarray):
         return torch.from_numpy(source).permute(2, 0, 1)
     if isinstance(source, bytes) and source.startswith(_JPEG):
-        open_file(source).close()  # refuses what has too many pixels
+        open_file(source).close()  # raises if there are too many pixels
         pixels = _decode_jpeg(source)
         if pixels is not None:
             return pixels
@@ -100,14 +100,13 @@ def decode(source: Source) -> torch.Tensor:
 
 
 def check(source: Source) -> tuple[int, int]:
-    """Decode all of an image to find out what is wrong with it; its height and width in pixels.
+    """Decode all of an image to find faults; return its height and width in pixels.
 
-    Where the native library is built, JPEGs of which it warns are refused: PIL makes up what is damaged in their
-    scans, in silence.
+    The native library, if it is built, also finds JPEGs with damaged scans, which PIL fills in silently.
 
     Raises:
         DamagedScan: a JPEG is damaged, though PIL decodes it.
-        Exception: whatever PIL raises for bytes that are no image, or end too early.
+        Exception: whatever PIL raises for bytes that are not an image, or end too early.
     """
     shape, warning = shape_of(source), None
     if isinstance(source, bytes) and source.startswith(_JPEG) and native.available():
@@ -122,29 +121,29 @@ def check(source: Source) -> tuple[int, int]:
 
 
 def is_too_deep(source: Source) -> bool:
-    """Whether an image is grey with more than 8 bits a pixel: PIL makes white of all that is above 255."""
+    """Whether an image is gray with more than 8 bits per pixel: PIL clips such values to 255."""
     if isinstance(source, bytes) and not source.startswith(_JPEG):
         source = open_file(source)
     return isinstance(source, PilImage) and source.mode.startswith(("I", "F"))
 
 
 def unchecked() -> str | None:
-    """What `check` cannot find on this machine, in a sentence; None where it finds everything."""
+    """Describe what `check` cannot find on this machine; None if it finds everything."""
     if native.available():
         return None
-    return f"Damage inside JPEGs, which PIL decodes in silence, was not looked for; to find it: {native.HOW_TO_BUILD}"
+    return f"Damage inside JPEGs, which PIL decodes silently, was not checked; to check it: {native.HOW_TO_BUILD}"
 
 
 def _decode_jpeg(source: bytes) -> torch.Tensor | None:
-    """A JPEG by libjpeg-turbo; None for CMYK, damage, and whatever else is unusual, which PIL decodes or refuses."""
+    """Decode a JPEG with libjpeg-turbo; None for CMYK, damage and other unusual ones, which are left to PIL."""
     if native.available():
         shape = native.jpeg_shape(source)
         whole = native.view_jpeg(source, native.whole(*shape, *shape)) if shape else None
         return None if whole is None else torch.from_numpy(whole).permute(2, 0, 1)
     if not source.endswith(_JPEG_END):
-        return None  # of a file that is cut off, torchvision never gives back the memory (vision issue 9383)
+        return None  # torchvision leaks the memory of a truncated file (vision issue 9383)
     try:
-        # bytearray: torch wants memory that it may write to; copying it costs a hundredth of decoding it.
+        # bytearray: torch needs writable memory; the copy takes a hundredth of the decoding time.
         pixels = decode_jpeg(torch.frombuffer(bytearray(source), dtype=torch.uint8), ImageReadMode.UNCHANGED)
     except RuntimeError:
         return None

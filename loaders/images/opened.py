@@ -1,4 +1,4 @@
-"""An image opened by a decoder, and the view of it that is wanted: by our own C, torchvision, or PIL."""
+"""Images opened by a decoder (our own C, torchvision or PIL), which return views: resized, cropped, mirrored."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ from loaders.images.native import View
 
 
 class Opened(ABC):
-    """An image whose size is known; it may not be decoded yet.
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-    """
+    """An image of known height and width in pixels, which may not be decoded yet."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
 
     def view(self, view: View) -> torch.Tensor:
-        """What is wanted of it, as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
+        """Return a view as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
 
         Raises:
-            ValueError: that would be more pixels than an image may have.
-            Exception: whatever PIL raises for bytes that are no image, or end too early.
+            ValueError: the view has more pixels than an image may have.
+            Exception: whatever PIL raises for bytes that are not an image, or end too early.
         """
         if view.kept_rows * view.kept_columns > most_pixels():
             raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")
@@ -38,22 +33,22 @@ class Opened(ABC):
 
     @abstractmethod
     def _view(self, view: View) -> torch.Tensor:
-        """The same, of a size that is in order."""
+        """Same as `view`, for a size that has been checked."""
 
 
 def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """A uint8 [3, H, W] image at another size, bilinear and antialiased, as PIL's reduces it."""
+    """Resize a uint8 [3, H, W] image, bilinear and antialiased, as PIL does."""
     if pixels.shape[1:] == (height, width):
         return pixels
-    # Not torchvision's v2.Resize: on processors with AVX-512 it takes a detour by floats (vision issue 8374).
+    # Not torchvision's v2.Resize, which converts to floats on processors with AVX-512 (vision issue 8374).
     return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
 def is_thin(view: View) -> bool:
-    """Whether an image, resized whole, would have more pixels than it may have, so that only what is kept is made.
+    """Whether the whole resized image would have too many pixels, so that only the kept part can be made.
 
-    One of 1 x 60000 px has 256 x 15,360,000 when its short side is made 256, and evaluation shows a square of it. torch
-    and PIL resize the whole before they cut; our own C makes what is kept and no more, to PIL's bit.
+    For example, an image of 1 x 60000 px becomes 256 x 15,360,000 px if its short side is resized to 256. torch and PIL
+    resize the whole image before they crop; our own C computes only the kept part, with PIL's pixels.
 
     Raises:
         ValueError: it would, and the native library is not built.
@@ -67,7 +62,7 @@ def is_thin(view: View) -> bool:
 
 
 def cut_out(pixels: np.ndarray, view: View) -> torch.Tensor:
-    """A view of pixels, uint8 [H, W, 3], of which no more is made than is kept."""
+    """Return a view of pixels, uint8 [H, W, 3], computing only the kept part."""
     return torch.from_numpy(native.view_pixels(pixels, view)).permute(2, 0, 1)
 
 
@@ -107,7 +102,7 @@ class OpenedByPil(Opened):
 
 
 class OpenedByNative(Opened):
-    """Decoded and resized by our own C: of an ordinary JPEG only the box; of all else the pixels, decoded by PIL."""
+    """Decoded and resized by our own C: only the box of an ordinary JPEG; PIL decodes all other images."""
 
     def __init__(self, source: Source) -> None:
         shape = native.jpeg_shape(source) if isinstance(source, bytes) else None
@@ -120,5 +115,5 @@ class OpenedByNative(Opened):
 
 
 def _pixels(source: Source) -> np.ndarray:
-    """All pixels of an image, as PIL decodes them, uint8 [H, W, 3]."""
+    """Decode a whole image with PIL, uint8 [H, W, 3]."""
     return source if isinstance(source, np.ndarray) else np.array(open_image(source))

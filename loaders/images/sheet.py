@@ -1,4 +1,4 @@
-"""Sheets of images: sections below one another, each a heading and rows of tiles with lines of text."""
+"""Contact sheets: sections below one another, each with a heading and rows of captioned image tiles."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
-    """An image and what to say of it.
+    """An image and its caption.
 
     Args:
         image: uint8 [3, H, W].
-        lines: below it, each with its color; as many as every other tile of the section has.
+        lines: (text, color) of each line; all tiles of a section have as many.
     """
 
     image: torch.Tensor
@@ -34,9 +34,9 @@ class Section:
     """Tiles under a heading.
 
     Args:
-        title: in large letters.
-        caption: below it, in small ones.
-        tiles: in the order in which they are shown.
+        title: in large type.
+        caption: below the title, in small type.
+        tiles: in the order shown.
     """
 
     title: str
@@ -48,9 +48,9 @@ def draw_sheet(sections: Sequence[Section], columns: int, side: int) -> Image.Im
     """Draw the sections.
 
     Args:
-        sections: from the top down.
-        columns: tiles in a row.
-        side: of a tile, in pixels.
+        sections: from top to bottom.
+        columns: tiles per row.
+        side: side of a tile in pixels.
     """
     lines = [max((len(tile.lines) for tile in section.tiles), default=0) for section in sections]
     steps = [side + LINE * count + 6 + GAP for count in lines]  # from one row of tiles to the next
@@ -69,21 +69,21 @@ def draw_sheet(sections: Sequence[Section], columns: int, side: int) -> Image.Im
             sheet.paste(_scaled(tile.image, side), (left, upper))
             pen.rectangle((left - 1, upper - 1, left + side, upper + side), outline=EDGE)
             for at, (text, color) in enumerate(tile.lines):
-                place = left, upper + side + 5 + at * LINE
-                pen.text(place, _fitted(pen, text, small, side), font=small, fill=color)
+                corner = left, upper + side + 5 + at * LINE
+                pen.text(corner, _fitted(pen, text, small, side), font=small, fill=color)
         top += height
     return sheet
 
 
 def _scaled(image: torch.Tensor, side: int) -> Image.Image:
-    """An image at a tile's size; small ones keep their pixels visible."""
+    """Resize an image to a tile; the pixels of small images stay visible."""
     drawn = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     enlarges = max(drawn.size) < side
     return drawn.resize((side, side), Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
 
 def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
-    """`text` as it can be drawn, cut with an ellipsis to a width in pixels."""
+    """Return the printable text, cut with an ellipsis to a width in pixels."""
     text = printable(text)
     if pen.textlength(text, font=font) <= width:
         return text

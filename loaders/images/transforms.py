@@ -1,8 +1,7 @@
-"""From an image to the square that the network sees, from squares to a batch, and from a batch to normalised floats.
+"""From an image to a square crop, from crops to a batch, and from a batch to normalized floats.
 
-Pixels stay uint8 until they are on the device. Boxes are drawn as torchvision draws them, and the crop is resized on
-bytes, antialiased: to what torchvision's transforms make of the same box with PIL, or at most 1 of 255 from it (which
-of the two, `loaders.images.decoders` says).
+Pixels stay uint8 until they are on the device. Boxes and antialiased resizing are those of torchvision's transforms on
+PIL images; `loaders.images.decoders` lists how far each decoder's pixels may differ.
 """
 
 import math
@@ -30,11 +29,11 @@ PixelTransform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Batch(list[tuple[torch.Tensor, int]]):
-    """Samples that lie side by side already, so that `collate` has nothing to do; to all others, a list of samples.
+    """A list of samples whose images are already one tensor, so that `collate` need not copy them.
 
     Args:
         images: uint8 [B, 3, H, W], channels_last.
-        labels: one for each.
+        labels: one per image.
     """
 
     def __init__(self, images: torch.Tensor, labels: Sequence[int]) -> None:
@@ -43,19 +42,21 @@ class Batch(list[tuple[torch.Tensor, int]]):
 
 
 class Pipeline(ABC):
-    """An encoded image to a uint8 tensor [3, side, side], stored row by row with the channels last.
+    """Turn an encoded image into a uint8 tensor [3, side, side], stored row by row with the channels last.
 
     Args:
-        resize_size: the short side in pixels before the crop; -1 leaves the image as it is.
+        resize_size: the short side in pixels before the crop; -1: no resize.
         crop_size: the side of the result in pixels.
-        decoder: a name in `loaders.images.decoders`; auto: native where it is built, else torchvision.
+        decoder: as for `loaders.images.decoders.chosen`.
 
     Raises:
         DataError: the decoder is not built.
     """
 
     random: bool
-    """Whether random numbers are drawn (then each sample needs its seed)."""
+    """Whether it draws random numbers, so that each sample must be seeded."""
+
+    image_transforms: Sequence[PixelTransform] = ()
 
     def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
         self.resize_size = resize_size
@@ -63,40 +64,39 @@ class Pipeline(ABC):
         self.decoder = chosen(decoder)
         self.open = opener(self.decoder)
         self.scaled = DECODERS[self.decoder].scaled
-        self.threads = 1
-        """How many threads decode a batch."""
+        self.threads = 1  # that decode a batch
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
         """Decode, resize and crop one image.
 
         Args:
-            source: as `loaders.images.decoding.decode` takes it.
+            source: as for `loaders.images.decoding.decode`.
             size: the side of the result in pixels; `crop_size` if None.
         """
         return self.cut(self.open(source), size or self.crop_size)
 
     @property
     def batches(self) -> bool:
-        """Whether `fill` does what is done to each image."""
+        """Whether `fill` can process whole batches."""
         return DECODERS[self.decoder].native
 
     def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
-        """Make many images in one call, by `threads` threads, each straight in its place.
+        """Decode and crop many images in one call, on `threads` threads, straight into a batch.
 
         Args:
             images: uint8 [B, side, side, 3], filled in.
-            sources: as `loaders.images.decoding.decode` takes them.
-            seeds: of what is random, one for each.
+            sources: as for `loaders.images.decoding.decode`.
+            seeds: one per image.
 
         Returns:
-            Which are still to be filled in, one by one.
+            Indices of the images that must still be made one by one.
         """
         side, generator = images.shape[1], torch.Generator()
         jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
         return np.flatnonzero(~native.view_batch(jobs, images.numpy(), self.threads)).tolist()
 
     def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
-        """What is to be made of an image; None for one that is made by itself, such as one smaller than the square."""
+        """Return an image's job for the native decoder; None if it does not apply, as for one smaller than the crop."""
         if isinstance(source, PilImage) or (shape := native.shape_of(source)) is None:
             return None
         view = self.plan(*shape, side, generator)
@@ -104,18 +104,18 @@ class Pipeline(ABC):
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
-        """The square of `size` pixels out of an image of this size (or what there is of it), and how it is made.
+        """Return the view that makes the square crop of an image, or less if the image is smaller.
 
         Args:
             height: of the image in pixels.
-            width: the same.
-            size: the side of the result in pixels.
-            generator: of what is random; torch's global one if None.
+            width: of the image in pixels.
+            size: the side of the crop in pixels.
+            generator: torch's global one if None.
         """
 
     @abstractmethod
     def cut(self, image: Opened, size: int) -> torch.Tensor:
-        """The square of `size` pixels out of an image."""
+        """Crop an opened image to a square of `size` pixels."""
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels before the crop."""
@@ -123,14 +123,14 @@ class Pipeline(ABC):
 
 
 class TrainingPipeline(Pipeline):
-    """Random crop and flip of the published recipes (reference: He et al. 2015, as torchvision implements it).
+    """Random crop and flip of the published recipes (He et al. 2015, as implemented in torchvision).
 
     Args:
-        resize_size: the short side in pixels before the crop; -1 leaves the image as it is.
-        crop_size: the side of the result in pixels.
-        image_transforms: what follows crop and flip.
-        min_crop_area: the smallest part of the image's area that a random crop may show.
-        hflip: mirror every other image.
+        resize_size: as for every pipeline.
+        crop_size: as for every pipeline.
+        image_transforms: transforms to apply after crop and flip.
+        min_crop_area: smallest fraction of the image's area in a random crop.
+        hflip: mirror an image with probability 0.5.
         decoder: as for every pipeline.
     """
 
@@ -152,21 +152,21 @@ class TrainingPipeline(Pipeline):
 
     @property
     def batches(self) -> bool:
-        """Not what follows the crop, nor two sizes one after another."""
+        """Whether `fill` can process whole batches: not with image transforms, or a resize before the crop."""
         return super().batches and not self.image_transforms and self.resize_size <= 0
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> Crop:
-        """The next random box in an image of this size, as torchvision's RandomResizedCrop draws it."""
+        """Draw a random box and flip for an image of this size, as torchvision's RandomResizedCrop does."""
         box = random_box(height, width, self.min_crop_area, generator)
         return Crop(*box, flip=self.hflip and bool(torch.rand(1, generator=generator) < 0.5))
 
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
-        """A random box, resized to the square."""
+        """Return a random box, resized to the square."""
         top, left, height, width, flip = self.draw(height, width, generator)
         return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
-        """A random box of the image, resized to `size`, mirrored or not, and transformed further."""
+        """Crop a random box, resize it to `size`, perhaps mirror it, and apply the image transforms."""
         if self.resize_size > 0:
             rows, columns = self.resized_shape(image.height, image.width)
             reduced = image.view(whole(image.height, image.width, rows, columns))
@@ -183,14 +183,14 @@ class EvaluationPipeline(Pipeline):
     random = False
 
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:  # noqa: ARG002
-        """The central square, or what there is of it."""
+        """Return the central square, or its intersection with a smaller image."""
         rows, columns = self.resized_shape(height, width)
         box = central(rows, columns, size)
-        part = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
-        return View(0, 0, height, width, rows, columns, *part, scaled=self.scaled)
+        kept = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
+        return View(0, 0, height, width, rows, columns, *kept, scaled=self.scaled)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
-        """The central square of the image."""
+        """Crop the central square."""
         return center_crop(image.view(self.plan(image.height, image.width, size)), [size, size])
 
 
@@ -203,17 +203,17 @@ def build_pipeline(
     hflip: bool,
     decoder: str = "auto",
 ) -> Pipeline:
-    """Training's pipeline, or evaluation's, for which steps, min_crop_area and hflip mean nothing."""
+    """Build the pipeline for training or evaluation; the latter ignores steps, min_crop_area and hflip."""
     if is_train:
         return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip, decoder)
     return EvaluationPipeline(resize_size, crop_size, decoder)
 
 
 def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | Placed:
-    """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]); a batch made at once is one.
+    """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]).
 
-    The images are stacked as [B, H, W, 3], which is how they lie in memory: no transposing copy, and the model's
-    channels_last convolutions get what they want. In a worker they are in shared memory, and only sent word of.
+    Images are stored as [B, H, W, 3], the layout that channels_last convolutions need, so that nothing is transposed.
+    A worker puts them in shared memory and sends only a reference.
     """
     labels = np.array([label for _, label in samples], np.int64)
     if isinstance(samples, Batch):
@@ -227,27 +227,27 @@ def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, 
 
 
 def empty_batch(shape: tuple[int, ...]) -> torch.Tensor:
-    """Room for uint8 of this shape; in a loader's worker in shared memory, from where nothing is copied."""
+    """Allocate uint8 of this shape; in a worker, in shared memory, so that sending it copies nothing."""
     worker = get_worker_info()
     if worker is None:
         return torch.empty(shape, dtype=torch.uint8)
     slots = _slots()
     if slots and (room := slots.room(worker.id, shape)) is not None:
         return torch.from_numpy(room)
-    room = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own default_collate
+    room = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's default_collate does
     return torch.empty(0, dtype=torch.uint8).set_(room).view(shape)
 
 
 def _slots() -> Slots | None:
-    """The places of this worker's loader; None if it has none, or this is no worker."""
+    """Return the slots of this worker's loader; None if it has none, or this is not a worker."""
     worker = get_worker_info()
     return getattr(worker.dataset, "slots", None) if worker else None
 
 
 class NormalizationFn:
-    """A DataSpec's microbatch transform: uint8 images (0..255) to floats of zero mean and unit variance.
+    """Microbatch transform of a DataSpec: uint8 images (0..255) to floats of zero mean and unit variance.
 
-    Runs after the copy to the device, because bytes are a quarter of the traffic. Keeps channels_last.
+    Runs on the device, because copying bytes there is a quarter of the traffic. Keeps channels_last.
 
     Args:
         mean: per channel, for images in 0..1.
@@ -261,12 +261,10 @@ class NormalizationFn:
 
     def __call__(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = batch
-        if images.device not in self._constants:
-            self._constants[images.device] = (
-                self._per_channel(self.mean, images.device),
-                self._per_channel(self.std, images.device),
-            )
-        mean, std = self._constants[images.device]
+        device = images.device
+        if device not in self._constants:
+            self._constants[device] = self._per_channel(self.mean, device), self._per_channel(self.std, device)
+        mean, std = self._constants[device]
         return (images - mean).div_(std), labels
 
     @staticmethod
@@ -274,4 +272,4 @@ class NormalizationFn:
         return (torch.tensor(values, dtype=torch.float32) * 255).view(1, -1, 1, 1).to(device)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_constants": {}}  # a tensor on a device has no business in a pickle
+        return {**self.__dict__, "_constants": {}}  # device tensors must not be pickled

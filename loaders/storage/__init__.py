@@ -1,1 +1,1 @@
-"""Where images are: one module for each kind of storage."""
+"""Storage kinds: one module each."""

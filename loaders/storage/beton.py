@@ -1,11 +1,11 @@
 """FFCV's .beton files, format version 2: ROOT/train.beton and ROOT/val.beton, each with all images of a split.
 
-The files are those of the ffcv package, but read here and decoded by the same pipeline as every other storage: order,
-augmentation and pixels are those of the image folder, and ffcv itself need not be installed.
+ffcv itself need not be installed. The files are decoded by the same pipeline as every other storage kind, so that
+order, augmentation and pixels are those of the image folder.
 
-A file consists of, little-endian throughout: a header; a descriptor per field; a row per sample (how its image is
-stored, width, height, address; label); from a page's boundary on the images, none of which crosses a boundary; and
-the table of allocations, in any order, up to the file's end: only it knows how many bytes an image takes.
+Format (little-endian): a header; a descriptor per field; a row per sample (mode, width, height and address of the
+image; label); the images, starting at a page boundary and never crossing one; and up to the end of the file the
+allocations, in any order, which hold the sizes of the images in bytes.
 """
 
 import os
@@ -30,7 +30,7 @@ SAMPLE = np.dtype(
     {
         "names": ["mode", "width", "height", "address", "label"],
         "formats": ["u1", "<u2", "<u2", "<u8", "<i8"],
-        "offsets": [0, 1, 3, 5, 16],  # the image's columns lie packed, the label at a multiple of 8
+        "offsets": [0, 1, 3, 5, 16],  # the image's columns are packed, the label is aligned to 8 bytes
         "itemsize": 24,
     }
 )
@@ -45,17 +45,17 @@ _AGAIN = "Write it again: python -m tools.convert SRC DST --to ffcv"
 class BetonDataset(ImageDataset):
     """One split of a data set in .beton files, read by index.
 
-    The two tables are kept as arrays, 32 bytes per image. Images are read with pread and not from a memory map,
-    because a disk's fault in a map ends the process by a signal, without a sentence.
+    The two tables are kept as arrays, 32 bytes per image. Images are read with pread instead of a memory map, because a
+    disk error in a map kills the process by a signal, without a message.
 
     Args:
-        path: the folder that holds train.beton and val.beton (and classes.json), or one such file of any name.
+        path: the folder with train.beton and val.beton (and classes.json), or one such file of any name.
         split: `train` or `val`.
         pipeline: image -> uint8 tensor.
         seed: the run's seed.
 
     Raises:
-        DataError: no such file, one that is cut short, of another version, or of other fields than image and label.
+        DataError: the file is missing, truncated, of another version, or has fields other than image and label.
     """
 
     def __init__(self, path: str | os.PathLike[str], split: str, pipeline: Pipeline, seed: int) -> None:
@@ -66,7 +66,7 @@ class BetonDataset(ImageDataset):
         self.classes = read_classes(self.path, self.samples["label"])
 
     def _open(self) -> None:
-        """Open the file: once, since pread leaves no position behind that forked workers could disturb."""
+        """Open the file, once for all forked workers, since pread uses no shared position."""
         try:
             self._file = open(self.path, "rb")
         except OSError as error:
@@ -93,14 +93,14 @@ class BetonDataset(ImageDataset):
         except OSError as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror}).") from error
         if count != len(data):
-            raise DataError(f"{self.name_of(index)}: the file has been cut since the run began. {_AGAIN}")
+            raise DataError(f"{self.name_of(index)}: the file was truncated during the run. {_AGAIN}")
         if sample["mode"] == JPG:
             return data.tobytes(), int(sample["label"])
         return data.reshape(sample["height"], sample["width"], 3), int(sample["label"])
 
 
 def beton_file(path: str | os.PathLike[str], split: str) -> Path:
-    """The file of a split.
+    """Find the file of a split.
 
     Args:
         path: a folder, or the file itself.
@@ -111,7 +111,7 @@ def beton_file(path: str | os.PathLike[str], split: str) -> Path:
     """
     if is_remote(os.fspath(path)):
         raise DataError(
-            f"{path}: .beton files are read from disks of this machine only. "
+            f"{path}: .beton files are only read from local disks. "
             f"Copy them first: python -m tools.preload {shlex.quote(str(path))} /local/folder"
         )
     file = Path(path) if Path(path).is_file() else Path(path, f"{split}.beton")
@@ -122,29 +122,27 @@ def beton_file(path: str | os.PathLike[str], split: str) -> Path:
 
 
 def read_tables(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Every sample's row and the bytes of its image: SAMPLE [N], uint64 [N].
+    """Read the sample rows and the sizes of the images in bytes: SAMPLE [N], uint64 [N].
 
     Raises:
-        DataError: the file is none, is cut short, or does not hold images with labels.
+        DataError: this is not a .beton file, it is truncated, or it does not hold images with labels.
     """
     end = os.fstat(file.fileno()).st_size
-    cut = DataError(
-        f"{path}: ends after {end} bytes, too early for what its header says; was it cut while it was copied? {_AGAIN}"
-    )
+    truncated = DataError(f"{path}: ends after {end} bytes, but its header needs more; was a copy cut short? {_AGAIN}")
     header = np.fromfile(file, HEADER, 1)
     if not len(header):
-        raise cut
+        raise truncated
     version, fields, _, count, table_at = header[0].tolist()
     if version != VERSION:
-        raise DataError(f"{path}: is no .beton file of version {VERSION} (it says {version}). {_AGAIN}")
+        raise DataError(f"{path}: is not a .beton file of version {VERSION} (its version is {version}). {_AGAIN}")
     if table_at == 0:
         raise DataError(f"{path}: is unfinished; the program that wrote it was stopped. {_AGAIN}")
     descriptors = np.fromfile(file, FIELD, fields)
     if len(descriptors) < fields:
-        raise cut
+        raise truncated
     _check_fields(descriptors, path)
     if not file.tell() + count * SAMPLE.itemsize <= table_at <= end - count * ALLOCATION.itemsize:
-        raise cut
+        raise truncated
     if count == 0:
         raise DataError(f"{path}: holds no images. {_AGAIN}")
     samples = np.fromfile(file, SAMPLE, count)
@@ -153,59 +151,57 @@ def read_tables(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_fields(fields: np.ndarray, path: Path) -> None:
-    """Refuse what is not an image and a label, in this order."""
+    """Check that the fields are an image and a label, in this order."""
     if fields["kind"].tolist() == [RGB_IMAGE, INT]:
         return
-    kinds = [_KINDS[kind] if kind < len(_KINDS) else "a field of its own" for kind in fields["kind"].tolist()]
+    kinds = [_KINDS[kind] if kind < len(_KINDS) else "a custom field" for kind in fields["kind"].tolist()]
     names = [name.decode("ascii", "replace") for name in fields["name"].tolist()]
-    found = [f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True)] or ["none"]
+    given = [f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True)] or ["none"]
     raise DataError(
-        f"{path}: has the fields {named(found)}, but images with labels are an RGBImageField and an IntField, in "
-        f"this order and nothing else. {_AGAIN}"
+        f"{path}: has the fields {named(given)}; the fields must be an RGBImageField and an IntField, in this order "
+        f"and nothing else. {_AGAIN}"
     )
 
 
 def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -> np.ndarray:
-    """The bytes of each sample's image, uint64 [N].
+    """Return the size of each sample's image in bytes, uint64 [N].
 
     Args:
         samples: SAMPLE [N].
         allocations: ALLOCATION [at least N], in any order.
-        end: where the pages end, bytes.
+        end: byte at which the pages end.
         path: the file, for messages.
     """
     allocations = allocations[np.argsort(allocations["address"])]
-    found = np.searchsorted(allocations["address"], samples["address"]).clip(max=len(allocations) - 1)
-    sizes = allocations["size"][found]
+    rows = np.searchsorted(allocations["address"], samples["address"]).clip(max=len(allocations) - 1)
+    sizes = allocations["size"][rows]
     pixels = 3 * samples["width"].astype(np.uint64) * samples["height"]
-    lost = allocations["address"][found] != samples["address"]
+    lost = allocations["address"][rows] != samples["address"]
     beyond = (samples["address"] > end) | (sizes > end - np.minimum(samples["address"], end))
     wrong = np.where(samples["mode"] == RAW, sizes != pixels, samples["mode"] != JPG) | (sizes == 0)
     faulty = np.flatnonzero(lost | beyond | wrong)
     if len(faulty):
         raise DataError(
-            f"{path}, sample {faulty[0]}: the file's tables place no image here ({len(faulty)} of {len(samples)} "
-            f"samples are so). The file is damaged. {_AGAIN}"
+            f"{path}, sample {faulty[0]}: has no valid image in the file's tables ({len(faulty)} of {len(samples)} "
+            f"samples have none); the file is damaged. {_AGAIN}"
         )
     return sizes
 
 
 def read_classes(path: Path, labels: np.ndarray) -> list[str] | None:
-    """The class names from classes.json (a list, by label) beside a file; None where there is no such file.
+    """Read the class names, by label, from classes.json in the same folder; None if it does not exist.
 
     Args:
         path: the .beton file.
         labels: of its samples, int64 [N].
 
     Raises:
-        DataError: classes.json cannot be read, or the labels are of other classes.
+        DataError: classes.json cannot be read, or does not fit the labels.
     """
-    place = path.with_name("classes.json")
-    names = None
-    if place.is_file():
-        names = class_list(place, place)
+    file = path.with_name("classes.json")
+    names = class_list(file, file) if file.is_file() else None
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or (names is not None and highest >= len(names)):
-        allowed = f"{place} names {len(names)} classes" if names is not None else "a class is 0 or more"
+        allowed = f"{file} names {len(names)} classes" if names is not None else "a label is at least 0"
         raise DataError(f"{path}: has labels from {lowest} to {highest}, but {allowed}. {_AGAIN}")
     return names

@@ -1,4 +1,4 @@
-"""Writing images to a .beton file that the ffcv package and `loaders.storage.beton` read."""
+"""Write images to a .beton file, as read by the ffcv package and `loaders.storage.beton`."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from loaders.errors import reason
 from loaders.images.decoding import open_file, open_image
 from loaders.storage.beton import ALLOCATION, FIELD, HEADER, INT, JPG, RAW, RGB_IMAGE, SAMPLE, VERSION
 
-PAGE_SIZE = 1 << 23  # bytes: ffcv's usual page; a larger image needs a larger one
-LARGEST_PAGE = 1 << 31  # bytes: the largest power of two that the header's 32 bits hold
-AHEAD = 4  # images per worker that may wait for their turn to be written
+PAGE_SIZE = 1 << 23  # bytes: ffcv's default; a larger image needs a larger page
+LARGEST_PAGE = 1 << 31  # bytes: the largest power of two that fits the header's 32 bits
+AHEAD = 4  # finished images per worker that may wait to be written
 
 
 class Stored(NamedTuple):
-    """One sample as it goes to the file: a JPEG as it was, or pixels row by row."""
+    """One sample as stored in the file: an unchanged JPEG, or pixels row by row."""
 
     mode: int
     width: int
@@ -38,21 +38,20 @@ def write_beton(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a data set's split to one file; the same images give the same bytes, whatever the number of workers.
+    """Write a split to one file; its bytes depend only on the images, not on the number of workers.
 
-    Grey and colour JPEGs are copied as they are, without decoding them: pass on only what is known to decode. All
-    else is stored as RGB pixels. The file appears under its name when it is complete; until then, and if the process
-    is killed, there is PATH.part, which no reader takes for a data set.
+    Gray and color JPEGs are copied without decoding them, so check them first; all others are stored as RGB pixels. The
+    file is written as PATH.part, which no reader takes for a data set, and renamed when it is complete.
 
     Args:
-        path: the file to write; one that is there is replaced.
-        count: how many images there are, at least 1.
-        image: index -> (encoded image, label); called in threads, for each index once, in any order.
+        path: the file to write or replace.
+        count: number of images, at least 1.
+        image: index -> (encoded image, label); called in threads, once per index, in any order.
         workers: threads; each holds at most AHEAD finished images.
-        progress: told how many images are written, after each.
+        progress: called after each image with the number written.
 
     Raises:
-        DataError: an image that cannot be read or stored, or a disk that cannot be written to or is full.
+        DataError: an image cannot be read or stored, or the disk cannot be written to or is full.
         Exception: whatever `image` raises.
     """
     if count < 1:
@@ -60,9 +59,10 @@ def write_beton(
     with contextlib.ExitStack() as stack:
         with _unwritable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A fixed name: a killed conversion's file, maybe of 100 GB, is overwritten by the next one.
+            # A fixed name, so that the next conversion overwrites the file of a killed one (up to 100 GB).
             part = stack.enter_context(whole_file(path, path.with_name(f"{path.name}.part"), durable=True))
-            file = stack.enter_context(part.open("wb", buffering=0))  # closing it after a fault writes nothing more
+            # Unbuffered, so that closing it after an error writes nothing more.
+            file = stack.enter_context(part.open("wb", buffering=0))
         with contextlib.closing(_in_order(image, count, workers)) as images:
             _write_all(file.fileno(), path, count, images, progress)
         with _unwritable(path):
@@ -70,40 +70,40 @@ def write_beton(
 
 
 def stored(encoded: bytes, label: int) -> Stored:
-    """How one image goes to the file.
+    """Convert one image to its stored form.
 
     Args:
         encoded: a file's bytes, of any format that PIL reads.
         label: the class.
 
     Raises:
-        DataError: the image does not fit the format's 16-bit sides or its pages.
-        Exception: whatever PIL raises for bytes that are no image.
+        DataError: the image exceeds the format's 16-bit sides or its pages.
+        Exception: whatever PIL raises for bytes that are not an image.
     """
     with open_file(encoded) as image:
         width, height = image.size
-        # MPO: a JPEG with further ones behind it, as some cameras write. CMYK is left out: ffcv cannot decode it.
-        as_it_is = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
-    size = len(encoded) if as_it_is else 3 * width * height
+        # MPO: a JPEG followed by further ones, as some cameras write. Not CMYK, which ffcv cannot decode.
+        is_copied = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+    size = len(encoded) if is_copied else 3 * width * height
     if max(width, height) >= 1 << 16 or size > LARGEST_PAGE:
         raise DataError(
             f"{width} x {height} pixels, {size} bytes: a .beton file holds images of at most 65535 pixels a side and "
             f"{LARGEST_PAGE} bytes. Give a smaller --max-size."
         )
-    data = encoded if as_it_is else np.asarray(open_image(encoded)).tobytes()
-    return Stored(JPG if as_it_is else RAW, width, height, data, label)
+    data = encoded if is_copied else np.asarray(open_image(encoded)).tobytes()
+    return Stored(JPG if is_copied else RAW, width, height, data, label)
 
 
 def _in_order(image: Callable[[int], tuple[bytes, int]], count: int, workers: int) -> Generator[Stored, None, None]:
-    """Samples 0 to count - 1, made ahead of their turn by threads."""
+    """Yield samples 0 to count - 1, which threads prepare ahead."""
 
     def make(index: int) -> Stored:
         encoded, label = image(index)
         try:
             return stored(encoded, label)
         except Exception as error:
-            what = str(error) if isinstance(error, DataError) else reason(error)
-            raise DataError(f"image {index} cannot be stored ({what}).") from error
+            cause = str(error) if isinstance(error, DataError) else reason(error)
+            raise DataError(f"image {index} cannot be stored ({cause}).") from error
 
     waiting: deque[Future[Stored]] = deque()
     pool = ThreadPoolExecutor(workers)
@@ -121,13 +121,13 @@ def _in_order(image: Callable[[int], tuple[bytes, int]], count: int, workers: in
 def _write_all(
     file: int, path: Path, count: int, images: Iterator[Stored], progress: Callable[[int], None] | None
 ) -> None:
-    """Images first, each inside a page, then the tables, and the header at the very end."""
+    """Write the images, each within a page, then the tables, and the header last."""
     samples, allocations = np.zeros(count, SAMPLE), np.zeros(count, ALLOCATION)
     fields = np.array([(RGB_IMAGE, b"image", b""), (INT, b"label", b"")], FIELD)
     page = PAGE_SIZE
     end = _aligned(HEADER.itemsize + fields.nbytes + samples.nbytes, page)
     for index, (mode, width, height, data, label) in enumerate(images):
-        # A page may grow on the way: what lies inside a small page lies inside the larger one around it too.
+        # The page size may grow: an image within a small page is also within the larger page around it.
         page = max(page, 1 << (len(data) - 1).bit_length())
         address = end if end % page + len(data) <= page else _aligned(end, page)
         _write(file, path, address, data)
@@ -143,12 +143,12 @@ def _write_all(
 
 
 def _aligned(position: int, page: int) -> int:
-    """The next multiple of `page`, bytes."""
+    """Round up to a multiple of `page`, in bytes."""
     return -(-position // page) * page
 
 
 def _write(file: int, path: Path, address: int, data: bytes) -> None:
-    """Write all of `data`; a disk that is nearly full takes part of it, and complains the next time."""
+    """Write all of `data`; a nearly full disk accepts a part of it and raises at the next call."""
     left = memoryview(data)
     with _unwritable(path):
         while left:
@@ -158,11 +158,11 @@ def _write(file: int, path: Path, address: int, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _unwritable(path: Path) -> Iterator[None]:
-    """Turn the system's complaints about a file being written into a sentence."""
+    """Turn an OSError about a file being written into a DataError."""
     try:
         yield
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder; "
-            f"`df {path.parent}` says what is left."
+            f"`df {path.parent}` shows what is left."
         ) from error

@@ -1,4 +1,4 @@
-"""The columns of MDS shards that are read: x, the image, and y, its label. No other is decoded, a pickle least."""
+"""The columns of MDS shards: x, the image, and y, its label. No other column is decoded, above all no pickle."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from streaming.base.format.mds.encodings import NDArray, get_mds_encoded_size, m
 
 from loaders.images.decoding import Source
 
-FILES = ("jpeg", "png", "bytes")  # encodings of an image that are the plain bytes of its file
-MOST_CLASSES = 10_000_000  # labels are counted in a list: one that is damaged must not take all memory
+FILES = ("jpeg", "png", "bytes")  # encodings of an image that are the bytes of its file
+MOST_CLASSES = 10_000_000  # labels are counted in a list; a damaged one must not use up all memory
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _LABELS = ("int", *_INTEGERS, "str_int", "str")
 _DIGITS = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _PIXELS = "uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
 _WANTED = {
     "x": f"an image is {', '.join(FILES)}, pil, or an ndarray of {_PIXELS}",
-    "y": f"a label is {', '.join(_LABELS)} (of digits), or an ndarray of one integer, from 0 on",
+    "y": f"a label is {', '.join(_LABELS)} (of digits), or an ndarray of one integer, at least 0",
 }
 _AGAIN = "Convert the data set again."
 
 
 class WrongValue(ValueError):
-    """What a sample holds is not an image, or not a label; the message is a sentence but for the sample's name."""
+    """A sample does not hold an image or a label; the message lacks only the sample's name."""
 
 
 def column_fault(names: Sequence[str], encodings: Sequence[str], sizes: Sequence[int | None]) -> str | None:
-    """Why no image and label can be read from columns such as these; None where they can.
+    """Explain why these columns hold no image and label; None if they do.
 
     Args:
         names: of the columns.
-        encodings: mosaicml-streaming's, one for each.
-        sizes: in bytes, None for a column whose values differ in size.
+        encodings: of the columns, as mosaicml-streaming names them.
+        sizes: in bytes; None for a column of varying size.
     """
     kinds = dict(zip(names, zip(encodings, sizes, strict=True), strict=True))
     for name in ("x", "y"):
@@ -42,7 +42,7 @@ def column_fault(names: Sequence[str], encodings: Sequence[str], sizes: Sequence
         if not (_is_image_file(encoding) if name == "x" else _is_label(encoding)):
             return f"column {name} is encoded as {encoding}; {_WANTED[name]}. {_AGAIN}"
         if get_mds_encoded_size(encoding) != size:
-            return f"column {name}, encoded as {encoding}, cannot be of {size} bytes. {_AGAIN}"
+            return f"column {name}, encoded as {encoding}, cannot have {size} bytes. {_AGAIN}"
     return None
 
 
@@ -61,7 +61,7 @@ def _is_label(encoding: str) -> bool:
 
 
 def _array(encoding: str) -> NDArray | None:
-    """An encoding of arrays, as in ndarray:uint8:224,224,3; None for others."""
+    """Parse an encoding of arrays, such as ndarray:uint8:224,224,3; None for others."""
     kind, _, rest = encoding.partition(":")
     try:
         return NDArray.from_str(rest) if kind == "ndarray" else None
@@ -74,13 +74,7 @@ def _is_image(shape: Sequence[int]) -> bool:
 
 
 class Columns:
-    """Reads samples of a shard.
-
-    Args:
-        names: of the columns, as the index gives them.
-        encodings: one for each.
-        sizes: in bytes, None for a column whose values differ in size.
-    """
+    """Reader for the samples of a shard; takes its columns as `column_fault` does."""
 
     def __init__(self, names: Sequence[str], encodings: Sequence[str], sizes: Sequence[int | None]) -> None:
         self._columns = list(zip(names, sizes, strict=True))
@@ -88,11 +82,11 @@ class Columns:
         self._encodings = dict(zip(names, encodings, strict=True))
 
     def read(self, data: bytes) -> tuple[Source, int]:
-        """The image and the label of a sample: the bytes of a file, a PIL image, or pixels uint8 [H, W, 3].
+        """Return the image (an encoded file, a PIL image, or pixels uint8 [H, W, 3]) and the label of a sample.
 
         Raises:
-            WrongValue: they are something else.
-            ValueError: it is no sample of these columns.
+            WrongValue: the columns hold something else.
+            ValueError: the sample does not have these columns.
         """
         values = self._cut(data)
         encoding, image = self._encodings["x"], values["x"]
@@ -105,11 +99,11 @@ class Columns:
         return source, _label(mds_decode(self._encodings["y"], values["y"]))
 
     def number(self, data: bytes) -> int | None:
-        """The column i of a sample, where that is its number; others keep a name or nothing there."""
+        """Return a sample's number from column i; None if that is not an integer."""
         return int(mds_decode("int", self._cut(data)["i"])) if self._encodings.get("i") == "int" else None
 
     def _cut(self, data: bytes) -> dict[str, bytes]:
-        """Each column's bytes: the sizes of those that vary come first, then the columns themselves."""
+        """Split a sample into columns; the sizes of those that vary precede the columns."""
         sizes, at = iter(np.frombuffer(data, np.uint32, self._varying).tolist()), 4 * self._varying
         values = {}
         for name, fixed in self._columns:
@@ -117,40 +111,40 @@ class Columns:
             values[name] = data[at : at + size]
             at += size
         if at != len(data):
-            raise ValueError(f"its columns take {at} bytes, and it has {len(data)}")
+            raise ValueError(f"its columns take {at} bytes, but it has {len(data)}")
         return values
 
 
 def _check_size(data: bytes) -> None:
-    """Refuse stored pixels of a size that they are too few for, which PIL would first make room for."""
+    """Check a stored PIL image before PIL allocates memory for a size that its bytes cannot hold."""
     width, height = np.frombuffer(data, np.uint32, 2).tolist()
-    if width * height > 8 * len(data):  # a pixel takes a bit or more
-        found = f"{width} x {height} px in {len(data)} bytes"
-        raise WrongValue(f"its image (column x) is {found}, which is not all of it. {_AGAIN}")
+    if width * height > 8 * len(data):  # a pixel takes at least one bit
+        given = f"{width} x {height} px in {len(data)} bytes"
+        raise WrongValue(f"its image (column x) is {given}, which is not all of it. {_AGAIN}")
 
 
 def _pixels(array: np.ndarray) -> np.ndarray:
-    """An array as uint8 [H, W, 3]: gray repeated, alpha dropped, as PIL converts to RGB."""
+    """Convert an array to uint8 [H, W, 3] as PIL converts to RGB: gray is repeated, alpha dropped."""
     if array.dtype != np.uint8 or not array.size or not _is_image(array.shape):
-        found = f"an array of {array.dtype} {list(array.shape)}"
-        raise WrongValue(f"its image (column x) is {found}; pixels are {_PIXELS}. {_AGAIN}")
+        given = f"an array of {array.dtype} {list(array.shape)}"
+        raise WrongValue(f"its image (column x) is {given}; pixels are {_PIXELS}. {_AGAIN}")
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    return array[..., :3].copy()  # it can be written to, as torch wants it
+    return array[..., :3].copy()  # writable, as torch needs it
 
 
 def _label(value: Any) -> int:
-    """A label from whatever integer it is stored as."""
-    number, found = None, f"{value!r:.60}"
+    """Convert a label from any integer encoding."""
+    number, given = None, f"{value!r:.60}"
     if isinstance(value, np.ndarray):
-        found = f"an array of {value.dtype} {list(value.shape)}"
+        given = f"an array of {value.dtype} {list(value.shape)}"
         number = value.item() if value.size == 1 and value.dtype.kind in "iu" else None
     elif isinstance(value, int | np.integer) or (isinstance(value, str) and _DIGITS.fullmatch(value)):
         number = int(value)
-        found = str(number)
+        given = str(number)
     if number is None or not 0 <= number < MOST_CLASSES:
         raise WrongValue(
-            f"its label (column y) is {found}; a label is a whole number from 0 to {MOST_CLASSES - 1:,}. Number the "
-            "classes from 0 on, and convert the data set again."
+            f"its label (column y) is {given}; a label is an integer from 0 to {MOST_CLASSES - 1:,}. Number the "
+            "classes from 0, and convert the data set again."
         )
     return number

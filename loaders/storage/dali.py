@@ -1,7 +1,7 @@
-"""NVIDIA DALI as the decoder: its threads, or its GPU, decode, resize and mirror what this project has chosen.
+"""NVIDIA DALI as the decoder: it decodes, resizes and mirrors images on CPU threads or a GPU.
 
-Which image comes when, where it is cropped and whether it is mirrored are decided here, as for every other storage:
-DALI gets encoded bytes and boxes. Order, seeds, resumption and the shares of the ranks are therefore the same.
+Order, boxes and flips are chosen here, as for every other storage kind; DALI only gets encoded bytes and boxes. Seeds,
+resumption and the ranks' shares therefore work the same.
 """
 
 import importlib
@@ -17,26 +17,26 @@ import torch
 from composer.utils import dist
 
 from common.errors import DataError
-from loaders.dataset import ImageDataset, Key, parts
-from loaders.images.boxes import Crop, central, short_side
+from loaders.dataset import ImageDataset, Key, split_key
+from loaders.images.boxes import Crop, central
 from loaders.images.decoding import Source, decode, open_file
 from loaders.images.transforms import TrainingPipeline
 from loaders.sampler import EpochSampler
 from loaders.seeding import sample_seed
 from loaders.workers import WorkerLoader, default_num_workers
 
-PREFETCH = 2  # decoded batches that DALI keeps ready or under way
-READ_AHEAD = 2  # encoded batches that are read before DALI wants them
+PREFETCH = 2  # batches that DALI decodes ahead
+READ_AHEAD = 2  # encoded batches that are read ahead of DALI
 
 _FAILED = re.compile(r"sample #(\d+)")
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those that belong into the midst of a scan
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # except those that belong inside a scan
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def require_dali(device: str = "cpu") -> None:
-    """Make sure that DALI is installed, and that there is a GPU where one shall decode.
+    """Check that DALI is installed, and that there is a GPU if `device` is `mixed`.
 
     Args:
         device: `cpu` or `mixed`.
@@ -49,27 +49,26 @@ def require_dali(device: str = "cpu") -> None:
             "train_dataset.storage=dali needs NVIDIA DALI: pip install -c constraints.txt nvidia-dali-cuda120==2.4.0"
         )
     if device == "mixed" and not torch.cuda.is_available():
-        raise DataError("decoding with DALI on a GPU (mixed) needs a GPU, and torch sees none: decode on the CPU.")
+        raise DataError("DALI's device=mixed needs a GPU, but torch sees none: decode on the CPU.")
 
 
 class DaliLoader(WorkerLoader):
-    """Batches (uint8 [B, 3, size, size] in channels_last memory format, int64 [B]) that DALI decodes.
+    """Loader of batches (uint8 [B, 3, size, size] in channels_last memory format, int64 [B]) that DALI decodes.
 
-    A DataLoader because Composer sets the epoch, and saves the place in it, of DataLoaders only. Threads replace worker
-    processes. Memory: READ_AHEAD + PREFETCH + 1 batches as they are stored, and PREFETCH + 1 decoded.
+    It is a DataLoader because Composer sets the epoch and saves the position of DataLoaders only. Threads replace
+    worker processes. Memory: READ_AHEAD + PREFETCH + 1 encoded batches, and PREFETCH + 1 decoded.
 
     Args:
-        dataset: what to load; its pipeline says how to crop.
+        dataset: what to load; its pipeline defines the crop.
         batch_size: samples per device.
         sampler: this rank's keys: (epoch, index), or (epoch, index, size) with one size per batch.
-        drop_last: leave out what fills no whole batch.
-        num_workers: threads that read, and threads that decode; None: as many as there would be workers.
-        device: `cpu`, or `mixed` to decode on this rank's GPU (then the batches are there, too); None: on a GPU if
-            there is one.
+        drop_last: drop the last, incomplete batch.
+        num_workers: threads that read, and threads that decode; None: the default number of workers.
+        device: `cpu`, or `mixed` to decode on this rank's GPU, where the batches stay; None: a GPU if there is one.
 
     Raises:
-        DataError: DALI is not installed, or no GPU is there for `mixed`.
-        ValueError: the data set's images are transformed in ways that DALI is not told of.
+        DataError: DALI is not installed, or there is no GPU for `mixed`.
+        ValueError: the data set has image transforms, which DALI cannot apply.
     """
 
     dataset: ImageDataset
@@ -86,10 +85,10 @@ class DaliLoader(WorkerLoader):
     ) -> None:
         self.device = device or ("mixed" if torch.cuda.is_available() else "cpu")
         require_dali(self.device)
-        if getattr(dataset.pipeline, "image_transforms", ()):
+        if dataset.pipeline.image_transforms:
             raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its images")
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
-        # Not for torch, which would start processes.
+        # Set after torch's __init__, which would start processes.
         self.num_workers = max(1, num_workers or default_num_workers())
 
     def _get_iterator(self) -> Any:
@@ -100,8 +99,8 @@ class DaliLoader(WorkerLoader):
             feed.close()
 
     def _batches(self, pipeline: Any, feed: "_Feed") -> Iterator[Batch]:
-        """What a pipeline makes of one epoch."""
-        # On a GPU, DALI must not use a batch's memory again before what this stream does with it is done.
+        """Yield the batches of one epoch."""
+        # On a GPU, DALI must not reuse a batch's memory before this stream is done with it.
         stream = torch.cuda.current_stream() if self.device == "mixed" else None
         while True:
             try:
@@ -118,13 +117,8 @@ class DaliLoader(WorkerLoader):
 
 
 def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
-    """The DALI pipeline of one epoch, nvidia.dali.Pipeline, with one output: uint8 [B, size, size, 3].
-
-    Args:
-        loader: what to build it for.
-        feed: its input.
-    """
-    dali: Any = importlib.import_module("nvidia.dali")  # half a second, needed by few; and its stubs lack its constants
+    """Build the nvidia.dali.Pipeline of one epoch, from a feed to uint8 [B, size, size, 3]."""
+    dali: Any = importlib.import_module("nvidia.dali")  # takes half a second; and its stubs lack its constants
     fn, types = dali.fn, dali.types
     mixed, crop = loader.device == "mixed", loader.dataset.pipeline
     resize = {"interp_type": types.INTERP_TRIANGULAR, "antialias": True}
@@ -132,7 +126,7 @@ def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
         "device": loader.device,
         "output_type": types.RGB,
         "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does in PIL and torchvision
-        "adjust_orientation": False,  # as PIL's convert("RGB")
+        "adjust_orientation": False,  # as in PIL's convert("RGB")
     }
     pipeline = dali.Pipeline(
         batch_size=loader.batch_size,
@@ -161,7 +155,7 @@ def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
 
 
 class _Sample(NamedTuple):
-    """One image as read: what DALI is to decode (uint8 [bytes]), its size in pixels, its label."""
+    """One image as read: its encoded bytes (uint8), its size in pixels, its label."""
 
     encoded: np.ndarray
     height: int
@@ -170,18 +164,14 @@ class _Sample(NamedTuple):
 
 
 class _InFlight(NamedTuple):
-    """A batch that DALI works on: the indices of its samples, and their labels."""
+    """A batch that DALI is decoding."""
 
     indices: list[int]
     labels: list[int]
 
 
 class _Feed:
-    """One epoch's input for DALI: images that threads read ahead, boxes that this thread draws.
-
-    Args:
-        loader: whose epoch it is.
-    """
+    """One epoch's input for DALI: threads read the images ahead, this thread draws the boxes."""
 
     def __init__(self, loader: DaliLoader) -> None:
         self.dataset = loader.dataset
@@ -190,7 +180,7 @@ class _Feed:
         self._pool = ThreadPool(loader.num_workers)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """What the pipeline's operators take, by name: one entry per image of the batch."""
+        """Yield the inputs of the pipeline's operators by name, with one entry per image of the batch."""
         reads: deque[tuple[list[Key], AsyncResult[list[_Sample]]]] = deque()
         for keys in self._keys:
             reads.append((keys, self._pool.map_async(self._read, keys)))
@@ -200,22 +190,21 @@ class _Feed:
             yield self._batch(*reads.popleft())
 
     def close(self) -> None:
-        """End the threads; a read that hangs is not waited for."""
+        """Stop the threads without waiting for reads that hang."""
         self._pool.terminate()
 
     def explain(self, error: RuntimeError) -> None:
-        """Turn DALI's error into one that names the image.
+        """Replace DALI's error about an image by one that names the image.
 
         Raises:
-            DataError: the error was an image's.
+            DataError: the error was about an image.
         """
-        found = _FAILED.search(str(error))
-        if found:
-            index = self.in_flight[0].indices[int(found.group(1))]
+        if match := _FAILED.search(str(error)):
+            index = self.in_flight[0].indices[int(match.group(1))]
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
-        index = parts(key)[1]
+        index = split_key(key)[1]
         source, label = self.dataset.read(index)
         try:
             return _Sample(*encoded(source), label)
@@ -224,9 +213,9 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append(_InFlight([parts(key)[1] for key in keys], [sample.label for sample in samples]))
-        with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data are loaded
-            views = [self._view(*parts(key), sample) for key, sample in zip(keys, samples, strict=True)]
+        self.in_flight.append(_InFlight([split_key(key)[1] for key in keys], [sample.label for sample in samples]))
+        with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data is loaded
+            views = [self._view(*split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)
         return {
             "encoded": [sample.encoded for sample in samples],
@@ -238,35 +227,30 @@ class _Feed:
         }
 
     def _view(self, epoch: int, index: int, size: int | None, sample: _Sample) -> tuple[tuple[int, int], Crop, int]:
-        """The size that the whole image is brought to, the box in it, and the size of the result."""
+        """Return the size to which the whole image is resized, the box in it, and the size of the crop."""
         pipeline = self.dataset.pipeline
         size = size or pipeline.crop_size
-        whole = sample.height, sample.width
-        if pipeline.resize_size > 0:
-            whole = short_side(*whole, pipeline.resize_size)
+        whole = pipeline.resized_shape(sample.height, sample.width)
         if not isinstance(pipeline, TrainingPipeline):
             return whole, central(*whole, size), size
-        # What loaders.seeding.seeded does, less the generators that no box is drawn from: a tenth of the time.
+        # Same as loaders.seeding.seeded in a tenth of the time, because boxes only need torch's generator.
         torch.default_generator.manual_seed(sample_seed(self.dataset.seed, epoch, index))
         return whole, pipeline.draw(*whole), size
 
 
 def encoded(source: Source) -> tuple[np.ndarray, int, int]:
-    """An image as a file that DALI decodes to the pixels of `decoding.decode`; uint8 [bytes], height, width.
+    """Return an image as a file (uint8) that DALI decodes to the pixels of `decoding.decode`, its height and its width.
 
-    An ordinary JPEG stays as it is: grey or coloured, one scan from its header to the very end. Everything else is
-    decoded here. DALI has its own ideas of CMYK, palettes, alpha and 16 bits; and a scan that is cut short, or that
-    damage has put a marker into, it fills up with grey and says nothing.
-
-    Args:
-        source: as the data set reads it.
+    An ordinary JPEG stays unchanged: gray or color, with a single scan up to the end. Everything else is decoded here,
+    because DALI converts CMYK, palettes, alpha and 16 bits differently, and silently fills a scan that is truncated or
+    damaged by a marker with gray.
 
     Raises:
-        Exception: as `decode`, for bytes that are no image or end too early.
+        Exception: as for `decode`.
     """
     if isinstance(source, bytes) and source.startswith(_JPEG_START):
         image = open_file(source)
-        marker = _MARKER.search(source, image.fp.tell())  # type: ignore[union-attr]  # behind the header
+        marker = _MARKER.search(source, image.fp.tell())  # type: ignore[union-attr]  # after the header
         ends_well = marker is not None and source[marker.start() :] == _JPEG_END
         if ends_well and image.format == "JPEG" and image.mode in ("RGB", "L"):
             return np.frombuffer(source, np.uint8), image.height, image.width

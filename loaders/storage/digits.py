@@ -1,4 +1,4 @@
-"""A real data set that needs no download: scikit-learn's 1,797 scanned digits, as an image folder.
+"""A real data set without a download: scikit-learn's 1,797 scanned digits, as an image folder.
 
 From the UCI test set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), 8 x 8 pixels each.
 `python -m loaders.storage.digits FOLDER` writes it.
@@ -13,28 +13,22 @@ from pathlib import Path
 
 from common.errors import DataError
 
-FOLDER = "data/digits"  # where a run makes them if they are missing
-SIZE = 32  # pixels: what the five halvings of a ResNet leave one of
+FOLDER = "data/digits"  # made by a run if it is missing
+SIZE = 32  # pixels: a ResNet halves them five times, to one
 EVALUATION_SHARE = 0.2
 _SPLIT_SEED = 17
 
 
 def is_made_on_demand(path: str | None) -> bool:
-    """Whether a data set's folder is made when it is missing: data/digits in the current folder, and no other."""
+    """Whether a run makes this folder if it is missing: only data/digits in the current folder."""
     return path is not None and Path(path) == Path(FOLDER)
 
 
 def make_digits(folder: str | os.PathLike[str]) -> Path:
-    """Write train/0..9 (1,438 images) and val/0..9 (359) unless they are there already.
+    """Write train/0..9 (1,438 images) and val/0..9 (359) unless they exist; return the folder.
 
-    The split is fixed and stratified. The folder appears whole or not at all, so that several ranks may call this at
-    once and an interrupted call leaves nothing half-done.
-
-    Args:
-        folder: where; made if need be.
-
-    Returns:
-        The folder.
+    The split is fixed and stratified. The folder is renamed into place when complete, so that several ranks may call
+    this at once, and an interrupted call leaves nothing behind.
 
     Raises:
         DataError: the folder holds something else, or cannot be written.
@@ -43,32 +37,32 @@ def make_digits(folder: str | os.PathLike[str]) -> Path:
     if _complete(target):
         return target
     if target.is_dir() and any(target.iterdir()):
-        raise DataError(f"{target}: holds something else than the digits. Name another folder, or empty this one.")
+        raise DataError(f"{target}: holds something other than the digits. Choose another folder, or empty this one.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}). Name another folder.") from error
+        raise DataError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
     try:
         made.chmod(0o755)
         _write(made)
         made.rename(target)  # replaces an empty folder; fails if another process was first
     except OSError as error:
         if not _complete(target):
-            raise DataError(f"{target}: cannot be written ({error.strerror}). Name another folder.") from error
+            raise DataError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return target
 
 
 def _complete(folder: Path) -> bool:
-    """Whether the digits are there; the last class of the last split stands for all, which appear at once."""
+    """Whether the digits exist; all classes appear at once, so that checking two is enough."""
     return (folder / "val" / "9").is_dir() and (folder / "train" / "0").is_dir()
 
 
 def _write(folder: Path) -> None:
     """Split, enlarge and save every digit."""
-    import numpy as np  # here, because a dry run asks this module about a path and imports no numpy
+    import numpy as np  # here, because a dry run imports this module but must not import numpy
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -78,12 +72,12 @@ def _write(folder: Path) -> None:
         numbers = rng.permutation(np.flatnonzero(digits.target == label))
         held_out = round(len(numbers) * EVALUATION_SHARE)
         for split, members in (("val", numbers[:held_out]), ("train", numbers[held_out:])):
-            place = folder / split / str(label)
-            place.mkdir(parents=True)
+            class_folder = folder / split / str(label)
+            class_folder.mkdir(parents=True)
             for number in members:
                 pixels = np.round(digits.images[number] * (255 / 16)).astype(np.uint8)
                 image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
-                image.save(place / f"{number:04}.png")
+                image.save(class_folder / f"{number:04}.png")
 
 
 def main() -> None:
@@ -92,7 +86,7 @@ def main() -> None:
         prog="python -m loaders.storage.digits",
         description="Write 1,797 scanned digits as an image folder (train/ and val/).",
     )
-    parser.add_argument("folder", help="where to write them, e.g. data/digits")
+    parser.add_argument("folder", help="folder to write, such as data/digits")
     try:
         print(f"digits: {make_digits(parser.parse_args().folder)}")
     except DataError as error:

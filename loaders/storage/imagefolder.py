@@ -1,4 +1,4 @@
-"""Folders of images, one per class, as torchvision lays them out: PATH/train/CLASS/*.JPEG and PATH/val/..."""
+"""Image folders in torchvision's layout, with a folder per class: PATH/train/CLASS/*.JPEG and PATH/val/..."""
 
 import contextlib
 import os
@@ -25,9 +25,6 @@ _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, 
 class ImageFolderDataset(ImageDataset):
     """One split of an image folder.
 
-    Names are kept in one numpy array: 1.28 million Python strings would be copied into every worker, page by page, as
-    their reference counts are touched.
-
     Args:
         path: the folder that holds train/ and val/.
         split: `train` or `val`.
@@ -35,7 +32,7 @@ class ImageFolderDataset(ImageDataset):
         seed: the run's seed.
 
     Raises:
-        DataError: every fault of the folder's structure that can be seen without opening an image.
+        DataError: lists all faults of the folder's structure that show without opening an image.
     """
 
     classes: list[str]
@@ -49,13 +46,10 @@ class ImageFolderDataset(ImageDataset):
         if problems:
             raise DataError("\n".join(problems))
         self.folder = Path(path) / split
-        self.classes = class_names(self.folder)
-        found = [list_class(self.folder / name) for name in self.classes]
-        self.remarks = listing_remarks(self.folder, self.classes, found)
-        per_class = [listing.images for listing in found]
-        empty = [name for name, names in zip(self.classes, per_class, strict=True) if not names]
-        if empty:
-            raise DataError(empty_classes(self.folder, empty))
+        self.classes, per_class, self.remarks, fault = list_split(self.folder)
+        if fault:
+            raise DataError(fault)
+        # One array, because reference counting would make every worker copy the pages of 1.28 million Python strings.
         self.names = np.array([os.fsencode(name) for names in per_class for name in names], dtype=np.bytes_)
         self.labels = np.repeat(np.arange(len(self.classes)), [len(names) for names in per_class])
 
@@ -63,7 +57,7 @@ class ImageFolderDataset(ImageDataset):
         return len(self.names)
 
     def path_of(self, index: int) -> Path:
-        """An image's file."""
+        """Return the path of an image."""
         return self.folder / self.classes[self.labels[index]] / os.fsdecode(self.names[index])
 
     def name_of(self, index: int) -> str:
@@ -84,27 +78,27 @@ class ImageFolderDataset(ImageDataset):
 
 
 def class_names(folder: Path) -> list[str]:
-    """The sorted names of the folders in `folder`.
+    """Return the sorted names of the folders in `folder`.
 
     Raises:
-        DataError: it cannot be looked into.
+        DataError: it cannot be listed.
     """
-    with _looking_into(folder):
+    with _scanning(folder):
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
+    """Whether a file name has an image's extension."""
     return name.lower().endswith(EXTENSIONS)
 
 
 class Listing(NamedTuple):
-    """What lies below a class' folder, links followed; paths are relative to it.
+    """Contents of a class folder, following links; paths are relative to it.
 
     Args:
         images: in torchvision's order.
-        others: files that are not read, such as those of other names, and pipes.
-        programs: folders that programs make for themselves.
+        others: files that are ignored, such as pipes and those without an image's extension.
+        programs: folders that look as if programs had made them.
     """
 
     images: list[str]
@@ -113,97 +107,98 @@ class Listing(NamedTuple):
 
 
 def list_class(folder: Path) -> Listing:
-    """Look through a class' folder and those in it.
+    """List a class folder recursively.
 
     Raises:
-        DataError: one cannot be looked into, or is a link to one that it lies in, or to nothing.
+        DataError: a folder cannot be listed, is a link to one that contains it, or holds a dangling link.
     """
-    found = Listing([], [], [])
-    _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), found)
-    return found
+    listing = Listing([], [], [])
+    _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), listing)
+    return listing
 
 
-def _list_below(folder: Path, prefix: str, above: tuple[str, ...], found: Listing) -> None:
-    """Add what is in one folder of a class and below it; `above` are the real paths of the folders that it lies in."""
+def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: Listing) -> None:
+    """Add one folder of a class recursively; `above` are the real paths of the folders that contain it."""
     path, below = folder / prefix, []
     real = os.path.realpath(path)
     if real in above:
         remedy = shlex.join(["rm", str(path)])
-        raise DataError(f"{path}: is a link to {real}, in which it lies, so that it has no end. Remove it: {remedy}")
-    with _looking_into(path):
+        raise DataError(f"{path}: is a link to {real}, which contains it. Remove it: {remedy}")
+    with _scanning(path):
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if entry.is_dir():
                 below.append(prefix + entry.name)
-            elif _is_dangling(entry) and not is_image(entry.name):  # of an image's, reading it tells
+            elif _is_dangling(entry) and not is_image(entry.name):  # reading an image reports its dangling link
                 raise DataError(_unmounted(path, [entry.name]))
             elif is_image(entry.name) and (entry.is_file() or _is_dangling(entry)):
-                found.images.append(prefix + entry.name)
+                listing.images.append(prefix + entry.name)
             else:
-                found.others.append(prefix + entry.name)
-    found.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
+                listing.others.append(prefix + entry.name)
+    listing.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
     for name in below:
-        _list_below(folder, name + os.sep, (*above, real), found)
+        _list_below(folder, name + os.sep, (*above, real), listing)
 
 
 def _is_dangling(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to what is not there."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _unmounted(folder: Path, names: list[str]) -> str:
-    """The sentence for links in a folder that lead nowhere."""
-    return f"{folder}: {named(names)} are links to what is not there. Is a disk not mounted? Else remove them."
+    return f"{folder}: {named(names)} are dangling links. Is a disk not mounted? Otherwise remove them."
 
 
 @contextlib.contextmanager
-def _looking_into(folder: Path) -> Iterator[None]:
-    """Turn the system's complaints about a folder into a sentence."""
+def _scanning(folder: Path) -> Iterator[None]:
+    """Turn an OSError about a folder into a DataError."""
     try:
         yield
     except OSError as error:
-        place = error.filename or folder
-        raise DataError(
-            f"{place}: cannot be looked into ({error.strerror}). Make it readable, or remove it."
-        ) from error
+        path = error.filename or folder
+        raise DataError(f"{path}: cannot be listed ({error.strerror}). Make it readable, or remove it.") from error
 
 
-def listing_remarks(folder: Path, classes: list[str], found: Sequence[Listing]) -> list[str]:
-    """What is worth saying of a split's folder, though it is no fault: a sentence each.
+def list_split(folder: Path) -> tuple[list[str], list[list[str]], list[str], str | None]:
+    """Return a split's classes, the images of each class, remarks, and the fault of empty classes if there are any."""
+    classes = class_names(folder)
+    listings = [list_class(folder / name) for name in classes]
+    fault = None
+    if empty := [name for name, listing in zip(classes, listings, strict=True) if not listing.images]:
+        fault = (
+            f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
+            f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from both train/ and val/."
+        )
+    return classes, [listing.images for listing in listings], _remarks(folder, classes, listings), fault
 
-    Args:
-        folder: of the split.
-        classes: the names of the folders in it.
-        found: in each of them.
-    """
-    with _looking_into(folder):
-        beside = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
-    others = [name for listing in found for name in listing.others]
+
+def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> list[str]:
+    """List remarks on a split's folder that are not faults, one sentence each."""
+    with _scanning(folder):
+        loose = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    others = [name for listing in listings for name in listing.others]
     programs = [name for name in classes if _PROGRAMS.fullmatch(name)]
-    programs += [f"{name}/{below}" for name, listing in zip(classes, found, strict=True) for below in listing.programs]
+    programs += [
+        f"{name}/{below}" for name, listing in zip(classes, listings, strict=True) for below in listing.programs
+    ]
     remarks = []
-    if beside:
-        what = f"{len(beside)} files lie beside the classes' folders, and are not read ({named(beside)})."
-        remarks.append(f"{folder.name}: {what}")
+    if loose:
+        remarks.append(f"{folder.name}: {len(loose)} files next to the class folders are ignored ({named(loose)}).")
     if others:
         kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
-        remarks.append(f"{folder.name}: {len(others)} files are no images by their names, and are not read ({kinds}).")
+        remarks.append(f"{folder.name}: {len(others)} files are not images by name or type, and are ignored ({kinds}).")
     if programs:
         remarks.append(
-            f"{folder.name}: {named(programs)} look like folders that programs make for themselves; images in them "
-            "are read like all others. Remove them if that is not meant."
+            f"{folder.name}: {named(programs)} look like folders made by programs; images in them are used like all "
+            "others. Remove the folders if that is not intended."
         )
     return remarks
 
 
 def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
-    """What is wrong with the folders, without looking at a single file inside a class.
+    """List what is wrong with the folders, one sentence per fault, without looking at files inside a class.
 
     Args:
         root: the folder that should hold train/ and val/.
-        needed: the splits that must be there; the other one is compared if it happens to be.
-
-    Returns:
-        One sentence per fault.
+        needed: the splits that must exist; if both exist, their classes are compared.
     """
     if not root.exists():
         return [f"{root}: no such folder. It should hold train/ and val/, with one folder per class in each."]
@@ -211,30 +206,29 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
         return [f"{root}: is a file. A data set is a folder with train/ and val/ in it; unpack archives first."]
     missing = [split for split in needed if not (root / split).is_dir()]
     problems = [_missing_split(root, split) for split in missing]
-    there = [split for split in SPLITS if (root / split).is_dir()]
-    for split in there:
-        problems += _split_faults(root / split) if split in needed else []
-    if not problems and len(there) == len(SPLITS):
+    present = [split for split in SPLITS if (root / split).is_dir()]
+    problems += [fault for split in present if split in needed for fault in _split_faults(root / split)]
+    if not problems and len(present) == len(SPLITS):
         problems += _class_faults(root)
     return problems
 
 
 def _missing_split(root: Path, split: str) -> str:
-    """The sentence for a folder without train/ or val/, with a guess at what it is instead."""
+    """Describe a folder without train/ or val/, with a guess at what it is instead."""
     if (root / split).is_symlink():
         return _unmounted(root, [split])
     if split == "val" and (root / "test").is_dir():
         return f"{root}: has no val/ but has test/. Rename it: mv {shlex.join([f'{root}/test', f'{root}/val'])}"
     if (root / f"{split}.beton").is_file():
-        return f"{root}: holds {split}.beton, an FFCV file. Set storage=ffcv to train from it; it is not verified here."
+        return f"{root}: holds {split}.beton, an FFCV file. Set storage=ffcv to train on it; it is not verified here."
     folders = class_names(root)
-    found = f"it holds {named([name + '/' for name in folders])}" if folders else "it holds no folders"
-    return f"{root}: has no {split}/ ({found}). Expected {root / split}/CLASS/*.JPEG."
+    contents = f"it holds {named([name + '/' for name in folders])}" if folders else "it holds no folders"
+    return f"{root}: has no {split}/ ({contents}). Expected {root / split}/CLASS/*.JPEG."
 
 
 def _split_faults(folder: Path) -> list[str]:
-    """A split without class folders: shards, images lying flat, or nothing."""
-    with _looking_into(folder):
+    """Describe a split without class folders: shards, loose images, or nothing."""
+    with _scanning(folder):
         dangling = sorted(entry.name for entry in os.scandir(folder) if _is_dangling(entry))
     if dangling:
         return [_unmounted(folder, dangling)]
@@ -242,34 +236,23 @@ def _split_faults(folder: Path) -> list[str]:
         return []
     names = sorted(os.listdir(folder))
     if "index.json" in names:
-        return [f"{folder}: holds MDS shards, no images. Set is_streaming=true local=/a/cache/folder."]
-    flat = sum(map(is_image, names))
-    if flat:
+        return [f"{folder}: holds MDS shards, not images. Set is_streaming=true local=/a/cache/folder."]
+    loose = sum(map(is_image, names))
+    if loose:
         return [
-            f"{folder}: {flat} images lie directly in it, as in ImageNet's archive of validation images. "
-            "They must be sorted into one folder per class, with the class names of train/: python -m tools.verify "
-            f"{shlex.quote(str(folder.parent))} --fold MAPPING"
+            f"{folder}: {loose} images lie directly in it, as in ImageNet's validation archive. Sort them into one "
+            f"folder per class, named as in train/: python -m tools.verify {shlex.quote(str(folder.parent))} "
+            "--fold MAPPING"
         ]
     return [f"{folder}: is empty. Expected one folder per class."]
 
 
 def _class_faults(root: Path) -> list[str]:
-    """Classes that one split has and the other has not: every label after the first would be wrong."""
+    """Describe classes that only one split has; they would shift the labels of all classes after them."""
     train, val = (set(class_names(root / split)) for split in SPLITS)
-    problems = []
-    for here, there, only in (("train", "val", train - val), ("val", "train", val - train)):
-        if only:
-            names = named(sorted(only))
-            problems.append(
-                f"{root}: {len(only)} classes are in {here}/ but not in {there}/ ({names}), so that the labels of the "
-                "two would disagree. Add the missing folders or remove the surplus ones."
-            )
-    return problems
-
-
-def empty_classes(folder: Path, empty: list[str]) -> str:
-    """The sentence for class folders without an image."""
-    return (
-        f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
-        f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from train/ and val/ both."
-    )
+    return [
+        f"{root}: {len(only)} classes are in {here}/ but not in {other}/ ({named(sorted(only))}), so their labels "
+        "would disagree. Add the missing folders or remove the extra ones."
+        for here, other, only in (("train", "val", train - val), ("val", "train", val - train))
+        if only
+    ]

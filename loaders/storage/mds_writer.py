@@ -1,7 +1,7 @@
-"""One MDS shard as bytes in memory: laid out from encoded images, packed, unpacked and read.
+"""Pack, unpack and read an MDS shard in memory.
 
-The layout is mosaicml-streaming's, byte for byte. Its own writer takes decoded images and encodes what is no JPEG
-anew; here the column x keeps whatever bytes it is given.
+The layout is mosaicml-streaming's, byte for byte. Its writer takes decoded images and re-encodes those that are not
+JPEGs; this one keeps the encoded bytes in column x.
 """
 
 import json
@@ -21,17 +21,17 @@ from loaders.transport.decompression import decompressed
 Sample = tuple[int, bytes, int]
 """An image's number, its encoded bytes and its label: the columns i, x and y."""
 
-SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes beside the image's own: its offset, its length, i and y
+SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes per sample in addition to its image: offset, length, i and y
 
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """What all shards of a data set have in common, as the index records it.
+    """Properties shared by all shards of a data set, as recorded in the index.
 
     Args:
         compression: of the whole file, as mosaicml-streaming names it (`zstd`, `zstd:7`, ...), or None.
-        hash_name: which hash of each file is recorded.
-        size_limit: bytes per shard that the data set was cut for.
+        hash_name: hash to record of each file.
+        size_limit: bytes per shard that were aimed at.
     """
 
     compression: str | None
@@ -39,7 +39,7 @@ class ShardFormat:
     size_limit: int
 
     def config(self) -> dict[str, Any]:
-        """The part that stands in every shard's header and in its entry of the index."""
+        """Return the part that every shard's header and index entry contain."""
         return {
             "version": 2,
             "format": "mds",
@@ -52,14 +52,14 @@ class ShardFormat:
         }
 
     def pack(self, samples: Sequence[Sample], number: int) -> tuple[dict[str, Any], bytes]:
-        """Lay out a shard.
+        """Make a shard.
 
         Args:
             samples: at least one.
-            number: the shard's place in the split.
+            number: index of the shard in the split.
 
         Returns:
-            Its entry of the index, and the bytes of the file that the entry names.
+            Its index entry, and the bytes of the file that the entry names.
         """
         name = f"shard.{number:05}.mds"
         stored = raw = _lay_out(samples, json.dumps(self.config(), sort_keys=True).encode())
@@ -74,26 +74,26 @@ class ShardFormat:
 
 
 def _lay_out(samples: Sequence[Sample], config: bytes) -> bytes:
-    """Number of samples, where each begins and the last ends, the configuration, the samples."""
+    """Concatenate the number of samples, their offsets and the end, the configuration, and the samples."""
     data = [struct.pack("<Iq", len(x), i) + x + struct.pack("<q", y) for i, x, y in samples]
     offsets = np.cumsum([8 + 4 * len(data) + len(config), *map(len, data)]).astype("<u4")
     return b"".join([struct.pack("<I", len(data)), offsets.tobytes(), config, *data])
 
 
 def stored_file(entry: dict[str, Any]) -> dict[str, Any]:
-    """Name, bytes and hashes of the file that holds a shard, compressed or not."""
+    """Name, bytes and hashes of a shard's file, compressed or not, from its index entry."""
     return entry["zip_data"] or entry["raw_data"]
 
 
 def unpack(entry: dict[str, Any], stored: bytes) -> bytes:
-    """A shard as it was laid out.
+    """Return a shard uncompressed.
 
     Args:
-        entry: its entry of the index.
+        entry: its index entry.
         stored: the bytes of the file that the entry names.
 
     Raises:
-        ValueError: they are not the bytes that the entry describes.
+        ValueError: the bytes do not match the entry.
     """
     _check(stored_file(entry), stored)
     if not entry["zip_data"]:
@@ -104,7 +104,7 @@ def unpack(entry: dict[str, Any], stored: bytes) -> bytes:
 
 
 def _check(file: dict[str, Any], data: bytes) -> None:
-    """Compare length and every recorded hash."""
+    """Compare the length and all recorded hashes."""
     if len(data) != file["bytes"]:
         raise ValueError(f"{len(data)} bytes instead of {file['bytes']}")
     for name, recorded in file["hashes"].items():
@@ -113,23 +113,23 @@ def _check(file: dict[str, Any], data: bytes) -> None:
 
 
 def count_samples(raw: bytes) -> int:
-    """How many samples a shard says that it holds."""
+    """Number of samples according to a shard's header."""
     return int(struct.unpack_from("<I", raw)[0])
 
 
-def read_sample(entry: dict[str, Any], raw: bytes, place: int) -> tuple[int, Source, int]:
-    """Number, image and label of a sample of this program's or another's; its place stands in for another number.
+def read_sample(entry: dict[str, Any], raw: bytes, index: int) -> tuple[int, Source, int]:
+    """Return number (`index` if it has none), image and label of a sample written by this or another program.
 
     Args:
-        entry: the shard's entry of the index.
-        raw: the shard as it was laid out.
-        place: which sample of the shard.
+        entry: the shard's index entry.
+        raw: the uncompressed shard.
+        index: of the sample in the shard.
 
     Raises:
         WrongValue: it holds no image, or no label.
         ValueError: the shard is damaged.
     """
-    begin, end = struct.unpack_from("<II", raw, 4 + 4 * place)
+    begin, end = struct.unpack_from("<II", raw, 4 + 4 * index)
     columns = Columns(entry["column_names"], entry["column_encodings"], entry["column_sizes"])
     number = columns.number(raw[begin:end])
-    return place if number is None else number, *columns.read(raw[begin:end])
+    return index if number is None else number, *columns.read(raw[begin:end])

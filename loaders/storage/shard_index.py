@@ -1,6 +1,6 @@
-"""The index.json of MDS shards: what is believed of it, whoever wrote it.
+"""Parse and check the index.json of MDS shards.
 
-Every reader of shards takes it from here, because names in it become paths to be written and removed, and its numbers
+It is untrusted input for all readers of shards: its names become paths that are written and removed, its numbers
 become memory.
 """
 
@@ -17,24 +17,24 @@ from common.errors import DataError, named
 from loaders.storage.columns import column_fault
 
 INDEX, CLASSES = "index.json", "classes.json"
-_LONGEST = 200  # bytes of a file's name: file systems allow 255, and what is being written has a longer one
+_LONGEST = 200  # bytes of a file name: file systems allow 255, and a file being written has a longer name
 _DRIVE = re.compile(r"[A-Za-z]:")
 _AGAIN = "Convert the data set again."
 
 
 class _Fault(ValueError):
-    """What is wrong with an index."""
+    """A fault of an index, with a complete message."""
 
 
 def parse_index(data: bytes, place: str) -> dict[str, Any]:
-    """An index whose names are those of files below its folder, and whose numbers and columns fit together.
+    """Parse an index, and check its file names, numbers and columns.
 
     Args:
-        data: the content of index.json.
+        data: the contents of index.json.
         place: where it is stored, for messages.
 
     Raises:
-        DataError: it is malformed, lists no shards, names files elsewhere, or its columns are no images with labels.
+        DataError: it is malformed, lists no shards, names files elsewhere, or its columns hold no images with labels.
     """
     try:
         index = json.loads(data)
@@ -51,8 +51,7 @@ def parse_index(data: bytes, place: str) -> dict[str, Any]:
     except _Fault as error:
         raise DataError(f"{place}: {error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{place}: is malformed ({what}). {_AGAIN}") from error
+        raise DataError(f"{place}: is malformed ({type(error).__name__}: {error}). {_AGAIN}") from error
     if not shards:
         raise DataError(f"{place}: lists no shards. {_AGAIN}")
     if fault := _names_fault(shards):
@@ -61,56 +60,56 @@ def parse_index(data: bytes, place: str) -> dict[str, Any]:
 
 
 def files_of(shard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The files that a shard may be stored in: uncompressed, and compressed where it is stored so."""
+    """Return the files that a shard may be stored in: uncompressed, and compressed if it has such a file."""
     return (info for info in (shard["raw_data"], shard["zip_data"]) if info)
 
 
 def _check_shard(shard: Any) -> None:
-    """Look at one entry's types, sizes and columns.
+    """Check the types, sizes and columns of one entry.
 
     Raises:
-        KeyError, TypeError, ValueError: something is missing, or is of another kind.
+        KeyError, TypeError, ValueError: something is missing or wrong.
     """
     if (shard["version"], shard["format"]) != (2, "mds"):
-        raise ValueError(f"it is of format {shard['format']} {shard['version']}, not mds 2")
-    names, encodings, sizes = (shard[f"column_{what}"] for what in ("names", "encodings", "sizes"))
+        raise ValueError(f"its format is {shard['format']} {shard['version']}, not mds 2")
+    names, encodings, sizes = (shard[f"column_{key}"] for key in ("names", "encodings", "sizes"))
     for values in (names, encodings):
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise TypeError("its columns' names and encodings are not lists of texts")
+            raise TypeError("its column names and encodings are not lists of strings")
     if not len(names) == len(set(names)) == len(encodings) == len(sizes):
-        raise ValueError("its columns' names, encodings and sizes do not fit together")
+        raise ValueError("its column names, encodings and sizes do not match")
     for size in (*sizes, *(info["bytes"] for info in files_of(shard)), shard["samples"]):
         if size is not None and (type(size) is not int or size < 0):
             raise TypeError(f"{size!r} is not a number of bytes or samples")
     if not {"x", "y"} <= set(names):
-        raise _Fault(f"has the columns {named(names)}, but images are read from x and their classes from y. {_AGAIN}")
+        raise _Fault(f"has the columns {named(names)}; images must be in x and their classes in y. {_AGAIN}")
     if fault := column_fault(names, encodings, sizes):
         raise _Fault(fault)
     least = 8 + shard["samples"] * (4 + sum(4 if size is None else size for size in sizes))
     if shard["raw_data"]["bytes"] < least:
-        raise ValueError(f"{shard['samples']} samples take {least} bytes or more, not {shard['raw_data']['bytes']}")
+        raise ValueError(f"{shard['samples']} samples take at least {least} bytes, not {shard['raw_data']['bytes']}")
     if shard["raw_data"]["bytes"] >= 2**32:
-        raise ValueError("a shard of 2^32 bytes or more has no room for the places of its samples")
+        raise ValueError("a shard must be smaller than 2^32 bytes, the limit of its samples' offsets")
     if shard["zip_data"] and not is_compression(shard["compression"]):
-        raise ValueError(f"its compression, {shard['compression']!r}, is not known")
+        raise ValueError(f"its compression, {shard['compression']!r}, is unknown")
     for info in files_of(shard):
         if not all(isinstance(text, str) for text in dict(info["hashes"]).values()):
-            raise TypeError("its hashes are not texts")
+            raise TypeError("its hashes are not strings")
 
 
 def _names_fault(shards: list[dict[str, Any]]) -> str | None:
-    """Why the names of the shards' files cannot be used; None where they can."""
+    """Explain why the names of the shards' files cannot be used; None if they can."""
     names = [info["basename"] for shard in shards for info in files_of(shard)]
     for name in names:
         if not _is_plain(name):
             return (
-                f"names the file {name!r:.100}; a shard lies beside index.json or in a folder there, in a name without "
-                f"'..', backslashes or control characters. {_AGAIN}"
+                f"names the file {name!r:.100}; a shard must be next to index.json or in a folder there, and its name "
+                f"must not contain '..', backslashes or control characters. {_AGAIN}"
             )
     taken: set[str] = set()
-    for name in names:  # without case, as some file systems are
+    for name in names:  # some file systems ignore case
         if name.casefold() in taken:
-            return f"names the file {name!r} twice; each shard has a file of its own. {_AGAIN}"
+            return f"names the file {name!r} twice; each shard needs a separate file. {_AGAIN}"
         taken.add(name.casefold())
     for name in taken:
         folders = name.split("/")[:-1]
@@ -121,11 +120,11 @@ def _names_fault(shards: list[dict[str, Any]]) -> str | None:
 
 
 def _is_plain(name: object) -> bool:
-    """Whether a name is that of a file below a folder, and of none that this program keeps there itself."""
+    """Whether a name is a path below a folder, and not one that this program uses for other files."""
     if not isinstance(name, str) or not name.isprintable() or "\\" in name or _DRIVE.match(name):
         return False
     parts = name.split("/")
     if any(not part or part.startswith(".") or part != part.strip() or len(part.encode()) > _LONGEST for part in parts):
         return False
-    own = parts[0].casefold().startswith((INDEX, CLASSES)) or parts[-1].casefold().endswith((".part", ".tmp"))
-    return not own and len(parts) < 10
+    is_ours = parts[0].casefold().startswith((INDEX, CLASSES)) or parts[-1].casefold().endswith((".part", ".tmp"))
+    return not is_ours and len(parts) < 10

@@ -1,4 +1,4 @@
-"""Random images that are on the device already: what a run would reach if its data cost nothing."""
+"""Random images that are already on the device, to measure training speed without data loading."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ SAMPLES = {"train": 12_811, "val": 500}
 
 
 class SyntheticDataset(ImageDataset):
-    """Noise of the classes 0 and 1, which every model has."""
+    """Noise labeled with classes 0 and 1, which every model has."""
 
-    labels_are_free = False  # and looking at them would make the host wait for the GPU
+    labels_are_free = False  # checking them would make the host wait for the GPU
 
     def __init__(self, split: str, pipeline: Pipeline, seed: int) -> None:
         super().__init__(pipeline, seed)
@@ -29,18 +29,18 @@ class SyntheticDataset(ImageDataset):
         return f"synthetic image {index}"
 
     def read(self, index: int) -> tuple[Any, int]:
-        raise NotImplementedError("synthetic images are made by the batch")
+        raise NotImplementedError("synthetic images are only made in batches")
 
 
 class SyntheticLoader(WorkerLoader):
-    """The same batch again and again, made once for each size: (uint8 [B, 3, S, S] channels_last, int64 [B]).
+    """Loader that repeats one batch, made once per size: (uint8 [B, 3, S, S] channels_last, int64 [B]).
 
     Args:
-        dataset: how many images there are, and of which classes.
+        dataset: defines the number of images.
         batch_size: samples per device.
-        sampler: tells how many batches an epoch has, where it is resumed, and the size of each.
-        drop_last: leave out what fills no whole batch.
-        _num_workers: ignored, as no worker is started.
+        sampler: defines the batches of an epoch, their sizes, and where to resume.
+        drop_last: drop the last, incomplete batch.
+        _num_workers: ignored; no worker is started.
     """
 
     dataset: SyntheticDataset

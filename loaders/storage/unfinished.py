@@ -1,4 +1,4 @@
-"""A conversion that has not ended: how its folder shows it, and what to type to go on with it."""
+"""Unfinished conversions: how to recognize their folders, and the command that resumes them."""
 
 import os
 import shlex
@@ -8,19 +8,15 @@ from common.errors import DataError
 from loaders.transport.remote import is_remote
 
 WORK = ".convert"
-"""The folder of an unfinished conversion's notes, below the destination."""
+"""Folder of an unfinished conversion's state, below the destination."""
 PLAN = f"{WORK}/plan.json"
 COMMAND = f"{WORK}/command"
 STAGE = ".ffcv-"
-"""How the folder of the shards that become .beton files begins; what it goes on with tells one conversion from another.
-"""
+"""Prefix of the folder of shards that become .beton files; the rest of its name identifies the conversion."""
 
 
 def refuse_unfinished(folder: str) -> None:
-    """Look for a conversion that has not ended.
-
-    Args:
-        folder: a data set; one in a store is not looked into.
+    """Check that a data set is not an unfinished conversion; one in a store is not checked.
 
     Raises:
         DataError: it is still being written, or was interrupted.
@@ -29,6 +25,6 @@ def refuse_unfinished(folder: str) -> None:
     if is_remote(folder) or not ((root / PLAN).is_file() or list(root.glob(f"{STAGE}*"))):
         return
     command = root / COMMAND
-    begun = f"python -m tools.convert SRC {shlex.quote(str(folder))} (as it was begun)"
-    words = os.fsdecode(command.read_bytes()) if command.is_file() else begun
-    raise DataError(f"{folder}: its conversion has not ended. To go on with it, type: {words}")
+    default = f"python -m tools.convert SRC {shlex.quote(str(folder))} (with the original options)"
+    words = os.fsdecode(command.read_bytes()) if command.is_file() else default
+    raise DataError(f"{folder}: its conversion is unfinished. To resume it, type: {words}")

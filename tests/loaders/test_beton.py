@@ -204,24 +204,24 @@ ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # where the samples' table begins
 @pytest.mark.parametrize(
     "offset,value,sentence",
     [
-        (0, b"\x03\x00", r"no \.beton file of version 2 \(it says 3\)"),
-        (0, b"\xff\xd8", r"no \.beton file of version 2 \(it says 55551\)"),
-        (2, b"\x01\x00", r"has the fields image \(RGBImageField\), but images with labels are an RGB"),
+        (0, b"\x03\x00", r"not a \.beton file of version 2 \(its version is 3\)"),
+        (0, b"\xff\xd8", r"not a \.beton file of version 2 \(its version is 55551\)"),
+        (2, b"\x01\x00", r"has the fields image \(RGBImageField\); the fields must be an RGB"),
         (
             HEADER.itemsize + FIELD.itemsize,
             b"\x00",
-            r"has the fields image \(RGBImageField\), label \(FloatField\), but",
+            r"has the fields image \(RGBImageField\), label \(FloatField\); the",
         ),
-        (HEADER.itemsize, b"\xff", r"has the fields image \(a field of its own\), label \(IntField\), but"),
+        (HEADER.itemsize, b"\xff", r"has the fields image \(a custom field\), label \(IntField\); the"),
         (8, bytes(8), r"holds no images"),
         (16, bytes(8), r"is unfinished; the program that wrote it was stopped"),
-        (ROWS, b"\x02", r"sample 0: the file's tables place no image here \(1 of 6"),
-        (ROWS + SAMPLE.itemsize * 2 + 1, b"\x0a", r"sample 2: the file's tables"),
-        (ROWS + SAMPLE.itemsize * 3 + 5, b"\xff" * 8, r"sample 3: the file's tables"),
-        (ROWS + SAMPLE.itemsize * 3 + 5, b"\xd9", r"sample 3: the file's tables"),
-        (-ALLOCATION.itemsize * 6 + 16, b"\xff" * 8, r"sample 1: the file's tables"),
-        (-ALLOCATION.itemsize * 5 + 16, b"\x01", r"sample 0: the file's tables"),
-        (ROWS + 16, b"\xff" * 8, r"has labels from -1 to 4, but a class is 0 or more"),
+        (ROWS, b"\x02", r"sample 0: has no valid image in the file's tables \(1 of 6"),
+        (ROWS + SAMPLE.itemsize * 2 + 1, b"\x0a", r"sample 2: has no valid image"),
+        (ROWS + SAMPLE.itemsize * 3 + 5, b"\xff" * 8, r"sample 3: has no valid image"),
+        (ROWS + SAMPLE.itemsize * 3 + 5, b"\xd9", r"sample 3: has no valid image"),
+        (-ALLOCATION.itemsize * 6 + 16, b"\xff" * 8, r"sample 1: has no valid image"),
+        (-ALLOCATION.itemsize * 5 + 16, b"\x01", r"sample 0: has no valid image"),
+        (ROWS + 16, b"\xff" * 8, r"has labels from -1 to 4, but a label is at least 0"),
     ],
 )
 def test_a_damaged_or_other_file_is_refused(offset: int, value: bytes, sentence: str, golden: Path) -> None:
@@ -243,7 +243,7 @@ def test_classes_that_are_not_the_files(golden: Path) -> None:
     with pytest.raises(DataError, match=r"has labels from 0 to 5, but \S+/classes\.json names 2 classes"):
         BetonDataset(golden, "val", PIPELINE, seed=0)
     names.write_text('["cat", ')
-    with pytest.raises(DataError, match=r"classes\.json: is no list of class names"):
+    with pytest.raises(DataError, match=r"classes\.json: is not a list of class names"):
         BetonDataset(golden, "val", PIPELINE, seed=0)
 
 
@@ -253,7 +253,7 @@ def test_damage_inside_an_image_names_the_sample(golden: Path) -> None:
     with pytest.raises(DataError, match=r"val\.beton, sample 1: cannot be read as an image"):
         dataset[1]
     os.truncate(golden, int(dataset.samples["address"][3]) + 5)
-    with pytest.raises(DataError, match=r"val\.beton, sample 3: the file has been cut"):
+    with pytest.raises(DataError, match=r"val\.beton, sample 3: the file was truncated"):
         dataset[3]
 
 
@@ -293,6 +293,6 @@ def test_a_killed_writer_leaves_no_data_set(tmp_path: Path) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     part = tmp_path / "train.beton.part"
     assert part.stat().st_size > PAGE_SIZE and not path.exists()
-    with pytest.raises(DataError, match=r"no \.beton file of version 2 \(it says 0\)"):
+    with pytest.raises(DataError, match=r"not a \.beton file of version 2 \(its version is 0\)"):
         BetonDataset(part, "train", PIPELINE, seed=0)
     assert len(written(path, [image] * 50)) == 50 and list(tmp_path.iterdir()) == [path]

@@ -131,8 +131,8 @@ def test_deep_grey_images_are_remarked_on(check: Check, broken: Path) -> None:
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(broken / "val/dog/d.png")
     status, said = check(broken)
     said = " ".join(said.split())
-    assert status == 0 and "train: 2 images are grey with more than 8 bits a pixel; what is above 255 is" in said
-    assert "val: 1 image is grey with more than 8 bits" in said
+    assert status == 0 and "train: 2 images are gray with more than 8 bits per pixel; training clips" in said
+    assert "val: 1 image is gray with more than 8 bits" in said
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytes
     root = make_imagefolder(tmp_path / "set", per_class=5)
     (root / "train/cat/notes.txt").write_text("of no consequence")
     status, said = check(root, "--crop-size", 32)
-    assert status == 0 and "5 of its 15 images were decoded" in said and "1 files are no images" in said
+    assert status == 0 and "5 of its 15 images were decoded" in said and "1 files are not images" in said
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_unfinished_conversions(check: Check, broken: Path) -> None:
         (broken / name).mkdir()
         (broken / ".convert/command").write_text(command) if name == ".convert" else None
         status, said = check(broken)
-        assert status == 1 and f"conversion has not ended. To go on with it, type: {command}" in said
+        assert status == 1 and f"conversion is unfinished. To resume it, type: {command}" in said
     (broken / ".ffcv-0123").rmdir()
     assert check(broken, "--crop-size", 16)[0] == 0, "notes without a plan are no conversion's"
 

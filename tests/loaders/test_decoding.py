@@ -47,7 +47,7 @@ def test_other_formats_are_not_opened(kind: str) -> None:
     for data in (out.getvalue(), EPS):
         for error in all_that_open(data):
             assert isinstance(error, UnidentifiedImageError)
-            assert "formats that are read are JPEG, PNG" in reason(error) and "0x" not in str(error)
+            assert "supported formats are JPEG, PNG" in reason(error) and "0x" not in str(error)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -43,7 +43,7 @@ def test_files_that_are_not_read_are_counted(root: Path) -> None:
         (root / "train/cat" / name).write_bytes(b"x")
     os.mkfifo(root / "train/dog/pipe.jpg")
     (root / "train/dog/0000.jpeg").rename(root / "train/dog/0000.jfif")
-    remark = "train: 5 files are no images by their names, and are not read (.avif, .gif, .heic, .jpg, notes)."
+    remark = "train: 5 files are not images by name or type, and are ignored (.avif, .gif, .heic, .jpg, notes)."
     assert open_splits(str(root), None)[0][0].remarks == [remark]
     assert FolderSource(str(root), "train").remarks == [remark]
     report = inspect(str(root), None)[0][0]
@@ -55,7 +55,7 @@ def test_folders_of_programs_are_remarked_on(root: Path, name: str) -> None:
     make_imagefolder(root, classes=(name,), per_class=1)
     make_imagefolder(root / "train/cat", classes=(name,), per_class=1)
     (remark,) = FolderSource(str(root), "train").remarks
-    assert remark.startswith(f"train: {name}, cat/train/{name}, cat/val/{name} look like folders that programs make")
+    assert remark.startswith(f"train: {name}, cat/train/{name}, cat/val/{name} look like folders made by programs")
     assert not FolderSource(str(make_imagefolder(root.parent / "plain")), "train").remarks
 
 
@@ -66,14 +66,14 @@ def test_links_without_an_end_are_refused(root: Path, target: str) -> None:
         assert len(list_class(root / "train/cat").images) == 4, "other folders may be linked"
         (root / "train/dog/back").symlink_to("../cat")
     for said in refusals(root):
-        assert "is a link to" in said and "in which it lies" in said
+        assert "is a link to" in said and ", which contains it. " in said
 
 
 def test_class_folders_that_are_dangling_links(root: Path) -> None:
     for split in ("train", "val"):
         (root / split / "mounted").symlink_to("/nowhere/at/all")
     faults = structure_faults(root)
-    assert len(faults) == 2 and all("mounted are links to what is not there" in fault for fault in faults)
+    assert len(faults) == 2 and all("mounted are dangling links" in fault for fault in faults)
 
 
 def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
@@ -82,7 +82,7 @@ def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
         link.parent.mkdir(exist_ok=True)
         link.symlink_to("/nowhere/at/all")
         for said in refusals(root):
-            assert said.startswith(f"{link.parent}: mounted are links to what is not there. Is a disk not mounted?")
+            assert said.startswith(f"{link.parent}: mounted are dangling links. Is a disk not mounted?")
         link.unlink()
 
 
@@ -92,7 +92,7 @@ def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_
     place = root if kind == "images" else make_shards(root, tmp_path / "mds")
     shutil.rmtree(place / split)
     (place / split).symlink_to("/nowhere/at/all")
-    said = f"{place}: {split} are links to what is not there" if kind == "images" else f"{place}: has no {split}/. "
+    said = f"{place}: {split} are dangling links" if kind == "images" else f"{place}: has no {split}/. "
     assert said in "\n".join(open_splits(str(place), None)[1])
     with pytest.raises(DataError, match=said):
         open_sources(str(place), None)
@@ -107,7 +107,7 @@ def test_a_dangling_image_is_not_an_empty_one(root: Path) -> None:
 def test_files_beside_the_classes_are_counted(root: Path) -> None:
     (root / "train/image.jpg").write_bytes((root / "train/cat/0000.jpeg").read_bytes())
     (root / "train/list.txt").touch()
-    remark = "train: 2 files lie beside the classes' folders, and are not read (image.jpg, list.txt)."
+    remark = "train: 2 files next to the class folders are ignored (image.jpg, list.txt)."
     assert FolderSource(str(root), "train").remarks == [remark]
     assert remark in inspect(str(root), None)[0][0].remarks
 
@@ -123,4 +123,4 @@ def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "scandir", refuse)  # the tests may be run by root, whom nothing is refused
     for said in refusals(root):
-        assert said.startswith(f"{locked}: cannot be looked into (Permission denied)")
+        assert said.startswith(f"{locked}: cannot be listed (Permission denied)")

@@ -74,7 +74,7 @@ def test_boxes_outside_the_image_are_refused() -> None:
     whole = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     assert native.view_pixels(PHOTO[:40, :50], whole).shape == (8, 8, 3)
     for wrong in ({"top": 1}, {"left": -1}, {"width": 51}, {"height": 0}, {"top_row": 1}, {"kept_columns": 9}):
-        with pytest.raises(ValueError, match="is no view of 40 x 50 pixels"):
+        with pytest.raises(ValueError, match="is not a view of 40 x 50 pixels"):
             native.view_pixels(PHOTO[:40, :50], whole._replace(**wrong))
         assert native.view_jpeg(jpeg(PHOTO[:40, :50]), whole._replace(**wrong)) is None
 

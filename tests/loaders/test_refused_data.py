@@ -90,7 +90,7 @@ def test_a_damaged_image(workdir: Path, image_folder: Path, capfd: pytest.Captur
     words = [str(small_yaml(workdir, image_folder, **FAST, **ALONE)), *of_both("path=images"), "max_duration=1ep"]
     assert cli(words) == 1
     said = capfd.readouterr().err
-    assert str(damaged) in said and "Replace or delete it; `python -m tools.verify` finds all of its kind" in said
+    assert str(damaged) in said and "Replace or delete it; `python -m tools.verify` finds every such image" in said
     assert verify.run(["images"]) == 1
     assert str(damaged) in capfd.readouterr().out
     damaged.unlink()

@@ -179,7 +179,7 @@ def test_a_manifest_names_only_files_of_the_copy(folder: Path, tmp_path: Path) -
         (lambda index: index["shards"][0].update(column_names=["i", "x", "x"]), "malformed"),
         (
             lambda index: index["shards"][0].update(column_sizes=[8, None, 4]),
-            "column y, encoded as int, cannot be of 4",
+            "column y, encoded as int, cannot have 4",
         ),
         (
             lambda index: index["shards"][1].update(column_names=["i", "image", "label"]),

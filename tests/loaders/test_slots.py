@@ -107,7 +107,7 @@ def test_places_by_themselves() -> None:
     sent = pickle.dumps(slots.sent(slots.room(1, (1, 2, 5, 1)), np.array([4])))
     del slots, other
     gc.collect()
-    with pytest.raises(RuntimeError, match="where its loader is not"):
+    with pytest.raises(RuntimeError, match="in a process without its loader"):
         pickle.loads(sent)
 
 

@@ -209,7 +209,7 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
     with pytest.raises(DataError, match=rf"val/index\.json: .*{said}"):
         build(source, source)
     (source / "classes.json").write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"classes\.json: is no list of class names"):
+    with pytest.raises(DataError, match=r"classes\.json: is not a list of class names"):
         read_classes(str(source))
     (source / "val/index.json").unlink()
     with pytest.raises(DataError, match=r"val/index\.json: is missing"):

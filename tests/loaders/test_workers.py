@@ -212,5 +212,5 @@ def test_digits(tmp_path: Path) -> None:
     assert len(dataset) == 1438
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="holds something other than the digits"):
         make_digits(tmp_path / "other")

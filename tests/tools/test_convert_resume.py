@@ -138,7 +138,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
     assert not list(out.rglob("index.json"))
 
     capfd.readouterr()
-    with pytest.raises(DataError, match="has not ended") as unfinished:
+    with pytest.raises(DataError, match="is unfinished") as unfinished:
         refuse_unfinished(str(out))
     assert str(unfinished.value).endswith(f"type: {shlex.join(['python', '-m', 'tools.convert', *words])}")
     assert main([*words, "--hash", "md5"]) == 1

@@ -40,7 +40,7 @@ def test_a_flat_folder_is_detected(verify: Verify, flat: Path) -> None:
     for name in ("dog", "person"):
         (flat / "val" / name).mkdir()
     status, said = verify(flat)
-    assert status == 1 and "lie directly in it, beside the classes' folders" in said
+    assert status == 1 and "lie directly in it, next to the class folders" in said
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_every_fault_of_images(verify: Verify, folder: Path, tmp_path: Path) -> 
     status, said = verify(root)
     scan = f"{root}/val/cat/0000.jpeg: is damaged (Corrupt JPEG data: "
     assert status == 1 and (scan in said) == native.available() == ("6 faults" in said)
-    assert ("was not looked for" in said) != native.available() and said.count("Corrupt JPEG") == native.available()
+    assert ("was not checked" in said) != native.available() and said.count("Corrupt JPEG") == native.available()
     assert f"{root}/train/cat/0000.jpeg: cannot be read as an image" in said
     assert f"{root}/train/dog/0001.jpeg: is an empty file" in said
     assert f"{root}/train/dog/0002.jpeg: cannot be read as an image" in said
@@ -128,7 +128,7 @@ def test_every_fault_of_shards(verify: Verify, shards: Path, tmp_path: Path) -> 
     assert status == 1
     assert f"{last}: is damaged (its sha1 is not the recorded one)" in said
     assert f"{root}/val/{names['val'][0]}: is missing, though index.json lists it" in said
-    assert "labels such as 2 are outside of the classes (0 to 1, by classes.json)" in said
+    assert "labels such as 2 are outside the classes (0 to 1 in classes.json)" in said
     (root / "train/index.json").write_text("{")
     status, said = verify(root)
     assert status == 1 and f"{root}/train/index.json: is malformed" in said and "val/shard" in said
@@ -209,5 +209,5 @@ def test_deep_grey_images_are_remarked_on(verify: Verify, tmp_path: Path) -> Non
         Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(root / name)
     status, said = verify(root)
     said = " ".join(said.split())
-    assert status == 0 and "train: 2 images are grey with more than 8 bits a pixel" in said
+    assert status == 0 and "train: 2 images are gray with more than 8 bits per pixel" in said
     assert "val: 1" not in said and "val: 2" not in said

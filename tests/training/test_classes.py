@@ -44,7 +44,7 @@ def test_class_lists_that_are_none(workdir: Path, image_folder: Path, capsys: py
     yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
     sections = ("train_dataset", "eval_dataset")
     words = [f"{section}.{word}" for section in sections for word in ("is_streaming=true", f"local={workdir}/shards")]
-    for content, said in (("{nonsense", "classes.json: is no list of class names"), ('["cat", "dog"]', "class 2")):
+    for content, said in (("{nonsense", "classes.json: is not a list of class names"), ('["cat", "dog"]', "class 2")):
         (workdir / "shards/classes.json").write_text(content)
         assert cli([str(yaml), *words, "model.num_classes=2"]) in (1, 2)
         assert said in capsys.readouterr().err

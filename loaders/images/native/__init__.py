@@ -1,7 +1,7 @@
-"""The fast JPEG decoder: decode.c beside this file, which `make env` builds where libjpeg-turbo's headers are.
+"""Fast JPEG decoder: decode.c in this folder, built by `make env` if libjpeg-turbo's headers are installed.
 
-It decodes the box that is wanted and no more, and resizes it while it is in the processor's cache; the pixels are PIL's
-to the bit. Nothing is built when this is imported: without the library, `available` says so, and others decode.
+It decodes only the crop's box, and resizes it while it is in the processor's cache; the pixels are PIL's to the bit.
+Importing this builds nothing; if `available` is false, other decoders are used.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
-_INTERFACE = 3  # of decode.c
+_INTERFACE = 3  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
 class View(NamedTuple):
-    """What is wanted of an image: a box in its pixels, resized to rows x columns; of that a part, mirrored or not.
+    """A box of an image, resized to rows x columns, of which the kept part is returned, mirrored if `flip`.
 
-    `scaled` lets the native decoder make an image of 800 px or more smaller while it decodes it, where the box is at
-    least twice the result on both sides: less work, and pixels that are not PIL's (some 40 dB from them).
+    `scaled` lets the native decoder decode an image of 800 px or more at a fraction of its size if the box is at least
+    twice the result on both sides: less work, but pixels about 40 dB from PIL's.
     """
 
     top: int
@@ -42,7 +42,7 @@ class View(NamedTuple):
 
 
 def whole(height: int, width: int, rows: int, columns: int) -> View:
-    """All of an image of this height and width, resized."""
+    """View of a whole image of this height and width, resized."""
     return View(0, 0, height, width, rows, columns, 0, 0, rows, columns)
 
 
@@ -51,9 +51,9 @@ class _View(ctypes.Structure):
 
 
 Job = tuple[bytes | np.ndarray, View]
-"""A JPEG or pixels, uint8 [H, W, 3], and what is wanted of it."""
+"""A JPEG or pixels, uint8 [H, W, 3], and the view of it to make."""
 
-# The same in C, a `struct job`.
+# `struct job` of decode.c.
 _JOB = np.dtype(
     [
         *(("data", np.uintp), ("size", np.uintp), ("shape", np.int32, 2)),
@@ -65,9 +65,9 @@ _JOB = np.dtype(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled decode.c; None where it was not built, was for another machine, or is of another version."""
+    """Load the compiled decode.c; None if it is not built, or was built for another machine or version."""
     try:
-        library = ctypes.CDLL(str(LIBRARY))  # calls through it release the interpreter's lock
+        library = ctypes.CDLL(str(LIBRARY))  # its calls release the GIL
         if library.interface_version() != _INTERFACE:
             return None
     except (OSError, AttributeError):
@@ -82,65 +82,65 @@ def _library() -> ctypes.CDLL | None:
 
 
 def available() -> bool:
-    """Whether the library has been built, and works on this machine."""
+    """Whether the library is built and works on this machine."""
     return _library() is not None
 
 
 def jpeg_shape(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG in pixels; None for what `view_jpeg` does not decode."""
+    """Height and width of a JPEG in pixels; None for one that `view_jpeg` does not decode."""
     shape = (ctypes.c_int32 * 2)()
     return (shape[0], shape[1]) if _built().jpeg_shape(data, len(data), shape) else None
 
 
 def shape_of(source: bytes | np.ndarray) -> tuple[int, int] | None:
-    """Height and width in pixels of a JPEG, None for one that is not decoded here, or of pixels [H, W, 3]."""
+    """Height and width of pixels [H, W, 3], or of a JPEG; None for one that `view_jpeg` does not decode."""
     return jpeg_shape(source) if isinstance(source, bytes) else _checked(source).shape[:2]
 
 
 def view_jpeg(data: bytes, view: View) -> np.ndarray | None:
-    """A view of a JPEG, uint8 [kept_rows, kept_columns, 3]; None for CMYK, damage, and whatever else is unusual."""
+    """View of a JPEG, uint8 [kept_rows, kept_columns, 3]; None for CMYK, damage and other unusual ones."""
     out = np.empty((view.kept_rows, view.kept_columns, 3), np.uint8)
     return out if _built().view_jpeg(data, len(data), _View(*view), out.ctypes.data) else None
 
 
 def jpeg_warning(data: bytes) -> str | None:
-    """What libjpeg-turbo first warns of when it decodes all of a JPEG of any kind, after which it makes pixels up.
+    """Decode all of a JPEG of any kind and return libjpeg-turbo's first warning, after which it makes up pixels.
 
     Returns:
-        None if there is nothing, the empty text where it does not decode it.
+        None if there is no warning; an empty string if it cannot decode the JPEG.
     """
     warning = (ctypes.c_char * _WARNING)()
     return None if _built().jpeg_warning(data, len(data), warning) else warning.value.decode()
 
 
 def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
-    """A view of pixels, uint8 [H, W, 3].
+    """View of pixels, uint8 [H, W, 3].
 
     Raises:
-        ValueError: the view is none of such an image, or these are no such pixels.
+        ValueError: the view exceeds the image, or the array is not such pixels.
     """
     pixels = _checked(pixels)
     out = np.empty((view.kept_rows, view.kept_columns, 3), np.uint8)
     if not _built().view_pixels(pixels.ctypes.data, *pixels.shape[:2], _View(*view), out.ctypes.data):
-        raise ValueError(f"{view} is no view of {pixels.shape[0]} x {pixels.shape[1]} pixels")
+        raise ValueError(f"{view} is not a view of {pixels.shape[0]} x {pixels.shape[1]} pixels")
     return out
 
 
 def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.ndarray:
-    """Views of many images, written where they belong, in one call that does not hold the interpreter's lock.
+    """Write the views of many images into a batch, in one call without the GIL.
 
     Args:
-        jobs: one for each place; None passes over it.
-        out: uint8 [B, kept_rows, kept_columns, 3], the same for all; filled in.
-        threads: how many decode; what they write is the same for any number.
+        jobs: one per image of the batch; None skips it.
+        out: uint8 [B, kept_rows, kept_columns, 3], filled in.
+        threads: decoding threads; the result does not depend on them.
 
     Returns:
-        bool [B]: which are done. The others' places hold anything: they are what `view_jpeg` says None to.
+        bool [B]: which images are done. The others, for which `view_jpeg` returns None, hold undefined pixels.
 
     Raises:
-        ValueError: `out` is of another shape, or an array is not of such pixels.
+        ValueError: `out` has another shape, or an array is not pixels.
     """
-    wanted = {place: job for place, job in enumerate(jobs) if job}
+    wanted = {index: job for index, job in enumerate(jobs) if job}
     shapes = {(len(jobs), view.kept_rows, view.kept_columns, 3) for _, view in wanted.values()}
     if shapes - {out.shape} or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"views {shapes} do not fit {out.dtype} {out.shape}")
@@ -159,7 +159,7 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """Pixels row by row: C sees an address and two sides, and takes three bytes a pixel from there.
+    """Return the pixels stored row by row, as C reads them.
 
     Raises:
         ValueError: they are not uint8 [H, W, 3].
@@ -170,7 +170,7 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 
 
 def _address(array: np.ndarray) -> int:
-    """Where its first byte lies; `array.ctypes.data`, in a third of the time."""
+    """Address of the first byte: `array.ctypes.data` in a third of the time."""
     return int(array.__array_interface__["data"][0])
 
 

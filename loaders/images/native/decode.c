@@ -1,14 +1,14 @@
-/* One image as a network wants it, in one pass: a box of a JPEG, resized and mirrored.
+/* Decode, crop, resize and mirror a JPEG in one pass.
  *
- * Rows above the box are skipped, columns beside it are not transformed, rows below it are not read, and each row is
- * resized while it is in the cache. The pixels are, to the bit, those of decoding the whole JPEG with libjpeg-turbo's
- * defaults, as Pillow does, cutting the box out, and resizing it with Pillow's antialiased bilinear filter.
+ * Rows above the box are skipped, columns outside it are not transformed, rows below it are not read, and each row is
+ * resized while it is in the cache. The pixels are identical to those of Pillow: decoding the whole JPEG with
+ * libjpeg-turbo's defaults, cropping, and resizing with the antialiased bilinear filter.
  *
- * Whatever is unusual is "not mine": the functions return 0, and the caller decodes it by other means, which also know
- * how to say what is wrong with it. Among this is everything that libjpeg-turbo so much as warns of: it would fill what
- * it cannot read with grey. No global state: any number of threads may decode at once.
+ * For unusual JPEGs the functions return 0, and the caller decodes them by other means, which also report what is
+ * wrong. This includes every JPEG that libjpeg-turbo warns about, because it fills what it cannot read with gray. There
+ * is no global state, so any number of threads may decode at once.
  *
- * Called through ctypes by __init__.py beside this file, which has the same `struct job`.
+ * Called through ctypes by __init__.py in this folder, which defines the same `struct job`.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -23,31 +23,31 @@
 
 #include "resample.h"
 
-#if LIBJPEG_TURBO_VERSION_NUMBER < 2001000 /* 0 for other libraries of this interface, which cannot crop */
-#error "libjpeg-turbo 2.1 or newer is needed: the pixels of older ones have not been compared with Pillow's"
+#if LIBJPEG_TURBO_VERSION_NUMBER < 2001000 /* 0 for other libjpeg implementations, which cannot crop */
+#error "libjpeg-turbo 2.1 or newer is needed: older versions' pixels have not been compared with Pillow's"
 #endif
 
-#define INTERFACE 3 /* a number that changes with the functions below: an old library beside new Python is not used */
+#define INTERFACE 3 /* raise it when the functions below change, so that Python rejects an older library */
 
 #define EXPORTED __attribute__((visibility("default")))
 
-/* A view of one image of a batch. */
+/* One image of a batch. */
 struct job {
     const uint8_t *data;
-    size_t size;           /* bytes of a JPEG; 0 where these are pixels */
+    size_t size;           /* bytes of a JPEG; 0 if `data` is pixels */
     int32_t height, width; /* of the pixels */
     struct view view;
-    int32_t done; /* 0 where it was not mine */
+    int32_t done; /* 0 if it must be decoded by other means */
     uint8_t *out;
 };
 
 /* ---- The JPEG ---- */
 
-enum { MOST_PIXELS = 89478485 }; /* Pillow's limit; what libjpeg-turbo keeps of a progressive one is 6 bytes a pixel */
-enum { MARGIN = 2 };             /* columns beside the box from which its own colours are interpolated */
-/* Rows do not begin at a multiple of 32: to such addresses libjpeg-turbo writes past the cache (vmovntdq). */
+enum { MOST_PIXELS = 89478485 }; /* Pillow warns above it; progressive JPEGs take 6 bytes a pixel in libjpeg-turbo */
+enum { MARGIN = 2 };             /* columns next to the box that chroma interpolation reads */
+/* Offset of a row: libjpeg-turbo writes rows at multiples of 32 past the cache (vmovntdq). */
 enum { UNALIGNED = 4 };
-enum { NARROW = 64 };            /* columns that are not cut: interpolation wants some samples of each colour */
+enum { NARROW = 64 }; /* fewer columns are not cropped, because chroma interpolation needs several samples */
 
 struct reader {
     struct jpeg_decompress_struct jpeg;
@@ -55,7 +55,7 @@ struct reader {
     jmp_buf failed;
     struct resizer resizer;
     uint8_t *row;
-    char *warning; /* where the words go */
+    char *warning; /* buffer for the message, or NULL */
 };
 
 static void fail(j_common_ptr jpeg)
@@ -72,7 +72,7 @@ static void fail_if_warned(j_common_ptr jpeg, int level)
         fail(jpeg);
 }
 
-/* Read up to the first scan. */
+/* Read all headers before the first scan. */
 static void open_jpeg(struct reader *reader, const uint8_t *data, size_t size)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
@@ -85,11 +85,11 @@ static void open_jpeg(struct reader *reader, const uint8_t *data, size_t size)
     jpeg_read_header(jpeg, TRUE);
 }
 
-/* The same; whether this is one of the ordinary kinds. */
+/* Same as open_jpeg; returns whether the JPEG is of an ordinary kind. */
 static int read_header(struct reader *reader, const uint8_t *data, size_t size)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
-    /* Bytes that end otherwise may have been cut short, below the box, where nobody would notice. */
+    /* Without the end marker the file may be truncated below the box, which decoding the box would not notice. */
     if (size < 4 || data[size - 2] != 0xFF || data[size - 1] != JPEG_EOI)
         return 0;
     open_jpeg(reader, data, size);
@@ -97,7 +97,7 @@ static int read_header(struct reader *reader, const uint8_t *data, size_t size)
            (uint64_t)jpeg->image_width * jpeg->image_height <= MOST_PIXELS;
 }
 
-/* Whether some scan of a progressive JPEG is missing: what is then made up differs between libjpeg-turbo's versions. */
+/* Whether a progressive JPEG lacks scans; versions of libjpeg-turbo fill in different pixels for them. */
 static int is_incomplete(const struct jpeg_decompress_struct *jpeg)
 {
     for (int component = 0; jpeg->progressive_mode && component < jpeg->num_components; component++)
@@ -107,7 +107,7 @@ static int is_incomplete(const struct jpeg_decompress_struct *jpeg)
     return 0;
 }
 
-/* Decode columns begin..end only, and some beside them; the column at which the rows begin. */
+/* Restrict decoding to about columns begin..end; returns the first column decoded. */
 static JDIMENSION crop_columns(struct jpeg_decompress_struct *jpeg, JDIMENSION begin, JDIMENSION end)
 {
     JDIMENSION from = begin > MARGIN ? begin - MARGIN : 0;
@@ -120,17 +120,17 @@ static JDIMENSION crop_columns(struct jpeg_decompress_struct *jpeg, JDIMENSION b
 }
 
 #ifndef LARGE
-#define LARGE 800 /* pixels of the longer side, from which on decoding smaller saves anything */
+#define LARGE 800 /* pixels of the longer side from which scaled decoding is faster */
 #endif
 
-/* 1, 2, 4 or 8: how much smaller an image is decoded, by the inverse transform itself. The steps between are slow. */
-static int smaller_by(const struct view *view, const struct jpeg_decompress_struct *jpeg)
+/* Denominator (1, 2, 4 or 8) of the size at which an image is decoded; libjpeg-turbo's other ratios are slow. */
+static int denominator_of(const struct view *view, const struct jpeg_decompress_struct *jpeg)
 {
-    int smaller = 1;
+    int scale = 1;
     if (view->scaled && (jpeg->image_width >= LARGE || jpeg->image_height >= LARGE))
-        while (smaller < 8 && view->height / (2 * smaller) >= view->rows && view->width / (2 * smaller) >= view->columns)
-            smaller *= 2;
-    return smaller;
+        while (scale < 8 && view->height / (2 * scale) >= view->rows && view->width / (2 * scale) >= view->columns)
+            scale *= 2;
+    return scale;
 }
 
 static int decode(struct reader *reader, const struct view *view, uint8_t *out)
@@ -141,8 +141,8 @@ static int decode(struct reader *reader, const struct view *view, uint8_t *out)
         return 0;
     int32_t rows = jpeg->image_height, columns = jpeg->image_width;
     const struct view whole = {0, 0, rows, columns, rows, columns, 0, 0, rows, columns, 0, view->scaled};
-    int all = !memcmp(view, &whole, sizeof whole); /* the image as it is */
-    jpeg->scale_denom = smaller_by(view, jpeg);
+    int all = !memcmp(view, &whole, sizeof whole); /* the unchanged image */
+    jpeg->scale_denom = denominator_of(view, jpeg);
     if (!all && !open_resizer(resizer, view, jpeg->scale_denom, out))
         return 0;
     jpeg->out_color_space = all ? JCS_EXT_RGB : JCS_EXT_RGBX;
@@ -162,7 +162,7 @@ static int decode(struct reader *reader, const struct view *view, uint8_t *out)
     for (int row = resizer->down.begin; row < resizer->down.end; row++) {
         JSAMPROW pixels = reader->row + UNALIGNED;
         jpeg_read_scanlines(jpeg, &pixels, 1);
-        take(resizer, pixels + 4 * (size_t)(begin - offset));
+        add_row(resizer, pixels + 4 * (size_t)(begin - offset));
     }
     return 1;
 }
@@ -175,7 +175,7 @@ static void close_reader(struct reader *reader)
     free(reader);
 }
 
-/* Its height and width in `shape`, where that is not NULL, and a view of it, where that is not NULL. */
+/* Write height and width to `shape`, and the view to `out`; either of `shape` and `view` may be NULL. */
 static int read_jpeg(const uint8_t *data, size_t size, int32_t *shape, const struct view *view, uint8_t *out)
 {
     struct reader *reader = calloc(1, sizeof *reader);
@@ -185,17 +185,17 @@ static int read_jpeg(const uint8_t *data, size_t size, int32_t *shape, const str
         close_reader(reader);
         return 0;
     }
-    int mine = read_header(reader, data, size);
+    int done = read_header(reader, data, size);
     if (shape) {
         shape[0] = reader->jpeg.image_height;
         shape[1] = reader->jpeg.image_width;
     }
-    mine = mine && (!view || decode(reader, view, out));
+    done = done && (!view || decode(reader, view, out));
     close_reader(reader);
-    return mine;
+    return done;
 }
 
-/* Decode all of it, to the end's marker; 0 for want of memory. */
+/* Decode all rows, up to the end marker. Returns 0 if out of memory. */
 static int read_whole(struct reader *reader, const uint8_t *data, size_t size)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
@@ -217,20 +217,21 @@ EXPORTED int interface_version(void)
     return INTERFACE;
 }
 
-/* Height and width of a JPEG. Returns 0 if it is not mine. */
+/* Height and width of a JPEG. Returns 0 if it must be decoded by other means. */
 EXPORTED int jpeg_shape(const uint8_t *data, size_t size, int32_t shape[2])
 {
     return read_jpeg(data, size, shape, NULL, NULL);
 }
 
-/* A view of a JPEG, uint8 [kept_rows, kept_columns, 3]. Returns 0, and leaves anything in `out`, if it is not mine. */
+/* View of a JPEG, uint8 [kept_rows, kept_columns, 3]. Returns 0, and leaves `out` undefined, if it must be decoded by
+ * other means. */
 EXPORTED int view_jpeg(const uint8_t *data, size_t size, const struct view *view, uint8_t *out)
 {
     return read_jpeg(data, size, NULL, view, out);
 }
 
-/* Decode all of a JPEG of any kind. Returns 1 if libjpeg-turbo has nothing to say against it, else 0: what it first
- * warns of is then in `warning`, which is left as it is where it does not even decode it. */
+/* Decode all of a JPEG of any kind. Returns 1 if libjpeg-turbo does not warn, else 0 with its first warning in
+ * `warning`, which is left unchanged if it cannot decode the JPEG. */
 EXPORTED int jpeg_warning(const uint8_t *data, size_t size, char warning[JMSG_LENGTH_MAX])
 {
     struct reader *reader = calloc(1, sizeof *reader);
@@ -246,7 +247,7 @@ EXPORTED int jpeg_warning(const uint8_t *data, size_t size, char warning[JMSG_LE
     return whole;
 }
 
-/* A view of pixels, uint8 [height, width, 3]. Returns 0 where memory or the view's bounds do not suffice. */
+/* View of pixels, uint8 [height, width, 3]. Returns 0 if out of memory, or if the view exceeds the image. */
 EXPORTED int view_pixels(const uint8_t *pixels, int32_t height, int32_t width, const struct view *view, uint8_t *out)
 {
     struct resizer resizer = {0};
@@ -258,23 +259,23 @@ EXPORTED int view_pixels(const uint8_t *pixels, int32_t height, int32_t width, c
         const uint8_t *from = pixels + 3 * ((size_t)(view->top + y) * width + view->left + resizer.across.begin);
         for (int x = 0; x < columns; x++)
             memcpy(row + 4 * x, from + 3 * x, 3);
-        take(&resizer, row);
+        add_row(&resizer, row);
     }
     close_resizer(&resizer);
     free(row);
     return done;
 }
 
-/* Jobs that several threads share: each takes the next that nobody has. */
+/* Jobs shared by several threads; each thread takes the next one. */
 struct queue {
     struct job *jobs;
     int count;
     atomic_int next;
 };
 
-static void *work(void *given)
+static void *work(void *argument)
 {
-    struct queue *queue = given;
+    struct queue *queue = argument;
     for (int i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;) {
         struct job *job = &queue->jobs[i];
         job->done = job->size ? view_jpeg(job->data, job->size, &job->view, job->out)
@@ -283,7 +284,7 @@ static void *work(void *given)
     return NULL;
 }
 
-/* Many at once, on this thread and `helpers` more; on fewer where the system gives no more. */
+/* Run many jobs on this thread and up to `helpers` more, as many as the system allows. */
 EXPORTED void view_batch(struct job *jobs, int count, int helpers)
 {
     struct queue queue = {.jobs = jobs, .count = count};

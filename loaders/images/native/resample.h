@@ -1,77 +1,78 @@
-/* What decode.c does to rows once they are decoded: Pillow's antialiased bilinear filter, row by row, to the bit. */
+/* Pillow's antialiased bilinear filter, row by row, with identical results. Used by decode.c. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #ifndef PLAIN
-#define PLAIN 0 /* 1: without AVX2, to compare the two */
+#define PLAIN 0 /* 1: without AVX2, to compare both */
 #endif
 
 struct view {
     int32_t top, left, height, width;                      /* the box, in pixels of the image */
     int32_t rows, columns;                                 /* the size to which the box is resized */
-    int32_t top_row, left_column, kept_rows, kept_columns; /* what is wanted of that */
-    int32_t flip;                                          /* whether what is wanted is mirrored */
+    int32_t top_row, left_column, kept_rows, kept_columns; /* the part of the resized box to return */
+    int32_t flip;                                          /* whether to mirror that part */
     int32_t scaled;                                        /* whether large JPEGs may be decoded smaller: not exact */
 };
 
-/* ---- The filter: Pillow's, in its fixed point (src/libImaging/Resample.c) ---- */
+/* ---- Pillow's filter, in fixed point (src/libImaging/Resample.c) ---- */
 
 enum { PRECISION = 32 - 8 - 2, ROUND = 1 << (PRECISION - 1) };
-enum { COPIES = 4 };          /* of each weight across: one for each colour, and one for the byte beside them */
-enum { MOST_TAPS = 1 << 14 }; /* with more, the rounded weights could add up to a white of 256 */
+enum { COPIES = 4 };          /* of each horizontal weight: one per byte of an RGBX pixel */
+enum { MOST_TAPS = 1 << 14 }; /* with more, the rounded weights could sum to a white of 256 */
 
-/* One direction of the resize: an output pixel is the weighted sum of `taps` pixels of the input, one after another. */
+/* One direction of the resize: an output pixel is the weighted sum of `taps` consecutive input pixels. */
 struct axis {
-    int count, taps;  /* output pixels; input pixels of each, some of them with weight zero */
-    int begin, end;   /* the input pixels that any output pixel needs */
-    int *start;       /* [count] the first pixel of each, counted from `begin` */
+    int count, taps;  /* output pixels; input pixels per output pixel, some with weight zero */
+    int begin, end;   /* range of input pixels needed by any output pixel */
+    int *start;       /* [count] first input pixel of each, relative to `begin` */
     int32_t *weights; /* [count][taps][copies] */
 };
 
-/* One direction of the box, in pixels as they are decoded: of `length` whole ones it takes `share`, `from` the first. */
+/* One direction of the box, in decoded pixels: it starts `from` into pixel `first`, is `extent` long, and touches
+ * `length` pixels. */
 struct span {
     int first, length;
-    double from, share;
+    double from, extent;
 };
 
-/* The same of a box whose pixels are decoded at one of `smaller` of their size. */
-static struct span span_of(int32_t begin, int32_t length, int smaller)
+/* Span of a box whose pixels are decoded at 1 / `scale` of their size. */
+static struct span span_of(int32_t begin, int32_t length, int scale)
 {
-    struct span span = {.first = begin / smaller, .share = (double)length / smaller};
-    span.length = (int)(((int64_t)begin + length + smaller - 1) / smaller) - span.first;
-    span.from = (double)(begin % smaller) / smaller;
+    struct span span = {.first = begin / scale, .extent = (double)length / scale};
+    span.length = (int)(((int64_t)begin + length + scale - 1) / scale) - span.first;
+    span.from = (double)(begin % scale) / scale;
     return span;
 }
 
-/* The pixels of a span, resized to `resized`, that the filter covers around one of them. */
-struct reach {
-    double centre, stretch;
+/* Filter support of one output pixel, in input pixels of the span. */
+struct support {
+    double center, radius;
     int first, count;
 };
 
-static struct reach reach_of(int output, const struct span *span, int resized)
+static struct support support_of(int output, const struct span *span, int resized)
 {
-    double scale = span->share / resized;
-    struct reach reach = {.centre = span->from + (output + 0.5) * scale, .stretch = scale < 1.0 ? 1.0 : scale};
-    int first = (int)(reach.centre - reach.stretch + 0.5), end = (int)(reach.centre + reach.stretch + 0.5);
-    reach.first = first < 0 ? 0 : first;
-    reach.count = (end > span->length ? span->length : end) - reach.first;
-    return reach;
+    double scale = span->extent / resized;
+    struct support support = {.center = span->from + (output + 0.5) * scale, .radius = scale < 1.0 ? 1.0 : scale};
+    int first = (int)(support.center - support.radius + 0.5), end = (int)(support.center + support.radius + 0.5);
+    support.first = first < 0 ? 0 : first;
+    support.count = (end > span->length ? span->length : end) - support.first;
+    return support;
 }
 
-static void weigh(struct reach reach, int copies, double *shares, int32_t *weights)
+static void compute_weights(struct support support, int copies, double *shares, int32_t *weights)
 {
-    double total = 0.0, slope = 1.0 / reach.stretch;
-    for (int i = 0; i < reach.count; i++) {
-        double distance = (i + reach.first - reach.centre + 0.5) * slope;
+    double total = 0.0, slope = 1.0 / support.radius;
+    for (int i = 0; i < support.count; i++) {
+        double distance = (i + support.first - support.center + 0.5) * slope;
         if (distance < 0.0)
             distance = -distance;
         shares[i] = distance < 1.0 ? 1.0 - distance : 0.0;
         total += shares[i];
     }
-    for (int i = 0; i < reach.count; i++)
+    for (int i = 0; i < support.count; i++)
         for (int copy = 0; copy < copies; copy++) {
             double share = total != 0.0 ? shares[i] / total : shares[i];
             weights[i * copies + copy] = (int32_t)(0.5 + share * (1 << PRECISION));
@@ -80,16 +81,16 @@ static void weigh(struct reach reach, int copies, double *shares, int32_t *weigh
 
 /* Fill in an axis for output pixels kept..kept + count of `resized`, in reverse if `flip`.
  *
- * `taps` is a multiple of `step`; only where the whole input is shorter than that do they reach beyond it. Each weight
- * is stored `copies` times, as the loop that reads them wants it. Returns 0 if it cannot be done.
+ * `taps` is a multiple of `step`; the taps exceed the input only if all of it is shorter. Each weight is stored
+ * `copies` times, one per byte of a pixel in the loop. Returns 0 on failure.
  */
 static int make_axis(struct axis *axis, const struct span *span, int resized, int kept, int count, int flip, int step,
                      int copies)
 {
     int most = 1, length = span->length;
     for (int i = 0; i < count; i++) {
-        struct reach reach = reach_of(kept + i, span, resized);
-        most = reach.count > most ? reach.count : most;
+        int taps = support_of(kept + i, span, resized).count;
+        most = taps > most ? taps : most;
     }
     if (most > MOST_TAPS)
         return 0;
@@ -103,11 +104,12 @@ static int make_axis(struct axis *axis, const struct span *span, int resized, in
         return 0;
     }
     for (int i = 0; i < count; i++) {
-        struct reach reach = reach_of(kept + (flip ? count - 1 - i : i), span, resized);
-        int last = length > axis->taps ? length - axis->taps : 0; /* at the end, zeros go before the weights */
-        int start = reach.first < last ? reach.first : last;
+        struct support support = support_of(kept + (flip ? count - 1 - i : i), span, resized);
+        int last = length > axis->taps ? length - axis->taps : 0; /* at the end, zeros precede the weights */
+        int start = support.first < last ? support.first : last;
+        size_t skipped = (size_t)i * axis->taps + support.first - start;
         axis->start[i] = start;
-        weigh(reach, copies, shares, axis->weights + ((size_t)i * axis->taps + reach.first - start) * copies);
+        compute_weights(support, copies, shares, axis->weights + skipped * copies);
     }
     free(shares);
     axis->begin = axis->start[flip ? count - 1 : 0];
@@ -118,11 +120,11 @@ static int make_axis(struct axis *axis, const struct span *span, int resized, in
     return 1;
 }
 
-/* ---- The two loops that take the time: plain, and for AVX2. All is integers, so that both give the same ---- */
+/* ---- The two inner loops, plain and for AVX2. Both use integers only, so that their results are equal ---- */
 
-enum { LANES = 16 }; /* bytes that are resized down at a time: rows have room up to a multiple of it */
+enum { LANES = 16 }; /* bytes per step of the vertical loop; rows are padded to a multiple of it */
 
-/* A row across: red, green, blue and nothing in, red, green, blue out. */
+/* Resize a row horizontally, from RGBX to RGB. */
 static void across_plain(const struct axis *axis, const uint8_t *row, uint8_t *out)
 {
     const int32_t *weights = axis->weights;
@@ -140,7 +142,7 @@ static void across_plain(const struct axis *axis, const uint8_t *row, uint8_t *o
     }
 }
 
-/* `room` bytes, each of the bytes that stand in the same place of `taps` rows. */
+/* Resize vertically: each of `room` output bytes is a weighted sum over `taps` rows. */
 static void down_plain(const uint8_t **rows, const int32_t *weights, int taps, size_t room, uint8_t *out)
 {
     for (size_t at = 0; at < room; at++) {
@@ -156,7 +158,7 @@ static void down_plain(const uint8_t **rows, const int32_t *weights, int taps, s
 
 #define AVX2 __attribute__((target("avx2")))
 
-/* Two pixels at a time; writes one byte too many. */
+/* Two pixels at a time; writes one byte past the end. */
 AVX2 static void across_avx2(const struct axis *axis, const uint8_t *row, uint8_t *out)
 {
     const __m128i to_bytes = _mm_setr_epi8(0, 4, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
@@ -186,7 +188,7 @@ AVX2 static void down_avx2(const uint8_t **rows, const int32_t *weights, int tap
             high = _mm256_add_epi32(high, _mm256_mullo_epi32(second, weight));
         }
         __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(low, PRECISION), _mm256_srai_epi32(high, PRECISION));
-        words = _mm256_permute4x64_epi64(words, 0xD8); /* packing works on each half of a register by itself */
+        words = _mm256_permute4x64_epi64(words, 0xD8); /* packing works on each half of a register separately */
         __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128((__m128i *)(out + at), bytes);
     }
@@ -206,23 +208,23 @@ static int has_avx2(void)
 }
 #endif
 
-/* ---- The resize: rows of 4 bytes a pixel go in one by one, rows of 3 bytes a pixel come out ---- */
+/* ---- The resizer: takes RGBX rows one by one, writes RGB rows ---- */
 
 struct resizer {
     struct axis across, down;
-    size_t stride;        /* bytes of a row that is resized across, and some room */
-    uint8_t *recent;      /* [down.taps][stride] such rows: number n at n % taps */
-    const uint8_t **rows; /* [down.taps], those of one row of the result */
-    uint8_t *row;         /* [stride], that row */
-    int taken, given;     /* rows in, rows out */
-    int top, left;        /* of the box, in pixels as they are decoded */
+    size_t stride;         /* bytes of a horizontally resized row, with padding */
+    uint8_t *recent;       /* [down.taps][stride] latest such rows: row n at n % taps */
+    const uint8_t **rows;  /* [down.taps] the ones that make the next output row */
+    uint8_t *row;          /* [stride] the output row, with padding */
+    int rows_in, rows_out; /* done */
+    int top, left;         /* of the box, in decoded pixels */
     int avx2;
     uint8_t *out;
 };
 
-static int open_resizer(struct resizer *resizer, const struct view *view, int smaller, uint8_t *out)
+static int open_resizer(struct resizer *resizer, const struct view *view, int scale, uint8_t *out)
 {
-    struct span columns = span_of(view->left, view->width, smaller), rows = span_of(view->top, view->height, smaller);
+    struct span columns = span_of(view->left, view->width, scale), rows = span_of(view->top, view->height, scale);
     resizer->left = columns.first;
     resizer->top = rows.first;
     resizer->out = out;
@@ -247,31 +249,31 @@ static void close_resizer(struct resizer *resizer)
     free(resizer->row);
 }
 
-/* One row of the result: the next. */
-static void give(struct resizer *resizer)
+/* Write the next output row. */
+static void write_row(struct resizer *resizer)
 {
     const struct axis *down = &resizer->down;
     for (int tap = 0; tap < down->taps; tap++)
-        resizer->rows[tap] = resizer->recent + (down->start[resizer->given] + tap) % down->taps * resizer->stride;
-    const int32_t *weights = down->weights + (size_t)resizer->given * down->taps;
+        resizer->rows[tap] = resizer->recent + (down->start[resizer->rows_out] + tap) % down->taps * resizer->stride;
+    const int32_t *weights = down->weights + (size_t)resizer->rows_out * down->taps;
     (resizer->avx2 ? down_avx2 : down_plain)(resizer->rows, weights, down->taps, resizer->stride, resizer->row);
     size_t width = (size_t)resizer->across.count * 3;
-    memcpy(resizer->out + resizer->given * width, resizer->row, width);
-    resizer->given++;
+    memcpy(resizer->out + resizer->rows_out * width, resizer->row, width);
+    resizer->rows_out++;
 }
 
-/* The next row of the input: its pixels across.begin..across.end, and one pixel of anything. */
-static void take(struct resizer *resizer, const uint8_t *row)
+/* Add the next input row: pixels across.begin..across.end, and one more pixel with any value. */
+static void add_row(struct resizer *resizer, const uint8_t *row)
 {
     const struct axis *down = &resizer->down;
-    uint8_t *resized = resizer->recent + resizer->taken % down->taps * resizer->stride;
+    uint8_t *resized = resizer->recent + resizer->rows_in % down->taps * resizer->stride;
     (resizer->avx2 ? across_avx2 : across_plain)(&resizer->across, row, resized);
-    resizer->taken++;
-    while (resizer->given < down->count && down->start[resizer->given] + down->taps <= resizer->taken)
-        give(resizer);
+    resizer->rows_in++;
+    while (resizer->rows_out < down->count && down->start[resizer->rows_out] + down->taps <= resizer->rows_in)
+        write_row(resizer);
 }
 
-/* Whether a view makes sense for an image of this size. */
+/* Whether a view lies within an image of this size. */
 static int is_within(const struct view *view, int64_t height, int64_t width)
 {
     return view->top >= 0 && view->left >= 0 && view->height > 0 && view->width > 0 &&
