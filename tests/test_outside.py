@@ -1,4 +1,4 @@
-"""Names that are paths of the user's own code, as docs/extending.md shows them, and what is said of wrong ones."""
+"""Dotted paths to the user's own code, as docs/extending.md shows them, and the errors for wrong paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "extending.md"
 
 @pytest.fixture
 def own(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """A function that writes a file below the working folder; the modules are forgotten afterwards."""
+    """Function that writes a file in the working folder; modules imported from there are unloaded afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = {*sys.modules}
 
@@ -41,7 +41,7 @@ def own(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[st
 
 @pytest.fixture
 def page(own: Callable, workdir: Path) -> Path:
-    """The working folder with the page's files."""
+    """Working folder with the files of docs/extending.md."""
     for text in [*blocks(PAGE, "python"), *blocks(PAGE, "yaml")]:
         own(text.split()[1], text)
     return workdir
@@ -57,10 +57,10 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[2:] for text in blocks(PAGE, "sh") for line in text.splitlines()]
 
 
-def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_read_without_importing(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dry, _ = commands()
     assert cli(dry) == 0
-    said = "".join(capsys.readouterr().out.split())  # long lines are folded
+    said = "".join(capsys.readouterr().out.split())  # undo line wrapping
     assert "mine.parts" not in sys.modules
     assert "mine.parts:RandomErasing(p=0.25)" in said and "nocurve:adryrundoesnotimport" in said
     assert f"mine.parts:Lion,of{page}/mine/parts.py" in said and "StopAt" not in said
@@ -74,7 +74,7 @@ def test_the_page_trains(page: Path, image_folder: Path) -> None:
     words = [word for word in commands()[1] if "StopAt" not in word]
     assert cli([*words, *small, "callbacks.mine.parts:StopAt.top1=0"]) == 0
     (row,) = metrics(page / "runs/mine")
-    assert row["epoch"] == "1", "StopAt stopped it"
+    assert row["epoch"] == "1", "StopAt did not stop the run"
     assert 0 < float(row["lr"]) < 0.001 and "mine.parts" in sys.modules
     logged = [json.loads(line) for line in (page / "metrics.jsonl").read_text().splitlines()]
     assert any("metrics/eval/MulticlassAccuracy" in line for line in logged)
@@ -126,7 +126,7 @@ def test_a_mistake_is_found_without_importing(page: Path, words: str) -> None:
 
 
 def test_paths_in_keys(page: Path) -> None:
-    """In a section, in dotted keys, in blocks of a YAML and of the command line; a package may be called algorithms."""
+    """In a section, in dotted keys, in blocks of a YAML and of the command line; a package may be named algorithms."""
     (page / "algorithms").mkdir()
     (page / "algorithms/mod.py").write_text((page / "mine/parts.py").read_text())
 
@@ -170,7 +170,7 @@ half = functools.partial(make, 1)
 """
 
 
-def test_what_only_an_import_can_tell_is_checked_then(own: Callable) -> None:
+def test_what_needs_an_import_is_checked_on_building(own: Callable) -> None:
     own("late.py", LATE)
     assert registry.check("algorithm", "late:Made", {"least": 1}, "w") == []
     assert registry.check("callback", "late:Data", {"least": 1}, "w") == []

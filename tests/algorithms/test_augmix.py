@@ -1,4 +1,4 @@
-"""AugMix: Composer's distribution, given to the loader."""
+"""AugMix: Composer's distribution, applied in the loader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training import build
 
 @pytest.mark.parametrize("depth", [-1, 2])
 def test_images_are_composers_for_the_same_seed(depth: int) -> None:
-    """The same draws from numpy's generator, after pickling as well."""
+    """Same draws from numpy's generator, also after pickling."""
     assert_same_images(AugMix(3, depth).image_transform, AugmentAndMixTransform(3, depth))
 
 

@@ -1,4 +1,4 @@
-"""A hook whose name is misspelt is an error, not silence."""
+"""A misspelled hook raises an error instead of being ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training import build
 
 
 def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
-    """A class of somebody's."""
+    """Build a class as a user would write it."""
     return type("Mine", (base,), {"match": None, "apply": None, "__init__": lambda _: None, **attributes})
 
 
@@ -51,7 +51,7 @@ def test_arguments_are_checked() -> None:
 
 
 def test_a_hook_of_an_algorithm_that_has_none() -> None:
-    """Nothing would ask for it."""
+    """Nothing would call it."""
     algorithm = made(Algorithm, image_transform=print)()
     with pytest.raises(TypeError, match="derive the class from RecipeAlgorithm"):
         check_hooks(algorithm)
@@ -67,6 +67,6 @@ def test_a_transform_that_is_not_declared() -> None:
 
 
 @pytest.mark.parametrize("recipe", recipe_files())
-def test_ours_have_none(recipe: str) -> None:
+def test_the_recipes_algorithms_pass(recipe: str) -> None:
     algorithms = read_recipe(recipe).changes.get("algorithms") or {}
     build.algorithms(Config(algorithms=algorithms))

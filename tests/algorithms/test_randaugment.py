@@ -1,4 +1,4 @@
-"""RandAugment: Composer's distribution, given to the loader."""
+"""RandAugment: Composer's distribution, applied in the loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.algorithms.tiny import assert_same_images, trainer
 
 
 def test_images_are_composers_for_the_same_seed():
-    """The same draws from numpy's generator, after pickling as well."""
+    """Same draws from numpy's generator, also after pickling."""
     assert_same_images(RandAugment(9, 2).image_transform, RandAugmentTransform(9, 2, "all"))
 
 
