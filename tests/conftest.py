@@ -53,7 +53,7 @@ def only_if_slow(what: str) -> None:
     frame: FrameType | None = sys._getframe()
     while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
-    if quick and not frame:  # what a package starts once, when it is imported, is not the test's doing
+    if quick and not frame:  # a package's import may start processes
         pytest.fail(f"{what}: mark the test with pytest.mark.slow, which `make quick` leaves out")
 
 

@@ -140,7 +140,7 @@ def test_checkpoint_of_another_model(workdir: Path, image_folder: Path, capfd: p
     checkpoint = "runs/eighteen/checkpoints/ep0-ba2-rank0.pt"
     said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "model.name=resnet34", "run_name=other")
     assert "does not fit this model and recipe" in said
-    assert not (workdir / "runs/other").exists(), "a run that was refused leaves no folder"
+    assert not (workdir / "runs/other").exists(), "a rejected run leaves no folder"
     said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "run_name=done", "max_duration=2ba")
     assert "nothing is left of" in said and "load_weights_only=true" in said
     said = fails(capfd, 1, yaml, "load_path=runs/eighteen/checkpoints/ep9.pt", "run_name=other")

@@ -15,7 +15,7 @@ from recipes import registry
 from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells
 
 ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
-"""Messages in docs/troubleshooting.md that are torch's."""
+"""Messages of torch in docs/troubleshooting.md."""
 
 
 def headings(page: Path) -> set[str]:

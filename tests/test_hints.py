@@ -74,8 +74,8 @@ def test_a_dotted_key_without_a_value(tmp_path: Path) -> None:
     assert problems("", tmp_path, "path=/x") == ["path: no such key; did you mean train_dataset.path?"]
 
 
-def test_no_yaml_among_the_words() -> None:
-    """What is advised to be typed is a command that starts."""
+def test_a_command_without_a_yaml() -> None:
+    """The advised command starts a run."""
     with pytest.raises(ConfigError, match=r"type: python main\.py yamls/digits\.yaml seed=3$"):
         load(["--version", "seed=3"])
 

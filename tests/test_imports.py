@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# The modules of others stay imported, and our compiled code is kept: 200 fresh interpreters would take minutes.
+# Other packages stay imported, and our bytecode is cached: 200 fresh interpreters would take minutes.
 EACH_FIRST = """
 import functools, importlib, sys
 from importlib.machinery import SourceFileLoader

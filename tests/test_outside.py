@@ -216,7 +216,7 @@ def test_broken_code_keeps_its_traceback(own: Callable, text: str, kind: type[Ex
         registry.build("callback", "broken:Broken", {"most": 3}).run_event(Event.BATCH_END, None, None)
 
 
-def test_a_refused_argument_is_a_sentence(page: Path) -> None:
+def test_a_rejected_argument_is_a_sentence(page: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^algorithms.{ERASING}: {ERASING} refuses its arguments: p is 2: it must"):
         registry.build("algorithm", "mine.parts:RandomErasing", {"p": 2})
 

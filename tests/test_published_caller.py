@@ -33,7 +33,7 @@ def test_published_caller_layers_recipe_own_values_and_block() -> None:
     assert run.sources["max_duration"] == "block mild"
 
 
-def test_published_caller_hears_of_misspelt_keys() -> None:
+def test_published_caller_is_told_of_misspelled_keys() -> None:
     with pytest.raises(ConfigError, match=r"sed: no such key; did you mean seed\?"):
         complete(OmegaConf.create({**PUBLISHED, "sed": 3}))
 

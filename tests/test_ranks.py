@@ -67,8 +67,8 @@ if __name__ == "__main__":
 """
 
 
-# Keeps what every rank held before the BatchNorm statistics were averaged, and what DDP alone would have made of it:
-# stock Composer lets it overwrite all ranks' statistics with rank 0's before each step.
+# Save each rank's state from before BatchNorm statistics are averaged. Stock Composer lets DDP overwrite the statistics
+# of all ranks with rank 0's before each step.
 STOCK = """
 from training import guards
 average = guards.average_batchnorm

@@ -122,7 +122,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         ("SIZES = int('many')", "pass", ValueError, "invalid literal"),
         ("", "len(most)", TypeError, "has no len()"),
         ("", "int('many')", ValueError, "invalid literal"),
-        ("import numpy", "numpy.stack([])", ValueError, "need at least one array"),  # numpy says `raise`
+        ("import numpy", "numpy.stack([])", ValueError, "need at least one array"),  # numpy itself raises it
         ("def broken(value):\n    return value + 'a'", "broken(most)", TypeError, "unsupported operand"),
     ],
 )
@@ -151,11 +151,11 @@ def test_an_argument_that_an_algorithm_rejects_is_a_sentence(written: Callable, 
     assert str(caught.value) == "algorithms.unfinished: Unfinished refuses its arguments: most is 5: at least 6"
 
 
-def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_composers_class_rejects_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"speed_monitor\.window_size: SpeedMonitor refuses .* non-negative"):
         registry.build("callback", "speed_monitor", {"window_size": -5})
     monkeypatch.setattr(SpeedMonitor, "__init__", lambda _self: len(3))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="has no len"):  # the user gave nothing that could be wrong
+    with pytest.raises(TypeError, match="has no len"):  # no argument of the user's can be at fault
         registry.build("callback", "speed_monitor", {})
 
 
@@ -166,7 +166,7 @@ def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytes
         ("logger", "slack", "slack_sdk", "slack_sdk is not installed; type: pip install -c constraints.txt slack_sdk"),
         ("logger", "tensorboard", "tensorboard", "pip install -c constraints.txt tensorboard"),
         ("logger", "neptune", "neptune", "pip install -c constraints.txt neptune"),
-        ("callback", "mlperf", "mlperf_logging", "pip install 'mosaicml[mlperf]'"),  # Composer keeps no cause
+        ("callback", "mlperf", "mlperf_logging", "pip install 'mosaicml[mlperf]'"),  # Composer drops the cause
     ],
 )
 def test_a_missing_package_is_reported_under_its_pip_name(

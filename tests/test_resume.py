@@ -221,8 +221,8 @@ def test_two_runs_in_one_second(workdir: Path, image_folder: Path, monkeypatch: 
     ]
 
 
-def test_a_new_run_has_a_best_of_its_own(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run goes on from by load_path, another has reached: its own best is what comes out of it."""
+def test_a_new_run_has_its_own_best(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run started from load_path does not inherit the best figure of the run that saved the checkpoint."""
     stop = "callbacks.early_stopper={monitor: MulticlassAccuracy, dataloader_label: eval, patience: 1ba}"
     words = [str(small_yaml(workdir, image_folder)), "eval_interval=1ba", "save_interval=1ba", "optimizer.lr=0", stop]
     reached = {"Checkpoints": {"best": 1.0}, "EarlyStopper": {"best": torch.tensor(1.0), "epoch": 0, "batch": 0}}

@@ -20,7 +20,7 @@ SETTINGS = {
     "dumb": {"TERM": "dumb"},
     "ascii": {"LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 }
-# A run in its 36th epoch, then verify's bar, in a terminal whose width changes.
+# A run in its 36th epoch, then the bar of tools.verify, in a terminal whose width changes.
 PROGRAM = """
 import fcntl, struct, termios, time
 from types import SimpleNamespace

@@ -88,7 +88,7 @@ def test_what_a_sentence_recommends_fits(topology: str, ranks: int) -> None:
 
 @pytest.mark.slow
 def test_the_recipe_on_one_process() -> None:
-    """One sentence with what to type, before torch is imported; a dry run shows it all the same."""
+    """One sentence with the command to type, before torch is imported; a dry run still works."""
     code = "import sys, main; status = main.cli(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(status)"
     words = [sys.executable, "-c", code, DIGITS, "recipe_name=decentralized"]
     refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

@@ -140,7 +140,7 @@ def out_of_memory() -> tuple[int, int]:
 
     def fail(_: Tensor) -> None:
         passes.append(1)
-        if len(passes) == 8 and dist.get_global_rank() == 1:  # in the second half's backward pass, after all others
+        if len(passes) == 8 and dist.get_global_rank() == 1:  # in the backward pass of the second microbatch
             raise RuntimeError("CUDA out of memory")
 
     run.state.model.module.module[0].weight.register_hook(fail)

@@ -19,8 +19,8 @@ def test_images_are_composers_for_the_same_seed(depth: int) -> None:
 
 
 @pytest.mark.slow
-def test_any_data_set_will_do() -> None:
-    """Stock demands torchvision's class of data sets at FIT_START; ours has acted once the loader has its transform."""
+def test_any_dataset_class_works() -> None:
+    """Composer's requires torchvision's class of data sets at FIT_START; ours is part of the loader's transforms."""
     with pytest.raises(TypeError, match="must be a"):
         trainer([StockAugMix()], duration="1ba").fit()
     (algorithm,) = build.algorithms(Config(algorithms={"augmix": {}}))

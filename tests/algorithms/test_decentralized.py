@@ -59,10 +59,8 @@ def test_updates_are_those_of_decent_dp(topology: str, optimizer: str, ranks: li
 
 
 @pytest.mark.parametrize("check", ["evaluation", "evaluation with ema"])
-def test_evaluation_sees_the_mean_and_training_goes_on_with_the_own_weights(
-    check: str, ranks: list[dict[str, Any]]
-) -> None:
-    """Of the weights, or of EMA's averages; BatchNorm's statistics are the ranks' mean too, and fit() ends with all."""
+def test_evaluation_uses_the_mean_and_training_each_ranks_weights(check: str, ranks: list[dict[str, Any]]) -> None:
+    """The mean of the weights or of EMA's averages, and of the BatchNorm statistics; fit() ends with all of them."""
     found = each(ranks, check)
     mean = sum(one["evaluated"] for one in found) / WORLD
     for one in found:
@@ -91,7 +89,7 @@ def test_no_rank_waits_for_all_others(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_out_of_memory_on_one_rank(ranks: list[dict[str, Any]]) -> None:
-    """All ranks try the batch again with half the microbatch, and none has made its step twice."""
+    """All ranks retry the batch with half the microbatch, and none steps twice."""
     assert each(ranks, "out of memory") == [(7, 1)] * WORLD
 
 

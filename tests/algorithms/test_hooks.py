@@ -30,8 +30,8 @@ def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
         ("BOUND", "BOUNDS"),
     ],
 )
-def test_misspelt(name: str, meant: str) -> None:
-    """In the class when it is made, in an object when its run is built."""
+def test_a_misspelled_hook(name: str, meant: str) -> None:
+    """In a class when it is defined, on an instance when its run is built."""
     words = f"Mine.{name} is not a hook.*say {meant}"
     with pytest.raises(TypeError, match=words):
         made(RecipeAlgorithm, **{name: None})
@@ -43,7 +43,6 @@ def test_misspelt(name: str, meant: str) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    """As the class declares, before anything is made."""
     with pytest.raises(ValueError, match=r"^rho: -1 given, but it must be at least 0$"):
         SAM(rho=-1)
     with pytest.raises(ValueError, match=r"^betas: \(0\.9, 1\.0\) given"):
@@ -58,7 +57,7 @@ def test_a_hook_of_an_algorithm_that_has_none() -> None:
 
 
 def test_a_transform_that_is_not_declared() -> None:
-    """A dry run with storage=dali would not hear of it."""
+    """Without the declaration, a dry run with storage=dali would not report the conflict."""
     with pytest.raises(TypeError, match=r"PER_IMAGE is 'False', but Mine.* has an image_transform"):
         check_hooks(made(RecipeAlgorithm, image_transform=print)())
     check_hooks(made(RecipeAlgorithm, image_transform=print, PER_IMAGE="True")())

@@ -16,8 +16,8 @@ def test_images_are_composers_for_the_same_seed():
 
 
 @pytest.mark.slow
-def test_any_data_set_will_do():
-    """Stock demands torchvision's class of data sets at FIT_START; ours leaves data sets alone."""
+def test_any_dataset_class_works():
+    """Composer's requires torchvision's class of data sets at FIT_START; ours needs no data set."""
     with pytest.raises(TypeError, match="must be a"):
         trainer([StockRandAugment()], duration="1ba").fit()
     trainer([RandAugment()], duration="1ba").fit()

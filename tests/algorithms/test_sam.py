@@ -59,8 +59,8 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path: Path):
     assert equal(weights(whole), weights(again))
 
 
-def test_stock_forgets_its_momentum(tmp_path: Path):
-    """Why the class exists: Composer warns that the optimizer's state is missing, and goes on differently."""
+def test_composer_loses_the_momentum(tmp_path: Path):
+    """Why the class exists: Composer warns that the optimizer's state is missing, and training diverges."""
     with pytest.warns(UserWarning, match="is not in the state_dict"):
         whole, again = resumed(lambda: stock_sam(rho=0.1, interval=2), tmp_path)
     assert not equal(weights(whole), weights(again))

@@ -76,7 +76,7 @@ def test_wrong_options(options: list[str], expected: str, capsys: pytest.Capture
     assert expected in capsys.readouterr().err
 
 
-# A rank that waits to be asked to stop; the file `ready` says that its handler is in place.
+# A rank that waits for SIGTERM; the file `ready` reports that its handler is installed.
 RANK = """
 import os, pathlib, signal, sys, time
 rank, times = os.environ["RANK"], []
@@ -178,7 +178,7 @@ def test_an_environment_variable_that_is_not_a_number(
 
 
 def test_environment_of_a_rank(tmp_path: Path) -> None:
-    """As Composer makes it; `$RANK` and `~` in the arguments are filled in for each."""
+    """As Composer sets it; `$RANK` and `~` in arguments are expanded per rank."""
     line = "print(*sys.argv[1:], *(os.environ[n] for n in 'RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE NODE_RANK '"
     line += "'MASTER_ADDR MASTER_PORT'.split()))"
     (tmp_path / "rank.py").write_text(f"import os, sys; {line}")
@@ -192,7 +192,7 @@ def test_environment_of_a_rank(tmp_path: Path) -> None:
 
 
 def test_signals_that_are_ignored_stay_ignored(tmp_path: Path) -> None:
-    """A batch script that leaves them to the ranks says so by `trap "" TERM`."""
+    """A batch script leaves signals to the ranks by `trap "" TERM`."""
     (tmp_path / "rank.py").write_text("import os, signal; os.kill(os.getppid(), signal.SIGTERM)")
     shell = f"trap '' TERM; exec {sys.executable} {ROOT}/launch/ranks.py {tmp_path}/rank.py"
     assert subprocess.run(["sh", "-c", shell], env=bare_shell()).returncode == 0

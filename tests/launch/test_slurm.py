@@ -23,7 +23,7 @@ DIGITS = str(ROOT / "yamls" / "digits.yaml")
 DECENTRALIZED = ["algorithms.decentralized.topology=alternating_exp_ring", "train_dataset.batch_size=60"]
 DECENTRALIZED += ["eval_dataset.batch_size=60"]
 
-# Starts the command once per node, each a session of its own; SIGTERM goes to every process there, as SLURM sends it.
+# Starts the command once per node, each in its own session, and forwards SIGTERM to all processes, as SLURM does.
 SRUN = """
 import itertools, os, signal, subprocess, sys
 command = list(itertools.dropwhile(lambda word: word.startswith("--"), sys.argv[1:]))

@@ -147,7 +147,7 @@ def psnr(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 @built
-@pytest.mark.parametrize("subsampling", [0, 1, 2, None], ids=["444", "422", "420", "gray"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, None], ids=["444", "422", "420", "grey"])
 def test_large_images_are_decoded_smaller(subsampling: int | None) -> None:
     """Close to the exact pixels wherever the box is; an offset of one pixel would give less than 30 dB."""
     large = np.kron(PHOTO, np.ones((4, 4, 1), np.uint8))[:1600, :2500]

@@ -229,7 +229,7 @@ def test_a_damaged_or_unsupported_file_is_rejected(offset: int, value: bytes, se
         BetonDataset(golden, "val", PIPELINE, seed=0)
 
 
-def test_places_without_a_file(tmp_path: Path) -> None:
+def test_paths_without_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.beton: no such file.*tools\.convert SRC \S+ --to ffcv"):
         BetonDataset(tmp_path, "train", PIPELINE, seed=0)
     with pytest.raises(DataError, match=r"python -m tools\.preload s3://bucket/set"):

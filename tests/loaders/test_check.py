@@ -159,7 +159,7 @@ def test_shards_that_exist_both_raw_and_compressed(check: Check, compressed: Pat
     assert status == 0, said
     assert before <= set(source.rglob("*")), "a file of the source was deleted"
     status, said = check(source, tmp_path / "cache")
-    assert status == 1 and said.count(".zstd: is missing") == 2, "a copy in a cache is made of the packed ones"
+    assert status == 1 and said.count(".zstd: is missing") == 2, "a cache is filled from the compressed shards"
     raw = source / "train" / json.loads((source / "train/index.json").read_text())["shards"][0]["raw_data"]["basename"]
     raw.write_bytes(raw.read_bytes()[:-1])
     status, said = check(source, source)

@@ -83,8 +83,8 @@ def test_pipes_devices_and_folders_are_rejected(name: str, tmp_path: Path) -> No
     assert not (tmp_path / "copy").exists()
 
 
-def test_out_of_reach_is_not_missing() -> None:
-    """Hugging Face's kind of FileNotFoundError says that nothing could be asked for."""
+def test_an_unreachable_file_is_not_reported_missing() -> None:
+    """Hugging Face raises this kind of FileNotFoundError when it has no connection."""
     error = LocalEntryNotFoundError("check your connection and try again")
     assert str(remote.fault(error, "hf://datasets/a/b")) == (
         "hf://datasets/a/b: cannot be read (LocalEntryNotFoundError: check your connection and try again)."

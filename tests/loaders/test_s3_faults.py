@@ -161,7 +161,7 @@ def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(remote, name, 2.0)
     for rule, said in (
         (Rule(404, code="NoSuchKey"), "is missing"),
-        (Rule("short"), "is "),  # malformed or damaged, whichever shows first
+        (Rule("short"), "is "),  # malformed or damaged, whichever is found first
         (Rule("hang"), f"{proxy.address} does not answer"),
         (Rule("drop"), f"{proxy.address} keeps failing"),
         (Rule(403, code="InvalidAccessKeyId"), f"{proxy.address} refuses the credentials (InvalidAccessKeyId)"),

@@ -17,7 +17,7 @@ from tests.s3 import upload, use_endpoint
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-very-secret-key", "AWS_SESSION_TOKEN": "the-very-secret-token"}
 
-#: main.py that gives a store up sooner.
+#: main.py with shorter timeouts.
 IMPATIENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

@@ -184,6 +184,6 @@ def test_sizes(size: int | str, number: int) -> None:
 @pytest.mark.parametrize(
     "size", [0, -1, "", "gb", "1.gb", "0.5b", "1e9", "5 images", "1_000", "9" * 500, "٣gb", "true"]
 )
-def test_what_is_no_size(size: int | str) -> None:
+def test_invalid_sizes(size: int | str) -> None:
     with pytest.raises(ValueError, match="is not a number of bytes; write a number and a unit, as in 200gb"):
         bytes_of(size)

@@ -188,7 +188,7 @@ def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["s3:/bucket/cache", "s3://bucket/cache"])
-def test_cache_that_is_no_folder(cache: str, shards: Path) -> None:
+def test_a_cache_that_is_not_a_folder(cache: str, shards: Path) -> None:
     with pytest.raises(DataError, match=r"did you mean s3://bucket/cache|in a folder of this machine"):
         build(shards, cache)
 

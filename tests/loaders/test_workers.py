@@ -40,7 +40,7 @@ def test_signals(folder: Path) -> None:
     batches = iter(train)
     next(batches)
     pid = train._iterator._workers[0].pid
-    # From elsewhere, as SLURM does: an interrupt and a first SIGTERM change nothing.
+    # Sent by another process, as by SLURM; an interrupt and a first SIGTERM change nothing.
     elsewhere = [sys.executable, "-c", "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))", str(pid)]
     for number in (signal.SIGINT, signal.SIGTERM):
         subprocess.run([*elsewhere, str(int(number))], check=True)
@@ -114,7 +114,7 @@ def noted(self):
 
 Workers._shutdown_workers = noted
 """
-"""Says how many workers are left to torch's own clean-up, which waits five seconds for each that was not told."""
+"""Prints the number of workers left to torch's own cleanup, which waits five seconds for each."""
 
 
 def test_deleted_loaders_stop_their_workers_at_once(

@@ -113,7 +113,7 @@ def test_unusable_mappings(lines: list[str], said: str, verify: Verify, flat: Pa
     assert len(list((flat / "val").glob("*.JPEG"))) == 15 and not (flat / LOG).exists()
 
 
-def test_folding_elsewhere(verify: Verify, flat: Path, tmp_path: Path) -> None:
+def test_folding_that_is_impossible(verify: Verify, flat: Path, tmp_path: Path) -> None:
     assert "cannot be read as a text file" in verify(flat, "--fold", tmp_path / "nowhere.txt")[1]
     assert "folders of a disk only" in verify("s3://bucket/set", tmp_path, "--fold", "x")[1]
     assert "nobody knows what was moved" in verify(flat, "--unfold")[1]

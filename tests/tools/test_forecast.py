@@ -204,7 +204,7 @@ def test_a_run_is_measured_at_each_size(
     status, text = printed([*words, "--steps=6", "--price=36", "--scale=8xCPU"], capsys)
     assert status == 0, text
     assert sorted(set(seen)) == [8, 12, 16] and seen == sorted(seen)
-    assert [seen.count(size) for size in (8, 12, 16)] == [14, 13, 13], "three to warm up, two laps of 5; the first step"
+    assert [seen.count(size) for size in (8, 12, 16)] == [14, 13, 13], "warm-up 3, laps 2 x 5, first step 1"
     assert "10 steps at 12 px" in text and "Measured on CPU" in text and "% " in text
     assert "EXTRAPOLATED to 8x CPU, not measured" in text and "dollars: $36 an hour, as given" in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]

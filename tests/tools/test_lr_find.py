@@ -190,7 +190,7 @@ def test_ramp(workdir: Path) -> None:
     ramp.batch_start(state, logger)
     state.total_loss_dict = {"loss/train/total": math.nan}
     ramp.batch_end(state, logger)
-    assert len(sweep.losses) == 5 and sweep.ended.endswith("the loss is nan"), "and no nan is kept"
+    assert len(sweep.losses) == 5 and sweep.ended.endswith("the loss is nan"), "no nan may be recorded"
 
 
 @pytest.mark.slow

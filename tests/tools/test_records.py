@@ -53,8 +53,8 @@ def test_states(tmp_path: Path, ended: str | None, state: State) -> None:
     assert bool(tables([record])) == (state is State.FINISHED)
 
 
-def test_went_on_after_its_summary(tmp_path: Path) -> None:
-    """The summary of a stop is not that of the run that was resumed and then killed."""
+def test_resumed_after_its_summary(tmp_path: Path) -> None:
+    """An older summary does not describe a run that was resumed and then killed."""
     folder = leave_run(tmp_path / "one", "max_duration=4ep", epochs=3, ended="interrupted by SIGTERM", top1=60)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"step": 625, "top1": 20.0, "total_seconds": 120}))

@@ -95,7 +95,7 @@ def test_compare_and_evaluate_follow_no_link_out(folder: Path, workdir: Path, ca
     (workdir / "runs/two").symlink_to(workdir / "elsewhere/mine")
     assert compare(["two", "one"]) == 1
     assert f"runs/two: leads out of runs; name the folder itself: {workdir}/elsewhere/mine" in capsys.readouterr().err
-    assert compare(["runs/two", "one"]) == 0, "typed"
+    assert compare(["runs/two", "one"]) == 0, "a folder that the user names may be a link"
     (folder / "config.yaml").rename(workdir / "config.yaml")
     (folder / "config.yaml").symlink_to(workdir / "config.yaml")
     assert evaluate([str(folder)]) == 2

@@ -101,7 +101,7 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
     assert "1 classes are in train/ but not in val/ (dog)" in verify(root)[1]
     shutil.rmtree(root / "val")
     status, said = verify(root)
-    assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ is looked into all the same"
+    assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ must be checked anyway"
     assert "no such folder" in verify(tmp_path / "nowhere")[1]
     assert "needs a cache folder" in verify("s3://bucket/set")[1]
 

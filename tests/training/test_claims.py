@@ -31,7 +31,7 @@ def test_second_run_of_one_name(
     first.release()
     assert cli(words) == 1
     assert "larger than the data set" in capfd.readouterr().err
-    assert not (workdir / "runs").exists(), "a run that was refused leaves no folder"
+    assert not (workdir / "runs").exists(), "a rejected run leaves no folder"
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_a_checkpoint_of_several_batch_sizes() -> None:
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(12, 16), (12, 24), (36, 24), (60, 24)])
-def test_a_place_that_is_no_whole_batch(samples: int, batch: int) -> None:
+def test_a_position_inside_a_batch(samples: int, batch: int) -> None:
     with pytest.raises(ConfigError, match=f"batch_size: {batch} does not divide the {samples % 48} images"):
         goes_on(stamp(samples), batch)
 

@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
 
 
 def advised(said: str) -> list[str]:
-    """The words that it says to type."""
+    """Return the words that a message says to type."""
     return re.findall(r"\S+=\S+", said.split("Type as well: ")[1])
 
 
