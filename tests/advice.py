@@ -1,4 +1,4 @@
-"""Following the advice in an error message, word by word, as the person would who reads it."""
+"""Follow the advice of an error message literally, as its reader would."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FIELD = "\0"
 
 
 def alternatives(problem: str) -> list[list[str]]:
-    """The groups of words that a message says to type: those of one group belong together.
+    """Return the groups of words that a message says to type; the words of one group belong together.
 
-    `a->b` is a word or a key that takes another's place; `a=b` a value that does, or a new word.
+    `a->b` replaces a word or a key; `a=b` replaces a value or adds a word.
     """
     given, _, advice = re.sub(r" [\[(](?:command line|in |from )[^()\[\]]*[\])]$", "", problem).partition(": ")
     if meant := MEANT.search(advice):
@@ -32,7 +32,7 @@ def alternatives(problem: str) -> list[list[str]]:
 
 
 def applied(words: list[str], advice: list[str]) -> list[str]:
-    """A command line after its person did what was advised: a key that is given anew takes the old one's place."""
+    """Return the command line after following the advice; a new value for a key replaces the old one."""
     words = list(words)
     for word in advice:
         old, arrow, new = word.partition("->")
@@ -47,10 +47,10 @@ def applied(words: list[str], advice: list[str]) -> list[str]:
 
 
 def sentences(*folders: str) -> dict[str, re.Pattern[str]]:
-    """Every text in the product's source that tells to type something: where it stands, and what it looks like.
+    """Return every text in the product's source that says to type something: location -> pattern of its messages.
 
     Args:
-        folders: packages, or files, from the root on.
+        folders: packages or files, relative to the root.
     """
     files = [
         file for name in folders for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
@@ -70,7 +70,7 @@ def sentences(*folders: str) -> dict[str, re.Pattern[str]]:
 
 
 def _text(node: ast.AST) -> str | None:
-    """A literal's text, with FIELD for what is filled in."""
+    """Return a literal's text, with FIELD in place of interpolated values."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

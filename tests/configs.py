@@ -1,4 +1,4 @@
-"""What the tests of configurations share: the published example's, and a file with any."""
+"""Shared by the tests of the configuration: the published example's configuration, and YAML files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from config.schema import Config
 
-# As the published example's YAML had it, without what does not matter here.
+# The published example's YAML, without the keys that no test needs.
 PUBLISHED: dict[str, Any] = {
     "run_name": "r50_i1k_baseline",
     "is_train": True,
@@ -47,14 +47,14 @@ PUBLISHED: dict[str, Any] = {
 
 
 def write(folder: Path, name: str, tree: dict[str, Any]) -> str:
-    """A YAML file; its path."""
+    """Write a YAML file and return its path."""
     path = folder / name
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return str(path)
 
 
 def value_of(config: Config, key: str) -> Any:
-    """What a configuration holds at a dotted key; None where it holds nothing."""
+    """Return the value at a dotted key of a configuration, or None."""
     value: Any = asdict(config)
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""What all tests share: few threads, no network, small images, and runs made in a folder of their own."""
+"""Fixtures for all tests: few threads, no network, small images, and a working folder per test."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.s3 import moto_server, s3_server
 
 __all__ = ["image_folder", "moto_server", "s3_server", "workdir"]
 
-# Two cores carry the tests: ranks and loader workers must not each start a thread per core.
+# The tests share two cores: ranks and loader workers must not start a thread per core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
-os.environ.setdefault("RECIPES_COMMIT", "c0ffee")  # else each run would ask git, twice
+os.environ.setdefault("RECIPES_COMMIT", "c0ffee")  # otherwise each run would call git twice
 
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
-SLOW_FIXTURES = {"moto_server", "encode"}  # a server, a compiler: the first test that asks for one pays for all
+SLOW_FIXTURES = {"moto_server", "encode"}  # start a server, run a compiler; the first test to use one pays for all
 quick: list[str] = []
-"""The test in progress, if `make quick` runs it."""
+"""ID of the test in progress, if `make quick` runs it."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs a fixture that starts a process."""
+    """Mark tests as slow whose fixtures start a process."""
     for item in items:
         if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note whether the test may start processes and train, its fixtures included."""
+    """Record whether the test and its fixtures may start processes and train."""
     quick[:] = [] if item.get_closest_marker("slow") or item.get_closest_marker("network") else [item.nodeid]
     result = yield
     quick.clear()
@@ -49,11 +49,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def only_if_slow(what: str) -> None:
-    """Fail a test that does what `make quick` has no time for, in whichever run."""
+    """Fail a test that does something too slow for `make quick`, even when `make test` runs it."""
     frame: FrameType | None = sys._getframe()
     while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
-    if quick and not frame:  # what a package starts once, when it is imported, is not the test's doing
+    if quick and not frame:  # a package's import may start processes
         pytest.fail(f"{what}: mark the test with pytest.mark.slow, which `make quick` leaves out")
 
 
@@ -61,8 +61,8 @@ sys.addaudithook(lambda event, args: only_if_slow(f"{event} {args[:2]}") if even
 
 
 @pytest.fixture(scope="session", autouse=True)
-def signals_stop_the_suite() -> None:
-    """Composer, when it is imported, makes an exit of both signals, which pytest counts as one failed test."""
+def restore_signal_handlers() -> None:
+    """Undo Composer's signal handlers: they raise SystemExit, which pytest counts as one failed test."""
     import composer.core.engine  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,19 +71,19 @@ def signals_stop_the_suite() -> None:
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ImageFolder of three classes: 16 images of 32 px each for training, 7 each for evaluation."""
+    """ImageFolder of three classes: 16 images of 32 px per class for training, 7 per class for evaluation."""
     from tests.image_files import make_imagefolder
 
     root = make_imagefolder(tmp_path_factory.mktemp("images"), per_class=16)
     for surplus in (root / "val").glob("*/*.jpeg"):
         if int(surplus.stem) >= 7:
-            surplus.unlink()  # 21 images: no number of ranks or batches divides them evenly
+            surplus.unlink()  # 21 images: not divisible by 2 or 4 ranks, nor by 12
     return root
 
 
 @pytest.fixture(autouse=True)
-def trainers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Composer keeps each Trainer that nobody closed, with its model and its workers, until the process ends."""
+def close_trainers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close each Trainer after its test; Composer would keep its model and workers until the process exits."""
     from composer.core.engine import Engine
     from torch.distributed.checkpoint import state_dict
 
@@ -103,14 +103,14 @@ def trainers_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
             engine.close()
             atexit.unregister(engine._close)
             del engine
-        # torch's cache, whose keys are models; newer ones (2.11) have none
+        # torch caches by model; torch 2.11 removed the cache
         getattr(state_dict._get_fqns, "cache_clear", lambda: None)()
         gc.collect()
 
 
 @pytest.fixture(autouse=True)
-def processes_end_with_their_test() -> Iterator[None]:
-    """Those of `start_main`: a test that fails leaves none to slow down the others."""
+def kill_processes() -> Iterator[None]:
+    """Kill the processes of `start_main` that a failed test left running."""
     from tests.runs import started
 
     yield
@@ -123,14 +123,14 @@ def processes_end_with_their_test() -> Iterator[None]:
 
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, so that runs/ lands there."""
+    """Change to an empty folder, so that runs/ is written there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ResNet-18 with an eighth of its channels, where many checkpoints are kept: not a MB each, in place of 90."""
+    """Give ResNet-18 an eighth of its channels: checkpoints take less than 1 MB instead of 90."""
     import torch
     from torchvision.models.resnet import BasicBlock, ResNet
 

@@ -1,4 +1,4 @@
-"""Doing what a refused run says to type, until it trains."""
+"""Follow the advice of a rejected run until it trains."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from main import cli
 from tests.advice import alternatives, applied
 
 
-def of_both(*said: str) -> list[str]:
-    """Words for both data sets' sections."""
+def for_both(*said: str) -> list[str]:
+    """Return the words once for each data set's section."""
     return [f"{section}.{word}" for section in ("train_dataset", "eval_dataset") for word in said]
 
 
 def assert_advice_trains(
     start: Callable[[Path], list[str]], named: Callable[[str], str], workdir: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    """Each alternative of each message, taken alone and in a folder as it was, leads to a run, and never back.
+    """Check that each alternative in each message, followed alone in a fresh folder, leads to a run without a circle.
 
     Args:
-        start: from a new folder, which is the working folder, to a command line that is wrong.
-        named: a word of advice -> the same with its placeholder filled in.
-        workdir: where the folders are made.
+        start: given a new working folder, return a command line with a mistake.
+        named: fill in the placeholder in a word of advice.
+        workdir: parent of the new folders.
         capfd: pytest's.
     """
     ways: list[list[list[str]]] = [[]]
@@ -47,7 +47,7 @@ def assert_advice_trains(
         os.chdir(workdir)
         shutil.rmtree(folder)  # with its checkpoints
         if status == 0:
-            assert way, "this is no mistake"
+            assert way, "the command line holds no mistake"
             tried += 1
             continue
         found = [[named(word) for word in advice] for advice in alternatives(problem)]

@@ -1,4 +1,4 @@
-"""Synthetic data sets: a few small images, each class of its own colour, as folders or as MDS shards."""
+"""Synthetic data sets: a few small images, one color per class, as folders or as MDS shards."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def make_imagefolder(
     size: int = 32,
     seed: int = 0,
 ) -> Path:
-    """Write train/ and val/, with `per_class` JPEGs of `size` pixels per class in each; returns the folder."""
+    """Write train/ and val/, each with `per_class` JPEGs of `size` pixels per class; return the folder."""
     rng = np.random.default_rng(seed)
     root = Path(root)
     for split in ("train", "val"):
@@ -37,11 +37,11 @@ def make_mds(
     size_limit: int = 1 << 26,
     hashes: Sequence[str] = ("sha1", "xxh64"),
 ) -> Path:
-    """Convert one split of an image folder to MDS shards with the published converter's columns.
+    """Convert one split of an image folder to MDS shards with the published converter's columns; return `out`.
 
     Args:
         split_dir: .../train or .../val.
-        out: the folder that index.json and the shards are written to, usually of the same last name.
+        out: folder for index.json and the shards.
         compression: e.g. `zstd:3`.
         size_limit: bytes per shard.
         hashes: recorded in the index.
@@ -62,7 +62,7 @@ def make_mds(
 
 
 def make_shards(folder: Path, root: Path, **options: Any) -> Path:
-    """Convert both splits of an image folder, with `make_mds`' options; returns `root`."""
+    """Convert both splits of an image folder with `make_mds`, passing on its options; return `root`."""
     for split in ("train", "val"):
         make_mds(folder / split, root / split, **options)
     return root

@@ -1,4 +1,4 @@
-"""The README and docs/ as the tests of them read them: fenced blocks, commands, the rows of tables."""
+"""Parse the README and docs/: fenced blocks, commands, table rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in a language."""
+    """Return a page's fenced blocks in a language."""
     return [text for name, text in FENCE.findall(page.read_text()) if name == language]
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of a page's bash blocks, continuations joined, comments left out."""
+    """Return the commands in a page's bash blocks, with continuation lines joined and comments removed."""
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def cells(heading: str, page: Path = README) -> list[list[str]]:
-    """The rows of the tables under a heading of a page, the first title row left out."""
+    """Return the table rows under a heading of a page, without the header row."""
     section = page.read_text().partition(f"# {heading}\n")[2].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]

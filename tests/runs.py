@@ -1,4 +1,4 @@
-"""Small runs for the tests: in this process, or through the real command line."""
+"""Small runs for the tests, in this process or through the command line."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TORCHRUN = str(Path(sys.executable).parent / "torchrun")
 
 
 def small_yaml(folder: Path, image_folder: Path, **changes: Any) -> Path:
-    """Write a run of a ResNet-18 at 16 px over three classes: 4 batches of 12 an epoch, 2 epochs, seconds on a CPU.
+    """Write the YAML of a ResNet-18 run at 16 px with three classes: 2 epochs of 4 batches of 12, seconds on a CPU.
 
-    A double underscore in the name of a change stands for a dot.
+    In the name of a change, a double underscore stands for a dot.
     """
     config: dict[str, Any] = {
         "model": {"name": "resnet18", "num_classes": 3},
@@ -54,7 +54,7 @@ def small_yaml(folder: Path, image_folder: Path, **changes: Any) -> Path:
 def run_main(
     *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), timeout: float = 240, **env: str
 ):
-    """Run main.py to its end as a user would; a CompletedProcess with text."""
+    """Run main.py to its end as a user would; return a CompletedProcess with text."""
     process = start_main(*words, cwd=cwd, launcher=launcher, **env)
     try:
         out, err = process.communicate(timeout=timeout)
@@ -66,21 +66,21 @@ def run_main(
 
 
 def bare_shell(**env: str) -> dict[str, str]:
-    """The environment of a bare shell and of a test's S3 server; what `tests/conftest.py` sets is not the user's."""
+    """Return the environment of a bare shell plus the S3 settings, without what tests/conftest.py sets."""
     store = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "S3_"))}
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "120", **store, **env}
 
 
 started: list[subprocess.Popen] = []
-"""What tests/conftest.py ends with the test that started it, however that ends."""
+"""Processes of `start_main`, which tests/conftest.py kills after each test."""
 
 
 def start_main(
     *words: object, cwd: Path, launcher: tuple[str, ...] = (sys.executable,), **env: str
 ) -> subprocess.Popen:
-    """Start main.py, or the script or module that the launcher's words end with, in a bare shell.
+    """Start main.py in a bare shell, or the script or module that ends the launcher's words.
 
-    It leads a process group of its own, as the job of a terminal or a scheduler does.
+    It leads its own process group, like a job of a terminal or a scheduler.
     """
     script = [] if launcher[-1].endswith(".py") or "-m" in launcher else [str(ROOT / "main.py")]
     process = subprocess.Popen(
@@ -97,7 +97,7 @@ def start_main(
 
 
 def wait_for(condition, seconds: float = 120, process: subprocess.Popen | None = None) -> Any:
-    """Poll until condition() is true and give its value; fail if the process ends first or time runs out."""
+    """Poll until condition() is true and return its value; fail if the process exits first or time runs out."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
@@ -109,12 +109,12 @@ def wait_for(condition, seconds: float = 120, process: subprocess.Popen | None =
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The model's tensors in a checkpoint."""
+    """Return the model's tensors in a checkpoint."""
     return torch.load(checkpoint, weights_only=False, map_location="cpu")["state"]["model"]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    """Two checkpoints hold the same model to the last bit."""
+    """Check that two checkpoints hold bitwise identical models."""
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
@@ -122,11 +122,11 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's metrics.csv."""
+    """Return the rows of a run's metrics.csv."""
     with (run / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """A run's summary.json."""
+    """Return a run's summary.json."""
     return json.loads((run / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine (moto's), for tests that must not reach the network."""
+"""A local S3 server (moto's), for tests that must not use the network."""
 
 import socket
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on."""
+    """Return a free TCP port on 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -21,7 +21,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
-    """The server's address; it runs as a process of its own until the tests are over."""
+    """Address of a server process that runs until the session ends."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
@@ -35,7 +35,7 @@ def moto_server() -> Iterator[str]:
                 urllib.request.urlopen(f"{address}/moto-api/data.json", timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None, "the S3 server ended at once"
+                assert process.poll() is None, "the S3 server exited at once"
                 time.sleep(0.05)
         yield address
     finally:
@@ -45,14 +45,14 @@ def moto_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3_server(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The server without any buckets, and an environment in which boto3, Composer and Streaming all use it."""
+    """Address of the server, without buckets; boto3, Composer and Streaming are configured to use it."""
     urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"), timeout=120).close()
     use_endpoint(monkeypatch, moto_server)
     return moto_server
 
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Point every S3 client at `address`, with credentials of no value and none of the machine's own settings."""
+    """Point every S3 client at `address`, with dummy credentials and without the machine's own settings."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
@@ -66,7 +66,7 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> str:
-    """Copy a folder into a (new) bucket; returns its address, s3://bucket/prefix."""
+    """Copy a folder into a new bucket; return its address, s3://bucket/prefix."""
     client = boto3.client("s3")
     client.create_bucket(Bucket=bucket)
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""A terminal for the tests: programs that it starts see one, and what they write is shown as on its screen."""
+"""Run programs in a pseudoterminal and render what they write as on its screen."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PIECES = re.compile(r"\x1b\[(?P<number>\??\d*)(?:;\d+)*(?P<command>[A-Za-z])|(?P
 
 
 def in_terminal(words: Sequence[str], columns: int, cwd: Path, **env: str) -> tuple[int, str]:
-    """Run a program in a terminal of so many columns; its exit status, and all that it wrote.
+    """Run a program in a terminal with the given number of columns; return its exit status and its output.
 
     Args:
-        env: over a bare shell's; an empty value takes a variable away.
+        env: added to a bare shell's environment; an empty value removes a variable.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -33,14 +33,14 @@ def in_terminal(words: Sequence[str], columns: int, cwd: Path, **env: str) -> tu
     try:
         while block := os.read(ours, 65536):
             written += block
-    except OSError:  # all ends of the program's are closed
+    except OSError:  # the program closed its end
         pass
     os.close(ours)
     return process.wait(), written.decode()
 
 
 def screen(written: str, columns: int) -> list[str]:
-    """The lines that are on a terminal's screen in the end, scrolled ones included; too long ones are broken."""
+    """Return a terminal's final lines, including those scrolled away; lines longer than `columns` are wrapped."""
     lines, row, column = [""], 0, 0
     for piece in PIECES.finditer(written):
         if letter := piece["text"]:

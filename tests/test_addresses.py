@@ -1,4 +1,4 @@
-"""Addresses in S3: a key is any text, and what reads, writes, lists or deletes takes it as it is."""
+"""S3 addresses: a key may hold any character, and reading, writing, listing and deleting take it literally."""
 
 import re
 import string
@@ -35,7 +35,7 @@ def test_keys_are_kept_as_given(key: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["gs://b/run#1", "oci://b@n/a?x/y", "GS://b/#", "azure://b/x?y#z"])
-def test_other_stores_are_not_cut_off_at_a_sign(address: str, tmp_path: Path) -> None:
+def test_signs_in_addresses_of_other_stores_are_rejected(address: str, tmp_path: Path) -> None:
     at = min(address.index(sign) for sign in "#?" if sign in address)
     problem = f"{address[:at]} goes on with {address[at]!r}, which only a key in S3 may hold; rename the folder"
     with pytest.raises(DataError, match=re.escape(problem)):
@@ -46,13 +46,12 @@ def test_other_stores_are_not_cut_off_at_a_sign(address: str, tmp_path: Path) ->
     assert not any(map(cut_off, ("gs://b/run", "s3://b/run#1?x", "S3://b/#", "/data/run#1", "data?x://y")))
 
 
-def test_a_bucket_itself() -> None:
+def test_the_address_of_a_bucket() -> None:
     assert split_s3_folder("s3://bucket") == split_s3_folder("s3://bucket/") == ("bucket", "")
     assert split_s3_folder("S3://bucket//") == ("bucket", "/")
 
 
 def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) -> None:
-    """A conversion to an address with `#` and `?`, back, and checkpoints there: neighbours keep their bytes."""
     client = boto3.client("s3")
     client.create_bucket(Bucket="mine")
     others = ["precious", "precious#1", "precious#1?x=y", "precious#1?x=y&z/val", "lead/precious"]

@@ -1,4 +1,4 @@
-"""What an error message tells a person to type is typed here: it must mend what the message is about."""
+"""Type what an error message in config/ says to type: the result must fix the mistake."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a run's YAML lies that is right, so that each case has one mistake."""
+    """Folder with a valid run's YAML, so that each case has exactly one mistake."""
     folder = tmp_path_factory.mktemp("advice")
     data = {"path": str(folder)}
     (folder / "run.yaml").write_text(yaml.safe_dump({"train_dataset": data, "eval_dataset": data}))
@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def problems_of(*words: str) -> tuple[str, ...]:
-    """What load() complains about; nothing if the words are right."""
+    """Return the problems that load() reports for these words."""
     try:
         load(list(words))
     except ConfigError as error:
@@ -99,7 +99,7 @@ def problems_of(*words: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("mistake", CASES)
 def test_advice_mends_what_it_is_about(mistake: str, folder: Path) -> None:
-    """Each alternative of each message, taken alone, leads to words that are right, and never back."""
+    """Each alternative in each message, followed alone, leads to valid words without a circle."""
     words = [str(folder / "run.yaml"), *split(mistake)]
     found = problems_of(*words)
     assert found
@@ -107,7 +107,7 @@ def test_advice_mends_what_it_is_about(mistake: str, folder: Path) -> None:
 
 
 def follow(words: list[str], problem: str, folder: Path, before: list[str]) -> int:
-    """Do what each alternative says, and what is said to that; how many ways there were."""
+    """Follow each alternative and the advice that it leads to; return the number of alternatives."""
     ways = alternatives(problem)
     assert ways or not before, f"{before[-1]!r} leads to {problem!r}, which says nothing to type"
     for advice in ways:
@@ -119,7 +119,7 @@ def follow(words: list[str], problem: str, folder: Path, before: list[str]) -> i
     return len(ways)
 
 
-def test_code_in_checkpoints_is_allowed_by_whoever_starts_the_run(folder: Path) -> None:
+def test_only_the_command_line_allows_code_in_checkpoints(folder: Path) -> None:
     yaml = folder / "stranger.yaml"
     yaml.write_text((folder / "run.yaml").read_text() + "\nload_unsafe_pickle: true\n")
     [problem] = problems_of.__wrapped__(str(yaml))
@@ -137,8 +137,8 @@ def test_advice_where_the_decoder_is_not_built(folder: Path, monkeypatch: pytest
     assert problems_of.__wrapped__(*applied(words, advice)) == ()
 
 
-def test_every_advice_is_followed(folder: Path) -> None:
-    """A new sentence that says what to type comes with a case in this file."""
+def test_every_advising_sentence_has_a_case(folder: Path) -> None:
+    """A new sentence in config/ that says what to type needs a case in this file."""
     met = [text for mistake in CASES for text in problems_of(str(folder / "run.yaml"), *split(mistake))]
     unmet = [where for where, text in sentences("config").items() if not any(map(text.search, met))]
     unmet = [
@@ -147,9 +147,8 @@ def test_every_advice_is_followed(folder: Path) -> None:
     assert not unmet, "\n".join(unmet)
 
 
-def test_advice_names_what_there_is() -> None:
-    """Keys that the schema has, programs that can be started, targets that make knows."""
-    # The first ones are completed by loaders.errors.in_section.
+def test_advice_names_only_what_exists() -> None:
+    # Keys that loaders.errors.in_section prefixes with their section.
     own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "key"}
     known = {
         name
@@ -169,5 +168,5 @@ def test_advice_names_what_there_is() -> None:
 
 
 def split(mistake: str) -> list[str]:
-    """Words, of which those in braces may hold spaces."""
+    """Split into words; braces may hold spaces."""
     return shlex.split(mistake.replace("{", "'{").replace("}", "}'"))

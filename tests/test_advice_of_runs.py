@@ -1,4 +1,4 @@
-"""Every sentence outside config/ that tells to type something has a test that types it, or a reason why none can."""
+"""Each advising sentence outside config/ has a test that follows the advice, or a reason why none can."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ NOT_TYPED = {
 }
 
 
-def test_every_advice_has_a_test_that_types_it() -> None:
+def test_every_advising_sentence_is_listed() -> None:
     said = sentences("common", "loaders", "training", "tools", "launch", "recipes", "main.py", "model.py", "data.py")
     for sentence in said:
         assert [part for part in TYPED | NOT_TYPED if part in sentence], f"no test types this: {sentence}"

@@ -1,4 +1,4 @@
-"""RandAugment's operations on tensors: Composer's draws, PIL's pixels, the histograms of torchvision's reference."""
+"""RandAugment's tensor operations: Composer's draws, PIL's pixels, the histograms of torchvision's reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def photographs() -> list[np.ndarray]:
-    """Two real ones and a grey one, of odd sizes: uint8 [H, W, 3]."""
+    """Two photographs and a grayscale one, of odd sizes: uint8 [H, W, 3]."""
     two = [photo[30:205, 50:226] for photo in load_sample_images().images]
     grey = np.repeat(two[0].mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     return [np.ascontiguousarray(photo) for photo in (*two, grey[:97, :64])]
@@ -39,7 +39,7 @@ def as_array(pixels: torch.Tensor) -> np.ndarray:
 
 
 def histogram_distance(left: np.ndarray, right: np.ndarray) -> float:
-    """The part of the pixels, 0 to 1, that would have to change their value for the two histograms to agree."""
+    """Fraction of pixels, 0 to 1, whose values would have to change for the two histograms to agree."""
     counts = [np.bincount(np.asarray(image).ravel(), minlength=256) for image in (left, right)]
     return float(np.abs(counts[0] - counts[1]).sum() / 2 / counts[0].sum())
 
@@ -68,7 +68,7 @@ def test_same_draws_and_pixels_as_composer(stock, ours, photographs) -> None:
 
 
 def magnitude_of(name: str, size: int) -> float:
-    """What torchvision calls the strength that an operation is about to draw at severity 10."""
+    """Return, in torchvision's units, the magnitude that an operation is about to draw at severity 10."""
     if name == "posterize":
         return 4 - int(drawn(10) * 0.4)
     if name == "solarize":
@@ -98,7 +98,7 @@ def test_histograms_are_those_of_torchvisions_reference(name: str, photographs) 
             found = as_array(getattr(augmentations, name)(as_tensor(photo), 10))
             assert histogram_distance(found, np.asarray(expected)) < 0.02, (seed, magnitude)
             others.append(histogram_distance(photo, found))
-    assert max(others) > 0.02, "the operation changes histograms by more than it is allowed to be off"
+    assert max(others) > 0.02, "the tolerance hides the operation's effect"
 
 
 def test_translation_is_by_whole_pixels() -> None:

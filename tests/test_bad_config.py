@@ -1,4 +1,4 @@
-"""Every mistake in a configuration is a sentence: what was given, what is allowed, what was meant."""
+"""Each mistake in a configuration gives one sentence: what was given, what is allowed, what was meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def run_yaml(tmp_path: Path) -> str:
-    """A run that is right, so that each test has one mistake."""
+    """YAML of a valid run, so that each test has exactly one mistake."""
     path = tmp_path / "run.yaml"
     data = {"path": str(tmp_path)}
     path.write_text(yaml.safe_dump({"train_dataset": data, "eval_dataset": data}))
@@ -27,7 +27,7 @@ def run_yaml(tmp_path: Path) -> str:
 
 
 def problems(*words: str) -> list[str]:
-    """What load() complains about."""
+    """Return the problems that load() reports for these words."""
     with pytest.raises(ConfigError) as error:
         load(list(words))
     assert error.value.exit_status == 2
@@ -158,8 +158,8 @@ def test_a_mistyped_optimizer_in_one_cycle(run_yaml: str) -> None:
 
 @pytest.mark.parametrize("lr", ["abc", "{a: 1}", "[1]", "true"])
 @pytest.mark.parametrize("recipe", ["sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle"])
-def test_a_learning_rate_that_is_no_number(recipe: str, lr: str, run_yaml: str) -> None:
-    """Whatever the optimizer's class says of its type."""
+def test_a_learning_rate_that_is_not_a_number(recipe: str, lr: str, run_yaml: str) -> None:
+    """Regardless of how the optimizer's class annotates `lr`."""
     assert any(
         found.startswith("optimizer.lr: ")
         for found in problems(run_yaml, f"recipe_name={recipe}", f"optimizer.lr={lr}")
@@ -167,7 +167,7 @@ def test_a_learning_rate_that_is_no_number(recipe: str, lr: str, run_yaml: str) 
 
 
 @pytest.mark.parametrize("published", ["76.6", "{top1: 76.6}", "[76.6]", "text"])
-def test_a_card_whose_figures_are_no_list(published: str, run_yaml: str, tmp_path: Path) -> None:
+def test_a_card_whose_figures_are_not_a_list(published: str, run_yaml: str, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"card: {{published: {published}}}\n")
     assert problems(run_yaml, f"recipe_name={recipe}") == [
@@ -222,8 +222,8 @@ def test_allowed_together(run_yaml: str) -> None:
 
 @pytest.mark.parametrize("mixer", ["mixup", "cutmix"])
 @pytest.mark.parametrize("order", ["{mixer}, label_smoothing: {{}}", "label_smoothing: {{}}, {mixer}"])
-def test_two_losses_and_label_smoothing_are_no_dead_end(mixer: str, order: str, run_yaml: str) -> None:
-    """One complaint in either order, and each of its two remedies works; a dry run hears of it too."""
+def test_two_losses_and_label_smoothing_have_remedies(mixer: str, order: str, run_yaml: str) -> None:
+    """One complaint in either order, and both remedies work; a dry run reports it too."""
     both = order.format(mixer=f"{mixer}: {{interpolate_loss: true}}")
     (problem,) = problems(run_yaml, f"algorithms={{{both}}}", "dry_run=true")
     start = f"algorithms.{mixer}.interpolate_loss: true cannot be combined with label_smoothing"
@@ -248,7 +248,7 @@ def test_all_mistakes_at_once_with_their_layer(run_yaml: str, tmp_path: Path) ->
     assert "recipe_name=mild?" in found
 
 
-def test_null_that_removes_nothing_in_a_file_is_told(tmp_path: Path, run_yaml: str) -> None:
+def test_null_that_removes_nothing_in_a_file_is_reported(tmp_path: Path, run_yaml: str) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("algorithms:\n  channels_last:\n")
     (problem,) = problems(run_yaml, f"recipe_name={recipe}")
@@ -264,7 +264,7 @@ def test_null_that_removes_nothing_in_a_file_is_told(tmp_path: Path, run_yaml: s
         ("- 1\n- 2\n", "contains no keys"),
     ],
 )
-def test_files_that_are_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
+def test_files_that_are_not_a_configuration(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     (problem,) = problems(str(path))

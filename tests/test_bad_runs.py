@@ -1,4 +1,4 @@
-"""Mistakes that show only beside the data or in training: a sentence, status 1 or 2, no traceback, no half run."""
+"""Mistakes that show only in the data or in training: a sentence, status 1 or 2, no traceback, no partial run."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ from tests.runs import small_yaml, summary
 
 
 def fails(capfd: pytest.CaptureFixture, status: int, *words: object) -> str:
-    """Run the command line in this process; it must fail with this status and say why without a traceback."""
+    """Run the command line in this process; check its exit status and return its message."""
     assert cli([str(word) for word in words]) == status
     err = capfd.readouterr().err
     assert "Traceback" not in err
-    assert err.strip(), "something must be said"
+    assert err.strip(), "no message"
     return re.sub(r"\s+", " ", err)
 
 
@@ -55,8 +55,8 @@ def test_algorithm_that_changes_nothing(
 
 
 @pytest.mark.slow
-def test_what_composers_parts_say(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
-    """A part of Composer's that refuses its arguments in training is named, as one that is refused when it is made."""
+def test_arguments_rejected_in_training(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    """Invalid arguments that a Composer class rejects only in training are reported by name."""
     yaml = small_yaml(workdir, image_folder)
     said = fails(capfd, 1, yaml, "algorithms.gradient_clipping={clipping_type: fast, clipping_threshold: 1.0}")
     assert "algorithms.gradient_clipping: clipping_type must be 'adaptive', 'norm', or 'value' not fast; give" in said
@@ -64,8 +64,8 @@ def test_what_composers_parts_say(workdir: Path, image_folder: Path, capfd: pyte
 
 
 @pytest.mark.parametrize("file", ["composer/callbacks/lr_monitor.py", "composer/loggers/wandb_logger.py", "mine.py"])
-def test_only_composers_own_words_are_a_sentence(file: str) -> None:
-    """A fault in our own code, below whatever part of Composer's, is a bug and keeps its traceback."""
+def test_only_composers_own_errors_become_a_sentence(file: str) -> None:
+    """A fault in our own code called by Composer is a bug and keeps its traceback."""
     from training.fit import explain
 
     scope: dict = {}
@@ -120,7 +120,7 @@ def test_run_folder_of_another_configuration(workdir: Path, image_folder: Path, 
 def test_loss_that_is_not_a_number(
     interval: str, expected: str, good: int, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    """Stops with a sentence and leaves the good checkpoints: that of step 0, whose learning rate was 0."""
+    """Stops with a sentence and keeps the finite checkpoint, of step 0, whose learning rate was 0."""
     words = ["optimizer.lr=1e20", f"save_interval={interval}", "save_num_checkpoints_to_keep=-1", "run_name=hot"]
     assert re.search(expected, fails(capfd, 1, small_yaml(workdir, image_folder), *words))
     saved = list((workdir / "runs/hot/checkpoints").glob("ep*.pt"))
@@ -140,7 +140,7 @@ def test_checkpoint_of_another_model(workdir: Path, image_folder: Path, capfd: p
     checkpoint = "runs/eighteen/checkpoints/ep0-ba2-rank0.pt"
     said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "model.name=resnet34", "run_name=other")
     assert "does not fit this model and recipe" in said
-    assert not (workdir / "runs/other").exists(), "a run that was refused leaves no folder"
+    assert not (workdir / "runs/other").exists(), "a rejected run leaves no folder"
     said = fails(capfd, 1, yaml, f"load_path={checkpoint}", "run_name=done", "max_duration=2ba")
     assert "nothing is left of" in said and "load_weights_only=true" in said
     said = fails(capfd, 1, yaml, "load_path=runs/eighteen/checkpoints/ep9.pt", "run_name=other")
@@ -177,7 +177,7 @@ def test_warm_up_in_other_units_than_the_run(workdir: Path, image_folder: Path, 
 
 @pytest.mark.slow
 def test_streamed_labels_without_an_output(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
-    """Shards that say nothing of their classes are found out by the first label that has no output."""
+    """The first label without an output reveals the mistake in shards that record no classes."""
     from tests.image_files import make_shards
 
     make_shards(image_folder, workdir / "mds")
@@ -208,7 +208,7 @@ def test_evaluation_needs_no_training_data(workdir: Path, image_folder: Path, ca
         ("callbacks.load_checkpoint.load_path=no/such.pt", "null load_path=CHECKPOINT"),
     ],
 )
-def test_callbacks_that_find_out_in_the_run(
+def test_callbacks_that_fail_in_the_run(
     word: str, expected: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
     assert expected in fails(capfd, 2, small_yaml(workdir, image_folder), word)

@@ -1,4 +1,4 @@
-"""What continuous integration runs, with a `make` of the test's own in place of the real one."""
+"""The continuous integration script, with a stub in place of `make`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("failing", "status"), [("none", 0), ("check", 2), ("test", 2)])
-def test_checks_and_tests_both_run_and_either_fails_it(tmp_path: Path, failing: str, status: int) -> None:
+def test_checks_and_tests_both_run_and_either_can_fail(tmp_path: Path, failing: str, status: int) -> None:
     make = tmp_path / "make"
     make.write_text(f'#!/bin/sh\necho "$@"\n[ "$1" = {failing} ] && exit 2\nexit 0\n')
     make.chmod(0o755)

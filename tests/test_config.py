@@ -1,4 +1,4 @@
-"""How the layers of a configuration merge, which layer set what, and what old YAMLs mean."""
+"""Merging the layers of a configuration, recording each value's layer, and reading old YAMLs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 
 @pytest.fixture
 def empty(tmp_path: Path) -> str:
-    """A run's YAML that says nothing of interest."""
+    """YAML of a run that sets only dry_run."""
     return write(tmp_path, "run.yaml", {"dry_run": True})
 
 
@@ -44,8 +44,8 @@ LAYER = st.fixed_dictionaries({}, optional=VALUES)
 
 @settings(max_examples=40, deadline=None)
 @given(run=LAYER, recipe=LAYER, block=LAYER, typed=LAYER)
-def test_the_later_layer_wins(run: dict, recipe: dict, block: dict, typed: dict) -> None:
-    """Defaults < YAML < recipe < block < command line, for any mixture of values, with the source of each."""
+def test_later_layers_override_earlier_ones(run: dict, recipe: dict, block: dict, typed: dict) -> None:
+    """Defaults < YAML < recipe < block < command line, for any mixture of values, each with its source."""
     with TemporaryDirectory() as folder:
         recipe_path = write(Path(folder), "mine.yaml", recipe)
         run_path = write(Path(folder), "run.yaml", {**run, "mine": block, "recipe_name": recipe_path})
@@ -73,11 +73,11 @@ def test_every_value_has_a_source(empty: str) -> None:
 
 
 def test_command_line_beats_recipe(empty: str) -> None:
-    """The published example trained 36 epochs here."""
+    """The published example trained 36 epochs with these arguments."""
     assert load([empty, "recipe_name=mild", "max_duration=20ep"]).config.max_duration == "20ep"
 
 
-def test_algorithms_merge_and_go_by_any_spelling(empty: str) -> None:
+def test_algorithms_merge_under_any_spelling(empty: str) -> None:
     words = ["recipe_name=medium", "algorithms.SAM.interval=3", "algorithms.blur_pool=null"]
     algorithms = load([empty, *words]).config.algorithms
     assert algorithms["sam"] == {"rho": 0.5, "epsilon": 1e-12, "interval": 3}
@@ -90,13 +90,13 @@ def test_loggers_can_be_removed(empty: str) -> None:
     assert list(load([empty, "loggers.wandb.project=x"]).config.loggers) == ["progress_bar", "wandb"]
 
 
-def test_added_algorithms_find_their_place(empty: str) -> None:
+def test_added_algorithms_are_ordered(empty: str) -> None:
     order = list(load([empty, "recipe_name=mild", "algorithms.mixup={}", "algorithms.sam={}"]).config.algorithms)
     assert order.index("mixup") < order.index("label_smoothing")
     assert order[-1] == "sam"
 
 
-def test_another_optimizer_starts_with_a_clean_slate(empty: str) -> None:
+def test_another_optimizer_drops_the_defaults_of_the_first(empty: str) -> None:
     run = load([empty, "optimizer.name=AdamW", "optimizer.lr=1e-3"])
     assert run.config.optimizer == {"name": "adamw", "lr": 1e-3}
     assert load([empty, "optimizer.name=decoupled_sgdw", "optimizer.lr=1"]).config.optimizer["momentum"] == 0.875
@@ -119,7 +119,7 @@ def test_block_of_another_recipe_is_not_applied(tmp_path: Path) -> None:
 
 
 def test_block_from_the_command_line(empty: str) -> None:
-    """`mild.max_duration=5ep` was the published example's only way."""
+    """The published example's only way to override a recipe."""
     assert load([empty, "recipe_name=mild", "mild.max_duration=20ep"]).config.max_duration == "20ep"
 
 
@@ -163,7 +163,7 @@ def test_scaled_durations(duration: str, ratio: float, scale_warmup: bool, expec
     assert (str(length), str(warmup)) == expected
 
 
-def test_a_warmup_in_parts_of_the_run_is_not_scaled_twice(empty: str) -> None:
+def test_a_warmup_in_dur_is_not_scaled_twice(empty: str) -> None:
     _, warmup = durations_of(load([empty, "scheduler.t_warmup=0.1dur", "scale_schedule_ratio=0.5"]).config)
     assert str(warmup) == "0.1dur"
 
@@ -178,7 +178,7 @@ def test_check_world_names_the_nearest_sizes(empty: str) -> None:
         check_world(config, 8)
 
 
-def test_only_evaluating_asks_nothing_of_the_training_data(tmp_path: Path) -> None:
+def test_evaluation_alone_ignores_the_training_data(tmp_path: Path) -> None:
     evaluation = {"path": str(tmp_path), "batch_size": 8}
     path = write(tmp_path, "run.yaml", {"eval_dataset": evaluation, "is_train": False})
     words = ["train_dataset.batch_size=7", "train_dataset.resize_size=5", "device_train_microbatch_size=8"]
@@ -196,8 +196,7 @@ def test_only_evaluating_asks_nothing_of_the_training_data(tmp_path: Path) -> No
     assert said == {"train_dataset.path", "train_dataset.resize_size", "device_train_microbatch_size"}
 
 
-def test_the_users_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, for whoever uses the configuration; a remote stays as it is."""
+def test_a_tilde_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "images").mkdir()
     data = {"path": "~/images", "local": "~/cache", "preload": "~/copy"}
@@ -219,7 +218,7 @@ def test_checkpoints_are_saved_below_the_runs(empty: str) -> None:
     assert load([empty, "save_folder={run_name}"]).config.save_folder == "{run_name}"
 
 
-def test_only_one_folder_is_made_on_demand() -> None:
+def test_only_the_digits_folder_is_made_on_demand() -> None:
     assert all(map(is_made_on_demand, ("data/digits", "./data/digits", "data/digits/")))
     others = ("/data/digits", "digits", "daat/digits", "../data/digits", "data/digits/train", "s3://data/digits", "")
     assert not any(map(is_made_on_demand, others))
@@ -235,13 +234,13 @@ def test_resnet50_yaml_shows_every_key_and_its_default() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot"])
-def test_digits_yaml_goes_with_every_recipe(recipe: str) -> None:
+def test_digits_yaml_works_with_every_recipe(recipe: str) -> None:
     run = load([str(ROOT / "yamls" / "digits.yaml"), f"recipe_name={recipe}"])
     assert run.config.train_dataset.crop_size == run.config.eval_dataset.crop_size == 32
     assert durations_of(run.config)[0].value <= 12
 
 
-def test_mcloud_parameters_are_a_run(tmp_path: Path) -> None:
+def test_mcloud_parameters_are_a_configuration(tmp_path: Path) -> None:
     parameters = yaml.safe_load((ROOT / "yamls" / "mcloud_run.yaml").read_text())["parameters"]
     run = load([write(tmp_path, "parameters.yaml", parameters)])
     assert run.config.recipe_name == "mild"
@@ -251,7 +250,7 @@ def test_mcloud_parameters_are_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_configuration_imports_no_torch() -> None:
-    """What makes a typing error cheap."""
+    """Reporting a typing error must not wait for torch."""
     code = (
         "import sys, config, config.dry_run, recipes.registry as r, recipes.schedules;"
         f"config.load([{RESNET50!r}, 'dry_run=true', 'recipe_name=hot']);"
@@ -261,7 +260,7 @@ def test_configuration_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_the_package_has_what_main_needs() -> None:
+def test_the_package_exports_what_main_needs() -> None:
     promised = {"Run", "load", "complete", "check_world", "durations_of", "ConfigError", "DataError", "UserError"}
     promised.add("is_made_on_demand")
     assert promised <= set(configuration.__all__)

@@ -1,4 +1,4 @@
-"""The published example's interface: the same calls, the same shapes."""
+"""The published example's interface: same calls, same shapes."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.image_files import make_imagefolder
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_train", [True, False])
-def test_batches_have_the_asked_shapes(image_folder: Path, is_train: bool) -> None:
+def test_batches_have_the_requested_shapes(image_folder: Path, is_train: bool) -> None:
     spec = build_imagenet_dataspec(
         str(image_folder), is_streaming=False, batch_size=2, is_train=is_train, shuffle=False, crop_size=16
     )
@@ -29,7 +29,7 @@ def test_batches_have_the_asked_shapes(image_folder: Path, is_train: bool) -> No
     spec.dataloader._iterator._shutdown_workers()
 
 
-def test_normalisation_happens_in_microbatches(image_folder: Path) -> None:
+def test_normalization_happens_in_microbatches(image_folder: Path) -> None:
     spec = build_imagenet_dataspec(image_folder, False, 4, is_train=False, crop_size=16, num_workers=0)
     batch = next(iter(spec.dataloader))
     assert spec.get_num_samples_in_batch(batch) == 4

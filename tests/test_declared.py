@@ -1,4 +1,4 @@
-"""What a class declares is read from its source, and holds for a configuration and for the class alike."""
+"""Declarations of a class: read from its source, checked for configurations and for instances alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recipes.declared import WORDS, Declarations, Declares, _read, arguments, de
 
 ROOT = Path(__file__).parent.parent
 
-# A bound, values that keep to it, and values that do not.
+# A bound, valid values, invalid values.
 BOUNDS: list[tuple[str | tuple[str, ...], list[Any], list[Any]]] = [
     ("from 0 to 1", [0, 0.5, 1], [-0.001, 1.001, float("nan")]),
     ("a fraction, from 0, less than 1", [0.0, 0.999], [1, -1e-9]),
@@ -46,7 +46,7 @@ def test_a_sentence_names_what_was_given_and_what_is_allowed() -> None:
 
 
 class Slow(Declares):
-    """Somebody's."""
+    """A class from outside the project."""
 
     BOUNDS = {"start": "at least 0, in dur or ep", "size": "at least 1"}
     RULES = {
@@ -69,12 +69,12 @@ def test_rules() -> None:
     assert said(size=9, start="0.5dur") == [("size", "9 needs start=0.5 in ep")]
     assert said(size=9, crop_size=20) == [("", "9 times crop_size 20 is too much")]
     assert said(t_warmup="2ep") == [("warmup", "is too long")]
-    assert said(t_warmup="soon") == [], "there is a complaint about it already"
+    assert said(t_warmup="soon") == [], "reported by another check"
     assert said(size=0, crop_size=-100, t_warmup="2ep") == [("size", "0 given, but it must be at least 1")]
 
 
-def test_a_class_that_is_made_from_python() -> None:
-    """Without a run: the rules about one are left alone."""
+def test_instances_are_checked_too() -> None:
+    """Without a run, the rules that concern one are skipped."""
     assert Slow().size == 1
     assert Slow("1ep", size=1000).size == 1000
     with pytest.raises(ValueError, match=r"^size: 0 given, but it must be at least 1$"):
@@ -83,7 +83,7 @@ def test_a_class_that_is_made_from_python() -> None:
         Slow(size=9, start="0.5dur")
 
 
-# An algorithm, arguments that its rules do not allow, and the nearest that they do.
+# An algorithm, arguments that its rules reject, and similar arguments that they accept.
 RULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("blurpool", {"replace_convs": False, "replace_maxpools": False}, {"replace_convs": False}),
     ("colout", {"finetune_fraction": 0.1, "batch": False}, {"finetune_fraction": 0.0, "batch": False}),
@@ -105,7 +105,7 @@ RULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "bad", "good"), RULES)
-def test_rules_of_ours(name: str, bad: dict[str, Any], good: dict[str, Any]) -> None:
+def test_rules_of_our_algorithms(name: str, bad: dict[str, Any], good: dict[str, Any]) -> None:
     found = [list(faults(declarations("algorithm", name), arguments("algorithm", name, args))) for args in (bad, good)]
     assert (len(found[0]), found[1]) == (1, [])
 
@@ -119,12 +119,12 @@ def test_rules_of_ours(name: str, bad: dict[str, Any], good: dict[str, Any]) -> 
         ({"PER_IMAGE": "not batch"}, "'not batch' uses batch, which is not an argument"),
     ],
 )
-def test_what_could_never_be_kept_is_an_error_of_the_class(words: dict[str, Any], sentence: str) -> None:
+def test_invalid_declarations_are_an_error_of_the_class(words: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TypeError, match=re.escape(sentence)):
         type("Mine", (Slow,), words)
 
 
-def test_words_are_read_through_bases_without_an_import(tmp_path: Path) -> None:
+def test_declarations_are_read_through_bases_without_an_import(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from recipes.algorithms.sam import SAM\n"
@@ -148,7 +148,7 @@ def test_words_are_read_through_bases_without_an_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["algorithm", "optimizer"])
-def test_what_is_read_is_what_python_sees(kind: str) -> None:
+def test_read_declarations_equal_the_class_attributes(kind: str) -> None:
     for entry in registry.own(kind).values():
         cls = pkgutil.resolve_name(f"{entry.module}:{entry.class_name}")
         read = declarations(kind, entry.name)

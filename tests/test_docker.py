@@ -1,4 +1,4 @@
-"""The Dockerfile without Docker: what it copies is there, and its pip line finds everything it names."""
+"""The Dockerfile without Docker: the files that it copies exist, and its pip line resolves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
-INDEX_SECONDS = (
-    550  # pip reads the metadata of some 200 packages; without a cache, old versions of it download them whole
-)
+INDEX_SECONDS = 550  # pip reads the metadata of about 200 packages; old versions download them whole
 
 Instruction = tuple[str, str]
 
 
 def stages() -> list[list[Instruction]]:
-    """The instructions of each stage as (name, rest), continuations joined, comments left out."""
+    """Return the instructions of each stage as (name, rest), with continuations joined and comments removed."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
     found: list[list[Instruction]] = []
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
@@ -33,30 +31,30 @@ def stages() -> list[list[Instruction]]:
 
 
 def all_of(stage: list[Instruction], name: str) -> list[str]:
-    """What follows each instruction of a name in a stage."""
+    """Return the arguments of each of a stage's instructions with this name."""
     return [rest for instruction, rest in stage if instruction == name]
 
 
 def pip_words(stage: list[Instruction]) -> list[str]:
-    """The words of the one RUN part that installs packages, without the path of pip."""
+    """Return the words of the one RUN command that installs packages, without the path of pip."""
     parts = [shlex.split(part) for run in all_of(stage, "RUN") for part in run.split("&&")]
     (words,) = [part[1:] for part in parts if part[0].endswith("/pip")]
     return words
 
 
 def pinned() -> dict[str, str]:
-    """The packages of constraints.txt: name -> version."""
+    """Return the packages of constraints.txt: name -> version."""
     lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     return {canonical(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a package's name."""
+    """Return a package's normalized name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_what_is_copied_is_there() -> None:
-    """Files of the checkout, and files under /app that the first stage makes, for the Python that it made them for."""
+def test_copied_files_exist() -> None:
+    """In the checkout, or built by the first stage for the same Python."""
     first, last = stages()
     assert all_of(first, "FROM")[0].split()[0] == all_of(last, "FROM")[0]
     for stage in (first, last):
@@ -71,7 +69,7 @@ def test_what_is_copied_is_there() -> None:
 
 @pytest.mark.slow
 def test_starts_the_readmes_command(tmp_path: Path) -> None:
-    """`docker run` does what `make train` does, and the Makefile takes the environment for its own: nothing is made."""
+    """`docker run` runs `make train`, and make treats the image's environment as up to date."""
     assert all_of(stages()[-1], "CMD") == ['["make", "train"]']
     for name in ("Makefile", "requirements.txt", "constraints.txt", "launch", "loaders"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -86,8 +84,8 @@ def test_starts_the_readmes_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [".venv", ".git", "runs", "data"])
-def test_stays_outside(path: str) -> None:
-    """What is large or somebody's own is not sent to the builder."""
+def test_excluded_from_the_build_context(path: str) -> None:
+    """Large and private files are not sent to the builder."""
     lines = [line.rstrip("/") for line in (ROOT / ".dockerignore").read_text().split()]
     assert path in lines
     assert not [line for line in lines if line.startswith("!")]
@@ -95,10 +93,10 @@ def test_stays_outside(path: str) -> None:
 
 @pytest.mark.network
 def test_pip_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The RUN line's pip command, for a clean environment, resolves to exactly what constraints.txt pins.
+    """The RUN line's pip command, in a clean environment, resolves to exactly the pins of constraints.txt.
 
-    Three things differ from the image: where the environment is, --dry-run, and that no wheel is fetched whole where
-    pip can read its metadata alone. Only what the Dockerfile copies is there.
+    Differences from the image: the environment's path, --dry-run, and fast-deps, which reads a wheel's metadata without
+    downloading it. Only the files that the Dockerfile copies are present.
     """
     for name in shlex.split(all_of(stages()[0], "COPY")[0])[:-1]:
         shutil.copy(ROOT / name, tmp_path)

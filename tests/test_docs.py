@@ -1,4 +1,4 @@
-"""What the README and docs/ say is so: links lead somewhere, keys and messages exist, tables have what they should."""
+"""The README and docs/ match the code: links, keys, messages and tables."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from recipes import registry
 from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells
 
 ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
-"""Messages in docs/troubleshooting.md that are torch's."""
+"""Messages of torch in docs/troubleshooting.md."""
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors that a page's headings make."""
+    """Return the anchors of a page's headings."""
     titles = re.findall("^#+ (.*)", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links(page: Path) -> None:
-    """Every link leads to a file, and to a heading of it where it names one; links to other sites use https."""
+    """Every link leads to an existing file and heading; links to other sites use https."""
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("https://"):
             path, _, heading = target.partition("#")
@@ -36,7 +36,7 @@ def test_links(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_keys(page: Path) -> None:
-    """Every `key=value` and `section.key` in the text is a key of a run, or an argument of an algorithm."""
+    """Every `key=value` and `section.key` in the text is a key of a run or an argument of an algorithm."""
     known = {arg for name in registry.names("algorithm") for arg in registry.signature("algorithm", name)}
     prose = FENCE.sub("", page.read_text())
     for code in re.findall(r"`([a-z_][a-z_.]*(?:=\S+)?)`", prose):
@@ -49,7 +49,7 @@ def test_keys(page: Path) -> None:
 
 
 def test_recipes() -> None:
-    """The README has every recipe with a figure of its card, the page of recipes all figures; none of them is ours."""
+    """The README lists each recipe with one published figure, docs/recipes.md with all of them."""
     for row in cells("Recipes"):
         figures = [f"{figure['top1']} %" for figure in read_recipe(row[0].strip("`")).card["published"]]
         assert row[3] in figures or (row[3], figures) == ("none", ["- %"])
@@ -66,7 +66,7 @@ def test_recipes() -> None:
 
 
 def test_kinds_of_storage() -> None:
-    """The docs have the table's rows, in its order, and say which kinds can run what transforms single images."""
+    """The docs list the table's kinds in order, and which of them can transform single images."""
     kinds, page = [[f"`{name}`", row.reads, row.choose_when] for name, row in KINDS.items()], ROOT / "docs/data.md"
     rows = cells("Kinds of storage", page)
     assert rows[: len(kinds)] == kinds, "\n".join("| " + " | ".join(row) + " |" for row in kinds)
@@ -76,7 +76,6 @@ def test_kinds_of_storage() -> None:
 
 
 def test_decoders() -> None:
-    """The docs have the table's rows, in its order."""
     decoders = [[f"`{name}`", row.summary, row.pixels] for name, row in DECODERS.items()]
     rows = cells("Decoders", ROOT / "docs/data.md")
     assert rows[:-1] == decoders, "\n".join("| " + " | ".join(row) + " |" for row in decoders)
@@ -84,7 +83,7 @@ def test_decoders() -> None:
 
 
 def test_figures() -> None:
-    """Every measured figure names its command, which is checked, its machine and its date."""
+    """Every measured figure names its command, machine and date."""
     for what, figure, command, machine, date in cells("Measured", DOCS / "speed.md"):
         waiting = [cell for cell in (figure, machine, date) if "FIGURES" in cell]
         assert not waiting, f"docs/speed.md: {what!r} has not been measured yet"
@@ -94,26 +93,25 @@ def test_figures() -> None:
 
 
 def test_troubleshooting() -> None:
-    """Every message that the page explains is one that this code says, or torch."""
+    """Every message on the page occurs in our source or is torch's."""
     folders = ("common", "config", "loaders", "recipes", "training")
     source = " ".join(file.read_text() for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
-    said = re.sub(r'"\s*f?"', "", source)  # a sentence may be broken over lines
+    said = re.sub(r'"\s*f?"', "", source)  # join string literals that span lines
     rows = cells("Troubleshooting", DOCS / "troubleshooting.md")
     messages = [row[0].strip("`") for row in rows if row[0].startswith("`")]
     assert len(messages) >= 8
     for message in [part for row in messages for part in row.split("` or `")]:
         beginning = message.removesuffix("nan").rstrip()
-        assert message in ELSEWHERE or beginning in said, f"nobody says {message!r}"
+        assert message in ELSEWHERE or beginning in said, f"no code prints {message!r}"
 
 
 def test_index() -> None:
-    """The index names every page, once."""
     named = re.findall(r"^\| \[([\w.]+)\]", (DOCS / "index.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "index.md")
 
 
 def test_length() -> None:
-    """Three minutes of reading, and nothing of the machine that it was written on."""
+    """At most 130 lines, and no paths of the author's machine."""
     text = README.read_text()
     assert len(text.splitlines()) <= 130
     assert not re.search(r"/(work|home|root)/", text)

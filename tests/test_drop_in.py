@@ -1,4 +1,4 @@
-"""Code and YAMLs written for the published Mosaic ResNet example run unchanged: functions, names and files alike."""
+"""Code and YAMLs written for the published Mosaic ResNet example run unchanged."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from tests.runs import ROOT
 
 pytestmark = pytest.mark.slow
 
-# What the published example's users merge over the YAML in their own smoke tests. The block of each recipe is theirs
-# too: there a recipe's block came last, here it still does for a caller who merged by himself.
+# Overrides that the published example's smoke tests merge over the YAML. They include each recipe's block: as in the
+# published example, a block takes precedence over a configuration merged by the caller.
 SMOKE = {
     "max_duration": "1ba",
     "device_train_microbatch_size": None,
@@ -76,7 +76,7 @@ def test_model(model_name: str, loss_name: str, num_classes: int) -> None:
 
 
 def test_published_yaml_blocks(workdir: Path) -> None:
-    """A YAML with dotted override blocks, as the published example shipped it, still trains what it says."""
+    """The published example's YAML, with its dotted override blocks, still trains as it says."""
     images = make_imagefolder(workdir / "images")
     config = OmegaConf.create(
         {

@@ -1,4 +1,4 @@
-"""dry_run=true prints the run, each value with its layer, and touches nothing."""
+"""dry_run=true prints the run, each value with its layer, and touches no data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 
 
 def printed(*words: str, width: int = 120) -> str:
-    """What a dry run prints."""
+    """Return the output of a dry run."""
     out = io.StringIO()
     show(load([RESNET50, "dry_run=true", *words]), Console(file=out, width=width))
     return out.getvalue()
 
 
 def line_with(text: str, start: str) -> str:
-    """The line that begins with a word."""
+    """Return the first line that starts with a word."""
     return next(line for line in text.splitlines() if line.strip().startswith(start))
 
 
@@ -41,7 +41,7 @@ def test_values_come_with_their_layer() -> None:
 
 
 def keys(text: str) -> list[str]:
-    """The keys of the configuration that a dry run prints."""
+    """Return the keys of the configuration in a dry run's output."""
     lines = text[text.index("Configuration") : text.index("Learning rate")].splitlines()[1:]
     return [line.split()[0] for line in lines[: lines.index("")]]
 
@@ -62,14 +62,14 @@ def test_full_shows_every_key() -> None:
     assert keys(printed("dry_run=full")) == [key for key, _ in leaves(asdict(run.config))]
 
 
-def test_another_word_is_answered() -> None:
+def test_an_unknown_dry_run_value_is_rejected() -> None:
     with pytest.raises(
         ConfigError, match=r"^dry_run: unknown value 'ful'; did you mean full\? \(choose true, false or"
     ):
         load([RESNET50, "dry_run=ful"])
 
 
-def test_card_and_parts_are_shown() -> None:
+def test_card_and_what_would_be_built_are_shown() -> None:
     text = printed("recipe_name=hot", "optimizer.lr=1.5")
     assert "UNVERIFIED" in text
     assert "decoupled_sgdw(lr=1.5, momentum=0.875, weight_decay=0.0003)" in text
@@ -102,7 +102,7 @@ def test_lines_fit(width: int) -> None:
     assert max(len(line) for line in printed("recipe_name=hot", width=width).splitlines()) <= width
 
 
-def test_curve_rises_to_the_top_and_comes_down() -> None:
+def test_the_curve_spans_the_plot() -> None:
     lines = curve(lambda step: step, end=10, top=10, unit="epochs", width=20, height=4)
     assert len(lines) == 6
     marks = [line.split("┤")[0].strip() for line in lines if "┤" in line]
@@ -113,7 +113,7 @@ def test_curve_rises_to_the_top_and_comes_down() -> None:
     assert lines[-1].split() == ["0", "5", "10", "epochs"]
 
 
-def test_warmup_in_another_unit_than_the_run_is_said() -> None:
+def test_warmup_in_another_unit_than_the_run_has_no_curve() -> None:
     assert "no curve" in printed("max_duration=500ba")
 
 

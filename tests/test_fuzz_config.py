@@ -1,4 +1,4 @@
-"""Whatever stands at a key, a run is loaded and shown, or a sentence says why not: never anything else."""
+"""Any value at any key either loads and shows a run or gives a sentence, never a Python error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PYTHON = re.compile(
 
 
 def keys(draw: random.Random) -> list[str]:
-    """Every key of the schema, an argument of every class that a YAML can name, and places that are none."""
+    """Return every key of the schema, an argument of every class that a YAML can name, and unknown keys, shuffled."""
     found = [key for key, _ in leaves(defaults())] + list(defaults())
     for section, kind in OPEN_SECTIONS.items():
         for name in registry.names(kind):
@@ -77,7 +77,7 @@ def keys(draw: random.Random) -> list[str]:
 
 
 def outcome(*words: str) -> str:
-    """'' if the run is loaded and shown, else the complaint."""
+    """Return the error message, or '' if the run loads and is shown."""
     try:
         run = load([*words, "dry_run=true"])
         show(run, Console(file=io.StringIO(), width=100))
@@ -87,7 +87,7 @@ def outcome(*words: str) -> str:
 
 
 def cases(folder: Path) -> Iterator[list[str]]:
-    """Each key, in turn on the command line and in a YAML, with values in turn, so that each comes up."""
+    """Yield command lines that put a value at each key, alternating between YAML and command line."""
     draw = random.Random(20)
     path = folder / "run.yaml"
     values = draw.sample(VALUES, len(VALUES)) * 20
@@ -107,8 +107,8 @@ def cases(folder: Path) -> Iterator[list[str]]:
     "value", ["!!timestamp x", "!!float ''", f"1{':59' * 250}.5", f"1{'0' * 400}", f"-1{'0' * 400}"]
 )
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "scale_schedule_ratio", "train_dataset.min_crop_area"])
-def test_values_that_python_has_no_number_for(key: str, value: str, tmp_path: Path) -> None:
-    """PyYAML's constructors raise errors that are not its own, and a whole number may be too large for a float."""
+def test_numbers_that_python_cannot_represent(key: str, value: str, tmp_path: Path) -> None:
+    """PyYAML's constructors raise errors of Python's own, and an integer may be too large for a float."""
     path = tmp_path / "run.yaml"
     for text, words in ((f"{key}: {value}\n", []), ("", [f"{key}={value}"])):
         path.write_text(text)
@@ -136,4 +136,4 @@ def test_a_run_or_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert not PYTHON.search(said), (said, words, text)
         assert all(len(line.strip()) > 20 for line in said.splitlines() if said), (said, words, text)
         ends[bool(said)] += 1
-    assert min(ends.values()) > 20, "both ends are met"
+    assert min(ends.values()) > 20, "too few runs or too few sentences"

@@ -1,4 +1,4 @@
-"""Words of Composer, of its older YAMLs and of the shell are recognised, and the right ones named."""
+"""Keys of Composer, of its older YAMLs and of the shell are recognized, and the error names the right one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from config import ConfigError, load
 
 
 def problems(text: str, folder: Path, *words: str) -> list[str]:
-    """What load() complains about, without the layers."""
+    """Return the problems that load() reports, without their layers."""
     path = folder / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -56,7 +56,7 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["S3_ENDPOINT_URL=http://localhost:9000", "WANDB_MODE=offline", "OMP_NUM_THREADS=1"])
-def test_a_variable_after_the_command(word: str, tmp_path: Path) -> None:
+def test_an_environment_variable_after_the_command(word: str, tmp_path: Path) -> None:
     name = word.partition("=")[0]
     expected = f"{name}: no such key; put an environment variable before the command: {name}=... python main.py"
     assert problems("", tmp_path, word) == [expected]
@@ -74,14 +74,14 @@ def test_a_dotted_key_without_a_value(tmp_path: Path) -> None:
     assert problems("", tmp_path, "path=/x") == ["path: no such key; did you mean train_dataset.path?"]
 
 
-def test_no_yaml_among_the_words() -> None:
-    """What is advised to be typed is a command that starts."""
+def test_a_command_without_a_yaml() -> None:
+    """The advised command starts a run."""
     with pytest.raises(ConfigError, match=r"type: python main\.py yamls/digits\.yaml seed=3$"):
         load(["--version", "seed=3"])
 
 
-def test_one_mistake_is_told_once(tmp_path: Path) -> None:
-    """A mistyped optimizer has no learning rate yet; that is not a second mistake."""
+def test_one_mistake_is_reported_once(tmp_path: Path) -> None:
+    """A mistyped optimizer also lacks a learning rate, which is not a second mistake."""
     for words in (["recipe_name=onecycle", "optimizer.name=sdg"], ["scheduler.eta_min=0.1", "optimizer.name=sdg"]):
         (problem,) = problems("", tmp_path, *words)
         assert problem.startswith("optimizer.name: unknown value 'sdg'; did you mean sgd?")

@@ -1,4 +1,4 @@
-"""Each module of the project can be the first that a program imports."""
+"""Imports: any module may be imported first, and packages import only what the design allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# The modules of others stay imported, and our compiled code is kept: 200 fresh interpreters would take minutes.
+# Other packages stay imported, and our bytecode is cached: 200 fresh interpreters would take minutes.
 EACH_FIRST = """
 import functools, importlib, sys
 from importlib.machinery import SourceFileLoader
@@ -40,7 +40,7 @@ def test_every_module_can_be_imported_first() -> None:
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports, wherever in it."""
+    """Return the top-level packages that a file imports, at any depth."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -64,8 +64,8 @@ PROGRAMS = ("benchmarks", "main", "tools")
         ("tools", ("benchmarks",)),
     ],
 )
-def test_doors_between_rooms(room: str, forbidden: tuple[str, ...]) -> None:
-    """Who may import whom; a program's __main__.py may start runs."""
+def test_packages_import_only_what_they_may(room: str, forbidden: tuple[str, ...]) -> None:
+    """Only a program's __main__.py may start runs."""
     found = {
         f"{file.relative_to(ROOT)}: {name}"
         for file in (ROOT / room).rglob("*.py")

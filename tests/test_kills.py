@@ -1,4 +1,4 @@
-"""A run that is killed anywhere is completed by the same command, to the same files."""
+"""A run killed at any point is completed by the same command, to the same files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.runs import small_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_channels")]
 
-# Evaluated with the last checkpoint, after it (an epoch is 4 batches), and with weights beside the trained ones.
+# Evaluations with the last checkpoint, after it (an epoch is 4 batches), and with EMA weights.
 RUNS = {
     "baseline": ["max_duration=1ep", "eval_interval=1ba"],
     "baseline in batches": ["max_duration=3ba"],
@@ -47,7 +47,7 @@ CLOCKS = re.compile(r"_seconds$|samples_per_second|^command$|^run_name$")
 
 
 def figures_of(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """The rows of metrics.csv and the summary of a run, without clocks."""
+    """Return a run's rows of metrics.csv and its summary, without clocks."""
     summary = json.loads((folder / "summary.json").read_text())
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if not CLOCKS.search(k)} for row in csv.DictReader(file)]
@@ -55,7 +55,7 @@ def figures_of(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a run has left, without clocks: names of files, figures, where latest points, the best weights."""
+    """Return what a run leaves, without clocks: file names, figures, the target of latest, the best weights."""
     rows, summary = figures_of(folder)
     best = torch.load(folder / "checkpoints/best-rank0.pt", weights_only=False)["state"]
     return {
@@ -68,7 +68,7 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def written_at(folder: Path) -> dict[Path, int]:
-    """When each file was written."""
+    """Return the modification time of each file."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -76,8 +76,8 @@ class Snapshots:
     """Copies of runs/run as a kill before each change to it would leave it.
 
     Args:
-        folder: that holds runs/.
-        early: those before the last checkpoint is there, too.
+        folder: parent of runs/.
+        early: also keep the copies from before the last checkpoint.
     """
 
     def __init__(self, folder: Path, early: bool = False) -> None:
@@ -104,7 +104,7 @@ class Snapshots:
 
 
 def command(folder: Path, image_folder: Path, name: str) -> list[str]:
-    """A run that saves after every batch and keeps the newest checkpoint."""
+    """Return the words of a run that saves after every batch and keeps the newest checkpoint."""
     yaml = small_yaml(folder, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0)
     words = [str(yaml), "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "save_interval=1ba"]
     return [*words, "save_num_checkpoints_to_keep=1", "autoresume=true", "seed=3", "run_name=run", *RUNS[name]]
@@ -121,7 +121,7 @@ def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: 
     assert len(snapshots.taken) > 3
     written = written_at(run)
     assert cli(words) == 0
-    assert written_at(run) == written, "nothing is left to do"
+    assert written_at(run) == written, "a finished run was changed"
     for change, copy in snapshots.taken:
         shutil.rmtree(run)
         copy.rename(run)
@@ -131,7 +131,7 @@ def test_killed_before_any_change_after_the_last_checkpoint(name: str, workdir: 
 
 @pytest.mark.parametrize("name", ["baseline in batches", "mild", "ended by a callback"])
 def test_killed_at_any_time(name: str, workdir: Path, image_folder: Path) -> None:
-    """Before every fifth change from the first to the last: with EMA's and a stopper's state, too."""
+    """Before every fifth change of the whole run, also with the state of EMA and of early stopping."""
     words = command(workdir, image_folder, name)
     snapshots = Snapshots(workdir, early=True)
     assert cli(words) == 0
@@ -148,7 +148,7 @@ def test_killed_at_any_time(name: str, workdir: Path, image_folder: Path) -> Non
 
 
 class Bucket:
-    """Copies of a bucket and of runs/run as a kill before each request to S3 would leave them."""
+    """Copies of a bucket and of runs/ as a kill before each request to S3 would leave them."""
 
     def __init__(self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.folder, self.on = name, folder, True
@@ -167,12 +167,12 @@ class Bucket:
         monkeypatch.setattr(S3Folder, "_call", call)
 
     def objects(self) -> dict[str, bytes]:
-        """What the bucket holds."""
+        """Return the bucket's contents."""
         keys = [item["Key"] for item in self.client.list_objects_v2(Bucket=self.name).get("Contents", [])]
         return {key: self.client.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys}
 
     def restore(self, objects: dict[str, bytes], runs: Path) -> None:
-        """Make bucket and folder what they were."""
+        """Restore the bucket and the folder."""
         for key in self.objects():
             self.client.delete_object(Bucket=self.name, Key=key)
         for key, body in objects.items():
@@ -200,7 +200,7 @@ def test_killed_with_checkpoints_in_s3(
 
 
 def in_bucket(bucket: Bucket, folder: Path) -> Any:
-    """What a run has left there and here, without clocks."""
+    """Return what a run leaves in the bucket and locally, without clocks."""
     objects = bucket.objects()
     loaded = {key: torch.load(io.BytesIO(body), weights_only=False)["state"] for key, body in objects.items()}
     sums = {key: [float(t.double().sum()) for t in state["model"].values()] for key, state in loaded.items()}

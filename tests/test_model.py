@@ -1,4 +1,4 @@
-"""The model's initialisation and loss are the published ones, to the figure."""
+"""The model's initialization, loss and metrics match the published ones."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from model import build_composer_resnet
 
 
 def test_binary_cross_entropy_is_summed_over_classes() -> None:
-    """7.907 at the start with 1000 classes: the sum over classes divided by the batch size, not the mean."""
+    """7.907 before training with 1000 classes: summed over classes, averaged over the batch."""
     torch.manual_seed(0)
     model = build_composer_resnet("resnet18", "binary_cross_entropy", 1000)
     logits = torch.full((4, 1000), -math.log(1000))
@@ -24,7 +24,7 @@ def test_binary_cross_entropy_is_summed_over_classes() -> None:
 
 
 def test_cross_entropy_of_smoothed_targets() -> None:
-    """Composer's figure, without its warning about targets that rounding alone makes smaller than 1."""
+    """Composer's value, without its warning about targets whose sum is below 1 only by rounding."""
     labels = torch.arange(12) % 3
     smoothed = torch.nn.functional.one_hot(labels, 3) * 0.9 + 0.1 / 3
     logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
@@ -35,8 +35,8 @@ def test_cross_entropy_of_smoothed_targets() -> None:
     assert torch.equal(model.loss(logits, (None, labels)), soft_cross_entropy(logits, labels))
 
 
-def test_every_image_counts_alike_in_the_loss() -> None:
-    """Also in a last batch of one; Composer's metric gives that one the weight of a whole batch."""
+def test_every_image_has_the_same_weight_in_the_loss() -> None:
+    """Even in a last batch of one image, to which Composer's metric gives the weight of a whole batch."""
     metric = build_composer_resnet("resnet18", num_classes=5).get_metrics()["CrossEntropy"]
     output, target = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 5
     stock = CrossEntropy()
@@ -48,7 +48,7 @@ def test_every_image_counts_alike_in_the_loss() -> None:
     assert float(stock.compute()) != pytest.approx(float(exact), rel=1e-2)
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     torch.manual_seed(0)
     model = build_composer_resnet("resnet18", "binary_cross_entropy", 50).module
     gammas = torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
@@ -59,8 +59,8 @@ def test_initialisation() -> None:
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03), "Kaiming normal, fan in"
 
 
-# Standard deviations of the weights at the start. Kaiming normal: sqrt(2 / fan), fan in (Mosaic) or out (torchvision);
-# torchvision's classifier is uniform in +-1 / sqrt(in_features). Means and deviations of BatchNorm weights beside them.
+# Standard deviations of the initial weights. Kaiming normal: sqrt(2 / fan), fan in (Mosaic) or out (torchvision);
+# torchvision's classifier is uniform in +-1 / sqrt(in_features).
 STARTS = {
     "mosaic": {
         "conv1": math.sqrt(2 / (3 * 49)),
@@ -81,7 +81,7 @@ STARTS = {
 
 @pytest.mark.parametrize("init", STARTS)
 def test_statistics_of_an_initialization(init: str) -> None:
-    """Of a ResNet-50's layers, drawn with one seed; the smallest has 9,408 weights, so that 5 % are 7 deviations."""
+    """Drawn with one seed; the smallest layer has 9,408 weights, so that 5 % are 7 standard errors."""
     torch.manual_seed(0)
     model = build_composer_resnet("resnet50", "cross_entropy", 1000, init=init).module
     layers = dict(model.named_modules())
@@ -98,8 +98,8 @@ def test_statistics_of_an_initialization(init: str) -> None:
         assert gammas.std().item() == pytest.approx(math.sqrt(1 / 12), abs=0.02)
 
 
-def test_torchvisions_initialization_is_torchvisions() -> None:
-    """To the bit, with the same seed: what the sources of those recipes start from."""
+def test_torchvision_initialization_equals_torchvisions() -> None:
+    """Bitwise, with the same seed: the recipes from torchvision start from it."""
     torch.manual_seed(3)
     ours = build_composer_resnet("resnet18", num_classes=10, init="torchvision").module.state_dict()
     torch.manual_seed(3)
@@ -138,4 +138,4 @@ def test_unknown(name: str, loss: str, match: str) -> None:
 def test_metrics_have_the_names_that_composer_users_know() -> None:
     model = build_composer_resnet("resnet18", "cross_entropy", 10)
     assert set(model.get_metrics(is_train=False)) == {"CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy"}
-    assert model.get_metrics(is_train=True) == {}, "training's accuracy is a callback's"
+    assert model.get_metrics(is_train=True) == {}, "a callback computes the training accuracy"

@@ -1,4 +1,4 @@
-"""The optimizers: Composer's bits, in fused operations."""
+"""The fused optimizers compute Composer's results bitwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recipes import optimizers as ours
 
 
 def trained(package, name: str, steps: int = 20, **arguments):
-    """A small network after some steps with changing lr, of which some leave a parameter without a gradient."""
+    """Train a small network with a changing lr; some steps leave a parameter without a gradient."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), nn.Linear(3, 3))
     groups = [{"params": list(model[0].parameters())}, {"params": list(model[2:].parameters()), "lr": 0.02}]
@@ -39,8 +39,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("name, arguments", CASES)
-def test_twenty_steps_are_stocks_to_the_bit(name, arguments):
-    """Weights, state and the keys of the parameter groups."""
+def test_twenty_steps_equal_composers_bitwise(name, arguments):
     (one, theirs), (other, own) = (trained(package, name, **arguments) for package in (stock, ours))
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -56,7 +55,7 @@ def test_twenty_steps_are_stocks_to_the_bit(name, arguments):
 
 @pytest.mark.parametrize("name, arguments", [CASES[2], CASES[5]])
 def test_checkpoints_interchange(name, arguments):
-    """The same name, so that Composer finds the state; the state goes both ways."""
+    """Composer finds the state by the class name; state loads in both directions."""
     assert getattr(ours, name).__qualname__ == name
     _, theirs = trained(stock, name, **arguments)
     _, own = trained(ours, name, steps=1, **arguments)
@@ -68,7 +67,7 @@ def test_checkpoints_interchange(name, arguments):
 
 @pytest.mark.parametrize("name, arguments", [CASES[2], CASES[5]])
 def test_a_closure_computes_the_gradients(name, arguments):
-    """With gradients on, and its loss is what step() gives."""
+    """Gradients are enabled in the closure, and step() returns its loss."""
     model, optimizer = trained(ours, name, steps=1, **arguments)
 
     def closure() -> float:
@@ -81,4 +80,4 @@ def test_a_closure_computes_the_gradients(name, arguments):
     assert optimizer.step(closure) > 0
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     optimizer.zero_grad(set_to_none=True)
-    optimizer.step()  # nothing has a gradient: nothing happens
+    optimizer.step()  # without gradients, nothing changes

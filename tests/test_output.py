@@ -1,4 +1,4 @@
-"""Nothing that is printed depends on the width of the terminal or on what its encoding has."""
+"""Output does not depend on the terminal's width, and works in any encoding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIGITS = ROOT / "yamls" / "digits.yaml"
 @pytest.mark.parametrize("width", [60, 80, 100, 110])
 @pytest.mark.parametrize("recipe", ["baseline", "hot"])
 def test_every_value_is_shown_at_any_width(width: int, recipe: str, tmp_path: Path) -> None:
-    """Whole keys and values, each beside its key, though the YAML's path is longer than the line."""
+    """Even when the YAML's path is longer than a line."""
     folder = tmp_path / ("a-long-name-of-a-folder-" * 4)
     folder.mkdir()
     (folder / "resnet18-of-digits.yaml").write_text(DIGITS.read_text())
@@ -38,11 +38,11 @@ def test_every_value_is_shown_at_any_width(width: int, recipe: str, tmp_path: Pa
     for key, value in leaves(asdict(run.config)):
         if len(value := yaml_like(value)) < 20:
             assert f" {key} {value} " in shown
-    assert "".join(str(folder).split()) in "".join(out.getvalue().split()), "the path is given whole, once"
+    assert "".join(str(folder).split()) in "".join(out.getvalue().split()), "the path must be complete"
 
 
 def in_ascii(program: Callable[[], object]) -> str:
-    """What a program prints on a stdout that takes ASCII and nothing else."""
+    """Return what a program prints to a stdout that encodes as ASCII."""
     got = io.BytesIO()
     with contextlib.redirect_stdout(io.TextIOWrapper(got, encoding="ascii", write_through=True)):
         program()
@@ -66,7 +66,7 @@ def test_tables_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own() -> None:
+def test_a_dry_run_in_an_ascii_process() -> None:
     words = [sys.executable, "main.py", str(DIGITS), "recipe_name=hot", "dry_run=true"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, env={"PATH": "", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr.decode()

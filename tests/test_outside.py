@@ -1,4 +1,4 @@
-"""Names that are paths of the user's own code, as docs/extending.md shows them, and what is said of wrong ones."""
+"""Dotted paths to the user's own code, as docs/extending.md shows them, and the errors for wrong paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "extending.md"
 
 @pytest.fixture
 def own(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """A function that writes a file below the working folder; the modules are forgotten afterwards."""
+    """Function that writes a file in the working folder; modules imported from there are unloaded afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = {*sys.modules}
 
@@ -43,7 +43,7 @@ def own(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[st
 
 @pytest.fixture
 def page(own: Callable, workdir: Path) -> Path:
-    """The working folder with the page's files."""
+    """Working folder with the files of docs/extending.md."""
     for text in [*blocks(PAGE, "python"), *blocks(PAGE, "yaml")]:
         own(text.split()[1], text)
     return workdir
@@ -59,10 +59,10 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[2:] for text in blocks(PAGE, "sh") for line in text.splitlines()]
 
 
-def test_the_page_without_importing(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_read_without_importing(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dry, _ = commands()
     assert cli(dry) == 0
-    said = "".join(capsys.readouterr().out.split())  # long lines are folded
+    said = "".join(capsys.readouterr().out.split())  # undo line wrapping
     assert "mine.parts" not in sys.modules
     assert "mine.parts:RandomErasing(p=0.25)" in said and "nocurve:adryrundoesnotimport" in said
     assert f"mine.parts:Lion,from{page}/mine/parts.py" in said and "StopAt" not in said
@@ -76,7 +76,7 @@ def test_the_page_trains(page: Path, image_folder: Path) -> None:
     words = [word for word in commands()[1] if "StopAt" not in word]
     assert cli([*words, *small, "callbacks.mine.parts:StopAt.top1=0"]) == 0
     (row,) = metrics(page / "runs/mine")
-    assert row["epoch"] == "1", "StopAt stopped it"
+    assert row["epoch"] == "1", "StopAt did not stop the run"
     assert 0 < float(row["lr"]) < 0.001 and "mine.parts" in sys.modules
     logged = [json.loads(line) for line in (page / "metrics.jsonl").read_text().splitlines()]
     assert any("metrics/eval/MulticlassAccuracy" in line for line in logged)
@@ -138,7 +138,7 @@ def test_a_mistake_is_found_without_importing(page: Path, words: str) -> None:
 
 
 def test_paths_in_keys(page: Path) -> None:
-    """In a section, in dotted keys, in blocks of a YAML and of the command line; a package may be called algorithms."""
+    """In a section, in dotted keys, in blocks of a YAML and of the command line; a package may be named algorithms."""
     (page / "algorithms").mkdir()
     (page / "algorithms/mod.py").write_text((page / "mine/parts.py").read_text())
 
@@ -182,7 +182,7 @@ half = functools.partial(make, 1)
 """
 
 
-def test_what_only_an_import_can_tell_is_checked_then(own: Callable) -> None:
+def test_what_needs_an_import_is_checked_on_building(own: Callable) -> None:
     own("late.py", LATE)
     assert registry.check("algorithm", "late:Made", {"least": 1}, "w") == []
     assert registry.check("callback", "late:Data", {"least": 1}, "w") == []
@@ -228,7 +228,7 @@ def test_broken_code_keeps_its_traceback(own: Callable, text: str, kind: type[Ex
         registry.build("callback", "broken:Broken", {"most": 3}).run_event(Event.BATCH_END, None, None)
 
 
-def test_a_refused_argument_is_a_sentence(page: Path) -> None:
+def test_a_rejected_argument_is_a_sentence(page: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^algorithms.{ERASING}: {ERASING} refuses its arguments: p is 2: it must"):
         registry.build("algorithm", "mine.parts:RandomErasing", {"p": 2})
 

@@ -1,4 +1,4 @@
-"""What the root says about the project agrees with itself."""
+"""The project's metadata is consistent: extras, pins and version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_requirements_are_as_pinned() -> None:
     for file in ("requirements.txt", "tests/requirements.txt"):
         lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
         for name, _, version in (line.partition("==") for line in lines if line):
-            if name != "pip":  # not of the environment that runs
+            if name != "pip":  # not part of the runtime environment
                 assert pinned()[canonical(name.partition("[")[0])] == version, name
 
 

@@ -1,4 +1,4 @@
-"""The published example's caller, who builds a configuration of his own, gets what it meant."""
+"""The published example's callers, who pass their own merged configuration, get what they meant."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_published_configuration_is_completed() -> None:
     assert not run.config.algorithms
 
 
-def test_published_caller_gets_recipe_then_his_wishes_then_his_block() -> None:
+def test_published_caller_layers_recipe_own_values_and_block() -> None:
     run = complete(OmegaConf.create({**PUBLISHED, "recipe_name": "mild"}))
     config = run.config
-    assert config.eval_dataset.resize_size == 232  # his 256 equals the default: the recipe's value
-    assert config.eval_dataset.crop_size == 16  # his own wish
-    assert config.train_dataset.crop_size == 160  # his block beats his own wish
+    assert config.eval_dataset.resize_size == 232  # the caller's 256 equals the default: the recipe's value applies
+    assert config.eval_dataset.crop_size == 16  # differs from the default: the caller's value applies
+    assert config.train_dataset.crop_size == 160  # the block overrides the caller's own value
     assert config.max_duration == "2ba"
     assert config.model.loss_name == "binary_cross_entropy"
     assert list(config.algorithms)[-1] == "channels_last"
@@ -33,12 +33,12 @@ def test_published_caller_gets_recipe_then_his_wishes_then_his_block() -> None:
     assert run.sources["max_duration"] == "block mild"
 
 
-def test_published_caller_hears_of_misspelt_keys() -> None:
+def test_published_caller_is_told_of_misspelled_keys() -> None:
     with pytest.raises(ConfigError, match=r"sed: no such key; did you mean seed\?"):
         complete(OmegaConf.create({**PUBLISHED, "sed": 3}))
 
 
-def test_warmup_longer_than_the_run_is_the_published_callers_affair(tmp_path: Path) -> None:
+def test_published_caller_may_warm_up_longer_than_the_run(tmp_path: Path) -> None:
     short = {**PUBLISHED, "max_duration": "2ep"}
     assert complete(OmegaConf.create(short)).config.max_duration == "2ep"
     with pytest.raises(ConfigError, match="t_warmup: a warm-up of 8ep takes up the whole run of 2ep"):

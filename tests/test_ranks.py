@@ -1,4 +1,4 @@
-"""Several processes: every launcher, two nodes on loopback, equal weights, honest evaluation, a rank that dies."""
+"""Several processes: each launcher, two nodes on loopback, equal weights, exact evaluation, a dying rank."""
 
 import os
 import signal
@@ -31,21 +31,21 @@ LAUNCHERS = {
 
 
 def test_two_ranks(tmp_path: Path, image_folder: Path) -> None:
-    """Both launchers train the same weights; every image is evaluated once; one rank goes on with what two saved."""
+    """Both launchers train the same weights; each image is evaluated once; one rank can resume a run of two."""
     yaml = small_yaml(tmp_path, image_folder, recipe_name="mild", save_interval="2ba", save_num_checkpoints_to_keep=-1)
     words = [yaml, "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ep"]
     words += ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"]
     for name, launcher in LAUNCHERS.items():
-        kept = ["save_num_checkpoints_to_keep=1"] if name == "composer" else []  # all of both would be more than a GB
+        kept = ["save_num_checkpoints_to_keep=1"] if name == "composer" else []  # keeping all of both takes over 1 GB
         done = run_main(*words, *kept, f"run_name={name}", cwd=tmp_path, launcher=launcher)
         assert done.returncode == 0, done.stdout + done.stderr
     runs = tmp_path / "runs"
     assert_same_weights(*(runs / name / "checkpoints/ep2-ba8-rank0.pt" for name in LAUNCHERS))
-    assert (runs / "composer/logs/rank1.log").exists(), "the output of rank 1 is kept"
-    # Two ranks of 6 images each see 21 evaluation images: 11 + 10, none twice, or WholeEpochs would have failed.
+    assert (runs / "composer/logs/rank1.log").exists(), "the log of rank 1 is missing"
+    # Two ranks evaluate 21 images as 11 + 10, each once; otherwise WholeEpochs would have failed.
     assert len(metrics(runs / "composer")) == 2
 
-    # One rank goes on with what two ranks saved: EMA's names and the data's order do not depend on the world size.
+    # One rank resumes what two ranks saved: neither EMA's names nor the data's order depend on the world size.
     for later in ("ep2-ba8", "ep1-ba6", "ep1-ba4"):
         (runs / f"torchrun/checkpoints/{later}-rank0.pt").unlink()
     alone = run_main(*words, "run_name=torchrun", "autoresume=true", cwd=tmp_path)
@@ -67,8 +67,8 @@ if __name__ == "__main__":
 """
 
 
-# Keeps what every rank held before the BatchNorm statistics were averaged, and what DDP alone would have made of it:
-# stock Composer lets it overwrite all ranks' statistics with rank 0's before each step.
+# Save each rank's state from before BatchNorm statistics are averaged. Stock Composer lets DDP overwrite the statistics
+# of all ranks with rank 0's before each step.
 STOCK = """
 from training import guards
 average = guards.average_batchnorm
@@ -82,7 +82,7 @@ if __name__"""
 
 
 def test_ranks_agree_bit_for_bit(tmp_path: Path, image_folder: Path) -> None:
-    """Weights and BatchNorm statistics alike, the latter the mean of what each rank saw; stock's are rank 0's alone."""
+    """Weights are bitwise equal, and BatchNorm statistics are the mean of both ranks' (stock: rank 0's)."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.replace("if __name__", STOCK))
     yaml = small_yaml(tmp_path, image_folder, max_duration="3ba", save_folder=None)
@@ -127,7 +127,7 @@ def test_batch_size_that_ranks_cannot_share(tmp_path: Path, image_folder: Path) 
     assert not (tmp_path / "runs").exists()
 
 
-def test_orphans_end_when_the_launcher_is_killed(tmp_path: Path, image_folder: Path) -> None:
+def test_ranks_exit_when_the_launcher_is_killed(tmp_path: Path, image_folder: Path) -> None:
     yaml = small_yaml(tmp_path, image_folder, max_duration="500ep", save_interval="500ep", run_name="run")
     process = start_main(yaml, cwd=tmp_path, launcher=(COMPOSER, "-n", "2"))
     wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)

@@ -1,4 +1,4 @@
-"""What the README and docs/ tell people to type works: every command is run or checked."""
+"""Every command in the README and docs/ works: it is run, or its arguments are checked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 @pytest.fixture(scope="module")
 def images_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A small ImageNet in both of its forms."""
+    """A small data set as an ImageFolder and as MDS shards."""
     root = tmp_path_factory.mktemp("imagenet")
     folder = make_imagefolder(root / "folder", per_class=12)
     make_shards(folder, root / "shards")
@@ -35,7 +35,7 @@ def images_and_shards(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespa
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_and_shards: SimpleNamespace) -> SimpleNamespace:
-    """A current folder as the README's reader has it: yamls/, the README's own recipe, a run that has been made."""
+    """Working folder with yamls/, the YAML files of the docs, and the record of one run."""
     (tmp_path / "yamls").symlink_to(ROOT / "yamls")
     for text in [text for page in PAGES for text in blocks(page, "yaml")]:
         (tmp_path / text.split()[1]).write_text(text)
@@ -45,7 +45,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_and_shards: Sim
 
 
 def leave_record(folder: Path, words: list[str]) -> None:
-    """What a run writes when it begins, of the README's own run."""
+    """Write the record that a run writes when it starts."""
     from training.record import RunFolder
 
     run = load([*words, "dry_run=true"])
@@ -54,9 +54,9 @@ def leave_record(folder: Path, words: list[str]) -> None:
 
 
 def check_run(words: list[str], world_size: int = 1, per_node: int | None = None) -> None:
-    """A run's YAML and its key=value words are right; folders of images need not be there.
+    """Check a run's YAML and its key=value words; folders of images need not exist.
 
-    Where the number of processes of a node is known, their topology fits too.
+    With `per_node`, the number of processes per node, check the topology as well.
     """
     run = load([*words, "dry_run=true"])
     check_world(run.config, world_size, per_node)
@@ -65,13 +65,13 @@ def check_run(words: list[str], world_size: int = 1, per_node: int | None = None
 
 
 def check_script(script: str, words: list[str], world_size: int, per_node: int) -> None:
-    """A launcher starts main.py, whatever environment it makes."""
+    """Check that a launcher starts main.py with valid words."""
     assert script == "main.py"
     check_run(words, world_size, per_node)
 
 
 def by_composer(words: list[str], desk: SimpleNamespace) -> None:
-    """`composer [-n N ...] main.py YAML ...`, read by Composer's own parser."""
+    """`composer [-n N ...] main.py YAML ...`, parsed by Composer's own parser."""
     from composer.cli import launcher
 
     desk.monkeypatch.setattr(sys, "argv", words)
@@ -81,7 +81,7 @@ def by_composer(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_torchrun(words: list[str], desk: SimpleNamespace) -> None:
-    """`torchrun --nproc_per_node N ... main.py YAML ...`, read by torch's own parser."""
+    """`torchrun --nproc_per_node N ... main.py YAML ...`, parsed by torch's own parser."""
     from torch.distributed.run import parse_args
 
     given = parse_args(words[1:])
@@ -99,7 +99,7 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
     elif module in ("recipes", "recipes.__main__"):
         assert importlib.import_module("recipes.__main__").main(words[3:]) == 0
     elif module == "launch.slurm":
-        assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job is printed"
+        assert importlib.import_module("launch.slurm.__main__").cli(words[3:]) == 0, "the job must be printed"
     elif module is not None and module.startswith(("tools.", "benchmarks.")):
         check_program(module, words[3:], desk)
     else:
@@ -107,7 +107,7 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def check_data(words: list[str], desk: SimpleNamespace) -> None:
-    """`python data.py PATH [LOCAL]`, on a small data set of the same kind."""
+    """`python data.py PATH [LOCAL]`, run on a small data set of the same kind."""
     from data import check_dataloader
 
     remote = words[0].startswith("s3://")
@@ -120,7 +120,7 @@ def check_data(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def check_program(module: str, words: list[str], desk: SimpleNamespace) -> None:
-    """`python -m tools.NAME` or benchmarks.NAME: its --help works and knows the options; a run's words are right."""
+    """`python -m tools.NAME` or benchmarks.NAME: --help lists the options, and words of a run are valid."""
     main = importlib.import_module(f"{module}.__main__" if module.startswith("tools.") else module).main
     options = [word for word in words if word.startswith("--")]
     printed: list[str] = []
@@ -147,7 +147,7 @@ def check_program(module: str, words: list[str], desk: SimpleNamespace) -> None:
 
 
 def leave_finished_runs(folder: Path) -> None:
-    """Two runs of mild and one of baseline, finished, beside the README's own, which has only begun."""
+    """Write records of two finished runs of mild and one of baseline."""
     from tests.tools.left_runs import leave_run
 
     for name in ("mild-1", "mild-2", "baseline-1"):
@@ -156,13 +156,13 @@ def leave_finished_runs(folder: Path) -> None:
 
 
 ON_RUNS = ("tools.compare", "tools.report")
-"""Programs that are run, on finished runs of a few recipes."""
+"""Programs that are run on the records of a few finished runs."""
 ON_IMAGES = ("tools.convert", "tools.preload", "tools.verify")
-"""Programs that are run, on a small data set in place of the one that is named."""
+"""Programs that are run, on a small data set instead of the one in the command."""
 
 
 def by_make(words: list[str], desk: SimpleNamespace) -> None:
-    """`make TARGET [ARGS="..."]`: the target exists; the words after train are a run's."""
+    """`make TARGET [ARGS="..."]`: the target exists, and the arguments of train are valid."""
     given = [word for word in words[1:] if "=" not in word]
     done = subprocess.run(["make", "-n", *given], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c constraints.txt NAME ...`, or `.[EXTRA]`: every name is pinned there, the extra exists."""
+    """`pip install -c constraints.txt NAME ...`, or `.[EXTRA]`: each name is pinned, each extra exists."""
     assert words[1:4] == ["install", "-c", "constraints.txt"]
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -184,13 +184,13 @@ def by_pip(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_apt_get(words: list[str], desk: SimpleNamespace) -> None:
-    """`apt-get install PACKAGE`: the one that the Dockerfile installs for the same purpose."""
+    """`apt-get install PACKAGE`: the package that the Dockerfile installs for the same purpose."""
     assert words[1] == "install" and len(words) == 3
     assert f" {words[2]} " in (ROOT / "Dockerfile").read_text()
 
 
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
-    """`mcli run -f YAML`: the parameters in it are a run, and its command starts main.py."""
+    """`mcli run -f YAML`: its parameters are a valid run, and its command starts main.py."""
     assert words[1:3] == ["run", "-f"]
     job = yaml.safe_load(Path(words[3]).read_text())
     assert "composer main.py /mnt/config/parameters.yaml" in job["command"]
@@ -199,7 +199,7 @@ def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_docker(words: list[str], desk: SimpleNamespace) -> None:
-    """`docker build -t NAME .` or `docker run OPTIONS NAME [COMMAND]`: there is a Dockerfile, the command is right."""
+    """`docker build -t NAME .` or `docker run OPTIONS NAME [COMMAND]`: the Dockerfile has it, and COMMAND is valid."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     if words[1] == "build":
         assert f"`{' '.join(words)} &&" in dockerfile.splitlines()[0]
@@ -212,7 +212,7 @@ def by_docker(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_source(words: list[str], desk: SimpleNamespace) -> None:
-    """`source .venv/bin/activate`: where the Makefile puts the environment."""
+    """`source .venv/bin/activate`: the path where the Makefile creates the environment."""
     assert words[1:] == [".venv/bin/activate"]
     assert "BIN := .venv/bin\n" in (ROOT / "Makefile").read_text()
 
@@ -233,17 +233,16 @@ KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace("'", "")[:60])
 def test_command(command: str, desk: SimpleNamespace) -> None:
-    """A command of a kind that is not known here fails: write a check for it."""
+    """Fails on a command of a new kind: write a check for it."""
     words = shlex.split(command)
     while ASSIGNMENT.match(words[0]):
         name, _, value = words.pop(0).partition("=")
         desk.monkeypatch.setenv(name, value)
-    assert words[0] in KINDS, f"no test knows {words[0]!r}; write one before telling people to type it"
+    assert words[0] in KINDS, f"no check for {words[0]!r}; add one to KINDS"
     KINDS[words[0]](words, desk)
 
 
-def test_there_are_commands() -> None:
-    """The two commands that everything begins with are in the README, first."""
+def test_the_readme_starts_with_make() -> None:
     assert commands(README)[:2] == ["make train", "make test"]
     assert len(COMMANDS) > 20
 
@@ -251,12 +250,11 @@ def test_there_are_commands() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({row[2].strip("`") for row in cells("Measured", DOCS / "speed.md")}))
 def test_figures_command(command: str, desk: SimpleNamespace) -> None:
-    """The commands that measure work, too."""
     test_command(command, desk)
 
 
-def test_image(desk: SimpleNamespace) -> None:
-    """The README's image is drawn from a run's record by the code that prints a run."""
+def test_the_readmes_image(desk: SimpleNamespace) -> None:
+    """docs/images/draw.py renders the README's image from a run's record."""
     import csv
     import json
 

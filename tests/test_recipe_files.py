@@ -1,4 +1,4 @@
-"""The shipped recipes: published values to the digit, every argument spelled out, and golden traces."""
+"""The shipped recipes: published values to the digit, every argument spelled out, golden traces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESIZE: dict[str, Any] = {
     "max_sizes": 8,
     "finetune_fraction": 0.2,
 }
-# As published; hot's weight decay and severity are those of 2022.
+# As published; weight decay and severity of hot are the 2022 values.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "mild": {
@@ -78,13 +78,13 @@ PLAIN = {
 
 
 def run_of(recipe: str, *words: str) -> Run:
-    """The ImageNet run with a recipe."""
+    """Load the ImageNet run with a recipe."""
     return load([str(ROOT / "yamls" / "resnet50.yaml"), f"recipe_name={recipe}", "dry_run=true", *words])
 
 
 @pytest.mark.parametrize("recipe", MOSAIC)
-def test_effective_values_are_the_published_ones(recipe: str) -> None:
-    """Of the merged run, not of the file: for four months the published blocks were not applied at all."""
+def test_merged_values_are_the_published_ones(recipe: str) -> None:
+    """Checks the merged run, not the recipe's file: published blocks were once not applied at all."""
     config = run_of(recipe).config
     got = (config.max_duration, config.model.loss_name, config.train_dataset.crop_size, config.eval_dataset.resize_size)
     assert (*got, config.optimizer["weight_decay"]) == PLAIN[recipe]
@@ -93,7 +93,7 @@ def test_effective_values_are_the_published_ones(recipe: str) -> None:
     assert (config.eval_dataset.crop_size, config.train_dataset.resize_size, config.seed) == (224, -1, 17)
     algorithms = config.algorithms
     assert algorithms == ALGORITHMS[recipe]
-    assert list(algorithms) == list(ALGORITHMS[recipe])  # the order too
+    assert list(algorithms) == list(ALGORITHMS[recipe])  # in this order
 
 
 @pytest.mark.parametrize("recipe", recipe_files())
@@ -117,7 +117,7 @@ def test_every_argument_of_every_algorithm_is_spelled_out(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", recipe_files())
-def test_cards_say_where_figures_are_from(recipe: str) -> None:
+def test_cards_name_the_source_of_each_figure(recipe: str) -> None:
     card = read_recipe(recipe).card
     assert len(card["summary"]) < 100
     assert card["published"]
@@ -135,7 +135,7 @@ def test_unverified_figures_are_marked() -> None:
 
 
 def trace(recipe: str) -> str:
-    """Multiplier of the learning rate and image side at the start of each epoch, as text."""
+    """Return learning rate multiplier and image size at the start of each epoch, as text."""
     config = run_of(recipe).config
     length, warmup = durations_of(config)
     f = learning_rate(config.scheduler, config.optimizer["lr"], length.value, warmup.value)
@@ -146,7 +146,7 @@ def trace(recipe: str) -> str:
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_golden_trace(recipe: str) -> None:
-    """To accept a wanted change: UPDATE_GOLDEN=1 pytest tests/test_recipe_files.py, and read the diff."""
+    """To accept an intended change, run UPDATE_GOLDEN=1 pytest tests/test_recipe_files.py and read the diff."""
     file = GOLDEN / f"{recipe}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(trace(recipe))
@@ -172,16 +172,16 @@ def test_sizes_are_few_exact_and_end_at_the_crop(recipe: str, smallest: int) -> 
     assert 0.2 <= at_full <= 0.3
 
 
-def test_progressive_size_at_its_edges() -> None:
+def test_progressive_size_at_phase_boundaries() -> None:
     assert progressive_size(0, 176, 0.5, 0.4, 0.2) == 88
     assert progressive_size(0.39, 176, 0.5, 0.4, 0.2) == 88
     assert progressive_size(0.8, 176, 0.5, 0.4, 0.2) == 176
-    assert [progressive_size(x, 176, 0.5, 0.4, 0.6) for x in (0.39, 0.4)] == [88, 176]  # no ramp at all
+    assert [progressive_size(x, 176, 0.5, 0.4, 0.6) for x in (0.39, 0.4)] == [88, 176]  # no ramp
     assert size_ladder(223, 0.5)[-1] == 223
 
 
 def shown(*words: str, **variables: str) -> str:
-    """What `python -m recipes` prints into a pipe."""
+    """Return what `python -m recipes` prints to a pipe."""
     env = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | variables
     done = subprocess.run([sys.executable, "-m", "recipes", *words], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -197,7 +197,7 @@ def test_each_recipe_has_one_row_that_fits(variables: dict[str, str]) -> None:
     assert rows.keys() == recipe_files().keys()
     assert [int(cells[0]) for cells in rows.values()] == sorted(int(cells[0]) for cells in rows.values())
     assert [cell.strip() for cell in rows["mild"]] == ["36", "176", "76.6", "32", "27", "8x A100 (p4d)"]
-    assert rows["hot"][2] == "80?", "the figure is unverified"
+    assert rows["hot"][2] == "80?", "unverified figures have a question mark"
 
 
 @pytest.mark.slow
@@ -216,6 +216,6 @@ def test_a_recipe_shows_its_figures_changes_and_algorithms() -> None:
     assert "Changes nothing from baseline" in shown("baseline")
 
 
-def test_a_mistyped_recipe_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_recipe_gets_the_closest_match(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(recipes_main, ["midl"]) == 2
     assert "unknown recipe 'midl'; did you mean mild?" in capsys.readouterr().err

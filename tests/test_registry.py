@@ -1,4 +1,4 @@
-"""Names become classes: spellings, precedence, arguments read from source, and objects."""
+"""The registry: spellings of names, precedence, arguments read from source, building objects."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_names_have_many_spellings() -> None:
     assert registry.canonical("algorithm", "nonsense") == "nonsense"
 
 
-def test_our_algorithms_win_over_composers() -> None:
+def test_our_algorithms_take_precedence_over_composers() -> None:
     for file in (ROOT / "recipes" / "algorithms").glob("[!_]*.py"):
         assert registry.table("algorithm")[file.stem.replace("_", "")].file == file
     assert "max_sizes" in registry.signature("algorithm", "progressive_resizing")
 
 
-def test_signatures_read_from_source_are_the_real_ones() -> None:
+def test_signatures_read_from_source_match_inspect() -> None:
     import inspect
 
     import torch.optim
@@ -46,7 +46,7 @@ def test_signatures_read_from_source_are_the_real_ones() -> None:
         assert {key: p.default for key, p in registry.signature("optimizer", name).items()} == real
 
 
-def test_build_makes_the_object_or_a_sentence() -> None:
+def test_build_returns_an_object_or_raises_a_sentence() -> None:
     monitor: Any = registry.build("callback", "speed_monitor", {"window_size": 7})
     assert type(monitor).__name__ == "SpeedMonitor"
     with pytest.raises(ConfigError, match=r"callbacks\.speed_monitor\.window_sise.*did you mean window_size"):
@@ -61,7 +61,7 @@ def test_build_makes_the_object_or_a_sentence() -> None:
         ("float", [1, 1.5], ["1", True, None]),
         ("Optional[int]", [1, None], [1.5, "1"]),
         ("int | str | None", [1, "a", None], [1.5, []]),
-        ("Union[str, Time]", ["a", 3, object()], []),  # Time is not ours to judge
+        ("Union[str, Time]", ["a", 3, object()], []),  # Time accepts anything
         ("'bool'", [True], [1]),
         ("Literal['block', 'sample']", ["block"], ["blocks"]),
         ("Sequence[float]", [[1.0]], ["ab", 1]),
@@ -70,7 +70,7 @@ def test_build_makes_the_object_or_a_sentence() -> None:
         ("Tuple[float, ...]", [[0.9], []], ["ab"]),
     ],
 )
-def test_only_obvious_misfits_count(annotation: str, good: list, bad: list) -> None:
+def test_only_obvious_misfits_are_rejected(annotation: str, good: list, bad: list) -> None:
     assert all(fits(value, annotation) for value in good)
     assert not any(fits(value, annotation) for value in bad)
 
@@ -90,7 +90,7 @@ def test_a_class_without_init_takes_its_base_class_arguments(tmp_path: Path) -> 
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """A function that writes recipes/algorithms/unfinished.py, in a folder of the test's own."""
+    """Function that writes recipes/algorithms/unfinished.py in a temporary folder."""
     file = tmp_path / "algorithms/unfinished.py"
     file.parent.mkdir()
     monkeypatch.setattr(registry, "HERE", tmp_path)
@@ -122,7 +122,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         ("SIZES = int('many')", "pass", ValueError, "invalid literal"),
         ("", "len(most)", TypeError, "has no len()"),
         ("", "int('many')", ValueError, "invalid literal"),
-        ("import numpy", "numpy.stack([])", ValueError, "need at least one array"),  # numpy says `raise`
+        ("import numpy", "numpy.stack([])", ValueError, "need at least one array"),  # numpy itself raises it
         ("def broken(value):\n    return value + 'a'", "broken(most)", TypeError, "unsupported operand"),
     ],
 )
@@ -144,18 +144,18 @@ def test_a_bug_in_an_algorithm_keeps_its_traceback(
         ("import contextlib", "with contextlib.nullcontext(): raise ValueError(f'most is {most}: at least 6')"),
     ],
 )
-def test_an_argument_that_an_algorithm_refuses_is_a_sentence(written: Callable, top: str, body: str) -> None:
+def test_an_argument_that_an_algorithm_rejects_is_a_sentence(written: Callable, top: str, body: str) -> None:
     written(top, body)
     with pytest.raises(ConfigError) as caught:
         registry.build("algorithm", "unfinished", {"most": 5})
     assert str(caught.value) == "algorithms.unfinished: Unfinished refuses its arguments: most is 5: at least 6"
 
 
-def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_composers_class_rejects_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"speed_monitor\.window_size: SpeedMonitor refuses .* non-negative"):
         registry.build("callback", "speed_monitor", {"window_size": -5})
     monkeypatch.setattr(SpeedMonitor, "__init__", lambda _self: len(3))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="has no len"):  # the user gave nothing that could be wrong
+    with pytest.raises(TypeError, match="has no len"):  # no argument of the user's can be at fault
         registry.build("callback", "speed_monitor", {})
 
 
@@ -166,10 +166,10 @@ def test_a_value_that_anothers_class_fails_over_is_a_sentence(monkeypatch: pytes
         ("logger", "slack", "slack_sdk", "slack_sdk is not installed; type: pip install -c constraints.txt slack_sdk"),
         ("logger", "tensorboard", "tensorboard", "pip install -c constraints.txt tensorboard"),
         ("logger", "neptune", "neptune", "pip install -c constraints.txt neptune"),
-        ("callback", "mlperf", "mlperf_logging", "pip install 'mosaicml[mlperf]'"),  # Composer keeps no cause
+        ("callback", "mlperf", "mlperf_logging", "pip install 'mosaicml[mlperf]'"),  # Composer drops the cause
     ],
 )
-def test_a_missing_package_is_named_as_pip_knows_it(
+def test_a_missing_package_is_reported_under_its_pip_name(
     kind: str, name: str, module: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -178,7 +178,7 @@ def test_a_missing_package_is_named_as_pip_knows_it(
         registry.build(kind, name, args)
 
 
-def test_our_callback_stands_for_composers() -> None:
+def test_our_callback_replaces_composers() -> None:
     assert registry.table("callback")["earlystopper"].module == "recipes.callbacks.early_stopper"
     assert not registry.is_installed("callback", "early_stopper") and registry.is_installed("callback", "lr_monitor")
     assert list(registry.signature("callback", "early_stopper"))[:2] == ["monitor", "dataloader_label"]

@@ -1,4 +1,4 @@
-"""A run that is killed goes on from its last checkpoint and ends with the weights of the run that was not."""
+"""A killed run resumes from its last checkpoint and reaches the weights of an uninterrupted run."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
-# Recipes scaled down to two epochs of four batches at 16 px, with every part that has a state of its own.
+# Recipes scaled down to two epochs of four batches at 16 px, with every stateful algorithm.
 RECIPES = {
     "baseline": [],
     "mild": ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"],
@@ -50,7 +50,7 @@ def words(recipe: str, yaml: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", STREAMED])
-def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) -> None:
+def test_a_killed_run_resumes_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) -> None:
     yaml = small_yaml(tmp_path, image_folder)
     if recipe == STREAMED:
         recipe, shards = "baseline", tmp_path / "mds"
@@ -60,7 +60,7 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) ->
             f"{name}__{key}": value for name in ("train_dataset", "eval_dataset") for key, value in source.items()
         }
         yaml = small_yaml(tmp_path, image_folder, **changes)
-    # Enough are kept for the third to be there when it is looked for; more would come to a GB.
+    # Enough are kept that the third still exists when the test looks; keeping all takes about 1 GB.
     whole = run_main(*words(recipe, yaml, "whole"), "save_num_checkpoints_to_keep=1", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     (tmp_path / "runs/whole/checkpoints/best-rank0.pt").unlink()
@@ -71,7 +71,7 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) ->
     wait_for(third.exists, process=process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    # Whatever else it managed before the signal goes, so that the resume starts in the middle of the first epoch.
+    # Remove later checkpoints, so that the run resumes in the middle of the first epoch.
     for later in third.parent.glob("ep*.pt"):
         if later.name > third.name:
             later.unlink()
@@ -85,19 +85,19 @@ def test_kill_9_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) ->
 
     finished = run_main(*killed, cwd=tmp_path) if recipe == "baseline" else None
     if finished:
-        assert finished.returncode == 0, "a finished run started again is a success"
+        assert finished.returncode == 0, "starting a finished run again must succeed"
         assert summary(runs / "killed")["ended"] == "finished"
 
 
 def figures(run: Path) -> list[list[str]]:
-    """What metrics.csv says, but for the clocks."""
+    """Return a run's metrics.csv without clocks."""
     exact = ("epoch", "step", "train_loss", "val_loss", "top1", "top5", "lr", "image_size")
     return [[row[name] for name in exact] for row in metrics(run)]
 
 
 @pytest.mark.usefixtures("few_channels")
-def test_schedule_free_in_mid_epoch(workdir: Path, image_folder: Path) -> None:
-    """Both kinds of its weights, their statistics and the figures, after the later checkpoints were lost."""
+def test_schedule_free_resumes_in_mid_epoch(workdir: Path, image_folder: Path) -> None:
+    """Both sets of weights, BatchNorm statistics and figures, after losing the later checkpoints."""
     command = words("schedulefree_sgd", small_yaml(workdir, image_folder), "run")
     assert cli(command) == 0
     run = workdir / "runs/run"
@@ -121,7 +121,7 @@ def test_damaged_latest_checkpoint(tmp_path: Path, image_folder: Path) -> None:
 
     (folder / "ep1-ba7-rank0.pt").write_bytes(content[: len(content) // 2])
     flipped = bytearray((folder / "ep1-ba6-rank0.pt").read_bytes())
-    flipped[len(flipped) // 2] ^= 1  # one bit in the tensors: torch alone would load it in silence
+    flipped[len(flipped) // 2] ^= 1  # one bit in the tensors, which torch.load would not notice
     (folder / "ep1-ba6-rank0.pt").write_bytes(flipped)
     again = run_main(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -131,18 +131,18 @@ def test_damaged_latest_checkpoint(tmp_path: Path, image_folder: Path) -> None:
     assert_same_weights(tmp_path / "uninterrupted.pt", final)
 
 
-def the_group(process: subprocess.Popen, signum: int) -> None:
-    """As `timeout`, a terminal, systemd and SLURM do: every process of the job."""
+def signal_group(process: subprocess.Popen, signum: int) -> None:
+    """Signal every process of the job, as `timeout`, a terminal, systemd and SLURM do."""
     os.killpg(process.pid, signum)
 
 
-def the_process(process: subprocess.Popen, signum: int) -> None:
-    """As `kill` does, and a container's engine: the trainer alone, or the launcher alone."""
+def signal_process(process: subprocess.Popen, signum: int) -> None:
+    """Signal only the trainer or the launcher, as `kill` and a container's engine do."""
     os.kill(process.pid, signum)
 
 
-def each_worker(process: subprocess.Popen, signum: int) -> None:
-    """Those that belong to the trainer, before itself."""
+def signal_workers(process: subprocess.Popen, signum: int) -> None:
+    """Signal the trainer's workers, then the trainer."""
     for worker in psutil.Process(process.pid).children(recursive=True):
         os.kill(worker.pid, signum)
     os.kill(process.pid, signum)
@@ -150,20 +150,20 @@ def each_worker(process: subprocess.Popen, signum: int) -> None:
 
 PYTHON, ONE_RANK, TWO_RANKS = (sys.executable,), (COMPOSER, "-n", "1"), (COMPOSER, "-n", "2")
 STOPS = [
-    (PYTHON, the_group, signal.SIGTERM),
-    (PYTHON, the_process, signal.SIGTERM),
-    (PYTHON, each_worker, signal.SIGTERM),
-    (PYTHON, the_group, signal.SIGINT),
-    (ONE_RANK, the_group, signal.SIGTERM),
-    (TWO_RANKS, the_group, signal.SIGTERM),
-    (TWO_RANKS, the_process, signal.SIGTERM),
-    (TWO_RANKS, the_group, signal.SIGINT),
+    (PYTHON, signal_group, signal.SIGTERM),
+    (PYTHON, signal_process, signal.SIGTERM),
+    (PYTHON, signal_workers, signal.SIGTERM),
+    (PYTHON, signal_group, signal.SIGINT),
+    (ONE_RANK, signal_group, signal.SIGTERM),
+    (TWO_RANKS, signal_group, signal.SIGTERM),
+    (TWO_RANKS, signal_process, signal.SIGTERM),
+    (TWO_RANKS, signal_group, signal.SIGINT),
 ]
 
 
 @pytest.mark.parametrize(("launcher", "send", "signum"), STOPS)
-def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: Path, image_folder: Path) -> None:
-    """Whoever is told, the batch is finished and saved; in the environment of a bare shell."""
+def test_stop_signals(launcher: tuple[str, ...], send, signum: int, tmp_path: Path, image_folder: Path) -> None:
+    """Whichever process gets the signal, the current batch is finished and saved; in a bare shell's environment."""
     yaml = small_yaml(tmp_path, image_folder, max_duration="500ep", save_interval="100ep", run_name="run")
     process = start_main(yaml, cwd=tmp_path, launcher=launcher)
     wait_for((tmp_path / "runs/run/metrics.csv").exists, process=process)
@@ -179,8 +179,8 @@ def test_asked_to_stop(launcher: tuple[str, ...], send, signum: int, tmp_path: P
     assert not list((run / "checkpoints").glob(".*tmp"))
 
 
-def test_written_over(workdir: Path, image_folder: Path) -> None:
-    """save_overwrite=true leaves nothing of the run before, however far it had come."""
+def test_save_overwrite(workdir: Path, image_folder: Path) -> None:
+    """save_overwrite=true removes every checkpoint of the earlier run, even later ones."""
     yaml = str(small_yaml(workdir, image_folder, max_duration="3ep", run_name="run"))
     assert cli([yaml]) == 0
     assert cli([yaml, "save_overwrite=true", "max_duration=2ep", "save_interval=1ba", "seed=5"]) == 0
@@ -192,17 +192,17 @@ def test_written_over(workdir: Path, image_folder: Path) -> None:
 
 @pytest.mark.parametrize("duration", ["6ba", "2ep"])
 def test_best_checkpoint_holds_the_weights_that_were_best(duration: str, workdir: Path, image_folder: Path) -> None:
-    """Whether the run ends in mid-epoch or not, and whatever the interval of saving."""
+    """Whether or not the run ends in mid-epoch, and whatever the save interval."""
     yaml = str(small_yaml(workdir, image_folder, max_duration=duration, save_interval="4ba", run_name="run"))
     assert cli([yaml, "save_num_checkpoints_to_keep=-1"]) == 0
     rows = metrics(workdir / "runs/run")
-    best = max(rows, key=lambda row: float(row["top1"]))  # the first of equals, as saved
+    best = max(rows, key=lambda row: float(row["top1"]))  # ties go to the first, as in saving
     state = torch.load(workdir / "runs/run/checkpoints/best-rank0.pt", weights_only=False)["state"]
     assert state["timestamp"]["Timestamp"]["batch"] == int(best["step"])
 
 
-def test_command_line_wins_over_a_checkpoint(workdir: Path, image_folder: Path) -> None:
-    """Stock Composer goes on with the checkpoint's learning rate, whatever is asked for."""
+def test_command_line_overrides_a_checkpoint(workdir: Path, image_folder: Path) -> None:
+    """Stock Composer would continue with the checkpoint's learning rate."""
     yaml = str(small_yaml(workdir, image_folder, max_duration="1ep", run_name="first"))
     assert cli([yaml]) == 0
     load = "load_path=runs/first/checkpoints/latest-rank0.pt"
@@ -221,8 +221,8 @@ def test_two_runs_in_one_second(workdir: Path, image_folder: Path, monkeypatch: 
     ]
 
 
-def test_a_new_run_has_a_best_of_its_own(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run goes on from by load_path, another has reached: its own best is what comes out of it."""
+def test_a_new_run_has_its_own_best(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run started from load_path does not inherit the best figure of the run that saved the checkpoint."""
     stop = "callbacks.early_stopper={monitor: MulticlassAccuracy, dataloader_label: eval, patience: 1ba}"
     words = [str(small_yaml(workdir, image_folder)), "eval_interval=1ba", "save_interval=1ba", "optimizer.lr=0", stop]
     reached = {"Checkpoints": {"best": 1.0}, "EarlyStopper": {"best": torch.tensor(1.0), "epoch": 0, "batch": 0}}
@@ -235,4 +235,4 @@ def test_a_new_run_has_a_best_of_its_own(workdir: Path, image_folder: Path, monk
     new = workdir / "runs/new"
     assert (new / "checkpoints/best-rank0.pt").exists()
     tops = [float(row["top1"]) for row in metrics(new)]
-    assert summary(new)["best_top1"] == max(tops) and len(tops) >= 2, "its first evaluation is the best until then"
+    assert summary(new)["best_top1"] == max(tops) and len(tops) >= 2, "the first evaluation counts as the best so far"

@@ -1,4 +1,4 @@
-"""Learning rates and momenta against torch's own schedulers and the published table, and what each optimizer decays."""
+"""Learning rates and momenta, compared with torch's schedulers and the published table, and weight decay groups."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ PUBLISHED = {
     48: 0.00141,
     50: 0.0000007,
 }
-"""The learning rate after each epoch of the published one-cycle run, of 2860 batches an epoch."""
+"""Learning rate after each epoch of the published one-cycle run, at 2860 batches per epoch."""
 
 
 def scheduler_of(recipe: str, *words: str) -> tuple[SimpleNamespace, float]:
-    """A recipe's scheduler section and its peak learning rate, on the ImageNet YAML."""
+    """Return a recipe's scheduler section and its peak learning rate for ImageNet."""
     config = load(["yamls/resnet50.yaml", f"recipe_name={recipe}", *words, "dry_run=true"]).config
     return config.scheduler, config.optimizer["lr"]
 
 
 def trace(make: Callable[[torch.optim.Optimizer], object], optimizer: torch.optim.Optimizer, steps: int):
-    """(learning rate, momentum) of each step, as torch's scheduler sets them."""
+    """Return the (learning rate, momentum) of each step, as torch's scheduler sets them."""
     found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SequentialLR steps with a deprecated argument
@@ -117,7 +117,7 @@ def test_a_shorter_run_keeps_the_shape() -> None:
 
 
 def test_only_weights_decay() -> None:
-    """Of a ResNet-50: 53 convolutions and the classifier's weight; not the BatchNorms, also those of the shortcuts."""
+    """In a ResNet-50: 53 convolutions and the classifier's weight, not the BatchNorms."""
     model = resnet50()
     config = load(["yamls/resnet50.yaml", "recipe_name=adam", "dry_run=true"]).config
     optimizer = build.optimizer(config, model)
@@ -146,7 +146,7 @@ def test_only_weights_decay() -> None:
         (["optimizer.weight_decay_on=convolutions"], "'convolutions' given, but it must be all or weights"),
     ],
 )
-def test_impossible_curves_are_refused(words: list[str], said: str) -> None:
+def test_impossible_curves_are_rejected(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(["yamls/resnet50.yaml", "recipe_name=onecycle", *words, "dry_run=true"])
     assert said in str(caught.value)

@@ -1,4 +1,4 @@
-"""Checkpoints and data in S3, against a real S3 server on this machine."""
+"""Checkpoints and data in S3, tested with a local S3 server."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def names(bucket: str) -> set[str]:
 
 
 def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_folder: Path) -> None:
-    """Shards from S3 (training's compressed, evaluation's not), checkpoints to S3, resumed from S3: equal weights."""
+    """Compressed shards from S3, checkpoints to S3 and a resume from S3 give equal weights."""
     bucket = "recipes"
     make_mds(image_folder / "train", tmp_path / "mds/train", compression="zstd:3", size_limit=16_000)
     make_mds(image_folder / "val", tmp_path / "mds/val", size_limit=8_000)
@@ -56,7 +56,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_f
     kept = {f"whole/checkpoints/{name}-rank0.pt" for name in ("ep1-ba4", "ep2-ba8", "best")}
     assert {key for key in names(bucket) if key.startswith("whole/")} == kept
 
-    # The end of the same run is taken away; it goes on from S3 with an empty cache and no local checkpoint.
+    # Delete the last checkpoint; the run resumes from S3 with an empty cache and no local checkpoint.
     client = boto3.client("s3")
     client.download_file(bucket, "whole/checkpoints/ep2-ba8-rank0.pt", str(tmp_path / "uninterrupted.pt"))
     client.delete_object(Bucket=bucket, Key="whole/checkpoints/ep2-ba8-rank0.pt")
@@ -65,9 +65,9 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_f
     assert "resuming from s3://recipes/whole/checkpoints/ep1-ba4-rank0.pt" in again.stdout
     client.download_file(bucket, "whole/checkpoints/ep2-ba8-rank0.pt", str(tmp_path / "resumed.pt"))
     assert_same_weights(tmp_path / "uninterrupted.pt", tmp_path / "resumed.pt")
-    assert not (tmp_path / "s3:").exists(), "no stale local copy"
+    assert not (tmp_path / "s3:").exists(), "a local copy was left"
 
-    # Evaluation from S3: streamed data for the evaluation only, weights from the best checkpoint in S3.
+    # Evaluate from S3: only the evaluation data is streamed, and the weights are the latest checkpoint in S3.
     evaluated = run_main(
         small_yaml(tmp_path, image_folder),
         "is_train=false",
@@ -85,7 +85,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_f
 def test_a_checkpoint_is_downloaded_and_verified_once(
     words: str, s3_server: str, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a run that resumes, starts from it or evaluates it."""
+    """By a run that resumes from it, starts from it or evaluates it."""
     boto3.client("s3").create_bucket(Bucket="store")
     address = "s3://store/run/ep1-ba4-rank0.pt"
     write({"state": {"model": {"x": torch.ones(3)}}}, open_folder("s3://store/run"), "ep1-ba4-rank0.pt")
@@ -98,7 +98,7 @@ def test_a_checkpoint_is_downloaded_and_verified_once(
         saved = to_start_from(run.config, saver)
         assert proxy.count("ep1-ba4-rank0.pt") == 1
     assert saved is not None and saved.address == address
-    assert len(verified) == 1 and not verified[0].exists(), "its copy is removed"
+    assert len(verified) == 1 and not verified[0].exists(), "the downloaded copy was not removed"
 
 
 def test_missing_bucket(s3_server, tmp_path: Path, image_folder: Path) -> None:
@@ -109,8 +109,7 @@ def test_missing_bucket(s3_server, tmp_path: Path, image_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
-    """The two kinds of folder behave alike."""
+def test_local_and_s3_folders(kind: str, s3_server, tmp_path: Path) -> None:
     if kind == "s3":
         boto3.client("s3").create_bucket(Bucket="folder")
     folder = open_folder("s3://folder/a/b" if kind == "s3" else str(tmp_path / "a/b"))
@@ -124,7 +123,7 @@ def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
         folder.put(file, name)
         assert not file.exists()
     assert newest_first(folder) == ["ep2-ba100-rank0.pt", "ep1-ba10-rank0.pt", "ep0-ba9-rank0.pt"]
-    for _ in range(2):  # a run that goes on does it once more
+    for _ in range(2):  # a resumed run copies again
         folder.copy("ep0-ba9-rank0.pt", "best-rank0.pt")
     assert folder.fetch("best-rank0.pt", tmp_path).read_text() == "ep0-ba9-rank0.pt"
     folder.delete("ep0-ba9-rank0.pt")
@@ -132,7 +131,7 @@ def test_folder(kind: str, s3_server, tmp_path: Path) -> None:
     assert folder.names() == ["best-rank0.pt", "ep1-ba10-rank0.pt", "ep2-ba100-rank0.pt"]
 
 
-def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
@@ -144,7 +143,7 @@ def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_store_that_never_answers_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within two minutes, whether the upload can be called off or not; here within moments."""
+    """Fails within two minutes, whether or not the upload can be aborted; the constants are shortened here."""
     assert 2 * s3.ATTEMPTS * s3.ANSWER_TIMEOUT < 120 - 2 * s3.ATTEMPTS
     for name, value in {"ANSWER_TIMEOUT": 0.2, "ATTEMPTS": 1, "PATIENCE": 0.0}.items():
         monkeypatch.setattr(s3, name, value)
@@ -162,19 +161,19 @@ ENDLESS = LIST.format("<NextContinuationToken>x</NextContinuationToken>")
 @pytest.mark.parametrize(
     ("head", "body"),
     [
-        ("301 Moved\r\nLocation: http://127.0.0.1:1/", ""),  # a web server that leads to another one
+        ("301 Moved\r\nLocation: http://127.0.0.1:1/", ""),  # a web server that redirects
         ("200 OK", "hello"),
         ("200 OK", LIST.format("")),
         ("200 OK", ENDLESS),
     ],
 )
-def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is a sentence, and none is asked for without end."""
+def test_answers_that_are_not_from_s3(head: str, body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gives a sentence, without endless requests."""
     monkeypatch.setattr(s3, "PATIENCE", 0.0)
     answer = f"HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # closed: the test is over
+        with contextlib.suppress(OSError):  # closed at the end of the test
             while True:
                 with listener.accept()[0] as asking:
                     asking.recv(65536)
@@ -187,15 +186,15 @@ def test_answers_that_are_none_of_s3(head: str, body: str, tmp_path: Path, monke
         with contextlib.nullcontext() if body == ENDLESS else pytest.raises(UserError, match=r"^s3://bucket/run: "):
             assert folder.names() == []
         (tmp_path / "file").touch()
-        os.truncate(tmp_path / "file", 9_000_000)  # in parts, for which S3 gives a number
+        os.truncate(tmp_path / "file", 9_000_000)  # large enough for a multipart upload
         with pytest.raises(UserError, match=r"^s3://bucket/run/x.pt: "):
             folder.put(tmp_path / "file", "x.pt")
         assert (tmp_path / "file").exists()
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is tried again, and draws nothing from the generator that belongs to the training."""
+def test_a_transient_fault_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without drawing from the global generator, which training uses."""
     use_endpoint(monkeypatch, "http://127.0.0.1:1")
     monkeypatch.setattr(s3, "_PAUSES", (0.0, 0.0))
     folder, calls = S3Folder("s3://bucket/run"), []
@@ -207,7 +206,7 @@ def test_fault_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             try:
                 raise ClientError(answer, "PutObject")
             except ClientError as error:
-                raise S3UploadFailedError(str(error))  # noqa: B904  as boto3 does
+                raise S3UploadFailedError(str(error))  # noqa: B904  boto3 raises it this way
 
     monkeypatch.setattr(s3.client(), "upload_file", upload_file)
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Bars and tables in a real terminal: each on one line of it, whole, at any width, and without colors where asked."""
+"""Bars and tables in a terminal: each fits its line at any width, and has no colors when none are wanted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = {
     "dumb": {"TERM": "dumb"},
     "ascii": {"LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 }
-# A run in its 36th epoch, then verify's bar, in a terminal whose width changes.
+# A run in its 36th epoch, then the bar of tools.verify, in a terminal whose width changes.
 PROGRAM = """
 import fcntl, struct, termios, time
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ for width in (60, 80, 200):
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def shown(request: pytest.FixtureRequest) -> tuple[str, dict[int, str]]:
-    """A setting, and what is written at each width."""
+    """A setting, and the output at each width."""
     words = [sys.executable, "-c", PROGRAM]
     status, written = in_terminal(words, 60, ROOT, PYTHONPATH=str(ROOT), **SETTINGS[request.param])
     assert status == 0, written
@@ -70,8 +70,8 @@ def shown(request: pytest.FixtureRequest) -> tuple[str, dict[int, str]]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_bar(width: int, shown: tuple[str, dict[int, str]]) -> None:
-    """One line of it is left, with what is left of the run; a dumb terminal has a line a minute instead."""
+def test_the_bar_of_a_run(width: int, shown: tuple[str, dict[int, str]]) -> None:
+    """A single line remains, with the time left; a dumb terminal gets one line per interval instead."""
     setting, written = shown
     bars = [line for line in screen(written[width], width) if line.startswith("epoch 36/90")]
     figures = ["loss 2.345  top-1 76.54 %", "img/s", "waiting 12 %"]
@@ -86,17 +86,17 @@ def test_the_bar(width: int, shown: tuple[str, dict[int, str]]) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_all_else(width: int, shown: tuple[str, dict[int, str]]) -> None:
-    """The table is whole and its lines are the terminal's; the bar of a reading is gone at its end."""
+def test_the_summary_and_the_bar_of_reading(width: int, shown: tuple[str, dict[int, str]]) -> None:
+    """The summary table is complete, one line per row; the bar of reading images is erased at its end."""
     setting, written = shown
     lines = screen(written[width], width)
     (title,) = [row for row, line in enumerate(lines) if line == "mild-17: finished"]
     (repeat,) = [row for row, line in enumerate(lines) if line.startswith("repeat it with: ")]
     table = lines[title + 1 : repeat]
-    assert {len(line) for line in table if line} == {len(table[0])}, "no line is broken"
+    assert {len(line) for line in table if line} == {len(table[0])}, "a line was wrapped"
     cells = [cell.strip() for line in table for cell in re.split("[│|]", line)]
     assert "77.00 %)" in " ".join(cells) and "runs/mild-17" in cells
-    assert "".join(lines[repeat:]).endswith("recipe_name=mild train_dataset.path=/data/imagenet"), "it can be copied"
+    assert "".join(lines[repeat:]).endswith("recipe_name=mild train_dataset.path=/data/imagenet"), "the command was cut"
     assert not [line for line in lines if line.startswith("train ")]
     colors = re.search(r"\x1b\[(\d+;)*(3|4|9|10)\d[;m]", written[width])
     assert bool(colors) == (setting in ("plain", "ascii"))
@@ -105,7 +105,7 @@ def test_all_else(width: int, shown: tuple[str, dict[int, str]]) -> None:
 
 
 def test_a_run(tmp_path: Path, image_folder: Path) -> None:
-    """Its bar ends full, each evaluation has its line above it, the table is below."""
+    """Each evaluation has a line above the bar, which ends at 100 %; the summary table follows."""
     words = [
         sys.executable,
         str(ROOT / "main.py"),

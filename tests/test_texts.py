@@ -1,4 +1,4 @@
-"""Where a text is wanted, what was written stays as it is, though YAML would read a number, a truth or a date."""
+"""Keys of type str keep what was written, even if YAML would read a number, a boolean or a date."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ KEYS = (
 
 
 def value(key: str, *words: str) -> Any:
-    """What a command line comes to, at a key."""
+    """Return the value at a key for a command line."""
     return value_of(load([*words, "dry_run=true"]).config, key.replace("MLFlow", "mlflow"))
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_that_takes_a_text(key: str, tmp_path: Path) -> None:
+def test_every_string_key_keeps_what_was_written(key: str, tmp_path: Path) -> None:
     assert value(key, RESNET50, f"{key}=007") == "007"
     path = tmp_path / "run.yaml"
     path.write_text(f"{key}: 1.10\n" if key.count(".") < 2 else "{}: {{{}: {{{}: 1.10}}}}\n".format(*key.split(".")))
@@ -56,7 +56,7 @@ def test_every_key_that_takes_a_text(key: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", LOOKS)
-def test_a_text_that_looks_like_something_else(text: str, tmp_path: Path) -> None:
+def test_strings_that_look_like_other_types(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     for written in (text, f"'{text}'"):
         assert value("run_name", RESNET50, f"run_name={written}") == text
@@ -65,7 +65,7 @@ def test_a_text_that_looks_like_something_else(text: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["a #b", "#1", "a=b", "x:y"])
-def test_a_word_is_not_cut_as_a_line_of_yaml_would_be(text: str) -> None:
+def test_yaml_syntax_in_a_word_is_kept(text: str) -> None:
     assert value("run_name", RESNET50, f"run_name={text}") == text
 
 
@@ -75,8 +75,8 @@ def test_null_stays_null(text: str) -> None:
     assert value("save_folder", RESNET50, f"save_folder={text}") is None
 
 
-def test_other_shapes(tmp_path: Path) -> None:
-    """Blocks for a recipe, mappings in a word, dotted keys, lists of texts, anchors, and !!str."""
+def test_strings_in_other_positions(tmp_path: Path) -> None:
+    """Blocks for a recipe, mappings on the command line, dotted keys, lists of strings, anchors, and !!str."""
     assert value("run_name", RESNET50, "recipe_name=mild", "mild.run_name=007") == "007"
     assert value("loggers.wandb.project", RESNET50, "loggers={wandb: {project: 007}}") == "007"
     assert value("loggers.wandb.tags", RESNET50, "loggers.wandb.tags=[007, 1.10, b]") == ["007", "1.10", "b"]
@@ -90,13 +90,13 @@ def test_other_shapes(tmp_path: Path) -> None:
     assert value("run_name", str(path), "recipe_name=mild") == "on"
 
 
-def test_numbers_are_numbers_where_they_are_wanted() -> None:
+def test_numeric_keys_read_numbers() -> None:
     assert value("seed", RESNET50, "seed=0x1F") == 31
     assert value("device_train_microbatch_size", RESNET50, "device_train_microbatch_size=16") == 16
     assert value("train_dataset.batch_size", RESNET50, "train_dataset.batch_size=2048.0") == 2048
 
 
-def test_a_complaint_shows_what_was_typed() -> None:
+def test_an_error_shows_what_was_typed() -> None:
     for word, shown in (("model.name=1e3", "'1e3'"), ("recipe_name=007", "'007'"), ("python_log_level=off", "'off'")):
         with pytest.raises(ConfigError, match=shown):
             load([RESNET50, word])

@@ -1,4 +1,4 @@
-"""The two tiers of the tests: what `make quick` leaves out is marked, and both stop when they are told to."""
+"""The two tiers of tests: `make quick` leaves out marked tests, and a signal stops either tier."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_by_its_fixture(moto_server): pass
 
 
 def suite(folder: Path, test: str, *words: str) -> subprocess.Popen:
-    """Start pytest with this suite's settings on a test of ours, in a process group of its own."""
+    """Start pytest with this project's settings on the given test, in its own process group."""
     (folder / "test_it.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", f"--config-file={ROOT}/pyproject.toml", f"--rootdir={folder}"]
     return subprocess.Popen(
@@ -70,7 +70,7 @@ def suite(folder: Path, test: str, *words: str) -> subprocess.Popen:
 @pytest.mark.parametrize("words", [(), ("--numprocesses=2",)], ids=["one", "two"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_signal_stops_the_suite(number: int, status: int, words: tuple[str, ...], tmp_path: Path) -> None:
-    """As a terminal and a scheduler send it, to all processes; Composer alone would make it one failed test."""
+    """Sent to all processes, as a terminal and a scheduler do; Composer's handlers would only fail one test."""
     process = suite(tmp_path, SLEEPING, *words)
     try:
         wait_for((tmp_path / "asleep").exists, process=process)
@@ -82,7 +82,7 @@ def test_a_signal_stops_the_suite(number: int, status: int, words: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_what_starts_a_process_or_trains_is_marked(tmp_path: Path) -> None:
+def test_unmarked_tests_may_not_start_processes_or_train(tmp_path: Path) -> None:
     said = suite(tmp_path, STARTING).communicate(timeout=300)[0]
     assert "3 failed, 4 passed" in said
     assert re.findall(r"^FAILED test_it.py::test_unmarked\[(\w+)\] - Failed: (\S+)", said, re.M) == [
@@ -95,8 +95,8 @@ def test_what_starts_a_process_or_trains_is_marked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_make_runs(tmp_path: Path) -> None:
-    """`make quick` leaves out what is marked; `make test` all but what needs a network."""
+def test_the_markers_that_make_selects(tmp_path: Path) -> None:
+    """`make quick` excludes slow and network tests, `make test` only network tests (by pyproject.toml)."""
     shown = subprocess.run(["make", "-n", "quick", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     quick, whole = (shlex.split(line) for line in shown.splitlines() if "-m pytest" in line)
     assert [word for word in quick if word not in whole] == [QUICK] and quick.count("-m") == 2

@@ -1,4 +1,4 @@
-"""Topologies: the groups of the published package, exact averages, and sentences for runs that they do not fit."""
+"""Topologies: the published package's groups, exact averages, and errors for rank counts that do not fit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGITS = str(ROOT / "yamls/digits.yaml")
 
 
 def mixing(groups: list[tuple[int, ...]], n: int) -> np.ndarray:
-    """The matrix of a round, [n, n]: each row the weights of a rank's mean."""
+    """Return a round's mixing matrix, [n, n]: each row holds the weights of a rank's mean."""
     matrix = np.zeros((n, n))
     for group in groups:
         matrix[np.ix_(group, group)] = 1 / len(group)
@@ -33,9 +33,9 @@ def mixing(groups: list[tuple[int, ...]], n: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("topology", "nodes", "per_node"), FITTING)
 def test_groups_are_those_of_decent_dp(topology: str, nodes: int, per_node: int) -> None:
-    """In the same order, with the same weights, and every rank in exactly one group of each round."""
+    """Same order, same weights, and every rank in exactly one group per round."""
     cls = TopologyReg.registry[topology.replace("_", "-")]
-    published = object.__new__(cls)  # its __init__ would make process groups
+    published = object.__new__(cls)  # __init__ would create process groups
     published._world_size, published._local_world_size, published._n_nodes = nodes * per_node, per_node, nodes
     theirs = published._get_topo_edges()
     ours = rounds(topology, nodes, per_node)
@@ -45,8 +45,8 @@ def test_groups_are_those_of_decent_dp(topology: str, nodes: int, per_node: int)
 
 
 @pytest.mark.parametrize(("topology", "nodes", "per_node"), FITTING)
-def test_a_cycle_brings_all_ranks_together(topology: str, nodes: int, per_node: int) -> None:
-    """Exactly for complete and one_peer_exp; the others converge, and no round moves the mean."""
+def test_a_cycle_averages_over_all_ranks(topology: str, nodes: int, per_node: int) -> None:
+    """Exactly for complete and one_peer_exp; the others converge, and each round preserves the mean."""
     n = nodes * per_node
     cycle = [mixing(groups, n) for groups in rounds(topology, nodes, per_node)]
     assert all(np.allclose(matrix.sum(axis=0), 1) for matrix in cycle)
@@ -88,7 +88,7 @@ def test_what_a_sentence_recommends_fits(topology: str, ranks: int) -> None:
 
 @pytest.mark.slow
 def test_the_recipe_on_one_process() -> None:
-    """One sentence with what to type, before torch is imported; a dry run shows it all the same."""
+    """One sentence with the command to type, before torch is imported; a dry run still works."""
     code = "import sys, main; status = main.cli(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(status)"
     words = [sys.executable, "-c", code, DIGITS, "recipe_name=decentralized"]
     refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
@@ -101,7 +101,7 @@ def test_the_recipe_on_one_process() -> None:
 
 
 def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """Exit status 2 before anything is built, by what the launcher says; an evaluation may have any number."""
+    """Exit status 2 before anything is built, from the launcher's variables; evaluation works with any number."""
     words = [DIGITS, "algorithms.decentralized.topology=one_peer_exp", "train_dataset.batch_size=60"]
     words += ["eval_dataset.batch_size=60"]
     set_by_a_launcher = {"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0"}
@@ -128,14 +128,14 @@ def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, cap
         (["optimizer={name: accum_adam, lr: 0.001, accum_iter: 2.5}"], "must be a whole number"),
     ],
 )
-def test_what_does_not_go_together_is_refused(words: list[str], sentence: str) -> None:
+def test_conflicting_settings_are_rejected(words: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as fault:
         load([DIGITS, *words])
     assert sentence in str(fault.value)
 
 
-def test_ema_goes_before_it() -> None:
-    """Wherever it was named: what is averaged over the ranks is what is evaluated."""
+def test_ema_goes_before_decentralized() -> None:
+    """Wherever it was named: evaluation uses what was averaged over the ranks."""
     config = load([DIGITS, "recipe_name=decentralized", "algorithms.ema={}"]).config
     order = list(config.algorithms)
     assert order.index("ema") < order.index("decentralized")

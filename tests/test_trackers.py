@@ -1,4 +1,4 @@
-"""Every tracker gets the metrics, under the names that Composer users know, and no secret."""
+"""Every tracker gets the metrics under Composer's names, and no secret."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ def everything_under(folder: Path) -> bytes:
 
 
 def test_wandb_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is started again is one run there; another name, or what the user chooses, is another."""
+    """A resumed run is the same W&B run; another run name or the user's own ID is a different one."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = train(workdir, image_folder, wandb={"project": "recipes", "entity": None, "group": "tests"})
@@ -78,7 +78,7 @@ def test_wandb_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.Mo
         ("file", {"filename": "x"}, None, {"filename": "x"}),
     ],
 )
-def test_which_run_of_a_tracker(
+def test_the_trackers_run_is_resumed(
     name: str, given: dict, variable: str | None, expected: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.trackers import Tracked, arguments
@@ -88,7 +88,7 @@ def test_which_run_of_a_tracker(
     before = json.dumps(given)
     assert arguments(name, given, Tracked("abc", True)) == expected and json.dumps(given) == before
     assert arguments(name, given, None) == given
-    assert name != "mlflow" or arguments(name, given, Tracked("abc", False)) == given, "a first start is a new run"
+    assert name != "mlflow" or arguments(name, given, Tracked("abc", False)) == given, "a first start creates a new run"
 
 
 def test_tensorboard(workdir: Path, image_folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_tensorboard(workdir: Path, image_folder: Path) -> None:
 
 
 def test_mlflow(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run there too, when an interrupted run is started again."""
+    """A resumed run is the same MLflow run."""
     tracker = {"mlflow": {"tracking_uri": str(workdir / "mlruns"), "experiment_name": "recipes"}}
     words = [str(small_yaml(workdir, image_folder, loggers=tracker)), "run_name=tracked", "autoresume=true"]
     with monkeypatch.context() as once:
@@ -113,7 +113,7 @@ def test_mlflow(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPat
             cli(words)
     import mlflow
 
-    mlflow.end_run()  # as the end of a process does
+    mlflow.end_run()  # happens at the end of a process
     assert cli(words) == 0
     assert len([*(workdir / "mlruns").glob("*/*/metrics")]) == 1
     written = {str(file.relative_to(workdir)).split("/metrics/", 1)[-1] for file in (workdir / "mlruns").rglob("*")}
@@ -136,8 +136,8 @@ def test_file_and_in_memory(workdir: Path, image_folder: Path) -> None:
         assert name in text
 
 
-def test_what_a_run_leaves_behind(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """config.yaml runs as it stands, environment.json and summary.json are complete, and no secret is anywhere."""
+def test_the_files_that_a_run_writes(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml can be run again, environment.json and summary.json are complete, and no file holds a secret."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-value")
     yaml = small_yaml(workdir, image_folder, max_duration="2ep")
     words = ["run_name=one", "recipe_name=baseline", "callbacks.speed_monitor.gpu_flops_available=1"]
@@ -152,14 +152,14 @@ def test_what_a_run_leaves_behind(workdir: Path, image_folder: Path, monkeypatch
         assert float(row["total_seconds"]) >= float(row["train_seconds"]) >= float(row["wait_seconds"]) > 0
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"] and environment["world_size"] == 1
-    assert environment["command"] == f"python main.py {yaml} {' '.join(words[1:])}", "a name is used once"
+    assert environment["command"] == f"python main.py {yaml} {' '.join(words[1:])}", "run_name must be omitted"
     ended = summary(run)
     assert ended["ended"] == "finished" and ended["step"] == 8
     assert ended["top1"] == float(rows[-1]["top1"])
 
     assert cli([str(run / "config.yaml"), "run_name=again"]) == 0
     again = metrics(workdir / "runs/again")
-    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in rows], "the record repeats the run"
+    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in rows], "config.yaml must reproduce the run"
 
     assert b"aws-secret-value" not in everything_under(run)
 
@@ -167,7 +167,7 @@ def test_what_a_run_leaves_behind(workdir: Path, image_folder: Path, monkeypatch
 def test_no_file_of_a_run_holds_a_secret(
     workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Given in the YAML and on the command line; the printed summary, and a tracker's parameters, have none either."""
+    """From the YAML or the command line; nor do the printed summary and the tracker's parameters."""
     sent: list[dict] = []
     monkeypatch.setattr("training.build.loggers", lambda *_: [])
     monkeypatch.setattr("composer.loggers.Logger.log_hyperparameters", lambda _, said: sent.append(said))
@@ -188,7 +188,7 @@ def test_no_file_of_a_run_holds_a_secret(
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-def test_eval_only_leaves_the_run_alone(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+def test_evaluation_leaves_the_run_unchanged(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     yaml = small_yaml(workdir, image_folder, max_duration="1ep")
     assert cli([str(yaml), "run_name=run"]) == 0
     files = {file: file.stat().st_mtime_ns for file in (workdir / "runs").rglob("*")}

@@ -1,4 +1,4 @@
-"""The mistakes of callbacks and trackers are sentences, before any training; a bug keeps its traceback."""
+"""Mistakes in callbacks and trackers are sentences, before training where possible; a bug keeps its traceback."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_a_mistake_is_found_before_anything_is_built(word: str) -> None:
     assert MISTAKES[word] in problem
 
 
-def test_what_is_right_passes() -> None:
+def test_valid_settings_pass() -> None:
     words = [EARLY.format("CrossEntropy", "eval", patience) for patience in (2, "2ep", "9ba")]
     for word in [*words, THRESHOLD.format("MulticlassAccuracy", "eval"), "loggers.wandb.init_kwargs={notes: a/b}"]:
         load([RESNET50, "dry_run=true", word])
 
 
-def test_the_metrics_are_the_models() -> None:
+def test_the_listed_metrics_are_the_models() -> None:
     from model import build_composer_resnet
 
     assert set(build_composer_resnet("resnet18", "cross_entropy", 3).get_metrics()) == set(METRICS)
@@ -71,14 +71,14 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "name", "args", "expected"), REFUSED)
-def test_whatever_an_installed_class_raises(kind: str, name: str, args: dict[str, Any], expected: str) -> None:
+def test_arguments_that_an_installed_class_rejects(kind: str, name: str, args: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         registry.build(kind, name, args)
     assert str(error.value).startswith(f"{kind}s.{expected}")
     assert error.value.__cause__ is not None
 
 
-def test_what_it_raises_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_that_a_callback_raises_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from composer.callbacks import SpeedMonitor
     from composer.core import Event
 

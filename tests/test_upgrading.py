@@ -1,4 +1,4 @@
-"""docs/upgrading.md lists every private name of another package that the product uses, and each of them exists."""
+"""docs/upgrading.md lists every private name of another package that the product uses, and each exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pages import ROOT
 PAGE = ROOT / "docs" / "upgrading.md"
 PRODUCT = ("main.py", "model.py", "data.py", "common", "config", "loaders", "recipes", "training", "tools", "launch")
 FILES = [file for name in PRODUCT for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))]
-DOCUMENTED = {"_exit", "_fields", "_fields_", "excepthook"}  # Python's own, which its manual describes
+DOCUMENTED = {"_exit", "_fields", "_fields_", "excepthook"}  # documented by Python
 ROWS = {
     name: (re.findall(r"`([\w/.]+\.py)`", where), why)
     for name, where, why in re.findall(r"^\| `([\w.]+)` \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
@@ -32,7 +32,7 @@ def is_private(name: str) -> bool:
 
 
 def defined(tree: ast.AST) -> set[str]:
-    """The names of the classes' members, and of what a file defines on its first level."""
+    """Return the members of all classes in a tree, including attributes set on self and cls."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
@@ -55,8 +55,8 @@ def is_foreign(module: str) -> bool:
     return not (ROOT / top).is_dir() and not (ROOT / f"{top}.py").is_file()
 
 
-def of_bases(file: Path, name: str) -> Iterator[str]:
-    """The members of the classes of other packages that a class derives from."""
+def members_of_bases(file: Path, name: str) -> Iterator[str]:
+    """Yield the members of a class's base classes that belong to other packages."""
     for base in source.classes(file)[name]:
         place = source.base_of(file, base) if base and base != name else None
         if place is None or place.name not in source.classes(place.file):
@@ -64,11 +64,11 @@ def of_bases(file: Path, name: str) -> Iterator[str]:
         if "site-packages" in place.file.parts:
             body = next(node for node in source.parse(place.file).body if getattr(node, "name", "") == place.name)
             yield from defined(body)
-        yield from of_bases(place.file, place.name)
+        yield from members_of_bases(place.file, place.name)
 
 
 def used(file: Path) -> Iterator[str]:
-    """The private names of other packages in a file: used, imported, overridden or replaced, the last part of each."""
+    """Yield the last component of each private name of other packages that a file uses, imports or overrides."""
     tree = source.parse(file)
     foreign = {name for name, (module, _) in source.imports(file).items() if is_foreign(module or name)}
     for node in ast.walk(tree):
@@ -85,7 +85,7 @@ def used(file: Path) -> Iterator[str]:
                 if target.attr == "__class__" or (isinstance(target.value, ast.Name) and target.value.id in foreign):
                     yield target.attr
     for name in source.classes(file):
-        members = set(of_bases(file, name))
+        members = set(members_of_bases(file, name))
         body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
         yield from (member for member in defined(body) & members if is_private(member))
         selfs = (n for n in ast.walk(body) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name))
@@ -95,7 +95,7 @@ def used(file: Path) -> Iterator[str]:
 def test_every_private_name_is_on_the_page() -> None:
     uses = {(name, str(file.relative_to(ROOT))) for file in FILES for name in used(file) if name not in DOCUMENTED}
     listed = {(name.split(".")[-1], file) for name, (files, _) in ROWS.items() for file in files}
-    assert len(uses) > 15, "the page is about these"
+    assert len(uses) > 15, "too few private names found"
     assert not uses - listed, "add a row to docs/upgrading.md for each, or another file to its row"
 
 
@@ -113,7 +113,7 @@ def test_what_counts_as_a_private_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_name_on_the_page_exists(name: str) -> None:
-    """In the installed packages; an attribute that objects get later, in the source of their class."""
+    """In the installed packages; instance attributes in the source of their class."""
     parts = name.split(".")
     for at in range(len(parts), 0, -1):
         with contextlib.suppress(ImportError):

@@ -1,4 +1,4 @@
-"""A launcher's variables that are not whole, and ranks that cannot meet: a sentence at once."""
+"""Incomplete launcher variables and ranks that cannot connect give a sentence at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE = dict(zip(NEEDED, ("4", "3", "2", "1", "7501", "host"), strict=True))
     ("there", "sizes"),
     [({}, (1, 1)), (WHOLE, (4, 2)), ({"WORLD_SIZE": "1", "RANK": "0"}, (1, 1)), ({"MASTER_PORT": "7501"}, (1, 1))],
 )
-def test_whole(there: dict[str, str], sizes: tuple[int, int]) -> None:
+def test_complete_variables(there: dict[str, str], sizes: tuple[int, int]) -> None:
     assert world(there) == sizes
 
 
@@ -36,7 +36,7 @@ def test_whole(there: dict[str, str], sizes: tuple[int, int]) -> None:
         ({"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1 in the environment: it must be a whole number"),
     ],
 )
-def test_not_whole(there: dict[str, str], said: str) -> None:
+def test_incomplete_variables(there: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         world(there)
     assert said in str(raised.value)
@@ -44,7 +44,7 @@ def test_not_whole(there: dict[str, str], said: str) -> None:
 
 @pytest.fixture
 def two_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """This process as one of two, on a port where nobody is; sets the rank."""
+    """Function that makes this process one of two ranks: takes the rank and the master's port."""
 
     def this_is(rank: int, port: int) -> None:
         there = dict(zip(NEEDED, ("2", str(rank), "2", str(rank), str(port), "127.0.0.1"), strict=True))
@@ -54,7 +54,7 @@ def two_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
     return this_is
 
 
-def test_nobody_answers(two_ranks: Any) -> None:
+def test_rank_0_does_not_answer(two_ranks: Any) -> None:
     from training import devices
 
     before = signal.getsignal(signal.SIGTERM)
@@ -65,7 +65,7 @@ def test_nobody_answers(two_ranks: Any) -> None:
 
 
 def test_no_such_host(two_ranks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On rank 0, too; torch would try it for dist_timeout."""
+    """Also on rank 0; torch would keep trying for dist_timeout."""
     from training import devices
 
     def unknown(*_: object) -> None:

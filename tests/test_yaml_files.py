@@ -1,4 +1,4 @@
-"""YAMLs from a pipe, with a holder for anchors, and with ${...} in them."""
+"""YAMLs from a pipe, with sections that hold anchors, and with interpolations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def problems(*words: str) -> list[str]:
-    """What load() complains about."""
+    """Return the problems that load() reports for these words."""
     with pytest.raises(ConfigError) as error:
         load([*words, "dry_run=true"])
     return error.value.problems
 
 
 def file(folder: Path, text: str) -> str:
-    """A YAML of this text."""
+    """Write a YAML with this text and return its path."""
     path = folder / "run.yaml"
     path.write_text(text)
     return str(path)
@@ -62,7 +62,7 @@ def test_a_folder_is_no_yaml(tmp_path: Path) -> None:
     assert f"{tmp_path}: this is a folder; give the path of a YAML (choose " in problems(str(tmp_path))[0]
 
 
-def test_a_holder_for_anchors(tmp_path: Path) -> None:
+def test_a_section_that_holds_anchors(tmp_path: Path) -> None:
     run = "{}: {{size: &size {{crop_size: 96}}}}\ntrain_dataset: {{<<: *size}}\neval_dataset: {{<<: *size}}\n"
     config = load([file(tmp_path, run.format("x-common")), "dry_run=true"]).config
     assert config.train_dataset.crop_size == config.eval_dataset.crop_size == 96
@@ -78,7 +78,7 @@ def test_a_holder_for_anchors(tmp_path: Path) -> None:
 
 
 def test_variables_that_are_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every one is named, with its key, its file and the two ways out, which work."""
+    """Each is reported with its key, file and two remedies, and both remedies work."""
     monkeypatch.delenv("ROOT_OF_DATA", raising=False)
     text = "train_dataset: {path: '${oc.env:ROOT_OF_DATA}/a'}\nloggers: {wandb: {tags: ['${oc.env:ROOT_OF_DATA}']}}\n"
     path = file(tmp_path, text)
@@ -111,12 +111,12 @@ def test_a_recipe_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.Monkey
         ("${oc.decode:1,2,3}", "the resolver takes other arguments"),
     ],
 )
-def test_what_stands_for_nothing(value: str, why: str, tmp_path: Path) -> None:
+def test_interpolations_that_cannot_be_resolved(value: str, why: str, tmp_path: Path) -> None:
     path = file(tmp_path, f"seed: '{value}'\n")
     assert problems(path) == [f"seed: {value} cannot be resolved: {why} [{path}]"]
 
 
-def test_a_deprecated_key_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deprecated_key_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = file(tmp_path, "seed: ${oc.deprecated:model.num_classes}\n")
     assert load([path, "dry_run=true"]).config.seed == 1000
     assert capsys.readouterr().err == ("'seed' is deprecated. Change your code and config to use 'model.num_classes'\n")
@@ -124,7 +124,7 @@ def test_a_deprecated_key_is_told_in_a_line(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize("levels", [45, 450])
 @pytest.mark.parametrize("shape", ["[{}]", "{{a: {}}}"])
-def test_nesting_has_an_end(shape: str, levels: int, tmp_path: Path) -> None:
+def test_deep_nesting_is_rejected(shape: str, levels: int, tmp_path: Path) -> None:
     left, right = shape.format("|").split("|")
     text = left * levels + "1" + right * levels
     assert problems(file(tmp_path, f"seed: {text}\n"))[0].endswith("cannot be read: it is nested too deeply")

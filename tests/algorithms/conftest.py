@@ -1,4 +1,4 @@
-"""What the tests of the algorithms share: one thread, and the fixed seed of every test."""
+"""Fixture of the algorithms' tests: one thread and fixed seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def same_start() -> Iterator[None]:
-    """One thread and the same random numbers for each test."""
+    """One thread, and the same random numbers for each test."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(17)

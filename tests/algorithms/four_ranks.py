@@ -1,8 +1,8 @@
-"""What the tests of decentralized training run on four ranks: `python four_ranks.py FOLDER IMAGES PORT`.
+"""Checks of decentralized training on four ranks: `python four_ranks.py FOLDER IMAGES PORT`.
 
-Every check returns plain figures and small tensors of its rank; they are written to FOLDER/results-RANK.pt and asserted
-in test_decentralized.py, so that one start serves all of them. The ranks are forks of one process, which has imported
-what they need: that alone would take four of them ten seconds.
+Each check returns its rank's figures and small tensors. They are written to FOLDER/results-RANK.pt, which
+test_decentralized.py asserts, so that one start serves all checks. The ranks are forks of one process, because imports
+alone take four processes ten seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import composer.algorithms  # noqa: F401  # which the first Trainer would import, on every rank
+import composer.algorithms  # noqa: F401  # otherwise each rank's first Trainer imports it
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -59,7 +59,7 @@ PARITY = [(topology, optimizer) for topology in ("ring", "one_peer_exp", "comple
 
 
 def consensus() -> list[Tensor]:
-    """The weights after each of three steps at learning rate 0, from different ones."""
+    """Return the weights after each of three steps at learning rate 0, from different weights on each rank."""
     look = Recorder(Event.BATCH_END, weights)
     still = {"lr": 0.0}
     trainer([Decentralized("one_peer_exp")], batches=3, optimizer_args=still, callbacks=[Scatter(), look]).fit()
@@ -67,7 +67,7 @@ def consensus() -> list[Tensor]:
 
 
 def parity() -> dict[tuple[str, str], float]:
-    """How far the weights are from decent-dp's after seven steps, for each topology and optimizer."""
+    """Return the largest difference from decent-dp's weights after seven steps, per topology and optimizer."""
     found = {}
     for topology, optimizer in PARITY:
         run = trainer([Decentralized(topology)], optimizer)
@@ -76,8 +76,8 @@ def parity() -> dict[tuple[str, str], float]:
             lambda named, optimizer=optimizer: OPTIMIZERS[optimizer]([p for _, p in named]),
             topology=topology.replace("_", "-"),
         )
-        # The package begins with the second round of the cycle and then leaves one out. Ours begins at the beginning;
-        # so does this one, with the package's own groups.
+        # The package starts with the second round of the cycle and then skips one; ours starts with the first. Make the
+        # package use the same rounds, with its own groups.
         edges = theirs._topo._edges
         theirs._topo.get_edge = lambda step, edges=edges: edges[max(0, step - 2) % len(edges)]
         run.fit()
@@ -89,7 +89,7 @@ def parity() -> dict[tuple[str, str], float]:
 
 
 def evaluation(with_ema: bool) -> dict[str, Any]:
-    """The weights before, in and after an evaluation in mid-training, and the distance that was logged."""
+    """Return the weights before, during and after an evaluation in mid-training, and the logged distance."""
     before, inside, after = (Recorder(e, weights) for e in (Event.BATCH_END, Event.EVAL_BATCH_START, Event.EVAL_END))
     statistics = Recorder(Event.EVAL_BATCH_START, lambda state: row(state.model.buffers()))
     ema = EMA("2ba", update_interval="1ba")
@@ -117,9 +117,9 @@ def evaluation(with_ema: bool) -> dict[str, Any]:
 
 
 def collectives() -> dict[bool, tuple[int, int, Tensor]]:
-    """With and without lockstep: reductions over all ranks in three steps, samples in all, the weights.
+    """Return, with and without lockstep: reductions over all ranks in three steps, samples in total, the weights.
 
-    Beside callbacks of every run that has trackers, with a window of data_wait's closed in every step.
+    Includes the callbacks that each run with trackers has, with one window of data_wait per step.
     """
     found = {}
     data_wait.WINDOW, data_wait._START_UP = 1, 0
@@ -133,14 +133,14 @@ def collectives() -> dict[bool, tuple[int, int, Tensor]]:
 
 
 def out_of_memory() -> tuple[int, int]:
-    """Rank 1 runs out of memory in its fourth batch: how many steps this rank makes, and the microbatch then."""
+    """Rank 1 runs out of memory in its fourth batch; return this rank's number of steps and its last microbatch."""
     run = trainer([Decentralized("ring")], device_train_microbatch_size=2)
     run.state.auto_microbatching = True
     passes: list[int] = []
 
     def fail(_: Tensor) -> None:
         passes.append(1)
-        if len(passes) == 8 and dist.get_global_rank() == 1:  # in the second half's backward pass, after all others
+        if len(passes) == 8 and dist.get_global_rank() == 1:  # in the backward pass of the second microbatch
             raise RuntimeError("CUDA out of memory")
 
     run.state.model.module.module[0].weight.register_hook(fail)
@@ -151,7 +151,7 @@ def out_of_memory() -> tuple[int, int]:
 
 
 def resumed(folder: Path) -> dict[str, bool]:
-    """For two optimizers: whether the last four of seven steps give this rank the same again, from a checkpoint."""
+    """Return, per optimizer, whether resuming reproduces the last four of seven steps on this rank."""
     found = {}
     for optimizer, with_ema in (("sgd", False), ("accum_adam", True)):
         ends = []
@@ -175,8 +175,8 @@ def resumed(folder: Path) -> dict[str, bool]:
     return found
 
 
-def told_to_stop(folder: Path) -> tuple[int, int, list[str]]:
-    """Rank 1 alone gets a SIGTERM in its fourth batch: this rank's exit status, its last batch, what was saved."""
+def stopped_by_a_signal(folder: Path) -> tuple[int, int, list[str]]:
+    """Rank 1 alone gets a SIGTERM in its fourth batch; return this rank's exit status, last batch and saved files."""
     place = folder / "stopped"
     saver = checkpoints.Checkpoints(LocalFolder(str(place)), "1000ba", -1, StopRequest())
     kill = Recorder(Event.BATCH_START, lambda s: s.timestamp.batch == 3 and os.kill(os.getpid(), signal.SIGTERM))
@@ -193,7 +193,7 @@ def told_to_stop(folder: Path) -> tuple[int, int, list[str]]:
 
 
 def through_main(folder: Path, image_folder: str) -> dict[str, Any]:
-    """A whole run by main(), its last third again from the middle, and a start without the ranks' own files."""
+    """Compare a whole run by main() with its resumed last third, and with a start without the ranks' own files."""
     os.chdir(folder)
     yaml = folder / "small.yaml"
     if dist.get_global_rank() == 0:
@@ -204,7 +204,7 @@ def through_main(folder: Path, image_folder: str) -> dict[str, Any]:
     middle = Path("runs/whole/checkpoints/ep0-ba2-rank0.pt")
     again = [f"load_path={middle}", "save_folder=null"]
     still = ["optimizer.lr=0", "optimizer.weight_decay=0"]
-    # A ResNet-10, half as large: the memory is taken four times.
+    # A ResNet-10, half the size: four ranks share the memory.
     torchvision.models.resnet18 = lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes)
     ends, own, losses = {}, {}, {}
     for name, more in {"whole": [], "again": again, "mean": [*still, *again]}.items():
@@ -241,14 +241,14 @@ def rank(number: int, folder: Path, image_folder: str, port: str) -> None:
         "collectives": collectives(),
         "out of memory": out_of_memory(),
         "resumed": resumed(folder),
-        "told to stop": told_to_stop(folder),
+        "told to stop": stopped_by_a_signal(folder),
         "main": through_main(folder, image_folder),
     }
     torch.save(results, folder / f"results-{number}.pt")
 
 
 def main(folder: Path, image_folder: str, port: str) -> int:
-    """Fork the ranks, which die with this process, and wait for them; when one fails, the others are ended."""
+    """Fork the ranks, which exit with this process, and wait for them; if one fails, kill the others."""
     children = {start(rank, number, folder, image_folder, port) for number in range(WORLD)}
     while children:
         child, status = os.wait()

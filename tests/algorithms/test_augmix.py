@@ -1,4 +1,4 @@
-"""AugMix: Composer's distribution, given to the loader."""
+"""AugMix: Composer's distribution, applied in the loader."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from training import build
 
 @pytest.mark.parametrize("depth", [-1, 2])
 def test_images_are_composers_for_the_same_seed(depth: int) -> None:
-    """The same draws from numpy's generator, after pickling as well."""
+    """Same draws from numpy's generator, also after pickling."""
     assert_same_images(AugMix(3, depth).image_transform, AugmentAndMixTransform(3, depth))
 
 
 @pytest.mark.slow
-def test_any_data_set_will_do() -> None:
-    """Stock demands torchvision's class of data sets at FIT_START; ours has acted once the loader has its transform."""
+def test_any_dataset_class_works() -> None:
+    """Composer's requires torchvision's class of data sets at FIT_START; ours is part of the loader's transforms."""
     with pytest.raises(TypeError, match="must be a"):
         trainer([StockAugMix()], duration="1ba").fit()
     (algorithm,) = build.algorithms(Config(algorithms={"augmix": {}}))

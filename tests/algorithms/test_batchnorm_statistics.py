@@ -1,4 +1,4 @@
-"""Recomputed BatchNorm statistics: torch's numbers over known images, and nothing else is disturbed."""
+"""Recomputed BatchNorm statistics: torch's values over known images, without side effects on training."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ BATCH = 8
 
 
 def spec(folder: Path, workers: int = 0, size_at: Callable[[int, int], int] | None = None) -> DataSpec:
-    """The 48 training images in batches of eight."""
+    """Build the 48 training images in batches of eight."""
     built = build_imagenet_dataspec(str(folder), False, BATCH, crop_size=16, seed=3, num_workers=workers)
     built.dataloader.sampler.size_at = size_at
     return built
 
 
 def network() -> nn.Module:
-    """Two BatchNorms, one of them without a running mean's momentum, and a dropout that must not draw."""
+    """Build two BatchNorms, one with momentum=None, and a dropout that must not draw random numbers."""
     torch.manual_seed(0)
     convolutions = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
     return nn.Sequential(convolutions, nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, momentum=None))
 
 
 def batches(*sizes: int) -> list[Tensor]:
-    """Random images, of another mean in each batch."""
+    """Return random images with a different mean in each batch."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(size, 3, 10, 10, generator=generator) * (n + 1) + n for n, size in enumerate(sizes)]
 
 
-def test_statistics_are_those_of_torchs_update_bn():
-    """Bit for bit in equal batches, whatever they were before; modes, momenta and random numbers stay."""
+def test_statistics_equal_update_bns():
+    """Bitwise for batches of equal size; modes, momenta and random state are unchanged."""
     model, other = network(), network()
     model[0][1].running_mean.fill_(float("nan"))
     model.train()
@@ -59,8 +59,8 @@ def test_statistics_are_those_of_torchs_update_bn():
     assert equal(weights(model), weights(other))
 
 
-def test_every_image_counts_alike():
-    """In a small last batch too: torch's would count as much as a large one."""
+def test_every_image_has_the_same_weight():
+    """Even in a small last batch, which torch's update_bn weights like a full one."""
     model = network()
     parts = batches(6, 6, 2)
     with torch.no_grad():
@@ -70,14 +70,13 @@ def test_every_image_counts_alike():
     torch.testing.assert_close(model[0][1].running_mean, expected)
 
 
-def test_a_network_without_batchnorm_is_left_alone():
-    """Its images are not even loaded."""
+def test_a_network_without_batchnorm_is_skipped():
     recompute(nn.Linear(2, 2), (pytest.fail("loaded") for _ in range(1)))
 
 
 @pytest.mark.parametrize("count, kept", [(1, 8), (23, 16), (24, 24), (1000, 48)])
 def test_the_first_images_of_the_first_epoch(count: int, kept: int, image_folder: Path):
-    """As training sees them, whole batches; the data set stays in its epoch, with its place to resume from."""
+    """Whole batches as training sees them; the data set keeps its epoch and its position to resume from."""
     dataset = spec(image_folder).dataloader.dataset
     first_epoch = list(EpochSampler(dataset, shuffle=True, drop_last=True, batch_size=BATCH))
     dataset.epoch = 5
@@ -91,7 +90,7 @@ def test_the_first_images_of_the_first_epoch(count: int, kept: int, image_folder
 
 @pytest.mark.slow
 def test_no_training_batch_is_lost(image_folder: Path):
-    """With persistent workers, in the midst of an epoch, twice, and over different sizes."""
+    """With persistent workers, in mid-epoch, twice, at different sizes."""
     whole = [(images.clone(), labels.clone()) for images, labels in spec(image_folder).dataloader]
     train = spec(image_folder, workers=1).dataloader
     beside = loader_beside(train, FirstImages(train.dataset, 24, BATCH))
@@ -109,7 +108,7 @@ def test_no_training_batch_is_lost(image_folder: Path):
 
 
 def test_other_kinds_of_loaders(image_folder: Path):
-    """Made batches stay shared, and DALI is told of the sizes."""
+    """Synthetic batches stay shared, and DALI gets the sizes."""
     made = SyntheticDataset("train", TrainingPipeline(-1, 16), 3)
     train: WorkerLoader = build_imagenet_dataspec("", False, BATCH, crop_size=16, storage="synthetic").dataloader
     beside = loader_beside(train, FirstImages(made, 16, BATCH))
@@ -123,7 +122,7 @@ def test_other_kinds_of_loaders(image_folder: Path):
 
 @pytest.mark.slow
 def test_a_runs_statistics(image_folder: Path):
-    """Those of normalised images at the size of the moment, in training's microbatches, for the weights of now."""
+    """Computed from normalized images at the current size, in training's microbatches, for the current weights."""
     found = []
 
     def look(state) -> None:
@@ -153,7 +152,6 @@ def test_a_runs_statistics(image_folder: Path):
 
 @pytest.mark.slow
 def test_a_run_that_only_evaluates_keeps_what_was_loaded(image_folder: Path):
-    """There is no training data to compute over."""
     run = trainer(train_loader=spec(image_folder))
     run.state.train_dataloader = None
     before = weights(run)

@@ -1,4 +1,4 @@
-"""BlurPool: Composer's outputs and names, no graph breaks."""
+"""BlurPool: Composer's outputs and names, without graph breaks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("block", [Bottleneck, BasicBlock])
 @pytest.mark.parametrize("blur_first", [True, False])
-def test_outputs_gradients_and_names_are_stocks(block, blur_first):
-    """The same state dict and the same numbers, in training and in evaluation."""
+def test_outputs_gradients_and_names_equal_composers(block, blur_first):
     stock, ours = resnet(block), resnet(block)
     apply_blurpool(stock, blur_first=blur_first, optimizers=[])
     trainer([BlurPool(blur_first=blur_first)], model=ours)
@@ -36,7 +35,7 @@ def test_outputs_gradients_and_names_are_stocks(block, blur_first):
 
 
 def test_no_graph_breaks_where_stock_has_many():
-    """Stock reads a tensor's value at every blurred layer; ours has constants."""
+    """Stock reads a tensor's value in each blurred layer; ours uses constants."""
     stock, ours = resnet(), resnet()
     apply_blurpool(stock, optimizers=[])
     trainer([BlurPool()], model=ours)
@@ -45,19 +44,18 @@ def test_no_graph_breaks_where_stock_has_many():
     assert graph_breaks(ours.to(memory_format=torch.channels_last)) == 0
 
 
-def test_counts_of_a_resnet50_and_twice_is_once():
-    """1 max-pool and 6 convolutions, also after a second application."""
+def test_a_resnet50_is_changed_only_once():
+    """1 max-pool and 6 convolutions, even when applied twice."""
     model = resnet(layers=(3, 4, 6, 3))
     before = {name: id(p) for name, p in model.named_parameters()}
     trainer([BlurPool(), BlurPool()], model=model)
     kinds = [type(module) for module in model.modules()]
     assert (kinds.count(BlurMaxPool2d), kinds.count(BlurConv2d)) == (1, 6)
-    assert sorted(id(p) for p in model.parameters()) == sorted(before.values()), "the optimizer holds these parameters"
-    assert not isinstance(model.conv1, BlurConv2d), "the stem sees 3 channels"
+    assert sorted(id(p) for p in model.parameters()) == sorted(before.values()), "parameters were replaced"
+    assert not isinstance(model.conv1, BlurConv2d), "min_channels excludes the stem's 3 channels"
 
 
 def test_channels_last_is_kept():
-    """The blur passes the memory format on."""
     model = resnet().to(memory_format=torch.channels_last)
     trainer([BlurPool()], model=model)
     images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
@@ -72,7 +70,7 @@ def test_channels_last_is_kept():
 
 @pytest.mark.parametrize("saver, loader", [(BlurPool, BlurPool), (StockBlurPool, BlurPool), (BlurPool, StockBlurPool)])
 def test_checkpoints_interchange_without_a_warning(saver, loader, tmp_path: Path):
-    """Composer does not add its own BlurPool to ours, and loads ours into its own."""
+    """Composer does not add its own BlurPool to ours, and its own loads our checkpoints."""
     first = trainer([saver()])
     path = saved_by(first, tmp_path)
     second = trainer([loader()], model=resnet(seed=5), load_path=path)
@@ -80,15 +78,14 @@ def test_checkpoints_interchange_without_a_warning(saver, loader, tmp_path: Path
     assert [type(algorithm) for algorithm in second.state.algorithms] == [loader]
 
 
-def test_other_arguments_than_the_checkpoints_are_reported(tmp_path: Path):
-    """As stock does."""
+def test_arguments_that_differ_from_the_checkpoints_are_reported(tmp_path: Path):
     path = saved_by(trainer([BlurPool()]), tmp_path)
     with pytest.warns(UserWarning, match="The checkpoint was trained with"):
         trainer([BlurPool(min_channels=17)], load_path=path)
 
 
 class Shared(torch.nn.Module):
-    """Two parents, and two names of one parent, share a convolution and a pool."""
+    """Two parents share a convolution and a pool, which also have two names in one parent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,8 +104,8 @@ def test_a_shared_layer_is_replaced_wherever_it_is(blur_first):
     assert model.second(torch.randn(1, 16, 32, 32)).shape[-1] == 8
 
 
-def test_new_layers_are_where_the_model_is():
-    """On Event.INIT the model is on its device already, and nothing moves it again."""
+def test_new_layers_are_on_the_models_device():
+    """On Event.INIT the model is already on its device, and nothing moves it later."""
     state = SimpleNamespace(model=resnet().to("meta"))
     BlurPool().apply(Event.INIT, state, SimpleNamespace(log_hyperparameters=lambda _: None))
     assert {t.device.type for t in (*state.model.parameters(), *state.model.buffers())} == {"meta"}

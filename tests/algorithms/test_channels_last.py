@@ -1,4 +1,4 @@
-"""ChannelsLast: every convolution, whatever the order of the list."""
+"""ChannelsLast converts every convolution, whatever the order of the algorithms."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.slow
 
 
 def share_of(tensors) -> float:
-    """How many of the 4-dimensional tensors are in channels_last."""
+    """Return the fraction of the 4-dimensional tensors that are in channels_last."""
     found = [t.is_contiguous(memory_format=torch.channels_last) for t in tensors if t.ndim == 4]
     return sum(found) / len(found)
 
 
-def test_every_convolution_has_it_where_stock_leaves_some_out():
-    """Listed before blurpool."""
+def test_every_convolution_is_converted_unlike_in_composer():
+    """Even when listed before blurpool."""
     stock = trainer([StockChannelsLast(), StockBlurPool()])
     ours = trainer([ChannelsLast(), BlurPool()])
     assert share_of(stock.state.model.parameters()) < 1
@@ -32,7 +32,7 @@ def test_every_convolution_has_it_where_stock_leaves_some_out():
 
 
 def test_state_and_average_follow_a_checkpoint_in_another_format(tmp_path: Path):
-    """Momentum and moving average of a run without it are converted, and the numbers stay."""
+    """Momentum and moving average from a contiguous run are converted, with the same values."""
     first = trainer([EMA("4ba")])
     first.fit()
     path = saved_by(first, tmp_path)

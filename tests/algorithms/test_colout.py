@@ -1,4 +1,4 @@
-"""ColOut: the same rows and columns for a whole batch, none in the fine-tuning phase, or per image in the loader."""
+"""ColOut: the same rows and columns for a whole batch, none in the fine-tuning phase; or per image in the loader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def run_on_coordinates(*algorithms, duration: str = "4ba", **arguments):
-    """The images that the loss saw, whose pixels tell their row and column."""
+    """Return the images that the loss saw; their pixels encode row and column."""
     data = loader(4, 40, 4)
     grid = torch.arange(40 * 40).float().reshape(40, 40)
     data.dataset.tensors[0][:] = grid
@@ -28,7 +28,7 @@ def run_on_coordinates(*algorithms, duration: str = "4ba", **arguments):
 
 
 def test_a_batch_loses_the_same_lines_in_all_microbatches_and_passes():
-    """Another batch loses others; the sizes are those of Composer's."""
+    """Another batch drops other lines; the sizes are Composer's."""
     seen = run_on_coordinates(ColOut(0.15, 0.3), SAM(), device_train_microbatch_size=2)
     assert len(seen) == 16
     assert {tuple(images.shape) for images in seen} == {(2, 3, 34, 28)}
@@ -39,15 +39,14 @@ def test_a_batch_loses_the_same_lines_in_all_microbatches_and_passes():
     assert (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
 
 
-def test_stock_takes_lines_to_the_very_end():
-    """Why finetune_fraction exists: the published run never saw the full size."""
+def test_composer_drops_lines_to_the_end():
+    """Why finetune_fraction exists: the published run never trained at full size."""
     assert run_on_coordinates(StockColOut(0.05, 0.05))[-1].shape[-1] == 38
     widths = [images.shape[-1] for images in run_on_coordinates(ColOut(0.05, 0.05, finetune_fraction=0.5))]
     assert widths == [38, 38, 40, 40]
 
 
 def test_176_becomes_167_as_published_and_channels_last_is_kept():
-    """The size of the published hot run."""
     run = trainer([ColOut(0.05, 0.05)])
     images = torch.randn(1, 3, 176, 176).to(memory_format=torch.channels_last)
     run.state.batch = (images, torch.zeros(1))
@@ -56,8 +55,8 @@ def test_176_becomes_167_as_published_and_channels_last_is_kept():
     assert found.shape == (1, 3, 167, 167) and found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_each_image_for_itself_in_the_loader():
-    """A picklable transform that draws from numpy's generator; nothing happens to the batch."""
+def test_per_image_in_the_loader():
+    """A picklable transform that draws from numpy's generator; the batch itself is unchanged."""
     algorithm = ColOut(0.25, 0.5, batch=False)
     assert ColOut().image_transform is None
     transform = pickle.loads(pickle.dumps(algorithm.image_transform))

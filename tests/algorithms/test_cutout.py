@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_holes_are_the_mean_of_normalized_images() -> None:
-    """Composer's squares, in what the model sees; the batch that the loader brought is left as it is."""
+    """Composer's squares, applied to the model's input; the loader's batch is unchanged."""
     brought = Recorder(Event.BATCH_START, lambda state: state.batch[0].clone())
     run = trainer([CutOut(length=0.5)], duration="2ba", train_loader=loader(2), callbacks=[brought])
     run.fit()

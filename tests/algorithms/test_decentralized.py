@@ -1,4 +1,4 @@
-"""Decentralized training on four ranks, every check in one start of them; and its optimizer, on one."""
+"""Decentralized training, with all four-rank checks in one start, and its optimizer on one rank."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).parent / "four_ranks.py"
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> list[dict[str, Any]]:
-    """What four_ranks.py found on each rank."""
+    """Results of four_ranks.py for each rank."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, str(SCRIPT), str(folder), str(image_folder), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "100"})
@@ -38,12 +38,12 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> list[
 
 
 def each(ranks: list[dict[str, Any]], check: str) -> list[Any]:
-    """One check's results, rank by rank."""
+    """Return one check's results, rank by rank."""
     return [found[check] for found in ranks]
 
 
 def test_consensus_in_log2_n_steps(ranks: list[dict[str, Any]]) -> None:
-    """At learning rate 0 one_peer_exp averages four ranks exactly in two exchanges, and in one it does not."""
+    """At learning rate 0, one_peer_exp averages four ranks exactly in two exchanges, but not in one."""
     start, half, end = zip(*each(ranks, "consensus"), strict=True)
     assert len({tuple(one.tolist()) for one in start}) == WORLD
     assert len({tuple(one.tolist()) for one in half}) == 2
@@ -53,16 +53,14 @@ def test_consensus_in_log2_n_steps(ranks: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(("topology", "optimizer"), PARITY)
 def test_updates_are_those_of_decent_dp(topology: str, optimizer: str, ranks: list[dict[str, Any]]) -> None:
-    """Bit for bit for pairs; a sum over four ranks depends on its order, which differs."""
+    """Bitwise for pairs; a sum over four ranks depends on the order, which differs."""
     differences = [found[topology, optimizer] for found in each(ranks, "parity")]
     assert max(differences) <= (0.0 if topology != "complete" else 5e-7), differences
 
 
 @pytest.mark.parametrize("check", ["evaluation", "evaluation with ema"])
-def test_evaluation_sees_the_mean_and_training_goes_on_with_the_own_weights(
-    check: str, ranks: list[dict[str, Any]]
-) -> None:
-    """Of the weights, or of EMA's averages; BatchNorm's statistics are the ranks' mean too, and fit() ends with all."""
+def test_evaluation_uses_the_mean_and_training_each_ranks_weights(check: str, ranks: list[dict[str, Any]]) -> None:
+    """The mean of the weights or of EMA's averages, and of the BatchNorm statistics; fit() ends with all of them."""
     found = each(ranks, check)
     mean = sum(one["evaluated"] for one in found) / WORLD
     for one in found:
@@ -73,7 +71,7 @@ def test_evaluation_sees_the_mean_and_training_goes_on_with_the_own_weights(
     assert not torch.equal(found[0]["before"], found[1]["before"])
 
 
-def test_distance_is_that_of_the_ranks_from_their_mean(ranks: list[dict[str, Any]]) -> None:
+def test_logged_distance_is_the_rms_distance_from_the_mean(ranks: list[dict[str, Any]]) -> None:
     found = each(ranks, "evaluation")
     mean = sum(one["evaluated"] for one in found) / WORLD
     squares = [float((one["evaluated"] - mean).square().sum()) for one in found]
@@ -82,7 +80,7 @@ def test_distance_is_that_of_the_ranks_from_their_mean(ranks: list[dict[str, Any
 
 
 def test_no_rank_waits_for_all_others(ranks: list[dict[str, Any]]) -> None:
-    """Seven reductions per batch, five of them Composer's, are gone without lockstep; the weights are the same."""
+    """Without lockstep, seven reductions per batch (five of them Composer's) are gone; the weights are the same."""
     for found in each(ranks, "collectives"):
         lockstep, own_pace = found[True], found[False]
         assert (lockstep[0], own_pace[0]) == (21, 0)
@@ -91,12 +89,11 @@ def test_no_rank_waits_for_all_others(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_out_of_memory_on_one_rank(ranks: list[dict[str, Any]]) -> None:
-    """All ranks try the batch again with half the microbatch, and none has made its step twice."""
+    """All ranks retry the batch with half the microbatch, and none steps twice."""
     assert each(ranks, "out of memory") == [(7, 1)] * WORLD
 
 
 def test_resume_is_exact_on_every_rank(ranks: list[dict[str, Any]]) -> None:
-    """Weights, statistics, the optimizer's state and moving averages."""
     assert each(ranks, "resumed") == [{"sgd": True, "accum_adam": True}] * WORLD
 
 
@@ -106,7 +103,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_batch(ranks: list[dict[st
 
 
 def test_through_main(ranks: list[dict[str, Any]]) -> None:
-    """The same by the program itself; without the ranks' own files a run starts from the mean, and says so."""
+    """The same through main(); without the ranks' own files a run starts from the mean, and reports it."""
     for found in each(ranks, "main"):
         held = ("the same to the bit", "weights of its own", "started from the mean")
         assert {name: found[name] for name in held} == dict.fromkeys(held, True)
@@ -114,7 +111,7 @@ def test_through_main(ranks: list[dict[str, Any]]) -> None:
 
 
 def test_recorded_loss_is_the_mean_over_the_ranks(ranks: list[dict[str, Any]]) -> None:
-    """Of all batches since the evaluation before, those before a resume too, though each rank sees its own alone."""
+    """Over all batches since the last evaluation, including those before a resume."""
     losses = [found["losses"] for found in each(ranks, "main")]
     assert losses[0] != losses[1]
     (whole,), (again,) = (metrics(ranks[0]["runs"] / name) for name in ("whole", "again"))
@@ -123,8 +120,8 @@ def test_recorded_loss_is_the_mean_over_the_ranks(ranks: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize("accum_iter", [1, 3])
-def test_accum_adam_is_the_published_one(accum_iter: int) -> None:
-    """Bit for bit over thirteen steps, by a closure; the gradients stay as they are."""
+def test_accum_adam_equals_the_published_one(accum_iter: int) -> None:
+    """Bitwise over thirteen steps, with a closure; the gradients are unchanged."""
     torch.manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(5, 4)), torch.nn.Parameter(torch.randn(3))]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
@@ -146,8 +143,8 @@ def test_accum_adam_is_the_published_one(accum_iter: int) -> None:
     assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
 
 
-def test_accum_adam_resumes_between_two_moves_of_its_moments(tmp_path: Path) -> None:
-    """Five steps of interval three, and two more from a checkpoint."""
+def test_accum_adam_resumes_between_updates_of_its_moments(tmp_path: Path) -> None:
+    """Five steps with an interval of three, then two more from a checkpoint."""
 
     def make(parameters: Any, **_: Any) -> AccumAdam:
         return AccumAdam(parameters, lr=0.01, accum_iter=3)
@@ -161,8 +158,8 @@ def test_accum_adam_resumes_between_two_moves_of_its_moments(tmp_path: Path) -> 
     assert equal(weights(whole), weights(again))
 
 
-def test_on_one_rank_it_does_nothing() -> None:
-    """A recipe is evaluated there as any other; an unknown topology is refused in a sentence."""
+def test_one_rank_trains_as_without_it() -> None:
+    """Any recipe can be evaluated on one rank; an unknown topology gives a sentence."""
     run, plain = trainer([Decentralized()]), trainer()
     run.fit()
     plain.fit()

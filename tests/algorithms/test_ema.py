@@ -1,4 +1,4 @@
-"""EMA: Composer's numbers, always the right weights in the model, and checkpoints that fit any number of ranks."""
+"""EMA: Composer's values, the right weights in the model at all times, checkpoints for any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ pytestmark = pytest.mark.slow
 
 
 def fake_state(model: nn.Module, batch: int = 1) -> SimpleNamespace:
-    """As much of a State as EMA looks at."""
+    """Build the part of Composer's State that EMA reads."""
     time = SimpleNamespace(get=lambda unit: Time(batch, unit))
     return SimpleNamespace(model=model, timestamp=time)
 
 
-def test_sixty_updates_are_stocks():
-    """Parameters, buffers and integer counters."""
+def test_sixty_updates_equal_composers():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 4))
     stock, ours = EMAParameters(model), EMA("100ba", update_interval="20ba")
@@ -55,11 +54,10 @@ def test_sixty_updates_are_stocks():
     "arguments",
     [{"half_life": "4ba"}, {"half_life": "4ba", "update_interval": "2ba"}, {"half_life": "1ep", "ema_start": "1ep"}],
 )
-def test_a_run_evaluates_what_stock_evaluates(arguments):
-    """The weights in the model at every evaluation, through a whole run."""
+def test_evaluated_weights_equal_composers(arguments):
     seen = []
     for kind in (StockEMA, EMA):
-        look = Recorder(Event.EVAL_BATCH_END, weights_in)
+        look = Recorder(Event.EVAL_BATCH_END, weights_of_model)
         run = trainer(
             [kind(**arguments)],
             duration="2ep",
@@ -76,33 +74,33 @@ def test_a_run_evaluates_what_stock_evaluates(arguments):
             assert torch.allclose(tensor, ours[name], atol=1e-5), name
 
 
-def weights_in(state):
-    """What the model holds."""
+def weights_of_model(state):
+    """Return a copy of the model's weights."""
     return weights(state.model)
 
 
-def test_the_model_ends_with_the_average_where_stock_does_not():
-    """After fit(): the average, and training goes on from the training weights."""
+def test_the_model_ends_with_the_average_unlike_in_composer():
+    """After fit() the model holds the average; further training continues from the training weights."""
     ends = {}
     for kind in (StockEMA, EMA):
-        look = Recorder(Event.BATCH_END, weights_in)
+        look = Recorder(Event.BATCH_END, weights_of_model)
         run = trainer([ema := kind("4ba")], callbacks=[look], eval_dataloader=loader(1), eval_interval="1ep")
         run.fit()
         trained = look.found[-1]
         ends[kind] = equal(weights(run), trained)
         assert ema.ema_weights_active == (not ends[kind])
     assert ends == {StockEMA: True, EMA: False}
-    look_again = Recorder(Event.BATCH_START, weights_in)
+    look_again = Recorder(Event.BATCH_START, weights_of_model)
     run.state.callbacks.append(look_again)
     run.eval()
-    assert ema.ema_weights_active, "an evaluation leaves what was there before"
+    assert ema.ema_weights_active, "an evaluation must restore the average"
     run.fit(duration="1ba")
     assert equal(look_again.found[0], trained)
     assert ema.ema_weights_active
 
 
-def test_evaluation_weights_come_and_go_without_a_trace(tmp_path: Path):
-    """Inside: the average in the model, the training weights in the state, as in stock's files."""
+def test_evaluation_weights_restores_everything(tmp_path: Path):
+    """Inside the context: the average in the model, the training weights in EMA's state, as in stock's files."""
     checks = []
 
     def look(state) -> None:
@@ -126,8 +124,8 @@ def test_evaluation_weights_come_and_go_without_a_trace(tmp_path: Path):
 
 
 @pytest.mark.parametrize("active", [False, True])
-def test_resumes_to_the_bit(active, tmp_path: Path):
-    """Whichever weights the checkpoint's model holds, and also when a wrapper's prefix is in its names."""
+def test_a_resumed_run_is_bitwise_the_same(active, tmp_path: Path):
+    """Whichever weights the checkpoint's model holds, and with a wrapper's prefix in the names."""
     whole = trainer([EMA("4ba", update_interval="2ba")], duration="10ba")
     whole.fit()
     half = trainer([ema := EMA("4ba", update_interval="2ba")], duration="5ba")
@@ -145,7 +143,7 @@ def test_resumes_to_the_bit(active, tmp_path: Path):
 
 
 def test_stock_ignores_an_average_with_other_names(tmp_path: Path):
-    """Why names are checked: Composer's swap finds nothing to exchange and says nothing."""
+    """Why names are checked: Composer's swap exchanges nothing and reports nothing."""
     model = nn.Linear(2, 2)
     stock = StockEMA("4ba")
     stock.load_state_dict(
@@ -171,7 +169,6 @@ def test_stock_ignores_an_average_with_other_names(tmp_path: Path):
     ],
 )
 def test_an_average_that_does_not_fit_is_an_error(parameters, buffers):
-    """A name too few, a name too many, another shape."""
     ema = EMA("4ba")
     ema._model = nn.Linear(2, 2)
     stored = {
@@ -182,8 +179,7 @@ def test_an_average_that_does_not_fit_is_an_error(parameters, buffers):
         ema.load_state_dict({"ema_model": stored, "ema_weights_active": False, "ema_started": True})
 
 
-def test_stocks_checkpoints_load(tmp_path: Path):
-    """The average of Composer's EMA is taken over."""
+def test_composers_checkpoints_load(tmp_path: Path):
     stock = trainer([theirs := StockEMA("4ba")])
     stock.fit()
     run = trainer([ours := EMA("4ba")], load_path=saved_by(stock, tmp_path), duration="7ba")
@@ -191,7 +187,7 @@ def test_stocks_checkpoints_load(tmp_path: Path):
     run.fit()
 
 
-def test_surgery_after_it_in_the_list():
+def test_surgery_listed_after_ema():
     """Listed before blurpool, which renames parameters."""
     run = trainer([EMA("4ba"), BlurPool()])
     run.fit()
@@ -199,7 +195,7 @@ def test_surgery_after_it_in_the_list():
 
 
 def test_smoothing_alone_works():
-    """Stock: AttributeError without an update_interval."""
+    """Stock raises AttributeError without an update_interval."""
     with pytest.raises(AttributeError):
         StockEMA(half_life=None, smoothing=0.9)
     ema = EMA(half_life=None, smoothing=0.9)
@@ -209,7 +205,7 @@ def test_smoothing_alone_works():
 
 
 class Exchange(Algorithm):
-    """A second algorithm that brings its own weights to evaluations."""
+    """A second algorithm that swaps weights for evaluations."""
 
     def __init__(self) -> None:
         self.stored: torch.Tensor | None = None
@@ -227,8 +223,7 @@ class Exchange(Algorithm):
 
 
 @pytest.mark.parametrize("reversed_at_the_end", [True, False])
-def test_two_that_swap_weights_unwind(reversed_at_the_end):
-    """With reverse_eval_end the training weights come back; without it they do not."""
+def test_two_algorithms_that_swap_weights_restore_them(reversed_at_the_end):
     found = []
 
     def look(state) -> None:

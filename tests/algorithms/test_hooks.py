@@ -1,4 +1,4 @@
-"""A hook whose name is misspelt is an error, not silence."""
+"""A misspelled hook raises an error instead of being ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training import build
 
 
 def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
-    """A class of somebody's."""
+    """Build a class as a user would write it."""
     return type("Mine", (base,), {"match": None, "apply": None, "__init__": lambda _: None, **attributes})
 
 
@@ -30,8 +30,8 @@ def made(base: type[Algorithm], **attributes: Any) -> type[Algorithm]:
         ("BOUND", "BOUNDS"),
     ],
 )
-def test_misspelt(name: str, meant: str) -> None:
-    """In the class when it is made, in an object when its run is built."""
+def test_a_misspelled_hook(name: str, meant: str) -> None:
+    """In a class when it is defined, on an instance when its run is built."""
     words = f"Mine.{name} is not a hook.*use {meant}"
     with pytest.raises(TypeError, match=words):
         made(RecipeAlgorithm, **{name: None})
@@ -43,7 +43,6 @@ def test_misspelt(name: str, meant: str) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    """As the class declares, before anything is made."""
     with pytest.raises(ValueError, match=r"^rho: -1 given, but it must be at least 0$"):
         SAM(rho=-1)
     with pytest.raises(ValueError, match=r"^betas: \(0\.9, 1\.0\) given"):
@@ -51,14 +50,14 @@ def test_arguments_are_checked() -> None:
 
 
 def test_a_hook_of_an_algorithm_that_has_none() -> None:
-    """Nothing would ask for it."""
+    """Nothing would call it."""
     algorithm = made(Algorithm, image_transform=print)()
     with pytest.raises(TypeError, match="derive the class from RecipeAlgorithm"):
         check_hooks(algorithm)
 
 
 def test_a_transform_that_is_not_declared() -> None:
-    """A dry run with storage=dali would not hear of it."""
+    """Without the declaration, a dry run with storage=dali would not report the conflict."""
     with pytest.raises(TypeError, match=r"PER_IMAGE is 'False', but Mine.* has an image_transform"):
         check_hooks(made(RecipeAlgorithm, image_transform=print)())
     check_hooks(made(RecipeAlgorithm, image_transform=print, PER_IMAGE="True")())
@@ -67,6 +66,6 @@ def test_a_transform_that_is_not_declared() -> None:
 
 
 @pytest.mark.parametrize("recipe", recipe_files())
-def test_ours_have_none(recipe: str) -> None:
+def test_the_recipes_algorithms_pass(recipe: str) -> None:
     algorithms = read_recipe(recipe).changes.get("algorithms") or {}
     build.algorithms(Config(algorithms=algorithms))

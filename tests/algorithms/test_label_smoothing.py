@@ -1,4 +1,4 @@
-"""LabelSmoothing: in the loss only."""
+"""LabelSmoothing applies to the loss only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.algorithms.tiny import CLASSES, Recorder, loader, trainer
 
 @pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.13, 1.0])
-def test_the_loss_sees_smooth_targets_and_nobody_else(smoothing):
-    """As Composer's, both ends of a sweep included, and the labels are back after the loss."""
+def test_only_the_loss_sees_smoothed_targets(smoothing):
+    """Composer's targets, for the limits 0 and 1 too; the labels are restored after the loss."""
     look = Recorder(Event.AFTER_LOSS, lambda state: state.batch[1].clone())
     run = trainer([LabelSmoothing(smoothing)], duration="1ba", callbacks=[look])
     run.fit()

@@ -1,4 +1,4 @@
-"""MixUp: the published mixture, with draws that repeat, and label smoothing on either side of it."""
+"""MixUp: the published mixture, repeatable draws, and label smoothing before or after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def mixing_of(batch: int, alpha: float = 0.2, rank_seed: int = 17) -> float:
-    """The coefficient that a batch gets."""
+    """Return a batch's mixing coefficient."""
     algorithm = MixUp(alpha)
     images = torch.zeros(2, 1, 1, 1)
     state = SimpleNamespace(
@@ -33,20 +33,19 @@ def mixing_of(batch: int, alpha: float = 0.2, rank_seed: int = 17) -> float:
 
 
 def test_coefficients_have_the_published_distribution():
-    """Kolmogorov-Smirnov against min(l, 1-l), l ~ numpy's Beta(alpha, alpha), and the mean."""
+    """Kolmogorov-Smirnov test against min(l, 1-l), l ~ numpy's Beta(alpha, alpha), and the mean."""
     n = 3000
     ours = np.sort([mixing_of(batch) for batch in range(n)])
     draws = np.random.default_rng(0).beta(0.2, 0.2, size=200_000)
     reference = np.sort(np.minimum(draws, 1 - draws))
     distance = np.abs(np.searchsorted(reference, ours, "right") / len(reference) - np.arange(1, n + 1) / n).max()
-    assert distance < 1.63 / np.sqrt(n), "the critical value at 1 %"
+    assert distance < 1.63 / np.sqrt(n), "exceeds the critical value at 1 %"
     assert ours.mean() == pytest.approx(reference.mean(), abs=0.01)
     assert mixing_of(3, alpha=0.0) == 0.0
     assert mixing_of(3) == mixing_of(3) != mixing_of(3, rank_seed=18)
 
 
 def test_images_and_targets_are_mixed_with_the_same_partners():
-    """Solve for the coefficient in the images; the targets have the same."""
     run = trainer([mixup := MixUp(1.0)], duration="1ba")
     run.fit()
     images, labels = next(iter(loader()))
@@ -58,12 +57,11 @@ def test_images_and_targets_are_mixed_with_the_same_partners():
     assert torch.allclose(targets, (1 - m) * one_hot + m * one_hot[partners], atol=1e-6)
 
 
-def test_microbatches_draw_for_themselves_and_a_second_pass_repeats():
-    """A coefficient per microbatch, as published."""
+def test_each_microbatch_draws_its_own_repeatable_coefficient():
     seen = []
     for _ in range(2):
         run = trainer([MixUp(1.0)], duration="2ba", device_train_microbatch_size=4)
-        torch.rand(7)  # the global generators have no part in it
+        torch.rand(7)  # MixUp must not use the global generator
         run.fit()
         seen.append(run.state.model.seen)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(*seen, strict=True))
@@ -73,7 +71,6 @@ def test_microbatches_draw_for_themselves_and_a_second_pass_repeats():
 
 @pytest.mark.parametrize("mixup_first", [True, False])
 def test_label_smoothing_on_either_side_smooths_both_labels(mixup_first):
-    """The targets that the loss sees are the same either way."""
     algorithms = [MixUp(1.0), LabelSmoothing(0.2)]
     run = trainer(algorithms if mixup_first else algorithms[::-1], duration="1ba")
     run.fit()
@@ -83,15 +80,15 @@ def test_label_smoothing_on_either_side_smooths_both_labels(mixup_first):
 
 
 def test_stock_smooths_one_label_when_smoothing_is_listed_first():
-    """Why ours pairs targets at the loss."""
+    """Why ours builds the targets in the loss."""
     run = trainer([StockLabelSmoothing(0.2), StockMixUp(1.0)], duration="1ba")
     run.fit()
     assert not torch.allclose(run.state.model.seen[0][1].min(dim=1).values, torch.full((8,), 0.2 / CLASSES))
 
 
 @pytest.mark.parametrize("smoothing", [[], [LabelSmoothing(0.2)]])
-def test_two_losses_are_the_loss_of_two_targets(smoothing):
-    """interpolate_loss gives the same training, for our loss is linear in its targets."""
+def test_two_losses_equal_one_loss_of_mixed_targets(smoothing):
+    """interpolate_loss trains the same weights, because our loss is linear in its targets."""
     images = loader(1)
     images.dataset.tensors = (images.dataset.tensors[0].double(), images.dataset.tensors[1])
     found = []

@@ -1,4 +1,4 @@
-"""ProgressiveResizing: exact sizes, few of them, on the microbatch."""
+"""ProgressiveResizing: few, exact sizes, applied to the microbatch."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ GOLDEN = [16, 16, 16, 16, 20, 24, 28, 32, 32, 32]
 
 
 def sizes(*algorithms, duration: str = "10ba", **arguments) -> list[int]:
-    """The widths that the loss saw, with 32 px from the loader."""
+    """Return the widths that the loss saw, with 32 px from the loader."""
     run = trainer(algorithms, duration=duration, train_loader=loader(10, 32, 4), **arguments)
     run.fit()
     return [images.shape[-1] for images, _ in run.state.model.seen]
 
 
 def test_sizes_of_a_run_are_the_golden_trace():
-    """.5 for the first .3 of the run, full size for the last .3, multiples of 4 between."""
+    """0.5 for the first 0.3 of the run, full size for the last 0.3, multiples of 4 between."""
     arguments = {"initial_scale": 0.5, "delay_fraction": 0.3, "finetune_fraction": 0.3}
     assert sizes(ProgressiveResizing(**arguments)) == GOLDEN
 
 
-def test_every_microbatch_and_both_passes_have_the_batchs_size():
-    """Two microbatches and SAM: four forward passes a batch."""
+def test_all_microbatches_and_passes_of_a_batch_have_one_size():
+    """Two microbatches and SAM: four forward passes per batch."""
     arguments = {"initial_scale": 0.5, "delay_fraction": 0.3, "finetune_fraction": 0.3}
     seen = sizes(ProgressiveResizing(**arguments), SAM(), device_train_microbatch_size=2)
     assert seen == [size for size in GOLDEN for _ in range(4)]
 
 
 def shrunk(algorithm: ProgressiveResizing, images: torch.Tensor, targets: torch.Tensor, size: int):
-    """One microbatch at a given size."""
+    """Apply the algorithm to one microbatch at a given size."""
     run = trainer([algorithm])
     run.state.batch = (images, targets)
     algorithm.size = size
@@ -55,8 +55,8 @@ def test_120_of_176_stays_120():
     assert shrunk(ProgressiveResizing(), images, labels, 120)[0].shape == (2, 3, 120, 120)
 
 
-def test_nearest_neighbours_as_published_and_channels_last_is_kept():
-    """The same pixels as stock where stock gets the size right."""
+def test_nearest_neighbor_as_published_and_channels_last_is_kept():
+    """Stock's pixels, where stock's size is right."""
     images, labels = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last), torch.zeros(2).long()
     expected = resize_batch(images, labels, scale_factor=0.5)[0]
     for mode in ("resize", "crop"):
@@ -67,7 +67,7 @@ def test_nearest_neighbours_as_published_and_channels_last_is_kept():
 
 
 def test_crops_are_cut_from_the_image_and_repeat_within_a_batch():
-    """Seeded by the batch, not drawn from the global generator."""
+    """The crop's position is seeded by the batch, not by the global generator."""
     images = torch.arange(32 * 32).float().reshape(1, 1, 32, 32).repeat(1, 3, 1, 1)
     one, other = (shrunk(ProgressiveResizing("crop"), images, torch.zeros(1).long(), 24)[0] for _ in range(2))
     assert torch.equal(one, other)
@@ -75,8 +75,7 @@ def test_crops_are_cut_from_the_image_and_repeat_within_a_batch():
 
 
 @pytest.mark.parametrize("shape, kind", [((2, 32, 32), torch.int64), ((2, 1, 32, 32), torch.float32)])
-def test_targets_of_images_follow(shape, kind):
-    """Only with resize_targets."""
+def test_image_targets_are_resized_too(shape, kind):
     targets = torch.arange(2 * 32 * 32).reshape(shape).to(kind)
     images = targets.reshape(2, 1, 32, 32).float().repeat(1, 3, 1, 1)
     for mode in ("resize", "crop"):
@@ -86,15 +85,14 @@ def test_targets_of_images_follow(shape, kind):
 
 
 def test_after_colout_the_fine_tuning_phase_is_full_size():
-    """Stock's runs ended at the size that ColOut leaves, an odd one."""
+    """Stock's runs end at the odd size that ColOut leaves."""
     arguments = {"initial_scale": 0.5, "delay_fraction": 0.3, "finetune_fraction": 0.3}
     assert sizes(StockProgressiveResizing(**arguments), StockColOut(0.05, 0.05))[-1] == 30
     ours = sizes(ColOut(0.05, 0.05, finetune_fraction=0.3), ProgressiveResizing(**arguments))
     assert ours == [16, 16, 16, 16, 20, 24, 28, 32, 32, 32]
 
 
-def test_evaluation_sees_the_images_as_they_are():
-    """No event of evaluation is matched."""
+def test_evaluation_images_are_not_resized():
     run = trainer([ProgressiveResizing()], train_loader=loader(2, 32), eval_dataloader=loader(1, 32), duration="1ba")
     widths = []
     forward = run.state.model.forward

@@ -1,4 +1,4 @@
-"""The algorithms of the three published recipes together: they run, resume to the bit, and stay one graph."""
+"""The algorithms of the three published recipes together: they train, resume bitwise, and compile to one graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = sorted(Path(registry.HERE, "algorithms").glob("[!_]*.py"))
 
 
 def mild() -> list:
-    """Published order."""
+    """Return mild's algorithms in their published order."""
     return [
         BlurPool(),
         ChannelsLast(),
@@ -39,12 +39,12 @@ def mild() -> list:
 
 
 def medium() -> list:
-    """mild, with mixup and SAM."""
+    """Return mild's algorithms, MixUp and SAM."""
     return [*mild(), MixUp(0.2), SAM(rho=0.5, interval=2)]
 
 
 def hot() -> list:
-    """medium, with the augmentations that make images smaller or other, and dropped branches."""
+    """Return medium's algorithms, StochasticDepth, ColOut and RandAugment."""
     return [
         StochasticDepth(stochastic_method="sample", drop_rate=0.1),
         ColOut(0.05, 0.05, finetune_fraction=0.2),
@@ -55,7 +55,6 @@ def hot() -> list:
 
 @pytest.mark.parametrize("recipe", [mild, medium, hot])
 def test_runs_and_ends_with_the_average_at_full_size(recipe):
-    """Ten batches of the whole list, with evaluations between, the last ones at the size of the loader."""
     run = trainer(
         recipe(),
         optimizer=DecoupledSGDW,
@@ -72,8 +71,7 @@ def test_runs_and_ends_with_the_average_at_full_size(recipe):
 
 
 @pytest.mark.parametrize("recipe", [medium, hot])
-def test_a_resumed_run_is_the_same_to_the_bit(recipe, tmp_path: Path):
-    """Twelve batches in microbatches, and the last six of them again from a checkpoint."""
+def test_a_resumed_run_is_bitwise_the_same(recipe, tmp_path: Path):
     common = {"optimizer": DecoupledSGDW, "device_train_microbatch_size": 4, "duration": "12ba"}
     paths: list[str] = []
     save = Recorder(
@@ -88,14 +86,12 @@ def test_a_resumed_run_is_the_same_to_the_bit(recipe, tmp_path: Path):
 
 
 def test_the_hot_network_is_one_graph():
-    """Surgery of both kinds and channels_last: nothing for torch.compile to stumble over."""
     model = resnet()
     trainer(hot(), model=model)
     assert graph_breaks(model) == 0
 
 
-def test_every_algorithm_is_found_by_its_file_name_and_shows_its_call():
-    """The registry's names, and a repr that makes the same algorithm again."""
+def test_every_algorithm_is_registered_and_has_a_repr():
     assert {file.stem for file in FILES} <= set(registry.names("algorithm"))
     for algorithm in hot():
         call = ast.parse(repr(algorithm), mode="eval").body

@@ -1,4 +1,4 @@
-"""SAM: Composer's numbers, and a state that survives saving, resuming and running out of memory."""
+"""SAM: Composer's values, and a state that survives saving, resuming and running out of memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.slow
 
 
 def stock_sam(**arguments) -> StockSAM:
-    """Composer's SAM, without the warning that it cannot resume."""
+    """Build Composer's SAM without its warning that it cannot resume."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return StockSAM(**arguments)
 
 
 @pytest.mark.parametrize("interval", [1, 2])
-def test_steps_are_stocks(interval):
-    """The same weights up to the rounding of stock's w + e - e, in float64 because training amplifies it."""
+def test_steps_equal_composers(interval):
+    """Up to the rounding of stock's w + e - e; in float64, because training amplifies it."""
     images = loader()
     images.dataset.tensors = (images.dataset.tensors[0].double(), images.dataset.tensors[1])
     found = []
@@ -43,7 +43,7 @@ def test_steps_are_stocks(interval):
 
 
 def resumed(make, folder: Path, batches: int = 6) -> tuple[Trainer, Trainer]:
-    """A run of 2 * batches, and the same run saved and started again in the middle."""
+    """Return a run of 2 * batches - 1 batches, and the same run resumed in the middle."""
     whole = trainer([make()], duration=f"{2 * batches - 1}ba")
     whole.fit()
     half = trainer([make()], duration=f"{batches - 1}ba")
@@ -53,21 +53,20 @@ def resumed(make, folder: Path, batches: int = 6) -> tuple[Trainer, Trainer]:
     return whole, again
 
 
-def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path):
-    """Momentum and the place in the interval come back, in the middle of an interval."""
+def test_a_resumed_run_is_bitwise_the_same(tmp_path: Path):
+    """Momentum and the position in the interval are restored in mid-interval."""
     whole, again = resumed(lambda: SAM(rho=0.1, interval=2), tmp_path)
     assert equal(weights(whole), weights(again))
 
 
-def test_stock_forgets_its_momentum(tmp_path: Path):
-    """Why the class exists: Composer warns that the optimizer's state is missing, and goes on differently."""
+def test_composer_loses_the_momentum(tmp_path: Path):
+    """Why the class exists: Composer warns that the optimizer's state is missing, and training diverges."""
     with pytest.warns(UserWarning, match="is not in the state_dict"):
         whole, again = resumed(lambda: stock_sam(rho=0.1, interval=2), tmp_path)
     assert not equal(weights(whole), weights(again))
 
 
-def test_the_checkpoint_is_the_base_optimizers(tmp_path: Path):
-    """The same name and keys as without SAM, and nothing of SAM's."""
+def test_the_checkpoint_looks_like_the_base_optimizers(tmp_path: Path):
     states = []
     for algorithms in ([SAM()], []):
         run = trainer(algorithms)
@@ -80,7 +79,7 @@ def test_the_checkpoint_is_the_base_optimizers(tmp_path: Path):
 
 
 def failing_at(run: Trainer, forward_pass: int) -> None:
-    """Let one forward pass of a run fail as if the GPU were full."""
+    """Make one forward pass of a run fail as if the GPU were full."""
     original, passes = run.state.model.forward, [0]
 
     def forward(batch):
@@ -94,7 +93,7 @@ def failing_at(run: Trainer, forward_pass: int) -> None:
 
 @pytest.mark.parametrize("make, displaced", [(SAM, False), (stock_sam, True)])
 def test_out_of_memory_in_the_second_pass(make, displaced):
-    """The weights are where they were; stock leaves them at w + e."""
+    """The weights are restored; stock leaves them at w + e."""
     run = trainer([make(rho=0.5)])
     before = {name: p.detach().clone() for name, p in run.state.model.named_parameters()}
     failing_at(run, 2)
@@ -105,7 +104,6 @@ def test_out_of_memory_in_the_second_pass(make, displaced):
 
 
 def test_both_passes_see_the_same_mixture():
-    """With our MixUp: the images and targets of a batch's second pass are those of its first."""
     run = trainer([MixUp(0.5), SAM(interval=2)], duration="4ba")
     run.fit()
     seen = run.state.model.seen
@@ -115,8 +113,8 @@ def test_both_passes_see_the_same_mixture():
     assert not torch.equal(seen[0][0], seen[1][0])
 
 
-def test_composer_uses_closures_with_it():
-    """The flag that the Trainer and its scaler look for, before the scaler is chosen."""
+def test_composer_uses_closures_with_sam():
+    """The optimizer has the flag that the Trainer and its scaler check before the scaler is chosen."""
     run = trainer([SAM()])
     assert isinstance(run.state.scaler, ClosureGradScaler)
     assert type(run.state.optimizers[0]).__qualname__ == "DecoupledSGDW"
@@ -125,7 +123,7 @@ def test_composer_uses_closures_with_it():
 
 @pytest.mark.parametrize("losses, steps", [([None], 0), ([1.0, None], 0), ([0.0, 0.0], 1)])
 def test_gradients_that_are_not_finite_skip_the_step(losses, steps):
-    """ClosureGradScaler answers None; the weights stay. A loss of exactly 0 is a loss (stock skips it)."""
+    """ClosureGradScaler returns None and the weights stay. A loss of exactly 0 counts as a loss (stock skips it)."""
     run = trainer([sam := SAM()])
     sam.due = True
     optimizer = run.state.optimizers[0]
@@ -142,7 +140,7 @@ def test_gradients_that_are_not_finite_skip_the_step(losses, steps):
 
 
 def test_works_with_torchs_schedulers_and_hooks():
-    """A scheduler made before the Trainer has wrapped step(); hooks run once per step, after loading too."""
+    """A scheduler created before the Trainer wraps step(); hooks run once per step, also after loading a state."""
     run = trainer()
     model = run.state.model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

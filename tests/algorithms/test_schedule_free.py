@@ -1,4 +1,4 @@
-"""ScheduleFree: the package's steps, the right weights at the right time, and a run that evaluations leave alone."""
+"""ScheduleFree: the package's steps, the right weights at each event, and evaluations that do not affect training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = [*ARGUMENTS]
 
 
 def run_of(image_folder: Path, name: str = "SGDScheduleFree", **arguments: Any) -> Trainer:
-    """A run over 48 images in batches of eight: six to an epoch."""
+    """Build a run over 48 images in batches of eight: six batches per epoch."""
 
     def optimizer(parameters, **given) -> torch.optim.Optimizer:
         weights, rest = [], []
@@ -49,14 +49,14 @@ def run_of(image_folder: Path, name: str = "SGDScheduleFree", **arguments: Any) 
 
 
 def evaluation(image_folder: Path) -> dict[str, Any]:
-    """A Trainer's arguments for an evaluation after every second batch."""
+    """Return the Trainer's arguments for an evaluation after every second batch."""
     options = {"is_train": False, "drop_last": False, "shuffle": False, "num_workers": 0}
     data = build_imagenet_dataspec(str(image_folder), False, 8, crop_size=16, resize_size=20, **options)
     return {"eval_dataloader": data, "eval_interval": "2ba"}
 
 
 def by_hand(name: str, model: nn.Module, batches: list) -> Any:
-    """The package's own optimizer over recorded batches, as its documentation says; the model ends with the average."""
+    """Train with the package's own optimizer on recorded batches, as it documents; the model ends with the average."""
     parameters = [*model.parameters()]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1]},
@@ -74,8 +74,8 @@ def by_hand(name: str, model: nn.Module, batches: list) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_is_the_packages_to_the_bit(name: str, image_folder: Path):
-    """Six steps through evaluations and closures, then the average with statistics over the first 24 images."""
+def test_a_run_equals_the_package_bitwise(name: str, image_folder: Path):
+    """Six steps with evaluations and closures, then the average, with statistics over the first 24 images."""
     run = run_of(image_folder, name, **evaluation(image_folder))
     run.fit()
     model = resnet()
@@ -91,7 +91,7 @@ def test_a_run_is_the_packages_to_the_bit(name: str, image_folder: Path):
 
 
 def trace(run: Trainer) -> list[Any]:
-    """Fit; all weights and buffers, the random state and the images of every batch, before and after its step."""
+    """Fit; return all weights and buffers, the random state and the images before and after each step."""
     events = (Event.BEFORE_FORWARD, Event.BATCH_END)
     looks = [
         Recorder(event, lambda state: (weights(state.model), torch.get_rng_state(), state.batch[0].clone()))
@@ -104,8 +104,8 @@ def trace(run: Trainer) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_evaluating_and_saving_leave_no_trace(name: str, image_folder: Path, tmp_path: Path):
-    """Not in a weight, a statistic or a random number, and no training image is lost."""
+def test_evaluating_and_saving_do_not_affect_training(name: str, image_folder: Path, tmp_path: Path):
+    """Weights, statistics, random state and the order of images stay the same."""
 
     def save(state) -> None:
         with state.algorithms[-1].evaluation_weights(state):
@@ -124,8 +124,8 @@ def test_evaluating_and_saving_leave_no_trace(name: str, image_folder: Path, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, image_folder: Path, tmp_path: Path):
-    """From mid-epoch, whichever weights the checkpoint's model holds; the whole run did not even save."""
+def test_a_resumed_run_is_bitwise_the_same(name: str, averaged: bool, image_folder: Path, tmp_path: Path):
+    """From mid-epoch, whichever weights the checkpoint's model holds; the whole run saves nothing."""
     whole = run_of(image_folder, name, duration="9ba")
     expected = trace(whole)
     half = run_of(image_folder, name, duration="9ba")
@@ -148,7 +148,6 @@ def test_a_resumed_run_is_the_same_to_the_bit(name: str, averaged: bool, image_f
 
 @pytest.mark.slow
 def test_checkpoints_and_evaluations_hold_the_average(image_folder: Path, tmp_path: Path):
-    """The same weights and statistics in both, and the training weights in no reader's way."""
     files: list[Any] = []
 
     def save(state) -> None:
@@ -168,7 +167,7 @@ def test_checkpoints_and_evaluations_hold_the_average(image_folder: Path, tmp_pa
     assert equal(state["model"], evaluated.found[-1]) and equal(state["model"], weights(run))
     assert not any(group["train_mode"] for group in run.state.optimizers[0].param_groups)
 
-    # An evaluation of its own changes nothing, and neither does one of a loaded checkpoint, without training data.
+    # A separate evaluation changes nothing, and neither does one of a loaded checkpoint without training data.
     scores = [float(run.state.eval_metrics["eval"]["MulticlassAccuracy"].compute())]
     loaded = run_of(
         image_folder, load_path=str(tmp_path / "checkpoint.pt"), model=resnet(seed=9), **evaluation(image_folder)
@@ -180,7 +179,7 @@ def test_checkpoints_and_evaluations_hold_the_average(image_folder: Path, tmp_pa
         assert equal(state["model"], weights(later))
     assert scores == [scores[0]] * 3
 
-    # A further fit goes on from the training weights.
+    # A further fit continues from the training weights.
     before = Recorder(Event.BATCH_START, lambda state: weights(state.model))
     run.state.callbacks.append(before)
     run.fit(duration="1ba")
@@ -188,7 +187,7 @@ def test_checkpoints_and_evaluations_hold_the_average(image_folder: Path, tmp_pa
 
 
 def test_gradients_that_overflow_skip_the_step():
-    """As under amp_fp16: a GradScaler steps it without a closure, and not at all where a gradient is infinite."""
+    """As under amp_fp16: a GradScaler steps without a closure, and skips steps with infinite gradients."""
     model = nn.Linear(2, 2)
     optimizer = optimizers.SGDScheduleFree(model.parameters(), lr=0.1)
     optimizer.train()
@@ -223,8 +222,7 @@ RESNET50 = str(ROOT / "yamls/resnet50.yaml")
         ("recipe_name=sgd algorithms.schedule_free={}", "finds nothing to switch in optimizer.name=sgd"),
     ],
 )
-def test_what_does_not_go_with_it(words: str, sentence: str):
-    """Each in one sentence, at configuration time."""
+def test_settings_that_conflict_with_schedule_free(words: str, sentence: str):
     with pytest.raises(ConfigError) as caught:
         load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true", *words.split()])
     assert caught.value.exit_status == 2
@@ -232,7 +230,7 @@ def test_what_does_not_go_with_it(words: str, sentence: str):
 
 
 def test_the_recipes_warmup_is_the_optimizers_own():
-    """6,255 of 112,590 steps at 1,251 to an epoch, to a 6,255th of the rate; half of them in half of the run."""
+    """6,255 of 112,590 steps at 1,251 per epoch, to 1/6,255 of the rate; half as many in half a run."""
     config = load([RESNET50, "recipe_name=schedulefree_sgd", "dry_run=true"]).config
     length, warmup = durations_of(config)
     total, steps = (duration.batches(1251, 1024) for duration in (length, warmup))

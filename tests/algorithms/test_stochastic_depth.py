@@ -1,4 +1,4 @@
-"""StochasticDepth: Composer's numbers, static, and on both kinds of block."""
+"""StochasticDepth: Composer's values, no graph breaks, and both kinds of block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "ResNetBottleneck"
 
 
 def pair(method: str, **arguments):
-    """The same network with Composer's stochastic depth and with ours."""
+    """Build the same network with Composer's stochastic depth and with ours."""
     stock, ours = resnet(layers=(2, 1, 2, 1)), resnet(layers=(2, 1, 2, 1))
     apply_stochastic_depth(stock, NAME, stochastic_method=method, **arguments)
     trainer([StochasticDepth(NAME, method, **arguments)], model=ours)
@@ -32,8 +32,7 @@ def pair(method: str, **arguments):
 
 @pytest.mark.parametrize("method", ["block", "sample"])
 @pytest.mark.parametrize("distribution", ["linear", "uniform"])
-def test_evaluation_and_rates_are_stocks(method, distribution):
-    """The same rates from the first block to the last, and the same bits in evaluation."""
+def test_evaluation_and_rates_equal_composers(method, distribution):
     stock, ours = pair(method, drop_rate=0.3, drop_distribution=distribution)
     rates = [float(1 - m.drop_rate) for m in stock.modules() if isinstance(m, Bottleneck)]
     assert [m.keep_probability for m in ours.modules() if isinstance(m, Bottleneck)] == rates
@@ -42,8 +41,7 @@ def test_evaluation_and_rates_are_stocks(method, distribution):
     assert equal(weights(stock), weights(ours))
 
 
-def test_training_is_stocks_with_the_same_draws_per_sample():
-    """From the same random state: the same outputs and gradients."""
+def test_training_per_sample_equals_composers():
     images = torch.randn(8, 3, 32, 32)
     outputs, gradients = [], []
     for model in pair("sample", drop_rate=0.5):
@@ -55,8 +53,8 @@ def test_training_is_stocks_with_the_same_draws_per_sample():
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_training_is_stocks_with_the_same_draws_per_block():
-    """Outputs are equal; only the branches that stock skips have gradients of 0 instead of none."""
+def test_training_per_block_equals_composers():
+    """Outputs are equal; in branches that stock skips, gradients are 0 instead of None."""
     images = torch.randn(8, 3, 32, 32)
     unused = []
     for seed in range(4):
@@ -70,30 +68,30 @@ def test_training_is_stocks_with_the_same_draws_per_block():
         for stock, ours in zip(*gradients, strict=True):
             unused.append(stock is None)
             assert not ours.any() if stock is None else torch.allclose(stock, ours, rtol=1e-3, atol=1e-4)
-    assert any(unused), "stock leaves parameters unused, which DDP has to search for"
+    assert any(unused), "Composer's left no parameter unused"
     assert StockStochasticDepth(NAME).find_unused_parameters
     assert not StochasticDepth(NAME).find_unused_parameters
 
 
 @pytest.mark.parametrize("method", ["block", "sample"])
 def test_no_graph_breaks_where_stock_has_some(method):
-    """Rates are constants, and a branch is multiplied, not skipped."""
+    """Rates are constants, and branches are multiplied, not skipped."""
     stock, ours = pair(method)
     assert graph_breaks(stock) > 0
     assert graph_breaks(ours) == 0
 
 
 def test_rates_are_kept_in_bfloat16():
-    """A rate near .1/16 is wrong by a third if the draw is made in bfloat16, as stock does."""
+    """A rate of 0.006 is off by a third when drawn in bfloat16, as stock does."""
     model = resnet().bfloat16()
     trainer([StochasticDepth(NAME, "sample", 0.006, "uniform")], model=model)
     block = model.layer4[0]
-    n = 1_000_000  # a rate of 0.006 is known to 0.0001
+    n = 1_000_000  # estimates the rate to 0.0001
     ours = block._factor(torch.zeros(n, 1, 1, 1, dtype=torch.bfloat16))
     assert ours.dtype == torch.bfloat16
     assert abs(1 - ours.float().mean() - 0.006) < 0.001
     stock = torch.floor(block.keep_probability + torch.rand(n, dtype=torch.bfloat16))
-    assert abs(1 - stock.float().mean() - 0.006) > 0.001, "2 of 256 steps of bfloat16 are 0.0078"
+    assert abs(1 - stock.float().mean() - 0.006) > 0.001, "bfloat16 rounds the rate to 2/256 = 0.0078"
 
 
 @pytest.mark.parametrize("name", ["ResNetBottleneck", "ResNetBasicBlock"])
@@ -106,12 +104,12 @@ def test_basic_blocks_drop_too(name, caplog):
     trainer([StochasticDepth(name, "sample", 1.0, "uniform")], model=model)
     assert sum(isinstance(m, StochasticBasicBlock) for m in model.modules()) == 4
     block, x = model.layer1[0], torch.randn(2, 64, 8, 8)
-    assert torch.equal(block(x), x.relu()), "every branch is dropped"
+    assert torch.equal(block(x), x.relu()), "every branch must be dropped"
     assert not torch.equal(resnet(BasicBlock).layer1[0](x), x.relu())
 
 
 def test_composes_with_blurpool_in_any_order_and_with_copies():
-    """Surgery inside the blocks, and a deep copy that drops by itself."""
+    """Surgery inside the blocks, and a deep copy that is independent."""
     outputs = []
     for algorithms in ([BlurPool(), StochasticDepth()], [StochasticDepth(), BlurPool()]):
         model = resnet()
@@ -125,14 +123,13 @@ def test_composes_with_blurpool_in_any_order_and_with_copies():
 
 
 def test_warmup_grows_to_the_full_rate():
-    """Linear in the run's fraction, then constant."""
     look = Recorder(Event.BATCH_END, lambda state: 1 - state.model.module.layer4[0].keep_probability)
     trainer([StochasticDepth(drop_rate=0.4, drop_warmup="0.5dur")], callbacks=[look]).fit()
     assert look.found == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4, 0.4, 0.4])
 
 
 def test_loading_gives_no_warning(tmp_path: Path):
-    """Composer does not add its own to ours; stock's checkpoints load as well."""
+    """Composer does not add its own algorithm to ours, and stock's checkpoints load."""
     for saver in (StochasticDepth, StockStochasticDepth):
         first = trainer([saver(NAME)])
         second = trainer([StochasticDepth(NAME)], model=resnet(seed=5), load_path=saved_by(first, tmp_path))

@@ -1,4 +1,4 @@
-"""Small models, data and Trainers for the tests of the algorithms: a few batches on a CPU in about a second."""
+"""Small models, data and Trainers for the tests of algorithms: a few batches take about a second on a CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH_SIZE = 8
 
 
 def assert_same_images(ours: Callable[[Tensor], Tensor], stock: Callable[[Image.Image], Image.Image]) -> None:
-    """The same draws from numpy's generator give the same images, after pickling as well."""
+    """Check that the same draws from numpy's generator give the same images, also after pickling."""
     pixels = np.random.randint(0, 255, (24, 24, 3), dtype=np.uint8)
     ours = pickle.loads(pickle.dumps(ours))
     results = set()
@@ -38,14 +38,14 @@ def assert_same_images(ours: Callable[[Tensor], Tensor], stock: Callable[[Image.
         found = ours(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()
         np.random.seed(seed)
         expected = np.asarray(stock(Image.fromarray(pixels)))
-        # A difference of 1 in the first operation may be multiplied by the second.
+        # The second operation may amplify a difference of 1 in the first.
         assert np.abs(found.astype(int) - expected).mean() < 0.5
         results.add(found.tobytes())
     assert len(results) == 10
 
 
 def resnet(block: Any = Bottleneck, layers: Sequence[int] = (1, 1, 1, 1), seed: int = 0) -> ResNet:
-    """A shallow ResNet; the same weights for the same seed."""
+    """Build a shallow ResNet whose weights depend on the seed alone."""
     torch.manual_seed(seed)
     width = 16 if block is Bottleneck else 64
     return ResNet(block, list(layers), num_classes=CLASSES, width_per_group=width)
@@ -58,20 +58,20 @@ def soft_bce(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class RecordingModel(ComposerClassifier):
-    """A classifier that remembers the batches its loss saw."""
+    """A classifier that records the batches that its loss saw."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module, num_classes=CLASSES, loss_fn=soft_bce)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, outputs: Tensor, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, after a note of the batch."""
+        """Record the batch and return the loss."""
         self.seen.append((batch[0].detach().clone(), batch[1].detach().clone()))
         return super().loss(outputs, batch, *args, **kwargs)
 
 
 def loader(batches: int = 6, size: int = 16, batch_size: int = BATCH_SIZE) -> DataLoader:
-    """Always the same images in the same order."""
+    """Load the same images in the same order each time."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batches * batch_size, 3, size, size, generator=generator)
     labels = torch.randint(0, CLASSES, (batches * batch_size,), generator=generator)
@@ -87,7 +87,7 @@ def trainer(
     train_loader: DataLoader | None = None,
     **arguments: Any,
 ) -> Trainer:
-    """A quiet Trainer on the CPU around a tiny model."""
+    """Build a quiet CPU Trainer for a tiny model."""
     model = RecordingModel(resnet() if model is None else model)
     options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4, **(optimizer_args or {})}
     return Trainer(
@@ -101,14 +101,14 @@ def trainer(
         seed=17,
         progress_bar=False,
         auto_log_hparams=False,
-        # As in training/fit.py: Composer would add its own beside ours.
+        # As in training/fit.py: otherwise Composer adds its own algorithm to ours.
         load_exclude_algorithms=[type(algorithm).__qualname__ for algorithm in algorithms],
         **arguments,
     )
 
 
 class Recorder(Callback):
-    """Calls a function with the State on one event, and keeps what it returns."""
+    """Call a function with the State on one event, and keep the results in `found`."""
 
     def __init__(self, event: Event, look: Any) -> None:
         self.event = event
@@ -116,30 +116,30 @@ class Recorder(Callback):
         self.found: list[Any] = []
 
     def run_event(self, event: Event, state: State, logger: Logger) -> None:
-        """Look."""
+        """Call the function on its event."""
         if event == self.event:
             self.found.append(self.look(state))
 
 
 def weights(source: Trainer | nn.Module) -> dict[str, Tensor]:
-    """Copies of a model's parameters and buffers."""
+    """Return copies of a model's parameters and buffers."""
     model = source.state.model if isinstance(source, Trainer) else source
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """The same names and the same bits."""
+    """Return whether names and tensors are equal bitwise."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def saved_by(run: Trainer, folder: Path) -> str:
-    """Save a run's state and give the path."""
+    """Save a run's state and return the path."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about the form of the checkpoint
+        warnings.simplefilter("ignore")  # torch's warning about the checkpoint format
         return str(run.save_checkpoint(str(folder / "checkpoint.pt")))
 
 
 def graph_breaks(model: nn.Module, size: int = 32) -> int:
-    """How often torch.compile would leave the graph in one forward pass."""
+    """Return the number of graph breaks in one forward pass."""
     torch._dynamo.reset()
     return torch._dynamo.explain(model)(torch.randn(2, 3, size, size)).graph_break_count

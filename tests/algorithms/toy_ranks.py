@@ -28,15 +28,15 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def network() -> nn.Module:
-    """A network of a few hundred weights, in channels_last, the same on every rank."""
+    """Build a network of a few hundred weights in channels_last, the same on every rank."""
     torch.manual_seed(3)
-    # No bias before BatchNorm: its gradient is nothing but rounding, which Adam would magnify to full steps.
+    # No bias before BatchNorm: its gradient is only rounding error, which Adam would scale up to full steps.
     features = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2)]
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(16, 5)).to(memory_format=torch.channels_last)
 
 
 def loader(batches: int, batch_size: int = 4) -> DataLoader:
-    """Always the same images, other ones on every rank."""
+    """Load the same images each time, different ones on each rank."""
     generator = torch.Generator().manual_seed(1)
     count = batches * batch_size * WORLD
     data = TensorDataset(torch.randn(count, 3, 8, 8, generator=generator), torch.arange(count) % 5)
@@ -50,7 +50,7 @@ def trainer(
     optimizer_args: dict[str, float] | None = None,
     **arguments: Any,
 ) -> Trainer:
-    """A Trainer of one epoch around the network, as training/fit.py makes it."""
+    """Build a one-epoch Trainer for the network, as training/fit.py does."""
     model = ComposerClassifier(network(), num_classes=5, loss_fn=F.cross_entropy)
     return Trainer(
         model=model,
@@ -69,12 +69,12 @@ def trainer(
 
 
 def row(tensors: Any) -> Tensor:
-    """A copy of tensors in a row."""
+    """Concatenate copies of tensors into one vector."""
     return torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
 
 
 def digest(tensors: Iterable[Tensor]) -> bytes:
-    """What tells tensors from others, without a copy of them."""
+    """Return a hash of tensors."""
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(tensor.detach().numpy().tobytes())
@@ -82,12 +82,12 @@ def digest(tensors: Iterable[Tensor]) -> bytes:
 
 
 def weights(state: State) -> Tensor:
-    """All weights of this rank in a row."""
+    """Return this rank's weights as one vector."""
     return row(state.model.parameters())
 
 
 def everything(state: State) -> Tensor:
-    """The weights, buffers, moving averages and the optimizer's state of this rank in a row."""
+    """Return this rank's weights, buffers, moving averages and optimizer state as one vector."""
     parts = [*state.model.parameters(), *state.model.buffers()]
     parts += [t for p in state.optimizers[0].state.values() for t in p.values() if torch.is_tensor(t)]
     for algorithm in state.algorithms:
@@ -96,18 +96,18 @@ def everything(state: State) -> Tensor:
 
 
 def put_back(run: Trainer) -> None:
-    """Bring this rank's own weights back, for which fit() has left the mean in the model."""
+    """Restore this rank's own weights; fit() leaves the mean in the model."""
     run.state.algorithms[-1]._put_back(run.state)  # type: ignore[attr-defined]
 
 
 def own_weights(run: Trainer) -> Tensor:
-    """This rank's own weights after fit(); they are in the model afterwards."""
+    """Restore this rank's own weights after fit() and return them."""
     put_back(run)
     return weights(run.state)
 
 
 class Scatter(Callback):
-    """Gives every rank other weights at the start, which DDP made equal."""
+    """Give each rank different weights at the start; DDP made them equal."""
 
     def fit_start(self, state: State, logger: Any) -> None:
         """Add noise."""
@@ -117,23 +117,23 @@ class Scatter(Callback):
 
 
 class Losses(Callback):
-    """Notes the loss of each batch, as this rank knows it."""
+    """Record the loss of each batch on this rank."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
 
     def batch_end(self, state: State, logger: Any) -> None:
-        """Note it."""
+        """Record the batch's loss."""
         self.found.append(state.total_loss_dict["loss/train/total"])
 
 
 class Counter(Callback):
-    """Counts the calls that all ranks take part in, from the third batch's beginning to the sixth's."""
+    """Count the collectives over all ranks from the start of the third batch to the start of the sixth."""
 
     calls = 0
 
     def run_event(self, event: Event, state: State, logger: Any) -> None:
-        """Listen to torch.distributed for three steps."""
+        """Wrap the collectives of torch.distributed for three steps."""
         if event == Event.BATCH_START and state.timestamp.batch == 2:
             self._before = {name: getattr(torch_dist, name) for name in ("all_reduce", "broadcast", "barrier")}
             for name, call in self._before.items():

@@ -1,4 +1,4 @@
-"""The benchmark's network: packets arrive late and no faster than they may, and nothing of it is left behind."""
+"""The benchmark's network: delayed and rate-limited links, removed at the end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NAMESPACES = Path("/var/run/netns")
 
 
 def left_over(parent: int) -> list[str]:
-    """The namespaces that a process made and did not remove."""
+    """Return the namespaces that a process created and did not remove."""
     return [path.name for path in NAMESPACES.glob(f"bench-{parent}-*")]
 
 
 def possible() -> bool:
-    """Whether this machine lets us make such a network."""
+    """Return whether this machine allows such a network."""
     try:
         with Links(2, 0.0) as links:
             links.limit(1)
@@ -41,8 +41,8 @@ needs_namespaces = pytest.mark.skipif(not possible(), reason="needs root, namesp
 
 
 @needs_namespaces
-def test_two_nodes_talk_over_a_link_with_a_delay_and_a_speed(tmp_path: Path) -> None:
-    """An answer cannot come sooner than after twice the delay; how fast a link is, is not asked here."""
+def test_a_link_has_a_delay_and_a_rate(tmp_path: Path) -> None:
+    """An answer takes at least twice the delay; throughput is not tested."""
     with Links(2, 0.05) as links:
         links.limit(1)
         shown = subprocess.run(
@@ -79,7 +79,7 @@ def test_two_nodes_talk_over_a_link_with_a_delay_and_a_speed(tmp_path: Path) -> 
 
 
 @needs_namespaces
-def test_what_it_made_is_removed_when_it_fails_or_is_told_to_stop() -> None:
+def test_namespaces_are_removed_after_errors_and_signals() -> None:
     with pytest.raises(RuntimeError, match="inside"), Links(3, 0.0):
         raise RuntimeError("inside")
     assert not left_over(os.getpid())
@@ -96,10 +96,10 @@ def test_what_it_made_is_removed_when_it_fails_or_is_told_to_stop() -> None:
     assert not left_over(process.pid)
 
 
-def test_where_it_is_not_allowed_it_says_so(
+def test_a_machine_that_does_not_allow_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Without the programs, and with an ip that is refused."""
+    """Without ip and tc, and with an ip that is not permitted."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([]) == 1
     assert "there is no program ip here; type: apt-get install iproute2" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Other loaders beside ours: what is not installed is left out, what is compared gets the same bytes and boxes."""
+"""The comparison with other loaders: missing ones are left out, the rest get the same bytes and boxes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """The process's setting, which the benchmark changes, is put back."""
+    """Restore the number of threads, which the benchmark changes."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without a compiler."""
+    """A machine without a C compiler."""
     limit._library.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler -O0")
     yield
@@ -62,7 +62,7 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compiled() -> None:
-    """Skip the test where the limit cannot be compiled."""
+    """Skip the test if the limit cannot be compiled."""
     try:
         limit.Limit()
     except DataError as error:
@@ -70,7 +70,7 @@ def compiled() -> None:
 
 
 def test_boxes_are_the_same_for_all(files: list[Path]) -> None:
-    """Drawn once, as for training, from a seed for each image; what is no JPEG has none."""
+    """Drawn once, as in training, with a seed per image; files that are not RGB JPEGs have none."""
     jobs = peers.draw_jobs(files, SIZE)
     assert jobs == peers.draw_jobs(files, SIZE) and len({view[:4] for _, view in jobs}) == len(files)
     pipeline = TrainingPipeline(-1, SIZE)
@@ -86,8 +86,8 @@ def test_boxes_are_the_same_for_all(files: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_every_way_makes_nearly_the_same_image(files: list[Path]) -> None:
-    """Those that are here, whatever is installed: ours are PIL's to the bit, or nearly; the others see the same box."""
+def test_all_decoders_give_nearly_the_same_image(files: list[Path]) -> None:
+    """For the decoders that are installed: ours match PIL's pixels, and all see the same box."""
     told: list[str] = []
     rows = {row.name: row for row in pairs.measure_decoders(peers.draw_jobs(files, SIZE), SIZE, 2, told.append)}
     for name, package in OPTIONAL.items():
@@ -104,7 +104,6 @@ def test_every_way_makes_nearly_the_same_image(files: list[Path]) -> None:
 
 
 def test_psnr() -> None:
-    """Infinite for what is exact, and known for a known difference."""
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert pairs.psnr(pixels, pixels) == math.inf and pairs.described([math.inf]) == "exact"
     assert pairs.psnr(pixels + 1, pixels) == pytest.approx(20 * math.log10(255))
@@ -124,14 +123,14 @@ def decoded(data: bytes, view: View, width: int) -> tuple[np.ndarray, int]:
 
 @pytest.mark.slow
 def test_the_limit_decodes(files: list[Path]) -> None:
-    """The pixels of the box, and no more than the columns around it that libjpeg-turbo decodes in blocks."""
+    """The pixels of the box, with at most the extra columns of libjpeg-turbo's blocks."""
     compiled()
     for data, view in peers.draw_jobs(files, SIZE):
         whole = np.asarray(open_image(data))
         pixels, left = decoded(data, view, whole.shape[1])
         assert view.left - 16 <= left <= view.left and pixels.shape[1] <= view.width + 16
         rows, columns = slice(view.top, view.top + view.height), slice(left + 2, left + pixels.shape[1] - 2)
-        # colours at the very edges would be interpolated with their neighbours outside
+        # at the edges, chroma is interpolated with columns outside the box
         assert np.array_equal(pixels[:, 2:-2], whole[rows, columns])
     narrow = View(0, 5, 8, 20, 8, 8, 0, 0, 8, 8)
     pixels, left = decoded(data, narrow, whole.shape[1])
@@ -150,8 +149,8 @@ def test_the_limit_is_compiled_as_the_decoder(no_limit: None, files: list[Path])
     assert any(line.startswith(f"{peers.LIMIT}: left out. It needs a C compiler") for line in told)
 
 
-def test_a_peer_that_fails_costs_its_own_row() -> None:
-    """Ours does not fail in silence."""
+def test_a_failing_peer_is_left_out() -> None:
+    """A failure of our own decoder is raised."""
     told: list[str] = []
     with peers.left_out("some library", told.append, True):
         raise RuntimeError("of another machine")
@@ -162,7 +161,7 @@ def test_a_peer_that_fails_costs_its_own_row() -> None:
 
 @pytest.mark.slow
 def test_processor_time_of_workers() -> None:
-    """By a finer clock than /proc's hundredths of a second, to which it adds up."""
+    """From a clock finer than /proc's hundredths of a second, and consistent with /proc."""
     worker = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         process = psutil.Process(worker.pid)
@@ -177,7 +176,7 @@ def test_processor_time_of_workers() -> None:
 
 @pytest.mark.slow
 @built
-def test_large_images_have_a_row_of_their_own(tmp_path: Path) -> None:
+def test_large_images_have_a_separate_row(tmp_path: Path) -> None:
     make_images(tmp_path, 2, 900)
     jobs = peers.draw_jobs(sorted(tmp_path.glob("train/*/*")), 32)
     row = next(row for row in pairs.measure_decoders(jobs, 32, 1, print) if row.name == peers.SCALED)
@@ -209,8 +208,8 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_peers_of_whole_loaders(
     workdir: Path, capsys: pytest.CaptureFixture, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real command, over small images: rows of all that is installed, sentences for the rest."""
-    monkeypatch.setenv("COLUMNS", "200")  # wide enough for any figure that is measured: no name wraps
+    """The command itself on small images: a row per installed loader, a sentence for each other one."""
+    monkeypatch.setenv("COLUMNS", "200")  # so wide that no name wraps, whatever the figures
     root = make_imagefolder(workdir / "small", per_class=67)
     words = [str(small_yaml(workdir, root)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
     assert bench_data.main([*words, "--peers", "--plot=a.png"]) == 0

@@ -1,4 +1,4 @@
-"""The loop by hand has the baseline's learning rates, and both sides are trained and compared."""
+"""The hand-written loop uses the baseline's learning rates, and both loops are trained and compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loaders.storage.digits import make_digits
 from recipes.schedules import cosine_with_warmup
 
 
-def test_the_rates_are_the_baselines() -> None:
+def test_learning_rates_equal_the_baselines() -> None:
     ours = [cosine_with_warmup(step, total=88, warmup=22) for step in range(88)]
     assert [plain_loop.rate(step, 22, 88) for step in range(88)] == pytest.approx(ours)
 
@@ -23,7 +23,7 @@ def test_the_rates_are_the_baselines() -> None:
 @pytest.mark.slow
 def test_both_sides_are_trained(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def few(folder: Path) -> Path:
-        """Two batches of the digits."""
+        """Make a small subset of the digits."""
         whole = make_digits(workdir / "whole")
         for split, number in (("train", 13), ("val", 2)):
             for label in range(10):

@@ -1,4 +1,4 @@
-"""The benchmark of a step runs and reports what it was asked for; how fast anything is, is not asked here."""
+"""The benchmark of a step runs and reports what it was asked for; its timings are not tested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runs import small_yaml
 
 @pytest.fixture
 def words(image_folder: Path, workdir: Path) -> Iterator[list[str]]:
-    """The words for three steps' worth of tiny rounds; the process's settings are put back."""
+    """Command line for a round of four small steps; global settings are restored."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     yield [str(small_yaml(workdir, image_folder, train_dataset__batch_size=4)), "--steps=4", "--rounds=1"]
     torch.set_num_threads(threads)
@@ -32,7 +32,7 @@ def words(image_folder: Path, workdir: Path) -> Iterator[list[str]]:
     ids=["synthetic", "real"],
 )
 def test_a_row_per_recipe_and_size(options, expected, words, capsys, workdir):
-    """Rows with a rate for both sides, in a table that is whole at 80 columns; nothing is left behind."""
+    """Rows with both rates, in a table that fits 80 columns; no files are left."""
     rows = bench_step.main([*words, *options])
     assert [(row.recipe, row.size) for row in rows] == expected
     assert all(row.by_hand > 0 and row.ours > 0 and len(row.ratios) == 1 for row in rows)
@@ -43,23 +43,23 @@ def test_a_row_per_recipe_and_size(options, expected, words, capsys, workdir):
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
-def test_synthetic_batches_are_as_the_loaders(words):
-    """Bytes in channels_last, so that copying and normalising are part of what is measured."""
+def test_synthetic_batches_look_like_the_loaders(words):
+    """uint8 in channels_last, so that copying and normalizing are measured too."""
     run = bench_step.load_run(bench_step.parse(words), None, 16)
     images, labels = next(iter(bench_step.Batches(run)))
     assert images.shape == (4, 3, 16, 16) and images.dtype == torch.uint8 and labels.dtype == torch.int64
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_row_is_one_size(words):
-    """Of a recipe everything counts but the resizing, and the size that was asked for wins over the recipe's."""
+def test_a_row_has_one_size(words):
+    """Progressive resizing is removed, and the requested size overrides the recipe's."""
     run = bench_step.load_run(bench_step.parse(words), "hot", 32)
     assert "sam" in run.config.algorithms and "progressive_resizing" not in run.config.algorithms
     assert run.config.train_dataset.crop_size == 32 and run.config.recipe_name == "hot"
 
 
 def test_warm_up_is_not_timed(monkeypatch):
-    """A step of a round takes what its timed steps took on average."""
+    """A step's time is the average over the timed steps."""
     clock = iter([100.0, 108.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     watch = bench_step.Stopwatch("cpu", warm_up=3, steps=4)
@@ -70,7 +70,7 @@ def test_warm_up_is_not_timed(monkeypatch):
 
 @pytest.mark.slow
 def test_data_kinds_and_stages(workdir: Path, capsys, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real loaders over images like ImageNet's, beside torchvision's; a user's own images, too."""
+    """Loaders on images like ImageNet's, compared with torchvision's, and on a user's own images."""
     from benchmarks import data as bench_data
 
     monkeypatch.setenv("COLUMNS", "100")
@@ -82,7 +82,7 @@ def test_data_kinds_and_stages(workdir: Path, capsys, image_folder: Path, monkey
     assert ("ours, native" in printed) == native.available()
     assert "200 images of 1" in printed and (workdir / "a.png").stat().st_size > 5000
     run = [str(small_yaml(workdir, image_folder)), "--images=200", "--rounds=1", "--workers=1", "--kinds=imagefolder"]
-    assert bench_data.main(run) == 1, "48 images are too few"
+    assert bench_data.main(run) == 1, "48 images must be too few"
     assert "48 images" in capsys.readouterr().err
 
 
@@ -104,7 +104,6 @@ def test_tables_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_plots_that_cannot_be_written(workdir: Path, capsys) -> None:
-    """Found out before anything is measured."""
     from benchmarks import data as bench_data
 
     assert bench_data.main(["--plot=/nowhere/a.png"]) == 2

@@ -1,4 +1,4 @@
-"""The `composer` command: its options are those of Composer's launcher, and a slow save is waited for."""
+"""The `composer` command: same options as Composer's launcher, and it waits for slow saves."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ GIVEN = [
 
 
 @pytest.fixture(autouse=True)
-def no_launcher_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run in this process leaves NODE_RANK behind."""
+def no_launcher_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables that an earlier run in this process left."""
     for name in ("LOCAL_WORLD_SIZE", *(name.upper() for name in ranks.ENVIRONMENT)):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(("options", "environment"), GIVEN)
-def test_options_mean_what_they_mean_to_composer(
+def test_options_are_parsed_as_by_composer(
     options: list[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -52,7 +52,7 @@ def test_options_mean_what_they_mean_to_composer(
     monkeypatch.setattr("sys.argv", ["composer", *words])
     theirs, ours = vars(stock._parse_args()), vars(ranks.parse(words))
     if "master_port" not in " ".join(options) and "MASTER_PORT" not in environment:
-        assert theirs.pop("master_port") > 0 and ours.pop("master_port") > 0  # any free one
+        assert theirs.pop("master_port") > 0 and ours.pop("master_port") > 0  # a random free port
     assert ours == theirs
 
 
@@ -76,7 +76,7 @@ def test_wrong_options(options: list[str], expected: str, capsys: pytest.Capture
     assert expected in capsys.readouterr().err
 
 
-# A rank that waits to be asked to stop; the file `ready` says that its handler is in place.
+# A rank that waits for SIGTERM; the file `ready` reports that its handler is installed.
 RANK = """
 import os, pathlib, signal, sys, time
 rank, times = os.environ["RANK"], []
@@ -88,7 +88,7 @@ SAVES = "time.sleep(1); pathlib.Path('saved' + rank).write_text(str(len(times)))
 
 
 def launch(folder: Path, program: str, count: int = 2) -> subprocess.Popen[str]:
-    """Start `composer -n COUNT` with ranks that run a program, and wait until each has its handler."""
+    """Start `composer -n COUNT` on a program, and wait until each rank has its handler."""
     script = folder / "rank.py"
     script.write_text(program)
     command = [sys.executable, str(ROOT / "launch/ranks.py"), "-n", str(count), str(script)]
@@ -99,7 +99,7 @@ def launch(folder: Path, program: str, count: int = 2) -> subprocess.Popen[str]:
 
 
 def test_ranks_have_as_long_as_they_need_to_save(tmp_path: Path) -> None:
-    """One signal, one request to each; what it takes to save is not limited."""
+    """One signal, one request to each rank; saving has no time limit."""
     process = launch(tmp_path, RANK + SAVES)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=300)
@@ -126,7 +126,7 @@ def test_only_a_crash_or_a_second_signal_sets_a_limit(tmp_path: Path) -> None:
     assert node.status() == 128 + signal.SIGKILL
 
 
-def test_a_rank_that_crashes_ends_the_others_and_is_shown(tmp_path: Path) -> None:
+def test_a_rank_that_crashes_stops_the_others_and_is_shown(tmp_path: Path) -> None:
     program = RANK.replace("while not", "if rank == '1': print('out'); sys.exit('rank 1 broke')\nwhile not") + SAVES
     process = launch(tmp_path, program)
     out, err = process.communicate(timeout=300)
@@ -135,8 +135,8 @@ def test_a_rank_that_crashes_ends_the_others_and_is_shown(tmp_path: Path) -> Non
     assert (tmp_path / "saved0").exists() and not (tmp_path / "saved1").exists()
 
 
-def test_what_all_ranks_refuse_is_said_once(tmp_path: Path) -> None:
-    """Though one is stopped for the other's end after it has spoken."""
+def test_an_error_of_all_ranks_is_printed_once(tmp_path: Path) -> None:
+    """Even if one rank is stopped after it printed the message."""
     program = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         + """
@@ -168,7 +168,7 @@ def test_version_is_composers(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE"])
-def test_environment_that_is_no_number(
+def test_an_environment_variable_that_is_not_a_number(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "two")
@@ -178,7 +178,7 @@ def test_environment_that_is_no_number(
 
 
 def test_environment_of_a_rank(tmp_path: Path) -> None:
-    """As Composer makes it; `$RANK` and `~` in the arguments are filled in for each."""
+    """As Composer sets it; `$RANK` and `~` in arguments are expanded per rank."""
     line = "print(*sys.argv[1:], *(os.environ[n] for n in 'RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE NODE_RANK '"
     line += "'MASTER_ADDR MASTER_PORT'.split()))"
     (tmp_path / "rank.py").write_text(f"import os, sys; {line}")
@@ -192,13 +192,13 @@ def test_environment_of_a_rank(tmp_path: Path) -> None:
 
 
 def test_signals_that_are_ignored_stay_ignored(tmp_path: Path) -> None:
-    """A batch script that leaves them to the ranks says so by `trap "" TERM`."""
+    """A batch script leaves signals to the ranks by `trap "" TERM`."""
     (tmp_path / "rank.py").write_text("import os, signal; os.kill(os.getppid(), signal.SIGTERM)")
     shell = f"trap '' TERM; exec {sys.executable} {ROOT}/launch/ranks.py {tmp_path}/rank.py"
     assert subprocess.run(["sh", "-c", shell], env=bare_shell()).returncode == 0
 
 
-def test_make_installs_it() -> None:
+def test_make_installs_the_command() -> None:
     assert Path(COMPOSER).read_text() == (ROOT / "launch/composer").read_text()
     shown = subprocess.run([COMPOSER, "--help"], env=bare_shell(), capture_output=True, text=True, check=True).stdout
     assert shown.startswith("usage: composer [-h] [-n RANKS]")

@@ -1,4 +1,4 @@
-"""Programs start from any folder once the environment is made, and a user's own modules do not replace ours."""
+"""Programs start from any folder once the environment exists, and a user's modules do not replace ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This checkout with an environment of its own, which finds the packages of the test's, finished by `make`."""
+    """This checkout with its own environment, which finds the installed packages, completed by `make`."""
     folder = tmp_path_factory.mktemp("checkout")
     for file in ROOT.iterdir():
         if not file.name.startswith("."):
@@ -34,7 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(checkout: Path, folder: Path, *words: str) -> str:
-    """What Python says in a folder, started in a bare shell."""
+    """Return what Python prints in a folder, started from a bare shell."""
     command = [str(checkout / ".venv/bin/python"), *words]
     done = subprocess.run(command, cwd=folder, env=bare_shell(), capture_output=True, text=True)
     return done.stdout + done.stderr
@@ -49,7 +49,7 @@ def test_a_program_of_ours(files: dict[str, str], checkout: Path, tmp_path: Path
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    if "tools.py" not in files:  # else that is what `python -m tools` means
+    if "tools.py" not in files:  # otherwise `python -m tools` runs that file
         assert said(checkout, tmp_path, "-m", "tools").startswith(LISTED)
     assert said(checkout, tmp_path, "-W", "error", "-m", "tools.compare", "--help").startswith(
         "usage: python -m tools.compare"
@@ -58,7 +58,7 @@ def test_a_program_of_ours(files: dict[str, str], checkout: Path, tmp_path: Path
 
 
 def test_programs_of_the_users(checkout: Path, tmp_path: Path) -> None:
-    """A script and a module of the working folder are run, and import what lies beside them."""
+    """A script or module of the working folder runs, and imports its neighbors."""
     (tmp_path / "config.py").write_text("mine = 'mine'")
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/__init__.py").touch()
@@ -69,11 +69,11 @@ def test_programs_of_the_users(checkout: Path, tmp_path: Path) -> None:
     assert said(checkout, tmp_path, "-c", "import config; print(config.mine)", "-m", "tools.compare") == "mine\n"
 
 
-def test_another_checkout_is_itself(checkout: Path, tmp_path: Path) -> None:
-    """In a second one, which shares the environment, the second's programs run."""
+def test_another_checkout_runs_its_own_programs(checkout: Path, tmp_path: Path) -> None:
+    """In a second checkout that shares the environment, the second's programs run."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/__init__.py").touch()
     (tmp_path / "tools/__main__.py").write_text("print('the second')")
     assert said(checkout, tmp_path, "-m", "tools") == "the second\n"
     assert said(checkout, checkout, "-m", "tools").startswith(LISTED)
-    assert sys.version_info[:2] == (3, 11), "the Makefile names the folder of packages"
+    assert sys.version_info[:2] == (3, 11), "the Makefile names python3.11/site-packages"

@@ -1,4 +1,4 @@
-"""The job for SLURM: what each preset asks for, and the real two-node run that its script starts, stops and goes on."""
+"""The SLURM job: the options of each preset, and a two-node run that its script starts, stops and resumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGITS = str(ROOT / "yamls" / "digits.yaml")
 DECENTRALIZED = ["algorithms.decentralized.topology=alternating_exp_ring", "train_dataset.batch_size=60"]
 DECENTRALIZED += ["eval_dataset.batch_size=60"]
 
-# Starts the command once per node, each a session of its own; SIGTERM goes to every process there, as SLURM sends it.
+# Starts the command once per node, each in its own session, and forwards SIGTERM to all processes, as SLURM does.
 SRUN = """
 import itertools, os, signal, subprocess, sys
 command = list(itertools.dropwhile(lambda word: word.startswith("--"), sys.argv[1:]))
@@ -57,7 +57,7 @@ print("Submitted batch job 7")
 
 @pytest.fixture
 def cluster(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder, and SLURM's programs on the PATH: two nodes, both this machine. No process outlives the test."""
+    """A folder with SLURM's programs on the PATH, for two nodes on this machine; kills their processes afterwards."""
     programs = workdir / "slurm"
     programs.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("sbatch", SBATCH)):
@@ -73,7 +73,7 @@ def cluster(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def job_number() -> int:
-    """A number whose port is free."""
+    """Return a job number whose port is free."""
     for number in range(20000, 30000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", 10000 + number % 20000)):
@@ -96,8 +96,8 @@ def start_job(folder: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_two_nodes_stop_in_time_and_go_on(cluster: Path, image_folder: Path, capsys) -> None:
-    """The submitted job trains on two nodes, saves when SLURM says so, is queued again, and finishes."""
+def test_two_nodes_stop_in_time_and_resume(cluster: Path, image_folder: Path, capsys) -> None:
+    """The submitted job trains on two nodes, saves on SLURM's signal, is requeued, and finishes."""
     yaml = small_yaml(cluster, image_folder, max_duration="20ep", eval_interval="5ep", save_interval="20ep")
     shape = ["--nodes=2", "--gpus-per-node=1", "--account=us", "--env=GREETING=it's $HOME", "--submit"]
     assert cli([*shape, str(yaml), "device=cpu"]) == 0
@@ -115,7 +115,7 @@ def test_two_nodes_stop_in_time_and_go_on(cluster: Path, image_folder: Path, cap
     assert '"world_size": 2' in (run / "environment.json").read_text()
     assert re.fullmatch(r"requeue \d+\n", (cluster / "scontrol.log").read_text())
 
-    # The same words again, in one process, because that is cheaper: it goes on with what two have saved.
+    # Run the same words again in one process, which is cheaper; it resumes what two ranks saved.
     (line,) = [line for line in (cluster / "job.sh").read_text().splitlines() if line.endswith("|| status=$?")]
     words = shlex.split(line.removeprefix("' composer ").removesuffix(" || status=$?"))
     assert words[0].endswith("main.py") and main.cli(words[1:]) == 0
@@ -137,7 +137,7 @@ SHAPES = {
 
 @pytest.mark.slow
 def test_presets(workdir: Path, capsys) -> None:
-    """Each preset is a script that bash can read, with the published options, one launcher a node."""
+    """Each preset gives a valid bash script with the published options and one launcher per node."""
     assert presets().keys() == SHAPES.keys()
     for name, (nodes, gpus, time, world_size, options) in SHAPES.items():
         assert cli(["--preset", name, DIGITS, "run_name=r"]) == 0
@@ -149,7 +149,7 @@ def test_presets(workdir: Path, capsys) -> None:
         processes = gpus.partition(":")[2]
         assert f"composer -n {processes} --world_size {world_size} --node_rank " in script
         assert ("export NCCL_IB_HCA==mlx5_0:1" in script) == (name == "32xT4")
-        assert script.count("run_name=r") == 2 and " autoresume=true ||" in script  # the first is the comment's
+        assert script.count("run_name=r") == 2 and " autoresume=true ||" in script  # the first is in a comment
 
 
 def test_options_win_over_the_preset(workdir: Path, capsys) -> None:
@@ -183,21 +183,19 @@ def test_options_win_over_the_preset(workdir: Path, capsys) -> None:
     ],
 )
 def test_bad_input(words: list[str], expected: str, workdir: Path, capsys) -> None:
-    """A sentence and status 2 before anything is queued."""
     assert cli(words) == 2
     captured = capsys.readouterr()
     assert expected in captured.err and not captured.out
 
 
 def test_data_that_only_the_nodes_have(workdir: Path, capsys) -> None:
-    """Is said, and no mistake."""
     assert cli(["--preset=4xA40", DIGITS, "train_dataset.path=$TMPDIR/digits"]) == 0
     captured = capsys.readouterr()
     assert "'train_dataset.path=$TMPDIR/digits'" in captured.out and "fine if the nodes have it" in captured.err
 
 
 @pytest.mark.slow
-def test_sbatch_refuses_or_is_missing(cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_sbatch_fails_or_is_missing(cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert cli(["--preset=4xA40", "--submit", DIGITS]) == 1
     assert "sbatch rejected the job: sbatch: error: no account" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "/nowhere")
@@ -206,6 +204,5 @@ def test_sbatch_refuses_or_is_missing(cluster: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_time_limits() -> None:
-    """As the manual of sbatch reads them."""
     limits = {"90": 5400, "90:30": 5430, "1:30:00": 5400, "1-2": 93600, "1-2:30": 95400, "1-2:30:01": 95401, "x": -1}
     assert {text: seconds_of(text) for text in limits} == limits

@@ -1,4 +1,4 @@
-"""What the loaders' tests share: one image folder, and the same images as shards; odd images, and an encoder."""
+"""Fixtures of the loaders' tests: an image folder, the same images as shards, odd images, and a JPEG encoder."""
 
 import ctypes
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.loaders.jpegs import PHOTO, Encode, compile_c, jpeg, odd_images
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that fails is given up in seconds; the programs that tests start keep their half minute."""
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up on a failing store within seconds; programs started by tests keep the default of half a minute."""
     for name, seconds in {"PATIENCE": 6.0, "FIRST_PATIENCE": 3.0, "CONNECT_TIMEOUT": 2.0}.items():
         monkeypatch.setattr(f"common.s3.{name}", seconds)
     for name in ("READ_TIMEOUT", "ANSWER_TIMEOUT"):
@@ -21,25 +21,25 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 20 images in train/ and val/ each."""
+    """ImageFolder of three classes, with 20 images per class in train/ and in val/."""
     return make_imagefolder(tmp_path_factory.mktemp("folder"), per_class=20)
 
 
 @pytest.fixture(scope="session")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as uncompressed MDS, several shards per split."""
+    """The images of `folder` as uncompressed MDS, several shards per split."""
     return make_shards(folder, tmp_path_factory.mktemp("shards"), size_limit=16_000)
 
 
 @pytest.fixture(scope="session")
 def compressed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as zstd-compressed MDS, several shards per split."""
+    """The images of `folder` as zstd-compressed MDS, several shards per split."""
     return make_shards(folder, tmp_path_factory.mktemp("compressed"), size_limit=16_000, compression="zstd:3")
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ordinary JPEGs of several sizes, one smaller than any crop, and all the odd kinds between them."""
+    """Ordinary JPEGs of several sizes, one smaller than any crop, mixed with all the odd kinds."""
     root = tmp_path_factory.mktemp("odd") / "train"
     plain = {f"plain{n}.jpeg": jpeg(PHOTO[: 60 + 40 * n, n:], quality=70 + n, subsampling=n % 3) for n in range(6)}
     for number, (name, data) in enumerate((plain | odd_images()).items()):
@@ -51,7 +51,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
-    """`encode(pixels, across=2, down=1, ...)`: the options of encode.c, the rest 0."""
+    """`encode(pixels, across=2, down=1, ...)`, with the options of encode.c; the rest default to 0."""
     library = tmp_path_factory.mktemp("encode") / "encode.so"
     function = ctypes.CDLL(str(compile_c(Path(__file__).with_name("encode.c"), library, "-shared", "-fPIC"))).encode
     function.restype, function.argtypes = ctypes.c_size_t, [ctypes.c_void_p] * 3 + [ctypes.c_size_t]

@@ -1,4 +1,4 @@
-/* A JPEG encoder with every kind of subsampling, of which Pillow's has three. For tests. */
+/* A JPEG encoder with every kind of subsampling (Pillow has three), for tests. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,14 +8,14 @@
 
 struct options {
     int32_t height, width, channels; /* 1, 3 or 4 (CMYK) */
-    int32_t across, down;            /* how many times finer brightness is sampled than colour */
+    int32_t across, down;            /* subsampling factors of chroma relative to luma */
     int32_t quality, progressive, optimized;
-    int32_t restart_rows; /* rows of blocks between restart markers, or 0 */
+    int32_t restart_rows; /* block rows between restart markers, or 0 */
     int32_t keep_rgb;     /* store RGB, not YCbCr */
     int32_t arithmetic;
 };
 
-/* Encode uint8 [height, width, channels] to `out`, which has room for `room` bytes. Returns the size. */
+/* Encode uint8 [height, width, channels] into `out` of `room` bytes. Returns the size. */
 size_t encode(const uint8_t *pixels, const struct options *options, uint8_t *out, size_t room)
 {
     struct jpeg_compress_struct jpeg;

@@ -1,10 +1,10 @@
-"""Let libFuzzer look for JPEGs that make the native decoder read or write where it must not. Needs clang:
+"""Fuzz the native decoder with libFuzzer for reads and writes out of bounds. Needs clang:
 
     apt-get install clang libclang-rt-14-dev libjpeg62-turbo-dev
     python -m tests.loaders.fuzz_native -max_total_time=600
 
-The words are libFuzzer's own options. What it has found of interest is kept in runs/fuzz/corpus, and what crashes in
-runs/fuzz. Only our own C is instrumented: of libjpeg-turbo, which has its own fuzzers, only allocations are seen.
+The arguments are libFuzzer's. Interesting inputs are kept in runs/fuzz/corpus, crashes in runs/fuzz. Only our own C is
+instrumented; in libjpeg-turbo, which has its own fuzzers, only allocations are checked.
 """
 
 import io
@@ -26,7 +26,7 @@ LIMITS = ["-max_len=6000", "-timeout=10", "-malloc_limit_mb=600", "-rss_limit_mb
 
 
 def write_seeds(folder: Path) -> None:
-    """Small JPEGs of several kinds, each behind 16 bytes that choose a view."""
+    """Write small JPEGs of several kinds, each after 16 bytes that choose a view."""
     photo = Image.fromarray(load_sample_images().images[0])
     for size, subsampling, progressive, mode in itertools.product((8, 70), (0, 1, 2), (False, True), ("RGB", "L")):
         file = io.BytesIO()
@@ -38,7 +38,7 @@ def write_seeds(folder: Path) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Build, and fuzz; libFuzzer's exit status."""
+    """Build and run the fuzzer; return its exit status."""
     clang = shutil.which("clang") or shutil.which("clang-14")
     if clang is None:
         print("there is no clang: apt-get install clang libclang-rt-14-dev", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the decoders' tests share: JPEGs, images of the odder kinds, and what others make of them."""
+"""Shared by the decoders' tests: JPEGs, unusual images, and reference decoders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Encode = Callable[..., bytes]
 
 
 def compile_c(source: Path, target: Path, *flags: str) -> Path:
-    """Compile one file of C; skips the test where there is no compiler or no header of libjpeg-turbo."""
+    """Compile one C file; skip the test if there is no compiler or no libjpeg-turbo header."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -44,7 +44,7 @@ def jpeg(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def odd_images() -> dict[str, bytes]:
-    """Images that are not simply RGB, by a name that a file may have."""
+    """Return images that are not plain RGB, by file name."""
     rng = np.random.default_rng(0)
     colours = Image.fromarray(load_sample_images().images[0][100:140, 200:250])
     encoded = {}
@@ -60,9 +60,9 @@ def odd_images() -> dict[str, bytes]:
         keep(f"{mode}.png", colours.convert(mode), "PNG")
     keep("palette.png", colours.convert("P"), "PNG", transparency=bytes(range(256)))
     keep("sixteen.png", Image.fromarray(rng.integers(0, 65_535, (40, 50)).astype(np.uint16)), "PNG")
-    keep("named.jpeg", colours, "PNG")  # a PNG by its bytes
+    keep("named.jpeg", colours, "PNG")  # PNG data under a JPEG name
     turned = Image.Exif()
-    turned[0x0112] = 6  # to be shown on its side
+    turned[0x0112] = 6  # EXIF: rotate by 90 degrees
     keep("turned.jpeg", colours, "JPEG", exif=turned, quality=95)
     keep("progressive.jpg", colours, "JPEG", progressive=True, quality=90)
     keep("image.webp", colours, "WEBP")
@@ -71,7 +71,7 @@ def odd_images() -> dict[str, bytes]:
 
 
 def save_odd_images(folder: Path) -> None:
-    """One file of every kind that decoders disagree about."""
+    """Write one file of each kind on which decoders disagree."""
     pixels = np.ascontiguousarray(load_sample_images().images[1][100:180:2, 200:320:2])
     colour, alpha = Image.fromarray(pixels), Image.fromarray(pixels)
     alpha.putalpha(Image.fromarray(pixels[..., 0]))
@@ -92,12 +92,12 @@ def save_odd_images(folder: Path) -> None:
 
 
 def by_pil(data: bytes, view: View) -> np.ndarray:
-    """The reference: decode all, cut, resize all, cut again, mirror."""
+    """Reference view: decode the whole image, crop, resize, crop again, flip."""
     return opened.OpenedByPil(data).view(view).permute(1, 2, 0).numpy()
 
 
 def outcome(decoder: str, data: bytes) -> str | bytes:
-    """The pixels of an evaluation image, or what was complained of."""
+    """Return the pixels of an evaluation image, or the error message."""
     try:
         return EvaluationPipeline(-1, 24, decoder)(data).numpy().tobytes()
     except Exception as error:

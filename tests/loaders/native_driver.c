@@ -1,7 +1,7 @@
-/* Decodes every file in an archive, for running under sanitizers: prints what became of each. */
+/* Decode every file in an archive and print the result of each; run it under sanitizers. */
 #include "../../loaders/images/native/decode.c"
 
-/* FNV-1a: different for different pixels. */
+/* FNV-1a hash. */
 static uint64_t hash_of(const uint8_t *bytes, size_t count)
 {
     uint64_t hash = 14695981039346656037u;
@@ -12,7 +12,7 @@ static uint64_t hash_of(const uint8_t *bytes, size_t count)
 
 enum { VIEWS = 4 };
 
-/* A few views of whatever size it is, or claims to be: one by one, and all at once by three threads. */
+/* Decode a few views of an image, whatever size it claims: one by one, and all at once in three threads. */
 static void look(const uint8_t *data, size_t size, int number)
 {
     int32_t shape[2] = {0, 0};
@@ -39,11 +39,11 @@ static void look(const uint8_t *data, size_t size, int number)
     }
     char warning[JMSG_LENGTH_MAX] = "";
     if (mine && jpeg_warning(data, size, warning) && *warning)
-        abort(); /* a clean one has none */
+        abort(); /* a clean image has no warning */
     putchar('\n');
 }
 
-/* Usage: native_driver ARCHIVE, of 4 bytes of length (as this machine has them) and the bytes, again and again. */
+/* Usage: native_driver ARCHIVE, a sequence of files, each after its length in 4 bytes of native byte order. */
 int main(int count, char **words)
 {
     FILE *archive = count == 2 ? fopen(words[1], "rb") : NULL;
@@ -51,7 +51,7 @@ int main(int count, char **words)
         return 2;
     uint32_t size;
     for (int number = 0; fread(&size, sizeof size, 1, archive) == 1; number++) {
-        uint8_t *data = malloc(size); /* no longer than it must be, so that reading past its end is noticed */
+        uint8_t *data = malloc(size); /* exact size: sanitizers notice reads past the end */
         if (fread(data, 1, size, archive) != size)
             return 2;
         look(data, size, number);

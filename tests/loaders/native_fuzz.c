@@ -1,9 +1,9 @@
-/* What libFuzzer calls with whatever it thinks of: 16 bytes that say which view, then a JPEG (fuzz_native.py). */
+/* libFuzzer's entry point: 16 bytes that choose a view, then a JPEG (fuzz_native.py). */
 #include "../../loaders/images/native/decode.c"
 
 enum { CHOICES = 16 };
 
-/* A box, a size and a part of it, inside an image of this size; out of bounds now and then. */
+/* A box, a size and a part of it, inside an image of this shape; sometimes out of bounds. */
 static struct view view_of(const uint8_t *choices, const int32_t shape[2])
 {
     struct view view = {0};
@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size -= CHOICES;
     uint8_t *jpeg = malloc(size);
     memcpy(jpeg, data + CHOICES, size);
-    memcpy(jpeg + size - 2, "\xFF\xD9", 2); /* without an end it would be refused at once */
+    memcpy(jpeg + size - 2, "\xFF\xD9", 2); /* the decoder rejects a file without an end marker */
     if (jpeg_shape(jpeg, size, shape)) {
         struct view view = view_of(data, shape);
         uint8_t *out = malloc((size_t)view.kept_rows * view.kept_columns * 3);

@@ -1,4 +1,4 @@
-"""A real HTTP proxy in front of the tests' S3 server that fails on purpose: one rule says which requests, and how."""
+"""An HTTP proxy for the tests' S3 server that injects faults by rules."""
 
 import contextlib
 import http.client
@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
-PIECES = 20  # that a slow answer is sent in
+PIECES = 20  # number of pieces of a slow answer
 _DROPPED = {"connection", "transfer-encoding", "content-length", "server", "date"}
 
 
 @dataclass
 class Rule:
-    """What goes wrong with some of the requests.
+    """A fault for some of the requests.
 
     Args:
         fault: an HTTP status, e.g. 503; `hang` accepts and never answers; `drop` closes the connection; `cut` announces
-            all of the content and sends half; `short` is consistently half; `flip` changes one byte; `slow` takes
-            `pause` seconds before each of 20 pieces.
-        match: which paths, a regular expression to be found in them.
-        share: of those requests, chosen at random by the proxy's seed.
-        times: at most so many.
-        code: S3's name for the fault, where `fault` is a status.
+            the whole content and sends half; `short` is half with a consistent length; `flip` changes one byte; `slow`
+            waits `pause` seconds before each of 20 pieces.
+        match: regular expression searched for in the path.
+        share: fraction of the matching requests, drawn with the proxy's seed.
+        times: maximum number of faults.
+        code: S3's error code, if `fault` is a status.
         pause: seconds.
     """
 
@@ -43,12 +43,12 @@ class Rule:
 
 @dataclass
 class FaultProxy:
-    """Listens on 127.0.0.1 while it is entered as a context, and notes what it was asked for.
+    """Listens on 127.0.0.1 inside its context, and records the GET requests.
 
     Args:
         target: the S3 server's address.
-        rules: the first one that matches a GET, if any, is what happens to it.
-        seed: of the choice among the requests that match.
+        rules: the first rule that applies to a GET decides its fault.
+        seed: for the rules' shares.
     """
 
     target: str
@@ -71,7 +71,7 @@ class FaultProxy:
         self._server.server_close()
 
     def choose(self, path: str) -> Rule | None:
-        """The rule that a GET falls under; notes the request."""
+        """Record a GET, and return the rule that applies to it."""
         with self._lock:
             self.asked.append(path)
             for rule in self.rules:
@@ -82,12 +82,12 @@ class FaultProxy:
         return None
 
     def count(self, match: str) -> int:
-        """How many GETs there were of paths that match."""
+        """Return the number of GETs whose path matches."""
         return sum(bool(re.search(match, path)) for path in self.asked)
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread per connection; nothing is said about a client that was killed."""
+    """A thread per connection; errors of killed clients are not printed."""
 
     daemon_threads = True
 
@@ -97,7 +97,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Passes one connection's requests on, or fails them."""
+    """Forwards or fails the requests of one connection."""
 
     proxy: FaultProxy
     protocol_version = "HTTP/1.1"
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_DELETE = do_POST = do_PUT
 
     def _spoil(self, rule: Rule) -> None:
-        """Answer with content that is not as it should be."""
+        """Send a faulty answer."""
         status, headers, body = self._forward()
         half = len(body) // 2
         if rule.fault == "short":
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ValueError(rule.fault)
 
     def _forward(self) -> tuple[int, Mapping[str, str], bytes]:
-        """The S3 server's own answer: status, headers, content."""
+        """Return the S3 server's answer: status, headers, content."""
         server = http.client.HTTPConnection(urllib.parse.urlsplit(self.proxy.target).netloc, timeout=120)
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         server.request(self.command, self.path, content, dict(self.headers.items()))
@@ -160,12 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
         pieces: list[bytes] | None = None,
         pause: float = 0.0,
     ) -> None:
-        """Send an answer that announces `body`, and its pieces."""
+        """Send an answer with the headers of `body`, in pieces."""
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # whoever asked was killed, or has given up
+        with contextlib.suppress(ConnectionError):  # the client was killed or gave up
             for piece in [body] if pieces is None else pieces:
                 time.sleep(pause)
                 self.wfile.write(piece)
@@ -176,4 +176,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests ask `failed`."""
+        """Print nothing: tests read `failed`."""

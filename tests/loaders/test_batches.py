@@ -1,4 +1,4 @@
-"""Batches that are decoded in one call, by any number of threads: the images one by one, to the bit."""
+"""Batches decoded in one call, in any number of threads, equal the images decoded one by one, bitwise."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def dataset_of(root: Path, storage: str, pipeline: Pipeline) -> ImageDataset:
 @pytest.mark.parametrize("threads", [1, 3, 50])
 @pytest.mark.parametrize("storage", ["imagefolder", "packed"])
 @pytest.mark.parametrize("make", [TrainingPipeline, EvaluationPipeline])
-def test_a_batch_is_its_images(make: type[Pipeline], storage: str, threads: int, odd: Path) -> None:
+def test_a_batch_equals_its_images(make: type[Pipeline], storage: str, threads: int, odd: Path) -> None:
     pipeline = make(-1, 64, decoder="native")
     pipeline.threads = threads
     dataset = dataset_of(odd, storage, pipeline)
     keys = [*KEYS, *((0, index) for index in range(len(dataset)))]
-    for size in ((), (48,)):  # progressive resizing sends the size along
+    for size in ((), (48,)):  # progressive resizing adds the size to the key
         asked = [(*key, *size) for key in keys]
         made = dataset.__getitems__(asked)
         assert isinstance(made, Batch)
         images, labels = collate(made)
         expected, of_each = collate([dataset[key] for key in asked])
         assert torch.equal(images, expected) and torch.equal(labels, of_each)
-        for sample, image, label in zip(made, images, labels, strict=True):  # to other collate functions
+        for sample, image, label in zip(made, images, labels, strict=True):  # as other collate functions read it
             assert torch.equal(sample[0], image) and sample[1] == label
         assert images.is_contiguous(memory_format=torch.channels_last) and labels.dtype == torch.int64
 
 
 @built
-def test_what_cannot_be_made_at_once_is_made_one_by_one(odd: Path) -> None:
-    """Further steps after the crop, a resize before it, other decoders, two sizes in a batch."""
+def test_other_batches_are_decoded_one_by_one(odd: Path) -> None:
+    """Transforms after the crop, a resize before it, other decoders, two sizes in a batch."""
     one_by_one = [
         TrainingPipeline(-1, 32, [torch.clone], decoder="native"),
         TrainingPipeline(80, 32, decoder="native"),
@@ -67,7 +67,7 @@ def test_what_cannot_be_made_at_once_is_made_one_by_one(odd: Path) -> None:
 
 
 @built
-def test_random_numbers_of_the_trainer_are_not_touched(odd: Path) -> None:
+def test_the_global_generator_is_not_used(odd: Path) -> None:
     dataset = dataset_of(odd, "imagefolder", TrainingPipeline(-1, 32, decoder="native"))
     before = torch.get_rng_state()
     dataset.__getitems__(KEYS)
@@ -77,7 +77,7 @@ def test_random_numbers_of_the_trainer_are_not_touched(odd: Path) -> None:
 @pytest.mark.slow
 @built
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_loaders_give_the_same_with_any_number_of_workers(
+def test_batches_do_not_depend_on_the_number_of_workers(
     workers: int, odd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def everything(decoder: str) -> list[torch.Tensor]:
@@ -107,7 +107,7 @@ def test_a_damaged_image_in_a_batch_is_named(workers: int, tmp_path: Path) -> No
 
 
 @built
-def test_views_that_do_not_fit_are_refused() -> None:
+def test_views_that_do_not_fit_are_rejected() -> None:
     view = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     out = np.zeros((2, 8, 8, 3), np.uint8)
     assert native.view_batch([None, None], out, 2).tolist() == [False, False] and not out.any()
@@ -123,7 +123,7 @@ def test_views_that_do_not_fit_are_refused() -> None:
     smallest=st.sampled_from([0.08, 0.25, 0.99]),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_boxes_are_torchvisions(height: int, width: int, smallest: float, seed: int) -> None:
+def test_boxes_equal_torchvisions(height: int, width: int, smallest: float, seed: int) -> None:
     torch.manual_seed(seed)
     expected = RandomResizedCrop.get_params(
         torch.empty(1).expand(1, height, width), [smallest, 1.0], list(ASPECT_RATIO)
@@ -131,7 +131,7 @@ def test_boxes_are_torchvisions(height: int, width: int, smallest: float, seed: 
     assert random_box(height, width, smallest, torch.Generator().manual_seed(seed)) == tuple(expected)
 
 
-def test_threads_take_the_cores_that_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_use_the_cores_that_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     assert [decode_threads(workers) for workers in (0, 1, 3, 8, 16, 40)] == [16, 16, 5, 2, 1, 1]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
@@ -142,14 +142,14 @@ def test_threads_take_the_cores_that_workers_leave(monkeypatch: pytest.MonkeyPat
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
-    """Decibels between two images."""
+    """Return the peak signal-to-noise ratio in dB."""
     return float(10 * np.log10(255**2 / np.mean((found.astype(float) - expected) ** 2)))
 
 
 @built
 @pytest.mark.parametrize("subsampling", [0, 1, 2, None], ids=["444", "422", "420", "grey"])
 def test_large_images_are_decoded_smaller(subsampling: int | None) -> None:
-    """Near the exact pixels wherever the box lies; with a pixel's error of place it would be below 30 dB."""
+    """Close to the exact pixels wherever the box is; an offset of one pixel would give less than 30 dB."""
     large = np.kron(PHOTO, np.ones((4, 4, 1), np.uint8))[:1600, :2500]
     data = jpeg(large[..., 1], quality=95) if subsampling is None else jpeg(large, quality=95, subsampling=subsampling)
     boxes = [(0, 0, 1600, 2500), (3, 5, 1597, 2495), (801, 1007, 777, 1203), (1, 1303, 500, 400), (900, 2, 410, 395)]
@@ -173,7 +173,7 @@ def test_only_large_boxes_of_large_images_are_decoded_smaller() -> None:
 
 
 @built
-def test_scaled_is_never_chosen_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaled_decoding_is_never_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = EvaluationPipeline(256, 224).plan(1000, 900, 224)
     assert not view.scaled and EvaluationPipeline(256, 224, "native_scaled").plan(1000, 900, 224).scaled
     monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")

@@ -1,4 +1,4 @@
-"""FFCV's files: what ffcv wrote is read to the byte, what is written here is exact, and damage is a sentence."""
+"""FFCV's files: ffcv's are read exactly, ours are written exactly, and damage gives a sentence."""
 
 import hashlib
 import io
@@ -23,9 +23,8 @@ from loaders.storage.beton import ALLOCATION, FIELD, HEADER, SAMPLE, BetonDatase
 from loaders.storage.beton_writer import AHEAD, PAGE_SIZE, write_beton
 from loaders.storage.imagefolder import ImageFolderDataset
 
-# Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by
-# three processes, so that the images lie out of order. Of each, what ffcv's own reader says: kind, label, start of
-# the SHA-256 of its bytes.
+# Written by ffcv 1.0.2: RGBImageField(write_mode="smart", smart_threshold=1000), IntField(), pages of 2 MiB, by three
+# processes, so that the images are out of order. Per sample, as read by ffcv: type, label, start of the SHA-256.
 GOLDEN = Path(__file__).parents[1] / "golden" / "ffcv.beton.xz"
 GOLDEN_SAMPLES = [
     (np.ndarray, 5, "98917776e8e00b4b"),
@@ -39,7 +38,7 @@ PIPELINE = EvaluationPipeline(resize_size=-1, crop_size=32)
 
 
 def golden_image(number: int) -> np.ndarray:
-    """What ffcv was given."""
+    """Return the image that ffcv was given."""
     height, width = (8, 9) if number % 2 == 0 else (40 + number, 48)
     y, x = np.mgrid[:height, :width]
     return np.stack([4 * x + 10 * number, 5 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
@@ -59,7 +58,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def written(path: Path, image_folder: list[bytes], workers: int = 1) -> BetonDataset:
-    """A file of these images, labelled 0, 1, 2, ..."""
+    """Write a file of these images, labeled 0, 1, 2, ..."""
     write_beton(path, len(image_folder), lambda index: (image_folder[index], index), workers)
     return BetonDataset(path, "train", PIPELINE, seed=0)
 
@@ -107,7 +106,7 @@ def test_ffcv_reads_what_is_written_here(tmp_path: Path) -> None:
         for index, image in enumerate(np.array(images)):
             source, _ = dataset.read(index)
             worst = np.abs(decode(source).permute(1, 2, 0).numpy().astype(int) - image).max()
-            assert worst == 0 if isinstance(source, np.ndarray) else worst <= 16  # ffcv takes the fast, coarse DCT
+            assert worst == 0 if isinstance(source, np.ndarray) else worst <= 16  # ffcv uses the fast, less exact DCT
 
 
 @pytest.mark.slow
@@ -145,7 +144,7 @@ def test_a_folder_becomes_a_file(folder: Path, tmp_path: Path) -> None:
     ],
     ids=["jpeg", "progressive", "grey", "rotated", "cmyk", "png", "alpha", "palette", "16 bits", "webp"],
 )
-def test_every_kind_of_image_is_pils_rgb(kept: bool, image: bytes, tmp_path: Path) -> None:
+def test_every_kind_of_image_equals_pils_rgb(kept: bool, image: bytes, tmp_path: Path) -> None:
     source, _ = written(tmp_path / "train.beton", [image]).read(0)
     opened = Image.open(io.BytesIO(image))
     opened = opened.convert("RGBA") if opened.mode == "P" else opened
@@ -153,7 +152,7 @@ def test_every_kind_of_image_is_pils_rgb(kept: bool, image: bytes, tmp_path: Pat
     assert source == image if kept else isinstance(source, np.ndarray)
 
 
-def test_the_same_bytes_again_and_in_bounded_memory(tmp_path: Path) -> None:
+def test_writing_is_deterministic_and_bounded_in_memory(tmp_path: Path) -> None:
     images = [encoded(noise(20 + seed % 7, seed=seed), "PNG" if seed % 3 else "JPEG") for seed in range(80)]
     files = set()
     for run, workers in enumerate((1, 3, 3)):
@@ -184,7 +183,7 @@ def test_an_image_larger_than_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bytes_left", [0, 10, 100, 2150, 3 << 20, -24 * 6, -24, -1])
-def test_a_file_cut_short_is_refused(bytes_left: int, golden: Path) -> None:
+def test_a_truncated_file_is_rejected(bytes_left: int, golden: Path) -> None:
     os.truncate(golden, bytes_left % golden.stat().st_size)
     with pytest.raises(
         DataError, match=r"val\.beton: ends after \d+ bytes, .*python -m tools\.convert SRC DST --to ffcv"
@@ -198,7 +197,7 @@ def changed(golden: Path, offset: int, value: bytes) -> None:
         file.write(value)
 
 
-ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # where the samples' table begins
+ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # start of the table of samples
 
 
 @pytest.mark.parametrize(
@@ -224,20 +223,20 @@ ROWS = HEADER.itemsize + 2 * FIELD.itemsize  # where the samples' table begins
         (ROWS + 16, b"\xff" * 8, r"has labels from -1 to 4, but a label is at least 0"),
     ],
 )
-def test_a_damaged_or_other_file_is_refused(offset: int, value: bytes, sentence: str, golden: Path) -> None:
+def test_a_damaged_or_unsupported_file_is_rejected(offset: int, value: bytes, sentence: str, golden: Path) -> None:
     changed(golden, offset % golden.stat().st_size, value)
     with pytest.raises(DataError, match=sentence):
         BetonDataset(golden, "val", PIPELINE, seed=0)
 
 
-def test_places_without_a_file(tmp_path: Path) -> None:
+def test_paths_without_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.beton: no such file.*tools\.convert SRC \S+ --to ffcv"):
         BetonDataset(tmp_path, "train", PIPELINE, seed=0)
     with pytest.raises(DataError, match=r"python -m tools\.preload s3://bucket/set"):
         BetonDataset("s3://bucket/set", "train", PIPELINE, seed=0)
 
 
-def test_classes_that_are_not_the_files(golden: Path) -> None:
+def test_class_names_that_do_not_fit_the_file(golden: Path) -> None:
     names = golden.with_name("classes.json")
     names.write_text('["cat", "dog"]')
     with pytest.raises(DataError, match=r"has labels from 0 to 5, but \S+/classes\.json names 2 classes"):
@@ -257,7 +256,7 @@ def test_damage_inside_an_image_names_the_sample(golden: Path) -> None:
         dataset[3]
 
 
-def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "train.beton"
     good = [encoded(noise(), "JPEG")] * 20
     with pytest.raises(DataError, match=r"image 12 cannot be stored \(UnidentifiedImageError"):
@@ -269,7 +268,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
     with pytest.raises(DataError, match="there are no images to write"):
         written(path, [])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room in (PAGE_SIZE + 10_000, 2 * PAGE_SIZE + 10):  # as on a full disk: amid the images, and amid the table
+    for room in (PAGE_SIZE + 10_000, 2 * PAGE_SIZE + 10):  # like a full disk: within the images, and within the table
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
         try:
             with pytest.raises(

@@ -1,4 +1,4 @@
-"""`python data.py`: every fault is a sentence and exit status 1."""
+"""`python data.py`: each fault gives a sentence and exit status 1."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Check = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Check:
-    """Runs the command in this process: (exit status, what it said)."""
+    """Function that runs the command in this process and returns (exit status, output)."""
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.chdir(tmp_path)
@@ -44,7 +44,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 @pytest.fixture
 def broken(folder: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
+    """A copy of the data set, to damage."""
     return shutil.copytree(folder, tmp_path / "set")
 
 
@@ -62,7 +62,6 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_command_lists_every_fault(broken: Path, tmp_path: Path) -> None:
-    """Three faults in one go, as a user would see them."""
     (broken / "train/dog/0003.jpeg").write_bytes(b"not an image")
     (broken / "val/cat/0001.jpeg").write_bytes(b"")
     for path in (broken / "val/person").iterdir():
@@ -124,7 +123,7 @@ def test_truncated_image(check: Check, broken: Path) -> None:
 
 
 @pytest.mark.slow
-def test_deep_grey_images_are_remarked_on(check: Check, broken: Path) -> None:
+def test_deep_gray_images_get_a_remark(check: Check, broken: Path) -> None:
     deep = Image.fromarray(np.full((40, 50), 30_000, np.uint16))
     for name in ("train/cat/a.png", "train/dog/b.tif", "val/cat/c.png"):
         deep.save(broken / name)
@@ -144,8 +143,8 @@ def test_shards_of_both_kinds(check: Check, shards: Path, compressed: Path, tmp_
 
 
 @pytest.mark.slow
-def test_compressed_shards_that_lie_there_unpacked(check: Check, compressed: Path, tmp_path: Path) -> None:
-    """As in a cache: unpacked, packed, or both; one of them is enough, and each that is there has to be whole."""
+def test_shards_that_exist_both_raw_and_compressed(check: Check, compressed: Path, tmp_path: Path) -> None:
+    """As in a cache: raw, compressed or both. One is enough, and those that exist must be intact."""
     source = shutil.copytree(compressed, tmp_path / "set")
     for split in ("train", "val"):
         for number, shard in enumerate(json.loads((source / split / "index.json").read_text())["shards"]):
@@ -158,9 +157,9 @@ def test_compressed_shards_that_lie_there_unpacked(check: Check, compressed: Pat
     before = set(source.rglob("*"))
     status, said = check(source, source, "--crop-size", 32)
     assert status == 0, said
-    assert before <= set(source.rglob("*")), "nothing of somebody's own is deleted"
+    assert before <= set(source.rglob("*")), "a file of the source was deleted"
     status, said = check(source, tmp_path / "cache")
-    assert status == 1 and said.count(".zstd: is missing") == 2, "a copy in a cache is made of the packed ones"
+    assert status == 1 and said.count(".zstd: is missing") == 2, "a cache is filled from the compressed shards"
     raw = source / "train" / json.loads((source / "train/index.json").read_text())["shards"][0]["raw_data"]["basename"]
     raw.write_bytes(raw.read_bytes()[:-1])
     status, said = check(source, source)
@@ -245,7 +244,7 @@ def test_unfinished_conversions(check: Check, broken: Path) -> None:
         status, said = check(broken)
         assert status == 1 and f"conversion is unfinished. To resume it, type: {command}" in said
     (broken / ".ffcv-0123").rmdir()
-    assert check(broken, "--crop-size", 16)[0] == 0, "notes without a plan are no conversion's"
+    assert check(broken, "--crop-size", 16)[0] == 0, "a folder .convert without a plan is not a conversion"
 
 
 def test_tables_fit_a_narrow_terminal(

@@ -1,4 +1,4 @@
-"""Columns of any encoding that a shard may have: read as what they are by every reader, or refused in a sentence."""
+"""Columns of any encoding in shards: every reader reads them correctly or rejects them with a sentence."""
 
 import json
 import os
@@ -31,7 +31,7 @@ DECODERS = [name for name in ("native", "torchvision", "pil") if name != "native
 
 
 def write(root: Path, columns: dict[str, str], *samples: dict[str, Any]) -> Path:
-    """train/ and val/ with these samples; in most tests columns x and y, and what is not given is ordinary."""
+    """Write train/ and val/ with these samples; columns x (PNG) and y (int) have defaults."""
     columns = {"x": "png", "y": "int"} | columns
     for split in ("train", "val"):
         with MDSWriter(out=os.fspath(root / split), columns=columns, hashes=["sha1"]) as writer:
@@ -45,7 +45,7 @@ def opened(root: Path, decoder: str = "auto") -> ShardDataset:
 
 
 def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, converts: bool = True) -> None:
-    """Training, data.py, verify and convert all say this, once a split, and nothing else of it."""
+    """Check that training, data.py, verify and convert report this, once per split, and nothing else."""
     with pytest.raises(DataError) as error:
         opened(root).read(0)
     assert said in str(error.value) and "image (" not in str(error.value)
@@ -62,7 +62,7 @@ def refused_by_all(root: Path, said: str, capsys: pytest.CaptureFixture, convert
 
 @pytest.mark.parametrize("form", ["fixed", "any size", "any kind"])
 @pytest.mark.parametrize("shape", ["gray", "one", "three", "four"])
-def test_arrays_are_the_images_that_pil_makes_of_them(shape: str, form: str, tmp_path: Path) -> None:
+def test_arrays_equal_pils_images(shape: str, form: str, tmp_path: Path) -> None:
     array = {"gray": COLOURS[..., 0], "one": COLOURS[..., :1], "three": COLOURS[..., :3], "four": COLOURS}[shape]
     sizes = ",".join(map(str, array.shape))
     encoding = {"fixed": f"ndarray:uint8:{sizes}", "any size": "ndarray:uint8", "any kind": "ndarray"}[form]
@@ -71,7 +71,7 @@ def test_arrays_are_the_images_that_pil_makes_of_them(shape: str, form: str, tmp
     for decoder in DECODERS:
         assert np.array_equal(opened(root, decoder)[0][0].permute(1, 2, 0).numpy(), np.array(wanted))
         assert np.array_equal(opened(root, decoder).__getitems__([(0, 0)])[0][0].permute(1, 2, 0), np.array(wanted))
-    assert verify([str(root), "--workers=1"]) == 1  # one sentence, for val has train's image
+    assert verify([str(root), "--workers=1"]) == 1  # fails only because val has train's image
     assert inspect(str(root), str(root))[1] == []
 
 
@@ -96,7 +96,7 @@ def test_arrays_are_the_images_that_pil_makes_of_them(shape: str, form: str, tmp
         ("ndarray", COLOURS.astype("i8"), "sample 0: its image (column x) is an array of int64 [20, 30, 4]"),
     ],
 )
-def test_other_arrays_are_refused(
+def test_other_arrays_are_rejected(
     encoding: str, array: np.ndarray, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     root = write(tmp_path / "set", {"x": encoding}, {"x": np.ascontiguousarray(array)})
@@ -110,7 +110,7 @@ def test_other_arrays_are_refused(
 
 @pytest.mark.skipif(not native.available(), reason="the native decoder is not built")
 @pytest.mark.parametrize("pixels", [np.zeros((9, 9), "u1"), np.zeros((9, 9, 3), "u2"), np.zeros((9, 9, 4), "u1")])
-def test_the_native_decoder_is_given_no_other_pixels(pixels: np.ndarray) -> None:
+def test_the_native_decoder_rejects_other_pixels(pixels: np.ndarray) -> None:
     view = View(0, 0, 9, 9, 9, 9, 0, 0, 9, 9)
     for call in (
         lambda: native.view_pixels(pixels, view),
@@ -166,7 +166,7 @@ def test_labels_of_every_integer_encoding(encoding: str, values: tuple[Any, ...]
         ("uint64", 2**63, f"sample 0: its label (column y) is {2**63}; a label is"),
     ],
 )
-def test_other_labels_are_refused(
+def test_other_labels_are_rejected(
     encoding: str, value: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     refused_by_all(write(tmp_path / "set", {"y": encoding}, {"y": value}), said, capsys)
@@ -181,7 +181,7 @@ def test_labels_without_a_class_are_not_converted(tmp_path: Path, capsys: pytest
 
 
 class Program:
-    """What leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -191,7 +191,7 @@ class Program:
 
 
 @pytest.mark.parametrize("name", ["meta", "i"])
-def test_a_pickle_that_is_not_needed_is_not_unpickled(name: str, tmp_path: Path) -> None:
+def test_an_unneeded_pickle_is_not_loaded(name: str, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     assert pickle.loads(pickle.dumps(Program(mark))) is None and mark.is_file()
     mark.unlink()
@@ -205,13 +205,13 @@ def test_a_pickle_that_is_not_needed_is_not_unpickled(name: str, tmp_path: Path)
     assert not mark.exists()
 
 
-def test_a_pickled_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_pickled_image_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = write(tmp_path / "set", {"x": "pkl"}, {"x": Program(tmp_path / "ran")})
     refused_by_all(root, "column x is encoded as pkl; an image is jpeg, png, bytes, pil, or", capsys)
     assert not (tmp_path / "ran").exists()
 
 
-def test_names_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_strings_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = write(tmp_path / "set", {"i": "str"}, {"i": "img_0.jpg"}, {"i": "img_1.jpg", "y": 1})
     verify([str(root), "--workers=1"])
     assert "damaged" not in "".join(capsys.readouterr())
@@ -221,8 +221,8 @@ def test_names_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (100, 100), (0, 0)])
-def test_stored_pixels_take_no_more_memory_than_they_fill(size: tuple[int, int]) -> None:
-    """PIL makes room for the size that an image says before it looks at what there is."""
+def test_declared_sizes_do_not_allocate_memory(size: tuple[int, int]) -> None:
+    """PIL allocates the size that an image declares before it checks the data."""
     columns = Columns(["x", "y"], ["pil", "int"], [None, 8])
     image = np.array([*size, 3], np.uint32).tobytes() + b"RGB" + bytes(8)
     sample = np.uint32(len(image)).tobytes() + image + np.int64(1).tobytes()

@@ -1,4 +1,4 @@
-"""DALI decodes; everything else about a batch is what the other kinds of storage give."""
+"""DALI decodes; everything else about a batch equals the other kinds of storage."""
 
 import gc
 import os
@@ -33,7 +33,7 @@ SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs in six sizes, 4:4:4, 4:2:2 and 4:2:0, some progressive: 36 images in train/ and val/ each."""
+    """Two photographs in six sizes, 4:4:4, 4:2:2 and 4:2:0, some progressive: 36 images each in train/ and val/."""
     root = tmp_path_factory.mktemp("photographs")
     for name, pixels in zip(("flower", "temple"), load_sample_images().images, strict=True):
         (root / "train" / name).mkdir(parents=True)
@@ -54,7 +54,7 @@ def dali(
     world: tuple[int, int] = (1, 0),
     size_at: Callable[[int, int], int] | None = None,
 ) -> DaliLoader:
-    """A loader of one rank's share, shuffled where the data set crops at random."""
+    """Build a loader of one rank's share, shuffled if the data set crops at random."""
     train = dataset.pipeline.random
     options = {"shuffle": train, "drop_last": train, "batch_size": batch_size}
     sampler = EpochSampler(dataset, world_size=world[0], rank=world[1], **options)
@@ -64,12 +64,12 @@ def dali(
 
 
 def train_set(root: Path, resize_size: int = -1, crop_size: int = 64, seed: int = 3) -> ImageFolderDataset:
-    """Random crops of the photographs."""
+    """Open the photographs with random crops."""
     return ImageFolderDataset(root, "train", TrainingPipeline(resize_size, crop_size), seed)
 
 
 def pairs(loader: DaliLoader) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each batch's images, and what our own decoder makes of the same keys; labels and form are compared here."""
+    """Return each batch's images and our own decoder's for the same keys; check labels and format."""
     batches = []
     for keys, (images, labels) in zip(list(loader.batch_sampler), loader, strict=True):
         expected, expected_labels = collate([loader.dataset[key] for key in keys])
@@ -81,7 +81,7 @@ def pairs(loader: DaliLoader) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def differences(loader: DaliLoader) -> tuple[torch.Tensor, int]:
-    """The PSNR of each image in dB, and the largest difference inside the outermost rows and columns."""
+    """Return each image's PSNR in dB, and the largest difference inside the outermost rows and columns."""
     images, expected = (torch.cat(side).float() for side in zip(*pairs(loader), strict=True))
     error = (images - expected).abs()
     psnr = 10 * torch.log10(255**2 / error.square().flatten(1).mean(1).clamp_min(1e-9))
@@ -90,10 +90,10 @@ def differences(loader: DaliLoader) -> tuple[torch.Tensor, int]:
 
 @pytest.mark.parametrize(("resize_size", "crop_size", "most"), [(-1, 176, 1), (-1, 64, 1), (128, 96, 2)])
 def test_training_images(photographs: Path, resize_size: int, crop_size: int, most: int) -> None:
-    """Measured: 54.6 to 56.4 dB in the mean, 50.5 at least.
+    """Measured: mean PSNR 54.6 to 56.4 dB, minimum 50.5 dB.
 
-    At the border DALI's filter repeats the last pixel, torch's (and PIL's) leaves out what is missing: there the two
-    are up to 20 apart. With resize_size an image is resized twice.
+    At the border, DALI's filter repeats the last pixel, and torch's (and PIL's) omits missing ones; there the images
+    differ by up to 20. With resize_size an image is resized twice.
     """
     psnr, largest = differences(dali(train_set(photographs, resize_size, crop_size)))
     assert psnr.mean() > 54 and psnr.min() > 50
@@ -101,16 +101,16 @@ def test_training_images(photographs: Path, resize_size: int, crop_size: int, mo
 
 
 def test_evaluation_images(photographs: Path) -> None:
-    """Measured: 56.4 dB in the mean, 55.4 at least, no pixel further off than 1."""
+    """Measured: mean PSNR 56.4 dB, minimum 55.4 dB, largest difference 1."""
     dataset = ImageFolderDataset(photographs, "val", EvaluationPipeline(128, 112), seed=0)
     psnr, largest = differences(dali(dataset, batch_size=10))
     assert len(psnr) == 36 and psnr.min() > 54 and largest <= 1
-    # Nothing is left to differ without resizing, not even around images smaller than the crop.
+    # Without resizing, images are equal, even around images smaller than the crop.
     whole = ImageFolderDataset(photographs, "val", EvaluationPipeline(-1, 201), seed=0)
     assert all(torch.equal(images, expected) for images, expected in pairs(dali(whole)))
 
 
-def test_odd_images_have_pils_colours(tmp_path: Path) -> None:
+def test_odd_images_have_pils_colors(tmp_path: Path) -> None:
     save_odd_images(tmp_path / "val/odd")
     dataset = ImageFolderDataset(tmp_path, "val", EvaluationPipeline(-1, 48), seed=0)
     ((images, expected),) = pairs(dali(dataset, batch_size=16))
@@ -126,10 +126,10 @@ def test_ordinary_jpegs_are_left_to_dali(photographs: Path) -> None:
     plain, progressive = ((photographs / "val/flower" / name).read_bytes() for name in ("01.jpg", "00.jpg"))
     data, height, width = encoded(plain)
     assert data.tobytes() == plain and (height, width) == (427, 640)
-    assert encoded(progressive)[0].tobytes() != progressive, "its scans are many, and a damaged one is not noticed"
+    assert encoded(progressive)[0].tobytes() != progressive, "DALI does not notice damaged scans"
 
 
-def test_shards_give_what_folders_give(photographs: Path, tmp_path: Path) -> None:
+def test_shards_and_folders_give_equal_batches(photographs: Path, tmp_path: Path) -> None:
     make_mds(photographs / "val", tmp_path / "val", size_limit=300_000)
     pipeline = EvaluationPipeline(128, 112)
     shards = ShardDataset(str(tmp_path), str(tmp_path), "val", pipeline, seed=0)
@@ -139,7 +139,7 @@ def test_shards_give_what_folders_give(photographs: Path, tmp_path: Path) -> Non
 
 
 def test_batches_are_a_function_of_seed_and_epoch(photographs: Path) -> None:
-    """Not of the number of threads; and nobody else's random numbers change."""
+    """Independent of the number of threads; the global random generators are not used."""
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     reference = list(dali(train_set(photographs), workers=1, epoch=1))
@@ -161,7 +161,7 @@ def test_resumed_batches_are_the_same(photographs: Path) -> None:
     assert len(whole) == len(again) == 4 and len(rest) == 2
     for batch, expected in zip(rest, whole[2:], strict=True):
         assert all(map(torch.equal, batch, expected))
-    assert len(list(again)) == 4, "the next epoch is full"
+    assert len(list(again)) == 4, "the next epoch must be complete"
 
 
 def test_two_ranks_share_the_images(photographs: Path) -> None:
@@ -172,7 +172,7 @@ def test_two_ranks_share_the_images(photographs: Path) -> None:
             assert torch.equal(images[rank::2], part) and torch.equal(labels[rank::2], part_labels)
 
 
-def test_images_grow_at_the_batch_that_is_asked_for(photographs: Path) -> None:
+def test_images_grow_at_the_requested_batch(photographs: Path) -> None:
     loader = dali(train_set(photographs), epoch=1, size_at=lambda epoch, batch: 31 + epoch + max(0, batch - 1) * 16)
     grown = pairs(loader)
     assert [images.shape[-1] for images, _ in grown] == [32, 32, 48, 64]
@@ -180,7 +180,7 @@ def test_images_grow_at_the_batch_that_is_asked_for(photographs: Path) -> None:
         assert (images.float() - expected)[..., 1:-1, 1:-1].abs().max() <= 1
 
 
-def test_composer_knows_it_as_a_loader(photographs: Path) -> None:
+def test_composer_accepts_the_loader(photographs: Path) -> None:
     loader = dali(train_set(photographs), batch_size=5)
     assert DataSpec(loader).num_samples == 36 and len(loader) == 7
     assert {len(labels) for _, labels in loader} == {5}
@@ -189,14 +189,14 @@ def test_composer_knows_it_as_a_loader(photographs: Path) -> None:
 
 
 def damaged(data: bytes, how: str) -> bytes:
-    """A JPEG with one fault."""
+    """Damage a JPEG."""
     if how == "cut short":
         return data[: len(data) * 9 // 10]
     if how == "no image":
         return b"\xff\xd8\xff" + bytes(100) + b"\xff\xd9"
     if how == "a marker in its midst":
         return data[: len(data) // 2] + b"\xff\xd8" + data[len(data) // 2 + 2 :]
-    table = data.index(b"\xff\xc4") + 4  # a Huffman table whose codes are impossible; the header is whole
+    table = data.index(b"\xff\xc4") + 4  # impossible codes in a Huffman table; the header stays valid
     return data[: table + 1] + b"\xff" * 16 + data[table + 17 :]
 
 
@@ -222,7 +222,7 @@ def test_a_vanished_image_is_named(photographs: Path) -> None:
 
 
 def count_threads(at_most: int = sys.maxsize) -> int:
-    """This process' threads, those of other languages than Python, too; those that are ending get time for it."""
+    """Return the number of this process's native threads, after waiting for those that are exiting."""
     deadline = time.monotonic() + 60
     while (count := len(os.listdir("/proc/self/task"))) > at_most and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -230,9 +230,9 @@ def count_threads(at_most: int = sys.maxsize) -> int:
 
 
 def test_no_threads_are_left(photographs: Path) -> None:
-    list(dali(train_set(photographs)))  # what DALI starts once for the whole process
+    list(dali(train_set(photographs)))  # start DALI's threads of the whole process
     gc.collect()
-    gc.disable()  # none may wait for the garbage collector
+    gc.disable()  # threads must end without the garbage collector
     try:
         before = count_threads()
         for _ in dali(train_set(photographs)):
@@ -246,7 +246,7 @@ def test_no_threads_are_left(photographs: Path) -> None:
         gc.enable()
 
 
-def test_an_interrupt_ends_it_while_a_read_hangs(photographs: Path) -> None:
+def test_an_interrupt_works_while_a_read_hangs(photographs: Path) -> None:
     before = set(threading.enumerate())
     stuck, released = threading.Event(), threading.Event()
 
@@ -258,25 +258,25 @@ def test_an_interrupt_ends_it_while_a_read_hangs(photographs: Path) -> None:
     next(batches)
     stuck.set()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    with pytest.raises((KeyboardInterrupt, SystemExit)):  # Composer makes the second out of the first
+    with pytest.raises((KeyboardInterrupt, SystemExit)):  # Composer converts the first to the second
         timer.start()
         list(batches)
     timer.join()
     left = set(threading.enumerate()) - before
-    assert left and all(thread.daemon for thread in left), "a read that hangs does not keep the program from ending"
+    assert left and all(thread.daemon for thread in left), "a hanging read must not block the program's exit"
     released.set()
     for thread in left:
         thread.join(60)
         assert not thread.is_alive()
 
 
-def test_what_dali_cannot_do_is_said_at_once(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_settings_are_reported_at_once(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformed = ImageFolderDataset(photographs, "train", TrainingPipeline(-1, 32, [torch.clone]), seed=0)
     with pytest.raises(ValueError, match="image_transforms"):
         dali(transformed)
     if not torch.cuda.is_available():
         with pytest.raises(DataError, match="needs a GPU"):
             require_dali("mixed")
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as Python marks what cannot be imported
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # makes the import fail
     with pytest.raises(DataError, match=r"pip install -c constraints.txt nvidia-dali-cuda120==2\.4\.0"):
         dali(train_set(photographs))

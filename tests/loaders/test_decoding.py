@@ -1,4 +1,4 @@
-"""What is opened at all, how large it may be, and what is said of the rest, whoever decodes it."""
+"""Which formats and sizes are decoded, and what every decoder reports about the others."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DECODERS = sorted(name for name, row in TABLE.items() if native.available() or n
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n"
 
 
-def all_that_open(data: bytes) -> list[object]:
-    """Every function that takes an encoded image, on this one; what each raises, or its result."""
+def results_of_all_functions(data: bytes) -> list[object]:
+    """Return the result or the exception of each function that takes an encoded image."""
     found: list[object] = []
     for function in (shape_of, open_image, decode, check, *(EvaluationPipeline(-1, 8, name) for name in DECODERS)):
         try:
@@ -38,14 +38,14 @@ def all_that_open(data: bytes) -> list[object]:
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "PCX", "PDF", "SGI", "TGA", "JPEG2000", "AVIF", "ICNS", "IM", "DDS"])
 def test_other_formats_are_not_opened(kind: str) -> None:
-    """Whatever their files are called; an EPS would be a program for Ghostscript."""
+    """Whatever the file is called; Pillow would run an EPS in Ghostscript."""
     Image.init()
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow writes no {kind}")
     out = io.BytesIO()
     Image.fromarray(PHOTO[:16, :16]).save(out, kind)
     for data in (out.getvalue(), EPS):
-        for error in all_that_open(data):
+        for error in results_of_all_functions(data):
             assert isinstance(error, UnidentifiedImageError)
             assert "supported formats are JPEG, PNG" in reason(error) and "0x" not in str(error)
 
@@ -54,22 +54,22 @@ def test_other_formats_are_not_opened(kind: str) -> None:
 def test_the_formats_that_are_read(kind: str) -> None:
     out = io.BytesIO()
     Image.fromarray(PHOTO[:16, :24]).save(out, kind)
-    shape, image, *_ = found = all_that_open(out.getvalue())
+    shape, image, *_ = found = results_of_all_functions(out.getvalue())
     assert shape == (16, 24) and isinstance(image, Image.Image)
     assert not any(isinstance(error, Exception) for error in found)
 
 
 def sized(height: int, width: int) -> bytes:
-    """A JPEG that says that it is this large."""
+    """Build a JPEG whose header declares this size."""
     data = bytearray(jpeg(PHOTO[:16, :16]))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
     return bytes(data)
 
 
-def test_images_with_too_many_pixels_are_refused_alike() -> None:
+def test_every_decoder_rejects_images_with_too_many_pixels() -> None:
     for height, width in ((13_378, 13_378), (65_500, 65_500), (65_500, 2_733)):
-        for error in all_that_open(sized(height, width)):
+        for error in results_of_all_functions(sized(height, width)):
             assert isinstance(error, Image.DecompressionBombError) and "limit of 178956970 pixels" in str(error)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -86,7 +86,7 @@ def png(height: int, width: int) -> bytes:
 @built
 @pytest.mark.parametrize("decoder", ["pil", "torchvision", "native"])
 @pytest.mark.parametrize("shape", [(10_000, 1), (1, 60_000), (3, 20_001)])
-def test_of_a_thin_image_no_more_is_resized_than_is_shown(
+def test_only_the_visible_part_of_a_thin_image_is_resized(
     decoder: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -121,8 +121,8 @@ def test_a_thin_image_is_not_resized_whole_for_training(decoder: str, monkeypatc
 
 
 @built
-def test_what_native_hands_on_has_pils_pixels(encode: Encode) -> None:
-    """Missing scans, samplings of colour that libraries of other ages interpolate otherwise, bytes behind the end."""
+def test_images_that_native_leaves_to_pil_have_its_pixels(encode: Encode) -> None:
+    """Missing scans, chroma subsampling that libjpeg versions interpolate differently, bytes after the end."""
     scans = jpeg(PHOTO, progressive=True).split(b"\xff\xda")
     handed_on = [b"\xff\xda".join(scans[:n]) + b"\xff\xd9" for n in (2, 3, 5)]
     handed_on += [encode(PHOTO, across=across, down=down) + b"\0" for across, down in ((1, 2), (1, 1), (4, 1), (2, 2))]
@@ -135,8 +135,8 @@ def test_what_native_hands_on_has_pils_pixels(encode: Encode) -> None:
             assert found[0] == found[1]
 
 
-def test_packed_images_are_the_decoders(tmp_path: Path, encode: Encode) -> None:
-    """As a folder's are: a JPEG of 4:4:0 is one that libraries of other ages decode otherwise."""
+def test_packed_images_equal_the_decoders(tmp_path: Path, encode: Encode) -> None:
+    """Equal to a folder's, even for a 4:4:0 JPEG, which libjpeg versions decode differently."""
     root = make_imagefolder(tmp_path, classes=("a", "b"), per_class=1)
     (root / "train/a/0000.jpeg").write_bytes(encode(PHOTO[:100, :80], down=2))
     for decoder in DECODERS:
@@ -146,8 +146,8 @@ def test_packed_images_are_the_decoders(tmp_path: Path, encode: Encode) -> None:
 
 @built
 @pytest.mark.parametrize("progressive", [False, True])
-def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
-    """A lost sector, and a part cut out; nothing in images without damage."""
+def test_damage_that_pil_ignores_is_found(progressive: bool) -> None:
+    """A lost sector and a removed part; nothing is reported in undamaged images."""
     whole = jpeg(PHOTO, progressive=progressive, quality=90)
     assert check(whole) == PHOTO.shape[:2] and check(whole + bytes(9)) == PHOTO.shape[:2]
     at = len(whole) // 4
@@ -160,8 +160,8 @@ def test_damage_that_pil_decodes_in_silence_is_found(progressive: bool) -> None:
 
 
 @built
-def test_damage_is_pils_to_decode_in_silence(capfd: pytest.CaptureFixture) -> None:
-    """Whoever else resizes: libjpeg writes of it on the terminal if torchvision calls it."""
+def test_damaged_images_decode_as_in_pil(capfd: pytest.CaptureFixture) -> None:
+    """For any decoder; libjpeg would print a warning to the terminal if torchvision called it."""
     whole = jpeg(PHOTO, quality=90)
     at = len(whole) // 4
     for damaged in (whole[:at] + bytes(512) + whole[at + 512 :], whole[:at] + b"\xff\xd0" + whole[at:], whole + b"x"):
@@ -171,7 +171,7 @@ def test_damage_is_pils_to_decode_in_silence(capfd: pytest.CaptureFixture) -> No
     assert capfd.readouterr() == ("", "")
 
 
-def test_torchvision_gets_no_jpeg_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_gets_no_truncated_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     whole = jpeg(PHOTO)
     assert decode(whole).shape == (3, *PHOTO.shape[:2])
@@ -180,7 +180,7 @@ def test_torchvision_gets_no_jpeg_that_is_cut_off(monkeypatch: pytest.MonkeyPatc
         decode(whole[: len(whole) // 2])
 
 
-def test_check_without_the_library_is_pils(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_without_the_library_uses_pil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     whole = jpeg(PHOTO)
     assert check(whole) == PHOTO.shape[:2]

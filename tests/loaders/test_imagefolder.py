@@ -1,4 +1,4 @@
-"""What lies in classes' folders besides images: nothing is left out, or read again and again, without a word."""
+"""Files that are not images and links in class folders: each is counted, remarked on or rejected."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def refusals(root: Path) -> list[str]:
-    """What verification, conversion, training and data.py say when they look through the folder."""
+    """Return the errors of verification, conversion, training and data.py for the folder."""
     said = []
     looks: list[Callable[[], object]] = [
         lambda: open_splits(str(root), None),
@@ -38,7 +38,7 @@ def refusals(root: Path) -> list[str]:
 
 
 def test_files_that_are_not_read_are_counted(root: Path) -> None:
-    """By their names, or because they are none: a pipe would be waited for."""
+    """By their names, or because they are not regular files: reading a pipe would block."""
     for name in ("a.gif", "b.avif", "c.heic", "notes"):
         (root / "train/cat" / name).write_bytes(b"x")
     os.mkfifo(root / "train/dog/pipe.jpg")
@@ -51,7 +51,7 @@ def test_files_that_are_not_read_are_counted(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", ".Trash-1000", "__MACOSX"])
-def test_folders_of_programs_are_remarked_on(root: Path, name: str) -> None:
+def test_folders_of_programs_get_a_remark(root: Path, name: str) -> None:
     make_imagefolder(root, classes=(name,), per_class=1)
     make_imagefolder(root / "train/cat", classes=(name,), per_class=1)
     (remark,) = FolderSource(str(root), "train").remarks
@@ -60,10 +60,10 @@ def test_folders_of_programs_are_remarked_on(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../dog"])
-def test_links_without_an_end_are_refused(root: Path, target: str) -> None:
+def test_circular_links_are_rejected(root: Path, target: str) -> None:
     (root / "train/cat/again").symlink_to(target)
     if target == "../dog":
-        assert len(list_class(root / "train/cat").images) == 4, "other folders may be linked"
+        assert len(list_class(root / "train/cat").images) == 4, "links to other folders are allowed"
         (root / "train/dog/back").symlink_to("../cat")
     for said in refusals(root):
         assert "is a link to" in said and ", which contains it. " in said
@@ -98,13 +98,13 @@ def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_
         open_sources(str(place), None)
 
 
-def test_a_dangling_image_is_not_an_empty_one(root: Path) -> None:
+def test_a_dangling_image_link_is_reported(root: Path) -> None:
     (root / "train/cat/gone.jpg").symlink_to("/nowhere/at/all")
     fault = f"{root}/train/cat/gone.jpg: cannot be read (No such file or directory). Replace or delete it."
     assert inspect(str(root), None)[1] == [fault]
 
 
-def test_files_beside_the_classes_are_counted(root: Path) -> None:
+def test_files_next_to_the_class_folders_are_counted(root: Path) -> None:
     (root / "train/image.jpg").write_bytes((root / "train/cat/0000.jpeg").read_bytes())
     (root / "train/list.txt").touch()
     remark = "train: 2 files next to the class folders are ignored (image.jpg, list.txt)."
@@ -112,7 +112,7 @@ def test_files_beside_the_classes_are_counted(root: Path) -> None:
     assert remark in inspect(str(root), None)[0][0].remarks
 
 
-def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked, scandir = str(root / "train/cat/locked"), os.scandir
     Path(locked).mkdir()
 
@@ -121,6 +121,6 @@ def test_folders_that_cannot_be_looked_into(root: Path, monkeypatch: pytest.Monk
             raise PermissionError(13, "Permission denied", locked)
         return scandir(path)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(os, "scandir", refuse)  # the tests may be run by root, whom nothing is refused
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read any folder
     for said in refusals(root):
         assert said.startswith(f"{locked}: cannot be listed (Permission denied)")

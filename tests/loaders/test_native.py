@@ -1,4 +1,4 @@
-"""The native decoder gives PIL's pixels to the bit; and what it cannot read, others read as they did before."""
+"""The native decoder gives PIL's pixels bitwise, and leaves to other decoders what it cannot read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.runs import ROOT
 
 @st.composite
 def views(draw: st.DrawFn, height: int, width: int) -> View:
-    """A box, at the edges of the image more often than by chance; its size afterwards; a part of that."""
+    """Draw a box, often at the image's edges, a size to resize it to, and the part of the result to keep."""
 
     def part(length: int) -> tuple[int, int]:
         size = draw(st.integers(1, length))
@@ -41,8 +41,8 @@ def views(draw: st.DrawFn, height: int, width: int) -> View:
 @built
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
-def test_every_view_of_every_jpeg_is_pils(encode: Encode, data: st.DataObject) -> None:
-    """4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1 and odder ones, any quality, grey or not, in one scan or several."""
+def test_every_view_of_every_jpeg_equals_pils(encode: Encode, data: st.DataObject) -> None:
+    """4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1 and others, any quality, color or gray, one scan or several."""
     height, width = data.draw(
         st.tuples(st.integers(1, 40), st.integers(1, 300)) | st.tuples(*[st.integers(1, 200)] * 2)
     )
@@ -62,7 +62,7 @@ def test_every_view_of_every_jpeg_is_pils(encode: Encode, data: st.DataObject) -
 @built
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_views_of_pixels_are_pils(data: st.DataObject) -> None:
+def test_views_of_pixels_equal_pils(data: st.DataObject) -> None:
     height, width = data.draw(st.tuples(*[st.integers(1, 150)] * 2))
     pixels = PHOTO[50 : 50 + height, 10 : 10 + width]
     view = data.draw(views(height, width))
@@ -70,7 +70,7 @@ def test_views_of_pixels_are_pils(data: st.DataObject) -> None:
 
 
 @built
-def test_boxes_outside_the_image_are_refused() -> None:
+def test_boxes_outside_the_image_are_rejected() -> None:
     whole = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     assert native.view_pixels(PHOTO[:40, :50], whole).shape == (8, 8, 3)
     for wrong in ({"top": 1}, {"left": -1}, {"width": 51}, {"height": 0}, {"top_row": 1}, {"kept_columns": 9}):
@@ -81,8 +81,7 @@ def test_boxes_outside_the_image_are_refused() -> None:
 
 @built
 @pytest.mark.parametrize(("resize", "size"), [(-1, 176), (-1, 64), (300, 224)])
-def test_training_crops_are_torchvisions(resize: int, size: int) -> None:
-    """The same boxes, flips and pixels as RandomResizedCrop and RandomHorizontalFlip on PIL images."""
+def test_training_crops_equal_torchvisions(resize: int, size: int) -> None:
     steps = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
     reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
     pipeline = TrainingPipeline(resize, size, decoder="native")
@@ -96,7 +95,7 @@ def test_training_crops_are_torchvisions(resize: int, size: int) -> None:
 
 @built
 @pytest.mark.parametrize(("resize", "size"), [(232, 224), (256, 224), (-1, 224), (-1, 501), (64, 63)])
-def test_evaluation_is_torchvisions(resize: int, size: int) -> None:
+def test_evaluation_equals_torchvisions(resize: int, size: int) -> None:
     steps = [transforms.CenterCrop(size)]
     reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
     for height, width in ((427, 640), (427, 301), (225, 224), (63, 200)):
@@ -107,8 +106,8 @@ def test_evaluation_is_torchvisions(resize: int, size: int) -> None:
 
 @built
 @pytest.mark.parametrize("name", odd_images())
-def test_odd_images_are_pils_too(name: str) -> None:
-    """CMYK, PNGs by any name, palettes, alpha: decoded as before, then resized by the same filter as JPEGs are."""
+def test_odd_images_equal_pils(name: str) -> None:
+    """CMYK, PNGs by any name, palettes, alpha: decoded by PIL, then resized by the same filter as JPEGs."""
     for make in (lambda decoder: TrainingPipeline(-1, 16, decoder=decoder), lambda d: EvaluationPipeline(20, 16, d)):
         found = []
         for decoder in ("native", "pil"):
@@ -118,15 +117,14 @@ def test_odd_images_are_pils_too(name: str) -> None:
 
 
 @built
-def test_unusual_jpegs_are_left_to_others(encode: Encode) -> None:
-    """And give what they gave before: pixels, or PIL's complaint."""
+def test_unusual_jpegs_are_left_to_pil(encode: Encode) -> None:
     pixels = PHOTO[:90, :70]
     scans = encode(pixels, progressive=1).split(b"\xff\xda")
     for data in (
         encode(np.dstack([pixels, pixels[..., :1]])),  # CMYK
         encode(pixels, arithmetic=1),
         encode(pixels) + b"\0" * 7,
-        b"\xff\xda".join(scans[: len(scans) // 2]) + b"\xff\xd9",  # some scans are missing, and nothing else
+        b"\xff\xda".join(scans[: len(scans) // 2]) + b"\xff\xd9",  # missing scans
         jpeg(pixels).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c", 1),  # 12 bits
     ):
         view = View(3, 5, 40, 30, 20, 20, 0, 0, 20, 20)
@@ -135,7 +133,7 @@ def test_unusual_jpegs_are_left_to_others(encode: Encode) -> None:
 
 
 @built
-def test_threads_do_not_meet() -> None:
+def test_concurrent_calls() -> None:
     files = [jpeg(PHOTO[n : n + 200, n:], quality=50 + n) for n in range(40)]
     view = View(10, 20, 150, 160, 64, 64, 0, 0, 64, 64, True)
     with ThreadPoolExecutor(8) as pool:
@@ -144,8 +142,8 @@ def test_threads_do_not_meet() -> None:
         assert np.array_equal(pixels, by_pil(data, view))
 
 
-def test_native_that_is_not_built_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By the configuration, and by the function; `auto` does without it."""
+def test_native_is_rejected_when_it_is_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the configuration and by the function; `auto` works without it."""
     monkeypatch.setattr(native, "available", lambda: False)
     assert decoders.chosen("auto") == "torchvision"
     assert decoders.described("torchvision").endswith("(faster: apt-get install libjpeg62-turbo-dev && make env)")
@@ -161,8 +159,8 @@ def test_native_that_is_not_built_is_refused(monkeypatch: pytest.MonkeyPatch, tm
         build_imagenet_dataspec(tmp_path, False, 2, decoder="native")
 
 
-def test_a_library_of_another_kind_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Another program's, a text, or none."""
+def test_a_foreign_library_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A library of another program, a text file, or no file."""
     try:
         for content in (None, b"no library", Path(np._core._multiarray_umath.__file__).read_bytes()):
             library = tmp_path / f"{content is None}{len(content or b'')}.so"

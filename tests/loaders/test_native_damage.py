@@ -1,4 +1,4 @@
-"""Damaged JPEGs: the native decoder gives PIL's pixels or leaves them to others, and never touches others' memory."""
+"""Damaged JPEGs: the native decoder gives PIL's pixels or none, and never accesses memory out of bounds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, compile_c, jpeg, o
 
 @built
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.9, 0.999])
-def test_truncated_jpegs_are_refused(cut: float) -> None:
-    """Whether or not the box lies in what is there."""
+def test_truncated_jpegs_are_rejected(cut: float) -> None:
+    """Whether or not the box is in the part that remains."""
     for progressive in (False, True):
         whole = jpeg(PHOTO, progressive=progressive)
         damaged = whole[: int(len(whole) * cut)]
@@ -29,8 +29,8 @@ def test_truncated_jpegs_are_refused(cut: float) -> None:
 
 
 @built
-def test_damage_is_never_seen_as_grey() -> None:
-    """A scan that ends early, or has a marker in its midst, is left to others, as whatever libjpeg-turbo warns of."""
+def test_damage_is_never_decoded_as_gray() -> None:
+    """A scan that ends early or has a marker inside is left to PIL, like anything libjpeg-turbo warns of."""
     whole = jpeg(PHOTO[:200, :200])
     start = whole.index(b"\xff\xda") + 200
     view = View(100, 100, 100, 100, 50, 50, 0, 0, 50, 50)
@@ -42,7 +42,7 @@ def test_damage_is_never_seen_as_grey() -> None:
 
 
 def mutated(encode: Encode) -> list[bytes]:
-    """Whole JPEGs, and hundreds with bytes changed, left out, or a size that they do not have."""
+    """Return intact JPEGs, then hundreds with bytes changed or removed, or with a wrong size."""
     rng = random.Random(0)
     whole = [
         encode(PHOTO[:height, :width], across=across, down=down, progressive=progressive, restart_rows=progressive ^ 1)
@@ -68,8 +68,8 @@ def mutated(encode: Encode) -> list[bytes]:
 
 
 @built
-def test_damaged_images_are_pils_or_left_to_others(encode: Encode) -> None:
-    """Seen whole; of a box, what is damaged below it is not noticed."""
+def test_damaged_images_equal_pils_or_are_left_to_it(encode: Encode) -> None:
+    """The whole image is viewed, because damage below a box goes unnoticed."""
     decoded = 0
     for data in mutated(encode):
         height, width = native.jpeg_shape(data) or (1 << 16, 1 << 16)
@@ -82,10 +82,10 @@ def test_damaged_images_are_pils_or_left_to_others(encode: Encode) -> None:
 
 
 def test_sanitizers_find_nothing(encode: Encode, tmp_path: Path) -> None:
-    """No access outside of memory, no leak, no undefined arithmetic, no large allocation; both loops give the same."""
+    """No access out of bounds, leak, undefined arithmetic or large allocation; both loops give the same result."""
     archive = tmp_path / "archive"
     archive.write_bytes(b"".join(struct.pack("I", len(data)) + data for data in mutated(encode)))
-    flags = ["-std=gnu11", "-g", "-O1", "-DLARGE=16"]  # so that small images are scaled, too
+    flags = ["-std=gnu11", "-g", "-O1", "-DLARGE=16"]  # small images are scaled too
     flags += ["-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     said = []
     for plain in (0, 1):
@@ -99,6 +99,6 @@ def test_sanitizers_find_nothing(encode: Encode, tmp_path: Path) -> None:
     lines = said[0].splitlines()
     for line in lines:
         words = line.split()[2:]
-        assert words[: len(words) // 2] == words[len(words) // 2 :], "all at once as one by one"
-    assert all(line.count(" 1") >= 9 for line in lines[:24]), "the whole ones are decoded"
+        assert words[: len(words) // 2] == words[len(words) // 2 :], "the batch differs from single calls"
+    assert all(line.count(" 1") >= 9 for line in lines[:24]), "intact images must be decoded"
     assert len(lines) == 624 and sum(": 0" in line for line in lines) > 20

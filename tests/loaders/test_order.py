@@ -1,4 +1,4 @@
-"""Order and augmentation are functions of seed, epoch and sample: not of workers, ranks or interruptions."""
+"""Order and augmentation depend on seed, epoch and sample, not on workers, ranks or interruptions."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ from loaders.storage.streaming import SHUFFLE_BLOCK, ShardDataset
 
 
 class Numbers(ImageDataset):
-    """A data set of nothing but a length."""
+    """A data set with a length only."""
 
     def __init__(self, length: int, seed: int = 0) -> None:
         super().__init__(EvaluationPipeline(-1, 32), seed)
@@ -33,13 +33,13 @@ class Numbers(ImageDataset):
 
 
 def jitter(pixels):
-    """Draws from all three generators, as other people's transforms do."""
+    """Draw from all three global generators, as third-party transforms do."""
     shift = random.randrange(64) + np.random.randint(64) + int(torch.randint(64, ()))
     return pixels + shift % 256
 
 
 def load(root: Path, epochs: tuple[int, ...] = (0,), **options) -> list[torch.Tensor]:
-    """All batches of some epochs."""
+    """Return the tensors of all batches of some epochs."""
     options = {"is_streaming": False, "batch_size": 8, "crop_size": 16, "num_workers": 0, **options}
     spec = build_imagenet_dataspec(root, image_transforms=[jitter], **options)
     batches = []
@@ -54,7 +54,7 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 
 
 def order(dataset: ImageDataset, epoch: int = 0, world: int = 1, drop_last: bool = True) -> list[list[int]]:
-    """What each rank is given."""
+    """Return the indices of each rank."""
     ranks = []
     for rank in range(world):
         sampler = EpochSampler(dataset, shuffle=True, drop_last=drop_last, world_size=world, rank=rank)
@@ -76,11 +76,11 @@ def test_seeds_and_epochs_differ(folder: Path) -> None:
     assert not any(map(torch.equal, first[::2], load(folder, epochs=(1,), seed=3)[::2]))
     unshuffled = [load(folder, seed=seed, shuffle=False) for seed in (3, 4)]
     assert all(map(torch.equal, unshuffled[0][1::2], unshuffled[1][1::2])), "labels in stored order"
-    assert not any(map(torch.equal, unshuffled[0][::2], unshuffled[1][::2])), "but cropped differently"
+    assert not any(map(torch.equal, unshuffled[0][::2], unshuffled[1][::2])), "crops must depend on the seed"
 
 
 @pytest.mark.slow
-def test_main_process_generators_are_left_alone(folder: Path) -> None:
+def test_global_generators_are_not_used(folder: Path) -> None:
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     for workers in (0, 1):
@@ -106,7 +106,7 @@ def test_evaluation_counts_every_image_once(world: int) -> None:
         ]
         ranks = [[index for _, index in sampler] for sampler in samplers]
         padding = samplers[0].total_size - length
-        # Composer takes the last sample of the last `padding` ranks away.
+        # Composer drops the last sample of the last `padding` ranks.
         kept = [rank[:-1] if number >= world - padding else rank for number, rank in enumerate(ranks)]
         assert sorted(index for rank in kept for index in rank) == list(range(length))
         assert {len(rank) for rank in ranks} == {len(samplers[0])}
@@ -122,7 +122,7 @@ def test_order_does_not_depend_on_the_world_size() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_resume_goes_on_at_the_sample(world: int) -> None:
+def test_resume_continues_at_the_sample(world: int) -> None:
     """Stopped after 16 samples of epoch 2 on two ranks, resumed on 1, 2 or 4."""
     dataset = Numbers(48, seed=5)
     whole = order(dataset, epoch=2)[0]
@@ -133,13 +133,13 @@ def test_resume_goes_on_at_the_sample(world: int) -> None:
         resumed = Numbers(48, seed=5)
         resumed.load_state_dict(state)
         sampler = EpochSampler(resumed, shuffle=True, drop_last=True, world_size=world, rank=rank)
-        assert len(sampler) == 48 // world, "an epoch's length is the full epoch's"
+        assert len(sampler) == 48 // world, "len() must be that of a full epoch"
         sampler.set_epoch(2)
         ranks.append([index for _, index in sampler])
         sampler.set_epoch(3)
-        assert len(list(sampler)) == 48 // world, "the next epoch is full"
+        assert len(list(sampler)) == 48 // world, "the next epoch must be complete"
         sampler.set_epoch(2)
-        assert len(list(sampler)) == 48 // world, "and so is a repetition"
+        assert len(list(sampler)) == 48 // world, "a repeated epoch must be complete"
     assert [index for step in zip(*ranks, strict=True) for index in step] == whole[16:]
 
 
@@ -159,11 +159,11 @@ def test_resumed_batches_are_the_same(folder: Path) -> None:
             assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
 
 
-def test_checkpoints_of_other_data_are_refused() -> None:
+def test_checkpoints_of_other_data_are_rejected() -> None:
     dataset = Numbers(10)
     with pytest.raises(DataError, match="8 of 48 images, but this data set has 10"):
         dataset.load_state_dict(Numbers(48).state_dict(8, True))
-    dataset.load_state_dict(Numbers(48).state_dict(0, True))  # at an epoch's start there is no place to lose
+    dataset.load_state_dict(Numbers(48).state_dict(0, True))  # at the start of an epoch there is no position to restore
     dataset.load_state_dict(None)
     assert dataset.take_resume(0) == 0
 
@@ -176,5 +176,5 @@ def test_streaming_shuffles_in_a_rolling_window(shards: Path) -> None:
     dataset.starts = np.arange(2000) * 640
     large = dataset.epoch_order(np.random.default_rng(0))
     assert np.array_equal(np.sort(large), np.arange(2000 * 640))
-    assert len(np.unique(large[:2048] // 640)) < 100, "few shards for a first batch of 2,048"
-    assert len(np.unique(large[400_000:402_048] // 640)) > SHUFFLE_BLOCK / 640 * 0.8, "then a wide window"
+    assert len(np.unique(large[:2048] // 640)) < 100, "the first 2,048 images must come from few shards"
+    assert len(np.unique(large[400_000:402_048] // 640)) > SHUFFLE_BLOCK / 640 * 0.8, "the window must grow"

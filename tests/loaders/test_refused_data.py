@@ -1,4 +1,4 @@
-"""What a run says to type when its data cannot be had as asked for is typed here, and the run trains."""
+"""Follow the advice of a run whose data cannot be read as configured, until the run trains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.command import run
 from loaders import memory
 from loaders.storage import packed
 from main import cli
-from tests.following import assert_advice_trains, of_both
+from tests.following import assert_advice_trains, for_both
 from tests.image_files import make_shards
 from tests.runs import small_yaml
 from tools.convert.__main__ import main as convert
@@ -30,14 +30,14 @@ SPLITS = ("train", "val")
 
 
 def named(word: str) -> str:
-    """Advice as it is typed: with a folder for the example's."""
+    """Return the advice with the example's folder replaced."""
     return re.sub(r"=(/some/folder|/a/cache/folder|FOLDER)$", "=another", word)
 
 
 def streamed(folder: Path, image_folder: Path, cache: str) -> list[str]:
-    """The command line of a run that reads shards through a cache folder."""
+    """Return the command line of a run that reads shards through a cache folder."""
     make_shards(image_folder, folder / "shards")
-    words = of_both("path=shards", "is_streaming=true", f"local={cache}")
+    words = for_both("path=shards", "is_streaming=true", f"local={cache}")
     return [str(small_yaml(folder, image_folder, **FAST, **ALONE)), *words]
 
 
@@ -60,7 +60,7 @@ def test_too_little_shared_memory_for_the_workers(
     workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_shared_memory", lambda: 3 * 8 * 3 * 24 * 24 * 4)
-    words = of_both("num_workers=2", "prefetch_factor=2", "batch_size=8", "crop_size=24")
+    words = for_both("num_workers=2", "prefetch_factor=2", "batch_size=8", "crop_size=24")
     yaml = small_yaml(workdir, image_folder, **FAST)
     assert_advice_trains(lambda _: [str(yaml), *words], named, workdir, capfd)
 
@@ -70,7 +70,7 @@ def test_too_little_memory_for_packed_images(
 ) -> None:
     monkeypatch.setattr(packed, "free_shared_memory", lambda: 40_000)
     yaml = small_yaml(workdir, image_folder, **FAST, **ALONE)
-    words = of_both("storage=packed", "crop_size=8")
+    words = for_both("storage=packed", "crop_size=8")
     assert_advice_trains(lambda _: [str(yaml), *words, "eval_dataset.resize_size=8"], named, workdir, capfd)
 
 
@@ -78,7 +78,7 @@ def test_ffcvs_files_in_an_image_folder(workdir: Path, image_folder: Path, capfd
     assert run(convert, [str(image_folder), "beton", "--to", "ffcv"]) == 0
 
     def start(folder: Path) -> list[str]:
-        return [str(small_yaml(folder, image_folder, **FAST, **ALONE)), *of_both(f"path={workdir}/beton")]
+        return [str(small_yaml(folder, image_folder, **FAST, **ALONE)), *for_both(f"path={workdir}/beton")]
 
     assert_advice_trains(start, named, workdir, capfd)
 
@@ -87,7 +87,7 @@ def test_a_damaged_image(workdir: Path, image_folder: Path, capfd: pytest.Captur
     shutil.copytree(image_folder, "images")
     damaged = sorted(Path("images/train").rglob("*.jpeg"))[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
-    words = [str(small_yaml(workdir, image_folder, **FAST, **ALONE)), *of_both("path=images"), "max_duration=1ep"]
+    words = [str(small_yaml(workdir, image_folder, **FAST, **ALONE)), *for_both("path=images"), "max_duration=1ep"]
     assert cli(words) == 1
     said = capfd.readouterr().err
     assert str(damaged) in said and "Replace or delete it; `python -m tools.verify` finds every such image" in said
@@ -100,7 +100,7 @@ def test_a_damaged_image(workdir: Path, image_folder: Path, capfd: pytest.Captur
 def test_a_copy_of_one_split(
     workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As is advised where both do not fit; also with a space in the name."""
+    """As advised when both do not fit, with a space in the folder's name."""
     shutil.copytree(image_folder, "my images")
     real = os.statvfs(workdir)
     blocks = sum(-(-file.stat().st_size // real.f_frsize) for file in Path("my images/train").rglob("*.jpeg"))

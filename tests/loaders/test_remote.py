@@ -1,4 +1,4 @@
-"""How much of an object is read that is larger than the index says."""
+"""Remote files: sizes beyond the index's, unusual files, and errors of stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tools.convert.destination import open_destination
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the pieces that were read from S3."""
+    """Sizes of the chunks read from S3."""
     pieces: list[int] = []
     stock = s3._object
 
@@ -39,7 +39,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return pieces
 
 
-def test_no_more_of_an_object_is_read_than_it_should_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reading_stops_at_the_expected_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     endless = iter(lambda: b"x" * 100, None)
     monkeypatch.setattr(s3, "_object", lambda _: endless)
     with pytest.raises(DataError, match=r"s3://b/k: is damaged \(more than 1000 bytes\)"):
@@ -76,7 +76,7 @@ def test_a_shard_that_is_too_large(reader: str, s3_server: str, shards: Path, tm
 
 
 @pytest.mark.parametrize("name", ["pipe", "device", "folder"])
-def test_what_is_not_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+def test_pipes_devices_and_folders_are_rejected(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()
@@ -85,8 +85,8 @@ def test_what_is_not_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None
     assert not (tmp_path / "copy").exists()
 
 
-def test_out_of_reach_is_not_missing() -> None:
-    """Hugging Face's kind of FileNotFoundError says that nothing could be asked for."""
+def test_an_unreachable_file_is_not_reported_missing() -> None:
+    """Hugging Face raises this kind of FileNotFoundError when it has no connection."""
     error = LocalEntryNotFoundError("check your connection and try again")
     assert str(fault(error, "hf://datasets/a/b")) == (
         "hf://datasets/a/b: cannot be read or written (LocalEntryNotFoundError: check your connection and try again)."
@@ -103,7 +103,7 @@ def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("look", [remote.is_remote, open_destination])
 def test_a_home_folder_in_quotes(look: Callable, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shell has seen it."""
+    """Quotes keep the shell from expanding the tilde."""
     monkeypatch.setenv("HOME", "/home/me")
     with pytest.raises(DataError, match=r"^~/mds: is neither an address nor a folder; did you mean /home/me/mds\?"):
         look("~/mds")
@@ -112,7 +112,7 @@ def test_a_home_folder_in_quotes(look: Callable, workdir: Path, monkeypatch: pyt
 
 
 def test_a_damaged_file_is_fetched_once_more_from_any_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streaming's downloaders take a file that is there for one that they have fetched."""
+    """Streaming's downloaders treat an existing file as fetched."""
     from streaming.base.storage.download import CloudDownloader
 
     contents = [b"damaged", b"whole"]

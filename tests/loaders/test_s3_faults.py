@@ -1,4 +1,4 @@
-"""S3 that fails: what passes is survived with every image in its place, what stays is one sentence, in time."""
+"""A failing S3: transient faults lose no image, permanent ones give one sentence in time."""
 
 import atexit
 import contextlib
@@ -42,7 +42,7 @@ def everything(spec: DataSpec) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sentence(run: Callable[[], object]) -> str:
-    """What a user reads when `run` fails: one line."""
+    """Return the one line that a user reads when `run` fails."""
     with pytest.raises(DataError) as caught:
         run()
     said = sentence_of(caught.value)
@@ -51,14 +51,14 @@ def sentence(run: Callable[[], object]) -> str:
 
 
 def assert_whole(cache: Path, source: Path) -> None:
-    """A cache folder holds whole files under their own names, and nothing but what is being fetched just now."""
+    """Check that the files of a cache folder are intact, except those being fetched."""
     for path in (path for path in cache.rglob("*") if path.is_file() and path.suffix != ".part"):
         assert path.read_bytes() == (source / path.relative_to(cache)).read_bytes(), path
 
 
 @pytest.fixture(scope="module")
 def small_shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """val/ in some 30 shards."""
+    """val/ in about 30 shards."""
     root = tmp_path_factory.mktemp("small_shards")
     make_mds(folder / "val", root / "val", size_limit=5_000)
     return root
@@ -66,13 +66,13 @@ def small_shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def stored(s3_server: str, shards: Path) -> str:
-    """The images in S3, 60 in each split."""
+    """Address of the images in S3, 60 in each split."""
     return upload(shards, "images", "set")
 
 
 @pytest.fixture
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A store that can be made to fail; every client made from now on uses it."""
+    """A proxy that can inject faults; every client created from now on uses it."""
     monkeypatch.setattr(s3, "_PAUSES", (0.02, 0.1))
     with FaultProxy(s3_server) as proxy:
         use_endpoint(monkeypatch, proxy.address)
@@ -81,22 +81,22 @@ def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProx
 
 @pytest.fixture
 def reference(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the image folder gives."""
+    """Images and labels from the image folder."""
     return everything(
         build_imagenet_dataspec(folder, False, 10, is_train=False, shuffle=False, crop_size=32, num_workers=0)
     )
 
 
 def test_every_fault_ends_within_a_minute() -> None:
-    """A worker waits for somebody else's download at most so long, then tries itself at most so long."""
-    assert LONGEST < 50, "ten seconds are left for the rest of the run to end"
+    """A worker waits for another process's download, then tries itself, each for a limited time."""
+    assert LONGEST < 50, "the run needs ten more seconds to exit"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_passing_faults_lose_nothing(
+def test_transient_faults_lose_nothing(
     workers: int, small_shards: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all requests 20 % fail, in every way there is."""
+    """20 % of all requests fail, with every kind of fault."""
     monkeypatch.setattr(s3, "PATIENCE", 30.0)
     upload(small_shards, "images", "set")
     faults: list[int | str] = [500, 503, "hang", "drop", "cut"]
@@ -125,7 +125,7 @@ def test_passing_faults_lose_nothing(
         (503, 0, "keeps failing (SlowDown)"),
     ],
 )
-def test_a_fault_that_stays_names_the_shard(
+def test_a_permanent_fault_names_the_shard(
     fault: int | str, workers: int, said: str, stored: str, shards: Path, proxy: FaultProxy, tmp_path: Path, monkeypatch
 ) -> None:
     for module, name in ((s3, "PATIENCE"), (s3, "READ_TIMEOUT"), (shard_cache, "STALLED")):
@@ -142,7 +142,7 @@ def test_a_fault_that_stays_names_the_shard(
     spec, batches = build(tmp_path, workers), []
     message = sentence(lambda: batches.extend(spec.dataloader))
     assert message.startswith(f"{REMOTE}/val/{DAMAGED}: ") and said in message
-    assert len(batches) > 2, "what comes before is trained on"
+    assert len(batches) > 2, "earlier batches must be delivered"
     wait_for(lambda: not list(tmp_path.rglob("*.part")))
     assert not (tmp_path / "val" / DAMAGED).exists()
     assert_whole(tmp_path, shards)
@@ -162,7 +162,7 @@ def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(s3, name, 2.0)
     for rule, said in (
         (Rule(404, code="NoSuchKey"), "is missing"),
-        (Rule("short"), "is "),  # malformed or damaged, whichever shows first
+        (Rule("short"), "is "),  # malformed or damaged, whichever is found first
         (Rule("hang"), f"{proxy.address} does not answer"),
         (Rule("drop"), f"{proxy.address} keeps failing"),
         (Rule(403, code="InvalidAccessKeyId"), f"{proxy.address} rejects the credentials (InvalidAccessKeyId)"),
@@ -194,12 +194,12 @@ def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_slow_download_is_left_in_peace(
+def test_a_slow_download_is_not_abandoned(
     workers: int, folder: Path, proxy: FaultProxy, tmp_path: Path, reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes longer than every limit, but goes on: it is neither given up nor begun a second time."""
+    """It takes longer than every limit but makes progress, so it is neither abandoned nor repeated."""
     monkeypatch.setattr(s3, "PATIENCE", 3.0)
-    monkeypatch.setattr(s3, "READ_TIMEOUT", 10.0)  # for a single pause, on a busy machine
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 10.0)  # longer than a single pause on a busy machine
     monkeypatch.setattr(s3, "_CHUNK", 3_000)
     monkeypatch.setattr(shard_cache, "STALLED", 3.0)
     upload(make_mds(folder / "val", tmp_path / "set/val"), "images", "set/val")
@@ -224,13 +224,13 @@ def test_a_download_whose_process_died_is_taken_over(
     assert torch.equal(everything(spec)[0], reference[0])
 
 
-def test_a_program_that_ends_while_shards_arrive(small_shards: Path, proxy: FaultProxy, tmp_path: Path) -> None:
-    """What fetches ahead stops with it, leaves no file, and does not touch memory that is gone."""
+def test_a_program_that_exits_during_downloads(small_shards: Path, proxy: FaultProxy, tmp_path: Path) -> None:
+    """Prefetching stops with the program, leaves no file, and does not touch freed memory."""
     upload(small_shards, "images", "set")
     proxy.rules = [Rule("slow", "shard", pause=0.01)]
 
     def program() -> None:
-        atexit._clear()  # the tests' own
+        atexit._clear()  # registered by the tests
         odd: list[object] = []
         threading.excepthook = odd.append
         batches = iter(build(tmp_path).dataloader)
@@ -251,10 +251,9 @@ def test_a_program_that_ends_while_shards_arrive(small_shards: Path, proxy: Faul
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[int]:
-    """A folder that `size` bytes fit into; gives the error that follows.
+    """Make a folder that holds `size` bytes; yield the error code that follows.
 
-    A file system of its own where we may mount one, or else a limit on the size of files, which only the last bytes of
-    a shard run into.
+    A tmpfs if we may mount one, otherwise a limit on the file size, which only the last bytes of a shard exceed.
     """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -274,7 +273,7 @@ def small_disk(folder: Path, size: int) -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 def test_a_full_disk(kind: str, s3_server: str, tmp_path: Path, reference, request: pytest.FixtureRequest) -> None:
-    """It is said, nothing half-written stays, and the next run goes on with what fitted."""
+    """Reported, without partial files; the next run continues from what fitted."""
     source: Path = request.getfixturevalue(kind)
     upload(source, "images", "set")
     cache = tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Whole runs from an S3 that fails: killed, refused, started again, stuck; what is said and what is left behind."""
+"""Runs from a failing S3: killed, restarted, stuck; their messages and the files that they leave."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from tests.s3 import upload, use_endpoint
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-very-secret-key", "AWS_SESSION_TOKEN": "the-very-secret-token"}
 
-#: main.py that gives a store up sooner.
+#: main.py with shorter timeouts.
 IMPATIENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def mds(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs' images as shards: some ten for training, four for evaluation."""
+    """The runs' images as shards: about ten for training, four for evaluation."""
     root = tmp_path_factory.mktemp("mds")
     make_mds(image_folder / "train", root / "train", size_limit=8_000)
     make_mds(image_folder / "val", root / "val", size_limit=8_000, compression="zstd:3")
@@ -40,7 +40,7 @@ def mds(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(folder: Path, image_folder: Path, *more: str) -> list[object]:
-    """A run's command line: all data from S3, a cache for each split, everything logged that can be."""
+    """Return a run's command line: all data from S3, one cache, all logging enabled."""
     names = ("train_dataset", "eval_dataset")
     return [
         small_yaml(folder, image_folder, loggers={"tensorboard": {"log_dir": str(folder / "board")}}),
@@ -52,7 +52,7 @@ def words(folder: Path, image_folder: Path, *more: str) -> list[object]:
 
 
 def living(folder: Path) -> list[psutil.Process]:
-    """The processes of runs that were started in a folder."""
+    """Return the processes whose working folder is `folder`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -62,7 +62,7 @@ def living(folder: Path) -> list[psutil.Process]:
 
 
 def assert_no_secret(folder: Path, done: subprocess.CompletedProcess) -> None:
-    """Neither what a run printed nor what it wrote holds a credential or a signed address."""
+    """Check that neither the output nor the files of a run hold a credential or a signed address."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "config.yaml" for path in files) and any("events" in path.name for path in files)
     assert "DEBUG" in done.stderr + done.stdout
@@ -74,7 +74,7 @@ def assert_no_secret(folder: Path, done: subprocess.CompletedProcess) -> None:
 def test_killed_in_mid_epoch_and_started_again(
     s3_server: str, mds: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program reads from the same cache folder meanwhile; the next run loses nothing in spite of faults."""
+    """Another program reads from the same cache folder meanwhile; the next run loses nothing despite faults."""
     upload(mds, "images", "set")
     cache = tmp_path / "cache"
     with FaultProxy(s3_server, [Rule("slow", "train/shard.00007", pause=5.0)]) as proxy:
@@ -88,7 +88,7 @@ def test_killed_in_mid_epoch_and_started_again(
             assert first.poll() is None
             first.kill()
             assert list(cache.glob("train/shard.00007.*part")), "a killed run cannot clean up"
-            wait_for(lambda: not living(tmp_path))  # its workers notice
+            wait_for(lambda: not living(tmp_path))  # its workers exit too
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(first.pid, signal.SIGKILL)
@@ -96,19 +96,19 @@ def test_killed_in_mid_epoch_and_started_again(
         proxy.rules = [Rule(503, "index.json", times=2), Rule("drop", "val/shard", times=2), Rule("cut", times=2)]
         again = run_main(*words(tmp_path, image_folder, "run_name=again"), cwd=tmp_path, **SECRETS)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert all(rule.times == 0 for rule in proxy.rules), "nothing has gone wrong"
+    assert all(rule.times == 0 for rule in proxy.rules), "not every fault occurred"
     assert len(metrics(tmp_path / "runs/again")) == 2
     assert {path.name for path in cache.glob("train/*")} == {path.name for path in (mds / "train").iterdir()}
     assert not list(cache.rglob("*.part"))
     assert_no_secret(tmp_path, again)
 
 
-def test_two_ranks_and_a_store_that_falls_silent(
+def test_two_ranks_and_a_store_that_stops_answering(
     s3_server: str, mds: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In mid-epoch: every rank ends, with the object's name and without any remains."""
+    """In mid-epoch: every rank exits, names the object and leaves no partial file."""
     upload(mds, "images", "set")
-    program = tmp_path / "impatient.py"
+    program = tmp_path / "short_timeouts.py"
     program.write_text(IMPATIENT)
     with FaultProxy(s3_server, [Rule("hang", "val/shard.00002")]) as proxy:
         use_endpoint(monkeypatch, proxy.address)

@@ -1,4 +1,4 @@
-"""A folder of shards that processes share: each is fetched once, and evicted when nobody reads it."""
+"""A cache folder that processes share: each shard is fetched once, and evicted only when no process reads it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.loaders.proxy import FaultProxy
 from tests.loaders.test_streaming import build, everything
 from tests.s3 import upload, use_endpoint
 
-SHARD = 17_000  # bytes, a little more than each of the fixtures' shards has
+SHARD = 17_000  # bytes, slightly more than any of the fixtures' shards
 
 
 def shards_in(cache: Path) -> list[str]:
-    """The names of the shards that are cached."""
+    """Return the names of the cached shards."""
     return sorted(path.name for path in cache.glob("val/shard.*"))
 
 
 def bytes_in(cache: Path) -> int:
-    """What they take."""
+    """Return the size of the cached shards in bytes."""
     return sum(path.stat().st_size for path in cache.glob("val/shard.*"))
 
 
@@ -55,17 +55,17 @@ def test_processes_fetch_each_shard_once(s3_server: str, compressed: Path, tmp_p
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_process_that_stands_still_is_not_waited_for(shards: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_stalled_process_is_not_waited_for(shards: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shard_cache, "STALLED", 0.05)
     dataset = build(shards, tmp_path).dataloader.dataset
     descriptor = shard_cache._locked(tmp_path / "val/shard.00000.mds.lock.part")
     assert dataset.read(0)
     os.close(descriptor)
     build(shards, tmp_path)
-    assert not list(tmp_path.rglob("*.part")), "nobody holds it any more"
+    assert not list(tmp_path.rglob("*.part")), "a lock without an owner was left"
 
 
-def test_what_a_living_process_writes_is_left_to_it(shards: Path, tmp_path: Path) -> None:
+def test_a_running_download_is_not_touched(shards: Path, tmp_path: Path) -> None:
     dataset = build(shards, tmp_path).dataloader.dataset
     with dataset.cache._alone(dataset.cache.path_of(0)) as part:
         part.touch()
@@ -76,8 +76,8 @@ def test_what_a_living_process_writes_is_left_to_it(shards: Path, tmp_path: Path
         assert shards_in(tmp_path) == ["shard.00000.mds.lock.part", part.name]
 
 
-def test_a_whole_cache_is_not_written_to(s3_server: str, shards: Path, tmp_path: Path) -> None:
-    """It may be read-only."""
+def test_a_complete_cache_is_not_written_to(s3_server: str, shards: Path, tmp_path: Path) -> None:
+    """The cache may be read-only."""
     remote = upload(shards, "images", "set")
     assert len(everything(build(remote, tmp_path))[1]) == 60
 
@@ -89,7 +89,7 @@ def test_a_whole_cache_is_not_written_to(s3_server: str, shards: Path, tmp_path:
     assert state() == before
 
 
-def test_a_folder_that_no_lock_can_be_made_in(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_folder(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = build(shards, tmp_path).dataloader.dataset
 
     def read_only(*_: object) -> int:
@@ -101,7 +101,7 @@ def test_a_folder_that_no_lock_can_be_made_in(shards: Path, tmp_path: Path, monk
 
 
 def test_a_folder_without_locks(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NFS may be: shards are fetched all the same, but none can be evicted."""
+    """As NFS may be: shards are fetched, but cannot be evicted."""
 
     def lockless(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -113,10 +113,10 @@ def test_a_folder_without_locks(shards: Path, tmp_path: Path, monkeypatch: pytes
     assert shards_in(tmp_path) == shards_in(shards)
 
 
-def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path, tmp_path: Path) -> None:
+def test_a_deleted_data_set_leaves_no_descriptors(shards: Path, tmp_path: Path) -> None:
     def opened() -> int:
         assert build(shards, tmp_path).dataloader.dataset[0]
-        gc.collect()  # loaders refer to themselves
+        gc.collect()  # loaders are reference cycles
         return len(list(Path("/proc/self/fd").iterdir()))
 
     first = opened()
@@ -128,7 +128,7 @@ def test_a_data_set_that_is_gone_leaves_no_descriptors(shards: Path, tmp_path: P
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 def test_the_limit_is_kept(kind: str, workers: int, limit: int, tmp_path: Path, request) -> None:
-    """Whatever it is, each epoch has every image; beyond it there may be what each other process has open."""
+    """At any limit, each epoch has every image; each further process may exceed it by its open shard."""
     source = request.getfixturevalue(kind)
     reference = everything(build(source, tmp_path / "all"))
     spec = build(source, tmp_path / "cache", workers, cache_limit=limit * SHARD)
@@ -141,14 +141,14 @@ def test_the_limit_is_kept(kind: str, workers: int, limit: int, tmp_path: Path, 
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_the_shard_used_longest_ago_goes_first_and_none_that_is_read(shards: Path, tmp_path: Path) -> None:
+def test_the_least_recently_used_closed_shard_is_evicted(shards: Path, tmp_path: Path) -> None:
     names = shards_in(shards)
     cache = build(shards, tmp_path, cache_limit=3 * SHARD).dataloader.dataset.cache
     held = [cache.open(shard) for shard in (0, 1, 2)]
     os.close(held[1])
     os.close(cache.open(2))
     cache.fetch(3)
-    assert shards_in(tmp_path) == [names[0], names[2], names[3]], "0 is older, but open; 1 is older than 2"
+    assert shards_in(tmp_path) == [names[0], names[2], names[3]], "0 is older but open, and 1 is older than 2"
     os.close(held[2])
     os.close(cache.open(2))
     os.close(cache.open(3))
@@ -159,18 +159,18 @@ def test_the_shard_used_longest_ago_goes_first_and_none_that_is_read(shards: Pat
     assert shards_in(tmp_path) == [names[0], names[1], names[2]]
 
 
-def test_each_split_has_a_limit_of_its_own(shards: Path, tmp_path: Path) -> None:
+def test_each_split_has_its_own_limit(shards: Path, tmp_path: Path) -> None:
     assert len(everything(build(shards, tmp_path, is_train=True, drop_last=False))[1]) == 60
     everything(build(shards, tmp_path, cache_limit=SHARD))
     assert len(shards_in(tmp_path)) == 1
     assert len(list((tmp_path / "train").iterdir())) == len(list((shards / "train").iterdir()))
 
 
-def test_nothing_is_evicted_that_is_read_in_place(compressed: Path, tmp_path: Path) -> None:
+def test_shards_read_in_place_are_not_evicted(compressed: Path, tmp_path: Path) -> None:
     source = shutil.copytree(compressed, tmp_path / "set")
     everything(build(source, source, cache_limit=1))
     there = {path.name for path in (source / "val").iterdir()}
-    assert there > {path.name for path in (compressed / "val").iterdir()}, "unpacked, too"
+    assert there > {path.name for path in (compressed / "val").iterdir()}, "the raw shards must be written there"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,6 @@ def test_sizes(size: int | str, number: int) -> None:
 @pytest.mark.parametrize(
     "size", [0, -1, "", "gb", "1.gb", "0.5b", "1e9", "5 images", "1_000", "9" * 500, "٣gb", "true"]
 )
-def test_what_is_no_size(size: int | str) -> None:
+def test_invalid_sizes(size: int | str) -> None:
     with pytest.raises(ValueError, match="is not a number of bytes; write a number and a unit, as in 200gb"):
         bytes_of(size)

@@ -1,4 +1,4 @@
-"""What is believed of an index.json that anybody may have written: no file elsewhere, and no more memory."""
+"""An index.json is not trusted: it can name no file elsewhere and allocate no more memory than its data."""
 
 import bz2
 import copy
@@ -47,7 +47,7 @@ NAMES = [
 
 
 def rewrite(root: Path, change: Change, split: str = "val") -> Path:
-    """Change a split's index.json."""
+    """Change a split's index.json, and return the folder."""
     path = root / split / "index.json"
     index = json.loads(path.read_text())
     change(index)
@@ -56,7 +56,7 @@ def rewrite(root: Path, change: Change, split: str = "val") -> Path:
 
 
 def refused(root: Path, change: Change) -> str:
-    """What is said of a changed index; the one that is there stays as it is."""
+    """Return the error for a changed index, without changing the file."""
     index = copy.deepcopy(json.loads((root / "val/index.json").read_text()))
     change(index)
     with pytest.raises(DataError, match=r"^PLACE: [^\n]* Convert the data set again\.$") as error:
@@ -73,7 +73,7 @@ def test_names_of_files_stay_in_their_folder(name: object, kind: str, compressed
         refused(compressed, lambda index: index["shards"][0][kind].update(basename=name))
 
 
-def test_no_reader_touches_what_an_index_names_elsewhere(shards: Path, tmp_path: Path) -> None:
+def test_no_reader_touches_files_outside_the_folder(shards: Path, tmp_path: Path) -> None:
     remote, home = shutil.copytree(shards, tmp_path / "remote"), tmp_path / "home"
     rewrite(remote, lambda index: index["shards"][0]["raw_data"].update(basename="../../../precious.txt"))
     cache = home / "cache/mds"
@@ -97,7 +97,7 @@ def test_no_reader_touches_what_an_index_names_elsewhere(shards: Path, tmp_path:
 
 
 def merged(folder: Path, root: Path, **options: Any) -> Path:
-    """Both splits of an image folder as parts in sub-folders, with one index over them, as streaming's merge_index."""
+    """Write both splits in two subfolders each, with one index over both, like streaming's merge_index."""
     for split in ("train", "val"):
         shards: list[dict[str, Any]] = []
         for part in ("0", "1"):
@@ -139,7 +139,7 @@ def test_links_do_not_lead_out_of_the_cache(folder: Path, tmp_path: Path) -> Non
         preload(str(root), str(tmp_path / "copy"), ["val"])
     assert not list(outside.iterdir())
     shutil.move(root / "val/0", outside / "0")
-    (root / "val/0").symlink_to(outside / "0")  # read where they are, shards may lie on several disks
+    (root / "val/0").symlink_to(outside / "0")  # shards read in place may be on several disks
     assert len(build(root, root).dataloader.dataset) == 120
 
 
@@ -191,7 +191,7 @@ def test_a_manifest_names_only_files_of_the_copy(folder: Path, tmp_path: Path) -
         (lambda index: index["shards"].insert(0, "shard"), "malformed"),
     ],
 )
-def test_numbers_and_columns_fit_together(change: Change, said: str, compressed: Path) -> None:
+def test_inconsistent_numbers_and_columns(change: Change, said: str, compressed: Path) -> None:
     assert said in refused(compressed, change)
 
 
@@ -206,7 +206,7 @@ def test_numbers_and_columns_fit_together(change: Change, said: str, compressed:
         ("snappy", snappy.compress),
     ],
 )
-def test_decompression_takes_no_more_than_the_index_says(kind: str, compress: Callable[[bytes], bytes]) -> None:
+def test_decompression_is_limited_to_the_indexed_size(kind: str, compress: Callable[[bytes], bytes]) -> None:
     stored = compress(b"shard" * 100)
     assert decompressed(kind, stored, 500) == b"shard" * 100
     for data, size in ((stored, 501), (stored, 499), (stored[:-5], 500), (b"", 500), (b"nonsense", 500)):

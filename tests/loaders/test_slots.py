@@ -1,4 +1,4 @@
-"""The memory that batches travel through from workers: used again, and never while somebody still looks at it."""
+"""Shared memory slots for batches from workers: recycled, but never while a tensor still uses them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def images_of(root: Path, workers: int, **options: object) -> DataLoader:
 
 
 def epoch_of(loader: DataLoader, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Every batch of an epoch, all of them kept."""
+    """Return every batch of an epoch, keeping all of them."""
     loader.sampler.set_epoch(number)
     return list(loader)
 
 
 @pytest.mark.parametrize("steps", [[], [torch.clone]])
-def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> None:
-    """More of them than there are places, and parts of others; what is let go of is used again."""
+def test_kept_batches_are_not_overwritten(steps: list, odd: Path) -> None:
+    """More batches than slots, and views of others; slots of released batches are recycled."""
     loader, alone = (images_of(odd, workers, image_transforms=steps) for workers in (2, 0))
     kept = []
     for number in range(4):
@@ -48,10 +48,10 @@ def test_batches_that_are_kept_are_not_written_over(steps: list, odd: Path) -> N
     assert all(torch.equal(*pair) for pair in kept)
 
 
-def test_a_place_is_free_when_its_batch_is_gone(odd: Path) -> None:
+def test_a_slot_is_recycled_when_its_batch_is_deleted(odd: Path) -> None:
     loader = images_of(odd, 1)
     addresses = {images.data_ptr() for number in range(3) for images, _ in _one_by_one(loader, number)}
-    assert 1 <= len(addresses) <= loader.prefetch_factor + 2, "two in work, one arriving, one in the trainer's hands"
+    assert 1 <= len(addresses) <= loader.prefetch_factor + 2, "two in work, one in transit, one in use"
 
 
 def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -59,7 +59,7 @@ def _one_by_one(loader: DataLoader, number: int) -> Iterator[tuple[torch.Tensor,
     yield from loader
 
 
-def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
+def test_an_abandoned_epoch_loses_no_slot(odd: Path) -> None:
     loader, alone = images_of(odd, 2), images_of(odd, 0)
     for number in range(8):
         loader.sampler.set_epoch(number)
@@ -71,7 +71,7 @@ def test_an_epoch_that_is_left_early_loses_no_place(odd: Path) -> None:
 
 
 def test_two_loaders_of_one_data_set(odd: Path) -> None:
-    """As when BatchNorm's statistics are taken in the middle of an epoch."""
+    """As when BatchNorm statistics are computed in mid-epoch."""
     first, alone = images_of(odd, 1), images_of(odd, 0)
     expected = epoch_of(alone, 2)
     first.sampler.set_epoch(2)
@@ -86,7 +86,7 @@ def test_two_loaders_of_one_data_set(odd: Path) -> None:
         assert torch.equal(batch[0], wanted[0])
 
 
-def test_places_by_themselves() -> None:
+def test_slots_alone() -> None:
     slots = Slots(workers=2, each=2, size=100)
     room = slots.room(1, (1, 2, 5, 1))
     assert slots.room(1, (9999,)) is None and np.shares_memory(room, slots.room(1, (1, 2, 5, 1))), (
@@ -111,8 +111,8 @@ def test_places_by_themselves() -> None:
         pickle.loads(sent)
 
 
-def test_a_fork_gives_no_place_back() -> None:
-    """Though it collects its copy of the batch that the trainer holds."""
+def test_a_fork_does_not_release_a_slot() -> None:
+    """Even when it collects its copy of the trainer's batch."""
     slots = Slots(workers=1, each=1, size=100)
     batch = pickle.loads(pickle.dumps(slots.sent(slots.room(0, (1, 2, 5, 1)), np.array([4]))))
     child = os.fork()
@@ -133,28 +133,28 @@ def test_loaders_without_persistent_workers_side_by_side(odd: Path) -> None:
     assert len(pairs) > 2 and all(torch.equal(one[0], other[0]) for one, other in pairs)
 
 
-def test_descriptors_go_with_the_loader(odd: Path) -> None:
-    """Its own pipes, by their inodes: other threads of this process open and close descriptors meanwhile."""
+def test_descriptors_are_closed_with_the_loader(odd: Path) -> None:
+    """Compares the inodes of the loader's pipes, because other threads open and close descriptors meanwhile."""
     loader = images_of(odd, 2)
     epoch_of(loader, 0)
     iterator = loader._iterator
     queues = [*iterator._index_queues, iterator._worker_result_queue]
     ends = [end.fileno() for queue in queues for end in (queue._reader, queue._writer)]
     own = {os.fstat(descriptor).st_ino for descriptor in [*itertools.chain(*iterator.slots._free), *ends]}
-    assert len(own) == 5 and own <= _open_pipes(), "a pipe for the places of each worker, and one in each queue"
+    assert len(own) == 5 and own <= _open_pipes(), "one pipe for each worker's slots, one for each queue"
     feeders = [queue._thread for queue in iterator._index_queues]
     del loader, iterator, queues
     gc.collect()
     for thread in feeders:
-        thread.join(60)  # each closes the ends of its queue as the last thing that it does
+        thread.join(60)  # closes its queue's ends when it exits
     assert not own & _open_pipes()
 
 
 def _open_pipes() -> set[int]:
-    """The inodes of the pipes that this process has open."""
+    """Return the inodes of this process's open pipes."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed since it was listed
+        with contextlib.suppress(OSError):  # closed after it was listed
             status = os.fstat(int(descriptor))
             if stat.S_ISFIFO(status.st_mode):
                 found.add(status.st_ino)

@@ -1,4 +1,4 @@
-"""Every kind of storage gives the same pixels, in the same order, for the same seed; and what belongs to one kind."""
+"""All kinds of storage give the same pixels in the same order for the same seed; then what differs between kinds."""
 
 import io
 import os
@@ -30,7 +30,7 @@ KINDS = ("imagefolder", "streaming", "packed", "packed shards", "ffcv")
 
 @pytest.fixture(scope="module")
 def photographs() -> list[bytes]:
-    """JPEGs of real images, of several sizes, qualities and kinds of subsampling, one of them grey."""
+    """JPEGs of photographs in several sizes, qualities and subsamplings, one of them grayscale."""
     encoded = []
     for number, photo in enumerate(load_sample_images().images):
         for width, quality, subsampling in ((500, 93, 0), (333, 90, 2), (97, 75, 1), (640, 96, 2)):
@@ -43,8 +43,8 @@ def photographs() -> list[bytes]:
     return encoded
 
 
-def test_crops_are_torchvisions_to_the_last_bit_but_one(photographs: list[bytes]) -> None:
-    """The same boxes and flips from the same seed; at most 1 of 255 from PIL's resized crop."""
+def test_crops_equal_torchvisions_within_one(photographs: list[bytes]) -> None:
+    """Same boxes and flips from the same seed; pixels differ from PIL's resized crop by at most 1 of 255."""
     for resize, size, area in ((-1, 176, 0.08), (-1, 96, 0.25), (300, 224, 0.08)):
         steps = [transforms.RandomResizedCrop(size, scale=(area, 1.0)), transforms.RandomHorizontalFlip()]
         reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
@@ -57,11 +57,11 @@ def test_crops_are_torchvisions_to_the_last_bit_but_one(photographs: list[bytes]
             found = pipeline(image)
             assert found.shape == (3, size, size) and found.dtype == torch.uint8
             apart.append(np.abs(found.permute(1, 2, 0).numpy() - expected))
-        # Two resizes in a row may be off by one each.
+        # Two consecutive resizes may be off by one each.
         assert max(map(np.max, apart)) <= (1 if resize < 0 else 2) and max(map(np.mean, apart)) < 0.1
 
 
-def test_evaluation_is_torchvisions(photographs: list[bytes]) -> None:
+def test_evaluation_equals_torchvisions(photographs: list[bytes]) -> None:
     for resize, size in ((232, 224), (256, 224), (-1, 224), (64, 64)):
         steps = [transforms.CenterCrop(size)]
         reference = transforms.Compose([transforms.Resize(resize), *steps] if resize > 0 else steps)
@@ -73,7 +73,7 @@ def test_evaluation_is_torchvisions(photographs: list[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same odd images, in two classes, in every storage."""
+    """The same odd images, in two classes, in each kind of storage."""
     from tools.convert.__main__ import main as convert
 
     base = tmp_path_factory.mktemp("odd")
@@ -104,7 +104,7 @@ def everything(loader) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_odd_images_become_pils_rgb(kind: str, workers: int, roots: dict[str, Path]) -> None:
+def test_odd_images_equal_pils_rgb(kind: str, workers: int, roots: dict[str, Path]) -> None:
     spec = build(roots, kind, is_train=False, drop_last=False, num_workers=workers, resize_size=-1)
     images, labels = everything(spec.dataloader)
     dataset = spec.dataloader.dataset
@@ -122,7 +122,7 @@ def test_odd_images_become_pils_rgb(kind: str, workers: int, roots: dict[str, Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["streaming", "packed", "packed shards", "ffcv"])
 def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path, tmp_path: Path) -> None:
-    """Samples of one order (none is shuffled here), with crops, flips and random operations."""
+    """Unshuffled samples with crops, flips and random operations."""
     make_shards(folder, tmp_path / "mds", size_limit=20_000)
     images = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     if kind == "ffcv":
@@ -137,7 +137,7 @@ def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path,
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.9, 0.999])
-def test_truncated_jpegs_are_refused(cut: float, photographs: list[bytes]) -> None:
+def test_truncated_jpegs_are_rejected(cut: float, photographs: list[bytes]) -> None:
     for image in photographs:
         with pytest.raises(OSError, match="truncated"):
             decode(image[: int(len(image) * cut)])
@@ -152,13 +152,13 @@ def test_packed_reduces_images_once(folder: Path, photographs: list[bytes], tmp_
     source = ImageFolderDataset(tmp_path, "val", EvaluationPipeline(-1, 24), 0)
     packed = PackedDataset(source, pack_size=100)
     shapes = [packed.read(index)[0].shape for index in range(len(packed))]
-    assert {min(shape[:2]) for shape in shapes} == {64, 100}, "one is smaller already"
+    assert {min(shape[:2]) for shape in shapes} == {64, 100}, "a smaller image keeps its size"
     whole = PackedDataset(source)
     for index in range(len(source)):
         assert np.array_equal(whole.read(index)[0], np.asarray(open_image(source.read(index)[0])))
 
 
-def test_packed_says_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_reports_images_that_do_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     monkeypatch.setattr("loaders.storage.packed.free_shared_memory", lambda: 100_000)
     with pytest.raises(DataError, match=r"60 decoded images take 0.0 GB.*pack_size=22"):
@@ -196,14 +196,14 @@ print(f"seen {int(packed.memory[0])}", end=chr(10), flush=True)
 
 
 @pytest.mark.slow
-def test_packed_memory_is_one_for_all_ranks_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_packed_memory_is_shared_by_ranks_and_removed(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("seen 34") == 2, "what one rank writes, the other reads"
+    assert done.stdout.count("seen 34") == 2, "the ranks must share the memory"
     assert not list(Path("/dev/shm").glob("packed-*"))
 
 
@@ -216,7 +216,7 @@ def test_synthetic_batches_need_no_data() -> None:
     images, labels = batches[-1]
     assert images.dtype == torch.uint8 and images.is_contiguous(memory_format=torch.channels_last)
     assert images.shape == (64, 3, 32, 32) and set(labels.tolist()) == {0, 1}
-    assert batches[-1][0].data_ptr() == batches[-2][0].data_ptr(), "made once"
+    assert batches[-1][0].data_ptr() == batches[-2][0].data_ptr(), "the batch must be shared"
 
 
 def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

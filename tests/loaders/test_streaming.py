@@ -1,4 +1,4 @@
-"""Shards on disk and in S3: the same images, and an error wherever stock Streaming ends early or hangs."""
+"""Shards on disk and in S3: the images of the folder, and an error where stock Streaming ends early or hangs."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def everything(spec: DataSpec) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def reference(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the image folder gives."""
+    """Images and labels from the image folder."""
     return everything(
         build_imagenet_dataspec(folder, False, 10, is_train=False, shuffle=False, crop_size=32, num_workers=0)
     )
@@ -73,7 +73,7 @@ def build_order(spec: DataSpec, epochs: int) -> list[list[int]]:
     return orders
 
 
-def test_train_and_val_have_caches_of_their_own(s3_server: str, shards: Path, tmp_path: Path) -> None:
+def test_train_and_val_have_separate_caches(s3_server: str, shards: Path, tmp_path: Path) -> None:
     remote = upload(shards, "images", "set")
     train = build(remote, tmp_path, workers=1, is_train=True, shuffle=True)
     val = build(remote, tmp_path, workers=1)
@@ -95,7 +95,7 @@ def test_class_names_from_s3(s3_server: str, shards: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_grey_cmyk_and_palette_become_rgb(workers: int, tmp_path: Path) -> None:
+def test_gray_cmyk_and_palette_become_rgb(workers: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number, mode in enumerate(("L", "CMYK", "P", "RGBA", "LA", "RGB")):
         for split in ("train", "val"):
@@ -137,7 +137,7 @@ def test_missing_shard_in_mid_epoch(
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "compressed"])
 def test_damaged_shard(kind: str, workers: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """One flipped byte: the recorded hash finds it, and the cache does not keep it."""
+    """One flipped byte: the recorded hash reveals it, and the cache does not keep the shard."""
     source = shutil.copytree(request.getfixturevalue(kind), tmp_path / "set")
     shard = sorted((source / "val").glob("shard.00001*"))[0]
     data = bytearray(shard.read_bytes())
@@ -148,8 +148,8 @@ def test_damaged_shard(kind: str, workers: int, tmp_path: Path, request: pytest.
         list(spec.dataloader)
     assert f"{shard}: is damaged" in str(sentence_of(caught.value))
     kept = (tmp_path / "cache/val").glob("shard.00001*")
-    assert not [path for path in kept if path.suffix != ".part"], "a prefetcher may hold its lock file still"
-    assert shard.exists(), "never the original"
+    assert not [path for path in kept if path.suffix != ".part"], "only the lock file of a prefetcher may remain"
+    assert shard.exists(), "the original was deleted"
 
 
 def test_half_written_cache_is_fetched_again(shards: Path, tmp_path: Path, reference) -> None:
@@ -188,7 +188,7 @@ def test_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["s3:/bucket/cache", "s3://bucket/cache"])
-def test_cache_that_is_no_folder(cache: str, shards: Path) -> None:
+def test_a_cache_that_is_not_a_folder(cache: str, shards: Path) -> None:
     with pytest.raises(DataError, match=r"did you mean s3://bucket/cache|in a folder of this machine"):
         build(shards, cache)
 
@@ -216,20 +216,20 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
         build(source, source)
 
 
-def test_shards_close_when_the_interpreter_ends(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_close_when_the_interpreter_exits(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = build(shards, shards).dataloader.dataset.files
     files.read(0, 0)
     (file,) = files._open.values()
     descriptor = file._descriptor
     with monkeypatch.context() as ending:
-        ending.setattr("loaders.storage.shard_files.os", None)  # as the interpreter does with modules
+        ending.setattr("loaders.storage.shard_files.os", None)  # as the interpreter does at exit
         file.__del__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
     del file._descriptor
 
 
-def test_prefetch_stays_a_bounded_way_ahead() -> None:
+def test_prefetch_is_bounded() -> None:
     fetched: list[int] = []
     shards = np.repeat(np.arange(100), 10)
     with Prefetcher(shards, fetched.append) as reached:
@@ -258,8 +258,8 @@ def wait_for(condition) -> None:
         time.sleep(0.005)
 
 
-def test_shard_that_is_cut_short_under_a_run(shards: Path, tmp_path: Path) -> None:
-    """It is mapped into memory by then, and what is read behind its end would end the program."""
+def test_a_shard_truncated_during_a_run(shards: Path, tmp_path: Path) -> None:
+    """The shard is memory-mapped, and reading behind its end would kill the process."""
     dataset = build(shutil.copytree(shards, tmp_path / "set"), tmp_path / "set").dataloader.dataset
     dataset.read(0)
     shard, size = tmp_path / "set/val/shard.00000.mds", int(dataset.samples[0])
@@ -269,7 +269,7 @@ def test_shard_that_is_cut_short_under_a_run(shards: Path, tmp_path: Path) -> No
 
 
 def test_threads_read_the_right_sample(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While others close the files of shards that have not been read for long."""
+    """While other threads close the least recently read shards."""
     from loaders.storage import shard_files
 
     dataset = build(shards, shards).dataloader.dataset

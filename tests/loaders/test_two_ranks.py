@@ -1,4 +1,4 @@
-"""Two ranks of one node share a cache, and see each image once."""
+"""Two ranks of a node share a cache, and each image is read once."""
 
 import json
 import subprocess
@@ -51,4 +51,4 @@ def test_two_ranks_share_a_cache(s3_server: str, compressed: Path, tmp_path: Pat
     for (left, count), (right, other) in zip(first, second, strict=True):
         assert sorted(left + right) == list(range(60))
         assert count == other
-    assert [count for _, count in first] == [28, 28, 30, 30], "whole batches in training, everything in evaluation"
+    assert [count for _, count in first] == [28, 28, 30, 30], "whole batches in training, all images in evaluation"

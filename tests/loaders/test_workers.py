@@ -1,4 +1,4 @@
-"""Worker processes: signals, ends, and faults that arrive as sentences. And the digits, written once."""
+"""Worker processes: signals, exits, and faults reported as sentences. Also the digits data set."""
 
 import contextlib
 import gc
@@ -40,22 +40,22 @@ def test_signals(folder: Path) -> None:
     batches = iter(train)
     next(batches)
     pid = train._iterator._workers[0].pid
-    # From elsewhere, as SLURM does: an interrupt and a first SIGTERM change nothing.
+    # Sent by another process, as by SLURM; an interrupt and a first SIGTERM change nothing.
     elsewhere = [sys.executable, "-c", "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))", str(pid)]
     for number in (signal.SIGINT, signal.SIGTERM):
         subprocess.run([*elsewhere, str(int(number))], check=True)
     time.sleep(0.2)
     assert alive(pid) and len(list(batches)) == 14
     worker = train._iterator._workers[0]
-    with contextlib.suppress(RuntimeError):  # torch may or may not notice that it is gone
+    with contextlib.suppress(RuntimeError):  # torch may notice that the worker is gone
         subprocess.run([*elsewhere, str(int(signal.SIGTERM))], check=True)
         worker.join(60)
     worker.join(60)
     assert worker.exitcode == 128 + signal.SIGTERM
 
 
-def test_no_place_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of the worker's, not a batch that never comes."""
+def test_no_folder_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's error is raised, instead of a batch that never arrives."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     monkeypatch.setitem(multiprocessing.process.current_process()._config, "tempdir", None)
     with pytest.raises(OSError, match="gone"):
@@ -63,8 +63,8 @@ def test_no_place_for_temporary_files(folder: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_a_worker_that_hears_no_signal_ends_with_its_loader(locked: bool, folder: Path) -> None:
-    """Even when it was stopped with the lock of the event that ends all workers; stock torch waits for it for ever."""
+def test_a_stopped_worker_is_killed_with_its_loader(locked: bool, folder: Path) -> None:
+    """Even if it holds the lock of the event that ends all workers, for which stock torch waits forever."""
     train = loader(folder, num_workers=2)
     next(iter(train))
     stopped = train._iterator._workers[1]
@@ -85,7 +85,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("number", "reason"), ENDS)
 def test_worker_that_was_killed(number: signal.Signals, reason: str, folder: Path) -> None:
-    """A sentence, with the likeliest reason."""
+    """A sentence with the likeliest reason."""
     train = loader(folder, num_workers=1)
     batches = iter(train)
     next(batches)
@@ -98,7 +98,7 @@ def test_worker_that_was_killed(number: signal.Signals, reason: str, folder: Pat
     assert sentence_of(caught.value).startswith(said)
 
 
-def test_the_trainer_itself_may_end_a_worker(folder: Path) -> None:
+def test_the_trainer_may_terminate_a_worker(folder: Path) -> None:
     train = loader(folder, num_workers=1)
     next(iter(train))
     worker = train._iterator._workers[0]
@@ -117,10 +117,10 @@ def noted(self):
 
 Workers._shutdown_workers = noted
 """
-"""Says how many workers are left to torch's own clean-up, which waits five seconds for each that was not told."""
+"""Prints the number of workers left to torch's own cleanup, which waits five seconds for each."""
 
 
-def test_unused_loaders_end_their_workers_at_once(
+def test_deleted_loaders_stop_their_workers_at_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(Workers, "_shutdown_workers", Workers._shutdown_workers)
@@ -128,7 +128,7 @@ def test_unused_loaders_end_their_workers_at_once(
     spec = build_imagenet_dataspec(folder, False, 4, crop_size=16, num_workers=2)
     next(iter(spec.dataloader))
     pids = [worker.pid for worker in spec.dataloader._iterator._workers]
-    spec.itself = spec  # found by the garbage collector only, as a Trainer's loaders are
+    spec.itself = spec  # a reference cycle, as in a Trainer
     gc.collect()
     capsys.readouterr()
     del spec
@@ -136,7 +136,7 @@ def test_unused_loaders_end_their_workers_at_once(
     assert not any(map(alive, pids)) and set(capsys.readouterr().out.splitlines()) == {"left: 0"}
 
 
-def test_an_iterator_keeps_its_loader(folder: Path) -> None:
+def test_an_iterator_keeps_its_loader_alive(folder: Path) -> None:
     batches = iter(loader(folder, num_workers=2))
     gc.collect()
     assert len(list(batches)) == 15
@@ -169,7 +169,7 @@ def test_unreadable_image_is_named(workers: int, tmp_path: Path) -> None:
     assert "Traceback" not in sentence
 
 
-def test_plain_finds_the_sentence() -> None:
+def test_sentence_of() -> None:
     assert sentence_of(ValueError("ours")) is None
     assert sentence_of(DataError("a\nb")) == "a\nb"
     assert sentence_of(ConfigError("one", "two")) == "one\ntwo"
@@ -187,7 +187,7 @@ def test_default_num_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert default_num_workers() == workers
 
 
-def test_normalisation_pickles() -> None:
+def test_normalization_can_be_pickled() -> None:
     normalise = NormalizationFn()
     batch = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(2)
     first = normalise(batch)[0]
@@ -196,13 +196,13 @@ def test_normalisation_pickles() -> None:
 
 
 def test_digits(tmp_path: Path) -> None:
-    """Four processes at once write one whole folder, and a second call keeps it."""
+    """Four concurrent processes write one complete folder, and a second call keeps it."""
     target = tmp_path / "data/digits"
     program = "import sys, pathlib; from loaders.storage.digits import make_digits as d; d(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", program, str(target)]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
-    assert [path.name for path in target.parent.iterdir()] == ["digits"], "nothing is left half-done"
+    assert [path.name for path in target.parent.iterdir()] == ["digits"], "a partial folder was left"
     counts = {split: len(list((target / split).rglob("*.png"))) for split in ("train", "val")}
     assert counts == {"train": 1438, "val": 359}
     before = (target / "val/9").stat().st_mtime_ns

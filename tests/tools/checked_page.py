@@ -1,4 +1,4 @@
-"""An HTML page taken apart, for the tests of what writes one."""
+"""An HTML parser for tests of programs that write a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
 class Checked(HTMLParser):
-    """Collects text and attributes; every tag that is opened must be closed, in order."""
+    """Collects text and attributes; checks that tags are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the converter's tests share: a source with every kind of image, and both readers' view of what came out."""
+"""Shared by the converter's tests: a source with every kind of image, and readers of the results."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ PIPELINE = EvaluationPipeline(resize_size=-1, crop_size=32)
 
 
 def make_source(folder: Path) -> Path:
-    """Small JPEGs of three classes, and in val/dog two photographs and one image of each odd kind."""
+    """Write small JPEGs of three classes, and in val/dog two photographs and one image of each odd kind."""
     root = make_imagefolder(folder, per_class=8, size=40)
     photo, other = (Image.fromarray(pixels) for pixels in load_sample_images().images)
     odd = root / "val" / "dog"
@@ -31,7 +31,7 @@ def make_source(folder: Path) -> Path:
 
 
 def convert(*words: object, workers: int = 2) -> int:
-    """Run the program in this process."""
+    """Run tools.convert in this process."""
     return main([*map(str, words), "--workers", str(workers)])
 
 
@@ -40,7 +40,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def images_of(root: Path | str, split: str, local: Path | str | None = None) -> list[tuple[bytes, int]]:
-    """What our reader finds in shards, in their order."""
+    """Return the samples that our reader finds in shards, in order."""
     dataset = ShardDataset(str(root), str(local or root), split, PIPELINE, seed=0)
     assert dataset.classes == ["cat", "dog", "person"]
     return [dataset.read(index) for index in range(len(dataset))]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What the tests of copies share: making one, whether it is complete, and what is in it."""
+"""Shared by the tests of copies: making one, checking that it is complete, reading its files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from loaders.transport.preloading.records import Records
 
 
 def preload(source: str, destination: str | Path, splits: Sequence[str] | None = None) -> Path:
-    """Copy; the destination."""
+    """Copy a data set and return the destination."""
     copy(source, destination, splits)
     return Path(destination)
 
 
 def is_complete(destination: str | Path, source: str, splits: Sequence[str] | None = None) -> bool:
-    """Whether a folder is a complete and current copy: as its manifest says, some of its files looked at."""
+    """Return whether a folder is a complete, current copy, by its manifest and a sample of its files."""
     try:
         return Records(Path(destination), without_credentials(source)).is_current(splits)
     except DataError:
@@ -24,6 +24,6 @@ def is_complete(destination: str | Path, source: str, splits: Sequence[str] | No
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """What a folder holds, the records of a copy left out."""
+    """Return a folder's files, without the records of a copy."""
     paths = [path for path in root.rglob("*") if path.is_file() and ".preload" not in path.parts]
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}

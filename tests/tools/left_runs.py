@@ -1,4 +1,4 @@
-"""Run folders for the tests of what reads them, written by what writes them in a run."""
+"""Run folders for the tests of programs that read them, written by the trainer's own code."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def leave_run(
     machine: dict[str, Any] = A100,
     yaml: str = "resnet50",
 ) -> Path:
-    """Leave a run of one evaluation per epoch: top-1 rises to `top1` in equal steps, or is what is given.
+    """Write a run with one evaluation per epoch; top-1 rises to `top1` in equal steps, or follows a given sequence.
 
     Args:
         folder: runs/NAME.
         words: key=value, as on the command line.
-        top1, top5: at the end, in per cent.
-        epoch_seconds: of training; evaluation takes a tenth of that, everything a fifth more.
-        ended: the summary's word; None leaves no summary.
-        epochs: how far it got; None: to its end.
-        data: environment.json's word on the data; None: a record from before it had one.
-        machine: the same on the device.
-        yaml: of yamls/.
+        top1, top5: final values, in percent.
+        epoch_seconds: of training; evaluation takes a tenth of it, the whole epoch a fifth more.
+        ended: `ended` in summary.json; None writes no summary.
+        epochs: how many it completed; None for all.
+        data: `data` in environment.json; None as in old records.
+        machine: device entries of environment.json.
+        yaml: name of a file in yamls/.
     """
     if any(word.startswith("max_duration") for word in words):
-        words = ("scheduler.t_warmup=1ep", *words)  # the published 8 epochs leave nothing of a short run
+        words = ("scheduler.t_warmup=1ep", *words)  # the published 8 epochs may exceed the run
     run = load([str(ROOT / f"yamls/{yaml}.yaml"), *words, "dry_run=true"])
     run.argv = [f"yamls/{yaml}.yaml", *words]
     run.config.dry_run, run.prepared = False, Machine("cpu", "fp32", run.config.train_dataset.batch_size)
@@ -66,7 +66,7 @@ def leave_run(
 
 
 def _row(config: Any, epoch: int, top1: float, top5: float, seconds: float) -> tuple[Any, ...]:
-    """A row of metrics.csv, in the order of its columns."""
+    """Return a row of metrics.csv, in the order of its columns."""
     clocks = (epoch * seconds, epoch * seconds / 10, epoch * seconds / 50, epoch * seconds * 1.2)
     rate = config.optimizer["lr"] * (1 - epoch / 100)
     return (epoch, 625 * epoch, 7 - top1 / 20, 6 - top1 / 20, top1, top5, rate, 176, *clocks, 1_281_167 / seconds)

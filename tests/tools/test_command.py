@@ -1,4 +1,4 @@
-"""How programs end: Ctrl-C is a sentence and exit status 130, in whatever it finds them."""
+"""How programs exit: Ctrl-C gives a sentence and exit status 130 at any time."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_ctrl_c(stop: BaseException, capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().err == "\nstopped here\n"
 
 
-def test_another_exit_is_passed_on() -> None:
+def test_other_exits_are_passed_on() -> None:
     with pytest.raises(SystemExit) as end:
         run(lambda _: sys.exit(2), [])
     assert end.value.code == 2
 
 
 def workers_of(trainer: int) -> list[psutil.Process]:
-    """Its forks; not what imports start now and then, such as ldconfig."""
+    """Return a trainer's forks, without helpers that imports start, such as ldconfig."""
     process = psutil.Process(trainer)
     with contextlib.suppress(psutil.NoSuchProcess):
         return [child for child in process.children() if child.cmdline() == process.cmdline()]
@@ -52,7 +52,7 @@ def workers_of(trainer: int) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [VERIFY, DATA], ids=["verify", "data"])
 def test_ctrl_c_at_work(program: str, tmp_path: Path) -> None:
-    """Once there is a worker; verify's are kept busy for minutes by large images."""
+    """With a running worker; large images keep verify's busy for minutes."""
     root = make_imagefolder(tmp_path / "set")
     if program == VERIFY:
         Image.new("RGB", (5000, 5000)).save(tmp_path / "large.png", compress_level=1)

@@ -1,4 +1,4 @@
-"""Two groups of runs: the difference, how sure it is, and what has no answer."""
+"""Comparing two groups of runs: the difference, its interval, and comparisons without an answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.records.groups import Spread
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three runs of mild, two of baseline, one of sgd, and one of hot that failed."""
+    """A folder with three runs of mild, two of baseline, one of sgd, and a failed one of hot."""
     folder = tmp_path_factory.mktemp("made")
     for seed, top1 in enumerate((76.8, 77.0, 77.2)):
         leave_run(folder / f"mild-{seed}", "recipe_name=mild", f"seed={seed}", top1=top1, epoch_seconds=50)
@@ -27,12 +27,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(made: Path, workdir: Path) -> Path:
-    """runs/ with copies of these."""
+    """runs/ with copies of them."""
     return shutil.copytree(made, workdir / "runs")
 
 
 def said(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> str:
-    """What the program prints, and it ends with the status; never a traceback."""
+    """Run the program, check its exit status, and return its output, or its error message."""
     assert run(list(words)) == status
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
@@ -40,16 +40,15 @@ def said(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> str:
 
 
 def test_interval_by_hand() -> None:
-    """Two runs a side, each with a deviation of .2: the error is .2, the freedom (.02 + .02)² / (.02² + .02²) = 2, of
-    which tables give the t of 97.5 % as 4.303."""
+    """Two runs per side with standard deviation 0.2: the standard error is 0.2, with
+    (.02 + .02)² / (.02² + .02²) = 2 degrees of freedom, for which the 97.5 % quantile of t is 4.303."""
     found = difference(Spread(2, 77.0, 0.2), Spread(2, 76.2, 0.2))
     assert found.mean == pytest.approx(0.8)
     assert found.interval == pytest.approx((0.8 - 4.303 * 0.2, 0.8 + 4.303 * 0.2), abs=1e-4)
     assert not found.is_clear
 
 
-def test_interval_of_scipy() -> None:
-    """The same as scipy's own Welch test gives."""
+def test_interval_equals_scipys() -> None:
     from scipy.stats import ttest_ind
 
     a, b = [77.1, 77.4, 77.0, 77.3], [76.0, 76.5, 76.1]
@@ -65,12 +64,12 @@ def test_interval_of_scipy() -> None:
 def test_without_spread() -> None:
     assert difference(Spread(1, 77, None), Spread(3, 76, 0.1)).interval is None
     alike = difference(Spread(2, 77, 0.0), Spread(2, 76, 0.0))
-    assert alike.interval == (1, 1) and not alike.is_clear, "nothing varied: that is not certainty"
+    assert alike.interval == (1, 1) and not alike.is_clear, "no variation does not mean certainty"
     assert difference(Spread(2, 77, 1e-160), Spread(2, 76, 1e-160)).interval == (1, 1)
 
 
 def test_the_step_of_a_small_evaluation_set() -> None:
-    """By hand: each variance is 1 / 12, the error √(1 / 12), the freedom 2; a larger deviation is what it is."""
+    """By hand: each variance is 1/12, the error √(1/12), 2 degrees of freedom; larger deviations are kept."""
     found = difference(Spread(2, 3.0, 0.0), Spread(2, 2.0, 0.0), step=1.0)
     assert found.interval == pytest.approx((1 - 4.303 / 12**0.5, 1 + 4.303 / 12**0.5), abs=1e-3) and not found.is_clear
     varied = (Spread(2, 77.0, 0.2), Spread(2, 76.2, 0.2))
@@ -78,7 +77,7 @@ def test_the_step_of_a_small_evaluation_set() -> None:
 
 
 def test_coverage_on_the_digits() -> None:
-    """Two runs a side that differ by chance, in steps of 1 of 359 images: at most one in twenty looks different."""
+    """Two runs per side that differ by chance, in steps of 1 of 359 images: at most 1 in 20 may look different."""
     import numpy as np
 
     step, draw = 100 / 359, np.random.default_rng(0)
@@ -122,7 +121,7 @@ def test_clearly_better(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "B is more accurate, by 2." in said(capsys, 0, "adam", "mild")
 
 
-def test_too_few_to_tell(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = said(capsys, 0, "sgd", "mild")
     assert (
         "+0.10 (no interval)" in printed
@@ -132,7 +131,7 @@ def test_too_few_to_tell(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_folders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By folder, by name, several with commas, all of a folder; unequal hardware is no other configuration."""
+    """By folder, by name, several with commas, all runs of a folder; other hardware is not another configuration."""
     leave_run(runs.parent / "other/mild-9", "recipe_name=mild", "seed=9", top1=77.4, machine=A10G)
     printed = said(capsys, 0, "runs/mild-0,mild-1,other", "base-0,runs/base-1")
     assert "n = 3: mild-0, mild-1, mild-9" in printed

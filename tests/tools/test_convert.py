@@ -1,4 +1,4 @@
-"""Conversion: nothing lost, nothing changed unasked, nothing done twice, and a sentence for each fault."""
+"""Conversion: no image lost, changed or converted twice unasked, and a sentence for each fault."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_source(tmp_path_factory.mktemp("source"))
 
 
-# The stock reader leaves the files open that it decompresses.
+# The stock reader leaves the files that it decompresses open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_both_readers_find_every_byte(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from streaming import StreamingDataset as StockDataset
@@ -37,7 +37,7 @@ def test_both_readers_find_every_byte(source: Path, tmp_path: Path, capfd: pytes
         originals = originals_of(source, split)
         found = images_of(tmp_path / "mds", split)
         assert sorted(found) == sorted(originals)
-        assert (found == originals) == (split == "val"), "val in order, train shuffled"
+        assert (found == originals) == (split == "val"), "only train must be shuffled"
         stock = StockDataset(local=str(tmp_path / "copy"), split=split, batch_size=1)
         for index, (image, label) in enumerate(found):
             sample = stock[index]
@@ -50,7 +50,7 @@ def test_both_readers_find_every_byte(source: Path, tmp_path: Path, capfd: pytes
     assert not (tmp_path / "mds" / ".convert").exists() and not (tmp_path / "mds" / "skipped.txt").exists()
 
 
-def test_shards_are_those_of_the_published_writer(tmp_path: Path) -> None:
+def test_shards_equal_the_published_writers(tmp_path: Path) -> None:
     root = make_imagefolder(tmp_path / "folder", per_class=3)
     shutil.rmtree(root / "train")
     make_mds(root / "val", tmp_path / "stock" / "val", hashes=["sha1"], compression="zstd")
@@ -99,7 +99,7 @@ def test_unreadable_images_are_named(source: Path, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-300])
     bad[2].write_bytes(b"")
     whole = (root / "val" / "dog" / "photo.JPEG").read_bytes()
-    if native.available():  # damage that PIL decodes in silence
+    if native.available():  # damage that PIL ignores
         bad.append(root / "val" / "dog" / "scan.JPEG")
         bad[3].write_bytes(whole[:20_000] + bytes(512) + whole[20_512:])
     command = [sys.executable, "-m", "tools.convert", str(root), str(tmp_path / "out"), "--workers", "1"]
@@ -131,7 +131,7 @@ def test_to_ffcv(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "train.beton: exists already" in capfd.readouterr().err
 
 
-def test_what_cannot_be_is_refused_in_a_sentence(
+def test_impossible_conversions_give_a_sentence(
     source: Path, tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*words: object, status: int = 1) -> str:

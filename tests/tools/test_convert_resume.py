@@ -1,4 +1,4 @@
-"""A conversion that is interrupted, killed or refused goes on where it was, on a disk and in S3; no worker stays."""
+"""An interrupted, killed or failed conversion resumes, on disk and in S3, and leaves no worker."""
 
 import contextlib
 import multiprocessing
@@ -29,7 +29,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def fed(pipe: Path, data: bytes) -> Iterator[None]:
-    """Whoever reads the named pipe gets `data`; before and after, reading it waits for ever."""
+    """Feed `data` to each reader of the named pipe; before and after, reading it blocks forever."""
     over = threading.Event()
 
     def feed() -> None:
@@ -37,7 +37,7 @@ def fed(pipe: Path, data: bytes) -> Iterator[None]:
             with pipe.open("wb") as out:
                 if not over.is_set():
                     out.write(data)
-            while not over.is_set() and _is_open(pipe):  # or its reader would get the image twice
+            while not over.is_set() and _is_open(pipe):  # otherwise its reader gets the image twice
                 time.sleep(0.01)
 
     thread = threading.Thread(target=feed)
@@ -51,7 +51,7 @@ def fed(pipe: Path, data: bytes) -> Iterator[None]:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether any process has a file open; one that still waits for a named pipe's other end has not."""
+    """Return whether any process has a file open; one blocked in opening a named pipe has not."""
     for entry in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(entry) == str(path):
@@ -61,7 +61,7 @@ def _is_open(path: Path) -> bool:
 
 @pytest.fixture
 def stalling(source: Path, tmp_path: Path) -> Path:
-    """A data set of which one image is a named pipe: a worker that comes to it waits."""
+    """A data set in which one image is a named pipe, so that its worker blocks."""
     root = tmp_path / "stalling"
     shutil.copytree(source, root)
     path = sorted((root / "train" / "dog").iterdir())[3]
@@ -72,7 +72,7 @@ def stalling(source: Path, tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def stalled(words: list[str], destination: Path) -> Iterator[BaseProcess]:
-    """The program as a process of its own, as far as it gets: all shards of train/ but the one with the pipe."""
+    """Run the program in its own process until it blocks; all shards of train/ but that of the pipe are written."""
     process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(words)))
     process.start()
     try:
@@ -163,7 +163,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
     assert files_of(out) == files_of(tmp_path / "at once")
 
 
-def test_to_s3_and_on_after_a_stop_and_back(
+def test_resuming_to_s3_and_converting_back(
     source: Path, s3_server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client = boto3.client("s3")

@@ -1,4 +1,4 @@
-"""What runs cost, curves over repeated runs, and what others have published."""
+"""Costs of runs, curves over repeated runs, and published figures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tools.records.reading import Record, read_run, read_runs
 
 
 def run_of(seconds: float, device: str = "NVIDIA A10G", world_size: int = 1, nodes: int = 1) -> Record:
-    """A record of which only the machine and the wall clock are known."""
+    """Build a record with only the machine and the wall clock."""
     environment = {"device": device, "world_size": world_size, "nodes": nodes}
     return Record(Path("run"), "run", environment=environment, summary={"total_seconds": seconds})
 
 
 def test_the_published_run() -> None:
-    """cr21/Resnet50-Imagenet1K: 50 epochs of 2103 s by its log are 29.2 h and $28.33; its page says 27 h and $26.41."""
+    """cr21/Resnet50-Imagenet1K: 50 epochs of 2103 s (its log) take 29.2 h and $28.33; its page says 27 h and $26.41."""
     run = run_of(50 * 2103)
     assert run.total_seconds / 3600 == pytest.approx(29.2, abs=0.01)
     assert round(Prices(per_hour=0.97).of(run).dollars, 2) == 28.33
@@ -33,7 +33,7 @@ def test_the_published_run() -> None:
 
 
 def test_storage() -> None:
-    """390 GB at $0.08 per GB and month are $31.20 for 730 hours, and $1.25 for 29.2."""
+    """390 GB at $0.08 per GB and month cost $31.20 for 730 hours, and $1.25 for 29.2."""
     with_disk = Prices(per_hour=0.97, storage_gb=390, storage_price=0.08)
     assert round(with_disk.of(run_of(29.2 * 3600)).dollars, 2) == round(28.324 + 1.248, 2)
     assert "390 GB at $0.08" in with_disk.basis and "as given" in with_disk.basis
@@ -54,13 +54,12 @@ def test_storage() -> None:
     ],
 )
 def test_machines(machine: tuple[str, int, int], price: float | None, why: str) -> None:
-    """A machine without a price has no cost, and the reason is said."""
     cost = Prices().of(run_of(3600, *machine))
     assert cost.dollars == (pytest.approx(price) if price else None) and why in cost.why
 
 
 def test_spot() -> None:
-    """The cheaper price, and its own date."""
+    """The cheaper price, with its own date."""
     spot = Prices(spot=True)
     assert spot.of(run_of(3600)).dollars == 0.9401
     assert "spot prices of launch/prices.yaml as of 2026-01" in spot.basis
@@ -70,7 +69,7 @@ def test_spot() -> None:
 
 
 def test_wall_clock(tmp_path: Path) -> None:
-    """Evaluation counts, and so does what a run took that did not finish; no clock, no cost."""
+    """Evaluation counts, and so does the time of an unfinished run; without a clock there is no cost."""
     whole = read_run(leave_run(tmp_path / "a", "max_duration=3ep", epoch_seconds=1000, machine=A10G))
     assert Prices(per_hour=1).of(whole).dollars == pytest.approx(3600 / 3600)
     cut = read_run(leave_run(tmp_path / "b", "max_duration=3ep", epochs=2, epoch_seconds=1000, ended=None))
@@ -85,7 +84,7 @@ def test_no_price_list(tmp_path: Path) -> None:
 
 
 def test_bands(tmp_path: Path) -> None:
-    """By hand: 60, 62 and 67 have the mean 63; (9 + 1 + 16) / 2 = 13, of which two roots are 7.2111."""
+    """By hand: the mean of 60, 62 and 67 is 63; the variance is (9 + 1 + 16) / 2 = 13, and 2√13 = 7.2111."""
     for seed, top1 in enumerate((60.0, 62.0, 67.0)):
         leave_run(tmp_path / f"s{seed}", f"seed={seed}", "max_duration=2ep", top1=[top1 / 2, top1])
     group = tables(read_runs([tmp_path]))[0].groups[0]
@@ -97,7 +96,7 @@ def test_bands(tmp_path: Path) -> None:
 
 
 def test_time_is_interpolated(tmp_path: Path) -> None:
-    """Epochs of 100 s and of 200 s: at 200 s the one run is at its end (40), the other at its first row (20)."""
+    """Epochs of 100 s and of 200 s: at 200 s, one run is at its end (40), the other at its first row (20)."""
     for seed, seconds in enumerate((100.0, 200.0)):
         leave_run(tmp_path / f"s{seed}", f"seed={seed}", "max_duration=2ep", top1=[20, 40], epoch_seconds=seconds)
     group = tables(read_runs([tmp_path]))[0].groups[0]
@@ -127,7 +126,7 @@ def test_every_published_figure_has_a_source() -> None:
 
 @pytest.mark.parametrize("name", sorted(recipe_files()))
 def test_cards_are_in_the_table(name: str) -> None:
-    """Every figure of every card, as far as the card rounds it."""
+    """Every figure of every card, to the card's precision."""
     rows = read_published()
     for figure in read_recipe(name).card["published"]:
         if figure["top1"] == "-":
@@ -136,7 +135,7 @@ def test_cards_are_in_the_table(name: str) -> None:
 
 
 def agrees(figure: dict, row) -> bool:
-    """Whether a card's figure is a row of the table."""
+    """Return whether a card's figure matches a row of the table."""
     for key in ("top1", "epochs", "minutes"):
         said = figure.get(key)
         number = row.number(key)
@@ -149,8 +148,8 @@ def agrees(figure: dict, row) -> bool:
     return figure.get("hardware", "") == row.hardware and figure["source"].split(" (")[0] in row.source
 
 
-def test_what_may_be_compared(tmp_path: Path) -> None:
-    """The row of the same length is taken; another length, mirroring, averaging or size forbids a difference."""
+def test_which_figures_may_be_compared(tmp_path: Path) -> None:
+    """Takes the row of the same length; another length, flip, average or size makes figures incomparable."""
     leave_run(tmp_path / "a")
     leave_run(tmp_path / "b", "recipe_name=mild")
     leave_run(tmp_path / "c", "recipe_name=mild", "scale_schedule_ratio=0.8888889")
@@ -177,8 +176,7 @@ def test_no_table(tmp_path: Path) -> None:
         read_published(tmp_path / "reference.csv")
 
 
-def test_strange_environment(tmp_path: Path) -> None:
-    """A record whose numbers are no numbers has no price."""
+def test_an_environment_without_numbers(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", "max_duration=2ep", machine=A100 | {"world_size": "many"})
     assert json.loads((folder / "environment.json").read_text())["world_size"] == "many"
     assert Prices().of(read_run(folder)).dollars is None

@@ -1,4 +1,4 @@
-"""What a run left is damaged, or comes from anybody: remarks and sentences in each tool that reads it, no traceback."""
+"""Damaged and foreign run folders: each tool that reads them gives remarks or sentences, no traceback."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def folder(workdir: Path) -> Path:
 
 
 def put(file: Path, key: str, value: str) -> None:
-    """Write a value into a JSON file as it stands."""
+    """Write raw text as the value of a key in a JSON file."""
     tree = json.loads(file.read_text()) if file.exists() else {}
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(tree | {key: "@"}).replace('"@"', value))
 
 
 @pytest.mark.parametrize("value", NO_FIGURES)
-def test_figures_that_are_none(value: str, folder: Path) -> None:
-    """The last evaluation stands for them; nothing is reckoned with them, in money neither."""
+def test_invalid_figures(value: str, folder: Path) -> None:
+    """The last evaluation is used instead; invalid values enter no calculation, nor a cost."""
     for key in ("top1", "top5", "train_seconds", "total_seconds", "step", "samples_per_second"):
         put(folder / "summary.json", key, value)
     for key in ("world_size", "nodes"):
@@ -71,8 +71,8 @@ def test_figures_that_are_none(value: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["9" * 400, "1e400", "nan", "inf", "1e299", "0.5", "true", ""])
-def test_cells_that_are_no_numbers(value: str, folder: Path) -> None:
-    """A step is a whole number, or its row is none; a figure is one, or the cell is empty."""
+def test_invalid_cells(value: str, folder: Path) -> None:
+    """A row without a whole number as its step is skipped; an invalid figure leaves its cell empty."""
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
     step, loss = header.split(",").index("step"), header.split(",").index("val_loss")
     cells = rows[-1].split(",")
@@ -89,7 +89,7 @@ def test_cells_that_are_no_numbers(value: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files(kind: str, folder: Path) -> None:
-    """A damaged summary is no word of a run that goes on, or was killed."""
+    """A damaged summary does not mean that the run is still going or was killed."""
     (folder / "summary.json").write_text(BROKEN[kind])
     record = read_run(folder)
     assert record.state is State.UNFINISHED and record.ended.startswith("summary.json cannot be read (")
@@ -110,7 +110,7 @@ def test_broken_configurations(seed: str, folder: Path, capsys: pytest.CaptureFi
         assert evaluate([str(folder)]) == 2 and "it is nested too deeply" in capsys.readouterr().err
 
 
-def test_a_bomb_of_aliases(folder: Path) -> None:
+def test_a_yaml_alias_bomb(folder: Path) -> None:
     config = folder / "config.yaml"
     bomb = "".join(f"k{n}: &k{n} [{','.join([f'*k{n - 1}'] * 9)}]\n" for n in range(1, 20))
     config.write_text(config.read_text() + "k0: &k0 [x]\n" + bomb)
@@ -118,7 +118,6 @@ def test_a_bomb_of_aliases(folder: Path) -> None:
 
 
 def test_reports_and_comparisons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All at once, beside a run that is whole."""
     for number, (kind, text) in enumerate(BROKEN.items()):
         broken = leave_run(Path(f"runs/broken-{number}"), f"seed={number}", "max_duration=3ep")
         (broken / "summary.json").write_text(text)
@@ -139,17 +138,17 @@ def test_reports_and_comparisons(folder: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "name", ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx", "\rx", " =1", "'=1", "''", "\uff1d1", "\n=1"]
 )
-def test_names_that_a_spreadsheet_would_run(name: str) -> None:
+def test_names_that_a_spreadsheet_would_evaluate(name: str) -> None:
     assert as_cell(name) == f"'{name}" and from_cell(as_cell(name)) == name
 
 
 @pytest.mark.parametrize("name", ["cat", "x=1", "1-2", "", "n01440764", "great white", "a@b"])
-def test_names_that_it_would_not(name: str) -> None:
+def test_ordinary_names_in_a_spreadsheet(name: str) -> None:
     assert as_cell(name) == name == from_cell(name)
 
 
 def test_tables_of_an_evaluation(folder: Path) -> None:
-    """Written with an apostrophe, read back without; bytes that are no UTF-8 too."""
+    """Cells are written with an apostrophe and read without; names that are not UTF-8 survive too."""
     import numpy as np
 
     from tools.evaluate import figures, files

@@ -1,4 +1,4 @@
-"""A closer look at a run: the figures are those of main.py's own evaluation."""
+"""tools.evaluate: its figures equal those of main.py's own evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EMA = {"blurpool": {}, "ema": {"half_life": "1ba", "update_interval": "1ba"}}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """The folder of a run with averaged weights that has learned little; never written to."""
+    """Folder of a short run with averaged weights; tests do not write to it."""
     folder = tmp_path_factory.mktemp("trained")
     small = small_yaml(folder, image_folder, optimizer__lr=0.05, algorithms=EMA)
     done = run_main(small, "run_name=it", cwd=folder)
@@ -41,13 +41,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pat
 
 @pytest.fixture
 def its_copy(trained: Path, workdir: Path) -> Path:
-    """The same in the current folder's runs/, its checkpoints without a second copy on the disk."""
+    """A copy in the current folder's runs/, with hard links to the checkpoints."""
     folder = shutil.copytree(trained, workdir / "runs" / "it", ignore=shutil.ignore_patterns("checkpoints"))
     return shutil.copytree(trained / "checkpoints", folder / "checkpoints", copy_function=os.link).parent
 
 
 def change(folder: Path, *, run: dict[str, Any] | None = None, **changes: Any) -> None:
-    """Change keys of eval_dataset in a run's configuration, and those of `run` in the whole."""
+    """Change keys of eval_dataset in a run's configuration, and top-level keys given by `run`."""
     file = folder / "config.yaml"
     config = yaml.safe_load(file.read_text()) | (run or {})
     config["eval_dataset"].update(changes)
@@ -64,14 +64,14 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def by_main(folder: Path, *words: str) -> dict[str, float]:
-    """What main.py's own evaluation of the best checkpoint gives."""
+    """Return the metrics of main.py's own evaluation of the best checkpoint."""
     more = [f"load_path={folder}/checkpoints/best-rank0.pt", "is_train=false", *words]
     metrics = main(load([str(folder / "config.yaml"), *more])).state.eval_metrics["eval"]
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
 def check_equal(folder: Path, found: dict[str, Any], *words: str) -> None:
-    """The same figures as main.py's."""
+    """Check that the figures equal main.py's."""
     expected = by_main(folder, *words)
     assert found["top1"] == pytest.approx(100 * expected["MulticlassAccuracy"], abs=1e-3)
     assert found["top5"] == pytest.approx(100 * expected["MulticlassTop5Accuracy"], abs=1e-3)
@@ -79,7 +79,7 @@ def check_equal(folder: Path, found: dict[str, Any], *words: str) -> None:
 
 
 def test_equal_to_main(its_copy: Path, capsys) -> None:
-    """At its own size and at another one, with averaged weights; the files hold what their names say."""
+    """At the run's own size and at another one, with averaged weights; then the contents of each file."""
     change(its_copy, batch_size=7)
     assert run([str(its_copy), "--sizes=16,24"]) == 0
     printed = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_equal_to_main(its_copy: Path, capsys) -> None:
     assert [row["class"] for row in classes] == ["cat", "dog", "person"] and {row["images"] for row in classes} == {"7"}
     assert np.mean([float(row["top1"]) for row in classes]) == pytest.approx(found["top1"], abs=1e-3)
     wrong = round(21 * (1 - found["top1"] / 100))
-    assert wrong and sum(int(row["count"]) for row in pairs) == wrong, "or this would test nothing"
+    assert wrong and sum(int(row["count"]) for row in pairs) == wrong, "the test needs at least one mistake"
     assert len(bins) == 15 and sum(int(row["images"]) for row in bins) == 21
     with Image.open(out / "mistakes.png") as sheet:
         assert sheet.width > 1000
@@ -111,7 +111,6 @@ def test_equal_to_main(its_copy: Path, capsys) -> None:
 
 
 def test_schedule_free(workdir: Path, image_folder: Path) -> None:
-    """The average that such a run evaluates, with its own BatchNorm statistics."""
     words = ["recipe_name=schedulefree_sgd", "optimizer.lr=0.1", "scheduler.t_warmup=1ba", "max_duration=1ep"]
     words += ["train_dataset.crop_size=16", "train_dataset.batch_size=12", "run_name=free"]
     words += ["eval_dataset.crop_size=16", "eval_dataset.resize_size=20", "eval_dataset.batch_size=7"]
@@ -123,7 +122,7 @@ def test_schedule_free(workdir: Path, image_folder: Path) -> None:
 
 
 def test_every_image_counts_once(its_copy: Path) -> None:
-    """A smaller last batch changes nothing, nor does its size; a second evaluation takes the first one's place."""
+    """Neither batch size nor a smaller last batch matters; a second evaluation replaces the first one."""
     assert run([str(its_copy), "-o", "a"]) == 0
     change(its_copy, batch_size=4, num_workers=0)
     assert run([str(its_copy), "-o", "a/b", "--gallery=0"]) == 0
@@ -142,10 +141,10 @@ def test_every_image_counts_once(its_copy: Path) -> None:
 
 
 def test_mirrored_images(its_copy: Path, image_folder: Path) -> None:
-    """Mirrored data give other answers, and the same ones once both are averaged."""
+    """Flipping the data changes the plain figures, but not those averaged over both flips."""
     for file in (image_folder / "val").glob("*/*.jpeg"):
         with Image.open(file) as image:
-            image.paste(0, (16, 0, 32, 32))  # something that has a left and a right
+            image.paste(0, (16, 0, 32, 32))  # asymmetric content
             for name, its in (("straight", image), ("mirrored", ImageOps.mirror(image))):
                 target = Path(name, file.relative_to(image_folder)).with_suffix(".png")
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,11 +154,11 @@ def test_mirrored_images(its_copy: Path, image_folder: Path) -> None:
     straight, mirrored = summary(Path("a")), summary(Path("b"))
     assert mirrored["data"] == "mirrored"
     assert straight["flip"]["loss"] == pytest.approx(mirrored["flip"]["loss"], abs=2e-5)
-    assert abs(straight["loss"] - mirrored["loss"]) > 1e-3, "or this would test nothing"
+    assert abs(straight["loss"] - mirrored["loss"]) > 1e-3, "the test needs different images"
 
 
 def test_shards_without_a_class(its_copy: Path, image_folder: Path, capsys) -> None:
-    """Shards of a disk; a class that no image is of has no figures."""
+    """Shards on disk; a class without images has no figures."""
     two = shutil.copytree(image_folder, Path("two"))
     shutil.rmtree(two / "val/person")
     make_mds(two / "val", Path("shards/val"))
@@ -171,7 +170,7 @@ def test_shards_without_a_class(its_copy: Path, image_folder: Path, capsys) -> N
 
 
 def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
-    """Trained on a GPU with a large batch, images in memory, its checkpoints in S3."""
+    """Trained on a GPU with a large batch, packed images, and checkpoints in S3."""
     elsewhere = {"device": "gpu", "precision": "amp_bf16", "compile": True, "device_train_microbatch_size": "auto"}
     elsewhere |= {
         "load_path": "gone.pt",
@@ -181,7 +180,7 @@ def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
     (its_copy / "checkpoints").rename("here")
     Path("store").mkdir()
     newest = next(Path("here").glob("ep2-*"))
-    os.link(newest, Path("store", newest.name))  # a store has no link by the name of latest
+    os.link(newest, Path("store", newest.name))  # a store has no link named latest
     upload(Path("store"), "bucket", "it/checkpoints")
     change(its_copy, run=elsewhere, batch_size=2048, storage="packed", pack_size=24)
     assert run([str(its_copy), "--checkpoint=latest"]) == 0
@@ -193,7 +192,7 @@ def test_run_of_another_machine(its_copy: Path, s3_server: str, capsys) -> None:
 
 
 def test_command(its_copy: Path) -> None:
-    """As a user types it, with no data where they were."""
+    """As a user types it, when the data set no longer exists."""
     change(its_copy, path="/nowhere")
     words = [sys.executable, "-m", "tools.evaluate", str(its_copy)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -205,7 +204,7 @@ def damage(folder: Path) -> None:
     file = folder / "checkpoints/best-rank0.pt"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
-    file.unlink()  # it is a link
+    file.unlink()  # a hard link to the shared file
     file.write_bytes(content)
 
 
@@ -239,7 +238,6 @@ def foreign(folder: Path) -> None:
     ],
 )
 def test_bad_input(words: list[str], prepare, status: int, expected: str, its_copy: Path, capsys) -> None:
-    """One sentence, and nothing is written."""
     if prepare:
         prepare(its_copy)
     assert run(words) == status
@@ -249,7 +247,6 @@ def test_bad_input(words: list[str], prepare, status: int, expected: str, its_co
 
 
 def test_other_classes(its_copy: Path, image_folder: Path, capsys) -> None:
-    """Other names, and more or fewer of them, are refused."""
     other = shutil.copytree(image_folder, Path("other"))
     shutil.rmtree(other / "train")
     (other / "val/cat").rename(other / "val/eel")

@@ -1,4 +1,4 @@
-"""The figures of a closer look at a run are those that one reckons by hand, or another library does."""
+"""tools.evaluate's figures, checked by hand and against torchmetrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.evaluate import figures, printing
 from tools.evaluate.figures import Answers, Pass
 from tools.evaluate.passes import Listener, answers, mean_of_probabilities
 
-# True classes a a a b b c, of the classes a b c d.
+# True classes a a a b b c, out of the classes a b c d.
 MADE_UP = Pass(
     32,
     np.array([0, 0, 0, 1, 1, 2]),
@@ -45,7 +45,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_calibration_by_hand() -> None:
-    """A confidence on a border belongs to the bin below it, and one of 1 to the last."""
+    """A confidence on a bin's edge belongs to the lower bin, and a confidence of 1 to the last bin."""
     bins = figures.findings(MADE_UP, list("abcd")).bins
     filled = {number: b for number, b in enumerate(bins) if b.images}
     assert {number: b.images for number, b in filled.items()} == {2: 2, 7: 1, 13: 1, 14: 2}
@@ -57,7 +57,7 @@ def test_calibration_by_hand() -> None:
     assert figures.calibration_error(bins) == pytest.approx(100 * expected)
 
 
-def test_calibration_like_torchmetrics() -> None:
+def test_calibration_equals_torchmetrics() -> None:
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     draw = torch.Generator().manual_seed(0)
@@ -69,7 +69,7 @@ def test_calibration_like_torchmetrics() -> None:
 
 
 def test_answers_by_hand() -> None:
-    """Probabilities are averaged, not logits; fewer than five classes are all in the top 5."""
+    """Probabilities are averaged, not logits; with fewer than five classes, all are in the top 5."""
     one = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]).clamp(min=1e-30).log() + 5
     other = torch.tensor([[0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]).log()
     both = mean_of_probabilities(one, other)
@@ -84,7 +84,7 @@ def test_answers_by_hand() -> None:
     assert five.tolist() == [0, 1]
 
 
-def test_outputs_that_are_no_numbers() -> None:
+def test_outputs_that_are_not_finite() -> None:
     listener = Listener(flip=False)
     listener.eval_start(None, None)
     listener.eval_after_forward(

@@ -1,4 +1,4 @@
-"""`python -m tools.verify --fold`: a flat val/ is sorted into class folders, or left exactly as it is."""
+"""`python -m tools.verify --fold`: a flat val/ is sorted into class folders or left unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["folder", "verify"]
 
 @pytest.fixture
 def flat(folder: Path, tmp_path: Path) -> Path:
-    """A copy whose val/ is as ImageNet's archive of validation images: 15 images, the first of class cat."""
+    """A copy whose val/ looks like ImageNet's archive of validation images: 15 images, the first of class cat."""
     root = shutil.copytree(folder, tmp_path / "flat")
     images = sorted((root / "val").glob("*/*.jpeg"))
     for number, path in enumerate(images, 1):
@@ -28,7 +28,7 @@ def flat(folder: Path, tmp_path: Path) -> Path:
 
 
 def answers() -> list[tuple[str, str]]:
-    """The flat images' names and classes."""
+    """Return the flat images' names and classes."""
     names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 16)]
     return list(zip(names, ["cat"] * 5 + ["dog"] * 5 + ["person"] * 5, strict=True))
 
@@ -46,7 +46,7 @@ def test_a_flat_folder_is_detected(verify: Verify, flat: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "kaggle", "ordered", "numbers"])
 def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: Path) -> None:
-    """Four kinds of mapping, one result; and back again."""
+    """Four kinds of mapping give one result; --unfold reverses it."""
     mapping = tmp_path / "mapping.txt"
     shuffled = [answers()[at] for at in np.random.default_rng(0).permutation(15)]
     if kind == "text":
@@ -81,8 +81,8 @@ def test_folding(kind: str, verify: Verify, flat: Path, folder: Path, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "ordered"])
-def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
-    """As after a kill: planned, some moved; the order of the names still counts those."""
+def test_an_interrupted_folding_resumes(kind: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
+    """As after a kill with some images moved; moved images still count in the order of names."""
     mapping = tmp_path / "mapping.txt"
     mapping.write_text("".join(f"{name} {label}\n" if kind == "text" else f"{label}\n" for name, label in answers()))
     (flat / LOG).write_text("".join(f"{name},{label}/{name}\r\n" for name, label in answers()))
@@ -105,7 +105,7 @@ def test_an_interrupted_folding_goes_on(kind: str, verify: Verify, flat: Path, t
         ([], "is empty"),
     ],
 )
-def test_mappings_that_do_not_do(lines: list[str], said: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
+def test_unusable_mappings(lines: list[str], said: str, verify: Verify, flat: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.txt"
     mapping.write_text("\n".join(lines), encoding="utf-8")
     status, heard = verify(flat, "--fold", mapping)
@@ -113,7 +113,7 @@ def test_mappings_that_do_not_do(lines: list[str], said: str, verify: Verify, fl
     assert len(list((flat / "val").glob("*.JPEG"))) == 15 and not (flat / LOG).exists()
 
 
-def test_folding_elsewhere(verify: Verify, flat: Path, tmp_path: Path) -> None:
+def test_folding_that_is_impossible(verify: Verify, flat: Path, tmp_path: Path) -> None:
     assert "cannot be read as a text file" in verify(flat, "--fold", tmp_path / "nowhere.txt")[1]
     assert "only in local folders" in verify("s3://bucket/set", tmp_path, "--fold", "x")[1]
     assert "it is unknown what was moved" in verify(flat, "--unfold")[1]

@@ -1,4 +1,4 @@
-"""The forecast: its sums by hand, a small run measured piece by piece, and what it answers to words that cannot be."""
+"""The forecast: its arithmetic, a small measured run, and mistakes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ machines:
 
 @pytest.fixture
 def settings() -> Iterator[None]:
-    """The process's settings, which a run in it changes, are put back."""
+    """Restore global settings that a run in this process changes."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     yield
     torch.set_num_threads(threads)
@@ -56,7 +56,7 @@ def settings() -> Iterator[None]:
 
 @pytest.fixture
 def prices(tmp_path: Path) -> Path:
-    """A list of prices."""
+    """A price list."""
     file = tmp_path / "launch" / "prices.yaml"
     file.parent.mkdir()
     file.write_text(PRICES)
@@ -64,14 +64,13 @@ def prices(tmp_path: Path) -> Path:
 
 
 def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit status, and all that was said, in one line."""
+    """Run the program; return its exit status and its output as one line."""
     status = command.run(forecast.main, words)
     said = capsys.readouterr()
     return status, " ".join((said.out + said.err).split())
 
 
-def test_sums() -> None:
-    """Hours, waiting, rates and dollars, as they come out on paper."""
+def test_arithmetic() -> None:
     assert MADE_UP.training == 600 * 2 + 400 * 3 + 10 * 1 == 2410
     assert MADE_UP.waiting == 600 * 0.5 + 10 * 1 == 310
     assert MADE_UP.wait_share == 310 / 2410
@@ -83,8 +82,8 @@ def test_sums() -> None:
     assert replace(MADE_UP, peak=None).mfu is None
 
 
-def test_elsewhere() -> None:
-    """Computing gets faster by its factor, loading by its own, and the slower of them decides."""
+def test_faster_hardware() -> None:
+    """Computing and loading speed up by separate factors, and the slower one sets the pace."""
     assert Pace(2.0, 0.5, 1.5).elsewhere(10, 2) == Pace(0.75, pytest.approx(0.6), 0.75), "the loader"
     assert Pace(3.0, 0.0, 1.5).elsewhere(2, 2) == Pace(1.5, 0.0, 0.75), "the device"
     assert Pace(3.0).elsewhere(2, 2) == Pace(1.5), "nothing is loaded"
@@ -94,7 +93,7 @@ def test_elsewhere() -> None:
 
 
 def test_laps() -> None:
-    """The pace is that of the middle lap; what an epoch's first batch is waited for is counted by the epochs."""
+    """The median lap gives the pace; waiting for an epoch's first batch counts once per epoch."""
     steady, slow = Step(1.0, 0.25, False), Step(9.0, 5.0, False)
     late = Step(4.0, 3.0, True)
     assert pace_of([slow, slow, steady, steady, late, steady], 2, 0.5) == Pace(1.0, 0.25, 0.5)
@@ -108,25 +107,25 @@ def test_laps() -> None:
     "recipe, workers, lap", [("baseline", 1, 5), ("baseline", 8, 8), ("medium", 1, 20), ("medium", 24, 40)]
 )
 def test_a_lap_holds_every_interval(recipe: str, workers: int, lap: int) -> None:
-    """SAM's every tenth step and the average's every twentieth are in each as often as in the run."""
+    """Each lap holds SAM's tenth steps and EMA's twentieth steps in the run's proportion."""
     config = load([RESNET50, f"recipe_name={recipe}", "dry_run=true"]).config
     assert measure.lap_of(config, workers) == lap
 
 
 def test_plan_of_mild() -> None:
-    """ImageNet by hand: 625 batches an epoch, 36 epochs of eight sizes, 25 batches an evaluation."""
+    """ImageNet by hand: 625 batches per epoch, 36 epochs of eight sizes, 25 batches per evaluation."""
     config = load([RESNET50, "recipe_name=mild", "eval_interval=5ep", "dry_run=true"]).config
     plan = plan_of(config, "mild", 1_281_167, 50_000)
     assert sum(plan.batches.values()) == pytest.approx(36 * 625) and plan.images == pytest.approx(36 * 625 * 2048)
     assert next(iter(plan.batches)) == 88 and list(plan.batches)[-1] == 176 and len(plan.batches) == 8
     assert plan.batches[176] == pytest.approx(8 * 625) and plan.length == "36ep"
     assert (plan.epochs, plan.evaluations, plan.eval_batches, plan.saves) == (36, 8, 25, 36), (
-        "7 of 5 epochs, and the end"
+        "7 evaluations every 5 epochs and one at the end"
     )
 
 
 def test_plan_in_batches() -> None:
-    """A run in batches, with a part of an epoch; no folder for checkpoints, none of them."""
+    """A run in batches that ends in mid-epoch; without a save folder there are no checkpoints."""
     words = ["max_duration=1500ba", "scheduler.t_warmup=10ba", "eval_interval=0.25dur", "save_folder=null"]
     config = load([RESNET50, *words, "dry_run=true"]).config
     plan = plan_of(config, "baseline", 1_281_167, 50_000)
@@ -135,7 +134,7 @@ def test_plan_in_batches() -> None:
 
 
 def test_random_images_stand_for_imagenet() -> None:
-    """A forecast without data is of ImageNet's numbers; beside a real run, of the run's own."""
+    """Without data, the forecast uses ImageNet's numbers; for a real run, the run's own."""
     words = ["train_dataset.storage=synthetic", "eval_dataset.storage=synthetic", "dry_run=true"]
     config = load([RESNET50, *words]).config
     assert sum(counted(config, "", 12_811, 500, real=False).batches.values()) == 90 * 625
@@ -143,7 +142,7 @@ def test_random_images_stand_for_imagenet() -> None:
 
 
 def test_prices(prices: Path) -> None:
-    """As given, of a machine by its name, or of the first with these devices; with a reason where there is none."""
+    """As given, by a machine's name, or of the first machine with these devices; otherwise with a reason."""
     assert price(3.2, None, "A100", 8).per_hour == 3.2
     assert price(None, "small", "CPU", 1, prices) == Price(2.0, "small, $2 an hour on demand (read 2020-02)")
     assert price(None, None, "NVIDIA A100-SXM4-40GB", 8, prices).per_hour == 36.0
@@ -161,13 +160,13 @@ def test_prices(prices: Path) -> None:
 
 
 def test_machines() -> None:
-    """A number and a GPU whose speed is known, however it is spelled."""
+    """A count and a GPU with known speed, in upper or lower case."""
     assert machine_of("8xA100", PEAKS) == machine_of("8xa100", PEAKS) == Machine(8, "A100")
     assert str(Machine(8, "A100")) == "8x A100"
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every figure stands in them; the widest name fits; an empty column has its reason; waiting has its advice."""
+    """All figures are shown, the longest name fits, empty columns have a reason, waiting has advice."""
     console = Console(width=100, soft_wrap=True)
     widest = replace(MADE_UP, plan=replace(PLAN, recipe="schedulefree_adamw"))
     tables.show([widest], Price(7.2, "$7.2 an hour, as given"), "CPU", "Forecast", console)
@@ -192,7 +191,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_is_measured_at_each_size(
     image_folder: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its network sees each size of the schedule for the timed steps, longer than the run itself; no file is left."""
+    """The network sees each size of the schedule for the timed steps, even beyond the run's length; no file is left."""
     seen: list[int] = []
     stock = Clock.batch_end
     monkeypatch.setattr(
@@ -203,7 +202,7 @@ def test_a_run_is_measured_at_each_size(
     status, text = printed([*words, "--steps=6", "--price=36", "--scale=8xCPU"], capsys)
     assert status == 0, text
     assert sorted(set(seen)) == [8, 12, 16] and seen == sorted(seen)
-    assert [seen.count(size) for size in (8, 12, 16)] == [14, 13, 13], "three to warm up, two laps of 5; the first step"
+    assert [seen.count(size) for size in (8, 12, 16)] == [14, 13, 13], "warm-up 3, laps 2 x 5, first step 1"
     assert "10 steps at 12 px" in text and "Measured on CPU" in text and "% " in text
     assert "EXTRAPOLATED to 8x CPU, not measured" in text and "dollars: $36 an hour, as given" in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
@@ -211,8 +210,8 @@ def test_a_run_is_measured_at_each_size(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("settings")
-def test_forecast_and_reality(image_folder: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--check trains what was forecast, recipe after recipe, and leaves nothing either."""
+def test_check_compares_with_training(image_folder: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--check trains each forecast recipe and leaves no file."""
     words = [str(small_yaml(workdir, image_folder)), "max_duration=1ep", "scheduler.t_warmup=1ba", "save_folder=null"]
     status, text = printed([*words, "--recipes=baseline", "--steps=1", "--check"], capsys)
     assert status == 0, text
@@ -238,7 +237,6 @@ def test_forecast_and_reality(image_folder: Path, workdir: Path, capsys: pytest.
 )
 @pytest.mark.usefixtures("settings")
 def test_mistakes(words: list[str], sentence: str, image_folder: Path, workdir: Path, capsys) -> None:
-    """Each is a sentence that says what to type."""
     status, text = printed([str(small_yaml(workdir, image_folder, device="cpu")), *words], capsys)
     assert status in (1, 2) and sentence in text and "Traceback" not in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
@@ -248,7 +246,6 @@ def test_mistakes(words: list[str], sentence: str, image_folder: Path, workdir: 
     "words", [["is_train=false"], ["train_dataset.path=/nowhere", "eval_dataset.path=/nowhere"]], ids=["train", "data"]
 )
 def test_advice_is_followed(words: list[str], image_folder: Path, workdir: Path) -> None:
-    """What the last line says to type makes a run that can be forecast."""
     words = [str(small_yaml(workdir, image_folder)), *words]
     with pytest.raises(ConfigError) as error:
         forecast.load_run(words)
@@ -256,7 +253,7 @@ def test_advice_is_followed(words: list[str], image_folder: Path, workdir: Path)
     assert forecast.load_run(applied(words, advice))
 
 
-def test_the_check_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a launcher each process would train."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--check: trains in one process"):

@@ -1,4 +1,4 @@
-"""The learning-rate finder: what its rules see in a curve, the sweep over a real run, and that its rate trains."""
+"""The learning-rate finder: its rules on known curves, sweeps of real runs, and training at the rate found."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIGITS = str(ROOT / "yamls" / "digits.yaml")
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
-    """The process's settings, which a run in it changes, are put back."""
+    """Restore global settings that a run in this process changes."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     yield
     torch.set_num_threads(threads)
@@ -48,32 +48,31 @@ def found(folder: Path) -> dict:
 
 
 def curve() -> tuple[np.ndarray, np.ndarray]:
-    """A loss that is 3 up to 1e-4, falls to 1 at 1e-2, fastest at 1e-3, and explodes beyond 1e-1."""
+    """Return rates and losses: 3 up to 1e-4, falling to 1 at 1e-2, steepest at 1e-3, exploding beyond 1e-1."""
     rates = np.geomspace(1e-6, 1e1, 141)
     fall = 1 / (1 + np.exp(-4 * (np.log10(rates) + 3)))
     return rates, 3 - 2 * fall + np.where(rates > 2e-2, (np.log10(rates) + 1.7) ** 2, 0)
 
 
 def test_rules() -> None:
-    """Each reads the known curve as it says it does."""
     rates, losses = curve()
     assert rules.steepest(rates, losses) == pytest.approx(1e-3)
     assert rules.minimum(rates, losses) == pytest.approx(float(rates[losses.argmin()]) / 10)
     falling = losses[14 : losses.argmin() + 1]
-    assert (np.diff(falling) < 0).all(), "so that the descent begins a tenth into the sweep"
+    assert (np.diff(falling) < 0).all(), "the descent must start a tenth into the sweep"
     third = (len(falling) - 1) / 3
     assert rules.valley(rates, losses) == pytest.approx(rates[14 + int(third) + int(third / 2)])
     assert rules.fell(losses, losses) and not rules.still_falls(losses, 141)
     noise = np.random.default_rng(17).normal(3.0, 0.5, 141)
     mean = rules.RunningMean(rules.smoothing_for(141))
-    assert not rules.fell(noise, np.array([mean.add(value) for value in noise])), "noise alone is no fall"
+    assert not rules.fell(noise, np.array([mean.add(value) for value in noise])), "noise alone must not count as a fall"
     assert rules.still_falls(losses[: losses.argmin()], int(losses.argmin()))
 
 
 def test_valley_is_the_longest_descent() -> None:
-    """A short drop, however deep, is not it; points that stick out are passed over."""
+    """A short drop does not count, however deep; outliers are skipped."""
     losses = np.array([9.0, 1.0, 8.0, 7.9, 7.8, 99.0, 7.7, 7.6, 7.5, 7.4])
-    # 9 8 7.9 7.8 7.7 7.6 7.5 7.4: a third of the way, and half a third.
+    # 9 8 7.9 7.8 7.7 7.6 7.5 7.4: a third of the way, plus half of a third.
     rates = np.arange(1.0, 11.0)
     first = len(losses) // 10
     third = 6 / 3
@@ -81,7 +80,7 @@ def test_valley_is_the_longest_descent() -> None:
 
 
 def test_running_mean() -> None:
-    """Of equal values it is that value from the first on; later it forgets at the rate that it is given."""
+    """Constant values give that value from the start; later values decay at the given rate."""
     mean = rules.RunningMean(0.98)
     assert [mean.add(5.0) for _ in range(3)] == pytest.approx([5.0] * 3)
     weights = 0.9 ** np.arange(4)[::-1]
@@ -91,7 +90,7 @@ def test_running_mean() -> None:
 
 
 def test_recommendation() -> None:
-    """Medians over the seeds; the highest rule for a run that warms up, else the middle one."""
+    """Medians over the seeds; the highest rule for a run with warm-up, otherwise the middle one."""
     rates, losses = curve()
     suggestions = rules.suggestions([(rates, losses), (rates * 2, losses), (rates * 8, losses)])
     assert [suggestion.rule for suggestion in suggestions] == ["steepest", "valley", "minimum/10"]
@@ -103,8 +102,8 @@ def test_recommendation() -> None:
 
 
 @pytest.mark.slow
-def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
-    """The program's files, and a run of five epochs on the digits, at 16 px, with the YAML that it wrote."""
+def test_digits_train_at_the_found_rate(workdir: Path, capsys) -> None:
+    """The program's files, then a run of five epochs on the digits at 16 px with the YAML that it wrote."""
     small = ["train_dataset.crop_size=16", "eval_dataset.crop_size=16", "eval_dataset.resize_size=16"]
     assert run([DIGITS, *small, "--points=60", "--write", "mine.yaml"]) == 0
     printed = capsys.readouterr().out
@@ -112,27 +111,27 @@ def test_digits_train_at_the_rate_found(workdir: Path, capsys) -> None:
     report, measured = found(workdir / "lr_find"), rows(workdir / "lr_find")
     rate = report["recommended"]["lr"]
     assert printed.rstrip().endswith(f"\noptimizer.lr={rate:g}") and report["override"] == f"optimizer.lr={rate:g}"
-    assert 1e-4 < rate < 0.2, "between nothing learned and divergence"
+    assert 1e-4 < rate < 0.2, "outside the range between no learning and divergence"
     assert "stopped at" in report["sweeps"][0]["ended"] and len(measured) < 60
     assert [float(row["lr"]) for row in measured] == pytest.approx(
         np.geomspace(1e-5, 10, 60)[: len(measured)], rel=1e-4
     )
     image = np.asarray(Image.open(workdir / "lr_find" / "lr_find.png").convert("RGB")).astype(int)
-    assert image.shape == (750, 1200, 3) and (np.abs(image - (220, 20, 60)).sum(-1) < 9).sum() > 500, "marked in red"
-    # Everything but the rate is as it was, comments too.
+    assert image.shape == (750, 1200, 3) and (np.abs(image - (220, 20, 60)).sum(-1) < 9).sum() > 500, "no red mark"
+    # Everything but the rate is unchanged, including comments.
     before, after = Path(DIGITS).read_text().splitlines(), Path("mine.yaml").read_text().splitlines()
     assert [line for line in after if line not in before] == [f"  lr: {rate:g}"] and len(after) == len(before)
     assert not (workdir / "runs").exists()
 
     more = ["max_duration=5ep", "eval_interval=5ep", "run_name=found", "save_folder=null"]
     assert cli(["mine.yaml", *small, *more]) == 0
-    # 94.7 with one processor's kernels, more than 95 with another's.
+    # 94.7 with one processor's kernels, over 95 with another's.
     assert summary(workdir / "runs" / "found")["top1"] >= 88
 
 
 @pytest.mark.slow
 def test_seeds_differ_and_repeat(workdir: Path, image_folder: Path, capsys) -> None:
-    """Each seed has its own weights and order; the same seed gives the same curve; medians and spread are reported."""
+    """Each seed has its own weights and order, repeatable by seed; medians and spread are reported."""
     yaml = str(small_yaml(workdir, image_folder))
     short = [yaml, "--points=12", "--from=1e-4", "--to=0.1"]
     assert run([*short, "--seeds=2", "--out=two"]) == 0
@@ -151,7 +150,7 @@ def test_seeds_differ_and_repeat(workdir: Path, image_folder: Path, capsys) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mild", "schedulefree_sgd", "decentralized"])
 def test_recipes(recipe: str, workdir: Path, image_folder: Path, capsys) -> None:
-    """A recipe's loss and algorithms take part, except those that average or have a pace of their own."""
+    """The sweep uses the recipe's loss and algorithms, except those that average weights or act at intervals."""
     words = [
         str(small_yaml(workdir, image_folder)),
         f"recipe_name={recipe}",
@@ -164,7 +163,7 @@ def test_recipes(recipe: str, workdir: Path, image_folder: Path, capsys) -> None
     named = set(load(words).config.algorithms)
     swept, left_out = load_run(words)
     kept = set(swept.config.algorithms)
-    assert kept and left_out, "this recipe would test nothing"
+    assert kept and left_out, "the recipe must keep some algorithms and drop others"
     assert kept == named - left_out.keys()
     assert not kept & {"ema", "swa", "progressive_resizing", "sam", "schedule_free", "decentralized"}
     assert run([*words, "--points=20", "--from=1e-4", "--to=1"]) == 0
@@ -173,7 +172,7 @@ def test_recipes(recipe: str, workdir: Path, image_folder: Path, capsys) -> None
 
 
 def test_ramp(workdir: Path) -> None:
-    """Param groups keep their ratio, the peak that a decoupled decay goes by follows, and an explosion ends it."""
+    """Parameter groups keep their ratio, `initial_lr` follows for decoupled decay, and an exploding loss stops it."""
     model = build_composer_resnet("resnet18", "cross_entropy", 3)
     weights = list(model.parameters())
     optimizer = DecoupledSGDW([{"params": weights[:9]}, {"params": weights[9:], "lr": 0.5}], lr=2.0)
@@ -191,12 +190,12 @@ def test_ramp(workdir: Path) -> None:
     ramp.batch_start(state, logger)
     state.total_loss_dict = {"loss/train/total": math.nan}
     ramp.batch_end(state, logger)
-    assert len(sweep.losses) == 5 and sweep.ended.endswith("the loss is nan"), "and no nan is kept"
+    assert len(sweep.losses) == 5 and sweep.ended.endswith("the loss is nan"), "no nan may be recorded"
 
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path: Path, image_folder: Path) -> None:
-    """Every rank does its share of each batch, the loss is the mean of both, and one of them prints and writes."""
+    """Each rank processes its share of a batch, the loss is the mean over ranks, and one rank prints and writes."""
     words = [small_yaml(tmp_path, image_folder), "--points=10", "--from=1e-4", "--to=0.1", "--write=mine.yaml"]
     done = subprocess.run(
         [COMPOSER, "-n", "2", "-m", "tools.lr_find", *map(str, words)],
@@ -216,17 +215,17 @@ def test_two_ranks(tmp_path: Path, image_folder: Path) -> None:
 
 
 def test_writing_for_a_recipe(workdir: Path, image_folder: Path) -> None:
-    """Into the run's block for the recipe, which wins over it, or into one's own recipe; never where it is moot."""
+    """Into the run's block for the recipe, or into the user's own recipe; rejected if another layer overrides it."""
     mine = Path("mine.yaml")
     command = store.store(mine, [DIGITS, "recipe_name=mild", "optimizer.lr=3"], 0.0123)
     assert command == "composer main.py mine.yaml recipe_name=mild"
     config = load(command.split()[2:]).config
     assert config.optimizer["lr"] == 0.0123 and config.optimizer["momentum"] == 0.875
-    assert load(["mine.yaml"]).config.optimizer["lr"] == 0.064, "other recipes keep theirs"
+    assert load(["mine.yaml"]).config.optimizer["lr"] == 0.064, "other recipes must keep their rate"
     store.store(mine, [DIGITS, "recipe_name=mild"], 1e-05)
     assert load(command.split()[2:]).config.optimizer["lr"] == 1e-5
     added = set(mine.read_text().splitlines()) - set(Path(DIGITS).read_text().splitlines())
-    assert added == {"  optimizer.lr: 1e-05"}, "once, where it was, and nothing else"
+    assert added == {"  optimizer.lr: 1e-05"}, "only this line may be added"
 
     recipe = Path("quick.yaml")
     recipe.write_text("card: {summary: quick}   # mine\noptimizer:\n  lr: 1.0   # too much\n  momentum: 0.5\n")
@@ -261,15 +260,13 @@ def test_writing_for_a_recipe(workdir: Path, image_folder: Path) -> None:
     ],
 )
 def test_bad_input(words: list[str], expected: str, workdir: Path, image_folder: Path, capsys) -> None:
-    """One sentence, status 2, nothing written."""
     assert run([str(small_yaml(workdir, image_folder)), *words]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.slow
-def test_range_that_shows_nothing(workdir: Path, image_folder: Path, capsys) -> None:
-    """A range where nothing moves, and one that ends while the loss falls, are said to be that."""
+def test_uninformative_ranges(workdir: Path, image_folder: Path, capsys) -> None:
     yaml = str(small_yaml(workdir, image_folder, train_dataset__batch_size=48))
     assert run([yaml, "--points=10", "--from=1e-9", "--to=1e-8"]) == 1
     assert "the loss never fell between the rates 1e-09 and 1e-08" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The layer table: the figures that are known of a ResNet-50, the recipe's own layers, and mistakes."""
+"""The layer table: known figures of a ResNet-50, a recipe's layers, and mistakes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ DIGITS = str(ROOT / "yamls" / "digits.yaml")
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
-    """The lines that the program prints."""
+    """Return the lines that the program prints."""
     assert run(list(words)) == 0
     return capsys.readouterr().out.splitlines()
 
 
 def test_resnet50(workdir: Path, capsys) -> None:
-    """Without a word it is a ResNet-50 at 224 px, with the totals that were published (as torchsummary prints them)."""
+    """The default is a ResNet-50 at 224 px, with the totals that torchsummary prints."""
     lines = printed(capsys)
     for total in (
         "Total params: 25,557,032",
@@ -40,7 +40,7 @@ def test_resnet50(workdir: Path, capsys) -> None:
 
 
 def test_recipe_and_options(workdir: Path, capsys) -> None:
-    """The recipe's layers and image size, a batch, and the upper levels alone."""
+    """The recipe's layers and image size, a batch, and only the upper levels."""
     lines = printed(capsys, DIGITS, "recipe_name=mild", "--batch=2", "--depth=1")
     parameters = sum(p.numel() for p in build_composer_resnet("resnet18", num_classes=10).parameters())
     assert f"Total params: {parameters:,}" in lines

@@ -1,4 +1,4 @@
-"""Paths are shown and stored as they are: brackets are no markup, and bytes that are no UTF-8 stop nothing."""
+"""Odd paths are shown and stored unchanged: brackets are not markup, and names may be other than UTF-8."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ LATIN = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a name like markup, in which an image of a Latin-1 name is broken."""
+    """A folder whose name looks like markup, with a broken image under a Latin-1 name."""
     root = make_imagefolder(tmp_path / "[v1] data" / "[/x] [old]", classes=("a\nb", "[bold]", LATIN), per_class=2)
     (root / "train" / "[bold]" / f"{LATIN}.jpg").write_bytes(b"no image")
     (root / "train" / "[bold]" / "left out.gif").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Copies to a local disk: whole or not complete, whatever interrupts them, and only what is missing is copied again."""
+"""Copies to a local disk: complete or marked incomplete, and only missing files are copied again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.preload.__main__ import run
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, a list of classes and another file; never written to."""
+    """Images, a list of classes and another file; tests do not write to it."""
     root = make_imagefolder(tmp_path_factory.mktemp("source"), per_class=5)
     (root / "classes.json").write_text('["cat", "dog", "person"]')
     (root / "train.beton").write_bytes(os.urandom(3 << 20))
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images in compressed shards, several per split; never written to."""
+    """The same images in compressed shards, several per split; tests do not write to it."""
     root = make_shards(folder, tmp_path_factory.mktemp("shards"), size_limit=8_000, compression="zstd:3")
     shutil.copy(folder / "classes.json", root)
     return root
@@ -52,7 +52,7 @@ def test_a_copy_is_made_once(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert "was complete already" in " ".join(capsys.readouterr().out.split())
 
 
-def test_splits_come_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+def test_splits_can_be_copied_separately(folder: Path, tmp_path: Path) -> None:
     destination = preload(str(folder), tmp_path / "copy", ["train"])
     assert not (destination / "val").exists() and (destination / "train.beton").is_file()
     assert is_complete(destination, str(folder), ["train"])
@@ -64,8 +64,8 @@ def test_splits_come_one_after_the_other(folder: Path, tmp_path: Path) -> None:
         preload(str(folder), tmp_path / "other", ["test"])
 
 
-def test_no_room(folder: Path, tmp_path: Path) -> None:
-    """Both numbers, and nothing is copied; a sparse file is as large as it says."""
+def test_too_little_space(folder: Path, tmp_path: Path) -> None:
+    """Both numbers are reported and nothing is copied; a sparse file counts at its full size."""
     source = shutil.copytree(folder, tmp_path / "set")
     size = 2 * shutil.disk_usage(tmp_path).free
     with (source / "train/huge.beton").open("wb") as file:
@@ -77,8 +77,8 @@ def test_no_room(folder: Path, tmp_path: Path) -> None:
     assert not tree(tmp_path / "copy") and not is_complete(tmp_path / "copy", str(source))
 
 
-def test_room_to_unpack(shards: Path, tmp_path: Path) -> None:
-    """Compressed shards are unpacked beside themselves when they are trained on."""
+def test_space_to_decompress(shards: Path, tmp_path: Path) -> None:
+    """Compressed shards are decompressed next to themselves in training."""
     files = {file.name: file for file in list_files(str(shards), None, tmp_path)}
     index = json.loads((shards / "train/index.json").read_text())
     first = index["shards"][0]
@@ -88,7 +88,7 @@ def test_room_to_unpack(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["flipped", "short", "missing", "index"])
-def test_damaged_shards_are_refused(fault: str, shards: Path, tmp_path: Path) -> None:
+def test_damaged_shards_are_rejected(fault: str, shards: Path, tmp_path: Path) -> None:
     source = shutil.copytree(shards, tmp_path / "set")
     path = source / "val/shard.00001.mds.zstd"
     data = bytearray(path.read_bytes())
@@ -107,7 +107,7 @@ def test_damaged_shards_are_refused(fault: str, shards: Path, tmp_path: Path) ->
 
 
 def test_a_changed_source_is_noticed(shards: Path, tmp_path: Path) -> None:
-    """Of a new conversion, what differs is copied, and what is no more there is removed."""
+    """After a new conversion, only changed files are copied, and deleted ones are removed."""
     source = shutil.copytree(shards, tmp_path / "set")
     destination = preload(str(source), tmp_path / "copy")
     index = json.loads((source / "val/index.json").read_text())
@@ -121,7 +121,7 @@ def test_a_changed_source_is_noticed(shards: Path, tmp_path: Path) -> None:
     assert copy(str(source), destination).copied_files == 1 and tree(destination) == tree(source)
 
 
-def test_a_source_that_has_gone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_unreachable_source(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = shutil.copytree(folder, tmp_path / "set")
     preload(str(source), tmp_path / "copy")
     source.rename(tmp_path / "unmounted")
@@ -131,7 +131,7 @@ def test_a_source_that_has_gone(folder: Path, tmp_path: Path, capsys: pytest.Cap
         preload(str(source), tmp_path / "other")
 
 
-def test_refused_destinations(folder: Path, tmp_path: Path) -> None:
+def test_rejected_destinations(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("of value")
     preload(str(folder), tmp_path / "copy")
@@ -161,7 +161,7 @@ def test_unreadable_sources(folder: Path, tmp_path: Path) -> None:
         preload(str(source / "classes.json"), tmp_path / "copy2")
 
 
-def test_links_to_what_has_no_end_are_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_links_to_devices_and_pipes_are_skipped(folder: Path, tmp_path: Path) -> None:
     source = shutil.copytree(folder, tmp_path / "set")
     os.mkfifo(tmp_path / "pipe")
     (source / "train/cat/device.jpeg").symlink_to("/dev/zero")
@@ -170,7 +170,7 @@ def test_links_to_what_has_no_end_are_passed_over(folder: Path, tmp_path: Path) 
 
 
 def test_from_s3(s3_server: str, folder: Path, shards: Path, tmp_path: Path) -> None:
-    """Images and shards, a password in the address kept out of manifest and messages."""
+    """Images and shards; a password in the address appears in neither manifest nor messages."""
     client = boto3.client("s3")
     images = upload(folder, "images", "a/set")
     assert tree(preload(images, tmp_path / "images")) == tree(folder)
@@ -202,8 +202,8 @@ def test_s3_out_of_reach(s3_server: str, shards: Path, tmp_path: Path, monkeypat
     assert copy(source, destination).copied_files == 0 and "cannot be reached" not in capsys.readouterr().out
 
 
-def test_other_stores_tell_by_their_indexes(s3_server: str, shards: Path, tmp_path: Path) -> None:
-    """The files that a store without a listing is asked for are those that a listing shows."""
+def test_stores_without_listings_use_the_indexes(s3_server: str, shards: Path, tmp_path: Path) -> None:
+    """The indexes name the same files as a listing."""
     from loaders.transport.preloading.source_files import _list_indexed
 
     source = upload(shards, "shards", "set")
@@ -213,7 +213,7 @@ def test_other_stores_tell_by_their_indexes(s3_server: str, shards: Path, tmp_pa
     assert told == listed and len(told) > 6
 
 
-def test_names_that_leave_the_copy(s3_server: str, tmp_path: Path) -> None:
+def test_names_outside_the_copy(s3_server: str, tmp_path: Path) -> None:
     client = boto3.client("s3")
     client.create_bucket(Bucket="bad")
     client.put_object(Bucket="bad", Key="set/train/../../../outside", Body=b"x")
@@ -228,7 +228,7 @@ def test_without_credentials() -> None:
 
 
 def test_images_that_are_added_are_noticed(folder: Path, tmp_path: Path) -> None:
-    """Without an index, a folder's own time tells: a class more, or an image."""
+    """Without an index, folders' modification times reveal new classes and images."""
     source = shutil.copytree(folder, tmp_path / "source")
     destination = tmp_path / "copy"
     copy(str(source), destination, ["train"])
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up(folder: Path, tmp_path: Path, monkeypatch: pytest.
         copy(str(folder), tmp_path / "copy")
 
 
-def test_a_mistyped_source_does_not_keep_the_destination(folder: Path, tmp_path: Path) -> None:
+def test_a_mistyped_source_does_not_claim_the_destination(folder: Path, tmp_path: Path) -> None:
     """Nor does a source that is not a data set."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("buy milk")

@@ -1,4 +1,4 @@
-"""`python -m tools` and `python -m benchmarks` list what there is, and each program says how it is started."""
+"""`python -m tools` and `python -m benchmarks` list the programs, and each program's usage names its command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_name_as_a_word(words: list[str], said: str, capsys: pytest.CaptureFix
 
 
 def test_the_sentence(tmp_path: Path) -> None:
-    """The first one of the docstring, over lines; what only is imported is not a program."""
+    """The first sentence of the docstring, even over two lines; modules that are only imported are not listed."""
     (tmp_path / "one.py").write_text('"""Do this\nand that. Not this."""\nif __name__ == "__main__":\n    1\n')
     (tmp_path / "two").mkdir()
     (tmp_path / "two/__main__.py").write_text('"""Or this.\n\nNot this."""\nif __name__ == "__main__":\n    1\n')
@@ -47,8 +47,8 @@ def test_the_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", programs(TOOLS))
-def test_usage_says_what_to_type(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """The command, not the name of the file that argparse takes."""
+def test_usage_shows_the_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """The command, instead of the file name that argparse uses by default."""
     monkeypatch.setattr(sys, "argv", [str(TOOLS / name / "__main__.py"), "--help"])
     monkeypatch.delitem(sys.modules, f"tools.{name}.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:

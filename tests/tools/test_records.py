@@ -1,4 +1,4 @@
-"""Reading runs back: what is there is used, what is wrong is said, what differs is kept apart."""
+"""Reading runs: readable parts are used, faults are reported, and different runs are kept apart."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_states(tmp_path: Path, ended: str | None, state: State) -> None:
     assert bool(tables([record])) == (state is State.FINISHED)
 
 
-def test_went_on_after_its_summary(tmp_path: Path) -> None:
-    """The summary of a stop is not that of the run that was resumed and then killed."""
+def test_resumed_after_its_summary(tmp_path: Path) -> None:
+    """An older summary does not describe a run that was resumed and then killed."""
     folder = leave_run(tmp_path / "one", "max_duration=4ep", epochs=3, ended="interrupted by SIGTERM", top1=60)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"step": 625, "top1": 20.0, "total_seconds": 120}))
@@ -68,7 +68,7 @@ def test_went_on_after_its_summary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rest", ["4,250", "4,2500,1,1,97.5,99,0.1,176,1,1,1,1,9"])
 def test_cut_off_metrics(tmp_path: Path, rest: str) -> None:
-    """A last line without its end is not used even where it has all of its columns: 9 may have been 98.7."""
+    """A last line without a line break is unused even if all columns are there: 9 may have been 98.7."""
     folder = leave_run(tmp_path / "one", "max_duration=4ep", epochs=3)
     with (folder / "metrics.csv").open("a") as file:
         file.write(rest)
@@ -104,7 +104,7 @@ def test_broken_rows_and_empty_cells(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_files(tmp_path: Path, name: str, text: str, state: State) -> None:
-    """The rest is used; the fault is said with the file's name."""
+    """The rest is used, and the fault is reported with the file's name."""
     leave_run(tmp_path / "whole", "max_duration=2ep")
     folder = leave_run(tmp_path / "broken", "max_duration=2ep")
     (folder / name).write_bytes(text.encode(errors="surrogateescape"))
@@ -115,8 +115,8 @@ def test_malformed_files(tmp_path: Path, name: str, text: str, state: State) -> 
     assert sum(len(group.records) for table in tables(records) for group in table.groups) >= 1
 
 
-def test_places(tmp_path: Path) -> None:
-    """A folder of runs, run folders, a sweep's folder; each run once, and what is no run is handed back too."""
+def test_folders_to_read(tmp_path: Path) -> None:
+    """A folder of runs, run folders and a sweep's folder; each run once, and folders that are not runs are listed."""
     leave_run(tmp_path / "runs/a", "max_duration=2ep")
     leave_run(tmp_path / "runs/sweep/b", "max_duration=2ep")
     (tmp_path / "runs/empty/logs").mkdir(parents=True)
@@ -142,7 +142,7 @@ def test_no_runs(tmp_path: Path) -> None:
 
 
 def test_mean_and_deviation(tmp_path: Path) -> None:
-    """By hand: 76, 77 and 78.5 have the mean 77.1667; (1.3611 + 0.0278 + 1.7778) / 2 = 1.5833, root 1.2583."""
+    """By hand: the mean of 76, 77 and 78.5 is 77.1667; (1.3611 + 0.0278 + 1.7778) / 2 = 1.5833, root 1.2583."""
     for seed, top1 in enumerate((76.0, 77.0, 78.5)):
         leave_run(tmp_path / f"s{seed}", "recipe_name=mild", f"seed={seed}", top1=top1)
     leave_run(tmp_path / "alone", top1=75.0)
@@ -155,8 +155,8 @@ def test_mean_and_deviation(tmp_path: Path) -> None:
     assert table.data.is_imagenet and table.title.startswith("resnet50 on ImageNet-1k: 1,281,167 images")
 
 
-def test_what_makes_a_group(tmp_path: Path) -> None:
-    """Seed, names, paths and workers do not; a setting or the hardware does, and is in the label."""
+def test_which_settings_separate_groups(tmp_path: Path) -> None:
+    """Settings and hardware do, and are in the label; seed, names, paths and workers do not."""
     leave_run(tmp_path / "a", "seed=1", "train_dataset.path=/x", "train_dataset.num_workers=3", top1=77)
     leave_run(tmp_path / "b", "seed=2", "train_dataset.path=/y", "run_name=b", top1=77)
     leave_run(tmp_path / "c", "seed=1", "optimizer.lr=0.5", top1=76)
@@ -170,7 +170,7 @@ def test_what_makes_a_group(tmp_path: Path) -> None:
     assert len({group.label for group in table.groups}) == 4
 
 
-def test_a_ratio_is_a_length(tmp_path: Path) -> None:
+def test_a_schedule_ratio_counts_as_its_length(tmp_path: Path) -> None:
     leave_run(tmp_path / "a", "scale_schedule_ratio=0.5")
     leave_run(tmp_path / "b", "max_duration=45ep", "scheduler.t_warmup=4ep")
     leave_run(tmp_path / "c")
@@ -194,7 +194,7 @@ def test_remarks_of_a_group(tmp_path: Path) -> None:
 
 
 def test_data_sets_are_kept_apart(tmp_path: Path) -> None:
-    """Wherever they lie; shards that do not know their classes' names are the one set of that size that does."""
+    """Wherever they are stored; shards without class names match the only set of their size that has them."""
     leave_run(tmp_path / "a", "max_duration=2ep", "train_dataset.path=/disk", "eval_dataset.path=/disk")
     leave_run(tmp_path / "b", "max_duration=2ep", data={"train_images": 1_281_167, "eval_images": 50_000})
     leave_run(tmp_path / "c", yaml="digits", data=DIGITS)
@@ -217,7 +217,7 @@ def test_changes(tmp_path: Path) -> None:
 
 
 def test_an_old_record(tmp_path: Path) -> None:
-    """A key that came later has its default, so that old and new runs of one configuration are one group."""
+    """A key added later has its default, so that old and new runs of one configuration form one group."""
     leave_run(tmp_path / "new", "max_duration=2ep")
     old = leave_run(tmp_path / "old", "max_duration=2ep")
     lines = (old / "config.yaml").read_text().splitlines()
@@ -227,7 +227,7 @@ def test_an_old_record(tmp_path: Path) -> None:
 
 
 def test_strange_values(tmp_path: Path) -> None:
-    """Of other types than a run writes: they count as not there, or are told as they are."""
+    """Values of other types than a run writes count as missing, or are shown as they are."""
     leave_run(tmp_path / "whole", "max_duration=2ep")
     folder = leave_run(tmp_path / "strange", "max_duration=2ep")
     strange = {"data": {"train_images": "x", "classes": [1], "names": {}}, "commit": ["x"], "device": 5, "recipe": {}}
@@ -235,7 +235,7 @@ def test_strange_values(tmp_path: Path) -> None:
     summary = {"ended": "finished", "top1": "76", "top5": None, "train_seconds": float("inf"), "step": []}
     (folder / "summary.json").write_text(json.dumps(summary))
     group = next(g for t in tables(read_runs([tmp_path])) for g in t.groups if g.records[0].name == "strange")
-    assert (group.figure("top1").mean, group.figure("train_seconds").mean) == (76, 200)  # metrics.csv has them
+    assert (group.figure("top1").mean, group.figure("train_seconds").mean) == (76, 200)  # from metrics.csv
     assert group.label == "unknown recipe, 2ep"
 
 

@@ -1,4 +1,4 @@
-"""The report: what it says, that it needs nothing else, and what it says of runs that are not whole."""
+"""The report: its contents, its self-contained files, and its treatment of incomplete runs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tools.report.charts import pareto
 from tools.report.drawing import spread_labels
 from tools.report.words import letter
 
-pytestmark = pytest.mark.slow  # a report is drawn for each
+pytestmark = pytest.mark.slow  # each test draws a report
 
 
 def report(*words: str) -> Checked:
-    """The page that the program writes."""
+    """Write the HTML report and return it parsed."""
     assert run([*words, "-o", "page.html"]) == 0
     return Checked(Path("page.html").read_text())
 
 
 @pytest.fixture
 def runs(workdir: Path) -> Path:
-    """Three runs of mild, one of baseline, one of onecycle on another machine, of ImageNet's size."""
+    """Three runs of mild, one of baseline, one of onecycle on another machine, with ImageNet's sizes."""
     for seed, top1 in enumerate((76.0, 77.0, 78.5)):
         words = ("recipe_name=mild", "scale_schedule_ratio=0.8888889", f"seed={seed}")
         leave_run(workdir / f"runs/mild-{seed}", *words, top1=top1, epoch_seconds=50)
@@ -40,7 +40,7 @@ def runs(workdir: Path) -> Path:
     return workdir / "runs"
 
 
-def test_one_file_that_needs_nothing_else(runs: Path) -> None:
+def test_the_page_is_self_contained(runs: Path) -> None:
     page = report("runs")
     assert "script" not in page.tags and "link" not in page.tags
     assert all(address.startswith("#") for address in page.addresses), page.addresses
@@ -56,7 +56,7 @@ def test_one_file_that_needs_nothing_else(runs: Path) -> None:
 
 
 def test_figures(runs: Path) -> None:
-    """Means and deviations by hand (test_records), minutes, speed, cost at the list's price, what was published."""
+    """Means and deviations by hand (test_records), minutes, speed, cost at list price, published figures."""
     page = report("runs").text
     assert "5 runs: 5 finished." in page
     assert "mild, 32ep 8x NVIDIA A100-SXM4-40GB 3 77.17 ± 1.26" in page
@@ -72,7 +72,7 @@ def test_figures(runs: Path) -> None:
 
 
 def test_each_run(runs: Path) -> None:
-    """What it changed against the baseline run of this report, where it ran, and the command that repeats it."""
+    """Its changes from this report's baseline run, where it ran, and the command that repeats it."""
     page = report("runs").text
     assert "mild-0 : finished (top-1 76.00 %, top-5 93.00 %, 32.0 min, $11.71)" in page
     assert "Against the run base-0" in page and "eval_dataset.resize_size 232 256" in page
@@ -82,8 +82,8 @@ def test_each_run(runs: Path) -> None:
     assert "packages torch" in page and "commit c0ffee" in page
 
 
-def test_against_a_baseline_that_was_not_run(workdir: Path) -> None:
-    """Without a record, the run's YAML tells what its baseline is today; of an unknown one, the published baseline."""
+def test_compared_with_a_baseline_that_was_not_run(workdir: Path) -> None:
+    """Without baseline.yaml, today's baseline of the run's YAML; if the YAML is unknown, the published baseline."""
     (leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS) / "baseline.yaml").unlink()
     other = leave_run(workdir / "runs/b", "recipe_name=mild", "seed=3", yaml="digits", data=DIGITS)
     (other / "baseline.yaml").unlink()
@@ -97,8 +97,8 @@ def test_against_a_baseline_that_was_not_run(workdir: Path) -> None:
     assert f"Against the published baseline (recipes/baseline.yaml on the defaults), {today}" in second
 
 
-def test_against_the_baseline_of_its_day(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recipe that has changed since the run started does not change what is said of the run."""
+def test_compared_with_the_baseline_of_its_time(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changing a recipe after a run started does not change the run's report."""
     folder = leave_run(workdir / "runs/a", "recipe_name=mild", yaml="digits", data=DIGITS)
     monkeypatch.setattr("tools.report.content.baseline_of", lambda _words: ("another baseline", {"seed": 3}))
     first = report("runs").text
@@ -118,7 +118,7 @@ def test_markdown(runs: Path) -> None:
         assert Path("out", image).read_bytes().startswith(b"\x89PNG")
     assert "| 1 | mild, 32ep | 8x NVIDIA A100-SXM4-40GB | 3 | 77.17 ± 1.26 |" in text
     tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
-    for table in tables:  # a table is in one piece, and all of its lines have as many cells
+    for table in tables:  # tables are contiguous, with equal numbers of cells per line
         lines = table.replace("\\|", "").splitlines()
         assert len({line.count("|") for line in lines}) == 1 and set(lines[1]) == {"|", "-"}
     assert Path("out/both.html").is_file()
@@ -148,7 +148,7 @@ def test_runs_in_no_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_broken_records(runs: Path) -> None:
-    """What could be read of them is used, and the fault stands under the table and with the run."""
+    """Readable parts are used, and faults are listed below the table and with the run."""
     with (runs / "mild-0/metrics.csv").open("a") as file:
         file.write("33,2062")
     (runs / "mild-1/environment.json").write_text("{")
@@ -164,8 +164,8 @@ def test_nothing_finished(workdir: Path) -> None:
     assert "No run has finished, so there is nothing to compare." in page.text and "figure" not in page.tags
 
 
-def test_data_sets_have_tables_of_their_own(runs: Path) -> None:
-    """And published figures stand beside ImageNet's alone."""
+def test_data_sets_have_separate_tables(runs: Path) -> None:
+    """Published figures are shown only with ImageNet's table."""
     leave_run(runs / "digits-0", yaml="digits", data=DIGITS, top1=97.0)
     page = report("runs").text
     assert "resnet50 on ImageNet-1k: 1,281,167 images, 50,000 to evaluate, 1000 classes" in page
@@ -175,7 +175,7 @@ def test_data_sets_have_tables_of_their_own(runs: Path) -> None:
 
 
 def test_five_classes_have_no_top5(workdir: Path) -> None:
-    """In the table, the charts, the runs and the closer look; six have one."""
+    """In the table, charts, runs and evaluations; six classes have one."""
     for classes in (5, 6):
         run_name, data = f"runs/{classes}", DIGITS | {"classes": classes}
         folder = leave_run(workdir / run_name, f"model.num_classes={classes}", data=data) / "evaluation"
@@ -214,7 +214,7 @@ def test_names_are_text(workdir: Path) -> None:
 
 
 def test_evaluation(runs: Path) -> None:
-    """Everything that a closer look leaves; a part that is missing or broken takes nothing else with it."""
+    """All files of tools.evaluate; a missing or broken one does not affect the others."""
     folder = runs / "mild-0/evaluation"
     folder.mkdir()
     summary = {"top1": 76.0, "top5": 93.0, "loss": 1.0, "calibration_error": 4.0, "images": 50000}
@@ -265,7 +265,6 @@ def test_evaluation(runs: Path) -> None:
 def test_mistakes(
     workdir: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, sentence: str
 ) -> None:
-    """A sentence and no traceback, and nothing is written."""
     for name in ("runs", "empty", "folder.html"):
         Path(name).mkdir()
     Path("file").touch()
@@ -274,8 +273,7 @@ def test_mistakes(
     assert sorted(path.name for path in workdir.iterdir()) == ["empty", "file", "folder.html", "runs"]
 
 
-def test_of_a_real_run(workdir: Path, image_folder: Path) -> None:
-    """Two seeds of a small run, as they left it."""
+def test_report_of_real_runs(workdir: Path, image_folder: Path) -> None:
     for seed in (1, 2):
         train(load([str(small_yaml(workdir, image_folder)), f"seed={seed}", f"run_name=s{seed}"])).close()
     page = report("runs").text
@@ -285,12 +283,12 @@ def test_of_a_real_run(workdir: Path, image_folder: Path) -> None:
 
 
 def test_pareto() -> None:
-    """For less, at least as good: by hand."""
+    """By hand: cheaper and at least as good."""
     assert pareto([(3, 78), (1, 76), (2, 75), (2, 77), (4, 78)]) == [(1, 76), (2, 77), (3, 78)]
     assert pareto([]) == []
 
 
-def test_labels_are_moved_apart() -> None:
+def test_labels_do_not_overlap() -> None:
     assert spread_labels([0.2, 0.9], 0.1) == [0.2, 0.9]
     assert spread_labels([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
     assert spread_labels([1.0, 0.99, 0.2], 0.1) == pytest.approx([1.0, 0.9, 0.2])

@@ -1,4 +1,4 @@
-"""Text of anybody in a Markdown report is text: a CommonMark parser, with GitHub's tables, sees nothing else in it."""
+"""Foreign text in a Markdown report stays text for a CommonMark parser with GitHub's tables."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LINES = ("{}\n", "before\n\n{}\n", "before\n{}\n", "#### {}\n", "* {}\n", "| a |
 
 
 def shape(tokens: list[Token]) -> list[tuple[str, str]]:
-    """What a parser sees, without the text."""
+    """Return the tokens that a parser sees, without text."""
     inner = [shape(token.children or []) for token in tokens]
     own = [[(token.type, token.tag)] if not token.type.startswith("text") else [] for token in tokens]
     return [kind for pair in zip(own, inner, strict=True) for kinds in pair for kind in kinds]
 
 
 def text(tokens: list[Token]) -> str:
-    """All text that is shown, with an empty line between blocks."""
+    """Return all text that is shown, one line per block."""
     return "\n".join("".join(child.content for child in token.children or []) or token.content for token in tokens)
 
 
@@ -45,19 +45,19 @@ def test_nothing_but_text(given: str) -> None:
 
 @pytest.mark.parametrize("address", ["http://a.b", "https://a.b", "www.a.b"])
 def test_no_address_is_live(address: str) -> None:
-    """GitHub makes links of bare ones."""
+    """GitHub turns bare addresses into links."""
     assert address not in as_text(address)
 
 
 @pytest.mark.parametrize(
     "given", ["76.07 ± 0.13", "-0.28", "+0.12", "1,281,167", "train_dataset.crop_size", "(2 of 3 runs)"]
 )
-def test_what_is_harmless_stays_readable(given: str) -> None:
+def test_harmless_text_stays_readable(given: str) -> None:
     assert as_text(given) == given
 
 
 def test_a_whole_report(workdir: Path) -> None:
-    """In each field of a run that comes from its files, a text a field; the same page, but for the words."""
+    """With such texts in each field from a run's files, the page differs from one with plain words only in text."""
     runs = [TEXTS[at : at + 5] for at in range(0, len(TEXTS) - 4, 5)]
     for number in range(len(runs)):
         leave_run(workdir / f"runs/{number:02}", epochs=1)

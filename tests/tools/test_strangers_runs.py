@@ -1,4 +1,4 @@
-"""A report of run folders that come from anybody: nothing outside of them is read, and no text of theirs is markup."""
+"""Reports of foreign run folders: no file outside of them is read, and none of their text is markup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.evaluate.__main__ import run as evaluate
 from tools.records.reading import FILES, read_run, read_runs
 from tools.report.__main__ import run
 
-pytestmark = pytest.mark.slow  # a report is drawn for each
+pytestmark = pytest.mark.slow  # each test draws a report
 
 SECRET = "aws_secret_access_key"
 TABLES = ("summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png")
@@ -24,7 +24,7 @@ TABLES = ("summary.json", "per_class.csv", "confusions.csv", "sizes.csv", "relia
 
 @pytest.fixture
 def folder(workdir: Path) -> Path:
-    """A finished run, with an empty evaluation/, beside a file that is nobody else's."""
+    """A finished run with an empty evaluation/, next to a file with a secret."""
     (workdir / "credentials").write_text(f"{SECRET}=1\n")
     leave_run(workdir / "runs/one")
     (workdir / "runs/one/evaluation").mkdir()
@@ -32,7 +32,7 @@ def folder(workdir: Path) -> Path:
 
 
 def reported() -> str:
-    """Both forms of the report, with what lies beside the Markdown one."""
+    """Return both forms of the report and the files of the Markdown one."""
     assert run(["runs", "-o", "page.html", "-o", "page.md"]) == 0
     beside = b"".join(path.read_bytes() for path in Path("page").iterdir())
     return Path("page.html").read_text() + Path("page.md").read_text() + beside.decode(errors="replace")
@@ -40,8 +40,8 @@ def reported() -> str:
 
 @pytest.mark.parametrize("form", ["absolute", "relative", "hidden"])
 @pytest.mark.parametrize("name", [*FILES, *(f"evaluation/{name}" for name in TABLES)])
-def test_links_that_lead_out_are_not_followed(name: str, form: str, folder: Path, workdir: Path) -> None:
-    """Directly, or by way of a folder of the run that is itself a link."""
+def test_links_out_of_a_run_are_not_followed(name: str, form: str, folder: Path, workdir: Path) -> None:
+    """Directly, or through a folder of the run that is a link."""
     file = folder / name
     file.unlink(missing_ok=True)
     target = workdir / "credentials"
@@ -54,7 +54,7 @@ def test_links_that_lead_out_are_not_followed(name: str, form: str, folder: Path
     assert "a link that leads out of the run" in said
 
 
-def test_a_folder_that_leads_out(folder: Path, workdir: Path) -> None:
+def test_an_evaluation_folder_that_is_a_link(folder: Path, workdir: Path) -> None:
     (folder / "evaluation").rmdir()
     (workdir / "elsewhere").mkdir()
     (workdir / "elsewhere/summary.json").write_text(json.dumps({"top1": 12.345678}))
@@ -64,8 +64,8 @@ def test_a_folder_that_leads_out(folder: Path, workdir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["runs/two", "runs/.hidden/../two", "runs/holder", "runs/deep/er/holder"])
-def test_runs_that_are_links_out(name: str, folder: Path, workdir: Path) -> None:
-    """The run, or what it lies in: listed, and not read, nor its evaluation."""
+def test_runs_that_are_links(name: str, folder: Path, workdir: Path) -> None:
+    """Whether the run or its parent is a link: it is listed, but neither run nor evaluation is read."""
     (workdir / "runs/.hidden").mkdir()
     elsewhere = leave_run(workdir / "elsewhere/mine", "optimizer.lr=0.123456")
     (elsewhere / "evaluation").mkdir()
@@ -77,8 +77,8 @@ def test_runs_that_are_links_out(name: str, folder: Path, workdir: Path) -> None
     assert "a link that leads out of the folder that it is in is not followed" in said and "1 unreadable" in said
 
 
-def test_links_that_stay_or_are_typed(folder: Path, workdir: Path) -> None:
-    """A link to another run of the place is that run, once; the user may name a link."""
+def test_links_inside_or_named_by_the_user(folder: Path, workdir: Path) -> None:
+    """A link to another run in the folder is that run, listed once; the user may name a link."""
     leave_run(workdir / "runs/.store/two")
     (workdir / "runs/a-link").symlink_to("one")
     (workdir / "runs/two").symlink_to(".store/two")
@@ -95,7 +95,7 @@ def test_compare_and_evaluate_follow_no_link_out(folder: Path, workdir: Path, ca
     (workdir / "runs/two").symlink_to(workdir / "elsewhere/mine")
     assert compare(["two", "one"]) == 1
     assert f"runs/two: leads out of runs; name the folder itself: {workdir}/elsewhere/mine" in capsys.readouterr().err
-    assert compare(["runs/two", "one"]) == 0, "typed"
+    assert compare(["runs/two", "one"]) == 0, "a folder that the user names may be a link"
     (folder / "config.yaml").rename(workdir / "config.yaml")
     (folder / "config.yaml").symlink_to(workdir / "config.yaml")
     assert evaluate([str(folder)]) == 2
@@ -125,14 +125,14 @@ def test_only_images_are_embedded(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [*FILES, *(f"evaluation/{name}" for name in TABLES)])
 def test_a_huge_file_is_not_read(name: str, folder: Path) -> None:
-    """It takes no room in an archive, and all memory to read."""
+    """It takes no space in an archive, but all memory to read."""
     (folder / name).touch()
     os.truncate(folder / name, 2**40)
     said = reported() if name != "config.yaml" else str(read_run(folder).remarks)
     assert "it has more than 67,108,864 bytes" in said
 
 
-def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+def test_a_pipe_does_not_block(folder: Path) -> None:
     (folder / "metrics.csv").unlink()
     os.mkfifo(folder / "metrics.csv")
     os.mkfifo(folder / "evaluation/mistakes.png")
@@ -153,7 +153,7 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     ],
 )
 def test_text_of_a_run_is_shown_as_it_is(text: str, folder: Path) -> None:
-    """Wherever it stands: the summary, the environment, the command, a table of the evaluation."""
+    """In the summary, the environment, the command, and a table of the evaluation."""
     summary = json.loads((folder / "summary.json").read_text())
     # An unfinished run shows how it ended.
     (folder / "summary.json").write_text(json.dumps(summary | {"ended": f"failed: {text}", "command": text}))

@@ -1,4 +1,4 @@
-"""Sweeps: what they plan, that they go on, that a failing run stops nobody, and what they write for others to run."""
+"""Sweeps: planning, resuming, failing runs, and emitting commands or jobs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SWEEP = (sys.executable, "-m", "tools.sweep")
 
 
 def sweep_yaml(folder: Path, **keys: Any) -> str:
-    """A sweep over folder/small.yaml."""
+    """Write a sweep over folder/small.yaml; return its path."""
     said = {"yaml": str(folder / "small.yaml"), "recipes": ["baseline"], "seeds": 1, **keys}
     (folder / "sweep.yaml").write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}))
     return "sweep.yaml"
 
 
 def test_plan(workdir: Path, image_folder: Path) -> None:
-    """Each recipe once before any comes again, each with its own name; typed words win over the YAML's."""
+    """Each recipe once before any repeats, each run with its own name; the command line overrides the YAML."""
     small_yaml(workdir, image_folder, seed=5)
     keys = {"ratios": [0.5, 1], "seeds": 2, "recipes": ["baseline", "mild"]}
     path = sweep_yaml(workdir, overrides={"optimizer.lr": 0.1, "algorithms": {"ema": {}}, "precision": "fp32"}, **keys)
@@ -76,7 +76,6 @@ def test_plan(workdir: Path, image_folder: Path) -> None:
     ],
 )
 def test_bad_sweeps(keys: dict[str, Any], said: str, workdir: Path, image_folder: Path, capsys) -> None:
-    """One sentence, before anything runs."""
     small_yaml(workdir, image_folder)
     sweep_yaml(workdir, **keys)
     assert command.run(main, ["sweep.yaml"]) == 2
@@ -84,14 +83,14 @@ def test_bad_sweeps(keys: dict[str, Any], said: str, workdir: Path, image_folder
     assert not (workdir / "runs").exists()
 
 
-def test_a_missing_sweep_is_offered_those_that_there_are(workdir: Path, capsys) -> None:
+def test_a_missing_sweep_lists_the_existing_ones(workdir: Path, capsys) -> None:
     assert command.run(main, ["digits.yaml"]) == 2
     assert "yamls/sweeps/digits.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, image_folder: Path, capsys) -> None:
-    """The runs after it are made; the same command repeats it alone."""
+def test_seeds_differ_and_a_failing_run_stops_no_other(workdir: Path, image_folder: Path, capsys) -> None:
+    """Later runs still run; the same command repeats only the failed ones."""
     small_yaml(workdir, image_folder, max_duration="1ep")
     shutil.copytree(image_folder, workdir / "damaged")
     image = next((workdir / "damaged/train").rglob("*.jpeg"))
@@ -119,8 +118,8 @@ def test_seeds_differ_and_a_failing_run_stops_nobody(workdir: Path, image_folder
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_on(workdir: Path, image_folder: Path) -> None:
-    """The run saves and ends with the sweep; the same command goes on with it."""
+def test_ctrl_c_and_resuming(workdir: Path, image_folder: Path) -> None:
+    """The run saves and stops with the sweep; the same command resumes it."""
     small_yaml(workdir, image_folder, max_duration="12ep", train_dataset__num_workers=0)
     path = sweep_yaml(workdir)
     run = workdir / "runs/sweep/baseline-seed17"
@@ -138,7 +137,7 @@ def test_ctrl_c_and_on(workdir: Path, image_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_at_once(workdir: Path, image_folder: Path, capsys) -> None:
+def test_two_sweeps_at_once(workdir: Path, image_folder: Path, capsys) -> None:
     small_yaml(workdir, image_folder)
     path = sweep_yaml(workdir)
     (workdir / "runs/sweep").mkdir(parents=True)
@@ -149,8 +148,8 @@ def test_two_at_once(workdir: Path, image_folder: Path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_written_down(workdir: Path, image_folder: Path, capsys) -> None:
-    """The data need not be here; a task of the array runs what the list has in its line."""
+def test_emitted_commands_and_jobs(workdir: Path, image_folder: Path, capsys) -> None:
+    """Works without the data; an array task runs the command in its line of the list."""
     small_yaml(workdir, image_folder, train_dataset__path="/nowhere/at all", train_dataset__batch_size=12)
     path = sweep_yaml(workdir, seeds=3, processes=4, slurm={"preset": "4xA100", "account": "us"})
     printed = {}
@@ -181,7 +180,7 @@ def test_written_down(workdir: Path, image_folder: Path, capsys) -> None:
 
 
 def test_shipped_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digits' one has every recipe that a single process can run."""
+    """The digits' sweep has every recipe that runs in a single process."""
     from config.load import recipe_files
 
     monkeypatch.chdir(ROOT)

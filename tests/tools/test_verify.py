@@ -1,4 +1,4 @@
-"""Every image is looked into: each fault is a sentence and exit status 1, and a flat val/ is sorted or left alone."""
+"""Every image is decoded; each fault gives a sentence and exit status 1."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Verify = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 5 images in train/ and val/ each, one of them a photograph; never written to."""
+    """Three classes, each with 5 images in train/ and in val/, one of them a photograph; tests do not write to it."""
     root = make_imagefolder(tmp_path_factory.mktemp("folder"), per_class=5)
     photograph = Image.fromarray(load_sample_images().images[0])
     photograph.save(root / "train/cat/0000.jpeg")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in shards, training's compressed; never written to."""
+    """The same images in shards, training's compressed; tests do not write to it."""
     root = tmp_path_factory.mktemp("shards")
     make_mds(folder / "train", root / "train", size_limit=8_000, compression="zstd:3")
     make_mds(folder / "val", root / "val", size_limit=8_000)
@@ -49,7 +49,7 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def verify(capsys: pytest.CaptureFixture) -> Verify:
-    """Runs the command in this process: (exit status, what it said)."""
+    """Function that runs the command in this process and returns (exit status, output)."""
 
     def verify(*words: object) -> tuple[int, str]:
         status = run([*map(str, words), "--workers=2"])
@@ -61,7 +61,6 @@ def verify(capsys: pytest.CaptureFixture) -> Verify:
 
 
 def test_command(folder: Path) -> None:
-    """As a user types it."""
     words = [sys.executable, "-m", "tools.verify", str(folder), "--workers=1"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -102,7 +101,7 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
     assert "1 classes are in train/ but not in val/ (dog)" in verify(root)[1]
     shutil.rmtree(root / "val")
     status, said = verify(root)
-    assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ is looked into all the same"
+    assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ must be checked anyway"
     assert "no such folder" in verify(tmp_path / "nowhere")[1]
     assert "needs a cache folder" in verify("s3://bucket/set")[1]
 
@@ -111,11 +110,11 @@ def test_shards_without_fault(verify: Verify, shards: Path) -> None:
     before = sorted(shards.rglob("*"))
     status, said = verify(shards)
     assert status == 0 and "no faults" in said and "30 images in" in said
-    assert sorted(shards.rglob("*")) == before, "nothing is unpacked beside the originals"
+    assert sorted(shards.rglob("*")) == before, "no shard may be decompressed next to the originals"
 
 
 def test_every_fault_of_shards(verify: Verify, shards: Path, tmp_path: Path) -> None:
-    """Each shard's hash is checked, the last ones' too; what is whole is looked into all the same."""
+    """Each shard's hash is checked, including the last one's; intact shards are decoded anyway."""
     root = shutil.copytree(shards, tmp_path / "set")
     names = {split: sorted(path.name for path in (root / split).glob("shard.*")) for split in ("train", "val")}
     last = root / "train" / names["train"][-1]
@@ -135,7 +134,7 @@ def test_every_fault_of_shards(verify: Verify, shards: Path, tmp_path: Path) -> 
 
 
 def test_images_in_shards(verify: Verify, folder: Path, tmp_path: Path) -> None:
-    """An image that train and val share, one that is damaged, and a class that is only evaluated."""
+    """An image in both train and val, a damaged image, and a class that only val has."""
     root = shutil.copytree(folder, tmp_path / "set")
     shutil.copy(root / "train/person/0000.jpeg", root / "val/cat/0000.jpeg")
     make_shards(root, tmp_path / "mds")
@@ -166,7 +165,7 @@ def write_shard(out: Path, samples: list[tuple[int, bytes]]) -> None:
 
 
 def test_shards_in_s3(verify: Verify, s3_server: str, shards: Path, tmp_path: Path) -> None:
-    """Through a cache, where a damaged file is fetched again; a fault at the store stays one."""
+    """Through a cache: a damaged cached file is fetched again, a fault in the store is reported."""
     remote = upload(shards, "images", "set")
     cache = tmp_path / "cache"
     assert verify(remote, cache)[0] == 0
@@ -182,7 +181,7 @@ def test_shards_in_s3(verify: Verify, s3_server: str, shards: Path, tmp_path: Pa
 
 
 def found(classes: list[str] | None, train: int, val: int, number: int = 1000) -> str | None:
-    """What is said of a data set with so many images in so many classes."""
+    """Return the remark on a data set with these numbers of images and classes."""
     splits = [Split(name, [], images, classes, str) for name, images in (("train", train), ("val", val))]
     for split in splits:
         split.labels[:] = np.arange(len(split.labels)) % number
@@ -190,7 +189,7 @@ def found(classes: list[str] | None, train: int, val: int, number: int = 1000) -
     return compare_with_imagenet(*splits)
 
 
-def test_imagenet_is_recognised() -> None:
+def test_imagenet_is_recognized() -> None:
     wnids = [f"n{number:08}" for number in range(1000)]
     assert "complete" in str(found(wnids, 1_281_167, 50_000))
     assert "complete" in str(found(None, 1_281_167, 50_000))
@@ -198,12 +197,12 @@ def test_imagenet_is_recognised() -> None:
     assert "train has 1,281,100 of 1,281,167 images (67 missing)" in said and "not all of it" in said
     assert "val has 49,999 of 50,000 images (1 missing)" in said and "n00000999: 49" in said
     assert "998 of 1,000 classes" in str(found(wnids[:998], 1_281_167, 50_000, 998))
-    assert "train has 100,000 of" in str(found(wnids, 100_000, 50_000)), "a subset of all classes"
+    assert "train has 100,000 of" in str(found(wnids, 100_000, 50_000)), "a subset of the images in all classes"
     assert found([f"class {number}" for number in range(1000)], 100_000, 50_000) is None
     assert found(["cat", "dog"], 20, 10, 2) is None
 
 
-def test_deep_grey_images_are_remarked_on(verify: Verify, tmp_path: Path) -> None:
+def test_deep_gray_images_get_a_remark(verify: Verify, tmp_path: Path) -> None:
     root = make_imagefolder(tmp_path / "set", per_class=2)
     for name in ("train/cat/a.png", "train/dog/b.tif"):
         Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(root / name)

@@ -1,4 +1,4 @@
-"""A run's folder is one run's at a time, and holds nothing of killed ones."""
+"""A run's folder belongs to one run at a time, and unfinished files of killed runs are removed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from training.checkpoint_files import _new_file, remove_dead
 def test_second_run_of_one_name(
     resumes: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused before the data are looked at, and leaves the first one's folder alone."""
+    """It is rejected before the data is read, and does not touch the first run's folder."""
     monkeypatch.setattr("training.claims.ENDING", 0.0)
-    yaml = small_yaml(workdir, image_folder, train_dataset__batch_size=64)  # of 48 images
+    yaml = small_yaml(workdir, image_folder, train_dataset__batch_size=64)  # larger than the data set of 48 images
     words = [str(yaml), "run_name=mine", f"autoresume={resumes}"]
     first = LockFile(workdir / "runs/mine")
     assert cli(words) == 2
@@ -31,12 +31,12 @@ def test_second_run_of_one_name(
     first.release()
     assert cli(words) == 1
     assert "larger than the data set" in capfd.readouterr().err
-    assert not (workdir / "runs").exists(), "a run that was refused leaves no folder"
+    assert not (workdir / "runs").exists(), "a rejected run leaves no folder"
 
 
 @pytest.mark.slow
-def test_kill_frees_the_folder_though_workers_live(workdir: Path) -> None:
-    """A worker is forked with all that its run has open."""
+def test_a_kill_releases_the_folder_despite_its_workers(workdir: Path) -> None:
+    """A worker inherits all of its run's descriptors when it is forked."""
     folder, (told, tell) = workdir / "run", os.pipe()
     if not (run := os.fork()):
         LockFile(folder)
@@ -47,7 +47,7 @@ def test_kill_frees_the_folder_though_workers_live(workdir: Path) -> None:
     os.kill(run, signal.SIGKILL)
     os.waitpid(run, 0)
     try:
-        os.kill(worker, 0)  # it lives
+        os.kill(worker, 0)  # it is alive
         lock = LockFile(folder)
         assert f"process {os.getpid()} " in lock.path.read_text()
         lock.release()
@@ -59,7 +59,7 @@ def test_kill_frees_the_folder_though_workers_live(workdir: Path) -> None:
 
 
 def test_lock_file_that_is_removed_while_another_waits(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one who waited opened a file that is no longer there: it must not think itself alone."""
+    """The waiting process opened a file that was then removed; it must not treat that file's lock as its own."""
     first, stock = LockFile(workdir), os.open
 
     def late(*arguments: object) -> int:
@@ -75,7 +75,7 @@ def test_lock_file_that_is_removed_while_another_waits(workdir: Path, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_unfinished_files_of_dead_runs_alone_are_removed(
+def test_only_unfinished_files_of_dead_runs_are_removed(
     kind: str, s3_server: str, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(workdir))
@@ -89,7 +89,7 @@ def test_unfinished_files_of_dead_runs_alone_are_removed(
 
 
 @pytest.mark.slow
-def test_a_run_removes_what_killed_ones_left(workdir: Path, image_folder: Path) -> None:
+def test_a_run_removes_files_of_killed_runs(workdir: Path, image_folder: Path) -> None:
     left = workdir / "runs/run/checkpoints/.abcdefgh.tmp"
     left.parent.mkdir(parents=True)
     left.touch()

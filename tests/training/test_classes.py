@@ -1,4 +1,4 @@
-"""Labels mean the classes that a checkpoint was trained with, or the run is refused."""
+"""A checkpoint's labels mean the classes that it was trained with; other classes are rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runs import small_yaml
 pytestmark = pytest.mark.slow
 
 
-def test_other_classes_are_refused(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_other_classes_are_rejected(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
     yaml = small_yaml(workdir, image_folder, max_duration="1ep")
     assert cli([str(yaml), "run_name=first"]) == 0
     other = shutil.copytree(image_folder, workdir / "other")
@@ -30,7 +30,7 @@ def test_other_classes_are_refused(workdir: Path, image_folder: Path, capsys: py
     assert cli([str(yaml), *words, *tuning]) == 0
 
 
-def test_other_files_are_no_checkpoints(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_other_files_are_not_checkpoints(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
     yaml = small_yaml(workdir, image_folder)
     for content in ({"conv1.weight": torch.zeros(1)}, [1, 2], {"state": 3}):
         torch.save(content, workdir / "foreign.pt")
@@ -38,8 +38,8 @@ def test_other_files_are_no_checkpoints(workdir: Path, image_folder: Path, capsy
         assert "foreign.pt is not a checkpoint" in capsys.readouterr().err
 
 
-def test_class_lists_that_are_none(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
-    """Malformed, or too short for the labels that are stored: both are sentences, before a label meets the loss."""
+def test_invalid_class_lists(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Malformed, or too short for the stored labels: both give a sentence before a label reaches the loss."""
     make_shards(image_folder, workdir / "shards")
     yaml = small_yaml(workdir, workdir / "shards", max_duration="1ep", save_folder=None)
     sections = ("train_dataset", "eval_dataset")

@@ -1,4 +1,4 @@
-"""A run that goes on with another batch size or data set is where its own schedule says, or is refused."""
+"""A run resumed with another batch size or data set continues where its own schedule says, or is rejected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def goes_on(
     ema_start: str = "0ba",
     **given: str,
 ) -> tuple[float, int]:
-    """Load a checkpoint that stands at `now`: the step of this run and its batch in the epoch."""
+    """Load a checkpoint taken at `now`; return this run's step and its batch in the epoch."""
     config = CONFIG | given
     unit = config["max_duration"][-2:]
     section = SimpleNamespace(max_duration=config["max_duration"], scheduler=SimpleNamespace(**config))
@@ -40,7 +40,7 @@ def goes_on(
     step = guard.clock.step(state.timestamp)
     in_loader = sampler.size_at(now.epoch.value, state.timestamp.batch_in_epoch.value)
     assert unit == "ep" or in_loader + now.epoch.value * guard.clock.batches_per_epoch == step, (
-        "the loader's sizes follow"
+        "the loader's sizes must follow the step"
     )
     return step, state.timestamp.batch_in_epoch.value
 
@@ -70,7 +70,7 @@ def test_another_batch_size(samples: int, batch: int, length: str, record: dict 
 
 
 def test_a_checkpoint_of_several_batch_sizes() -> None:
-    """What it says of itself counts, not the mean over all its batches."""
+    """The batch size that the checkpoint records counts, not the mean over all its batches."""
     now = Timestamp(epoch=2, batch=4 + 8, sample=96)
     assert goes_on(now, 6, {"batch_size": 6, "images": 48}, t_warmup="2ba") == (16, 0)
     with pytest.raises(ConfigError, match="have 6 images and this run's have 8"):
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_several_batch_sizes() -> None:
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(12, 16), (12, 24), (36, 24), (60, 24)])
-def test_a_place_that_is_no_whole_batch(samples: int, batch: int) -> None:
+def test_a_position_inside_a_batch(samples: int, batch: int) -> None:
     with pytest.raises(ConfigError, match=f"batch_size: {batch} does not divide the {samples % 48} images"):
         goes_on(stamp(samples), batch)
 
@@ -102,7 +102,7 @@ def test_lengths_in_batches(given: dict[str, str], ways: str) -> None:
 
 @pytest.mark.parametrize("images", [24, 96])
 def test_a_data_set_of_another_size(images: int) -> None:
-    """Epochs stay epochs, samples samples and batches batches."""
+    """Epochs stay epochs, samples stay samples, and batches stay batches."""
     before = {"batch_size": 12, "images": 48}
     assert goes_on(stamp(96), 12, before, images) == (2 * images / 12, 0)
     assert goes_on(stamp(96), 12, before, images, max_duration="192sp", t_warmup="12sp") == (8, 0)
@@ -112,8 +112,8 @@ def test_a_data_set_of_another_size(images: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on(workdir: Path, image_folder: Path) -> None:
-    """From the middle of an epoch, with batches of half the size: the same learning rate at its end."""
+def test_a_run_resumes_with_half_the_batch_size(workdir: Path, image_folder: Path) -> None:
+    """From mid-epoch, with batches of half the size: the learning rate at the end is the same."""
     yaml = small_yaml(workdir, image_folder, max_duration="2ba", run_name="first", scheduler__t_warmup="0ep")
     main(load([str(yaml)])).close()
     words = ["max_duration=1ep", "train_dataset.batch_size=6", "load_path=runs/first/checkpoints/latest-rank0.pt"]

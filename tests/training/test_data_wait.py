@@ -1,4 +1,4 @@
-"""Waiting for data: counted to the second with a clock of our own, told once, and the slowest rank's on all ranks."""
+"""Waiting for data: exact with a fake clock, reported once, and the slowest rank's figure on all ranks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Clock:
-    """Seconds that pass only when somebody works."""
+    """Fake clock that advances only when a test says so."""
 
     now = 0.0
 
@@ -29,7 +29,7 @@ class Clock:
 
 
 class Work(Callback):
-    """A training step of six seconds."""
+    """A training step that takes six seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -40,7 +40,7 @@ class Work(Callback):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Reading an image takes a quarter of a second: three seconds for a batch of 12."""
+    """Makes reading an image take a quarter of a second: three seconds per batch of 12."""
     made, read = Clock(), ImageFolderDataset.read
 
     def slow(self: ImageFolderDataset, index: int):
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_share_and_seconds(
     microbatch: int, clock: Clock, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """4 batches of 3 s an epoch; a third of each step, also in three microbatches. Evaluation counts nowhere."""
+    """4 batches of 3 s per epoch: a third of each step, also in three microbatches. Evaluation does not count."""
     monkeypatch.setattr("training.build.callbacks", lambda _config: [Work(clock)])
     yaml = small_yaml(workdir, image_folder, max_duration="4ep", device_train_microbatch_size=microbatch)
     assert cli([str(yaml), "run_name=slow", "train_dataset.num_workers=0", "eval_dataset.num_workers=0"]) == 0
@@ -69,7 +69,7 @@ def test_share_and_seconds(
     assert "waiting for data 33 % of the time" in said[0] and "set train_dataset.num_workers=" in said[0]
 
 
-def test_nothing_is_said_below_a_tenth(clock: Clock, workdir: Path, image_folder: Path, capsys, monkeypatch) -> None:
+def test_nothing_is_printed_below_a_tenth(clock: Clock, workdir: Path, image_folder: Path, capsys, monkeypatch) -> None:
     class Slower(Work):
         def batch_start(self, state, logger) -> None:
             self.clock.now += 30.0

@@ -1,4 +1,4 @@
-"""The machine's part: threads, precision, microbatches, determinism of names."""
+"""Device settings: threads, precision, microbatches, compilation."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from training import devices
 
 
 def test_cores_are_shared_among_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock Composer leaves every rank with the launcher's setting: none, so that each starts a thread per core."""
+    """Composer leaves the launcher's setting, which is none, so that each rank starts a thread per core."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
@@ -35,7 +35,7 @@ def test_half_precision_needs_a_gpu(
     assert not (workdir / "runs").exists()
 
 
-def test_gpu_that_is_not_there(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_that_does_not_exist(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch sees no GPU here"):
         main(load([str(small_yaml(workdir, image_folder)), "device=gpu"]))
@@ -58,12 +58,12 @@ def test_microbatch(
     devices.prepare(run)
     assert run.machine.microbatch == microbatch
     said = capfd.readouterr().out
-    assert said.count("\n") == ("auto" in word), "one line for auto on a CPU, none otherwise"
+    assert said.count("\n") == ("auto" in word), "one line for auto on a CPU, otherwise none"
 
 
 @pytest.mark.slow
-def test_microbatches_train_as_the_whole_batch_does(workdir: Path, image_folder: Path) -> None:
-    """Their gradients add up: without BatchNorm in the way, to the same step."""
+def test_microbatches_train_like_the_whole_batch(workdir: Path, image_folder: Path) -> None:
+    """Gradients accumulate to a similar step; BatchNorm statistics differ per microbatch."""
     losses = {}
     for size in (4, 12):
         words = [f"device_train_microbatch_size={size}", "max_duration=2ba", f"run_name=m{size}", "save_folder=null"]
@@ -78,7 +78,7 @@ def test_microbatches_train_as_the_whole_batch_does(workdir: Path, image_folder:
 def test_compile_has_no_graph_break(
     recipe: str, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole run under torch.compile's tracer (its eager backend: a CPU's code generation takes minutes)."""
+    """The run under torch.compile's tracer (with the eager backend: a CPU's code generation takes minutes)."""
     from torch._dynamo.utils import counters
 
     compile_model = torch.compile
@@ -91,7 +91,7 @@ def test_compile_has_no_graph_break(
     words = [f"recipe_name={recipe}", "compile=true", "run_name=compiled", "save_num_checkpoints_to_keep=1", *small]
     trainer = main(load([str(small_yaml(workdir, image_folder)), *words]))
     assert trainer.state.timestamp.batch == 4
-    assert counters["stats"]["unique_graphs"] > 0, "it was compiled"
+    assert counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
     assert not counters["graph_break"]
     saved = torch.load(workdir / "runs/compiled/checkpoints/latest-rank0.pt", weights_only=False)["state"]["model"]
     assert not [name for name in saved if "_orig_mod" in name or name.startswith("module.module")]

@@ -1,4 +1,4 @@
-"""A run may go on by a later version of the program, which has keys that its config.yaml lacks."""
+"""A run may be resumed by a later version with keys that its config.yaml lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.identity import differences, plain
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [("baseline", []), ("sgd", ["model.init: mosaic -> torchvision"])])
-def test_a_key_that_the_old_run_lacks_had_its_default(recipe: str, expected: list[str]) -> None:
+def test_a_key_that_the_old_run_lacks_has_its_default(recipe: str, expected: list[str]) -> None:
     now = plain(load(["yamls/digits.yaml", f"recipe_name={recipe}", "dry_run=true"]))
     old = OmegaConf.create(now)
     del old.model.init

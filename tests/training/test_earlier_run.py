@@ -1,4 +1,4 @@
-"""A run goes on in a folder whose files a crash has cut, or that anybody has made: with a sentence, or without them."""
+"""Resuming in a folder with damaged or foreign files: they give a sentence or are ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.record import RunFolder, keep_output
 
 
 def huge(path: Path) -> None:
-    """A file that takes no room, and all memory to read."""
+    """Create a file that takes no disk space, but all memory to read."""
     path.touch()
     os.truncate(path, 2**40)
 
@@ -44,7 +44,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_files(name: str, workdir: Path) -> None:
-    """A run goes on without its summary; figures and settings that were there are not passed over."""
+    """A damaged summary is ignored; damaged figures and settings are not."""
     for file in ("summary.json", "config.yaml", "metrics.csv"):
         DAMAGES[name](workdir / file)
     run = RunFolder(workdir, None)  # type: ignore[arg-type]
@@ -62,16 +62,14 @@ def test_damaged_files(name: str, workdir: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ["1,nan,5", "1,2,inf", "1,2", "1,2,3,4", "1,-2,3", ",,"])
-def test_rows_that_hold_no_figures(row: str, workdir: Path) -> None:
+def test_rows_without_valid_figures(row: str, workdir: Path) -> None:
     (workdir / "metrics.csv").write_text(f"epoch,step,total_seconds\n1,1,1\n{row}\n")
     with pytest.raises(UserError, match="is damaged"):
         earlier_run.rows(workdir)
 
 
 @pytest.mark.slow
-def test_run_that_goes_on_with_damaged_files(
-    workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resuming_with_damaged_files(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yaml = small_yaml(workdir, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0)
     words = [str(yaml), "run_name=run", "autoresume=true", "max_duration=2ba"]
     assert cli(words) == 0
@@ -88,15 +86,15 @@ def test_run_that_goes_on_with_damaged_files(
 
 
 def test_only_files_are_checkpoints(workdir: Path) -> None:
-    """Whatever else has the name of one is not waited for."""
+    """Anything else under a checkpoint's name is ignored, without blocking."""
     for number, name in enumerate(DAMAGES):
         DAMAGES[name](workdir / f"ep0-ba{number}-rank0.pt")
     there = [n for n, name in enumerate(DAMAGES) if not name.startswith("a ") or name == "a list"]
     assert newest_first(LocalFolder(".")) == [f"ep0-ba{number}-rank0.pt" for number in reversed(there)]
 
 
-def test_no_link_is_written_through(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's own files are made anew where a stranger's folder has links of their names."""
+def test_links_are_not_written_through(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run replaces links under its files' names in a foreign folder, instead of following them."""
     (workdir / "precious.txt").write_text("mine\n")
     for name in (".lock", ".summary.json.tmp", "logs/rank1.log"):
         (workdir / "run/logs").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An algorithm that does nothing fails the run, whoever wrote it; one that would start too late fails it beforehand."""
+"""An algorithm that does nothing fails the run; one that would start too late fails it at the start."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ EVENTS = (Event.BATCH_START, Event.BATCH_END, Event.EPOCH_END)
 
 
 def schedule_of(duration: str) -> Any:
-    """Of a run over 4 batches of 8 an epoch."""
+    """Schedule of a run with 4 batches of 8 per epoch."""
     return SimpleNamespace(
         max_duration=duration, clock=Clock(duration[-2:], PER_EPOCH, BATCH_SIZE, PER_EPOCH * BATCH_SIZE)
     )
 
 
 def trained(algorithm: Algorithm, duration: str = "1ep", **arguments: Any) -> Watch:
-    """Train with one algorithm, watched as main.py watches it."""
+    """Train with one algorithm, watched as in main.py."""
     watch = Watch("mine", {"strength": 3}, algorithm)
     guard = Effects([watch], schedule_of(duration).clock, 0)
     trainer([algorithm], duration=duration, train_loader=loader(PER_EPOCH), callbacks=[guard], **arguments).fit()
@@ -38,7 +38,7 @@ def trained(algorithm: Algorithm, duration: str = "1ep", **arguments: Any) -> Wa
 
 
 class Mine(RecipeAlgorithm):
-    """What somebody drops into recipes/algorithms: it does `do` on an event."""
+    """An algorithm as a user would write it: it calls `do` on an event."""
 
     def __init__(self, event: Event = Event.BATCH_START, do: Any = lambda *_: None) -> None:
         self.event, self.do, self.calls = event, do, 0
@@ -118,8 +118,8 @@ def test_sizes_and_transforms_of_the_loader_count() -> None:
     assert Watch("mine", {}, algorithm).acted
 
 
-def test_a_run_that_goes_on_remembers() -> None:
-    """After an algorithm's last time, too; a checkpoint that does not say is trusted."""
+def test_a_resumed_run_remembers_what_acted() -> None:
+    """Also after an algorithm's last action; a checkpoint without the record is trusted."""
     watches = [Watch(name, {}, Mine()) for name in ("one", "other")]
     guard = Effects(watches, schedule_of("2ep").clock, 8)
     watches[0].acted = True
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_remembers() -> None:
 
 
 class Clocks(Callback):
-    """The last values of every unit at every event."""
+    """Records the last values of every unit at each event."""
 
     def __init__(self) -> None:
         self.last: dict[Event, dict[str, float]] = {}
@@ -148,7 +148,7 @@ class Clocks(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("duration", ["2ep", "3ba", "8ba", "10ba", "60sp", "64sp"])
-def test_last_seen_is_what_composer_shows(duration: str) -> None:
+def test_last_seen_equals_composers_timestamps(duration: str) -> None:
     clocks = Clocks()
     trainer(duration=duration, train_loader=loader(PER_EPOCH), callbacks=[clocks]).fit()
     for event in EVENTS:
@@ -156,7 +156,7 @@ def test_last_seen_is_what_composer_shows(duration: str) -> None:
         assert {unit: last_seen(event, unit, schedule_of(duration)) for unit in expected} == expected, event
 
 
-# The algorithm, its arguments, the run, and what to say for it: None if it starts in time.
+# Algorithm, its arguments, max_duration, and the expected advice: None if it starts in time.
 STARTS: list[tuple[str, dict[str, Any], str, str | None]] = [
     (
         "swa",
@@ -196,13 +196,13 @@ def test_start_after_the_end(name: str, args: dict[str, Any], duration: str, adv
         for_run(run, [algorithm], schedule_of(duration))
     assert advice in str(raised.value)
     run.lenient = True
-    assert for_run(run, [algorithm], schedule_of(duration)), "callers of the published example try recipes in a batch"
+    assert for_run(run, [algorithm], schedule_of(duration)), "the published example tries recipes for one batch"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:SWA has known issues")
 @pytest.mark.parametrize(("name", "args", "duration", "advice"), [start for start in STARTS if start[0] == "swa"])
-def test_what_is_refused_would_have_done_nothing(
+def test_rejected_algorithms_would_do_nothing(
     name: str, args: dict[str, Any], duration: str, advice: str | None
 ) -> None:
     watch = Watch(name, args, registry.build("algorithm", name, args))

@@ -1,4 +1,4 @@
-"""A checkpoint of another or a damaged model is refused, and what the refusal says to type works."""
+"""A checkpoint of another or damaged model is rejected, and following the advice works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_WORKERS = {"train_dataset__num_workers": 0, "eval_dataset__num_workers": 0}
 
 @pytest.fixture(scope="module")
 def blurred(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """The checkpoint of a batch of a network after surgery: new tensors, and others that no tensor shows."""
+    """Checkpoint after one batch of a network with surgery, some of which shows in no tensor."""
     folder = tmp_path_factory.mktemp("blurred")
     here = Path.cwd()
     os.chdir(folder)
@@ -38,7 +38,7 @@ def blurred(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pat
 
 
 def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
-    """What a command line says that must fail for a mistake of the user's."""
+    """Return the message of a command line that must fail because of a user's mistake."""
     assert cli([str(word) for word in words]) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
 
 
 def advised(said: str) -> list[str]:
-    """The words that it says to type."""
+    """Return the words that a message says to type."""
     return re.findall(r"\S+=\S+", said.split("Type as well: ")[1])
 
 
@@ -64,14 +64,14 @@ def test_another_model(workdir: Path, image_folder: Path, blurred: Path, capsys:
 def test_surgery_without_tensors(
     workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Residual branches are scaled by how often they were there: nothing in the weights shows it."""
+    """Residual branches are scaled by their keep rate, which no tensor shows."""
     yaml = small_yaml(workdir, image_folder, algorithms={"blurpool": SURGERY["blurpool"]}, **NO_WORKERS)
     words = [yaml, f"load_path={blurred}"]
     said = refused(capsys, *words, "is_train=false")
     assert "it was trained with StochasticDepth" in said and "algorithms.stochastic_depth.drop_rate=0.5" in said
     assert cli([*map(str, words), "is_train=false", *advised(said)]) == 0
     tuned = [*map(str, words), "load_weights_only=true", "max_duration=2ba", "save_folder=null"]
-    assert cli(tuned) == 0, "weights alone may go on without it"
+    assert cli(tuned) == 0, "weights alone may be trained without it"
 
 
 DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
@@ -99,7 +99,7 @@ def test_a_damaged_model(
 def test_another_number_of_classes(
     workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """No advice that is refused in its turn: weights for three classes serve three classes."""
+    """Advice must not lead to another rejection: weights for three classes need three classes."""
     four = shutil.copytree(image_folder, workdir / "four")
     for split in ("train", "val"):
         shutil.copytree(four / split / "cat", four / split / "eel")
@@ -117,10 +117,9 @@ def test_another_number_of_classes(
     assert cli([str(yaml), "max_duration=2ba", "save_folder=null", "run_name=anew"]) == 0
 
 
-def test_a_folder_in_place_of_a_checkpoint(
+def test_a_folder_instead_of_a_checkpoint(
     workdir: Path, image_folder: Path, blurred: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Of the run, of its checkpoints, with and without a slash at the end."""
     yaml = small_yaml(workdir, image_folder, algorithms=SURGERY, **NO_WORKERS)
     run = blurred.parents[1]
     for given in (run, f"{run}/", run / "checkpoints", f"{run}/checkpoints/"):

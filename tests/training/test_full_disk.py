@@ -1,4 +1,4 @@
-"""A disk that is too full is called that, as early as it can be known."""
+"""A full disk is reported as such, as early as possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT = {"state": {"model": torch.zeros(10, 25_000), "others": [torch.zeros(25
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Megabytes that are free, to be set."""
+    """Free megabytes on the disk, settable."""
     disk = SimpleNamespace(megabytes=1.0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(disk.megabytes * 1e6)))
     return disk
@@ -48,8 +48,8 @@ def test_error_of_a_full_disk(
     assert not list(workdir.iterdir())
 
 
-def test_room_before_the_first_checkpoint(free: SimpleNamespace, workdir: Path, capsys: pytest.CaptureFixture) -> None:
-    """Two to keep, the best and the one being written: eight megabytes."""
+def test_space_before_the_first_checkpoint(free: SimpleNamespace, workdir: Path, capsys: pytest.CaptureFixture) -> None:
+    """Two checkpoints to keep, the best one and the one being written: 8 MB."""
     folder = LocalFolder(str(workdir))
     with pytest.raises(UserError, match=r"1 checkpoint of 2.0 MB to write, 1.0 MB free.*save_folder="):
         check_room(folder, CONTENT, keep=2, own=[])

@@ -1,4 +1,4 @@
-"""The guards hold where stock Composer lets the run go on."""
+"""Guards against problems that stock Composer ignores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class RateLog(Callback):
-    """Notes the learning rate that each step trains with."""
+    """Records the learning rate of each step."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -51,7 +51,7 @@ def test_learning_rate_of_step_t_is_f_of_t() -> None:
 
 
 def test_stock_composer_lags_one_step() -> None:
-    """The need for the repair: stock trains the first two steps at 0 and never reaches the end of the curve."""
+    """Why the guard exists: stock trains the first two steps at 0 and never reaches the end of the curve."""
     log = RateLog()
     trainer(max_duration="1ep", callbacks=[log], schedulers=LinearWithWarmupScheduler("4ba", alpha_f=0.0)).fit()
     assert log.rates[:3] == [0, 0, 0.25]
@@ -66,7 +66,7 @@ def test_loss_that_is_not_finite(bad: float) -> None:
         made.fit()
 
 
-def test_evaluation_whose_loss_is_no_number() -> None:
+def test_evaluation_loss_that_is_not_finite() -> None:
     data = TensorDataset(torch.full((4, 3, 4, 4), float("nan")), torch.arange(4) % 3)
     made = trainer(max_duration="1ep", callbacks=FiniteLoss(), eval_dataloader=DataLoader(data, 4))
     with pytest.raises(TrainingError, match=r"the evaluation's loss is nan at step 0 \(epoch 0\)"):
@@ -74,7 +74,7 @@ def test_evaluation_whose_loss_is_no_number() -> None:
 
 
 def test_short_epoch() -> None:
-    """Stock Composer ends the epoch, and the run, in silence."""
+    """Stock Composer ends the epoch, and the run, without a word."""
     trainer(max_duration="1ep").fit()
     with pytest.raises(DataError, match="epoch 0 ended after 8 of 9 batches"):
         trainer(max_duration="1ep", callbacks=WholeEpochs(batches=9, eval_samples=0)).fit()
@@ -91,8 +91,7 @@ def test_evaluation_must_count_every_image(wanted: int) -> None:
     made.eval()
 
 
-def test_train_accuracy_is_composers() -> None:
-    """The same values as Composer's own train metric, microbatches included."""
+def test_train_accuracy_equals_composers() -> None:
     ours: list[float] = []
 
     class Keep(Callback):
@@ -111,7 +110,7 @@ def test_train_accuracy_is_composers() -> None:
         made.fit()
         made.close()
         logged = [value for _, value in stock.data["metrics/train/MulticlassAccuracy"]]
-        # Composer logs its value, then the callback its own, then Composer the epoch's.
+        # Composer logs its value, then our callback logs its own, then Composer logs the epoch's.
         assert len(ours) == 8 and len(set(ours)) > 1
         assert [float(value) for value in logged[0:16:2]] == ours
         ours.clear()

@@ -1,4 +1,4 @@
-"""The record of a run says what it was trained on, and loses no time that was paid for."""
+"""A run's record describes its data, and counts all time that was paid for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("told_by", ["metrics.csv", "summary.json", "neither"])
 def test_time_after_the_checkpoint(workdir: Path, image_folder: Path, told_by: str) -> None:
-    """A killed process went on after its last checkpoint: a resumed run's clock starts where that one's stopped."""
+    """If a process is killed after its last checkpoint, the resumed run's clock continues from the kill."""
     words = [str(small_yaml(workdir, image_folder)), "run_name=run", "autoresume=true", "save_interval=1ba"]
     words += ["save_num_checkpoints_to_keep=3"]
     main(load(words)).close()
@@ -25,7 +25,7 @@ def test_time_after_the_checkpoint(workdir: Path, image_folder: Path, told_by: s
     before = summary(run)["total_seconds"]
     for late in ("ep1-ba7-rank0.pt", "ep2-ba8-rank0.pt", "latest-rank0.pt", "best-rank0.pt"):
         (run / "checkpoints" / late).unlink(missing_ok=True)
-    if told_by == "metrics.csv":  # the row of step 8 is dropped, since the run goes on from step 6
+    if told_by == "metrics.csv":  # the row of step 8 is dropped: the run resumes from step 6
         (run / "summary.json").unlink()
         lines = (run / "metrics.csv").read_text().splitlines()
         lines[-1] = lines[-1].replace(f",{metrics(run)[-1]['total_seconds']},", ",1000.0,")
@@ -41,7 +41,6 @@ def test_time_after_the_checkpoint(workdir: Path, image_folder: Path, told_by: s
 
 
 def test_new_run_over_an_old_one(workdir: Path, image_folder: Path) -> None:
-    """Its clock starts at 0: it is another run."""
     words = [str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep", "save_overwrite=true"]
     main(load(words)).close()
     path = workdir / "runs/run/summary.json"
@@ -50,10 +49,10 @@ def test_new_run_over_an_old_one(workdir: Path, image_folder: Path) -> None:
     assert summary(path.parent)["total_seconds"] < 1000
 
 
-def test_written_over_and_killed_before_the_first_checkpoint(
+def test_overwritten_and_killed_before_the_first_checkpoint(
     workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one must not go on from the checkpoints, or end with the figures, of the run before."""
+    """The next run must use neither the checkpoints nor the figures of the overwritten run."""
     words = [str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep"]
     main(load(words)).close()
     with monkeypatch.context() as patch:
@@ -66,8 +65,8 @@ def test_written_over_and_killed_before_the_first_checkpoint(
     assert summary(run)["ended"] == "finished"
 
 
-def test_figures_that_are_no_numbers(workdir: Path) -> None:
-    """JSON has none."""
+def test_figures_that_are_not_finite(workdir: Path) -> None:
+    """JSON has neither nan nor inf."""
     folder = RunFolder(workdir, None)  # type: ignore[arg-type]
     folder.write_summary({"val_loss": float("nan"), "top1": float("inf"), "step": 3})
     assert json.loads((workdir / "summary.json").read_text(), parse_constant=pytest.fail) == {
@@ -78,7 +77,7 @@ def test_figures_that_are_no_numbers(workdir: Path) -> None:
 
 
 def test_data_in_the_record(workdir: Path, image_folder: Path) -> None:
-    """How many images and classes, and which: the same wherever they lie."""
+    """The number of images and classes, and a digest of the class names, wherever the data is stored."""
     main(load([str(small_yaml(workdir, image_folder)), "run_name=run", "max_duration=1ep"])).close()
     said = json.loads((workdir / "runs/run/environment.json").read_text())["data"]
     assert {key: said[key] for key in said if key != "names"} == {"train_images": 48, "eval_images": 21, "classes": 3}

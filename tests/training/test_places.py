@@ -1,4 +1,4 @@
-"""The keys of a data section: preload copies first, storage names the kind, what does not go together is refused."""
+"""Keys of a data section: preload copies first, storage selects the kind, conflicting keys are rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_kind_trains_the_same_run(workdir: Path, image_folder: Path) -> None:
-    """Folders, a preloaded copy of them, decoded in memory, FFCV files: the same losses."""
     assert convert([str(image_folder), "beton", "--to", "ffcv", "--workers", "1"]) == 0
     source = shutil.copytree(image_folder, workdir / "source")
     yaml = small_yaml(workdir, image_folder, max_duration="1ep", save_folder=None)
@@ -38,7 +37,7 @@ def test_every_kind_trains_the_same_run(workdir: Path, image_folder: Path) -> No
         assert cli([str(yaml), f"run_name={name}", *words]) == 0
         (row,) = metrics(workdir / "runs" / name)
         losses[name] = row["train_loss"], row["val_loss"]
-    # A conversion shuffles train/ once: another order, of the same images.
+    # A conversion shuffles train/ once, so ffcv has another order of the same images.
     assert losses.pop("ffcv") and len(set(losses.values())) == 1 and (workdir / "copy/train/cat").is_dir()
 
 
@@ -80,7 +79,7 @@ def test_synthetic_images_need_no_path(workdir: Path, image_folder: Path) -> Non
         (["train_dataset.storage=dali", "algorithms.colout.batch=false"], "dali cannot run colout"),
     ],
 )
-def test_what_does_not_go_together(words: list[str], said: str, workdir: Path, image_folder: Path) -> None:
+def test_conflicting_keys(words: list[str], said: str, workdir: Path, image_folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load([str(small_yaml(workdir, image_folder)), *words])
     assert said in str(caught.value)
@@ -88,8 +87,8 @@ def test_what_does_not_go_together(words: list[str], said: str, workdir: Path, i
 
 @pytest.mark.parametrize("storage", ["imagefolder", "packed", "ffcv", "synthetic"])
 @pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot"])
-def test_every_recipe_runs_on_every_other_kind(recipe: str, storage: str) -> None:
-    """The table of docs/data.md, as the configuration sees it."""
+def test_every_recipe_accepts_every_kind_except_dali(recipe: str, storage: str) -> None:
+    """The table of docs/data.md, checked by the configuration."""
     words = ["yamls/resnet50.yaml", f"recipe_name={recipe}", f"train_dataset.storage={storage}", "dry_run=true"]
     assert load(words).config.train_dataset.storage == storage
     if recipe != "hot":

@@ -1,4 +1,4 @@
-"""What a run tells of its progress."""
+"""The progress and summary that a run prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_epochs_of_a_run_in_batches(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
-    """Six batches, four to an epoch: two epochs, of which the second is only begun."""
+    """Six batches, four per epoch: two epochs, the second incomplete."""
     yaml = small_yaml(workdir, image_folder, max_duration="6ba", save_folder=None)
     assert cli([str(yaml)]) == 0
     said = capfd.readouterr().out
@@ -26,8 +26,8 @@ def test_epochs_of_a_run_in_batches(workdir: Path, image_folder: Path, capfd: py
     assert "  val loss " in said and "BCE" not in said
 
 
-def test_losses_are_called_what_they_are(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
-    """And three classes have no top-5."""
+def test_losses_have_their_own_names(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
+    """With three classes there is no top-5."""
     yaml = small_yaml(
         workdir, image_folder, max_duration="2ba", save_folder=None, model__loss_name="binary_cross_entropy"
     )
@@ -39,8 +39,8 @@ def test_losses_are_called_what_they_are(workdir: Path, image_folder: Path, capf
 
 @pytest.mark.parametrize(("loss", "label"), [("cross_entropy", "val loss"), ("binary_cross_entropy", "val CE")])
 @pytest.mark.parametrize("classes", [5, 6])
-def test_the_table_that_a_run_ends_with(loss: str, label: str, classes: int) -> None:
-    """The command below it is one line, whatever the width of the terminal."""
+def test_the_summary_table(loss: str, label: str, classes: int) -> None:
+    """The command below the table is one line at any terminal width."""
     figures = ("top1", "top5", "best_top1", "val_loss", "train_seconds", "eval_seconds", "total_seconds")
     summary: dict[str, Any] = dict.fromkeys((*figures, "samples_per_second"), 1.0)
     summary |= {"run_name": "it", "ended": "finished", "command": "python main.py " + "key=value " * 20 + "end"}

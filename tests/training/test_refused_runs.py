@@ -1,4 +1,4 @@
-"""What a run that is refused tells a person to type is typed here, and the run trains."""
+"""Follow the advice of rejected runs until they train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from common.lock_file import LockFile
 from main import cli
-from tests.following import assert_advice_trains, of_both
+from tests.following import assert_advice_trains, for_both
 from tests.image_files import make_shards
 from tests.runs import small_yaml
 
@@ -28,16 +28,16 @@ FIRST = ["run_name=first", "max_duration=1ba"]
 SAVING = "save_folder={runs_folder}/{run_name}/checkpoints"
 CHECKPOINT = "runs/first/checkpoints/ep0-ba1-rank0.pt"
 Mistake = Callable[[Path, Path, Path], list[str]]
-"""From a new folder, the images and the folder of the run `first` to words that are wrong."""
+"""From a new folder, the images and the folder of the run `first`: make a mistake and return its words."""
 
 
 def words(*said: str) -> Mistake:
-    """A mistake that is one of the command line alone."""
+    """A mistake on the command line only."""
     return lambda *_: list(said)
 
 
 def trained(*said: str) -> Mistake:
-    """A mistake that the run `first` is there for, trained for a batch; only here are checkpoints saved."""
+    """A mistake that involves `first`, a run trained for one batch; saves checkpoints, unlike the others."""
 
     def start(folder: Path, image_folder: Path, first: Path) -> list[str]:
         shutil.copytree(first, folder / "runs/first", symlinks=True)
@@ -47,7 +47,7 @@ def trained(*said: str) -> Mistake:
 
 
 def in_the_way(name: str, *said: str) -> Mistake:
-    """A mistake that a file stands for where a folder is wanted."""
+    """A mistake with a file where a folder is needed."""
 
     def write(folder: Path, image_folder: Path, first: Path) -> list[str]:
         (folder / name).write_text("in the way")
@@ -57,7 +57,7 @@ def in_the_way(name: str, *said: str) -> Mistake:
 
 
 def shards(*said: str) -> Mistake:
-    """A mistake about shards, without names of their classes, in the folder `shards`."""
+    """A mistake about the shards in the folder `shards`, which name no classes."""
 
     def write(folder: Path, image_folder: Path, first: Path) -> list[str]:
         make_shards(image_folder, folder / "shards")
@@ -68,13 +68,13 @@ def shards(*said: str) -> Mistake:
 
 MISTAKES: dict[str, Mistake] = {
     "classes": words("model.num_classes=10"),
-    "labels": shards(*of_both("path=shards", "is_streaming=true", "local=cache"), "model.num_classes=2"),
+    "labels": shards(*for_both("path=shards", "is_streaming=true", "local=cache"), "model.num_classes=2"),
     "batch": words("train_dataset.batch_size=64"),
     "device": words("device=gpu"),
     "precision": words("precision=amp_bf16"),
-    "not streaming": shards(*of_both("path=shards")),
-    "streaming": words(*of_both("is_streaming=true", "local=cache")),
-    "remote cache": shards(*of_both("path=shards", "is_streaming=true", "local=s3://bucket/cache")),
+    "not streaming": shards(*for_both("path=shards")),
+    "streaming": words(*for_both("is_streaming=true", "local=cache")),
+    "remote cache": shards(*for_both("path=shards", "is_streaming=true", "local=s3://bucket/cache")),
     "blurpool": words("algorithms.blurpool.min_channels=100000", "algorithms.blurpool.replace_maxpools=false"),
     "too late": words("max_duration=2ba", "algorithms.ema={update_interval: 4ba}"),
     "name": trained(*FIRST),
@@ -92,7 +92,7 @@ MISTAKES: dict[str, Mistake] = {
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """The folder of a run that was trained for a batch, with its checkpoint."""
+    """Folder of a run trained for one batch, with its checkpoint."""
     folder = tmp_path_factory.mktemp("first")
     assert cli([str(small_yaml(folder, image_folder, **CHANGES)), *FIRST, SAVING, f"runs_folder={folder}"]) == 0
     return folder / "first"
@@ -132,7 +132,7 @@ def test_a_machine_without_a_compiler(
 
 
 def named(word: str) -> str:
-    """A word with its placeholder filled in."""
+    """Fill in the placeholder in a word of advice."""
     for placeholder, name in {"FOLDER": "elsewhere", "ANOTHER": "another", "CHECKPOINT": CHECKPOINT}.items():
         word = word.replace(f"={placeholder}", f"={name}")
     return re.sub(r"=/(some|a)/[a-z/]+", "=cache", word)

@@ -1,4 +1,4 @@
-"""Checkpoints are read as data: what would run code is named and does not run, wherever in a file it lies."""
+"""Checkpoints are read as data: code anywhere in a file is named in the error and does not run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.saved import CheckpointError, NotDataError, read_checkpoint, read_
 
 
 class Program:
-    """Makes a folder called `ran` when it is unpickled by Python's own means."""
+    """Makes a folder `ran` when Python unpickles it."""
 
     def __reduce__(self) -> tuple[Callable, tuple[str]]:
         return os.mkdir, ("ran",)
@@ -42,7 +42,7 @@ PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """The checkpoint of two batches."""
+    """Checkpoint of a run of two batches."""
     folder = tmp_path_factory.mktemp("trained")
     here = Path.cwd()
     os.chdir(folder)
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
+def test_no_code_is_run(place: str, workdir: Path, trained: Path) -> None:
     torch.save(PLACES[place](read_file(trained, "it")), workdir / "evil.pt")
     with pytest.raises(NotDataError, match=r"it holds (posix\.)?mkdir, which is not data.*load_unsafe_pickle=true"):
         read_checkpoint(LocalFolder("."), "evil.pt")
@@ -66,7 +66,7 @@ def test_no_program_is_run(place: str, workdir: Path, trained: Path) -> None:
 def test_no_way_to_a_checkpoint_runs_it(
     workdir: Path, image_folder: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """load_path in training, for its weights and in evaluation; a file beside a run's own; and tools.evaluate."""
+    """load_path for training, weights and evaluation; a file next to a run's own; tools.evaluate."""
     yaml = str(small_yaml(workdir, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0))
     evil = workdir / "runs/it/checkpoints/ep1-ba4-rank0.pt"
     evil.parent.mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_no_way_to_a_checkpoint_runs_it(
 def test_the_text_of_an_algorithm_is_not_run(
     workdir: Path, image_folder: Path, trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Composer makes the algorithms that a checkpoint lists by evaluating their text, which is data like any other."""
+    """Composer evaluates the text of algorithms listed in a checkpoint; ours treats it as data."""
     content = read_file(trained, "it")
     content["state"]["algorithms"] = [("BlurPool", {"repr": "BlurPool(min_channels=__import__('os').mkdir('ran'))"})]
     content["state"]["_algorithms"], content["state"]["_model"] = (content["state"][k] for k in ("algorithms", "model"))
@@ -106,7 +106,7 @@ def test_the_text_of_an_algorithm_is_not_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(recipe_files().keys() - {"decentralized"}))
 def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_folder: Path) -> None:
-    """The decentralized one takes ranks; its files are read in tests/algorithms/test_decentralized.py."""
+    """decentralized needs several ranks; tests/algorithms/test_decentralized.py reads its files."""
     yaml = small_yaml(
         workdir, image_folder, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0
     )
@@ -122,8 +122,8 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_
     )
 
 
-def test_files_that_are_no_checkpoints(workdir: Path) -> None:
-    """Each is called what it is; none is called damaged unless it is cut short."""
+def test_files_that_are_not_checkpoints(workdir: Path) -> None:
+    """Each is described as what it is, and as damaged only if it is truncated."""
     torch.save({"conv1.weight": torch.zeros(1)}, "bare.pt")
     torch.save({"conv1.weight": torch.zeros(1)}, "old.pt", _use_new_zipfile_serialization=False)
     Path("text.pt").write_text("hello")
@@ -139,7 +139,7 @@ def test_files_that_are_no_checkpoints(workdir: Path) -> None:
 
 
 def test_a_checkpoint_takes_no_more_memory_than_its_file(workdir: Path) -> None:
-    """A record that is compressed, and many that are one and the same place of the file."""
+    """A compressed record, and many records that share one part of the file."""
     torch.save({"state": {"model": {"x": torch.zeros(100_000)}}}, "whole.pt")
     assert read_checkpoint(LocalFolder("."), "whole.pt").state["model"]["x"].numel() == 100_000
     with zipfile.ZipFile("whole.pt") as whole, zipfile.ZipFile("bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
@@ -154,17 +154,17 @@ def test_a_checkpoint_takes_no_more_memory_than_its_file(workdir: Path) -> None:
 
 
 class Remote(LocalFolder):
-    """A folder whose files must be fetched; notes where they went, and who might write there."""
+    """A folder whose files must be fetched; records the target folder and its permissions."""
 
     def fetch(self, name: str, into: Path) -> Path:
-        """A copy."""
+        """Copy the file."""
         self.into, self.mode = into, into.stat().st_mode & 0o777
         return Path(shutil.copy(self.path / name, into / name))
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_remote_checkpoint_is_fetched_into_a_private_folder(whole: bool, workdir: Path) -> None:
-    """One that nobody can make beforehand, nor leave a link in; it is gone afterwards, whatever happened."""
+    """A new folder without access for others, removed in any case."""
     torch.save({"state": {"model": {}}}, "far.pt")
     if not whole:
         Path("far.pt").write_bytes(Path("far.pt").read_bytes()[:99])

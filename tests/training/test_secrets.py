@@ -1,4 +1,4 @@
-"""No secret is written: by its key, by its look, to its end; and what is none is written as it is."""
+"""Secrets are redacted, by key or by form; everything else is written unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEXTS = {
     f"{{passphrase: {X} {X}, apiKey: '{X},{X}', n: 1}}": "{passphrase: (secret), apiKey: (secret), n: 1}",
     f"loggers={{comet: {{api_key: {X}, project: x}}}}": "loggers={comet: {api_key: (secret), project: x}}",
     f"loggers.x=[[Authorization, Own {X}], [a, b]]": "loggers.x=[[Authorization, (secret)], [a, b]]",
-    f'{{"pins": 2, "jwt": "{X}"': '{"pins": 2, "jwt": "(secret)"',  # cut short: it is not YAML
+    f'{{"pins": 2, "jwt": "{X}"': '{"pins": 2, "jwt": "(secret)"',  # truncated, so not YAML
     f'curl -H "X-Api-Key: {X} {X}" https://host': 'curl -H "X-Api-Key: (secret)" https://host',
     f"run --token {X} --lr 1": "run --token (secret) --lr 1",
     f"run --api-key='{X} {X}' --lr 1": "run --api-key='(secret)' --lr 1",
@@ -82,26 +82,26 @@ NO_SECRETS = [
 def test_secrets_inside_a_text(text: str) -> None:
     assert redacted(text) == TEXTS[text]
     assert redacted({"init_kwargs": [text]}) == {"init_kwargs": [TEXTS[text]]}
-    assert redacted(TEXTS[text]) == TEXTS[text], "what is hidden stays as it is"
+    assert redacted(TEXTS[text]) == TEXTS[text], "redaction must be idempotent"
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [X, f"{X} {X}, '{X}&", 1234567, [X], {"a": X}])
 def test_secret_keys(key: str, value: Any) -> None:
-    if not (isinstance(value, int) and key.endswith("keys")):  # that many
+    if not (isinstance(value, int) and key.endswith("keys")):  # a count, not a secret
         assert redacted({"a": {key: value}, "b": "c"}) == {"a": {key: "(secret)"}, "b": "c"}
     if isinstance(value, str):
         assert redacted(f"x.{key}={value}") == f"x.{key}=(secret)"
 
 
 @pytest.mark.parametrize("key", NO_KEYS)
-def test_keys_that_are_no_secrets(key: str) -> None:
+def test_keys_that_are_not_secrets(key: str) -> None:
     for value in (5, "5", True, "true", None):
         assert redacted({key: value}) == {key: value} and redacted(f"a.{key}={value}") == f"a.{key}={value}"
 
 
 @pytest.mark.parametrize("text", NO_SECRETS)
-def test_texts_that_hold_none(text: str) -> None:
+def test_texts_without_secrets(text: str) -> None:
     assert redacted(text) == text
 
 
@@ -119,8 +119,8 @@ def test_pairs_and_named_values() -> None:
     ]
 
 
-def test_no_key_of_ours_is_taken_for_a_secret() -> None:
-    """Those of the schema with their defaults, and each argument of each class that a YAML may name."""
+def test_none_of_our_keys_is_redacted() -> None:
+    """The schema's keys with their defaults, and each argument of each class that a YAML may name."""
     assert redacted(defaults()) == defaults()
     for kind in registry.PACKAGES:
         for name in registry.names(kind):

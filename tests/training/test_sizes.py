@@ -1,4 +1,4 @@
-"""Progressive resizing in the loader: the size of each batch, by epoch or by batch, with workers, after a resume."""
+"""Progressive resizing in the loader: the size of each batch, by epoch or batch, with workers, after resuming."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_resumed_in_mid_epoch(workdir: Path, image_folder: Path) -> None:
     assert [images.shape[-1] for images, _ in data.train.dataloader] == GOLDEN[5:8]
 
 
-def test_colout_leaves_exactly_the_size(workdir: Path, image_folder: Path) -> None:
-    """The loader gives what is left of the size after rows and columns have gone, and full images in the end."""
+def test_colout_leaves_the_exact_size(workdir: Path, image_folder: Path) -> None:
+    """The loader compensates for the dropped rows and columns, and gives full images at the end."""
     algorithms = {"colout": {"p_row": 0.1, "p_col": 0.1, "finetune_fraction": 0.3}, "progressive_resizing": ARGUMENTS}
     run = run_of(workdir, image_folder, algorithms, "10ba")
     given = widths(build.data(run, build.algorithms(run.config)), 3)[:10]
@@ -59,17 +59,17 @@ def test_colout_leaves_exactly_the_size(workdir: Path, image_folder: Path) -> No
 
 
 def test_images_are_resized_once_from_the_same_box(workdir: Path, image_folder: Path) -> None:
-    """Another size changes neither box nor flip: the small batch is the large one, reduced."""
+    """The size changes neither box nor flip: the small image is the large one, reduced."""
     run = run_of(workdir, image_folder, {"progressive_resizing": ARGUMENTS}, "10ba")
     data = build.data(run, build.algorithms(run.config))
     dataset = build.image_dataset(data.train)
     for index in range(8):
         large, small = dataset[0, index, 32][0].float(), dataset[0, index, 16][0].float()
         assert small.shape == (3, 16, 16)
-        assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean() < 16, "noise is filtered differently"
+        assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean() < 16, "the boxes differ"
 
 
-def test_a_run_sees_them_and_resumes_to_the_same_weights(workdir: Path, image_folder: Path) -> None:
+def test_a_run_uses_the_sizes_and_resumes_exactly(workdir: Path, image_folder: Path) -> None:
     words = [f"algorithms.progressive_resizing.{key}={value}" for key, value in ARGUMENTS.items()]
     yaml = small_yaml(workdir, image_folder, train_dataset__crop_size=32, max_duration="10ba", save_interval="5ba")
     words += ["scheduler.t_warmup=0ba", "save_num_checkpoints_to_keep=-1", "eval_interval=1ba"]
