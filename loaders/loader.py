@@ -59,12 +59,7 @@ def build_loader(
 
 
 def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    """Complete the DataLoader's worker arguments with defaults that fit the machine.
-
-    Args:
-        batch_size: samples per device.
-        crop_size: side of an image in pixels.
-        given: arguments of torch's DataLoader.
+    """Complete the arguments `given` for torch's DataLoader with defaults that fit the machine.
 
     Raises:
         DataError: the batches do not fit into shared memory.

@@ -32,8 +32,7 @@ class Opened(ABC):
         return self._view(view)
 
     @abstractmethod
-    def _view(self, view: View) -> torch.Tensor:
-        """Same as `view`, for a size that has been checked."""
+    def _view(self, view: View) -> torch.Tensor: ...
 
 
 def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -48,7 +47,7 @@ def is_thin(view: View) -> bool:
     """Whether the whole resized image would have too many pixels, so that only the kept part can be made.
 
     For example, an image of 1 x 60000 px becomes 256 x 15,360,000 px if its short side is resized to 256. torch and PIL
-    resize the whole image before they crop; our own C computes only the kept part, with PIL's pixels.
+    resize the whole image before they crop; our own C computes only the kept part.
 
     Raises:
         ValueError: it would, and the native library is not built.
