@@ -54,11 +54,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         """Return one image as stored, and its label; raises a DataError if the image cannot be fetched."""
 
     def measure(self, index: int) -> tuple[int, int, int]:
-        """Return height and width of an image in pixels, without decoding it, and its label.
-
-        Raises:
-            DataError: it cannot be fetched, or is not an image.
-        """
+        """Return height and width of an image in pixels, without decoding it, and its label; raises as `read`."""
         source, label = self.read(index)
         try:
             return *shape_of(source), label
@@ -116,11 +112,9 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         return contextlib.nullcontext(lambda _position: None)
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
-        """Return the run's position for a checkpoint (called by Composer).
+        """Return the run's position for a checkpoint, after `num_samples` samples of this epoch on all ranks together.
 
-        Args:
-            num_samples: samples of this epoch that all ranks together have trained on.
-            from_beginning: whether `num_samples` counts from the start of the epoch; in Composer it always does.
+        Called by Composer, which always counts `from_beginning` of the epoch.
         """
         if not from_beginning:
             raise NotImplementedError("samples are counted from the start of the epoch")
@@ -163,11 +157,7 @@ def split_key(key: Key) -> tuple[int, int, int | None]:
 
 
 def class_list(data: bytes, place: str | Path) -> list[str]:
-    """Parse the class names, by label, of a classes.json at `place`.
-
-    Raises:
-        DataError: it is not a list of names.
-    """
+    """Parse the class names, by label, of the classes.json at `place`; raises a DataError if it is not a list."""
     try:
         names = json.loads(data)
         if not isinstance(names, list):

@@ -21,12 +21,7 @@ _living: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
 
 
 class Slots:
-    """Slots for batches, made before the workers that share them are forked.
-
-    Args:
-        workers: processes that write to them.
-        each: slots per worker; capped at 256.
-        size: bytes per slot.
+    """Slots of `size` bytes for batches, `each` (at most 256) per worker, made before the workers are forked.
 
     Raises:
         OSError: there is not enough memory, or the process has too many files open.

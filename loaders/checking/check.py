@@ -44,32 +44,21 @@ RESIZE_RATIO = 256 / 224  # short side to crop in the baseline recipe's evaluati
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line."""
+def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
+    """Check the data set named on the command line with `data.build_imagenet_dataspec`; return 1 if it has faults."""
     parser = argparse.ArgumentParser(
         prog="python data.py",
         description="Check a data set: list its faults, or show classes, sizes, batches, img/s and a contact sheet.",
         epilog="examples:\n  python data.py /data/imagenet\n  python data.py s3://bucket/imagenet /local/cache",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
-    parser.add_argument("local", nargs="?", help="cache folder; only for MDS shards")
     add = parser.add_argument
+    add("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
+    add("local", nargs="?", help="cache folder; only for MDS shards")
     add("--batch-size", type=positive, default=32, help="images per batch (default: 32)")
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
     add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
-    """Check the data set named on the command line; return 1 if faults were printed.
-
-    Args:
-        arguments: the command line without the program's name.
-        build: `data.build_imagenet_dataspec`.
-    """
-    options = parse(arguments)
-    console = terminal.console()
+    options, console = parser.parse_args(arguments), terminal.console()
     if options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)

@@ -123,11 +123,7 @@ class Looked:
 
 
 def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
-    """Check all images of a job; `progress` is called with 1 after each.
-
-    Raises:
-        StoreOutOfReach: no file of the store can be read.
-    """
+    """Check all images of a job, calling `progress` with 1 after each; raises a StoreOutOfReach at once."""
     result = Looked()
     try:
         for name, label, image in job.samples():

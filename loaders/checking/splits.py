@@ -28,12 +28,7 @@ IMAGES_PER_JOB = 64
 class Split:
     """One split: its jobs, which cover every image once, their results per image, remarks and faults.
 
-    Args:
-        name: `train` or `val`.
-        jobs: what to check.
-        images: number of images.
-        classes: class names by label, or None if not recorded.
-        name_of: index of an image -> its name for messages.
+    `classes` are the class names by label, or None if not recorded; `name_of` names an image, given its index.
     """
 
     def __init__(

@@ -32,12 +32,7 @@ def most_pixels() -> float:
 
 
 def open_file(source: bytes | Path) -> PilImage:
-    """Open one image with PIL, which reads only its header.
-
-    Raises:
-        UnidentifiedImageError: its format is not one of FORMATS.
-        Exception: whatever else PIL raises, for example for too many pixels.
-    """
+    """Open one image with PIL, which reads only its header and may raise any Exception, such as for too many pixels."""
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError as error:

@@ -24,8 +24,7 @@ class Opened(ABC):
         """Return a view as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
 
         Raises:
-            ValueError: the view has more pixels than an image may have.
-            Exception: whatever PIL raises for bytes that are not an image, or end too early.
+            Exception: a ValueError for too many pixels, or whatever PIL raises for a damaged image.
         """
         if view.kept_rows * view.kept_columns > most_pixels():
             raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")

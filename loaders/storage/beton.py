@@ -93,11 +93,7 @@ class BetonDataset(ImageDataset):
 
 
 def beton_file(path: str | os.PathLike[str], split: str) -> Path:
-    """Find the file of a split in a folder, unless `path` is the file itself.
-
-    Raises:
-        DataError: there is none.
-    """
+    """Find the file of a split in a folder, unless `path` is the file itself; raises a DataError if there is none."""
     if is_remote(os.fspath(path)):
         raise DataError(
             f"{path}: .beton files are only read from local disks. "
@@ -171,11 +167,7 @@ def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -
 
 
 def read_classes(path: Path, labels: np.ndarray) -> list[str] | None:
-    """Read the class names, by label, from classes.json next to a .beton file; None if it does not exist.
-
-    Raises:
-        DataError: classes.json cannot be read, or does not fit the labels, int64 [N].
-    """
+    """Read the class names from classes.json next to a .beton file, if it exists; DataError if they do not fit."""
     file = path.with_name("classes.json")
     names = class_list(read(str(file)), file) if file.is_file() else None
     lowest, highest = int(labels.min()), int(labels.max())

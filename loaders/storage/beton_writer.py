@@ -45,7 +45,7 @@ def write_beton(
 
     Args:
         path: the file to write or replace.
-        count: number of images, at least 1.
+        count: at least 1.
         image: index -> (encoded image, label); called in threads, once per index, in any order.
         workers: threads; each holds at most AHEAD finished images.
         progress: called after each image with the number written.

@@ -55,7 +55,7 @@ class DaliLoader(WorkerLoader):
         dataset: what to load; its pipeline defines the crop.
         batch_size: samples per device.
         sampler: this rank's keys, with one image size per batch.
-        drop_last: drop the last, incomplete batch.
+        drop_last: as in a DataLoader.
         num_workers: threads that read, and threads that decode; None: the default number of workers.
         device: `cpu`, or `mixed` to decode on this rank's GPU, where the batches stay; None: a GPU if there is one.
 

@@ -7,6 +7,7 @@ From the UCI test set "Optical Recognition of Handwritten Digits" (Alpaydin and 
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from common import command
@@ -75,15 +76,13 @@ def _write(folder: Path) -> None:
                 image.save(class_folder / f"{number:04}.png")
 
 
-def main() -> None:
-    """`python -m loaders.storage.digits FOLDER`."""
+def main(argv: Sequence[str]) -> int:
+    """Write the digits to the folder named on the command line; return 0."""
     parser = command.parser("loaders.storage.digits", "Write 1,797 scanned digits as an image folder (train/, val/).")
     parser.add_argument("folder", help="folder to write, such as data/digits")
-    try:
-        print(f"digits: {make_digits(parser.parse_args().folder)}")
-    except DataError as error:
-        sys.exit(str(error))
+    print(f"digits: {make_digits(parser.parse_args(argv).folder)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -96,12 +96,10 @@ def list_class(folder: Path) -> Listing:
     Raises:
         DataError: a folder cannot be listed, is a link to one that contains it, or holds a dangling link.
     """
-    listing = Listing([], [], [])
-    _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), listing)
-    return listing
+    return _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), Listing([], [], []))
 
 
-def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: Listing) -> None:
+def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: Listing) -> Listing:
     """Add one folder of a class recursively; `above` are the real paths of the folders that contain it."""
     path, below = folder / prefix, []
     real = os.path.realpath(path)
@@ -121,6 +119,7 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: List
     listing.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
     for name in below:
         _list_below(folder, name + os.sep, (*above, real), listing)
+    return listing
 
 
 def _is_dangling(entry: os.DirEntry[str]) -> bool:
@@ -170,9 +169,9 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
         files = counted(len(loose), "file next to the class folders is", "files next to the class folders are")
         remarks.append(f"{folder.name}: {files} ignored ({named(loose)}).")
     if others:
-        kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
+        kinds = sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others})
         one, many = "file is not an image by name or type, and is", "files are not images by name or type, and are"
-        remarks.append(f"{folder.name}: {counted(len(others), one, many)} ignored ({kinds}).")
+        remarks.append(f"{folder.name}: {counted(len(others), one, many)} ignored ({named(kinds)}).")
     if programs:
         remarks.append(
             f"{folder.name}: {named(programs)} look like folders made by programs; images in them are used like all "

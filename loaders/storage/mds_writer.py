@@ -46,11 +46,7 @@ class ShardFormat:
         }
 
     def pack(self, samples: Sequence[Sample], number: int) -> tuple[dict[str, Any], bytes]:
-        """Make shard `number` of a split from at least one sample.
-
-        Returns:
-            Its index entry, and the bytes of the file that the entry names.
-        """
+        """Make a shard of a split; return its index entry and the bytes of the file that the entry names."""
         name = f"shard.{number:05}.mds"
         stored = raw = _lay_out(samples, json.dumps(self.config(), sort_keys=True).encode())
         entry = {**self.config(), "samples": len(samples), "raw_data": self._file(name, raw), "zip_data": None}
@@ -76,11 +72,7 @@ def stored_file(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(entry: dict[str, Any], stored: bytes) -> bytes:
-    """Decompress a shard, given its index entry and the bytes of the file that the entry names.
-
-    Raises:
-        ValueError: the bytes do not match the entry.
-    """
+    """Decompress the file that a shard's index entry names; raises a ValueError if its bytes do not match the entry."""
     _check(stored_file(entry), stored)
     if not entry["zip_data"]:
         return stored

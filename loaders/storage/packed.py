@@ -24,9 +24,7 @@ _USABLE = 0.9  # fraction of the free memory to use at most; workers and the tra
 class PackedDataset(ImageDataset):
     """The images of `source`, decoded into memory shared by all ranks of a node and their workers.
 
-    Args:
-        source: where the images come from; its pipeline and seed are used.
-        pack_size: short side in pixels to which larger images are reduced; None keeps every pixel.
+    Larger images are reduced to a short side of `pack_size` pixels, unless it is None.
 
     Raises:
         DataError: the images do not fit, or one cannot be read.

@@ -20,10 +20,10 @@ MOST_OPEN = 256  # files per process: well below the usual limit of 1,024
 
 
 class _File:
-    """An open shard of so many samples, and their offsets; it is closed when its last reader is done.
+    """An open shard and the offsets of its samples; closed when its last reader is done.
 
     Raises:
-        ValueError: it is not such a shard.
+        ValueError: it is not a shard with this number of samples.
     """
 
     def __init__(self, descriptor: int, samples: int) -> None:
@@ -68,8 +68,7 @@ class ShardFiles:
 
         Raises:
             DataError: the shard cannot be downloaded.
-            WrongValue: the sample does not hold an image and a label.
-            ValueError: the file ends too early, or is not a shard.
+            ValueError: the file ends too early or is not a shard, or the sample does not hold an image and a label.
         """
         file = self._file(shard)
         begin, end = int(file.offsets[index]), int(file.offsets[index + 1])

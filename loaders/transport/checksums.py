@@ -21,11 +21,7 @@ def size_of(path: Path) -> int:
 
 
 def hash_of(path: Path, name: str = QUICK) -> str:
-    """Return the hash of a file; `name` is one of HASHES.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Return the hash of a file, of a kind in HASHES; raises a DataError if it cannot be read."""
     digest: Any = getattr(xxhash, name) if name.startswith("xxh") else name
     try:
         with open(path, "rb", buffering=0) as file:

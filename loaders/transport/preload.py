@@ -69,11 +69,7 @@ def preload_once_per_node(source: str, destination: str | Path, splits: Sequence
 
 
 def _prepare(source: str, destination: str | Path) -> Path:
-    """Create the destination's folder.
-
-    Raises:
-        DataError: it is a store, holds something else, overlaps with the source, or cannot be created.
-    """
+    """Create the destination; raises a DataError if it is a store, holds other files or overlaps with the source."""
     if is_remote(str(destination)):
         address = without_credentials(str(destination))
         raise DataError(f"{address}: is not a folder of this machine. Name one on a local disk.")

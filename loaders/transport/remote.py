@@ -23,11 +23,7 @@ Check = Callable[[Path], None]
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a store (`s3://...`) and not a folder.
-
-    Raises:
-        DataError: it is an address with a slash too few.
-    """
+    """Whether a path names a store (`s3://...`) and not a folder; raises a DataError if a slash is missing."""
     if meant := address_meant(path):
         raise DataError(f"{path}: is neither an address nor a folder; did you mean {meant}?")
     return "://" in path
@@ -39,11 +35,7 @@ def join(folder: str, *names: str) -> str:
 
 
 def read(address: str) -> bytes:
-    """Return the contents of a small file of a store or a folder.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return the contents of a small file of a store or a folder; raises a DataError if it cannot be read."""
     if not is_remote(address):
         return b"".join(_chunks(address))
     with tempfile.TemporaryDirectory() as folder:  # a complete cache folder may be read-only
@@ -83,11 +75,7 @@ def download(
 
 
 def _copy(remote: str, part: Path, check: Check | None, size: int | None) -> None:
-    """Fetch a file to its temporary path, and check it. Streaming downloads from stores other than S3 (gs://, oci://).
-
-    Raises:
-        Damaged, DataError, OSError: it could not be fetched, or is damaged.
-    """
+    """Fetch a file to its temporary path, and check it. Streaming downloads from stores other than S3 (gs://, oci://)."""
     if is_s3(remote):
         with part.open("wb") as out:
             copy_object(remote, out, size)

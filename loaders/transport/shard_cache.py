@@ -224,12 +224,7 @@ class ShardCache:
 
 
 def _locked(lock: Path) -> int:
-    """Create a lock file if needed, lock it and return its descriptor.
-
-    Raises:
-        BlockingIOError: another process or thread holds the lock.
-        OSError: the file cannot be created or locked.
-    """
+    """Create a lock file if needed, lock it and return its descriptor; BlockingIOError if it is locked already."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

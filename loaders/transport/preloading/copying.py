@@ -172,11 +172,7 @@ class Copier:
             self._bytes += file.size
 
     def _fetch(self, file: SourceFile, target: Path) -> str:
-        """Copy a file, verify it and return its hash.
-
-        Raises:
-            DataError: the source's file is unreadable or damaged, or has changed.
-        """
+        """Copy a file, verify it and return its hash; raises a DataError if it is unreadable, damaged or changed."""
         source, file_hash = join(self.source, file.name), ""
 
         def check(path: Path) -> None:

@@ -78,11 +78,7 @@ class Records:
         return is_whole and self._copied_from == self.identity
 
     def begin(self, splits: Sequence[str] | None) -> None:
-        """Mark the splits as incomplete and open the journal.
-
-        Raises:
-            DataError: the destination holds files of another source.
-        """
+        """Mark the splits as incomplete and open the journal; raises a DataError for a copy of another source."""
         if self.files and self._copied_from != self.identity:
             raise DataError(
                 f"{self.destination}: holds a copy of {self._copied_from}, not of {self.identity}. "

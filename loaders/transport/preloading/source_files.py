@@ -23,21 +23,13 @@ _LISTING_THREADS = 16  # NFS takes milliseconds to list a folder
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a data set.
+    """One file of a data set."""
 
-    Args:
-        name: path relative to the data set's root, with slashes.
-        size: bytes.
-        version: changes when the file does (modification time in a folder, ETag in S3); empty if unknown.
-        recorded: hash from an index.json, such as `sha1:2fd4...`; empty if there is none.
-        unpacked: bytes of the uncompressed shard that training will write next to this compressed one.
-    """
-
-    name: str
-    size: int
-    version: str = ""
-    recorded: str = ""
-    unpacked: int = 0
+    name: str  # path relative to the data set's root, with slashes
+    size: int  # bytes
+    version: str = ""  # changes when the file does (modification time in a folder, ETag in S3); empty if unknown
+    recorded: str = ""  # hash from an index.json, such as `sha1:2fd4...`; empty if there is none
+    unpacked: int = 0  # bytes of the uncompressed shard that training will write next to this compressed one
 
 
 def identity(source: str) -> str:
