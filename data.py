@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from composer.core import DataSpec
 
-from loaders.images.transforms import NormalizationFn, PixelTransform, build_pipeline
+from loaders.images.transforms import EvaluationPipeline, NormalizationFn, Pipeline, PixelTransform, TrainingPipeline
 from loaders.loader import build_loader
 from loaders.storage.kinds import open_dataset
 from recipes import registry
@@ -65,7 +65,9 @@ def build_imagenet_dataspec(
     """
     path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
     split = "train" if is_train else "val"
-    pipeline = build_pipeline(is_train, resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
+    pipeline: Pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
+    if is_train:
+        pipeline = TrainingPipeline(resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
     given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     if storage and registry.is_outside(storage):
         dataset = registry.build("storage", storage, given)

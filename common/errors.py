@@ -84,3 +84,8 @@ def named(names: list[str], most: int = 5) -> str:
     """Format a list for a sentence, naming at most `most`: `a, b, c and 7 more`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Format a number for a sentence: `1 file is` or `1,024 files are`."""
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,4 +1,4 @@
-"""Parse sizes in bytes such as 200gb, 1.5tb or 5000000. Units are powers of 1024, as in mosaicml-streaming."""
+"""Sizes in bytes: parse 200gb, 1.5tb or 5000000 (powers of 1024, as in mosaicml-streaming), and format MB and GB."""
 
 import re
 
@@ -19,3 +19,8 @@ def bytes_of(size: int | str) -> int:
             f"{size} is not a number of bytes; write a number and a unit, as in 200gb ({', '.join(_UNITS)})"
         )
     return count
+
+
+def amount(count: float) -> str:
+    """Format a number of bytes in MB or GB (powers of 1000)."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

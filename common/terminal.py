@@ -19,6 +19,7 @@ from rich.text import Text
 
 from common.errors import ConfigError
 from common.output import take_any_text
+from common.sizes import amount
 
 LOG_SECONDS = 60.0  # between progress lines in a log file, which would otherwise become unreadable
 LEAST_BAR = 10  # columns
@@ -203,3 +204,13 @@ class ImageMeter(Meter):
         """Return img/s, and the time left at the average rate, since a disk's slow minutes come and go."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
         return f"{self.rate.per_second:,.0f} img/s  left {left}"
+
+
+class ByteMeter(Meter):
+    """A meter of bytes."""
+
+    def figures(self, done: int) -> str:
+        """Return the bytes that are done, the speed, and the time left at this speed."""
+        speed = self.rate.per_second
+        left = f", {clock((self.total - done) / speed)} left" if speed > 0 else ""
+        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"

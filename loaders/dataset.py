@@ -34,17 +34,10 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         seed: the run's seed, which determines order and augmentation.
     """
 
-    #: Sorted class names, or None if the storage does not record them.
-    classes: list[str] | None = None
-
-    #: Whether labels are stored with the images and may be any number, instead of following from the class names.
-    labels_are_free = True
-
-    #: How `epoch_order` shuffles; a position in one kind of order means nothing in another.
-    order = "over all"
-
-    #: Whether images are downloaded during the epoch, which may have to wait for them.
-    fetches = False
+    classes: list[str] | None = None  # by label; None if the storage does not record them
+    labels_are_free = True  # whether labels may be any number, instead of following from the class names
+    order = "over all"  # how `epoch_order` shuffles; a position in one kind of order means nothing in another
+    fetches = False  # whether images are downloaded during the epoch, which may have to wait for them
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         self.pipeline = pipeline
@@ -58,18 +51,10 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     @abstractmethod
     def read(self, index: int) -> tuple[Source, int]:
-        """Return one image as stored, and its label.
-
-        Raises:
-            DataError: the image cannot be fetched.
-        """
+        """Return one image as stored, and its label; raises a DataError if the image cannot be fetched."""
 
     def measure(self, index: int) -> tuple[int, int, int]:
-        """Return height and width of an image in pixels, without decoding it, and its label.
-
-        Raises:
-            DataError: it cannot be fetched, or is not an image.
-        """
+        """Return height and width of an image in pixels, without decoding it, and its label; raises as `read`."""
         source, label = self.read(index)
         try:
             return *shape_of(source), label
@@ -104,16 +89,9 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         return Batch(images.permute(0, 3, 1, 2), labels)
 
     def _image(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
-        """Run the pipeline on one image, with that sample's random numbers.
-
-        Raises:
-            DataError: it cannot be decoded.
-        """
-        sample_rng: AbstractContextManager[None] = contextlib.nullcontext()
-        if self.pipeline.random:
-            sample_rng = seeded(self.seed, epoch, index)
+        """Run the pipeline on one image, with that sample's random numbers; raises a DataError as `unreadable`."""
         try:
-            with sample_rng:
+            with seeded(self.seed, epoch, index) if self.pipeline.random else contextlib.nullcontext():
                 return self.pipeline(source, size)
         except Exception as error:
             raise self.unreadable(index, error) from error
@@ -134,30 +112,24 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         return contextlib.nullcontext(lambda _position: None)
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
-        """Return the run's position for a checkpoint (called by Composer).
+        """Return the run's position for a checkpoint, after `num_samples` samples of this epoch on all ranks together.
 
-        Args:
-            num_samples: samples of this epoch that all ranks together have trained on.
-            from_beginning: whether `num_samples` counts from the start of the epoch; in Composer it always does.
+        Called by Composer, which always counts `from_beginning` of the epoch.
         """
         if not from_beginning:
             raise NotImplementedError("samples are counted from the start of the epoch")
         position = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
-        return {**position, "size": len(self), "order": self.order, "classes": self.classes}
+        return position | {"size": len(self), "order": self.order, "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
-        """Resume from a checkpoint: the next iteration of its epoch starts at its sample.
-
-        Args:
-            obj: the result of `state_dict`; None (another program's checkpoint) starts at an epoch.
+        """Resume from a checkpoint's `state_dict`: the next iteration of its epoch starts at its sample.
 
         Raises:
             DataError: the data set had another size or order, so the position means nothing here.
         """
-        if not obj:
+        if not obj:  # another program's checkpoint, which starts at an epoch
             return
-        position = int(obj.get("sample_in_epoch", 0))
-        size = int(obj.get("size", len(self)))
+        position, size = int(obj.get("sample_in_epoch", 0)), int(obj.get("size", len(self)))
         if position and size != len(self):
             raise DataError(
                 f"the checkpoint stopped after {position} of {size} images, but this data set has {len(self)}: "
@@ -184,21 +156,13 @@ def split_key(key: Key) -> tuple[int, int, int | None]:
     return epoch, index, size[0] if size else None
 
 
-def class_list(path: Path, place: str | Path) -> list[str]:
-    """Read the class names, by label, from a classes.json.
-
-    Args:
-        path: the file.
-        place: where it is stored, for messages.
-
-    Raises:
-        DataError: it is not a list of names.
-    """
+def class_list(data: bytes, place: str | Path) -> list[str]:
+    """Parse the class names, by label, of the classes.json at `place`; raises a DataError if it is not a list."""
     try:
-        names = json.loads(path.read_text())
+        names = json.loads(data)
         if not isinstance(names, list):
             raise TypeError(f"it holds a {type(names).__name__}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{place}: is not a list of class names ({type(error).__name__}: {error}). "
             "Copy it again from where the data set was converted, or remove it."

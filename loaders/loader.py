@@ -26,13 +26,7 @@ def build_loader(
 ) -> WorkerLoader:
     """Build a DataLoader over this rank's share of each epoch.
 
-    Args:
-        storage: as for `loaders.storage.kinds.open_dataset`.
-        dataset: what to load.
-        batch_size: samples per device.
-        drop_last: drop the last, incomplete batch.
-        shuffle: use a new order each epoch.
-        dataloader_kwargs: overrides of the defaults below.
+    `batch_size` is per device; the arguments are those of `data.build_imagenet_dataspec`.
 
     Raises:
         DataError: the data set is smaller than one batch, or its batches do not fit into shared memory.
@@ -59,12 +53,7 @@ def build_loader(
 
 
 def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    """Complete the DataLoader's worker arguments with defaults that fit the machine.
-
-    Args:
-        batch_size: samples per device.
-        crop_size: side of an image in pixels.
-        given: arguments of torch's DataLoader.
+    """Complete the arguments `given` for torch's DataLoader with defaults that fit the machine.
 
     Raises:
         DataError: the batches do not fit into shared memory.

@@ -35,16 +35,7 @@ def prefetch_factor(batch_bytes: int, workers: int) -> int:
 
 
 def check_shared_memory(batch_bytes: int, workers: int, prefetch: int) -> None:
-    """Check that /dev/shm can hold the batches; a worker that runs out of it would die of a bus error.
-
-    Args:
-        batch_bytes: size of one rank's batch.
-        workers: of this rank.
-        prefetch: batches per worker.
-
-    Raises:
-        DataError: they do not fit.
-    """
+    """Raise a DataError if /dev/shm cannot hold `prefetch` batches per worker: a worker would die of a bus error."""
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
     # One more than is prefetched, because the batch in training is freed only afterwards. Batches in a slot
     # (`loaders.slots`) are not in /dev/shm, but those that get no slot are.

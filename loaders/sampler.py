@@ -26,14 +26,12 @@ class EpochSampler(DistributedSampler[Key]):
         drop_last: cut the epoch to a multiple of the world size (training), or pad it by repeating the first samples
             (evaluation; Composer drops exactly this padding from its metrics).
         batch_size: samples per step on one rank; only needed with `size_at`.
-        world_size: number of ranks; from the environment if None.
-        rank: this rank; from the environment if None.
-
-    Attributes:
-        size_at: (epoch, batch of that epoch) -> side of the images in pixels; None leaves it to the pipeline.
+        world_size, rank: from the environment if None.
     """
 
     dataset: ImageDataset
+    size_at: Callable[[int, int], int] | None = None
+    """(epoch, batch of that epoch) -> side of the images in pixels; None leaves it to the pipeline."""
 
     def __init__(
         self,
@@ -54,7 +52,6 @@ class EpochSampler(DistributedSampler[Key]):
             drop_last=drop_last,
         )
         self.batch_size = batch_size
-        self.size_at: Callable[[int, int], int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration (called by Composer)."""

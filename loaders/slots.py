@@ -21,12 +21,7 @@ _living: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
 
 
 class Slots:
-    """Slots for batches, made before the workers that share them are forked.
-
-    Args:
-        workers: processes that write to them.
-        each: slots per worker; capped at 256.
-        size: bytes per slot.
+    """Slots of `size` bytes for batches, `each` (at most 256) per worker, made before the workers are forked.
 
     Raises:
         OSError: there is not enough memory, or the process has too many files open.
@@ -62,7 +57,7 @@ class Slots:
                 return None
         return self._array(worker, self._held, shape)
 
-    def sent(self, images: np.ndarray, labels: np.ndarray) -> Placed | None:
+    def sent(self, images: np.ndarray, labels: np.ndarray) -> SlotBatch | None:
         """Return the reference that a worker sends in place of a batch; None if the batch is not in a slot.
 
         Args:
@@ -73,24 +68,24 @@ class Slots:
         if beyond or not 0 <= index < self._each * len(self._free):
             return None
         self._held = None
-        return Placed(self._number, *divmod(index, self._each), images.shape, labels)
+        return SlotBatch(self._number, *divmod(index, self._each), images.shape, labels)
 
-    def take(self, worker: int, place: int, shape: tuple[int, ...]) -> np.ndarray:
+    def take(self, worker: int, slot: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return a slot's contents (called by the trainer); it is recycled once the array is garbage-collected."""
-        array = self._array(worker, place, shape)
-        weakref.finalize(array, self._give_back, worker, place).atexit = False
+        array = self._array(worker, slot, shape)
+        weakref.finalize(array, self._give_back, worker, slot).atexit = False
         return array
 
-    def _array(self, worker: int, place: int, shape: tuple[int, ...]) -> np.ndarray:
-        return np.ndarray(shape, np.uint8, self._memory, (worker * self._each + place) * self._size)
+    def _array(self, worker: int, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        return np.ndarray(shape, np.uint8, self._memory, (worker * self._each + slot) * self._size)
 
-    def _give_back(self, worker: int, place: int) -> None:
+    def _give_back(self, worker: int, slot: int) -> None:
         if os.getpid() == self._owner:  # not in a fork, which may collect its copy of the trainer's batch
-            os.write(self._free[worker][1], bytes([place]))
+            os.write(self._free[worker][1], bytes([slot]))
 
 
-class Placed:
-    """Reference to a batch in a slot; it unpickles to (images, labels)."""
+class SlotBatch:
+    """Reference to a batch in a slot; it unpickles to (uint8 [B, 3, H, W] in channels_last, int64 [B])."""
 
     def __init__(self, *reference: Any) -> None:
         self._reference = reference
@@ -100,18 +95,13 @@ class Placed:
 
 
 def _load(
-    number: int, worker: int, place: int, shape: tuple[int, ...], labels: np.ndarray
+    number: int, worker: int, slot: int, shape: tuple[int, ...], labels: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the batch: uint8 [B, 3, H, W] in channels_last, and int64 [B].
-
-    Raises:
-        RuntimeError: its loader is gone, or belongs to another process.
-    """
     slots = _living.get(number)
     if slots is None:
         raise RuntimeError("a batch arrived in a process without its loader")
     # from_numpy, because a tensor and all its views hold this very array; a numpy view would not.
-    return torch.from_numpy(slots.take(worker, place, shape)).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    return torch.from_numpy(slots.take(worker, slot, shape)).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
 
 def _close(pipes: list[tuple[int, int]]) -> None:

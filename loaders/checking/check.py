@@ -3,31 +3,39 @@
 import argparse
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from common import terminal
+from common.addresses import is_in_place, is_s3
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
-from loaders.checking.jobs import look
-from loaders.checking.sampling import sample
-from loaders.checking.splits import Split, open_folder, open_shards
-from loaders.checking.summary import print_faults, show_summary
+from loaders.checking.jobs import EMPTY, FolderJob, ShardJob, look
+from loaders.checking.splits import Split, open_folder, open_shards, print_faults, show_summary
 from loaders.images import decoders
 from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.sampler import endless
+from loaders.storage.shard_index import files_of
 from loaders.storage.unfinished import refuse_unfinished
-from loaders.transport.remote import is_remote
+from loaders.transport.checksums import size_of
+from loaders.transport.preloading.source_files import list_s3
+from loaders.transport.remote import is_remote, join
 from loaders.workers import default_num_workers
 
 SHEET = Path("contact_sheet.png")
 COLUMNS, ROWS, SIDE = 8, 3, 136  # of the sheet: tiles, and the side of a tile in pixels
+SMALL = 5000  # images of a split up to which all are decoded
+SAMPLE = 500  # images decoded of a larger split
+SHARDS = 4  # shards downloaded of a larger split
+_SEED = 0  # of the sample
 MEASURED = 1.0  # seconds per split
 FIRST_BATCHES = 3
 MOST_FAULTS = 50
@@ -36,35 +44,21 @@ RESIZE_RATIO = 256 / 224  # short side to crop in the baseline recipe's evaluati
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line."""
+def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
+    """Check the data set named on the command line with `data.build_imagenet_dataspec`; return 1 if it has faults."""
     parser = argparse.ArgumentParser(
         prog="python data.py",
         description="Check a data set: list its faults, or show classes, sizes, batches, img/s and a contact sheet.",
         epilog="examples:\n  python data.py /data/imagenet\n  python data.py s3://bucket/imagenet /local/cache",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
-    parser.add_argument("local", nargs="?", help="cache folder; only for MDS shards")
     add = parser.add_argument
+    add("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
+    add("local", nargs="?", help="cache folder; only for MDS shards")
     add("--batch-size", type=positive, default=32, help="images per batch (default: 32)")
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
     add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
-    """Check the data set named on the command line.
-
-    Args:
-        arguments: the command line without the program's name.
-        build: `data.build_imagenet_dataspec`.
-
-    Returns:
-        The exit status: 1 if faults were printed.
-    """
-    options = parse(arguments)
-    console = terminal.console()
+    options, console = parser.parse_args(arguments), terminal.console()
     if options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)
@@ -80,12 +74,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
 
 
 def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
-    """Check a sample of a data set; return its splits and all faults.
-
-    Args:
-        path: a folder, or a store's address.
-        local: cache folder for the shards; None for a folder of images.
-    """
+    """Check a sample of a data set; return its splits and all faults. `local` is None for a folder of images."""
     splits, faults = open_shards(path, local) if local else open_folder(Path(path))
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -97,6 +86,62 @@ def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, start no more jobs
     return splits, faults + [fault for split in splits for fault in split.faults]
+
+
+def sample(split: Split) -> None:
+    """Reduce a large split's jobs to a sample of its images, with a remark.
+
+    Faults that show without decoding are found in the whole split: empty files, missing or truncated shards.
+    """
+    if shards := [job for job in split.jobs if isinstance(job, ShardJob)]:
+        _sample_shards(split, shards)
+    elif split.images > SMALL:
+        _sample_files(split, [job for job in split.jobs if isinstance(job, FolderJob)])
+
+
+def _sample_files(split: Split, jobs: list[FolderJob]) -> None:
+    lengths = np.array([size_of(job.folder / name) for job in jobs for name in job.names])
+    split.stored = int(lengths.clip(min=0).sum())
+    split.faults += [f"{split.name_of(index)}: {EMPTY}" for index in np.flatnonzero(lengths == 0)]
+    nonempty = np.flatnonzero(lengths)  # reading will report missing files
+    chosen = np.random.default_rng(_SEED).choice(nonempty, min(SAMPLE, len(nonempty)), replace=False)
+    starts = [job.start for job in jobs]
+    split.jobs = [jobs[bisect_right(starts, index) - 1].only(int(index)) for index in np.sort(chosen)]
+    split.remarks.append(f"{split.name}: {len(chosen)} of its {split.images} images were decoded.")
+    split.is_sample = True
+
+
+def _sample_shards(split: Split, jobs: list[ShardJob]) -> None:
+    """Keep the first shards of a split; none if some are missing or damaged."""
+    split.remarks.append(f"{split.name}: {len(jobs)} shards.")
+    split.faults += _shard_faults(jobs)
+    if not split.faults and len(jobs) > SHARDS:
+        split.remarks.append(f"{split.name}: images of {SHARDS} shards were decoded.")
+    split.jobs = [] if split.faults else jobs[:SHARDS]
+    split.is_sample = len(split.jobs) < len(jobs)
+
+
+def _shard_faults(jobs: list[ShardJob]) -> list[str]:
+    """List shards that are missing or of the wrong length."""
+    folder, in_place = join(jobs[0].remote, jobs[0].split), is_in_place(jobs[0].remote, jobs[0].local)
+    if is_remote(folder) and not is_s3(folder):
+        return []  # other stores cannot be listed; a missing shard is found when it is read
+    if is_remote(folder):
+        sizes = {file.name: file.size for file in list_s3(folder)}
+    else:
+        names = [info["basename"] for job in jobs for info in files_of(job.entry)]
+        sizes = {name: path.stat().st_size for name in names if (path := Path(folder, name)).is_file()}
+    faults = []
+    for job in jobs:
+        # Shards that are read in place may be compressed, uncompressed or both, as for training.
+        files = [info for info in (files_of(job.entry) if in_place else [job.stored]) if info["basename"] in sizes]
+        if not files:
+            faults.append(f"{job.place()}: is missing, though index.json lists it. Copy or upload it again.")
+        for info in files:
+            if (size := sizes[info["basename"]]) != info["bytes"]:
+                wrong = f"{size} bytes instead of {info['bytes']}"
+                faults.append(f"{join(folder, info['basename'])}: is damaged ({wrong}). Copy or upload it again.")
+    return faults
 
 
 def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
@@ -169,16 +214,16 @@ def measure(loader: Any) -> tuple[list[Batch], float]:
     Returns:
         The first batches, and the images per second after the workers have started.
     """
-    warm_up = min(2 * loader.num_workers, len(loader))
+    warm_up, shown = min(2 * loader.num_workers, len(loader)), min(FIRST_BATCHES, len(loader))
     first: list[Batch] = []
     images, began = 0, time.perf_counter()
     for number, batch in enumerate(endless(loader)):
-        if number < min(FIRST_BATCHES, len(loader)):
+        if number < shown:
             first.append(batch)
         if number <= warm_up:
             began = time.perf_counter()
             continue
         images += len(batch[1])
-        if time.perf_counter() - began > MEASURED and len(first) == min(FIRST_BATCHES, len(loader)):
+        if time.perf_counter() - began > MEASURED and len(first) == shown:
             break
     return first, images / (time.perf_counter() - began)

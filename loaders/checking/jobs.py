@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,16 @@ EMPTY = "is an empty file. Copy it again, or delete it."
 
 @dataclass(frozen=True)
 class FolderJob:
-    """Some images of one class.
+    """Some images of one class."""
 
-    Args:
-        start: index of the first one in the split.
-        folder: the class folder.
-        names: the files in it.
-        label: of the class.
-    """
-
-    start: int
+    start: int  # index of the first one in the split
     folder: Path
     names: list[str]
     label: int
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images."""
-        for name in self.names:
-            path = self.folder / name
+        for path in (self.folder / name for name in self.names):
             yield str(path), self.label, path
 
     def only(self, index: int) -> FolderJob:
@@ -52,28 +45,16 @@ class FolderJob:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One MDS shard.
+    """One MDS shard."""
 
-    Args:
-        start: index of its first image in the split.
-        remote: the data set's folder, in a store or on disk.
-        local: the cache folder for a store's shards.
-        split: `train` or `val`.
-        entry: the shard's entry in index.json.
-    """
-
-    start: int
-    remote: str
-    local: str
+    start: int  # index of its first image in the split
+    remote: str  # the data set's folder, in a store or on disk
+    local: str  # the cache folder for a store's shards
     split: str
-    entry: dict[str, Any]
+    entry: dict[str, Any]  # of index.json
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images.
-
-        Raises:
-            DataError: the shard is missing or damaged.
-        """
+        """Yield the images; raises a DataError if the shard is missing or damaged."""
         raw, name = self.unpacked(), self.place()
         if count_samples(raw) != self.entry["samples"]:
             counts = f"it holds {count_samples(raw)} images, but index.json says {self.entry['samples']}"
@@ -94,7 +75,7 @@ class ShardJob:
         return stored_file(self.entry)
 
     def place(self) -> str:
-        """Address of the stored file."""
+        """Return the address of the stored file."""
         return join(self.remote, self.split, self.stored["basename"])
 
     def unpacked(self) -> bytes:
@@ -103,17 +84,16 @@ class ShardJob:
         Raises:
             DataError: it is missing or damaged, even after downloading it again from a store.
         """
-        in_store = is_remote(self.remote)
-        folder = Path(self.local if in_store else self.remote, self.split)
-        for fresh in (False, True):
-            try:
-                return self._read(folder, download_again=fresh)
-            except (ValueError, OSError) as error:
-                if fresh or not in_store:
-                    raise DataError(f"{self.place()}: is damaged ({error}). Copy or upload it again.") from error
-        raise AssertionError("unreachable")
+        try:
+            if is_remote(self.remote):
+                with suppress(ValueError, OSError):
+                    return self._read(Path(self.local, self.split))
+                return self._read(Path(self.local, self.split), download_again=True)
+            return self._read(Path(self.remote, self.split))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{self.place()}: is damaged ({error}). Copy or upload it again.") from error
 
-    def _read(self, folder: Path, download_again: bool) -> bytes:
+    def _read(self, folder: Path, download_again: bool = False) -> bytes:
         """Try once; a ValueError means that a file does not match the index."""
         entry = self.entry
         variants = [entry] if not entry["zip_data"] else [entry, {**entry, "zip_data": None}]
@@ -132,35 +112,18 @@ Job = FolderJob | ShardJob
 
 @dataclass
 class Looked:
-    """Result of a job, with one item per image in all lists but `faults`.
+    """Result of a job, with one item per image in all lists but `faults`."""
 
-    Args:
-        digests: 64-bit hashes of the stored bytes.
-        bytes: lengths; 0 if unreadable.
-        labels: as stored.
-        sizes: (width, height) in pixels; (0, 0) if not an image.
-        faults: one sentence each.
-        deep: number of gray images with more than 8 bits.
-    """
-
-    digests: list[int] = field(default_factory=list)
-    bytes: list[int] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)  # 64-bit hashes of the stored bytes
+    bytes: list[int] = field(default_factory=list)  # lengths; 0 if unreadable
     labels: list[int] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    deep: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels; (0, 0) if not an image
+    faults: list[str] = field(default_factory=list)  # one sentence each
+    deep: int = 0  # gray images with more than 8 bits
 
 
 def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
-    """Check all images of a job.
-
-    Args:
-        job: which images.
-        progress: called with 1 after each image.
-
-    Raises:
-        StoreOutOfReach: no file of the store can be read.
-    """
+    """Check all images of a job, calling `progress` with 1 after each; raises a StoreOutOfReach at once."""
     result = Looked()
     try:
         for name, label, image in job.samples():

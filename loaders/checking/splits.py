@@ -1,4 +1,4 @@
-"""Splits of a data set: the jobs that check them, and the results."""
+"""Splits of a data set: the jobs that check them, the results, and how these are printed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from common.errors import DataError, named
+from common.errors import DataError, counted, named
 from common.store_faults import StoreOutOfReach
 from loaders.checking.jobs import FolderJob, Job, Looked, ShardJob
+from loaders.images.decoding import unchecked
 from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
 from loaders.storage.kinds import kind_at
 from loaders.storage.streaming import check_index, read_classes
@@ -23,22 +26,9 @@ IMAGES_PER_JOB = 64
 
 
 class Split:
-    """One split: its jobs, their results per image, remarks and faults.
+    """One split: its jobs, which cover every image once, their results per image, remarks and faults.
 
-    Args:
-        name: `train` or `val`.
-        jobs: they cover every image once.
-        images: number of images.
-        classes: class names by label, or None if not recorded.
-        name_of: index of an image -> its name for messages.
-
-    Attributes:
-        num_classes: None if unknown.
-        per_class: images per class; empty if unknown.
-        stored: bytes of all files; 0 to sum up the images' own.
-        sizes: (width, height) in pixels of the decoded images.
-        deep: number of gray images with more than 8 bits.
-        is_sample: whether the jobs cover only a part of the images.
+    `classes` are the class names by label, or None if not recorded; `name_of` names an image, given its index.
     """
 
     def __init__(
@@ -47,12 +37,13 @@ class Split:
         self.name, self.jobs, self.images = name, jobs, images
         self.classes, self.name_of = classes, name_of
         self.num_classes = len(classes) if classes else None
-        self.per_class: list[int] = []
-        self.stored = self.deep = 0
-        self.sizes: list[tuple[int, int]] = []
+        self.per_class: list[int] = []  # images per class; empty if unknown
+        self.stored = 0  # bytes of all files; 0 to sum up the images' own
+        self.deep = 0  # gray images with more than 8 bits
+        self.sizes: list[tuple[int, int]] = []  # width, height in pixels of the decoded images
         self.remarks: list[str] = []
         self.faults: list[str] = []
-        self.is_sample = False
+        self.is_sample = False  # whether the jobs cover only some of the images
         self.digests = np.zeros(images, np.uint64)
         self.bytes = np.zeros(images, np.int64)  # stays 0 where nothing could be read
         self.labels = np.full(images, -1)
@@ -66,9 +57,10 @@ class Split:
         self.deep += result.deep
         wrong = [label for label in result.labels if self.classes and label >= len(self.classes)]
         if self.classes and wrong and isinstance(job, ShardJob):
+            labels = counted(len(wrong), f"label, {wrong[0]}, is", f"labels such as {wrong[0]} are")
             self.faults.append(
-                f"{job.place()}: {len(wrong)} labels such as {wrong[0]} are outside the classes (0 to "
-                f"{len(self.classes) - 1} in classes.json). Convert the data set again."
+                f"{job.place()}: {labels} outside the classes (0 to {len(self.classes) - 1} in classes.json). "
+                "Convert the data set again."
             )
 
     def finish(self) -> None:
@@ -76,10 +68,9 @@ class Split:
         self.stored = self.stored or int(self.bytes.sum())
         self.faults.sort()
         if self.deep:
-            count = "1 image is" if self.deep == 1 else f"{self.deep:,} images are"
             self.remarks.append(
-                f"{self.name}: {count} gray with more than 8 bits per pixel; training clips values above 255 to white. "
-                "Convert them to 8 bits."
+                f"{self.name}: {counted(self.deep, 'image is', 'images are')} gray with more than 8 bits per pixel; "
+                "training clips values above 255 to white. Convert them to 8 bits."
             )
         if not (self.per_class or self.is_sample):
             known = self.labels[self.labels >= 0]
@@ -87,15 +78,12 @@ class Split:
         self.num_classes = self.num_classes or len(self.per_class) or None
         read = self.digests[self.bytes > 0]
         if copies := len(read) - len(np.unique(read)):
-            self.remarks.append(f"{self.name}: {copies} images are copies of others in it.")
+            images = counted(copies, "image is a copy of another", "images are copies of others")
+            self.remarks.append(f"{self.name}: {images} in it.")
 
 
 def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
     """Open the splits of a data set of images or shards, and list the faults that show without opening an image.
-
-    Args:
-        path: a folder, or a store's address.
-        local: cache folder for a store's shards.
 
     Raises:
         DataError: a store is given without a cache folder, cannot be reached, or exceeds the cache folder's disk.
@@ -110,8 +98,8 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
         if not loose:
             return splits, faults
         return [], [
-            f"{folder}: {len(names)} images lie directly in it, next to the class folders ({named(names)}). Move each "
-            "into its class folder, or delete them."
+            f"{folder}: {counted(len(names), 'image lies', 'images lie')} directly in it, next to the class folders "
+            f"({named(names)}). Move each into its class folder, or delete it."
             for folder, names in loose.items()
         ]
     splits, faults = open_shards(path, local or path)
@@ -131,10 +119,6 @@ def open_folder(root: Path) -> tuple[list[Split], list[str]]:
 
 def open_shards(remote: str, local: str) -> tuple[list[Split], list[str]]:
     """Open the splits of a data set in MDS shards, and list the faults of their indexes.
-
-    Args:
-        remote: a folder, or a store's address.
-        local: cache folder; the same folder as `remote` to read shards in place.
 
     Raises:
         StoreOutOfReach: no file of the store can be read.
@@ -165,14 +149,13 @@ def _folder_split(folder: Path) -> Split:
             jobs.append(FolderJob(len(names) + start, folder / name, chunk, label))
         names += [f"{name}/{file}" for file in files]
     split = Split(folder.name, jobs, len(names), classes, lambda index: str(folder / names[index]))
-    split.per_class = [len(files) for files in per_class]
-    split.remarks += remarks
-    split.faults += [fault] if fault else []
+    split.per_class = list(map(len, per_class))
+    split.remarks, split.faults = remarks, [fault] if fault else []
     return split
 
 
 def _shard_split(remote: str, local: str, name: str) -> Split:
-    entries = check_index(remote, local, name)["shards"]
+    entries = check_index(remote, local, name)[1]["shards"]
     counts = [entry["samples"] for entry in entries]
     starts = np.cumsum([0, *counts])
     jobs = [ShardJob(int(start), remote, local, name, entry) for start, entry in zip(starts, entries, strict=False)]
@@ -197,3 +180,45 @@ def _check_room(splits: list[Split], local: Path) -> None:
             f"{local}: {wanted / 1e9:,.1f} GB of shards must be downloaded, but only {free / 1e9:,.1f} GB are free. "
             "Choose a cache folder on a larger disk."
         )
+
+
+def print_faults(console: Console, path: str, faults: Sequence[str], most: int | None = None) -> None:
+    """Print the faults of a data set: at most `most` of them, if given."""
+    console.print(f"\n{path}: {counted(len(faults), 'fault', 'faults')}", style="bold red")
+    for fault in faults[:most]:
+        console.print(f"- {fault}")
+    if most is not None and len(faults) > most:
+        console.print(f"and {len(faults) - most} more.")
+
+
+def show_summary(console: Console, path: str, splits: Sequence[Split], remarks: Sequence[str]) -> None:
+    """Print the table, the remarks, and what this machine cannot check."""
+    console.print(summary_table(path, splits))
+    for remark in filter(None, [*remarks, unchecked()]):
+        console.print(remark, style="dim")
+
+
+def summary_table(path: str, splits: Sequence[Split]) -> Table:
+    """Build a table of the classes, images, bytes and sizes of each split."""
+    table = Table(title=f"Data set {path}", title_justify="left")
+    for name in ("split", "classes", "images", "per class", "bytes", "pixels: min / median / max"):
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=not name.startswith("pixels"))
+    for split in splits:
+        ends = sorted({min(split.per_class), max(split.per_class)}) if split.per_class else ["-"]
+        classes = "not recorded" if split.num_classes is None else f"{split.num_classes}"
+        spread = " to ".join(map(str, ends))
+        table.add_row(split.name, classes, f"{split.images:,}", spread, megabytes(split.stored), extent(split.sizes))
+    return table
+
+
+def megabytes(count: int) -> str:
+    """Format a number of bytes in MB."""
+    return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+def extent(sizes: Sequence[tuple[int, int]]) -> str:
+    """Format the smallest, median and largest width and height."""
+    if not sizes:
+        return "-"
+    low, middle, high = (np.percentile(np.array(sizes), share, axis=0).astype(int) for share in (0, 50, 100))
+    return " / ".join(f"{width}x{height}" for width, height in (low, middle, high))

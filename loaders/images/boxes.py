@@ -20,7 +20,7 @@ class Crop(NamedTuple):
 
 
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of an image resized to a short side of `size` pixels; the long side is rounded down."""
+    """Return height and width of an image resized to a short side of `size` pixels; the long side is rounded down."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
@@ -49,7 +49,7 @@ def random_box(
 
 
 def central(height: int, width: int, size: int) -> Crop:
-    """Central square of `size` pixels, as torchvision's center_crop; it exceeds the image if that is smaller."""
+    """Return the central square of `size` pixels, as torchvision's center_crop; it may exceed a small image."""
     top, left = (
         round((length - size) / 2) if length >= size else -((size - length) // 2) for length in (height, width)
     )

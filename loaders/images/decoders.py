@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoder:
-    """One way to decode and resize images.
-
-    Args:
-        summary: what it does.
-        pixels: how close its pixels are to PIL's.
-        opened: its class, as package.module:Class, imported when a pipeline is built.
-        native: whether it is our own C, which must be built and can decode a whole batch in one call.
-        scaled: whether it may decode large images at a fraction of their size.
-    """
+    """One way to decode and resize images."""
 
     summary: str
-    pixels: str
-    opened: str
-    native: bool = False
-    scaled: bool = False
+    pixels: str  # how close they are to PIL's
+    opened: str  # its class, as package.module:Class, imported when a pipeline is built
+    native: bool = False  # whether it is our own C, which must be built and can decode a whole batch in one call
+    scaled: bool = False  # whether it may decode large images at a fraction of their size
 
 
 DECODERS = {
@@ -90,11 +82,7 @@ def opener(name: str) -> Callable[[Source], Opened]:
 
 
 def decoders_of(config: Config) -> dict[str, str]:
-    """Return the decoder of each data section whose storage uses one of these.
-
-    Raises:
-        DataError: a decoder is not built.
-    """
+    """Return the decoder of each data section whose storage uses one of these; raises a DataError as `chosen`."""
     sections = config.sections().items()
     return {name: chosen(data.decoder) for name, data in sections if kind_of(data.storage).uses_decoder}
 

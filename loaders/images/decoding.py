@@ -32,15 +32,7 @@ def most_pixels() -> float:
 
 
 def open_file(source: bytes | Path) -> PilImage:
-    """Open one image with PIL, which reads only its header.
-
-    Args:
-        source: an encoded file's bytes, or the path of a file.
-
-    Raises:
-        UnidentifiedImageError: its format is not one of FORMATS.
-        Exception: whatever else PIL raises, for example for too many pixels.
-    """
+    """Open one image with PIL, which reads only its header and may raise any Exception, such as for too many pixels."""
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -49,14 +41,7 @@ def open_file(source: bytes | Path) -> PilImage:
 
 
 def shape_of(source: Source | Path) -> tuple[int, int]:
-    """Read height and width in pixels from the header.
-
-    Args:
-        source: as for `decode`, or the path of a file.
-
-    Raises:
-        Exception: whatever PIL raises for bytes that are not an image.
-    """
+    """Read height and width in pixels from the header; raises as `open_file`."""
     if isinstance(source, np.ndarray):
         return source.shape[0], source.shape[1]
     if isinstance(source, PilImage):
@@ -68,9 +53,6 @@ def shape_of(source: Source | Path) -> tuple[int, int]:
 def open_image(source: bytes | PilImage) -> PilImage:
     """Decode one image to RGB with PIL.
 
-    Args:
-        source: an encoded file's bytes, or an image that PIL has opened.
-
     Raises:
         Exception: whatever PIL raises for bytes that are not an image, or end too early.
     """
@@ -81,14 +63,7 @@ def open_image(source: bytes | PilImage) -> PilImage:
 
 
 def decode(source: Source) -> torch.Tensor:
-    """Decode one image to uint8 [3, H, W], stored row by row with the channels last.
-
-    Args:
-        source: an encoded file's bytes, pixels [H, W, 3], or a PIL image.
-
-    Raises:
-        Exception: whatever PIL raises for bytes that are not an image, or end too early.
-    """
+    """Decode one image to uint8 [3, H, W], stored row by row with the channels last; raises as `open_image`."""
     if isinstance(source, np.ndarray):
         return torch.from_numpy(source).permute(2, 0, 1)
     if isinstance(source, bytes) and source.startswith(_JPEG):
@@ -106,7 +81,7 @@ def check(source: Source) -> tuple[int, int]:
 
     Raises:
         DamagedScan: a JPEG is damaged, though PIL decodes it.
-        Exception: whatever PIL raises for bytes that are not an image, or end too early.
+        Exception: as `open_image`.
     """
     shape, warning = shape_of(source), None
     if isinstance(source, bytes) and source.startswith(_JPEG) and native.available():

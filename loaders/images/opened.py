@@ -24,16 +24,14 @@ class Opened(ABC):
         """Return a view as uint8 [3, kept_rows, kept_columns], stored row by row with the channels last.
 
         Raises:
-            ValueError: the view has more pixels than an image may have.
-            Exception: whatever PIL raises for bytes that are not an image, or end too early.
+            Exception: a ValueError for too many pixels, or whatever PIL raises for a damaged image.
         """
         if view.kept_rows * view.kept_columns > most_pixels():
             raise ValueError(f"too thin: it would be resized to {view.columns} x {view.rows} px")
         return self._view(view)
 
     @abstractmethod
-    def _view(self, view: View) -> torch.Tensor:
-        """Same as `view`, for a size that has been checked."""
+    def _view(self, view: View) -> torch.Tensor: ...
 
 
 def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -48,7 +46,7 @@ def is_thin(view: View) -> bool:
     """Whether the whole resized image would have too many pixels, so that only the kept part can be made.
 
     For example, an image of 1 x 60000 px becomes 256 x 15,360,000 px if its short side is resized to 256. torch and PIL
-    resize the whole image before they crop; our own C computes only the kept part, with PIL's pixels.
+    resize the whole image before they crop; our own C computes only the kept part.
 
     Raises:
         ValueError: it would, and the native library is not built.

@@ -18,26 +18,15 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
-    """An image and its caption.
+    """An image and its caption."""
 
-    Args:
-        image: uint8 [3, H, W].
-        lines: (text, color) of each line; all tiles of a section have as many.
-    """
-
-    image: torch.Tensor
-    lines: Sequence[tuple[str, str]]
+    image: torch.Tensor  # uint8 [3, H, W]
+    lines: Sequence[tuple[str, str]]  # text and color; all tiles of a section have as many
 
 
 @dataclass(frozen=True)
 class Section:
-    """Tiles under a heading.
-
-    Args:
-        title: in large type.
-        caption: below the title, in small type.
-        tiles: in the order shown.
-    """
+    """Tiles under a title in large type and a caption in small type."""
 
     title: str
     caption: str
@@ -45,13 +34,7 @@ class Section:
 
 
 def draw_sheet(sections: Sequence[Section], columns: int, side: int) -> Image.Image:
-    """Draw the sections.
-
-    Args:
-        sections: from top to bottom.
-        columns: tiles per row.
-        side: side of a tile in pixels.
-    """
+    """Draw the sections from top to bottom, with `columns` tiles of `side` pixels per row."""
     lines = [max((len(tile.lines) for tile in section.tiles), default=0) for section in sections]
     steps = [side + LINE * count + 6 + GAP for count in lines]  # from one row of tiles to the next
     rows = [-(-len(section.tiles) // columns) for section in sections]
@@ -84,9 +67,8 @@ def _scaled(image: torch.Tensor, side: int) -> Image.Image:
 
 def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
     """Return the printable text, cut with an ellipsis to a width in pixels."""
-    text = printable(text)
-    if pen.textlength(text, font=font) <= width:
-        return text
-    while text and pen.textlength(text + "...", font=font) > width:
+    shown = text = printable(text)
+    while text and pen.textlength(shown, font=font) > width:
         text = text[:-1]
-    return text + "..."
+        shown = text + "..."
+    return shown

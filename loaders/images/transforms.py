@@ -19,7 +19,7 @@ from loaders.images.decoders import DECODERS, chosen, opener
 from loaders.images.decoding import PilImage, Source
 from loaders.images.native import View, whole
 from loaders.images.opened import Opened
-from loaders.slots import Placed, Slots
+from loaders.slots import SlotBatch, Slots
 
 CHANNEL_MEAN = (0.485, 0.456, 0.406)
 CHANNEL_STD = (0.229, 0.224, 0.225)
@@ -31,9 +31,7 @@ PixelTransform = Callable[[torch.Tensor], torch.Tensor]
 class Batch(list[tuple[torch.Tensor, int]]):
     """A list of samples whose images are already one tensor, so that `collate` need not copy them.
 
-    Args:
-        images: uint8 [B, 3, H, W], channels_last.
-        labels: one per image.
+    `images` are uint8 [B, 3, H, W], channels_last.
     """
 
     def __init__(self, images: torch.Tensor, labels: Sequence[int]) -> None:
@@ -47,15 +45,10 @@ class Pipeline(ABC):
     Args:
         resize_size: the short side in pixels before the crop; -1: no resize.
         crop_size: the side of the result in pixels.
-        decoder: as for `loaders.images.decoders.chosen`.
-
-    Raises:
-        DataError: the decoder is not built.
+        decoder: as for `loaders.images.decoders.chosen`, which may raise a DataError.
     """
 
-    random: bool
-    """Whether it draws random numbers, so that each sample must be seeded."""
-
+    random: bool  # whether it draws random numbers, so that each sample must be seeded
     image_transforms: Sequence[PixelTransform] = ()
 
     def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
@@ -67,12 +60,7 @@ class Pipeline(ABC):
         self.threads = 1  # that decode a batch
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
-        """Decode, resize and crop one image.
-
-        Args:
-            source: as for `loaders.images.decoding.decode`.
-            size: the side of the result in pixels; `crop_size` if None.
-        """
+        """Decode, resize and crop one image to a square of `size` pixels, or `crop_size` if None."""
         return self.cut(self.open(source), size or self.crop_size)
 
     @property
@@ -81,12 +69,7 @@ class Pipeline(ABC):
         return DECODERS[self.decoder].native
 
     def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
-        """Decode and crop many images in one call, on `threads` threads, straight into a batch.
-
-        Args:
-            images: uint8 [B, side, side, 3], filled in.
-            sources: as for `loaders.images.decoding.decode`.
-            seeds: one per image.
+        """Decode and crop many images in one call, on `threads` threads, straight into uint8 [B, side, side, 3].
 
         Returns:
             Indices of the images that must still be made one by one.
@@ -104,14 +87,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
-        """Return the view that makes the square crop of an image, or less if the image is smaller.
-
-        Args:
-            height: of the image in pixels.
-            width: of the image in pixels.
-            size: the side of the crop in pixels.
-            generator: torch's global one if None.
-        """
+        """Return the view that makes the square crop of an image, or less if the image is smaller; sizes in pixels."""
 
     @abstractmethod
     def cut(self, image: Opened, size: int) -> torch.Tensor:
@@ -126,12 +102,10 @@ class TrainingPipeline(Pipeline):
     """Random crop and flip of the published recipes (He et al. 2015, as implemented in torchvision).
 
     Args:
-        resize_size: as for every pipeline.
-        crop_size: as for every pipeline.
+        resize_size, crop_size, decoder: as for every pipeline.
         image_transforms: transforms to apply after crop and flip.
         min_crop_area: smallest fraction of the image's area in a random crop.
         hflip: mirror an image with probability 0.5.
-        decoder: as for every pipeline.
     """
 
     random = True
@@ -194,22 +168,7 @@ class EvaluationPipeline(Pipeline):
         return center_crop(image.view(self.plan(image.height, image.width, size)), [size, size])
 
 
-def build_pipeline(
-    is_train: bool,
-    resize_size: int,
-    crop_size: int,
-    steps: Sequence[PixelTransform],
-    min_crop_area: float,
-    hflip: bool,
-    decoder: str = "auto",
-) -> Pipeline:
-    """Build the pipeline for training or evaluation; the latter ignores steps, min_crop_area and hflip."""
-    if is_train:
-        return TrainingPipeline(resize_size, crop_size, steps, min_crop_area, hflip, decoder)
-    return EvaluationPipeline(resize_size, crop_size, decoder)
-
-
-def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | Placed:
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor] | SlotBatch:
     """Stack samples to (uint8 [B, 3, H, W] in channels_last memory format, int64 [B]).
 
     Images are stored as [B, H, W, 3], the layout that channels_last convolutions need, so that nothing is transposed.
@@ -222,12 +181,12 @@ def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, 
         squares = [image.permute(1, 2, 0) for image, _ in samples]
         images = torch.stack(squares, out=empty_batch((len(squares), *squares[0].shape)))
     slots = _slots()
-    placed = slots.sent(images.numpy(), labels) if slots else None
-    return placed or (images.permute(0, 3, 1, 2), torch.from_numpy(labels))
+    reference = slots.sent(images.numpy(), labels) if slots else None
+    return reference or (images.permute(0, 3, 1, 2), torch.from_numpy(labels))
 
 
 def empty_batch(shape: tuple[int, ...]) -> torch.Tensor:
-    """Allocate uint8 of this shape; in a worker, in shared memory, so that sending it copies nothing."""
+    """Allocate uint8 of this shape; in a worker, in shared memory, so that nothing is copied when it is sent."""
     worker = get_worker_info()
     if worker is None:
         return torch.empty(shape, dtype=torch.uint8)
@@ -247,11 +206,8 @@ def _slots() -> Slots | None:
 class NormalizationFn:
     """Microbatch transform of a DataSpec: uint8 images (0..255) to floats of zero mean and unit variance.
 
-    Runs on the device, because copying bytes there is a quarter of the traffic. Keeps channels_last.
-
-    Args:
-        mean: per channel, for images in 0..1.
-        std: per channel, for images in 0..1.
+    Runs on the device, because copying bytes there is a quarter of the traffic. Keeps channels_last. `mean` and `std`
+    are per channel, for images in 0..1.
     """
 
     def __init__(self, mean: Sequence[float] = CHANNEL_MEAN, std: Sequence[float] = CHANNEL_STD) -> None:
@@ -263,13 +219,10 @@ class NormalizationFn:
         images, labels = batch
         device = images.device
         if device not in self._constants:
-            self._constants[device] = self._per_channel(self.mean, device), self._per_channel(self.std, device)
+            mean, std = (torch.tensor(values, dtype=torch.float32) * 255 for values in (self.mean, self.std))
+            self._constants[device] = mean.view(1, -1, 1, 1).to(device), std.view(1, -1, 1, 1).to(device)
         mean, std = self._constants[device]
         return (images - mean).div_(std), labels
-
-    @staticmethod
-    def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
-        return (torch.tensor(values, dtype=torch.float32) * 255).view(1, -1, 1, 1).to(device)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_constants": {}}  # device tensors must not be pickled

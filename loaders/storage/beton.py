@@ -19,7 +19,7 @@ import numpy as np
 from common.errors import DataError, named
 from loaders.dataset import ImageDataset, class_list
 from loaders.images.transforms import Pipeline
-from loaders.transport.remote import is_remote
+from loaders.transport.remote import is_remote, read
 
 VERSION = 2
 HEADER = np.dtype(
@@ -43,16 +43,9 @@ _AGAIN = "Write it again: python -m tools.convert SRC DST --to ffcv"
 
 
 class BetonDataset(ImageDataset):
-    """One split of a data set in .beton files, read by index.
+    """One split of a data set in .beton files, read by index; the tables in memory take 32 bytes per image.
 
-    The two tables are kept as arrays, 32 bytes per image. Images are read with pread instead of a memory map, because a
-    disk error in a map kills the process by a signal, without a message.
-
-    Args:
-        path: the folder with train.beton and val.beton (and classes.json), or one such file of any name.
-        split: `train` or `val`.
-        pipeline: image -> uint8 tensor.
-        seed: the run's seed.
+    `path` is the folder with train.beton and val.beton (and classes.json), or one such file of any name.
 
     Raises:
         DataError: the file is missing, truncated, of another version, or has fields other than image and label.
@@ -88,7 +81,7 @@ class BetonDataset(ImageDataset):
 
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
         sample, data = self.samples[index], np.empty(int(self.sizes[index]), np.uint8)
-        try:
+        try:  # not a memory map, in which a disk error would kill the process by a signal, without a message
             count = os.preadv(self._file.fileno(), [data.data], int(sample["address"]))
         except OSError as error:
             raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror}).") from error
@@ -100,15 +93,7 @@ class BetonDataset(ImageDataset):
 
 
 def beton_file(path: str | os.PathLike[str], split: str) -> Path:
-    """Find the file of a split.
-
-    Args:
-        path: a folder, or the file itself.
-        split: `train` or `val`.
-
-    Raises:
-        DataError: there is none.
-    """
+    """Find the file of a split in a folder, unless `path` is the file itself; raises a DataError if there is none."""
     if is_remote(os.fspath(path)):
         raise DataError(
             f"{path}: .beton files are only read from local disks. "
@@ -164,14 +149,7 @@ def _check_fields(fields: np.ndarray, path: Path) -> None:
 
 
 def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -> np.ndarray:
-    """Return the size of each sample's image in bytes, uint64 [N].
-
-    Args:
-        samples: SAMPLE [N].
-        allocations: ALLOCATION [at least N], in any order.
-        end: byte at which the pages end.
-        path: the file, for messages.
-    """
+    """Return the size of each sample's image in bytes, uint64 [N], in a file whose pages end at byte `end`."""
     allocations = allocations[np.argsort(allocations["address"])]
     rows = np.searchsorted(allocations["address"], samples["address"]).clip(max=len(allocations) - 1)
     sizes = allocations["size"][rows]
@@ -189,17 +167,9 @@ def _sizes(samples: np.ndarray, allocations: np.ndarray, end: int, path: Path) -
 
 
 def read_classes(path: Path, labels: np.ndarray) -> list[str] | None:
-    """Read the class names, by label, from classes.json in the same folder; None if it does not exist.
-
-    Args:
-        path: the .beton file.
-        labels: of its samples, int64 [N].
-
-    Raises:
-        DataError: classes.json cannot be read, or does not fit the labels.
-    """
+    """Read the class names from classes.json next to a .beton file, if it exists; DataError if they do not fit."""
     file = path.with_name("classes.json")
-    names = class_list(file, file) if file.is_file() else None
+    names = class_list(read(str(file)), file) if file.is_file() else None
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or (names is not None and highest >= len(names)):
         allowed = f"{file} names {len(names)} classes" if names is not None else "a label is at least 0"

@@ -38,14 +38,14 @@ def write_beton(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a split to one file; its bytes depend only on the images, not on the number of workers.
+    """Write a split of `count` images to one file; its bytes do not depend on the number of workers.
 
     Gray and color JPEGs are copied without decoding them, so check them first; all others are stored as RGB pixels. The
     file is written as PATH.part, which no reader takes for a data set, and renamed when it is complete.
 
     Args:
         path: the file to write or replace.
-        count: number of images, at least 1.
+        count: at least 1.
         image: index -> (encoded image, label); called in threads, once per index, in any order.
         workers: threads; each holds at most AHEAD finished images.
         progress: called after each image with the number written.
@@ -70,11 +70,7 @@ def write_beton(
 
 
 def stored(encoded: bytes, label: int) -> Stored:
-    """Convert one image to its stored form.
-
-    Args:
-        encoded: a file's bytes, of any format that PIL reads.
-        label: the class.
+    """Convert one image, of any format that PIL reads, to its stored form.
 
     Raises:
         DataError: the image exceeds the format's 16-bit sides or its pages.
@@ -112,8 +108,7 @@ def _in_order(image: Callable[[int], tuple[bytes, int]], count: int, workers: in
             waiting.append(pool.submit(make, index))
             if len(waiting) >= AHEAD * workers:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -31,10 +31,7 @@ class WrongValue(ValueError):
 def column_fault(names: Sequence[str], encodings: Sequence[str], sizes: Sequence[int | None]) -> str | None:
     """Explain why these columns hold no image and label; None if they do.
 
-    Args:
-        names: of the columns.
-        encodings: of the columns, as mosaicml-streaming names them.
-        sizes: in bytes; None for a column of varying size.
+    Encodings are named as in mosaicml-streaming; sizes are in bytes, None for a column of varying size.
     """
     kinds = dict(zip(names, zip(encodings, sizes, strict=True), strict=True))
     for name in ("x", "y"):
@@ -74,12 +71,13 @@ def _is_image(shape: Sequence[int]) -> bool:
 
 
 class Columns:
-    """Reader for the samples of a shard; takes its columns as `column_fault` does."""
+    """Reader for the samples of a shard, given its entry in index.json."""
 
-    def __init__(self, names: Sequence[str], encodings: Sequence[str], sizes: Sequence[int | None]) -> None:
-        self._columns = list(zip(names, sizes, strict=True))
-        self._varying = sum(size is None for size in sizes)
-        self._encodings = dict(zip(names, encodings, strict=True))
+    def __init__(self, entry: dict[str, Any]) -> None:
+        names, sizes = entry["column_names"], entry["column_sizes"]
+        self._columns: list[tuple[str, int | None]] = list(zip(names, sizes, strict=True))
+        self._varying = sizes.count(None)
+        self._encodings: dict[str, str] = dict(zip(names, entry["column_encodings"], strict=True))
 
     def read(self, data: bytes) -> tuple[Source, int]:
         """Return the image (an encoded file, a PIL image, or pixels uint8 [H, W, 3]) and the label of a sample.
@@ -90,11 +88,9 @@ class Columns:
         """
         values = self._cut(data)
         encoding, image = self._encodings["x"], values["x"]
-        if encoding in FILES:
-            return image, _label(mds_decode(self._encodings["y"], values["y"]))
         if encoding == "pil":
             _check_size(image)
-        decoded = mds_decode(encoding, image)
+        decoded: Any = image if encoding in FILES else mds_decode(encoding, image)
         source = _pixels(decoded) if isinstance(decoded, np.ndarray) else decoded
         return source, _label(mds_decode(self._encodings["y"], values["y"]))
 

@@ -36,14 +36,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def require_dali(device: str = "cpu") -> None:
-    """Check that DALI is installed, and that there is a GPU if `device` is `mixed`.
-
-    Args:
-        device: `cpu` or `mixed`.
-
-    Raises:
-        DataError: it is not, or there is none.
-    """
+    """Raise a DataError if DALI is not installed, or if `device` is `mixed` (not `cpu`) and there is no GPU."""
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
         raise DataError(
             "train_dataset.storage=dali needs NVIDIA DALI: pip install -c constraints.txt nvidia-dali-cuda120==2.4.0"
@@ -55,14 +48,14 @@ def require_dali(device: str = "cpu") -> None:
 class DaliLoader(WorkerLoader):
     """Loader of batches (uint8 [B, 3, size, size] in channels_last memory format, int64 [B]) that DALI decodes.
 
-    It is a DataLoader because Composer sets the epoch and saves the position of DataLoaders only. Threads replace
-    worker processes. Memory: READ_AHEAD + PREFETCH + 1 encoded batches, and PREFETCH + 1 decoded.
+    It is a DataLoader because Composer sets the epoch and saves the position of DataLoaders only. Memory: READ_AHEAD +
+    PREFETCH + 1 encoded batches, and PREFETCH + 1 decoded.
 
     Args:
         dataset: what to load; its pipeline defines the crop.
         batch_size: samples per device.
-        sampler: this rank's keys: (epoch, index), or (epoch, index, size) with one size per batch.
-        drop_last: drop the last, incomplete batch.
+        sampler: this rank's keys, with one image size per batch.
+        drop_last: as in a DataLoader.
         num_workers: threads that read, and threads that decode; None: the default number of workers.
         device: `cpu`, or `mixed` to decode on this rank's GPU, where the batches stay; None: a GPU if there is one.
 
@@ -113,7 +106,7 @@ class DaliLoader(WorkerLoader):
             images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
             if self.device == "cpu" and torch.cuda.is_available():
                 images = images.pin_memory()
-            yield images, torch.tensor(feed.in_flight.popleft().labels)
+            yield images, torch.tensor([label for _, label in feed.in_flight.popleft()])
 
 
 def build_pipeline(loader: DaliLoader, feed: "_Feed") -> Any:
@@ -163,19 +156,12 @@ class _Sample(NamedTuple):
     label: int
 
 
-class _InFlight(NamedTuple):
-    """A batch that DALI is decoding."""
-
-    indices: list[int]
-    labels: list[int]
-
-
 class _Feed:
     """One epoch's input for DALI: threads read the images ahead, this thread draws the boxes."""
 
     def __init__(self, loader: DaliLoader) -> None:
         self.dataset = loader.dataset
-        self.in_flight: deque[_InFlight] = deque()
+        self.in_flight: deque[list[tuple[int, int]]] = deque()  # index and label of each image that DALI is decoding
         self._keys = cast(Iterable[list[Key]], loader.batch_sampler)
         self._pool = ThreadPool(loader.num_workers)
 
@@ -194,13 +180,9 @@ class _Feed:
         self._pool.terminate()
 
     def explain(self, error: RuntimeError) -> None:
-        """Replace DALI's error about an image by one that names the image.
-
-        Raises:
-            DataError: the error was about an image.
-        """
+        """Raise a DataError that names the image if DALI's error is about one."""
         if match := _FAILED.search(str(error)):
-            index = self.in_flight[0].indices[int(match.group(1))]
+            index, _ = self.in_flight[0][int(match.group(1))]
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
@@ -213,7 +195,7 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append(_InFlight([split_key(key)[1] for key in keys], [sample.label for sample in samples]))
+        self.in_flight.append([(split_key(key)[1], s.label) for key, s in zip(keys, samples, strict=True)])
         with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data is loaded
             views = [self._view(*split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)

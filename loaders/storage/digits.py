@@ -4,13 +4,13 @@ From the UCI test set "Optical Recognition of Handwritten Digits" (Alpaydin and 
 `python -m loaders.storage.digits FOLDER` writes it.
 """
 
-import argparse
 import os
-import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from common import command
 from common.errors import DataError
 
 FOLDER = "data/digits"  # made by a run if it is missing
@@ -40,18 +40,14 @@ def make_digits(folder: str | os.PathLike[str]) -> Path:
         raise DataError(f"{target}: holds something other than the digits. Choose another folder, or empty this one.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
-    try:
-        made.chmod(0o755)
-        _write(made)
-        made.rename(target)  # replaces an empty folder; fails if another process was first
+        prefix = f".{target.name}."
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as made:
+            os.chmod(made, 0o755)
+            _write(Path(made))
+            os.rename(made, target)  # replaces an empty folder; fails if another process was first
     except OSError as error:
         if not _complete(target):
             raise DataError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return target
 
 
@@ -80,18 +76,13 @@ def _write(folder: Path) -> None:
                 image.save(class_folder / f"{number:04}.png")
 
 
-def main() -> None:
-    """`python -m loaders.storage.digits FOLDER`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loaders.storage.digits",
-        description="Write 1,797 scanned digits as an image folder (train/ and val/).",
-    )
+def main(argv: Sequence[str]) -> int:
+    """Write the digits to the folder named on the command line; return 0."""
+    parser = command.parser("loaders.storage.digits", "Write 1,797 scanned digits as an image folder (train/, val/).")
     parser.add_argument("folder", help="folder to write, such as data/digits")
-    try:
-        print(f"digits: {make_digits(parser.parse_args().folder)}")
-    except DataError as error:
-        sys.exit(str(error))
+    print(f"digits: {make_digits(parser.parse_args(argv).folder)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

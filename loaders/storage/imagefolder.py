@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import DataError, named
+from common.errors import DataError, counted, named
 from loaders.dataset import ImageDataset
 from loaders.images.decoding import shape_of
 from loaders.images.transforms import Pipeline
@@ -24,12 +24,6 @@ _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, 
 
 class ImageFolderDataset(ImageDataset):
     """One split of an image folder.
-
-    Args:
-        path: the folder that holds train/ and val/.
-        split: `train` or `val`.
-        pipeline: bytes -> uint8 tensor.
-        seed: the run's seed.
 
     Raises:
         DataError: lists all faults of the folder's structure that show without opening an image.
@@ -78,11 +72,7 @@ class ImageFolderDataset(ImageDataset):
 
 
 def class_names(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in `folder`.
-
-    Raises:
-        DataError: it cannot be listed.
-    """
+    """Return the sorted names of the folders in `folder`; raises a DataError if it cannot be listed."""
     with _scanning(folder):
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
@@ -93,17 +83,11 @@ def is_image(name: str) -> bool:
 
 
 class Listing(NamedTuple):
-    """Contents of a class folder, following links; paths are relative to it.
+    """Contents of a class folder, following links; paths are relative to it."""
 
-    Args:
-        images: in torchvision's order.
-        others: files that are ignored, such as pipes and those without an image's extension.
-        programs: folders that look as if programs had made them.
-    """
-
-    images: list[str]
-    others: list[str]
-    programs: list[str]
+    images: list[str]  # in torchvision's order
+    others: list[str]  # files that are ignored, such as pipes and those without an image's extension
+    programs: list[str]  # folders that look as if programs had made them
 
 
 def list_class(folder: Path) -> Listing:
@@ -112,12 +96,10 @@ def list_class(folder: Path) -> Listing:
     Raises:
         DataError: a folder cannot be listed, is a link to one that contains it, or holds a dangling link.
     """
-    listing = Listing([], [], [])
-    _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), listing)
-    return listing
+    return _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), Listing([], [], []))
 
 
-def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: Listing) -> None:
+def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: Listing) -> Listing:
     """Add one folder of a class recursively; `above` are the real paths of the folders that contain it."""
     path, below = folder / prefix, []
     real = os.path.realpath(path)
@@ -137,6 +119,7 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: List
     listing.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
     for name in below:
         _list_below(folder, name + os.sep, (*above, real), listing)
+    return listing
 
 
 def _is_dangling(entry: os.DirEntry[str]) -> bool:
@@ -144,6 +127,8 @@ def _is_dangling(entry: os.DirEntry[str]) -> bool:
 
 
 def _unmounted(folder: Path, names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{folder}: {names[0]} is a dangling link. Is a disk not mounted? Otherwise remove it."
     return f"{folder}: {named(names)} are dangling links. Is a disk not mounted? Otherwise remove them."
 
 
@@ -181,10 +166,12 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
     ]
     remarks = []
     if loose:
-        remarks.append(f"{folder.name}: {len(loose)} files next to the class folders are ignored ({named(loose)}).")
+        files = counted(len(loose), "file next to the class folders is", "files next to the class folders are")
+        remarks.append(f"{folder.name}: {files} ignored ({named(loose)}).")
     if others:
-        kinds = named(sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others}))
-        remarks.append(f"{folder.name}: {len(others)} files are not images by name or type, and are ignored ({kinds}).")
+        kinds = sorted({os.path.splitext(name)[1] or os.path.basename(name) for name in others})
+        one, many = "file is not an image by name or type, and is", "files are not images by name or type, and are"
+        remarks.append(f"{folder.name}: {counted(len(others), one, many)} ignored ({named(kinds)}).")
     if programs:
         remarks.append(
             f"{folder.name}: {named(programs)} look like folders made by programs; images in them are used like all "
@@ -194,19 +181,16 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
 
 
 def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
-    """List what is wrong with the folders, one sentence per fault, without looking at files inside a class.
+    """List what is wrong with train/ and val/, one sentence per fault, without looking at files inside a class.
 
-    Args:
-        root: the folder that should hold train/ and val/.
-        needed: the splits that must exist; if both exist, their classes are compared.
+    The splits in `needed` must exist; if both exist, their classes are compared.
     """
     if not root.exists():
         return [f"{root}: no such folder. It should hold train/ and val/, with one folder per class in each."]
     if not root.is_dir():
         return [f"{root}: is a file. A data set is a folder with train/ and val/ in it; unpack archives first."]
-    missing = [split for split in needed if not (root / split).is_dir()]
-    problems = [_missing_split(root, split) for split in missing]
     present = [split for split in SPLITS if (root / split).is_dir()]
+    problems = [_missing_split(root, split) for split in needed if split not in present]
     problems += [fault for split in present if split in needed for fault in _split_faults(root / split)]
     if not problems and len(present) == len(SPLITS):
         problems += _class_faults(root)
@@ -237,12 +221,11 @@ def _split_faults(folder: Path) -> list[str]:
     names = sorted(os.listdir(folder))
     if "index.json" in names:
         return [f"{folder}: holds MDS shards, not images. Set is_streaming=true local=/a/cache/folder."]
-    loose = sum(map(is_image, names))
-    if loose:
+    if loose := sum(map(is_image, names)):
         return [
-            f"{folder}: {loose} images lie directly in it, as in ImageNet's validation archive. Sort them into one "
-            f"folder per class, named as in train/: python -m tools.verify {shlex.quote(str(folder.parent))} "
-            "--fold MAPPING"
+            f"{folder}: {counted(loose, 'image lies', 'images lie')} directly in it, as in ImageNet's validation "
+            "archive. Sort them into one folder per class, named as in train/: "
+            f"python -m tools.verify {shlex.quote(str(folder.parent))} --fold MAPPING"
         ]
     return [f"{folder}: is empty. Expected one folder per class."]
 
@@ -251,8 +234,8 @@ def _class_faults(root: Path) -> list[str]:
     """Describe classes that only one split has; they would shift the labels of all classes after them."""
     train, val = (set(class_names(root / split)) for split in SPLITS)
     return [
-        f"{root}: {len(only)} classes are in {here}/ but not in {other}/ ({named(sorted(only))}), so their labels "
-        "would disagree. Add the missing folders or remove the extra ones."
+        f"{root}: {counted(len(only), 'class is', 'classes are')} in {here}/ but not in {other}/ "
+        f"({named(sorted(only))}), so their labels would disagree. Add the missing folders or remove the extra ones."
         for here, other, only in (("train", "val", train - val), ("val", "train", val - train))
         if only
     ]

@@ -21,38 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of storage.
+    """One kind of storage; classes and functions are given as package.module:name and imported when they are needed."""
 
-    Args:
-        reads: files that it reads, for the docs.
-        choose_when: reason to choose it, for the docs.
-        dataset: its ImageDataset, as package.module:Class, imported when a data set is opened; None: its source's.
-        arguments: names of the arguments that the class takes: those of `open_dataset`, or `source`, an open data set
-            of the default kind.
-        is_streaming: whether it reads MDS shards; None: its source decides.
-        reads_path: False for images that are not read; the section's other keys are then ignored.
-        remote: whether it reads a store's address without shards.
-        mark: the file that identifies a folder of this kind, with {split} for train or val.
-        written_as: its name for `tools.convert --to`.
-        image_transforms: whether algorithms can transform single images in its loader.
-        own_decoder: whether it decodes without loaders.images.decoders.
-        loader: its WorkerLoader, as package.module:Class; None: worker processes that run the pipeline.
-        requires: a function, as package.module:name, that raises a DataError if a package is missing.
-    """
-
-    reads: str
-    choose_when: str
-    dataset: str | None
+    reads: str  # files, for the docs
+    choose_when: str  # reason to choose it, for the docs
+    dataset: str | None  # its ImageDataset; None: its source's
     arguments: tuple[str, ...] = ("path", "split", "pipeline", "seed")
-    is_streaming: bool | None = False
-    reads_path: bool = True
-    remote: bool = False
-    mark: str | None = None
-    written_as: str | None = None
-    image_transforms: bool = True
-    own_decoder: bool = False
-    loader: str | None = None
-    requires: str | None = None
+    """Arguments that `dataset` takes: those of `open_dataset`, or `source`, an open data set of the default kind."""
+    is_streaming: bool | None = False  # whether it reads MDS shards; None: its source decides
+    reads_path: bool = True  # False for images that are not read; the section's other keys are then ignored
+    remote: bool = False  # whether it reads a store's address without shards
+    mark: str | None = None  # the file that identifies a folder of this kind, with {split} for train or val
+    written_as: str | None = None  # its name for `tools.convert --to`
+    image_transforms: bool = True  # whether algorithms can transform single images in its loader
+    own_decoder: bool = False  # whether it decodes without loaders.images.decoders
+    loader: str | None = None  # its WorkerLoader; None: worker processes that run the pipeline
+    requires: str | None = None  # a function that raises a DataError if a package is missing
 
     @property
     def uses_decoder(self) -> bool:
@@ -149,18 +133,9 @@ def open_dataset(
     pack_size: int | None = None,
     cache_limit: int | str | None = None,
 ) -> ImageDataset:
-    """Open one split of a data set, importing only what its kind needs.
+    """Open one split (`train` or `val`) of a data set, importing only what its kind needs.
 
-    Args:
-        storage: a name in the table; None for the default kind.
-        path: the folder, or s3://bucket/folder, that holds the split.
-        is_streaming: whether a kind that reads both takes its images from MDS shards or from a folder.
-        local: cache folder for the shards.
-        split: `train` or `val`.
-        pipeline: transforms of each image.
-        seed: the run's seed.
-        pack_size: short side in pixels that larger images are reduced to when packed.
-        cache_limit: bytes of shards in the split's cache folder at most, as a number or with a unit, such as 200gb.
+    The other arguments are those of `data.build_imagenet_dataspec`.
 
     Raises:
         DataError: the data set is missing, incomplete, or of another kind.
@@ -170,11 +145,11 @@ def open_dataset(
         raise DataError("no data set was named: give its folder, or s3://bucket/folder (train_dataset.path=...).")
     if kind.requires:
         pkgutil.resolve_name(kind.requires)()
-    common: dict[str, Any] = {"local": local, "split": split, "pipeline": pipeline, "seed": seed}
-    common["cache_limit"] = cache_limit
-    given = {"path": path, "pack_size": pack_size, **common}
+    given: dict[str, Any] = {"path": path, "local": local, "split": split, "pipeline": pipeline, "seed": seed}
+    given |= {"cache_limit": cache_limit}
     if "source" in kind.arguments:
-        given["source"] = open_dataset(None, path, is_streaming=is_streaming, **common)
+        given["source"] = open_dataset(None, is_streaming=is_streaming, **given)
     if kind.dataset is None:
         return given["source"]
+    given["pack_size"] = pack_size
     return pkgutil.resolve_name(kind.dataset)(**{name: given[name] for name in kind.arguments})

@@ -19,27 +19,21 @@ from loaders.storage.columns import Columns
 from loaders.transport.decompression import decompressed
 
 Sample = tuple[int, bytes, int]
-"""An image's number, its encoded bytes and its label: the columns i, x and y."""
+"""The columns i, x and y: an image's number, its encoded bytes and its label."""
 
 SAMPLE_OVERHEAD = 4 + 4 + 8 + 8  # bytes per sample in addition to its image: offset, length, i and y
 
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """Properties shared by all shards of a data set, as recorded in the index.
+    """Properties shared by all shards of a data set, as recorded in the index."""
 
-    Args:
-        compression: of the whole file, as mosaicml-streaming names it (`zstd`, `zstd:7`, ...), or None.
-        hash_name: hash to record of each file.
-        size_limit: bytes per shard that were aimed at.
-    """
-
-    compression: str | None
-    hash_name: str
-    size_limit: int
+    compression: str | None  # of the whole file, as mosaicml-streaming names it: `zstd`, `zstd:7`, ...
+    hash_name: str  # recorded of each file
+    size_limit: int  # bytes per shard, approximately
 
     def config(self) -> dict[str, Any]:
-        """Return the part that every shard's header and index entry contain."""
+        """Return what every shard's header and index entry contain."""
         return {
             "version": 2,
             "format": "mds",
@@ -52,15 +46,7 @@ class ShardFormat:
         }
 
     def pack(self, samples: Sequence[Sample], number: int) -> tuple[dict[str, Any], bytes]:
-        """Make a shard.
-
-        Args:
-            samples: at least one.
-            number: index of the shard in the split.
-
-        Returns:
-            Its index entry, and the bytes of the file that the entry names.
-        """
+        """Make a shard of a split; return its index entry and the bytes of the file that the entry names."""
         name = f"shard.{number:05}.mds"
         stored = raw = _lay_out(samples, json.dumps(self.config(), sort_keys=True).encode())
         entry = {**self.config(), "samples": len(samples), "raw_data": self._file(name, raw), "zip_data": None}
@@ -86,15 +72,7 @@ def stored_file(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(entry: dict[str, Any], stored: bytes) -> bytes:
-    """Return a shard uncompressed.
-
-    Args:
-        entry: its index entry.
-        stored: the bytes of the file that the entry names.
-
-    Raises:
-        ValueError: the bytes do not match the entry.
-    """
+    """Decompress the file that a shard's index entry names; raises a ValueError if its bytes do not match the entry."""
     _check(stored_file(entry), stored)
     if not entry["zip_data"]:
         return stored
@@ -118,18 +96,13 @@ def count_samples(raw: bytes) -> int:
 
 
 def read_sample(entry: dict[str, Any], raw: bytes, index: int) -> tuple[int, Source, int]:
-    """Return number (`index` if it has none), image and label of a sample written by this or another program.
-
-    Args:
-        entry: the shard's index entry.
-        raw: the uncompressed shard.
-        index: of the sample in the shard.
+    """Return number (`index` if it has none), image and label of a sample of an uncompressed shard.
 
     Raises:
         WrongValue: it holds no image, or no label.
         ValueError: the shard is damaged.
     """
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * index)
-    columns = Columns(entry["column_names"], entry["column_encodings"], entry["column_sizes"])
-    number = columns.number(raw[begin:end])
-    return index if number is None else number, *columns.read(raw[begin:end])
+    columns, sample = Columns(entry), raw[begin:end]
+    number = columns.number(sample)
+    return index if number is None else number, *columns.read(sample)

@@ -22,11 +22,9 @@ _USABLE = 0.9  # fraction of the free memory to use at most; workers and the tra
 
 
 class PackedDataset(ImageDataset):
-    """Another data set's images, decoded into memory shared by all ranks of a node and their workers.
+    """The images of `source`, decoded into memory shared by all ranks of a node and their workers.
 
-    Args:
-        source: where the images come from; its pipeline and seed are used.
-        pack_size: short side in pixels to which larger images are reduced; None keeps every pixel.
+    Larger images are reduced to a short side of `pack_size` pixels, unless it is None.
 
     Raises:
         DataError: the images do not fit, or one cannot be read.
@@ -71,15 +69,13 @@ class PackedDataset(ImageDataset):
         return rows[:, :2], rows[:, 2]
 
     def _share(self) -> range:
-        """Indices of the samples that this rank packs on its node."""
+        """Return the indices of the samples that this rank packs on its node."""
         ranks, rank = dist.get_local_world_size(), dist.get_local_rank()
         return range(len(self) * rank // ranks, len(self) * (rank + 1) // ranks)
 
     def _check_room(self) -> None:
         needed, free = int(self.offsets[-1]), free_shared_memory()
-        # All ranks must agree, even if some see less free memory.
-        fits = dist.all_gather_object(needed <= _USABLE * free)
-        if all(fits):
+        if all(dist.all_gather_object(needed <= _USABLE * free)):  # ranks must agree, even if some see less free memory
             return
         smaller = int(np.sqrt(_USABLE * free / needed) * np.median(self.shapes.min(axis=1)))
         raise DataError(
@@ -146,8 +142,7 @@ def _together(do: Callable[[], T]) -> list[T]:
     except DataError as error:
         fault = str(error)
     outcomes = dist.all_gather_object((result, fault))
-    faults = [fault for _, fault in outcomes if fault]
-    if faults:
+    if faults := [fault for _, fault in outcomes if fault]:
         raise DataError(faults[0])
     return [cast(T, result) for result, _ in outcomes]
 

@@ -20,14 +20,10 @@ MOST_OPEN = 256  # files per process: well below the usual limit of 1,024
 
 
 class _File:
-    """An open shard and the offsets of its samples; it is closed when its last reader is done.
-
-    Args:
-        descriptor: of the shard.
-        samples: how many it should hold.
+    """An open shard and the offsets of its samples; closed when its last reader is done.
 
     Raises:
-        ValueError: it is not such a shard.
+        ValueError: it is not a shard with this number of samples.
     """
 
     def __init__(self, descriptor: int, samples: int) -> None:
@@ -57,19 +53,14 @@ class _File:
 
 
 class ShardFiles:
-    """Reader for columns x and y of samples in uncompressed shard files.
+    """Reader for columns x and y of samples in uncompressed shard files, which the cache downloads if needed.
 
     Forked workers and threads share the mapped files; each sample is copied, so that it does not depend on its file.
-
-    Args:
-        cache: holds the files, or downloads them when they are read.
     """
 
     def __init__(self, cache: ShardCache) -> None:
         self._cache = cache
-        self._columns = [
-            Columns(entry["column_names"], entry["column_encodings"], entry["column_sizes"]) for entry in cache.shards
-        ]
+        self._columns = [Columns(entry) for entry in cache.shards]
         self._open: dict[int, _File] = {}
 
     def read(self, shard: int, index: int) -> tuple[Source, int]:
@@ -77,8 +68,7 @@ class ShardFiles:
 
         Raises:
             DataError: the shard cannot be downloaded.
-            WrongValue: the sample does not hold an image and a label.
-            ValueError: the file ends too early, or is not a shard.
+            ValueError: the file ends too early or is not a shard, or the sample does not hold an image and a label.
         """
         file = self._file(shard)
         begin, end = int(file.offsets[index]), int(file.offsets[index + 1])

@@ -27,11 +27,7 @@ class _Fault(ValueError):
 
 
 def parse_index(data: bytes, place: str) -> dict[str, Any]:
-    """Parse an index, and check its file names, numbers and columns.
-
-    Args:
-        data: the contents of index.json.
-        place: where it is stored, for messages.
+    """Parse the index.json that is stored at `place`, and check its file names, numbers and columns.
 
     Raises:
         DataError: it is malformed, lists no shards, names files elsewhere, or its columns hold no images with labels.

@@ -4,7 +4,6 @@ The columns are those of the published converter: x (the encoded image) and y (i
 """
 
 import contextlib
-import tempfile
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from composer.utils import dist
 
-from common.addresses import is_in_place
+from common.addresses import is_in_place, without_credentials
 from common.errors import DataError
 from common.sizes import bytes_of
 from common.store_faults import StoreOutOfReach
@@ -28,7 +27,7 @@ from loaders.storage.shard_files import ShardFiles
 from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
 from loaders.transport.prefetch import AHEAD, Prefetcher
 from loaders.transport.preloading.source_files import leads_out
-from loaders.transport.remote import download, is_remote, join, unwritable
+from loaders.transport.remote import is_remote, join, read, unwritable
 from loaders.transport.shard_cache import ShardCache
 
 SHUFFLE_BLOCK = 2**18  # samples; the window of the shuffle, as mosaicml-streaming's default block
@@ -39,12 +38,8 @@ class ShardDataset(ImageDataset):
 
     Args:
         path: the folder that holds train/ and val/, in S3 or another store, or on a disk.
-        local: the cache folder; the same as `path` for shards that are read in place.
-        split: `train` or `val`.
-        pipeline: bytes -> uint8 tensor.
-        seed: the run's seed.
-        cache_limit: bytes of shards in the split's cache folder at most, as a number or with a unit, such as 200gb;
-            None: no limit. Shards that are read in place are never removed.
+        local: the cache folder; the same as `path` for shards that are read in place, which are never removed.
+        split, pipeline, seed, cache_limit: as for `data.build_imagenet_dataspec`.
 
     Raises:
         LocalMissing: there is no cache folder.
@@ -72,7 +67,7 @@ class ShardDataset(ImageDataset):
         if is_remote(local):
             raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
         self.fetches = not is_in_place(path, local)
-        data, index = _checked_index(path, local, split)
+        data, index = check_index(path, local, split)
         folder = Path(local, split)
         if self.fetches:
             _keep(folder / INDEX, data, join(path, split, INDEX))
@@ -130,22 +125,16 @@ class ShardDataset(ImageDataset):
 
 
 def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
-    """Fetch and parse a split's index.json.
+    """Return a split's index.json, as bytes and parsed.
 
     Raises:
         DataError: it is missing, unreachable, malformed or not trustworthy (loaders.storage.shard_index).
     """
+    if not is_remote(remote) and (problem := _no_local_index(Path(remote), split)):
+        raise DataError(problem)
     place = join(remote, split, INDEX)
-    if is_remote(remote):
-        with tempfile.TemporaryDirectory() as folder:  # a complete cache folder may be read-only
-            download(place, Path(folder, INDEX))
-            data = Path(folder, INDEX).read_bytes()
-    else:
-        problem = _no_local_index(Path(remote), split)
-        if problem:
-            raise DataError(problem)
-        data = Path(place).read_bytes()
-    return data, parse_index(data, place)
+    data = read(place)
+    return data, parse_index(data, without_credentials(place))
 
 
 def _no_local_index(root: Path, split: str) -> str | None:
@@ -162,36 +151,33 @@ def _no_local_index(root: Path, split: str) -> str | None:
     return None
 
 
-def check_index(remote: str, local: str, split: str) -> dict[str, Any]:
-    """Return the split's index after checking that the cache folder belongs to this data set.
+def check_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
+    """Call `read_index`, and check that the cache folder belongs to this data set.
 
     Raises:
         DataError: as `read_index`, or the cache folder holds another data set's index, or links that lead out of it.
     """
-    return _checked_index(remote, local, split)[1]
-
-
-def _checked_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:
-    """Like `check_index`, but also return the file's content."""
     data, index = read_index(remote, split)
+    folder, in_place = Path(local, split), is_in_place(remote, local)
     for shard in index["shards"]:
-        if shard["zip_data"] or not is_in_place(remote, local):  # otherwise nothing is written
-            _refuse_links(Path(local, split), [info["basename"] for info in files_of(shard)])
-    cached = Path(local, split, INDEX)
+        for name in (info["basename"] for info in files_of(shard)):
+            written = shard["zip_data"] or not in_place
+            if written and "/" in name and leads_out(folder, name):
+                raise DataError(
+                    f"{folder / name}: lies outside of {folder}, by a link; shards are written to their cache folder "
+                    "alone. Remove the link, or choose another cache folder."
+                )
+    cached = folder / INDEX
     if cached.is_file() and cached.read_bytes() != data:
         raise DataError(
-            f"{cached.parent}: caches another data set, or an older state of {join(remote, split)}. "
-            f"Choose another cache folder, or type: rm -r {cached.parent}"
+            f"{folder}: caches another data set, or an older state of {join(remote, split)}. "
+            f"Choose another cache folder, or type: rm -r {folder}"
         )
     return data, index
 
 
 def _keep(path: Path, data: bytes, place: str) -> None:
-    """Write the index to the cache folder, which marks the folder as this data set's.
-
-    Raises:
-        DataError: it cannot be written.
-    """
+    """Write the index to the cache folder, which marks the folder as this data set's."""
     if path.is_file():
         return
     try:
@@ -202,28 +188,16 @@ def _keep(path: Path, data: bytes, place: str) -> None:
         raise unwritable(error, path.parent, place) from error
 
 
-def _refuse_links(folder: Path, names: list[str]) -> None:
-    """Raise a DataError if a shard would be written through a link out of the cache folder."""
-    for name in names:
-        if "/" in name and leads_out(folder, name):
-            raise DataError(
-                f"{folder / name}: lies outside of {folder}, by a link; shards are written to their cache folder "
-                "alone. Remove the link, or choose another cache folder."
-            )
-
-
 def read_classes(remote: str) -> list[str] | None:
     """Read the class names by label from classes.json next to train/ and val/; None if there is no such file."""
     place = join(remote, CLASSES)
-    if not is_remote(remote):
-        return class_list(Path(place), place) if Path(place).is_file() else None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            download(place, Path(folder, CLASSES))
-        except StoreOutOfReach as error:
-            if "access denied" in str(error):
-                return None  # some stores answer so for a missing file
-            raise
-        except DataError:
-            return None  # the file is optional
-        return class_list(Path(folder, CLASSES), place)
+    if not is_remote(remote) and not Path(place).is_file():
+        return None
+    try:
+        data = read(place)
+    except DataError as error:
+        # The file is optional; some stores deny access to a missing file.
+        if is_remote(remote) and (not isinstance(error, StoreOutOfReach) or "access denied" in str(error)):
+            return None
+        raise
+    return class_list(data, without_credentials(place))

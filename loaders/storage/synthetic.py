@@ -33,14 +33,9 @@ class SyntheticDataset(ImageDataset):
 
 
 class SyntheticLoader(WorkerLoader):
-    """Loader that repeats one batch, made once per size: (uint8 [B, 3, S, S] channels_last, int64 [B]).
+    """Loader that repeats one batch, made once per size: (uint8 [B, 3, S, S] channels_last, int64 [B]); no workers.
 
-    Args:
-        dataset: defines the number of images.
-        batch_size: samples per device.
-        sampler: defines the batches of an epoch, their sizes, and where to resume.
-        drop_last: drop the last, incomplete batch.
-        _num_workers: ignored; no worker is started.
+    The sampler defines the batches of an epoch, their sizes, and where to resume.
     """
 
     dataset: SyntheticDataset

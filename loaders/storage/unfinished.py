@@ -16,11 +16,7 @@ STAGE = ".ffcv-"
 
 
 def refuse_unfinished(folder: str) -> None:
-    """Check that a data set is not an unfinished conversion; one in a store is not checked.
-
-    Raises:
-        DataError: it is still being written, or was interrupted.
-    """
+    """Raise a DataError if a data set's conversion is running or was interrupted; one in a store is not checked."""
     root = Path(folder)
     if is_remote(folder) or not ((root / PLAN).is_file() or list(root.glob(f"{STAGE}*"))):
         return

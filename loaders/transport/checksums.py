@@ -10,7 +10,6 @@ from common.errors import DataError
 
 HASHES = ("sha1", "xxh3_64", "xxh64", "xxh128", "sha256", "md5")  # the first of these that is recorded is checked
 QUICK = "xxh3_64"  # for files without a recorded hash: as fast as memory
-_CHUNK = 1 << 20  # bytes
 
 
 def size_of(path: Path) -> int:
@@ -21,24 +20,14 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def hash_of(path: str | Path, name: str = QUICK) -> str:
-    """Return the hash of a file.
-
-    Args:
-        path: the file.
-        name: one of HASHES.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    digest = getattr(xxhash, name)() if name.startswith("xxh") else hashlib.new(name)
+def hash_of(path: Path, name: str = QUICK) -> str:
+    """Return the hash of a file, of a kind in HASHES; raises a DataError if it cannot be read."""
+    digest: Any = getattr(xxhash, name) if name.startswith("xxh") else name
     try:
         with open(path, "rb", buffering=0) as file:
-            while data := file.read(_CHUNK):
-                digest.update(data)
+            return f"{name}:{hashlib.file_digest(file, digest).hexdigest()}"
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
-    return f"{name}:{digest.hexdigest()}"
 
 
 def quick_hash(data: bytes) -> str:
@@ -47,11 +36,7 @@ def quick_hash(data: bytes) -> str:
 
 
 def recorded_hash(info: dict[str, Any]) -> str:
-    """Return the hash with which to verify a shard's file; empty if its index has none.
-
-    Args:
-        info: the file's entry in index.json: basename, bytes, hashes.
-    """
+    """Return the hash with which to verify a shard's file, given its entry in index.json; empty if it has none."""
     hashes = info.get("hashes") or {}
     name = next((name for name in HASHES if name in hashes), None)
     return f"{name}:{hashes[name]}" if name else ""

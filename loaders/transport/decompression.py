@@ -14,12 +14,7 @@ _ZSTD = 0xFD2FB528
 
 
 def decompressed(compression: str, data: bytes, size: int) -> bytes:
-    """Decompress bytes of a known size.
-
-    Args:
-        compression: mosaicml-streaming's name: `zstd`, `zstd:7`, ...
-        data: the compressed bytes.
-        size: bytes after decompression.
+    """Decompress data of a known size in bytes; `compression` is mosaicml-streaming's name: `zstd`, `zstd:7`, ...
 
     Raises:
         ValueError: the data are damaged or have another size; the message says which.
@@ -48,15 +43,11 @@ def decompressed(compression: str, data: bytes, size: int) -> bytes:
 
 def _brotli(data: bytes, size: int) -> bytes:
     """Decompress at least `size` bytes if the data have as many, and not many more."""
-    decoder, parts, room = brotli.Decompressor(), [], size + 1
-    pending = data
-    while room > 0 and not decoder.is_finished():
-        part = decoder.process(pending, output_buffer_limit=room)
-        if not part and not pending:
-            break  # truncated
-        parts.append(part)
-        pending, room = b"", room - len(part)
-    return b"".join(parts)
+    decoder = brotli.Decompressor()
+    raw = decoder.process(data, output_buffer_limit=size + 1)
+    while len(raw) <= size and (more := decoder.process(b"", output_buffer_limit=size + 1 - len(raw))):
+        raw += more
+    return raw
 
 
 def _snappy_size(data: bytes) -> int:

@@ -14,11 +14,10 @@ THREADS = 4
 
 
 class Prefetcher:
-    """Downloads an epoch's shards in the order of first use, at most `ahead` of them before the trainer.
+    """Download an epoch's shards in the order of first use, at most `ahead` of them before the trainer.
 
     Faults are not raised here: the worker that needs the shard meets the same fault and raises it where the trainer
-    sees it, or succeeds. After an outage, the next shard is tried. The threads are daemons, because a download must not
-    keep a program from ending.
+    sees it, or succeeds. After an outage, the next shard is tried.
 
     Args:
         shards: int64 [positions], the shard of each position of the epoch.
@@ -38,7 +37,7 @@ class Prefetcher:
 
     def __enter__(self) -> Callable[[int], None]:
         atexit.register(self._stop)  # the program may end in mid-epoch
-        for number in range(min(THREADS, len(self._shards))):
+        for number in range(min(THREADS, len(self._shards))):  # daemons: a download must not keep a program from ending
             threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True).start()
         return self.reached
 
@@ -52,7 +51,7 @@ class Prefetcher:
             self._changed.notify_all()
 
     def reached(self, position: int) -> None:
-        """Note that the trainer needs the sample at `position` of the epoch, so that more shards may be downloaded."""
+        """Allow more downloads, as the trainer now needs the sample at `position` of the epoch."""
         needed = int(np.searchsorted(self._positions, position, side="right"))
         if needed + self._ahead > self._allowed:
             with self._changed:
@@ -62,15 +61,12 @@ class Prefetcher:
     def _take(self) -> int | None:
         """Wait until another shard may be downloaded and return its number; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._next < self._allowed)
-            if self._ended:
+            end = len(self._shards)
+            self._changed.wait_for(lambda: self._stopped or self._next < self._allowed or self._next == end)
+            if self._stopped or self._next == end:
                 return None
             self._next += 1
             return int(self._shards[self._next - 1])
-
-    @property
-    def _ended(self) -> bool:
-        return self._stopped or self._next >= len(self._shards)
 
     def _run(self) -> None:
         while (shard := self._take()) is not None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.addresses import is_s3, without_credentials
+from common.addresses import cut_off, is_s3, without_credentials
 from common.errors import DataError
 from loaders.transport.preloading.copying import Copied, Copier
 from loaders.transport.preloading.records import Records
@@ -29,20 +29,20 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
     Several processes may name the same destination: one copies, and the others wait for it.
 
     Args:
-        source: a folder, or a store's address such as s3://bucket/folder. Stores other than S3 are not listed: their
-            files are those that train/index.json and val/index.json name.
+        source: a folder, or a store's address such as s3://bucket/folder.
         destination: a folder of this machine, new or made by an earlier preload.
         splits: copy only these (`train`, `val`) and classes.json; None for everything.
         shown: whether to show progress. A process that does not gives one that does a head start.
-
-    Returns:
-        Sizes of the copy and of what was copied now.
 
     Raises:
         DataError: the source is unreadable or damaged, or the destination is full, cannot be written or holds
             something else. Finished files are kept for the next call.
     """
-    source = _without_user(source)
+    source = os.fspath(source)
+    if is_s3(source):  # its user and password mean nothing to S3, and its client's messages would show them
+        source = without_credentials(source)
+    if problem := cut_off(source):
+        raise DataError(without_credentials(problem))
     folder = _prepare(source, destination)
     records = Records(folder, source)
     if not records.is_current(splits):
@@ -61,27 +61,15 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
 def preload_once_per_node(source: str, destination: str | Path, splits: Sequence[str] | None = None) -> Path:
     """Call `copy` on every rank of a run, so that one rank of each node copies; global rank 0 shows progress.
 
-    No collective operation is used, because a copy takes longer than their time-outs.
-
-    Raises:
-        DataError: as `copy`, with the same message on every rank of the node.
+    A failed copy raises the same DataError on every rank of the node. No collective operation is used, because a copy
+    takes longer than their time-outs.
     """
     copy(source, destination, splits, shown=int(os.environ.get("RANK") or 0) == 0)
     return Path(destination)
 
 
-def _without_user(source: str | Path) -> str:
-    """Drop user and password from an S3 address: they mean nothing to S3, and its client's messages would show them."""
-    text = os.fspath(source)
-    return without_credentials(text) if is_s3(text) else text
-
-
 def _prepare(source: str, destination: str | Path) -> Path:
-    """Create the destination's folder.
-
-    Raises:
-        DataError: it is a store, holds something else, overlaps with the source, or cannot be created.
-    """
+    """Create the destination; raises a DataError if it is a store, holds other files or overlaps with the source."""
     if is_remote(str(destination)):
         address = without_credentials(str(destination))
         raise DataError(f"{address}: is not a folder of this machine. Name one on a local disk.")
@@ -103,16 +91,9 @@ def _prepare(source: str, destination: str | Path) -> Path:
 def _locked(folder: Path, request: str, shown: bool) -> Iterator[bool]:
     """Hold the copy's lock, which the kernel releases when this process ends; wait for another holder first.
 
-    The lock file tells processes that waited how the holder's copy ended, so that they need not repeat it: the request
-    and an error message, which is empty if the copy succeeded. If the holder was killed, the next process continues.
-
-    Args:
-        folder: the copy.
-        request: what this process wants to have copied, in one line.
-        shown: whether to print a line before waiting.
-
-    Yields:
-        Whether another process has completed the same request meanwhile.
+    Yields whether another process has completed the same request meanwhile. The lock file tells processes that waited
+    how the holder's copy ended: the request, in one line, and an error message, which is empty if the copy succeeded.
+    If the holder was killed, the next process continues.
 
     Raises:
         DataError: the same request has failed meanwhile, or the folder has no locks.

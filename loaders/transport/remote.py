@@ -1,8 +1,9 @@
-"""Download one file of a data set, from a store or a folder."""
+"""Read or download one file of a data set, from a store or a folder."""
 
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,34 +23,38 @@ Check = Callable[[Path], None]
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a store (`s3://...`) and not a folder.
-
-    Raises:
-        DataError: it is an address with a slash too few.
-    """
+    """Whether a path names a store (`s3://...`) and not a folder; raises a DataError if a slash is missing."""
     if meant := address_meant(path):
         raise DataError(f"{path}: is neither an address nor a folder; did you mean {meant}?")
     return "://" in path
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below a folder, of a store or of a disk; empty names are skipped."""
+    """Join a path below a folder, of a store or of a disk; empty names are skipped."""
     return "/".join([folder.removesuffix("/"), *filter(None, names)])
+
+
+def read(address: str) -> bytes:
+    """Return the contents of a small file of a store or a folder; raises a DataError if it cannot be read."""
+    if not is_remote(address):
+        return b"".join(_chunks(address))
+    with tempfile.TemporaryDirectory() as folder:  # a complete cache folder may be read-only
+        copy = Path(folder, "file")
+        download(address, copy)
+        return copy.read_bytes()
 
 
 def download(
     remote: str, local: Path, check: Check | None = None, size: int | None = None, part: Path | None = None
 ) -> None:
-    """Copy one file into the cache, whole or not at all.
-
-    A damaged file is fetched once more. Stores other than S3 (gs://, oci://) are read by Streaming's downloaders.
+    """Copy one file, whole or not at all; a damaged one is fetched once more.
 
     Args:
         remote: path or address of the file.
-        local: its path in the cache.
-        check: raises Damaged if the file that it is given is not the right one; may unpack it.
-        size: in bytes, if it is known: of S3 and folders no more is read.
-        part: the name to write under until then; a new one if None.
+        local: path of the copy.
+        check: raises Damaged if the file at a temporary path is damaged; may unpack it there.
+        size: bytes, if known; no more are read from S3 and folders.
+        part: the temporary path, on the same file system; a new one if None.
 
     Raises:
         DataError: the file could not be fetched.
@@ -70,7 +75,7 @@ def download(
 
 
 def _copy(remote: str, part: Path, check: Check | None, size: int | None) -> None:
-    """Fetch a file under its temporary name, and check it."""
+    """Fetch a file to its temporary path, and check it. Streaming downloads from stores other than S3 (gs://, oci://)."""
     if is_s3(remote):
         with part.open("wb") as out:
             copy_object(remote, out, size)
@@ -79,18 +84,17 @@ def _copy(remote: str, part: Path, check: Check | None, size: int | None) -> Non
             raise DataError(problem)
         from streaming.base.storage.download import CloudDownloader
 
-        part.unlink(missing_ok=True)  # what is there, if damaged, would be taken for the download
+        part.unlink(missing_ok=True)  # a damaged file would be taken for the download
         CloudDownloader.direct_download(remote, str(part))
     else:
         with part.open("wb") as out:
-            for chunk in within(size, _file(remote)):
-                out.write(chunk)
+            out.writelines(within(size, _chunks(remote)))
     if check:
         check(part)
 
 
-def _file(path: str) -> Iterator[bytes]:
-    """The chunks of a file on disk; its errors differ in type from those of the copy."""
+def _chunks(path: str) -> Iterator[bytes]:
+    """Yield a file on disk in chunks; errors of reading become DataErrors here, so that they differ from the copy's."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileNotFoundError(path)  # reading a pipe or a device would never end
@@ -101,8 +105,8 @@ def _file(path: str) -> Iterator[bytes]:
         raise fault(error, path) from error
 
 
-def unwritable(error: OSError, folder: Path | str, what: str) -> DataError:
-    """Return the error message for a file that could not be written into the cache."""
+def unwritable(error: OSError, folder: Path, what: str) -> DataError:
+    """Return the error for a file that could not be written into a cache folder."""
     return DataError(
         f"{without_credentials(what)}: cannot be copied to {folder} ({error.strerror}). "
         "Free some space there if it is full, or set another cache folder: train_dataset.local=FOLDER "

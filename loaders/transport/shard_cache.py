@@ -38,7 +38,7 @@ class ShardCache:
     Args:
         remote: address or folder to download from; None for shards that are read in place.
         folder: the cache, or the folder of the shards that are read in place.
-        shards: the shards' entries in index.json.
+        shards: entries of index.json.
         limit: bytes of shards that the folder may hold, not counting those being read; None for no limit.
 
     Raises:
@@ -69,11 +69,7 @@ class ShardCache:
         return join(without_credentials(self.remote or str(self.folder)), stored_file(self.shards[shard])["basename"])
 
     def open(self, shard: int) -> int:
-        """Return a descriptor of a complete shard, fetching it first if needed; an open shard is not evicted.
-
-        Raises:
-            DataError: the shard cannot be fetched; the message names it.
-        """
+        """Return a descriptor of a complete shard, which `fetch` gets first if needed; an open shard is not evicted."""
         while True:
             with contextlib.suppress(FileNotFoundError):
                 descriptor = os.open(self.path_of(shard), os.O_RDONLY | os.O_CLOEXEC)
@@ -90,9 +86,7 @@ class ShardCache:
     def fetch(self, shard: int, wait: bool = True) -> None:
         """Download, verify and unpack a shard, unless the folder has it.
 
-        Args:
-            shard: number of the shard.
-            wait: whether to wait if another process or thread is fetching it.
+        If another process or thread is fetching the shard, wait for it, or return at once if not `wait`.
 
         Raises:
             DataError: the shard cannot be fetched; the message names it.
@@ -111,7 +105,7 @@ class ShardCache:
             raise unwritable(error, path.parent, self.place_of(shard)) from error
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether a shard is complete: a file under its final name was verified, but may have been truncated since."""
+        """Whether a shard is complete; a file was verified when it got its final name, but may be truncated since."""
         return size_of(self.path_of(shard)) == self.shards[shard]["raw_data"]["bytes"]
 
     def _download(self, shard: int, path: Path, part: Path) -> None:
@@ -230,12 +224,7 @@ class ShardCache:
 
 
 def _locked(lock: Path) -> int:
-    """Create a lock file if needed, lock it and return its descriptor.
-
-    Raises:
-        BlockingIOError: another process or thread holds the lock.
-        OSError: the file cannot be created or locked.
-    """
+    """Create a lock file if needed, lock it and return its descriptor; BlockingIOError if it is locked already."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

@@ -223,7 +223,8 @@ def test_strings_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (100, 100), (0, 0)])
 def test_declared_sizes_do_not_allocate_memory(size: tuple[int, int]) -> None:
     """PIL allocates the size that an image declares before it checks the data."""
-    columns = Columns(["x", "y"], ["pil", "int"], [None, 8])
+    entry = {"column_names": ["x", "y"], "column_encodings": ["pil", "int"], "column_sizes": [None, 8]}
+    columns = Columns(entry)
     image = np.array([*size, 3], np.uint32).tobytes() + b"RGB" + bytes(8)
     sample = np.uint32(len(image)).tobytes() + image + np.int64(1).tobytes()
     if 0 in size:

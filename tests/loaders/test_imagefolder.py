@@ -73,7 +73,7 @@ def test_class_folders_that_are_dangling_links(root: Path) -> None:
     for split in ("train", "val"):
         (root / split / "mounted").symlink_to("/nowhere/at/all")
     faults = structure_faults(root)
-    assert len(faults) == 2 and all("mounted are dangling links" in fault for fault in faults)
+    assert len(faults) == 2 and all("mounted is a dangling link" in fault for fault in faults)
 
 
 def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
@@ -82,7 +82,7 @@ def test_folders_within_a_class_that_are_dangling_links(root: Path) -> None:
         link.parent.mkdir(exist_ok=True)
         link.symlink_to("/nowhere/at/all")
         for said in refusals(root):
-            assert said.startswith(f"{link.parent}: mounted are dangling links. Is a disk not mounted?")
+            assert said.startswith(f"{link.parent}: mounted is a dangling link. Is a disk not mounted?")
         link.unlink()
 
 
@@ -92,7 +92,7 @@ def test_a_split_that_is_a_dangling_link(kind: str, split: str, root: Path, tmp_
     place = root if kind == "images" else make_shards(root, tmp_path / "mds")
     shutil.rmtree(place / split)
     (place / split).symlink_to("/nowhere/at/all")
-    said = f"{place}: {split} are dangling links" if kind == "images" else f"{place}: has no {split}/. "
+    said = f"{place}: {split} is a dangling link" if kind == "images" else f"{place}: has no {split}/. "
     assert said in "\n".join(open_splits(str(place), None)[1])
     with pytest.raises(DataError, match=said):
         open_sources(str(place), None)

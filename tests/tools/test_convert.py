@@ -167,7 +167,7 @@ def test_impossible_conversions_give_a_sentence(
     assert "are free. Free some space" in refused(root, tmp_path / "large")
     assert not (tmp_path / "large").exists()
     shutil.rmtree(root / "val" / "cat")
-    assert "1 classes are in train/ but not in val/ (cat)" in refused(root, tmp_path / "other")
+    assert "1 class is in train/ but not in val/ (cat)" in refused(root, tmp_path / "other")
 
     use_endpoint(monkeypatch, s3_server)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -34,7 +34,7 @@ def test_verify_and_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None
         status = program()
         said = capsys.readouterr().out
         assert status == 1 and f"{root}/train/[bold]/caf\\udce9.jpg: cannot be read as an image" in said
-        assert "train: 1 files are not images by name or type, and are ignored (.gif)." in said
+        assert "train: 1 file is not an image by name or type, and is ignored (.gif)." in said
         assert f"Data set {root}" in said and f"{root}: 1 fault" in said
 
 
@@ -45,7 +45,7 @@ def test_convert(root: Path, capsys: pytest.CaptureFixture[str], kind: str) -> N
     assert convert([str(root), str(out), "--to", kind, "--skip-unreadable", "--workers=1"]) == 0
     assert os.fsencode(f"/{LATIN}.jpg: cannot be read as an image") in (out / "skipped.txt").read_bytes()
     said = capsys.readouterr().out
-    assert f"Looking through {root}\n" in said and "are ignored (.gif)" in said and str(out) in said
+    assert f"Looking through {root}\n" in said and "is ignored (.gif)" in said and str(out) in said
 
 
 def test_meters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_too_little_space(folder: Path, tmp_path: Path) -> None:
 
 def test_space_to_decompress(shards: Path, tmp_path: Path) -> None:
     """Compressed shards are decompressed next to themselves in training."""
-    files = {file.name: file for file in list_files(str(shards), None, tmp_path)}
+    files = {file.name: file for file in list_files(str(shards), None)}
     index = json.loads((shards / "train/index.json").read_text())
     first = index["shards"][0]
     file = files[f"train/{first['zip_data']['basename']}"]
@@ -207,8 +207,8 @@ def test_stores_without_listings_use_the_indexes(s3_server: str, shards: Path, t
     from loaders.transport.preloading.source_files import _list_indexed
 
     source = upload(shards, "shards", "set")
-    told = {file.name: (file.size, file.recorded) for file in _list_indexed(source, ("train", "val"), tmp_path)}
-    listed = {file.name: (file.size, file.recorded) for file in list_files(source, None, tmp_path)}
+    told = {file.name: (file.size, file.recorded) for file in _list_indexed(source, ("train", "val"))}
+    listed = {file.name: (file.size, file.recorded) for file in list_files(source, None)}
     assert told.pop("classes.json")[0] == listed.pop("classes.json")[0]
     assert told == listed and len(told) > 6
 

@@ -88,7 +88,7 @@ def test_every_fault_of_images(verify: Verify, folder: Path, tmp_path: Path) -> 
     assert f"{root}/train/dog/0002.jpeg: cannot be read as an image" in said
     assert f"{root}/train/person/0003.jpeg: cannot be read (No such file or directory). " in said
     assert f"{root}/val/cat/stranger.jpeg: is the same file as {root}/train/person/0000.jpeg" in said
-    assert "train: 1 images are copies of others in it" in said
+    assert "train: 1 image is a copy of another in it" in said
 
 
 def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
     status, said = verify(root)
     assert status == 1 and "no images in 1 of its classes (dog)" in said and "1 fault" in said
     (root / "val/dog").rmdir()
-    assert "1 classes are in train/ but not in val/ (dog)" in verify(root)[1]
+    assert "1 class is in train/ but not in val/ (dog)" in verify(root)[1]
     shutil.rmtree(root / "val")
     status, said = verify(root)
     assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ must be checked anyway"

@@ -128,7 +128,7 @@ class ShardSource:
 
     def __init__(self, remote: str, local: str, split: str) -> None:
         self.place = (remote, local, split)
-        shards = check_index(remote, local, split)["shards"]
+        shards = check_index(remote, local, split)[1]["shards"]
         cached = Path(local, split, "index.json")
         if not cached.is_file():
             download(join(remote, split, "index.json"), cached)

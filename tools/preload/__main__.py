@@ -15,8 +15,9 @@ from functools import partial
 from rich.table import Table
 
 from common import command, terminal
+from common.sizes import amount
 from loaders.transport.preload import copy
-from loaders.transport.preloading.copying import Copied, amount
+from loaders.transport.preloading.copying import Copied
 
 DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # each split's section of the configuration
 

@@ -70,8 +70,7 @@ def _fold(console: Console, path: str, mapping: str) -> None:
 def _verify(console: Console, given: argparse.Namespace) -> int:
     """Check the data set, print the table and the faults, and return the exit status."""
     from loaders.checking.jobs import look
-    from loaders.checking.splits import open_splits
-    from loaders.checking.summary import print_faults, show_summary
+    from loaders.checking.splits import open_splits, print_faults, show_summary
     from tools.convert.crew import Crew, report
     from tools.verify import compare
 
@@ -96,7 +95,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
         console.print(f"{given.path}: no faults.")
         return 0
     print_faults(console, given.path, faults)
-    if any("lie directly in it" in fault for fault in faults):
+    if any(" directly in it" in fault for fault in faults):
         sort = f"python -m tools.verify {shlex.quote(given.path)} --fold MAPPING"
         console.print(f"To sort them: {sort} (--help explains the mapping)")
     return 1

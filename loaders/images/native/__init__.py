@@ -106,8 +106,7 @@ def view_jpeg(data: bytes, view: View) -> np.ndarray | None:
 def jpeg_warning(data: bytes) -> str | None:
     """Decode all of a JPEG of any kind and return libjpeg-turbo's first warning, after which it makes up pixels.
 
-    Returns:
-        None if there is no warning; an empty string if it cannot decode the JPEG.
+    None if there is no warning; an empty string if it cannot decode the JPEG.
     """
     warning = (ctypes.c_char * _WARNING)()
     return None if _built().jpeg_warning(data, len(data), warning) else warning.value.decode()
@@ -159,11 +158,7 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """Return the pixels stored row by row, as C reads them.
-
-    Raises:
-        ValueError: they are not uint8 [H, W, 3].
-    """
+    """Return the pixels stored row by row, as C reads them; raises a ValueError if they are not uint8 [H, W, 3]."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or max(pixels.shape) >= 2**31:
         raise ValueError(f"pixels are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
     return np.ascontiguousarray(pixels)

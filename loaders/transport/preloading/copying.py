@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from common.addresses import without_credentials
 from common.errors import DataError
+from common.sizes import amount
 from common.store_faults import Damaged
-from common.terminal import Meter, console
+from common.terminal import ByteMeter, console
 from common.whole_files import temporary_name
 from loaders.transport.checksums import QUICK, hash_of, size_of
 from loaders.transport.preloading.records import Records
@@ -30,7 +30,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Copied:
-    """Result of a preload: files and bytes of the copy, those copied by this call, and the seconds that took."""
+    """Files and bytes of a copy, those copied by this call, and the seconds that took."""
 
     files: int
     bytes: int
@@ -39,29 +39,8 @@ class Copied:
     seconds: float = 0.0
 
 
-def amount(count: float) -> str:
-    """Format a number of bytes in MB or GB."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-class ByteMeter(Meter):
-    """Progress in bytes, with speed and time left."""
-
-    def figures(self, done: int) -> str:
-        """Format the bytes that are done, the speed and the time left."""
-        speed = self.rate.per_second
-        left = f", {timedelta(seconds=round((self.total - done) / speed))} left" if speed > 0 else ""
-        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"
-
-
 class Copier:
-    """Completes a copy.
-
-    Args:
-        records: records of the copy; the caller holds the copy's lock.
-        splits: splits to copy; None for everything.
-        shown: whether to show progress.
-    """
+    """Complete the copy of some splits (None: everything); the caller holds the copy's lock."""
 
     def __init__(self, records: Records, splits: Sequence[str] | None, shown: bool) -> None:
         self.records, self.splits, self.shown = records, splits, shown
@@ -83,7 +62,7 @@ class Copier:
             self._parts.mkdir()
             self.records.begin(self.splits)
             try:
-                files = list_files(self.source, self.splits, self._parts)
+                files = list_files(self.source, self.splits)
                 self._reject_links([*(file.name for file in files), *self.records.files])
                 self._remove_surplus({file.name for file in files})
                 self._check_room([file for file in files if not self._expected_hash(file)])
@@ -97,12 +76,9 @@ class Copier:
         return Copied(len(files), self._bytes, len(self._copied), sum(self._copied), seconds)
 
     def _reject_links(self, names: list[str]) -> None:
-        """Write and remove nothing outside the copy, whatever links and manifest exist.
+        """Raise a DataError if a file's folder is outside its split, where nothing may be written or removed.
 
-        A split's folder may be a link, for example to a larger disk.
-
-        Raises:
-            DataError: a file's folder is outside its split.
+        A split's folder itself may be a link.
         """
         for inner in {os.path.dirname(below(name, str(self.destination))) for name in names}:
             split, _, deeper = inner.partition("/")
@@ -127,11 +103,7 @@ class Copier:
         return file.recorded or (copied if version == file.version else "")
 
     def _check_room(self, missing: list[SourceFile]) -> None:
-        """Compare the blocks and inodes that the missing files need with those that are free.
-
-        Raises:
-            DataError: they do not fit.
-        """
+        """Raise a DataError if the missing files need more blocks or inodes than are free."""
         status = os.statvfs(self.destination)
         replaced = sum(max(0, size_of(self.destination / file.name)) for file in missing)
         free = status.f_bavail * status.f_frsize + replaced
@@ -191,11 +163,7 @@ class Copier:
         if not file_hash or hash_of(target, file_hash.partition(":")[0]) != file_hash:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # there may be no room for both
-            part = temporary_name(self._parts / "file")
-            file_hash = self._fetch(file, part)
-            if self._stop.is_set():
-                return  # run() may have ended, and another process may hold the copy's lock
-            part.replace(target)
+            file_hash = self._fetch(file, target)
             self._copied.append(file.size)
         entry = [file.size, file_hash, file.version]
         if self.records.files.get(file.name) != entry:
@@ -203,29 +171,27 @@ class Copier:
         with self._lock:
             self._bytes += file.size
 
-    def _fetch(self, file: SourceFile, part: Path) -> str:
-        """Copy a file to `part`, verify it and return its hash.
-
-        Raises:
-            DataError: the source's file is unreadable or damaged, or has changed.
-        """
+    def _fetch(self, file: SourceFile, target: Path) -> str:
+        """Copy a file, verify it and return its hash; raises a DataError if it is unreadable, damaged or changed."""
         source, file_hash = join(self.source, file.name), ""
 
         def check(path: Path) -> None:
             nonlocal file_hash
+            shown, kind = without_credentials(source), file.recorded.partition(":")[0]
             if (size := size_of(path)) != file.size:
-                place = without_credentials(source)
-                raise DataError(f"{place}: changed from {file.size} to {size} bytes. Start again when it is complete.")
-            file_hash = hash_of(path, file.recorded.partition(":")[0] or QUICK)
+                raise DataError(f"{shown}: changed from {file.size} to {size} bytes. Start again when it is complete.")
+            file_hash = hash_of(path, kind or QUICK)
             if file.recorded not in ("", file_hash):
-                raise Damaged(f"its {file.recorded.partition(':')[0]} is not the recorded one")
+                raise Damaged(f"its {kind} is not the recorded one")
+            if self._stop.is_set():  # run() may have ended, and another process may hold the copy's lock
+                raise DataError(f"{shown}: was not copied, because of an earlier fault.")
 
         try:
-            download(source, part, check)
+            download(source, target, check, part=temporary_name(self._parts / "file"))
         except DataError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
                 raise error.__cause__ from error
-            raise type(error)(without_credentials(str(error))) from error
+            raise
         return file_hash
 
 

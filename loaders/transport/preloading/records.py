@@ -7,26 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from common.addresses import without_credentials
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from common.whole_files import whole_file
-from loaders.transport.checksums import hash_of, size_of
+from loaders.transport.checksums import quick_hash, size_of
 from loaders.transport.preloading.source_files import INDEX, OWN_FOLDER, identity, is_wanted
-from loaders.transport.remote import download, is_remote, join
+from loaders.transport.remote import is_remote, join, read
 
 SPOT_CHECK = 1000  # files of a complete copy that are compared with their records before it is used again
 
 
 class Records:
-    """What is known of a copy's files, and which splits are complete.
+    """The files of the copy of `source` in `destination`, and which splits are complete.
 
     `manifest.json` is replaced atomically when a copy starts and when it is complete. In between, `journal.jsonl` gets
     a line for each finished file, so that an interrupted copy continues where it stopped.
-
-    Args:
-        destination: the copy's folder.
-        source: folder or address that it is a copy of.
     """
 
     def __init__(self, destination: Path, source: str) -> None:
@@ -72,7 +67,7 @@ class Records:
                 return False
         indexes = [name for name in files if name.rpartition("/")[2] == INDEX]
         try:
-            return all(self._index_hash(name) == files[name][1] for name in indexes)
+            return all(quick_hash(read(join(self.source, name))) == files[name][1] for name in indexes)
         except StoreOutOfReach:
             self.source_reached = False
             return True
@@ -82,23 +77,8 @@ class Records:
         is_whole = self._complete is None or (splits is not None and set(splits) <= set(self._complete))
         return is_whole and self._copied_from == self.identity
 
-    def _index_hash(self, name: str) -> str:
-        """Return the current hash of an index.json of the source."""
-        copy = self.folder / f"index.{os.getpid()}.json"
-        try:
-            download(join(self.source, name), copy)
-            return hash_of(copy)
-        except DataError as error:
-            raise type(error)(without_credentials(str(error))) from error
-        finally:
-            copy.unlink(missing_ok=True)
-
     def begin(self, splits: Sequence[str] | None) -> None:
-        """Mark the splits as incomplete and open the journal.
-
-        Raises:
-            DataError: the destination holds files of another source.
-        """
+        """Mark the splits as incomplete and open the journal; raises a DataError for a copy of another source."""
         if self.files and self._copied_from != self.identity:
             raise DataError(
                 f"{self.destination}: holds a copy of {self._copied_from}, not of {self.identity}. "
@@ -128,13 +108,8 @@ class Records:
 
     def _write_manifest(self) -> None:
         record = {"source": self.identity, "splits": self._complete, "files": self.files}
-        write_json(self._manifest, record | {"folders": self._folder_times})
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file whole or not at all, and durably."""
-    with whole_file(path, durable=True) as temporary, temporary.open("w") as file:
-        json.dump(content, file)
+        with whole_file(self._manifest, durable=True) as temporary, temporary.open("w") as file:
+            json.dump(record | {"folders": self._folder_times}, file)
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
@@ -150,9 +125,7 @@ def _journal(path: Path) -> dict[str, list[Any]]:
     """Return the files of a journal; a last line that was cut short by a kill is ignored."""
     files: dict[str, list[Any]] = {}
     with suppress(FileNotFoundError, ValueError), path.open() as lines:
-        for line in lines:
-            name, entry = json.loads(line)
-            files[name] = entry
+        files.update(map(json.loads, lines))
     return files
 
 

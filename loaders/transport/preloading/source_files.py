@@ -5,6 +5,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from common.addresses import is_s3, without_credentials
 from common.errors import DataError
 from common.folders import S3Folder
 from loaders.transport.checksums import quick_hash, recorded_hash
-from loaders.transport.remote import download, is_remote, join
+from loaders.transport.remote import is_remote, join, read
 
 INDEX, CLASSES = "index.json", "classes.json"
 OWN_FOLDER = ".preload"  # of a copy, for its records
@@ -22,25 +23,17 @@ _LISTING_THREADS = 16  # NFS takes milliseconds to list a folder
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a data set.
+    """One file of a data set."""
 
-    Args:
-        name: path relative to the data set's root, with slashes.
-        size: bytes.
-        version: changes when the file does (modification time in a folder, ETag in S3); empty if unknown.
-        recorded: hash from an index.json, such as `sha1:2fd4...`; empty if there is none.
-        unpacked: bytes of the uncompressed shard that training will write next to this compressed one.
-    """
-
-    name: str
-    size: int
-    version: str = ""
-    recorded: str = ""
-    unpacked: int = 0
+    name: str  # path relative to the data set's root, with slashes
+    size: int  # bytes
+    version: str = ""  # changes when the file does (modification time in a folder, ETag in S3); empty if unknown
+    recorded: str = ""  # hash from an index.json, such as `sha1:2fd4...`; empty if there is none
+    unpacked: int = 0  # bytes of the uncompressed shard that training will write next to this compressed one
 
 
 def identity(source: str) -> str:
-    """Return a source's name for the manifest: absolute, and without credentials."""
+    """Return a source's absolute name without credentials, for the manifest."""
     return without_credentials(source).removesuffix("/") if is_remote(source) else os.path.abspath(source)
 
 
@@ -53,21 +46,16 @@ def is_wanted(name: str, splits: Sequence[str] | None) -> bool:
     return first in splits if slash else name == CLASSES or packed
 
 
-def list_files(source: str, splits: Sequence[str] | None, scratch: Path) -> list[SourceFile]:
-    """List the files of a data set, sorted by name.
+def list_files(source: str, splits: Sequence[str] | None) -> list[SourceFile]:
+    """List the files of a data set's splits (None: all) and its classes.json, sorted by name.
 
     Folders and S3 are listed; for other stores, the files are those named in each split's index.json.
-
-    Args:
-        source: a folder, or a store's address.
-        splits: list only these (and classes.json); None for everything.
-        scratch: folder for small files that have to be downloaded to know their size.
 
     Raises:
         DataError: the source cannot be read, has no such split, or lacks shards that an index.json lists.
     """
     if is_remote(source) and not is_s3(source):
-        return sorted(_list_indexed(source, splits or ("train", "val"), scratch), key=lambda file: file.name)
+        return sorted(_list_indexed(source, splits or ("train", "val")), key=lambda file: file.name)
     listing = list_s3(source) if is_remote(source) else _list_folder(source, splits)
     files = {file.name: file for file in listing if is_wanted(file.name, splits)}
     files = {name: file for name, file in files.items() if not name.startswith(f"{OWN_FOLDER}/")}
@@ -83,28 +71,20 @@ def list_files(source: str, splits: Sequence[str] | None, scratch: Path) -> list
             raise DataError(f"{without_credentials(source)}: has no {split}/. Check the path and the split's name.")
     for folder in _shard_folders(files):
         data, index = _read_index(source, folder)
-        name = join(folder, INDEX) if folder else INDEX
+        name = os.path.join(folder, INDEX)
         files[name] = replace(files[name], size=len(data), recorded=quick_hash(data))
         _add_recorded(files, source, folder, index)
     return [files[name] for name in sorted(files)]
 
 
 def list_s3(folder: str) -> Iterator[SourceFile]:
-    """Everything below a folder of S3.
-
-    Raises:
-        DataError: it cannot be listed.
-    """
+    """Yield all files below a folder of S3; raises a DataError if it cannot be listed."""
     for name, size, etag in S3Folder(folder).walk():
         yield SourceFile(below(name, folder), size, etag)
 
 
 def below(name: str, source: str) -> str:
-    """Return a file's name from a store or a manifest, if its copy would be inside the destination.
-
-    Raises:
-        DataError: it would be elsewhere.
-    """
+    """Return a file's name from a store or a manifest; raises a DataError if its copy would be outside the copy."""
     if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
         raise DataError(f"{without_credentials(source)}: {name!r} is not a valid file name on a disk. Rename it.")
     return name
@@ -154,22 +134,19 @@ def _scan(source: str, folder: str) -> tuple[list[SourceFile], list[str]]:
     return files, folders
 
 
-def _list_indexed(source: str, splits: Sequence[str], scratch: Path) -> Iterator[SourceFile]:
-    """Return the shards named in each split's index.json, and classes.json if it exists."""
+def _list_indexed(source: str, splits: Sequence[str]) -> Iterator[SourceFile]:
+    """Yield each split's index.json, the shards that it names, and classes.json if it exists."""
     for split in splits:
         data, index = _read_index(source, split)
         yield SourceFile(join(split, INDEX), len(data), recorded=quick_hash(data))
         for shard in index["shards"]:
-            raw, packed = shard["raw_data"], shard.get("zip_data")
+            raw, packed = shard["raw_data"], shard["zip_data"]
             info = packed or raw
             name = join(split, info["basename"])
             yield SourceFile(name, info["bytes"], "", recorded_hash(info), raw["bytes"] if packed else 0)
-    copy = scratch / CLASSES
-    try:
-        download(join(source, CLASSES), copy)
-    except DataError:
-        return  # it is optional, and the store can be reached: it had the indexes
-    yield SourceFile(CLASSES, copy.stat().st_size, recorded=quick_hash(copy.read_bytes()))
+    with suppress(DataError):  # it is optional, and the store can be reached: it had the indexes
+        data = read(join(source, CLASSES))
+        yield SourceFile(CLASSES, len(data), recorded=quick_hash(data))
 
 
 def _shard_folders(files: dict[str, SourceFile]) -> list[str]:
@@ -186,13 +163,9 @@ def _shard_folders(files: dict[str, SourceFile]) -> list[str]:
 
 
 def _read_index(source: str, folder: str) -> tuple[bytes, dict[str, Any]]:
-    """Read and check an index.json of shards; error messages contain no credentials."""
     from loaders.storage.streaming import read_index  # takes seconds to import, and is needed only for shards
 
-    try:
-        return read_index(source, folder)
-    except DataError as error:
-        raise type(error)(without_credentials(str(error))) from error
+    return read_index(source, folder)
 
 
 def _add_recorded(files: dict[str, SourceFile], source: str, folder: str, index: dict[str, Any]) -> None:
@@ -202,8 +175,8 @@ def _add_recorded(files: dict[str, SourceFile], source: str, folder: str, index:
         DataError: a shard is missing, or its size is not the recorded one.
     """
     for shard in index["shards"]:
-        raw, packed = shard["raw_data"], shard.get("zip_data")
-        infos = {join(folder, info["basename"]) if folder else info["basename"]: info for info in (raw, packed) if info}
+        raw, packed = shard["raw_data"], shard["zip_data"]
+        infos = {os.path.join(folder, info["basename"]): info for info in (raw, packed) if info}
         present = [name for name in infos if name in files]
         if not present:
             path = without_credentials(join(source, list(infos)[-1]))
@@ -211,8 +184,7 @@ def _add_recorded(files: dict[str, SourceFile], source: str, folder: str, index:
         for name in present:
             info, size = infos[name], files[name].size
             if size != info["bytes"]:
-                path = without_credentials(join(source, name))
                 damage = f"is damaged ({size} bytes instead of {info['bytes']})"
-                raise DataError(f"{path}: {damage}. Copy or upload it again.")
+                raise DataError(f"{without_credentials(join(source, name))}: {damage}. Copy or upload it again.")
             unpacked = raw["bytes"] if len(present) == 1 and info is packed else 0
             files[name] = replace(files[name], recorded=recorded_hash(info), unpacked=unpacked)
