@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.report import Report
 from config.schema import Config
+from config.structure import Report
 from recipes import registry
 from recipes.declared import arguments, declarations, faults
 

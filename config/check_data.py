@@ -8,8 +8,8 @@ from common.addresses import cut_off, is_in_place
 from common.sizes import bytes_of
 from common.suggest import address_meant
 from config.check_storage import check_storage
-from config.report import Report
 from config.schema import Config, Dataset, TrainDataset
+from config.structure import Report
 from loaders.storage.digits import is_made_on_demand
 from loaders.storage.kinds import Kind
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from common.errors import DataError
 from common.suggest import listing
-from config.report import Report
 from config.schema import Config
+from config.structure import Report
 from loaders.errors import in_section
 from loaders.images.decoders import chosen
 from loaders.storage.kinds import KINDS, Kind, kind_of

@@ -7,8 +7,8 @@ from typing import Any
 
 from common.durations import parse
 from common.suggest import did_you_mean, listing
-from config.report import Report
 from config.schema import METRICS
+from config.structure import Report
 from recipes import registry, source
 
 MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}

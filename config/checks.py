@@ -13,9 +13,8 @@ from common.suggest import did_you_mean, listing
 from config.check_algorithms import check_algorithms, check_declared
 from config.check_data import check_data
 from config.check_trackers import check_trackers
-from config.report import Report
 from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
-from config.structure import CALLER, COMMAND_LINE, Structure
+from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
 from recipes.schedules import SCHEDULES
 from recipes.topologies import check_topology
@@ -25,16 +24,15 @@ LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
-def check_values(config: Config, structure: Structure, lenient: bool) -> list[str]:
-    """Return every problem with the values of a configuration, as complete sentences.
+def check_values(config: Config, report: Report, lenient: bool) -> None:
+    """Report every problem with the values of a configuration.
 
     Args:
         config: conforms to the schema; `precision: amp` is replaced by amp_fp16 in place.
-        structure: knows which layer set a value.
+        report: receives the problems.
         lenient: whether to accept what the published example accepted.
     """
     config.precision = OLD_PRECISIONS.get(str(config.precision), config.precision)
-    report = Report(structure)
     check_names(config, report)
     check_numbers(config, report)
     check_schedule(config, report)
@@ -45,7 +43,6 @@ def check_values(config: Config, structure: Structure, lenient: bool) -> list[st
     check_data(config, report)
     check_algorithms(config, report)
     check_trackers(config.callbacks, config.loggers, report)
-    return report.problems
 
 
 def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: str = "") -> None:
@@ -70,7 +67,7 @@ def check_names(config: Config, report: Report) -> None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
     if isinstance(config.dry_run, str):
         one_of(report, "dry_run", config.dry_run, ("true", "false", FULL))
-    set_by_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
+    set_by_recipe = report.sources.get("precision", "").startswith("recipes/")
     if config.device == "cpu" and str(config.precision).startswith("amp") and not set_by_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
 
@@ -242,7 +239,7 @@ def check_saving(config: Config, report: Report) -> None:
         report.add("save_num_checkpoints_to_keep", f"{keep} given, but it must be -1 (all) or at least 1")
     if config.load_weights_only and config.load_path is None:
         report.add("load_weights_only", "nothing to load; set load_path=CHECKPOINT, or load_weights_only=false")
-    if config.load_unsafe_pickle and report.structure.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
+    if config.load_unsafe_pickle and report.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
         report.add(
             "load_unsafe_pickle",
             "a file cannot set this, because it may be someone else's; remove it there, and type "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os.path
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -21,10 +20,6 @@ from config.resolve import resolve
 from config.run import BASELINE, Recipe, Run
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
-
-"""The recipe that all others are compared with."""
-FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
-"""Keys whose value is a path, in which ~ is expanded."""
 
 
 def run_files() -> list[Path]:
@@ -220,31 +215,10 @@ def finish(layers: Layers, lenient: bool) -> Config:
         tree = resolve(layers.tree, structure.origin)
     except ConfigError as error:
         raise ConfigError(*layers.problems, *error.problems) from error
-    tree = structure.conform(tree)
-    if tree["grad_accum"] == "auto":
-        tree["grad_accum"] = None
-        tree["device_train_microbatch_size"] = "auto"
-    tree = at_home(tree)
-    config = as_dataclass(Config, tree)
-    values = check_values(config, structure, lenient)
-    problems = list(dict.fromkeys([*layers.problems, *structure.problems, *values]))
-    if problems:
+    config: Config = structure.conform(tree)
+    if config.grad_accum == "auto":
+        config.grad_accum, config.device_train_microbatch_size = None, "auto"
+    check_values(config, structure, lenient)
+    if problems := dict.fromkeys([*layers.problems, *structure.problems]):
         raise ConfigError(*problems)
     return config
-
-
-def at_home(tree: Tree) -> Tree:
-    """Return a tree with ~ expanded in every path."""
-    result: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            result[key] = at_home(value) if key in SECTIONS else value
-        else:
-            result[key] = os.path.expanduser(value) if key in FOLDERS and value is not None else value
-    return result
-
-
-def as_dataclass(cls: type, tree: Tree) -> Any:
-    """Convert a tree that conforms to a schema into a dataclass instance."""
-    inner = SECTIONS if cls is Config else {}
-    return cls(**{key: as_dataclass(inner[key], value) if key in inner else value for key, value in tree.items()})
