@@ -8,7 +8,7 @@ from common.addresses import cut_off, is_in_place
 from common.sizes import bytes_of
 from common.suggest import address_meant
 from config.check_storage import check_storage
-from config.schema import Config, Dataset, TrainDataset
+from config.schema import Config, Dataset
 from config.structure import Report
 from loaders.storage.digits import is_made_on_demand
 from loaders.storage.kinds import Kind
@@ -79,27 +79,14 @@ def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
 
 
 def check_sizes(config: Config, key: str, report: Report) -> None:
-    """Check image sizes, the batch size and the workers."""
+    """Check numbers that depend on each other."""
     section = config.section(key)
     crop, resize = section.crop_size, section.resize_size
-    if crop < 1:
-        report.add(f"{key}.crop_size", f"{crop} given, but it must be at least 1 pixel")
-    if resize < 1 and resize != -1:
-        report.add(f"{key}.resize_size", f"{resize} given, but it must be at least 1 pixel, or -1 for no resize")
-    elif 0 < resize < crop:
+    if 0 < resize < crop:
         report.add(
             f"{key}.resize_size",
             f"a crop of {crop} px does not fit into images resized to {resize} px; type {key}.resize_size={crop} or "
             f"more, or {key}.resize_size=-1 for no resize",
         )
-    if isinstance(section, TrainDataset) and not 0 < section.min_crop_area <= 1:
-        report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it must be above 0 and at most 1")
-    if section.batch_size < 1:
-        report.add(f"{key}.batch_size", f"{section.batch_size} given, but it must be at least 1")
-    if section.num_workers is not None and section.num_workers < 0:
-        report.add(f"{key}.num_workers", f"{section.num_workers} given, but it must be 0 or more, or null")
-    if section.prefetch_factor is not None:
-        if section.prefetch_factor < 1:
-            report.add(f"{key}.prefetch_factor", f"{section.prefetch_factor} given, but it must be at least 1, or null")
-        elif section.num_workers == 0:
-            report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")
+    if section.prefetch_factor is not None and section.num_workers == 0:
+        report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")

@@ -52,8 +52,13 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
             )
     if section.preload is not None and not kind.reads_path:
         report.add(f"{key}.preload", f"{storage} images have no source to copy; type {key}.preload=null")
-    if key == "train_dataset" and not kind.image_transforms:
-        _check_image_transforms(config, report)
+    for name, arguments in config.algorithms.items():
+        if key == "train_dataset" and not kind.image_transforms and is_per_image(name, arguments):
+            report.add(
+                "train_dataset.storage",
+                f"{storage} cannot run {name}, which transforms single images in the loader; type "
+                f"algorithms.{name}=null, or train_dataset.storage=null",
+            )
     return kind
 
 
@@ -65,14 +70,3 @@ def _reported(key: str, report: Report) -> Iterator[None]:
             yield
     except DataError as error:
         report.extend([f"{key}.{error}"])
-
-
-def _check_image_transforms(config: Config, report: Report) -> None:
-    """Report algorithms that transform single images if the loader crops and flips by itself."""
-    for name, arguments in config.algorithms.items():
-        if is_per_image(name, arguments):
-            report.add(
-                "train_dataset.storage",
-                f"{config.train_dataset.storage} cannot run {name}, which transforms single images in the loader; type "
-                f"algorithms.{name}=null, or train_dataset.storage=null",
-            )

@@ -14,8 +14,7 @@ from rich.table import Table
 from common.command import run
 from common.durations import parse
 from common.terminal import console
-from config.card import card_table
-from config.dry_run import heading, leaves, yaml_like
+from config.dry_run import card_table, heading, leaves, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 
