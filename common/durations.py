@@ -56,9 +56,6 @@ def durations_of(config: Any) -> tuple[Duration, Duration]:
     The length is truncated to whole epochs or batches, as in Composer (90ep times 0.36 is 32ep). The warm-up keeps its
     fraction of an epoch, and is not scaled if scheduler.scale_warmup is false.
 
-    Args:
-        config: a configuration, or any object with the same attributes.
-
     Raises:
         ConfigError: a duration cannot be parsed, or the scaled run is shorter than one unit.
     """

@@ -96,12 +96,9 @@ class LocalFolder:
 
 
 class S3Folder:
-    """A folder of a bucket, reached with the standard AWS credentials and endpoint variables.
+    """A folder of a bucket, s3://bucket/folder, reached with the standard AWS credentials and endpoint variables.
 
     Each method raises a DataError if its request fails.
-
-    Args:
-        address: s3://bucket/folder.
     """
 
     def __init__(self, address: str) -> None:

@@ -110,7 +110,7 @@ def within(size: int | None, chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _object(address: str) -> Iterator[bytes]:
-    """The chunks of an object."""
+    """Yield the chunks of an object."""
     bucket, key = split_s3(address)
     payers = [name.strip() for name in os.environ.get("MOSAICML_STREAMING_AWS_REQUESTER_PAYS", "").split(",")]
     extra = {"RequestPayer": "requester"} if bucket in payers else {}

@@ -105,7 +105,8 @@ def check_bounds(config: Config, bounds: Mapping[str, Bound], report: Report) ->
     for key, bound in bounds.items():
         value = attrgetter(key)(config)
         is_allowed = value is None or (value == -1 and "-1" in bound)
-        if not is_allowed and (fault := misfit(bound, value)):
+        given = int(value) if isinstance(value, float) and value.is_integer() else value  # as it was typed
+        if not is_allowed and (fault := misfit(bound, given)):
             report.add(key, fault)
 
 
@@ -255,10 +256,7 @@ def check_saving(config: Config, report: Report) -> None:
 def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
     """Check that every device gets as many images of each data set, and that the topology, if any, fits the nodes.
 
-    Args:
-        config: a checked configuration.
-        world_size: the number of devices.
-        ranks_per_node: of each node; None leaves the topology unchecked.
+    Without `ranks_per_node`, the topology is not checked.
 
     Raises:
         ConfigError: with the nearest batch sizes, or numbers of ranks, that fit.

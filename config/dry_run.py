@@ -33,57 +33,46 @@ MOST_EPOCHS = 10_000  # longer runs show the image size per percent of the run
 
 
 def show(run: Run, console: Console | None = None) -> None:
-    """Print a run.
-
-    Args:
-        run: from config.load or config.complete.
-        console: where to print; None: standard output.
-    """
+    """Print a run, by default on standard output."""
     # When writing to a file or a pipe, rich would wrap at 80 columns.
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
     is_full = run.config.dry_run == FULL
     shown = "all values" if is_full else "values that differ from the defaults"
-    heading(out, "Configuration", f"{shown}, with the layers that set them")
-    out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
+    section(out, "Configuration", f"{shown}, with the layers that set them", configuration(run, out.width - 2))
     if run.card:
-        heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
-        if run.card.get("published"):
-            out.print(Padding(card_table(run.card["published"]), (0, 0, 0, 2)))
-    heading(out, "Learning rate", schedule_line(run.config, length, warmup))
-    width = max(30, min(80, out.width - 16))
-    plot = rate_plot(run.config, length, warmup, width, out.options.ascii_only)
-    out.print(Padding(Text("\n".join(plot)), (0, 0, 0, 2)))
-    sizes = size_lines(run.config, length)
-    if sizes:
-        heading(out, "Image size", "while training")
-        out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
-    heading(out, "What would be built")
-    out.print(Padding(built(run, length), (0, 0, 0, 2)))
+        show_card(out, f"Recipe {run.config.recipe_name}", run.card)
+    plot = rate_plot(run.config, length, warmup, max(30, min(80, out.width - 16)), out.options.ascii_only)
+    section(out, "Learning rate", schedule_line(run.config, length, warmup), Text("\n".join(plot)))
+    if sizes := size_lines(run.config, length):
+        section(out, "Image size", "while training", "\n".join(sizes))
+    section(out, "What would be built", body=built(run, length))
     more = "" if is_full else " All values: dry_run=full"
     out.print(f"\nDry run: nothing was built, and no data was touched.{more}", style="dim")
 
 
-def heading(out: Console, title: str, note: str = "") -> None:
-    """Print the heading of a section."""
+def section(out: Console, title: str, note: str = "", body: RenderableType | None = None) -> None:
+    """Print a section: its heading, and its body indented below."""
     out.print()
     out.print(Text.assemble((title, "bold"), (f"   {note}" if note else "", "dim")))
+    if body is not None:
+        out.print(Padding(body, (0, 0, 0, 2)))
 
 
-def card_table(published: list[dict[str, Any]]) -> Table:
-    """Build a table with a row per published figure: top-1, epochs, minutes, hardware and source."""
+def show_card(out: Console, title: str, card: dict[str, Any]) -> None:
+    """Print a recipe's card: its summary, and a table of its published figures."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for title in ("top-1 %", "epochs", "minutes"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for column in ("top-1 %", "epochs", "minutes"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("hardware", no_wrap=True)
     table.add_column("published in", ratio=1)
-    for row in published:
+    for row in card.get("published") or ():
         source = Text(str(row.get("source", "")))
         if row.get("note"):
             source.append(f" ({row['note']})", style="dim")
         figures = [str(row.get(key) if row.get(key) is not None else "-") for key in ("top1", "epochs", "minutes")]
         table.add_row(*figures, str(row.get("hardware") or "-"), source)
-    return table
+    section(out, title, str(card.get("summary", "")), table if table.row_count else None)
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

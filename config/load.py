@@ -33,11 +33,7 @@ def recipe_files() -> dict[str, Path]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read a recipe, given by name or by the path of a YAML.
-
-    Raises:
-        ConfigError: there is no such recipe, or its YAML cannot be read.
-    """
+    """Read a recipe, given by name or by the path of a YAML; a ConfigError if there is none, or it is not valid."""
     known = recipe_files()
     if "/" in name or name.endswith((".yaml", ".yml")):
         path, label = Path(name).expanduser(), name
@@ -67,24 +63,17 @@ def defaults() -> Tree:
 
 @functools.cache
 def as_shipped(recipe: str) -> Tree:
-    """Return a recipe merged with the schema's defaults.
-
-    Raises:
-        ConfigError: there is no such recipe, or its YAML cannot be read.
-    """
+    """Return a recipe merged with the schema's defaults."""
     layers, shipped = Layers(defaults()), read_recipe(recipe)
     layers.add(shipped.label, shipped.changes)
     return layers.tree
 
 
 def baseline_of(words: Iterable[str]) -> tuple[str, Tree]:
-    """Return the baseline that a run is compared with: a description, and the configuration.
+    """Return the baseline that a command line's run is compared with: a description, and the configuration.
 
     It is the recipe baseline on the run's YAML, without overrides. A YAML from elsewhere may contain a merged recipe,
     so its runs are compared with the baseline on the schema's defaults.
-
-    Args:
-        words: the run's command line.
     """
     names = {Path(word).name for word in words}
     for file in run_files():

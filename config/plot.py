@@ -26,8 +26,8 @@ def curve(
         f: a function of the step.
         end: the last step.
         top: the greatest value, where the y axis ends.
-        unit: of the steps, shown on the x axis.
-        width: of the plot in characters, without the y axis.
+        unit: of the steps.
+        width: in characters, without the y axis.
         label: what is plotted.
         ascii_only: whether to avoid braille and box-drawing characters.
     """

@@ -107,7 +107,7 @@ MISTAKES = {
     "max_duration=8ep": "a warm-up of 8ep takes up the whole run of 8ep (max_duration)",
     "scheduler.t_warmup=1dur": "a warm-up of 1dur takes up the whole run",
     "scale_schedule_ratio=0.001": "leaves less than one ep; a ratio of at least 0.0111 leaves one",
-    "scale_schedule_ratio=-1": "scale_schedule_ratio: -1.0 given, but it must be more than 0",
+    "scale_schedule_ratio=-1": "scale_schedule_ratio: -1 given, but it must be more than 0",
     "save_interval=often": "save_interval: 'often' is not a duration",
     "eval_interval=0ep": "eval_interval: 0ep given, but it must be longer than 0",
     # numbers
