@@ -36,11 +36,7 @@ class Duration:
 
 
 def parse(text: object) -> Duration:
-    """Parse a duration.
-
-    Raises:
-        ValueError: it is not a finite, non-negative number followed by ep, ba, sp or dur.
-    """
+    """Parse a duration; a ValueError unless it is a finite, non-negative number followed by ep, ba, sp or dur."""
     match = _PATTERN.match(str(text))
     if not match:
         meant = f"{text}ep" if str(text).isdecimal() else "90ep, 625ba, 1000sp or 0.5dur"

@@ -19,11 +19,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """All problems with a configuration at once.
-
-    Args:
-        problems: one complete sentence each: what was given, what is allowed, the closest match.
-    """
+    """All problems with a configuration at once, each a sentence: what was given, what is allowed, what was meant."""
 
     exit_status = 2
 

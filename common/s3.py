@@ -51,11 +51,7 @@ def _client(_process: int, connect: float, read: float, attempts: int, *_setting
 
 
 def call(request: Callable[..., Any], address: str, **arguments: object) -> Any:
-    """Make a request, a method of `client()`, again while its fault may pass.
-
-    Raises:
-        DataError: the request about `address` failed.
-    """
+    """Make a request, a method of `client()`, again while its fault may pass; then a DataError about `address`."""
     from boto3.exceptions import Boto3Error
 
     since, pause = time.monotonic(), _PAUSES[0]

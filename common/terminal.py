@@ -46,11 +46,7 @@ def _from(least: int, word: str) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written before minutes of work depend on it.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Check that a file can be written, before minutes of work depend on it; a ConfigError if not."""
     existed = path.exists()
     try:
         path.open("ab").close()

@@ -99,11 +99,7 @@ def check_sizes(config: Config, key: str, report: Report) -> None:
 
 
 def check_storage(config: Config, key: str, report: Report) -> Kind:
-    """Check storage, is_streaming, decoder, preload and pack_size of a data section.
-
-    Returns:
-        The storage kind; the default one if the given kind does not exist.
-    """
+    """Check how a data section is stored and decoded; return its storage kind, or the default if there is none."""
     section = config.section(key)
     storage, decoder = section.storage, section.decoder
     kind = kind_of(None, section.is_streaming)

@@ -36,22 +36,22 @@ BOUNDS: dict[str, Bound] = {
     "save_num_checkpoints_to_keep": "-1 (all) or at least 1",
     "dist_timeout": "more than 0 seconds",
 }
-"""Key -> its bound, as in recipes/declared.py."""
-OF_ONE_CYCLE: dict[str, Bound] = {
+"""Key -> its bound, in the vocabulary of recipes/declared.py."""
+ONE_CYCLE: dict[str, Bound] = {
     "scheduler.pct_start": "a fraction of the run, more than 0 and less than 1, as in scheduler.pct_start=0.3",
     "scheduler.div_factor": "at least 1",
     "scheduler.final_div_factor": "at least 1",
 }
-OF_EVALUATION: dict[str, Bound] = {
+EVALUATION_DATA: dict[str, Bound] = {
     "crop_size": "at least 1 pixel",
     "resize_size": "at least 1 pixel, or -1 for no resize",
     "batch_size": "at least 1",
     "num_workers": "at least 0, or null",
     "prefetch_factor": "at least 1, or null",
 }
-OF_DATA = {
-    "train_dataset": {**OF_EVALUATION, "min_crop_area": "more than 0 and at most 1"},
-    "eval_dataset": OF_EVALUATION,
+DATA = {
+    "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1"},
+    "eval_dataset": EVALUATION_DATA,
 }
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
@@ -68,7 +68,7 @@ def check_values(config: Config, report: Report, lenient: bool) -> None:
     check_names(config, report)
     check_bounds(config, BOUNDS, report)
     for section in config.sections():
-        check_bounds(config, {f"{section}.{key}": bound for key, bound in OF_DATA[section].items()}, report)
+        check_bounds(config, {f"{section}.{key}": bound for key, bound in DATA[section].items()}, report)
     check_schedule(config, report)
     check_lengths(config, report, lenient)
     check_microbatch(config, report)
@@ -88,7 +88,7 @@ def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: s
 
 
 def check_names(config: Config, report: Report) -> None:
-    """Check the values that must come from a list, and depend on more than it."""
+    """Check the names for which a list of allowed values is not enough."""
     one_of(report, "model.name", config.model.name, MODELS, "model")
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
     if config.python_log_level is not None:
@@ -119,7 +119,7 @@ def check_schedule(config: Config, report: Report) -> None:
         return
     if isinstance(lr, int | float) and lr <= 0:
         report.add("optimizer.lr", f"{lr} given, but the peak of one_cycle must be more than 0")
-    check_bounds(config, OF_ONE_CYCLE, report)
+    check_bounds(config, ONE_CYCLE, report)
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return

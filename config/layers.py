@@ -5,17 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from config.read import Tree
-from config.schema import OPEN_SECTIONS, EvalDataset, Model, Scheduler, TrainDataset
+from config.schema import OPEN_SECTIONS
 from recipes import registry
 from recipes.declared import declarations
 
-SECTIONS: dict[str, type] = {
-    "model": Model,
-    "train_dataset": TrainDataset,
-    "eval_dataset": EvalDataset,
-    "scheduler": Scheduler,
-}
-"""Sections with fixed keys."""
+SECTIONS = ("model", "train_dataset", "eval_dataset", "scheduler")  # with fixed keys
 
 
 class Layers:

@@ -132,9 +132,6 @@ def complete(config: DictConfig) -> Run:
     The caller's own values cannot be distinguished from the defaults of the YAML. So a value overrides the recipe if it
     differs from the schema's default, and not if it equals it. The block for the recipe overrides both, as in the
     published example.
-
-    Raises:
-        ConfigError: with all problems at once.
     """
     merged = undot(resolve(typing.cast(Tree, OmegaConf.to_container(OmegaConf.create(config))), lambda _: ""))
     recipe, problems = find_recipe(merged.get("recipe_name"))

@@ -89,7 +89,6 @@ class Structure(Report):
     """Checks a tree against the schema.
 
     Args:
-        sources: see Report.
         blocks: possible names of override blocks, suggested for a misspelled first-level key.
         holders: first-level keys that hold YAML anchors.
     """

@@ -140,11 +140,7 @@ def derives(file: Path, class_name: str, wanted: str) -> bool:
 
 
 def definition(module: str, name: str) -> Definition | None:
-    """Find the definition of a class or function; None if only an import could find it.
-
-    Raises:
-        ConfigError: the module or the name does not exist.
-    """
+    """Find the definition of a class or function; None if only an import could, a ConfigError if it does not exist."""
     here = os.getcwd()
     if here not in sys.path:  # after this checkout and before installed packages
         sys.path.insert(sys.path.index(str(ROOT)) + 1 if str(ROOT) in sys.path else 0, here)

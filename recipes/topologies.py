@@ -64,11 +64,7 @@ TOPOLOGIES = {topology.__name__: topology for topology in (complete, ring, one_p
 
 
 def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
-    """Return the rounds of a topology; only alternating_exp_ring depends on how the ranks are distributed.
-
-    Raises:
-        ConfigError: the topology does not fit; the message has the rule and the nearest numbers that do.
-    """
+    """Return the rounds of a topology; a ConfigError, with the nearest numbers, if it does not fit the ranks."""
     if problem := misfit(topology, nodes, per_node):
         raise ConfigError(f"algorithms.decentralized.topology: {problem}")
     return TOPOLOGIES[topology](nodes, per_node)
@@ -116,11 +112,7 @@ def _count(n: int, unit: str) -> str:
 
 
 def check_topology(config: Config, world_size: int, local_world_size: int) -> None:
-    """Check that the topology of a run, if any, fits the number of ranks, and of ranks on each node.
-
-    Raises:
-        ConfigError: it does not fit; the message has the rule and the nearest numbers that do.
-    """
+    """Check that the topology of a run, if any, fits the number of ranks, and of ranks on each node; see `rounds`."""
     args = config.algorithms.get("decentralized")
     if args is None or not config.is_train:
         return

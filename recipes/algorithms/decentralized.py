@@ -158,8 +158,7 @@ class Decentralized(RecipeAlgorithm):
     def _put_in_mean(self, state: State) -> float:
         """Put the mean of all ranks' weights into the model, keeping this rank's own.
 
-        Returns:
-            Root mean square of the ranks' distance from the mean, relative to the norm of the mean.
+        Returns the root mean square of the ranks' distance from the mean, relative to the norm of the mean.
         """
         self._own = _flat(state.model)
         mean = self._own.clone()

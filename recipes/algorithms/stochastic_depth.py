@@ -79,9 +79,9 @@ class StochasticDepth(Surgery):
     names, so that copies, checkpoints, blurpool and torch.compile (0 graph breaks; stock: 11 on a ResNet-50) work.
     Stock has no effect on a ResNet-18 or -34.
 
-    In the 'block' method a dropped branch is multiplied by 0; stock skips it. The outputs have the same distribution
-    and every parameter has a gradient (so DDP need not find unused ones), but no time is saved, and the branch's
-    BatchNorm statistics and momentum are updated in every step, as in the paper's code.
+    In the 'block' method a dropped branch is multiplied by 0; stock skips it. So every parameter has a gradient (DDP
+    need not find unused ones), but no time is saved, and the branch's BatchNorm statistics and momentum are updated in
+    every step, as in the paper's code.
 
     Args:
         target_layer_name: 'ResNetBottleneck' or 'ResNetBasicBlock'; both mean the residual blocks of a torchvision
