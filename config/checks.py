@@ -25,7 +25,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
 BOUNDS: dict[str, Bound] = {
     "seed": "from 0 to 4294967295",
-    "model.num_classes": "at least 2 classes",
+    "model.num_classes": "at least 2 for a classifier",
     "model.loss_name": tuple(LOSSES),
     "model.init": INITS,
     "precision": PRECISIONS,
@@ -39,8 +39,8 @@ BOUNDS: dict[str, Bound] = {
 """Key -> its bound, in the vocabulary of recipes/declared.py."""
 ONE_CYCLE: dict[str, Bound] = {
     "scheduler.pct_start": "a fraction of the run, more than 0 and less than 1, as in scheduler.pct_start=0.3",
-    "scheduler.div_factor": "at least 1",
-    "scheduler.final_div_factor": "at least 1",
+    "scheduler.div_factor": "at least 1, because the learning rate is divided by it",
+    "scheduler.final_div_factor": "at least 1, because the learning rate is divided by it",
 }
 EVALUATION_DATA: dict[str, Bound] = {
     "crop_size": "at least 1 pixel",
