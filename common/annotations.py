@@ -54,14 +54,19 @@ def fits(value: object, annotation: object) -> bool:
     """Return whether a value fits an annotation; any value fits one that is not understood."""
     if not isinstance(annotation, str):
         return True
-    for node in alternatives(ast.parse(annotation, mode="eval").body):
+    for node in _nodes(annotation):
         name = _name(node)
         if name == "Literal" and isinstance(node, ast.Subscript):
             choices = ast.literal_eval(node.slice)
             if value in (choices if isinstance(choices, tuple) else (choices,)):
                 return True
-        elif name not in CHECKS or (CHECKS[name](value) and _items_fit(value, _items(node))):
+        elif name not in CHECKS:
             return True
+        elif CHECKS[name](value):
+            items = [ast.unparse(item) for item in _items(node)]
+            values = value if isinstance(value, Sequence) else ()
+            if not items or (len(values) == len(items) and all(map(fits, values, items))):
+                return True
     return False
 
 
@@ -72,16 +77,9 @@ def _items(node: ast.expr) -> list[ast.expr]:
     return [] if any(isinstance(item, ast.Constant) and item.value is ... for item in items) else items
 
 
-def _items_fit(value: object, items: list[ast.expr]) -> bool:
-    """Return whether a list has the given item types; any list fits if none are given."""
-    if not items or not isinstance(value, Sequence):
-        return True
-    return len(value) == len(items) and all(fits(*pair) for pair in zip(value, map(ast.unparse, items), strict=True))
-
-
 def _nodes(annotation: object) -> list[ast.expr]:
     """Return the alternatives of an annotation; empty without an annotation."""
-    return alternatives(ast.parse(annotation, mode="eval").body) if isinstance(annotation, str) else []
+    return alternatives(ast.Constant(annotation)) if isinstance(annotation, str) else []
 
 
 def is_text(annotation: object) -> bool:
@@ -99,7 +97,7 @@ def is_texts(annotation: object) -> bool:
 def describe(annotation: object) -> str:
     """Describe an annotation in words: 'a number or null'."""
     parts = []
-    for node in alternatives(ast.parse(str(annotation), mode="eval").body):
+    for node in _nodes(annotation):
         name = _name(node)
         if isinstance(node, ast.Subscript) and name == "Literal":
             parts.append(f"one of {ast.unparse(node.slice)}")

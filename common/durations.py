@@ -36,11 +36,7 @@ class Duration:
 
 
 def parse(text: object) -> Duration:
-    """Parse a duration.
-
-    Raises:
-        ValueError: it is not a finite, non-negative number followed by ep, ba, sp or dur.
-    """
+    """Parse a duration; a ValueError unless it is a finite, non-negative number followed by ep, ba, sp or dur."""
     match = _PATTERN.match(str(text))
     if not match:
         meant = f"{text}ep" if str(text).isdecimal() else "90ep, 625ba, 1000sp or 0.5dur"
@@ -55,9 +51,6 @@ def durations_of(config: Any) -> tuple[Duration, Duration]:
 
     The length is truncated to whole epochs or batches, as in Composer (90ep times 0.36 is 32ep). The warm-up keeps its
     fraction of an epoch, and is not scaled if scheduler.scale_warmup is false.
-
-    Args:
-        config: a configuration, or any object with the same attributes.
 
     Raises:
         ConfigError: a duration cannot be parsed, or the scaled run is shorter than one unit.

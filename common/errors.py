@@ -19,11 +19,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """All problems with a configuration at once.
-
-    Args:
-        problems: one complete sentence each: what was given, what is allowed, the closest match.
-    """
+    """All problems with a configuration at once, each a sentence: what was given, what is allowed, what was meant."""
 
     exit_status = 2
 
@@ -41,17 +37,7 @@ class TrainingError(UserError):
 
 
 def sentence_of(exc: BaseException) -> str | None:
-    """Return the message of the user error, or killed worker, that caused an exception.
-
-    An error in a DataLoader worker arrives as an exception of the same type whose message is the worker's entire
-    traceback; the sentence follows the exception's name after the last frame.
-
-    Args:
-        exc: the exception caught.
-
-    Returns:
-        The sentence without traceback; None if neither a UserError nor a killed worker caused the exception.
-    """
+    """Return the message of the UserError, or killed worker, that caused an exception; None if neither did."""
     seen: set[int] = set()
     current: BaseException | None = exc
     killed: re.Match[str] | None = None
@@ -67,17 +53,19 @@ def sentence_of(exc: BaseException) -> str | None:
 
 
 def _without_traceback(text: str) -> str:
-    """Return the last UserError in a traceback's text, or `text` itself if it is not a traceback."""
+    """Return the last UserError in a traceback's text, or `text` itself if it is not a traceback.
+
+    An error in a DataLoader worker arrives as an exception of the same type whose message is the worker's entire
+    traceback; the sentence follows the exception's name after the last frame.
+    """
     if "Traceback (most recent call last)" not in text:
         return text
-    names = {kind.__name__ for kind in _subclasses(UserError)}
+    kinds: list[type[UserError]] = [UserError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    names = {kind.__name__ for kind in kinds}
     starts = [match.end() for match in _RAISED.finditer(text) if match.group(1) in names]
     return text[starts[-1] :].strip() if starts else text
-
-
-def _subclasses(kind: type[UserError]) -> set[type[UserError]]:
-    """Return `kind` and all classes derived from it."""
-    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
 
 
 def named(names: list[str], most: int = 5) -> str:

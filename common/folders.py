@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common import s3
-from common.addresses import is_s3, split_s3_folder
+from common.addresses import is_s3, split_s3
 from common.errors import DataError
 from common.store_faults import fault
 from common.whole_files import move, temporary_name, whole_file
@@ -96,16 +96,14 @@ class LocalFolder:
 
 
 class S3Folder:
-    """A folder of a bucket, reached with the standard AWS credentials and endpoint variables.
+    """A folder of a bucket, s3://bucket/folder, reached with the standard AWS credentials and endpoint variables.
 
     Each method raises a DataError if its request fails.
-
-    Args:
-        address: s3://bucket/folder.
     """
 
     def __init__(self, address: str) -> None:
-        self.bucket, self.prefix = split_s3_folder(address)
+        # The prefix of all keys in the folder: empty, or with a slash at its end.
+        self.bucket, self.prefix = split_s3(address.removesuffix("/") + "/")
         if not self.bucket:
             raise DataError(f"{address}: names no bucket; write s3://bucket/folder.")
 
@@ -169,11 +167,11 @@ class S3Folder:
                 self._call("delete_objects", folder, Delete={"Objects": keys, "Quiet": True})
 
     def _prefix(self, folder: str) -> str:
-        """What the keys in a folder begin with."""
+        """Return the prefix of the keys in a folder."""
         return f"{self.prefix}{folder}/" if folder else self.prefix
 
     def _pages(self, folder: str, **options: object) -> Iterator[dict[str, Any]]:
-        """The answers that list all keys below a folder."""
+        """Yield the answers that list all keys below a folder."""
         token: dict[str, object] = {}
         while True:
             page = self._call("list_objects_v2", folder, Prefix=self._prefix(folder), **options, **token)

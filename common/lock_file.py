@@ -16,13 +16,12 @@ _held: set[int] = set()
 
 
 class LockFile:
-    """Locks a folder until release(), or until the process ends.
+    """Locks a folder, created if it does not exist, until release(), or until the process ends.
 
-    Works across machines if the file system forwards flock, as NFS does. On a file system without locks the folder is
-    not protected, and a warning is printed.
+    Works across machines if the file system forwards flock, as NFS does.
 
     Args:
-        folder: the folder to lock; created if it does not exist.
+        folder: the folder to lock.
         patience: seconds to wait for a process that is still exiting.
 
     Raises:

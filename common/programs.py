@@ -24,12 +24,7 @@ def programs(package: Path) -> dict[str, str]:
 
 
 def run(package: Path, argv: Sequence[str] | None = None) -> int:
-    """List a package's programs, or print how to start the one that is named; return the exit status.
-
-    Args:
-        package: the folder of the package.
-        argv: the command line; None: that of the process.
-    """
+    """List the programs in a package's folder, or print how to start the one that is named; return the exit status."""
     take_any_text()
     summaries, words = programs(package), sys.argv[1:] if argv is None else list(argv)
     command = f"python -m {package.name}"

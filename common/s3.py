@@ -51,11 +51,7 @@ def _client(_process: int, connect: float, read: float, attempts: int, *_setting
 
 
 def call(request: Callable[..., Any], address: str, **arguments: object) -> Any:
-    """Make a request, a method of `client()`, again while its fault may pass.
-
-    Raises:
-        DataError: the request about `address` failed.
-    """
+    """Make a request, a method of `client()`, again while its fault may pass; then a DataError about `address`."""
     from boto3.exceptions import Boto3Error
 
     since, pause = time.monotonic(), _PAUSES[0]
@@ -110,7 +106,7 @@ def within(size: int | None, chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _object(address: str) -> Iterator[bytes]:
-    """The chunks of an object."""
+    """Yield the chunks of an object."""
     bucket, key = split_s3(address)
     payers = [name.strip() for name in os.environ.get("MOSAICML_STREAMING_AWS_REQUESTER_PAYS", "").split(",")]
     extra = {"RequestPayer": "requester"} if bucket in payers else {}

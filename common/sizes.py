@@ -7,11 +7,7 @@ _SIZE = re.compile(rf"(\d{{1,18}}(?:\.\d+)?)\s*({'|'.join(_UNITS)})?", re.ASCII 
 
 
 def bytes_of(size: int | str) -> int:
-    """Return a size in bytes.
-
-    Raises:
-        ValueError: it is not a positive number with or without a unit.
-    """
+    """Return a size in bytes; a ValueError if it is not a positive number with or without a unit."""
     match = _SIZE.fullmatch(str(size).strip())
     count = int(float(match[1]) * 1024 ** _UNITS.index((match[2] or "b").lower())) if match else 0
     if count < 1:

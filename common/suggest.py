@@ -36,7 +36,5 @@ def address_meant(path: str) -> str | None:
 
 def listing(words: Iterable[str]) -> str:
     """Join words for a sentence: 'a, b or c'."""
-    words = list(words)
-    if not words:
-        return "nothing"
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    *others, last = list(words) or ["nothing"]
+    return f"{', '.join(others)} or {last}" if others else last

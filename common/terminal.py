@@ -47,11 +47,7 @@ def _from(least: int, word: str) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written before minutes of work depend on it.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Check that a file can be written, before minutes of work depend on it; a ConfigError if not."""
     existed = path.exists()
     try:
         path.open("ab").close()
@@ -62,12 +58,9 @@ def check_writable(path: Path) -> None:
 
 
 def console(log_width: int = 100) -> Console:
-    """Return a console for tables, as wide as the terminal or COLUMNS.
+    """Return a console for tables, as wide as the terminal or COLUMNS; at least `log_width` columns in a log file.
 
     Paths are printed literally: brackets are not markup, and bytes that are not UTF-8 are escaped.
-
-    Args:
-        log_width: minimum width, in columns, when the output is a log file.
     """
     take_any_text()
     made = Console(soft_wrap=True, highlight=False, markup=False)
@@ -99,8 +92,7 @@ class FittedProgress(Progress):
         table = Table.grid(padding=(0, 1), pad_edge=False)
         for task in tasks:
             cells: list[Any] = [column(task) for column in self.columns]  # type: ignore[operator]
-            description, drawn, percentage, figures, passed, *more = cells
-            line = [description, drawn, percentage, figures, passed, *more]
+            _, drawn, _, figures, passed, *_ = line = list(cells)
             if self._excess(line) > 0:
                 line.remove(passed)
             if self._excess(line) > 0:
@@ -157,7 +149,6 @@ class Meter(ABC):
     """Context manager that shows the progress of a task: a bar on a terminal, otherwise a line per minute.
 
     Args:
-        console: where to print.
         what: the task, in a word or two.
         total: number of items.
         shown: False in all processes but one.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.report import Report
 from config.schema import Config
+from config.structure import Report
 from recipes import registry
 from recipes.declared import arguments, declarations, faults
 
@@ -17,16 +17,7 @@ def check_algorithms(config: Config, report: Report) -> None:
 
 
 def check_declared(config: Config, kind: str, name: str, args: dict[str, Any], key: str, report: Report) -> None:
-    """Check the name and arguments of one class, and its compatibility with the run's algorithms.
-
-    Args:
-        config: the run.
-        kind: algorithm or optimizer.
-        name: the class's name in the configuration.
-        args: the arguments given there.
-        key: the key of the arguments, such as algorithms.sam.
-        report: receives the problems.
-    """
+    """Check an algorithm or optimizer: its name, the arguments given at `key`, and whether it fits the algorithms."""
     declared, order = declarations(kind, name), list(config.algorithms)
     problems = registry.check(kind, name, args, key)
     report.extend(problems)

@@ -1,17 +1,23 @@
-"""Check the data sections: paths, sizes and batches. Checks whether folders exist, but does not look inside."""
+"""Check the data sections: paths, sizes, storage kinds (table in docs/data.md). Does not look inside folders."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.addresses import cut_off, is_in_place
+from common.errors import DataError
 from common.sizes import bytes_of
-from common.suggest import address_meant
-from config.check_storage import check_storage
-from config.report import Report
-from config.schema import Config, Dataset, TrainDataset
+from common.suggest import address_meant, listing
+from config.schema import Config, Dataset
+from config.structure import Report
+from loaders.errors import in_section
+from loaders.images.decoders import chosen
 from loaders.storage.digits import is_made_on_demand
-from loaders.storage.kinds import Kind
+from loaders.storage.kinds import KINDS, Kind, kind_of
+from recipes import registry
+from recipes.declared import is_per_image
 
 
 def check_data(config: Config, report: Report) -> None:
@@ -79,27 +85,66 @@ def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
 
 
 def check_sizes(config: Config, key: str, report: Report) -> None:
-    """Check image sizes, the batch size and the workers."""
+    """Check numbers that depend on each other."""
     section = config.section(key)
     crop, resize = section.crop_size, section.resize_size
-    if crop < 1:
-        report.add(f"{key}.crop_size", f"{crop} given, but it must be at least 1 pixel")
-    if resize < 1 and resize != -1:
-        report.add(f"{key}.resize_size", f"{resize} given, but it must be at least 1 pixel, or -1 for no resize")
-    elif 0 < resize < crop:
+    if 0 < resize < crop:
         report.add(
             f"{key}.resize_size",
             f"a crop of {crop} px does not fit into images resized to {resize} px; type {key}.resize_size={crop} or "
             f"more, or {key}.resize_size=-1 for no resize",
         )
-    if isinstance(section, TrainDataset) and not 0 < section.min_crop_area <= 1:
-        report.add(f"{key}.min_crop_area", f"{section.min_crop_area} given, but it must be above 0 and at most 1")
-    if section.batch_size < 1:
-        report.add(f"{key}.batch_size", f"{section.batch_size} given, but it must be at least 1")
-    if section.num_workers is not None and section.num_workers < 0:
-        report.add(f"{key}.num_workers", f"{section.num_workers} given, but it must be 0 or more, or null")
-    if section.prefetch_factor is not None:
-        if section.prefetch_factor < 1:
-            report.add(f"{key}.prefetch_factor", f"{section.prefetch_factor} given, but it must be at least 1, or null")
-        elif section.num_workers == 0:
-            report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")
+    if section.prefetch_factor is not None and section.num_workers == 0:
+        report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")
+
+
+def check_storage(config: Config, key: str, report: Report) -> Kind:
+    """Check how a data section is stored and decoded; return its storage kind, or the default if there is none."""
+    section = config.section(key)
+    storage, decoder = section.storage, section.decoder
+    kind = kind_of(None, section.is_streaming)
+    with _reported(key, report):
+        kind = kind_of(storage, section.is_streaming)
+    if storage and registry.is_outside(storage):
+        report.extend(registry.check("storage", storage, {}, f"{key}.storage"))
+    if decoder != "auto" and kind.own_decoder:
+        advice = f"type {key}.decoder=auto or {key}.storage=null"
+        report.add(f"{key}.decoder", f"{decoder} given, but storage {storage} has its own decoder; {advice}")
+    elif decoder != "auto":
+        with _reported(key, report):
+            chosen(decoder)
+    if kind.is_streaming and not section.is_streaming:
+        report.add(f"{key}.storage", f"{storage} reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
+    if section.is_streaming and kind.is_streaming is False:
+        report.add(f"{key}.storage", f"{storage} reads no MDS shards; type {key}.is_streaming=false")
+    if section.pack_size is not None:
+        if "pack_size" not in kind.arguments:
+            able = [name for name, row in KINDS.items() if "pack_size" in row.arguments]
+            advice = f"type {key}.storage={able[0]}, or {key}.pack_size=null"
+            report.add(f"{key}.pack_size", f"only for storage {listing(able)}; {advice}")
+        elif section.pack_size < (needed := max(section.crop_size, section.resize_size)):
+            report.add(
+                f"{key}.pack_size",
+                f"{section.pack_size} px given, but images of {needed} px are made from the packed ones; type "
+                f"{key}.pack_size={needed} or more, or {key}.pack_size=null for the full size",
+            )
+    if section.preload is not None and not kind.reads_path:
+        report.add(f"{key}.preload", f"{storage} images have no source to copy; type {key}.preload=null")
+    for name, arguments in config.algorithms.items():
+        if key == "train_dataset" and not kind.image_transforms and is_per_image(name, arguments):
+            report.add(
+                "train_dataset.storage",
+                f"{storage} cannot run {name}, which transforms single images in the loader; type "
+                f"algorithms.{name}=null, or train_dataset.storage=null",
+            )
+    return kind
+
+
+@contextlib.contextmanager
+def _reported(key: str, report: Report) -> Iterator[None]:
+    """Report a DataError from the loaders' own checks."""
+    try:
+        with in_section(key):
+            yield
+    except DataError as error:
+        report.extend([f"{key}.{error}"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 from common.durations import parse
 from common.suggest import did_you_mean, listing
-from config.report import Report
 from config.schema import METRICS
+from config.structure import Report
 from recipes import registry, source
 
 MONITORS = {"monitor": "dataloader_label", "metric_name": "metric_label"}
@@ -85,8 +84,5 @@ def check_wandb(args: dict[str, Any], report: Report) -> None:
 
 def wandb_arguments() -> list[str]:
     """Return the argument names of wandb.init, read from its source; empty if wandb is not installed."""
-    file = source.locate("wandb.sdk.wandb_init")
-    for node in source.parse(file).body if file else ():
-        if isinstance(node, ast.FunctionDef) and node.name == "init":
-            return [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)]
-    return []
+    file = source.locate(module := "wandb.sdk.wandb_init")
+    return list(source.parameters(source.Definition(module, "init", file))) if file else []

@@ -4,39 +4,71 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from common.durations import durations_of, parse
 from common.errors import ConfigError
-from common.suggest import did_you_mean, listing
+from common.suggest import listing
 from config.check_algorithms import check_algorithms, check_declared
 from config.check_data import check_data
 from config.check_trackers import check_trackers
-from config.report import Report
 from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
-from config.structure import CALLER, COMMAND_LINE, Structure
+from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
+from recipes.declared import Bound, misfit
 from recipes.schedules import SCHEDULES
 from recipes.topologies import check_topology
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
+BOUNDS: dict[str, Bound] = {
+    "seed": "from 0 to 4294967295",
+    "model.num_classes": "at least 2 for a classifier",
+    "model.loss_name": tuple(LOSSES),
+    "model.init": INITS,
+    "precision": PRECISIONS,
+    "device": DEVICES,
+    "scale_schedule_ratio": "more than 0",
+    "scheduler.alpha_i": "a fraction, from 0 to 1",
+    "scheduler.alpha_f": "a fraction, from 0 to 1",
+    "save_num_checkpoints_to_keep": "-1 (all) or at least 1",
+    "dist_timeout": "more than 0 seconds",
+}
+"""Key -> its bound, in the vocabulary of recipes/declared.py."""
+ONE_CYCLE: dict[str, Bound] = {
+    "scheduler.pct_start": "a fraction of the run, more than 0 and less than 1, as in scheduler.pct_start=0.3",
+    "scheduler.div_factor": "at least 1, because the learning rate is divided by it",
+    "scheduler.final_div_factor": "at least 1, because the learning rate is divided by it",
+}
+EVALUATION_DATA: dict[str, Bound] = {
+    "crop_size": "at least 1 pixel",
+    "resize_size": "at least 1 pixel, or -1 for no resize",
+    "batch_size": "at least 1",
+    "num_workers": "at least 0, or null",
+    "prefetch_factor": "at least 1, or null",
+}
+DATA = {
+    "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1"},
+    "eval_dataset": EVALUATION_DATA,
+}
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
-def check_values(config: Config, structure: Structure, lenient: bool) -> list[str]:
-    """Return every problem with the values of a configuration, as complete sentences.
+def check_values(config: Config, report: Report, lenient: bool) -> None:
+    """Report every problem with the values of a configuration.
 
     Args:
         config: conforms to the schema; `precision: amp` is replaced by amp_fp16 in place.
-        structure: knows which layer set a value.
+        report: receives the problems.
         lenient: whether to accept what the published example accepted.
     """
     config.precision = OLD_PRECISIONS.get(str(config.precision), config.precision)
-    report = Report(structure)
     check_names(config, report)
-    check_numbers(config, report)
+    check_bounds(config, BOUNDS, report)
+    for section in config.sections():
+        check_bounds(config, {f"{section}.{key}": bound for key, bound in DATA[section].items()}, report)
     check_schedule(config, report)
     check_lengths(config, report, lenient)
     check_microbatch(config, report)
@@ -45,66 +77,49 @@ def check_values(config: Config, structure: Structure, lenient: bool) -> list[st
     check_data(config, report)
     check_algorithms(config, report)
     check_trackers(config.callbacks, config.loggers, report)
-    return report.problems
 
 
 def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: str = "") -> None:
     """Report a value that is not in `allowed`; given a `kind`, package.module:Class is allowed as well."""
-    allowed = list(allowed)
     if kind and registry.is_outside(str(value)):
         report.extend(registry.check(kind, value, {}, key))
-    elif value not in allowed:
-        report.add(key, f"unknown value {value!r}{did_you_mean(str(value), allowed)} (choose {listing(allowed)})")
+    elif fault := misfit(tuple(allowed), value):
+        report.add(key, fault)
 
 
 def check_names(config: Config, report: Report) -> None:
-    """Check the values that must come from a fixed list."""
+    """Check the names for which a list of allowed values is not enough."""
     one_of(report, "model.name", config.model.name, MODELS, "model")
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
-    one_of(report, "model.loss_name", config.model.loss_name, LOSSES)
-    one_of(report, "model.init", config.model.init, INITS)
-    for key, value, allowed in (("precision", config.precision, PRECISIONS), ("device", config.device, DEVICES)):
-        if value is not None:
-            one_of(report, key, value, allowed)
     if config.python_log_level is not None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
     if isinstance(config.dry_run, str):
         one_of(report, "dry_run", config.dry_run, ("true", "false", FULL))
-    set_by_recipe = report.structure.sources.get("precision", "").startswith("recipes/")
+    set_by_recipe = report.sources.get("precision", "").startswith("recipes/")
     if config.device == "cpu" and str(config.precision).startswith("amp") and not set_by_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
 
 
-def check_numbers(config: Config, report: Report) -> None:
-    """Check the numbers that have a range."""
-    if not 0 <= config.seed < 2**32:
-        report.add("seed", f"{config.seed} given, but it must be from 0 to {2**32 - 1}")
-    if config.model.num_classes < 2:
-        report.add("model.num_classes", f"{config.model.num_classes} given, but a classifier needs at least 2 classes")
-    if not (config.scale_schedule_ratio > 0 and math.isfinite(config.scale_schedule_ratio)):
-        report.add("scale_schedule_ratio", f"{config.scale_schedule_ratio:g} given, but it must be more than 0")
-    if not config.dist_timeout > 0:
-        report.add("dist_timeout", f"{config.dist_timeout:g} given, but it must be more than 0 seconds")
+def check_bounds(config: Config, bounds: Mapping[str, Bound], report: Report) -> None:
+    """Check the values of dotted keys; null is always allowed, and -1 where the bound mentions it."""
+    for key, bound in bounds.items():
+        value = attrgetter(key)(config)
+        is_allowed = value is None or (value == -1 and "-1" in bound)
+        given = int(value) if isinstance(value, float) and value.is_integer() else value  # as it was typed
+        if not is_allowed and (fault := misfit(bound, given)):
+            report.add(key, fault)
 
 
 def check_schedule(config: Config, report: Report) -> None:
     """Check the learning rate and momentum schedules."""
     scheduler, lr = config.scheduler, config.optimizer.get("lr")
-    for key, value in (("alpha_i", scheduler.alpha_i), ("alpha_f", scheduler.alpha_f)):
-        if not 0 <= value <= 1:
-            report.add(f"scheduler.{key}", f"{value:g} given, but it must be a fraction from 0 to 1")
     if isinstance(lr, int | float) and scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= lr:
         report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
     if scheduler.name != "one_cycle":
         return
     if isinstance(lr, int | float) and lr <= 0:
         report.add("optimizer.lr", f"{lr} given, but the peak of one_cycle must be more than 0")
-    if not 0 < scheduler.pct_start < 1:
-        given = f"{scheduler.pct_start:g} given, but the rising fraction of the run must be"
-        report.add("scheduler.pct_start", f"{given} more than 0 and less than 1, as in scheduler.pct_start=0.3")
-    for key, value in (("div_factor", scheduler.div_factor), ("final_div_factor", scheduler.final_div_factor)):
-        if not value >= 1:
-            report.add(f"scheduler.{key}", f"{value:g} given, but the learning rate must be divided by at least 1")
+    check_bounds(config, ONE_CYCLE, report)
     low, high = scheduler.base_momentum, scheduler.max_momentum
     if low is None:
         return
@@ -187,10 +202,10 @@ def check_optimizer(config: Config, report: Report) -> None:
     name = args.pop("name", None)
     if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
         report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
-    if not isinstance(name, str) or not is_optimizer(name):
+    if not isinstance(name, str) or not registry.exists("optimizer", name):
         one_of(report, "optimizer.name", name, registry.names("optimizer"), "optimizer")
         return
-    for key in [key for key, value in args.items() if isinstance(value, dict) and is_optimizer(key)]:
+    for key in [key for key, value in args.items() if isinstance(value, dict) and registry.exists("optimizer", key)]:
         given = ", ".join(f"{word}: {value}" for word, value in {"name": key, **args[key]}.items())
         report.add(
             f"optimizer.{key}", f"no such key; the optimizer's name is not a level, so write optimizer: {{{given}}}"
@@ -210,20 +225,11 @@ def check_optimizer(config: Config, report: Report) -> None:
             report.add(f"optimizer.{key}", f"{value!r} given, but it must be a number")
 
 
-def is_optimizer(name: str) -> bool:
-    """Return whether a name is an optimizer's."""
-    return registry.exists("optimizer", name)
-
-
-def _names_folder(name: str) -> bool:
-    is_shown = name.isprintable() and name == name.strip() and not re.search(r"[/\\{}]", name)
-    return is_shown and name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
-
-
 def check_saving(config: Config, report: Report) -> None:
     """Check the names and folders that a run writes."""
     name, folder = config.run_name, config.save_folder
-    if name is not None and not _names_folder(name):
+    is_shown = name is None or (name.isprintable() and name == name.strip() and not re.search(r"[/\\{}]", name))
+    if name is not None and (not is_shown or name in ("", ".", "..") or len(name.encode()) > LONGEST_NAME):
         shown = f"{name[:40]}..." if len(name) > 40 else name
         report.add(
             "run_name",
@@ -237,12 +243,9 @@ def check_saving(config: Config, report: Report) -> None:
         report.add("autoresume", "without checkpoints there is nothing to resume from; set save_folder")
     if config.autoresume and name is None:
         report.add("autoresume", "checkpoints are found by run_name, which is not set; set run_name")
-    keep = config.save_num_checkpoints_to_keep
-    if keep < -1 or keep == 0:
-        report.add("save_num_checkpoints_to_keep", f"{keep} given, but it must be -1 (all) or at least 1")
     if config.load_weights_only and config.load_path is None:
         report.add("load_weights_only", "nothing to load; set load_path=CHECKPOINT, or load_weights_only=false")
-    if config.load_unsafe_pickle and report.structure.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
+    if config.load_unsafe_pickle and report.sources["load_unsafe_pickle"] not in (COMMAND_LINE, CALLER):
         report.add(
             "load_unsafe_pickle",
             "a file cannot set this, because it may be someone else's; remove it there, and type "
@@ -253,10 +256,7 @@ def check_saving(config: Config, report: Report) -> None:
 def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
     """Check that every device gets as many images of each data set, and that the topology, if any, fits the nodes.
 
-    Args:
-        config: a checked configuration.
-        world_size: the number of devices.
-        ranks_per_node: of each node; None leaves the topology unchecked.
+    Without `ranks_per_node`, the topology is not checked.
 
     Raises:
         ConfigError: with the nearest batch sizes, or numbers of ranks, that fit.

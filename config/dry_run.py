@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from common.durations import UNITS, Duration, durations_of
-from config.card import card_table
 from config.load import defaults
 from config.plot import curve
 from config.run import Run
@@ -34,41 +33,46 @@ MOST_EPOCHS = 10_000  # longer runs show the image size per percent of the run
 
 
 def show(run: Run, console: Console | None = None) -> None:
-    """Print a run.
-
-    Args:
-        run: from config.load or config.complete.
-        console: where to print; None: standard output.
-    """
+    """Print a run, by default on standard output."""
     # When writing to a file or a pipe, rich would wrap at 80 columns.
     out = console or (Console() if os.isatty(1) or "COLUMNS" in os.environ else Console(width=110))
     length, warmup = durations_of(run.config)
     is_full = run.config.dry_run == FULL
     shown = "all values" if is_full else "values that differ from the defaults"
-    heading(out, "Configuration", f"{shown}, with the layers that set them")
-    out.print(Padding(configuration(run, out.width - 2), (0, 0, 0, 2)))
+    section(out, "Configuration", f"{shown}, with the layers that set them", configuration(run, out.width - 2))
     if run.card:
-        heading(out, f"Recipe {run.config.recipe_name}", str(run.card.get("summary", "")))
-        if run.card.get("published"):
-            out.print(Padding(card_table(run.card["published"]), (0, 0, 0, 2)))
-    heading(out, "Learning rate", schedule_line(run.config, length, warmup))
-    width = max(30, min(80, out.width - 16))
-    plot = rate_plot(run.config, length, warmup, width, out.options.ascii_only)
-    out.print(Padding(Text("\n".join(plot)), (0, 0, 0, 2)))
-    sizes = size_lines(run.config, length)
-    if sizes:
-        heading(out, "Image size", "while training")
-        out.print(Padding("\n".join(sizes), (0, 0, 0, 2)))
-    heading(out, "What would be built")
-    out.print(Padding(built(run, length), (0, 0, 0, 2)))
+        show_card(out, f"Recipe {run.config.recipe_name}", run.card)
+    plot = rate_plot(run.config, length, warmup, max(30, min(80, out.width - 16)), out.options.ascii_only)
+    section(out, "Learning rate", schedule_line(run.config, length, warmup), Text("\n".join(plot)))
+    if sizes := size_lines(run.config, length):
+        section(out, "Image size", "while training", "\n".join(sizes))
+    section(out, "What would be built", body=built(run, length))
     more = "" if is_full else " All values: dry_run=full"
     out.print(f"\nDry run: nothing was built, and no data was touched.{more}", style="dim")
 
 
-def heading(out: Console, title: str, note: str = "") -> None:
-    """Print the heading of a section."""
+def section(out: Console, title: str, note: str = "", body: RenderableType | None = None) -> None:
+    """Print a section: its heading, and its body indented below."""
     out.print()
     out.print(Text.assemble((title, "bold"), (f"   {note}" if note else "", "dim")))
+    if body is not None:
+        out.print(Padding(body, (0, 0, 0, 2)))
+
+
+def show_card(out: Console, title: str, card: dict[str, Any]) -> None:
+    """Print a recipe's card: its summary, and a table of its published figures."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in ("top-1 %", "epochs", "minutes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("hardware", no_wrap=True)
+    table.add_column("published in", ratio=1)
+    for row in card.get("published") or ():
+        source = Text(str(row.get("source", "")))
+        if row.get("note"):
+            source.append(f" ({row['note']})", style="dim")
+        figures = [str(row.get(key) if row.get(key) is not None else "-") for key in ("top1", "epochs", "minutes")]
+        table.add_row(*figures, str(row.get("hardware") or "-"), source)
+    section(out, title, str(card.get("summary", "")), table if table.row_count else None)
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,7 +149,7 @@ def steps(length: Duration, warmup: Duration) -> float | None:
     return warmup.value if warmup.unit == length.unit else None
 
 
-def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool = False) -> list[str]:
+def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool) -> list[str]:
     """Return the lines of a plot of the learning rate, or of a sentence why there is none."""
     if registry.is_outside(config.scheduler.name):
         return [f"no curve: a dry run does not import {config.scheduler.name}"]
@@ -160,7 +164,7 @@ def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, as
         return peak * multiplier(fine * step)
 
     unit = UNITS[length.unit]
-    return curve(rate, length.value, peak, unit, width, label="optimizer.lr x schedule", ascii_only=ascii_only)
+    return curve(rate, length.value, peak, unit, width, "optimizer.lr x schedule", ascii_only)
 
 
 def resizing(config: Config) -> Callable[[float], int] | None:
@@ -174,15 +178,10 @@ def resizing(config: Config) -> Callable[[float], int] | None:
     return None
 
 
-def is_shown_by_epoch(length: Duration) -> bool:
-    """Return whether the run's length is in epochs, and at most MOST_EPOCHS."""
-    return length.unit == "ep" and length.value <= MOST_EPOCHS
-
-
 def size_per_epoch(config: Config, length: Duration) -> list[int]:
     """Return the image side in pixels at the start of each epoch, or of each percent of the run."""
     size = resizing(config)
-    count = int(length.value) if is_shown_by_epoch(length) else 100
+    count = int(length.value) if length.unit == "ep" and length.value <= MOST_EPOCHS else 100
     return [size(i / count) if size else config.train_dataset.crop_size for i in range(count)]
 
 
@@ -190,10 +189,11 @@ def size_lines(config: Config, length: Duration) -> list[str]:
     """Return a line such as 'epochs 0-14  88 px' per range of constant size; empty if the size never changes."""
     if resizing(config) is None:
         return []
-    unit = "epoch" if is_shown_by_epoch(length) else "percent"
-    lines = []
-    for size, group in groupby(enumerate(size_per_epoch(config, length)), key=lambda pair: pair[1]):
-        first, *_, last = (numbers := [number for number, _ in group])[0], numbers[-1]
+    sizes, lines = size_per_epoch(config, length), []
+    unit = "epoch" if length.unit == "ep" and length.value == len(sizes) else "percent"
+    for size, group in groupby(enumerate(sizes), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in group]
+        first, last = numbers[0], numbers[-1]
         span = f"{unit} {first}" if first == last else f"{unit}s {first}-{last}"
         lines.append(f"{span:<16} {size} px")
     return lines
@@ -220,21 +220,16 @@ def built(run: Run, length: Duration) -> Table:
         rows.append((section, ", ".join(names) or "none"))
     rows.append(("checkpoints", checkpoint_line(config)))
     for number, name in enumerate(sorted({*run.outside.values()})):
-        rows.append(("" if number else "outside code", f"{name}, {source_line(name)}"))
+        source = definition(*name.split(":"))
+        is_read = source is not None and parameters(source) is not ANYTHING
+        origin = f"from {source.file}" if source and is_read else "whose arguments are checked when a run imports it"
+        rows.append(("" if number else "outside code", f"{name}, {origin}"))
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")
     for name, text in rows:
         table.add_row(Text(name, "dim"), Text(text))
     return table
-
-
-def source_line(name: str) -> str:
-    """Describe where a class or function from outside this project is defined."""
-    source = definition(*name.split(":"))
-    if source is None or parameters(source) is ANYTHING:
-        return "whose arguments are checked when a run imports it"
-    return f"from {source.file}"
 
 
 def call(args: dict[str, Any]) -> str:

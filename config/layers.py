@@ -5,34 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from config.read import Tree
-from config.schema import OPEN_SECTIONS, EvalDataset, Model, Scheduler, TrainDataset
+from config.schema import OPEN_SECTIONS
 from recipes import registry
 from recipes.declared import declarations
 
-SECTIONS: dict[str, type] = {
-    "model": Model,
-    "train_dataset": TrainDataset,
-    "eval_dataset": EvalDataset,
-    "scheduler": Scheduler,
-}
-"""Sections with fixed keys."""
+SECTIONS = ("model", "train_dataset", "eval_dataset", "scheduler")  # with fixed keys
 
 
 class Layers:
-    """The layers merged up to now, with the source of every value and all problems found while merging.
-
-    Attributes:
-        tree: the configuration as nested dictionaries.
-        sources: dotted key of each leaf -> the layer that set it.
-        problems: complete sentences.
-        holders: first-level keys of files that hold YAML anchors.
-    """
+    """The layers merged up to now, with the source of every value and all problems found while merging."""
 
     def __init__(self, defaults: Tree) -> None:
         self.tree: Tree = {}
-        self.sources: dict[str, str] = {}
-        self.problems: list[str] = []
-        self.holders: set[str] = set()
+        self.sources: dict[str, str] = {}  # dotted key of each leaf -> the layer that set it
+        self.problems: list[str] = []  # complete sentences
+        self.holders: set[str] = set()  # first-level keys of files that hold YAML anchors
         self._merge(self.tree, defaults, "", "default")
 
     def add(self, name: str, values: Tree, may_remove_nothing: bool = False) -> None:
@@ -106,46 +93,34 @@ class Layers:
             if key in seen:
                 self.problems.append(f"{section}: {seen[key]} and {word} name the same class ({name}); keep one")
             seen[key] = word
-            if args is None:
-                self._remove(section, key, name, may_remove_nothing)
-            elif isinstance(args, dict):
+            if isinstance(args, dict):
                 new = key not in self.tree[section]
                 self._merge(self.tree[section], {key: args}, f"{section}.", name)
                 if new and section == "algorithms":
                     self.tree[section] = placed(self.tree[section], key, before)
+            elif args is None and key in self.tree[section]:
+                del self.tree[section][key]
+                self._forget(f"{section}.{key}")
             elif not registry.exists(OPEN_SECTIONS[section], key):
                 self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
-            else:
+            elif args is not None:
                 self.problems.append(
                     f"{section}.{word}: {args!r} given ({name}), but it must be a mapping of arguments; "
                     f"type {section}.{word}={{}} to enable it with its defaults, {section}.{word}=null to remove it"
                 )
+            elif not may_remove_nothing:
+                self.problems.append(
+                    f"{section}.{key}: an empty value removes it ({name}), but no earlier layer sets it; "
+                    f"write {{}} to enable it with its defaults"
+                )
         if not self.tree[section]:
             self.sources[section] = name
-
-    def _remove(self, section: str, key: str, name: str, may_remove_nothing: bool) -> None:
-        """Remove an algorithm, callback or logger."""
-        if key in self.tree[section]:
-            del self.tree[section][key]
-            self._forget(f"{section}.{key}")
-        elif not registry.exists(OPEN_SECTIONS[section], key):
-            self.problems += registry.check(OPEN_SECTIONS[section], key, {}, f"{section}.{key}")
-        elif not may_remove_nothing:
-            self.problems.append(
-                f"{section}.{key}: an empty value removes it ({name}), but no earlier layer sets it; "
-                f"write {{}} to enable it with its defaults"
-            )
 
 
 def placed(algorithms: Tree, new: str, before: set[str]) -> Tree:
     """Move the algorithm `new` ahead of those, out of `before`, that its class declares must come later.
 
-    A command line cannot express the position of an algorithm that it adds to a recipe's.
-
-    Args:
-        algorithms: in order, `new` last.
-        new: the algorithm that a layer has just added.
-        before: those that earlier layers set.
+    A command line cannot express the position of an algorithm that it adds to those of earlier layers.
     """
     order = [name for name in algorithms if name != new]
     known = [name for name in order if name in declarations("algorithm", new).BEFORE and name in before]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os.path
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,10 +21,6 @@ from config.run import BASELINE, Recipe, Run
 from config.schema import Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 
-"""The recipe that all others are compared with."""
-FOLDERS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
-"""Keys whose value is a path, in which ~ is expanded."""
-
 
 def run_files() -> list[Path]:
     """Return the run YAMLs of this checkout, without the MosaicML platform's job file."""
@@ -38,11 +33,7 @@ def recipe_files() -> dict[str, Path]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read a recipe, given by name or by the path of a YAML.
-
-    Raises:
-        ConfigError: there is no such recipe, or its YAML cannot be read.
-    """
+    """Read a recipe, given by name or by the path of a YAML; a ConfigError if there is none, or it is not valid."""
     known = recipe_files()
     if "/" in name or name.endswith((".yaml", ".yml")):
         path, label = Path(name).expanduser(), name
@@ -72,24 +63,17 @@ def defaults() -> Tree:
 
 @functools.cache
 def as_shipped(recipe: str) -> Tree:
-    """Return a recipe merged with the schema's defaults.
-
-    Raises:
-        ConfigError: there is no such recipe, or its YAML cannot be read.
-    """
+    """Return a recipe merged with the schema's defaults."""
     layers, shipped = Layers(defaults()), read_recipe(recipe)
     layers.add(shipped.label, shipped.changes)
     return layers.tree
 
 
 def baseline_of(words: Iterable[str]) -> tuple[str, Tree]:
-    """Return the baseline that a run is compared with: a description, and the configuration.
+    """Return the baseline that a command line's run is compared with: a description, and the configuration.
 
     It is the recipe baseline on the run's YAML, without overrides. A YAML from elsewhere may contain a merged recipe,
     so its runs are compared with the baseline on the schema's defaults.
-
-    Args:
-        words: the run's command line.
     """
     names = {Path(word).name for word in words}
     for file in run_files():
@@ -148,9 +132,6 @@ def complete(config: DictConfig) -> Run:
     The caller's own values cannot be distinguished from the defaults of the YAML. So a value overrides the recipe if it
     differs from the schema's default, and not if it equals it. The block for the recipe overrides both, as in the
     published example.
-
-    Raises:
-        ConfigError: with all problems at once.
     """
     merged = undot(resolve(typing.cast(Tree, OmegaConf.to_container(OmegaConf.create(config))), lambda _: ""))
     recipe, problems = find_recipe(merged.get("recipe_name"))
@@ -220,31 +201,10 @@ def finish(layers: Layers, lenient: bool) -> Config:
         tree = resolve(layers.tree, structure.origin)
     except ConfigError as error:
         raise ConfigError(*layers.problems, *error.problems) from error
-    tree = structure.conform(tree)
-    if tree["grad_accum"] == "auto":
-        tree["grad_accum"] = None
-        tree["device_train_microbatch_size"] = "auto"
-    tree = at_home(tree)
-    config = as_dataclass(Config, tree)
-    values = check_values(config, structure, lenient)
-    problems = list(dict.fromkeys([*layers.problems, *structure.problems, *values]))
-    if problems:
+    config: Config = structure.conform(tree)
+    if config.grad_accum == "auto":
+        config.grad_accum, config.device_train_microbatch_size = None, "auto"
+    check_values(config, structure, lenient)
+    if problems := dict.fromkeys([*layers.problems, *structure.problems]):
         raise ConfigError(*problems)
     return config
-
-
-def at_home(tree: Tree) -> Tree:
-    """Return a tree with ~ expanded in every path."""
-    result: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            result[key] = at_home(value) if key in SECTIONS else value
-        else:
-            result[key] = os.path.expanduser(value) if key in FOLDERS and value is not None else value
-    return result
-
-
-def as_dataclass(cls: type, tree: Tree) -> Any:
-    """Convert a tree that conforms to a schema into a dataclass instance."""
-    inner = SECTIONS if cls is Config else {}
-    return cls(**{key: as_dataclass(inner[key], value) if key in inner else value for key, value in tree.items()})

@@ -16,17 +16,11 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Settings resolved for this machine where the configuration leaves a choice.
+    """Settings resolved for this machine where the configuration leaves a choice."""
 
-    Attributes:
-        device: cpu or gpu.
-        precision: one of config.schema.PRECISIONS.
-        microbatch: images per forward pass on one device; auto finds it by trial, on a GPU.
-    """
-
-    device: str
-    precision: str
-    microbatch: int | str
+    device: str  # cpu or gpu
+    precision: str  # one of config.schema.PRECISIONS
+    microbatch: int | str  # images per forward pass on one device; auto finds it by trial, on a GPU
 
 
 @dataclass

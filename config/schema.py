@@ -69,9 +69,7 @@ WEIGHT_DECAY_ON = "weight_decay_on"
 """A key of the optimizer section that is not an argument of its class: all, or weights."""
 
 
-def default_optimizer() -> dict[str, Any]:
-    """Return the published baseline's optimizer."""
-    return {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
+OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
 
 
 @dataclass(slots=True)
@@ -109,7 +107,7 @@ class Config:
     model: Model = field(default_factory=Model)
     train_dataset: TrainDataset = field(default_factory=TrainDataset)
     eval_dataset: EvalDataset = field(default_factory=EvalDataset)
-    optimizer: dict[str, Any] = field(default_factory=default_optimizer)
+    optimizer: dict[str, Any] = field(default_factory=OPTIMIZER.copy)
     scheduler: Scheduler = field(default_factory=Scheduler)
     algorithms: dict[str, Any] = field(default_factory=dict)  # name -> arguments, in the order they run
     callbacks: dict[str, Any] = field(default_factory=dict)  # name -> arguments

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 import types
 import typing
-from collections.abc import Iterable
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from common.suggest import closest
@@ -14,6 +15,8 @@ from config.read import Tree
 from config.schema import OPEN_SECTIONS, Config
 from recipes import registry
 
+PATHS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
+"""Keys whose value is a path, in which ~ is expanded."""
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
 HINTS = {
     "lr": "optimizer.lr",
@@ -57,28 +60,45 @@ VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 COMMAND_LINE, CALLER = "command line", "the caller"  # the layers set by the person who starts the run
 
 
-class Structure:
-    """Checks a tree against the schema.
+class Report:
+    """The problems found so far, as complete sentences that name the key and the layer that set it.
 
     Args:
         sources: dotted key -> the layer that set it.
-        blocks: possible names of override blocks, suggested for a misspelled first-level key.
-        holders: first-level keys that hold YAML anchors.
-
-    Attributes:
-        problems: complete sentences.
     """
 
-    def __init__(
-        self, sources: dict[str, str], blocks: Iterable[str] = (), holders: frozenset[str] | set[str] = frozenset()
-    ) -> None:
+    def __init__(self, sources: dict[str, str]) -> None:
         self.sources = sources
-        self.blocks = list(blocks)
-        self.holders = holders
         self.problems: list[str] = []
 
-    def conform(self, tree: Tree, cls: type = Config, prefix: str = "") -> Tree:
-        """Return the tree with values converted, unknown keys removed, and defaults in place of wrong values."""
+    def add(self, key: str, sentence: str) -> None:
+        """Add a problem with the value of a key."""
+        self.problems.append(f"{key}: {sentence}{self.origin(key)}")
+
+    def extend(self, sentences: Iterable[str]) -> None:
+        """Add problems that start with their key."""
+        self.problems += [f"{sentence}{self.origin(sentence.split(': ')[0])}" for sentence in sentences]
+
+    def origin(self, key: str) -> str:
+        """Return the layer that set a value, as the end of a message: ' [yamls/digits.yaml]'."""
+        below = [source for leaf, source in self.sources.items() if leaf == key or leaf.startswith(f"{key}.")]
+        return f" [{below[0]}]" if below and below[0] != "default" else ""
+
+
+class Structure(Report):
+    """Checks a tree against the schema.
+
+    Args:
+        blocks: possible names of override blocks, suggested for a misspelled first-level key.
+        holders: first-level keys that hold YAML anchors.
+    """
+
+    def __init__(self, sources: dict[str, str], blocks: Iterable[str] = (), holders: Iterable[str] = ()) -> None:
+        super().__init__(sources)
+        self.blocks, self.holders = list(blocks), holders
+
+    def conform(self, tree: Tree, cls: Callable[..., Any] = Config, prefix: str = "") -> Any:
+        """Convert the tree to a dataclass, dropping unknown keys, with defaults in place of wrong values."""
         hints = typing.get_type_hints(cls)
         result: Tree = {}
         for key, value in tree.items():
@@ -88,9 +108,10 @@ class Structure:
                 result[key] = self.conform(value, typing.cast(type, hints[key]), f"{prefix}{key}.")
             elif typing.get_origin(hints[key]) is dict:
                 result[key] = value
-            else:
-                result[key] = self._value(f"{prefix}{key}", value, hints[key], default(cls, key))
-        return result
+            elif (converted := self._value(f"{prefix}{key}", value, hints[key])) is not MISSING:
+                is_path = key in PATHS and isinstance(converted, str)
+                result[key] = os.path.expanduser(converted) if is_path else converted
+        return cls(**result)
 
     def _unknown(self, prefix: str, key: str, value: Any, known: list[str]) -> str:
         """Return the message for a key that does not exist."""
@@ -115,21 +136,16 @@ class Structure:
                 return f"{section}.{registry.canonical(kind, key)}"
         return None
 
-    def _value(self, key: str, value: Any, hint: Any, fallback: Any) -> Any:
-        """Convert a value to its type if that loses nothing; otherwise report it and return the default."""
+    def _value(self, key: str, value: Any, hint: Any) -> Any:
+        """Convert a value to its type if that loses nothing; otherwise report it and return MISSING."""
         allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         for kind in allowed:
             converted = convert(value, kind)
             if converted is not MISSING:
                 return converted
         words = " or ".join(WORDS[kind] for kind in allowed)
-        self.problems.append(f"{key}: {value!r} given, but it must be {words}{self.origin(key)}")
-        return fallback
-
-    def origin(self, key: str) -> str:
-        """Return the layer that set a value, as the end of a message: ' [yamls/digits.yaml]'."""
-        below = [source for leaf, source in self.sources.items() if leaf == key or leaf.startswith(f"{key}.")]
-        return f" [{below[0]}]" if below and below[0] != "default" else ""
+        self.add(key, f"{value!r} given, but it must be {words}")
+        return MISSING
 
 
 def convert(value: Any, kind: type) -> Any:
@@ -143,9 +159,3 @@ def convert(value: Any, kind: type) -> Any:
     if kind is str and isinstance(value, (int, float)):
         return str(value)
     return value if isinstance(value, kind) else MISSING
-
-
-def default(cls: type, key: str) -> Any:
-    """Return the schema's default for a key."""
-    item = next(item for item in fields(cls) if item.name == key)
-    return item.default if item.default is not MISSING else typing.cast(Any, item.default_factory)()

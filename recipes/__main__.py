@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 
-from common.command import run
+from common.command import parser, run
 from common.durations import parse
 from common.terminal import console
-from config.card import card_table
-from config.dry_run import heading, leaves, yaml_like
+from config.dry_run import leaves, section, show_card, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 
-def best(published: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the published figure with the highest top-1, ignoring ranges and missing ones."""
-    single = [row for row in published if isinstance(row.get("top1"), int | float)]
-    return max(single, key=lambda row: row["top1"], default={})
-
-
 def listing() -> Table:
-    """Return a table with one row per recipe, the shortest first."""
+    """Return a table with one row per recipe, the shortest first, and its highest published top-1."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("recipe_name", style="bold", no_wrap=True)
     for title in ("epochs", "crop", "top-1 %", "in ep", "min"):
@@ -34,7 +25,9 @@ def listing() -> Table:
     table.add_column("hardware", no_wrap=True)
     trees = {name: as_shipped(name) for name in recipe_files()}
     for name in sorted(trees, key=lambda name: parse(trees[name]["max_duration"]).value):
-        tree, figure = trees[name], best(read_recipe(name).card.get("published") or [])
+        tree, published = trees[name], read_recipe(name).card.get("published") or []
+        numbers = [row for row in published if isinstance(row.get("top1"), int | float)]  # others are ranges
+        figure: dict[str, Any] = max(numbers, key=lambda row: row["top1"], default={})
         cells = [str(figure.get(key) or "-") for key in ("top1", "epochs", "minutes", "hardware")]
         cells[0] += "?" if "UNVERIFIED" in figure.get("note", "") else ""
         table.add_row(name, tree["max_duration"].removesuffix("ep"), str(tree["train_dataset"]["crop_size"]), *cells)
@@ -57,26 +50,23 @@ def changes(name: str) -> Table:
 def describe(out: Console, name: str) -> None:
     """Print the card, the changes and the algorithms of a recipe."""
     recipe, algorithms = read_recipe(name), as_shipped(name)["algorithms"]
-    heading(out, name, str(recipe.card.get("summary", "")))
-    if published := recipe.card.get("published"):
-        out.print(Padding(card_table(published), (0, 0, 0, 2)))
-    differences = changes(name)
-    heading(out, "Changes from baseline" if differences.row_count else "Changes nothing from baseline")
-    if differences.row_count:
-        out.print(Padding(differences, (0, 0, 0, 2)))
-    heading(out, "Algorithms" if algorithms else "No algorithms")
+    show_card(out, name, recipe.card)
+    if (differences := changes(name)).row_count:
+        section(out, "Changes from baseline", body=differences)
+    else:
+        section(out, "Changes nothing from baseline")
     table = Table.grid(padding=(0, 2))
     for algorithm, arguments in algorithms.items():
         table.add_row(algorithm, ", ".join(f"{key}={yaml_like(value)}" for key, value in arguments.items()))
-    out.print(Padding(table, (0, 0, 0, 2)))
-    heading(out, "Read more", f"{recipe.label} gives the reason for each value")
+    section(out, "Algorithms" if algorithms else "No algorithms", body=table)
+    section(out, "Read more", f"{recipe.label} gives the reason for each value")
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the list or one recipe; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes", description="List the recipes, or show one of them.")
-    parser.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
-    out, name = console(), parser.parse_args(argv).name
+    words = parser("recipes", "List the recipes, or show one of them.")
+    words.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
+    out, name = console(), words.parse_args(argv).name
     if name:
         describe(out, name)
         return 0

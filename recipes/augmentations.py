@@ -32,11 +32,6 @@ def drawn_factor(severity: float) -> float:
     return float(np.random.uniform(1 - 0.09 * severity, 1))
 
 
-def drawn_original_factor(severity: float) -> float:
-    """Draw a factor as in AugMix's original code: from 0.118 to 0.18 * severity + 0.1."""
-    return drawn(severity) * 0.18 + 0.1
-
-
 def either_sign(value: float) -> float:
     """Return the value or its negative at random."""
     return -value if np.random.uniform() > 0.5 else value
@@ -199,8 +194,8 @@ def sharpness(pixels: Tensor, severity: float) -> Tensor:
 
 
 def _original(change: Callable[[Tensor, float], Tensor]) -> Operation:
-    """Return an operation with a random factor drawn as in AugMix's original code."""
-    return lambda pixels, severity: change(pixels, drawn_original_factor(severity))
+    """Return an operation with a factor drawn as in AugMix's original code: from 0.118 to 0.18 * severity + 0.1."""
+    return lambda pixels, severity: change(pixels, drawn(severity) * 0.18 + 0.1)
 
 
 _SAFE = (autocontrast, equalize, posterize, rotate, solarize, shear_x, shear_y, translate_x, translate_y)
@@ -212,13 +207,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
 
 
 class RandomOperations:
-    """Applies `depth` random operations to an image, uint8 [3, H, W] -> uint8 [3, H, W].
-
-    Args:
-        severity: the greatest strength of an operation, 0 to 10.
-        depth: number of operations.
-        operations: a name in OPERATIONS.
-    """
+    """Applies `depth` random operations to an image, uint8 [3, H, W] -> uint8 [3, H, W]; see RandAugment."""
 
     def __init__(self, severity: float, depth: int, operations: str) -> None:
         self.severity, self.depth, self.operations = severity, depth, operations
@@ -232,15 +221,7 @@ class RandomOperations:
 
 
 class MixedChains:
-    """Blends an image, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations, as AugMix does.
-
-    Args:
-        severity: the greatest strength of an operation, 0 to 10.
-        depth: operations in a chain; below 1, each chain has 1 to 3.
-        width: number of chains.
-        alpha: parameter of the Dirichlet and Beta distributions of the chain weights and of their total share.
-        operations: a name in OPERATIONS.
-    """
+    """Blends an image, uint8 [3, H, W] -> uint8 [3, H, W], with chains of random operations; see AugMix."""
 
     def __init__(self, severity: float, depth: int, width: int, alpha: float, operations: str) -> None:
         self.severity, self.depth, self.width, self.alpha, self.operations = severity, depth, width, alpha, operations

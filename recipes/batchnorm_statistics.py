@@ -1,8 +1,4 @@
-"""Recompute BatchNorm statistics for weights averaged over time or over ranks.
-
-BatchNorm's running mean and variance belong to the weights used in training. Averaged weights need other statistics,
-which are recomputed by running some training images through the network, from a separate loader.
-"""
+"""Recompute BatchNorm statistics for weights averaged over time or over ranks, from some training images."""
 
 from __future__ import annotations
 
@@ -28,8 +24,8 @@ class BatchNormStatistics:
     """Recomputes the running statistics of a run's model for its current weights.
 
     It always uses the first images of the run's first epoch, cropped as they were there, at the current image size, so
-    that the result depends only on the weights and the seed. It does not affect the training loader, its workers and
-    position, random numbers or gradients.
+    that the result depends only on the weights and the seed. It does not affect the training loader, random numbers or
+    gradients.
 
     Args:
         num_samples: number of training images over all ranks, rounded down to whole batches, but at least one batch.
@@ -68,14 +64,9 @@ class BatchNormStatistics:
 
 
 class FirstImages(Sampler[Key]):
-    """Samples this rank's share of the first images of a run's first epoch, as keys of the data set.
+    """Samples this rank's share of the first `num_samples` images of a run's first epoch, as keys of the data set.
 
     Unlike EpochSampler, it neither advances the data set's epoch nor consumes its position to resume from.
-
-    Args:
-        dataset: the training data.
-        num_samples: number of images over all ranks, rounded down to whole batches, but at least one batch.
-        batch_size: samples per device.
     """
 
     def __init__(self, dataset: ImageDataset, num_samples: int, batch_size: int) -> None:
@@ -97,12 +88,7 @@ class FirstImages(Sampler[Key]):
 
 
 def loader_beside(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
-    """Copy a loader, with separate order, workers and random numbers.
-
-    Args:
-        train: the loader to copy; it does not change.
-        sampler: the samples to load; an incomplete last batch is dropped.
-    """
+    """Copy a loader, with separate order, workers and random numbers; drops an incomplete last batch."""
     loader = copy.copy(train)
     # DataLoader forbids setattr of these after construction.
     vars(loader).update(

@@ -71,18 +71,10 @@ WORDS = tuple(name for name in vars(Declarations) if name.isupper())
 
 
 class Declares(Declarations):
-    """A class that checks its arguments when it is instantiated.
-
-    Raises:
-        ValueError: an argument breaks a declaration.
-    """
+    """A class that checks its arguments when it is instantiated: a ValueError if one breaks a declaration."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Reject declarations that can never hold.
-
-        Raises:
-            TypeError: a declaration names an unknown argument, or has no limits.
-        """
+        """Reject declarations that name an unknown argument, or have no limits."""
         super().__init_subclass__(**kwargs)
         known, words = set(inspect.signature(cls.__init__).parameters), vars(cls)
         for name, bound in words.get("BOUNDS", {}).items():
@@ -192,8 +184,7 @@ def _read(file: Path, class_name: str) -> dict[str, Any]:
         if place is not None and place.module.split(".")[0] not in STOCK:
             if base in source.classes(file) or source.derives(place.file, place.name, "Declares"):
                 found |= _read(place.file, place.name)
-    node = next(node for node in source.parse(file).body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    for item in node.body:
+    for item in source.node_of(file, class_name).body:
         if isinstance(item, ast.Assign) and isinstance(word := item.targets[0], ast.Name) and word.id in WORDS:
             try:
                 found[word.id] = ast.literal_eval(item.value)

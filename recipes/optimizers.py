@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from composer.optim import DecoupledAdamW as StockDecoupledAdamW
@@ -17,12 +17,22 @@ from torch import Tensor
 from recipes.declared import Declares
 
 
-def _loss_of(closure: Callable[[], Any] | None) -> Any:
-    """Compute the closure's loss with gradients."""
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
+class _Foreach:
+    """Adds a step to an optimizer that updates all parameters of a group together."""
+
+    param_groups: list[dict[str, Any]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; `closure` computes gradients and returns the loss."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for group in self.param_groups:
+            self._update(group, [p for p in group["params"] if p.grad is not None])
+        return loss
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        raise NotImplementedError
 
 
 def _decay(group: dict[str, Any], parameters: list[Tensor]) -> None:
@@ -52,29 +62,19 @@ def _advance(
     return by_step
 
 
-class DecoupledSGDW(StockDecoupledSGDW):
+class DecoupledSGDW(_Foreach, StockDecoupledSGDW):
     """SGD with momentum and a weight decay that follows the learning-rate schedule, but not the learning rate's size.
 
     A drop-in for composer.optim.DecoupledSGDW: same arguments, state and name in checkpoints, bit-identical on a CPU.
     The published weight_decay 5e-4 at lr 2.048 equals 2.44e-4 in torch.optim.SGD.
     """
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: computes gradients and returns the loss.
-        """
-        loss = _loss_of(closure)
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            updates = self._updates(group, parameters, [p.grad for p in parameters])
-            _decay(group, parameters)
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
-        return loss
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        if not parameters:
+            return
+        updates = self._updates(group, parameters, [cast(Tensor, p.grad) for p in parameters])
+        _decay(group, parameters)
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _updates(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """Return the gradients with momentum, to be subtracted times lr."""
@@ -93,26 +93,17 @@ class DecoupledSGDW(StockDecoupledSGDW):
         return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"])) if group["nesterov"] else buffers
 
 
-class DecoupledAdamW(StockDecoupledAdamW):
+class DecoupledAdamW(_Foreach, StockDecoupledAdamW):
     """Adam with such a weight decay; a drop-in for composer.optim.DecoupledAdamW in the same sense."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        group.setdefault("initial_lr", group["lr"])
+        moments = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+        ready = [p for p in parameters if p.requires_grad]
+        for step, equals in _advance(self, ready, moments).items():
+            self._update_equals(group, step, equals)
 
-        Args:
-            closure: computes gradients and returns the loss.
-        """
-        loss = _loss_of(closure)
-        for group in self.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            moments = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
-            ready = [p for p in group["params"] if p.grad is not None and p.requires_grad]
-            for step, parameters in _advance(self, ready, moments).items():
-                self._update(group, step, parameters)
-        return loss
-
-    def _update(self, group: dict[str, Any], step: float, parameters: list[Tensor]) -> None:
+    def _update_equals(self, group: dict[str, Any], step: float, parameters: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         means = [self.state[p]["exp_avg"] for p in parameters]
@@ -170,7 +161,7 @@ class AdamWScheduleFree(StockAdamWScheduleFree, _ScheduleFree):
     """Schedule-free AdamW of the same package, used in the same way."""
 
 
-class AccumAdam(Declares, torch.optim.Optimizer):
+class AccumAdam(_Foreach, Declares, torch.optim.Optimizer):
     """Adam for small batches on many ranks: updates its moments once in accum_iter steps (Wang et al., 2410.11998).
 
     In between, each step combines its gradient g with the frozen moments: it moves along (m + (1 - beta1) g) / sqrt(v +
@@ -178,7 +169,6 @@ class AccumAdam(Declares, torch.optim.Optimizer):
     The numbers equal those of the decent-dp package, in which weight decay changes the gradients in place.
 
     Args:
-        params: parameters or param groups.
         lr: learning rate. Published with decentralized training: 1.5e-3, where 1e-3 was Adam's with AllReduce.
         betas: decay rates of the mean and of the mean square of the gradients.
         eps: added to the root of the mean square.
@@ -200,21 +190,11 @@ class AccumAdam(Declares, torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "accum_iter": accum_iter}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        for step, equals in _advance(self, parameters, ("exp_avg", "exp_avg_sq", "accum_grad")).items():
+            self._update_equals(group, int(step), equals)
 
-        Args:
-            closure: computes gradients and returns the loss.
-        """
-        loss = _loss_of(closure)
-        for group in self.param_groups:
-            ready = [p for p in group["params"] if p.grad is not None]
-            for step, parameters in _advance(self, ready, ("exp_avg", "exp_avg_sq", "accum_grad")).items():
-                self._update(group, int(step), parameters)
-        return loss
-
-    def _update(self, group: dict[str, Any], step: int, parameters: list[Tensor]) -> None:
+    def _update_equals(self, group: dict[str, Any], step: int, parameters: list[Tensor]) -> None:
         (beta1, beta2), period = group["betas"], group["accum_iter"]
         gradients: Any = [p.grad for p in parameters]
         means, squares, sums = (

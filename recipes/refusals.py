@@ -8,42 +8,35 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 
 from common.errors import ConfigError, UserError
 
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
-class Refusal(contextlib.ContextDecorator):
-    """Turns an exception into a ConfigError that names the key to blame and keeps the original reason.
+@contextlib.contextmanager
+def refusal(where: str, args: Mapping, what: str, ours: Callable | None = None) -> Iterator[None]:
+    """Turn an exception into a ConfigError that names the key to blame and keeps the original reason.
 
     An exception from our own or the user's code is a bug and keeps its traceback, unless a class raised it over its
     arguments.
 
     Args:
-        where: the key in the configuration, such as loggers.wandb.
-        args: the arguments given there.
+        where: the key of `args` in the configuration, such as loggers.wandb.
         what: what went wrong, such as `WandBLogger refuses its arguments`.
         ours: the class or function that is called, if it is ours or the user's.
     """
-
-    def __init__(self, where: str, args: Mapping, what: str, ours: Callable | None = None) -> None:
-        self.where, self.args, self.what, self.ours = where, args, what, ours
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Replace the exception by a ConfigError, unless it is a bug."""
-        if not isinstance(error, Exception) or isinstance(error, (ImportError, UserError)):
-            return
-        called = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)][1:]
-        is_bug = not is_validation(error, self.ours) if self.ours else not all(map(is_installed, called))
-        if is_bug:
-            return
+    try:
+        yield
+    except (ImportError, UserError):
+        raise
+    except Exception as error:
+        # Without the frames of this function and of its caller.
+        called = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)][2:]
+        if not (is_validation(error, ours) if ours else all(map(is_installed, called))):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{blamed(self.where, self.args, reason)}: {self.what}: {reason}") from error
+        raise ConfigError(f"{blamed(where, args, reason)}: {what}: {reason}") from error
 
 
 def is_installed(file: str) -> bool:
@@ -72,13 +65,9 @@ def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
 
 
 def is_validation(error: Exception, made: Callable) -> bool:
-    """Whether an error is about the arguments: raised explicitly, in a package of the class or of its bases.
+    """Whether an error is about the arguments of `made`: raised explicitly, in a package of it or of its bases.
 
-    A failing operation (`len(3)`), or a `raise` in a package that the class only uses, is a bug of the class.
-
-    Args:
-        error: the exception that the call raised.
-        made: the class or factory function that was called.
+    A failing operation (`len(3)`), or a `raise` in a package that it only uses, is a bug.
     """
     step = error.__traceback__ if isinstance(error, (TypeError, ValueError)) else None
     while step is not None and step.tb_next is not None:

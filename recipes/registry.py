@@ -23,7 +23,7 @@ from common.errors import ConfigError
 from common.outside import is_outside
 from common.suggest import did_you_mean, fold, listing
 from recipes import source
-from recipes.refusals import Refusal, how_to_install
+from recipes.refusals import how_to_install, refusal
 
 HERE = Path(__file__).parent
 BASES = {
@@ -118,11 +118,7 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str) -> Entry | None:
-    """Return the class of a name; None if the name is unknown.
-
-    Raises:
-        ConfigError: the path leads nowhere, or to a class of another kind.
-    """
+    """Return the class of a name; None if it is unknown. A path to nowhere or to another kind is a ConfigError."""
     if not is_outside(name):
         return table(kind).get(fold(name))
     module, _, attribute = name.partition(":")
@@ -157,12 +153,7 @@ def is_installed(kind: str, name: str) -> bool:
 
 
 def signature(kind: str, name: str) -> source.Parameters:
-    """Read the arguments of a class from its source; annotations are text, defaults that are not literals are None.
-
-    Raises:
-        KeyError: the name is unknown.
-        ConfigError: the path leads nowhere.
-    """
+    """Read the arguments of a class from its source, see source.parameters; a KeyError if the name is unknown."""
     if (kind, name) == ("logger", PROGRESS_BAR):
         return {}
     entry = find(kind, name)
@@ -175,19 +166,12 @@ def signature(kind: str, name: str) -> source.Parameters:
 
 
 def written(kind: str, parameters: Mapping[str, inspect.Parameter]) -> source.Parameters:
-    """Drop the argument that a YAML does not give: an optimizer's first one, the model's parameters."""
+    """Drop an optimizer's first argument, the model's parameters, which a YAML does not give."""
     return dict(list(parameters.items())[kind == "optimizer" :])
 
 
 def check(kind: str, name: str, args: Mapping, where: str) -> list[str]:
-    """Return an error message for each fault of a name and its arguments.
-
-    Args:
-        kind: algorithm, callback, logger, optimizer, schedule, model or storage.
-        name: as the user wrote it.
-        args: its arguments.
-        where: the key in the configuration that each message starts with, such as algorithms.sam.
-    """
+    """Return an error message for each fault of a name and its arguments; each starts with `where`, their key."""
     try:
         found = signature(kind, name)
     except ConfigError as error:
@@ -220,11 +204,7 @@ def misfits(kind: str, name: str, parameters: source.Parameters, args: Mapping, 
 
 
 def load(kind: str, name: str, args: Mapping, where: str) -> Any:
-    """Import the class or function of a name, and check that the arguments fit it.
-
-    Raises:
-        ConfigError: the name is unknown, or an argument does not fit.
-    """
+    """Import the class or function of a name; a ConfigError if the arguments do not fit it."""
     problems = check(kind, name, args, where)
     entry = None if problems else find(kind, name)
     if entry is None:
@@ -255,9 +235,7 @@ def not_of_kind(kind: str, name: str, thing: Any, where: str, test: Callable[[An
 
 
 def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
-    """Import the class of a name and instantiate it.
-
-    For a kind in OFFERED, the class gets those of `args` that it takes.
+    """Import the class of a name and instantiate it; for a kind in OFFERED, with those of `args` that it takes.
 
     Raises:
         ConfigError: the name is unknown, the class rejects its arguments, or Composer's class needs a missing package.
@@ -272,7 +250,7 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
         else:
             named = args if kind in BY_EVENTS else {}  # messages of the other kinds start with the argument
             title = name if is_outside(name) else made_of.__name__
-            with Refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
+            with refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
                 # Some classes modify their arguments, and the configuration must not change.
                 made = made_of(*positional, **copy.deepcopy(dict(args)))
     except ImportError as error:
@@ -282,5 +260,5 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
     if is_outside(name) and (problems := not_of_kind(kind, name, made, where, isinstance)):
         raise ConfigError(*problems)
     if kind in BY_EVENTS and not is_outside(name):
-        made.run_event = Refusal(where, args, f"{made_of.__name__} stopped the run")(made.run_event)
+        made.run_event = refusal(where, args, f"{made_of.__name__} stopped the run")(made.run_event)
     return made

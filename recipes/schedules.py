@@ -17,14 +17,11 @@ def warm_up(step: float, warmup: float, alpha_i: float) -> float:
 
 
 def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
-    """Return the learning-rate multiplier at `step`: linear from alpha_i over `warmup` steps, then a half cosine.
+    """Return the learning-rate multiplier: linear from alpha_i over `warmup` steps, then a half cosine to alpha_f.
 
     Args:
         step: 0 for the first batch; the value is exact for that batch (stock Composer lags by one).
-        total: length of the run, in the unit of `step`.
-        warmup: length of the warm-up, in the same unit.
-        alpha_f: the multiplier where the cosine ends, at `total`.
-        alpha_i: the multiplier where the warm-up starts.
+        total: length of the run, in the unit of `step`, as `warmup` is.
     """
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
@@ -57,11 +54,8 @@ def one_cycle(step: float, total: float, pct_start: float, bottom: float, top: f
     return finish + (begin - finish) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-WITH_WARMUP: dict[str, Callable[..., float]] = {
-    "cosine_with_warmup": cosine_with_warmup,
-    "linear_with_warmup": linear_with_warmup,
-    "constant_with_warmup": constant_with_warmup,
-}
+_WITH_WARMUP: tuple[Callable[..., float], ...] = (cosine_with_warmup, linear_with_warmup, constant_with_warmup)
+WITH_WARMUP = {schedule.__name__: schedule for schedule in _WITH_WARMUP}
 SCHEDULES = (*WITH_WARMUP, "one_cycle")
 Curve = Callable[[float], float]
 
@@ -70,11 +64,9 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
     """Return the multiplier of the peak learning rate as a function of the step.
 
     Args:
-        scheduler: the section of a configuration, or any object with its attributes. A function from outside is
-            imported.
+        scheduler: the section of a configuration, or any object with its attributes.
         peak: optimizer.lr.
-        total: length of the run, in steps.
-        warmup: length of the warm-up, in steps.
+        total: length of the run, in steps, as `warmup` is.
     """
     if scheduler.name == "one_cycle":
         bottom = 1 / scheduler.div_factor
@@ -90,12 +82,7 @@ def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> C
 
 
 def momentum(scheduler: Any, total: float) -> Curve | None:
-    """Return the momentum as a function of the step; None if it is constant.
-
-    Args:
-        scheduler: as for `learning_rate`.
-        total: length of the run, in steps.
-    """
+    """Return the momentum as a function of the step; None if it is constant."""
     if scheduler.name != "one_cycle" or scheduler.base_momentum is None:
         return None
     low, high = scheduler.base_momentum, scheduler.max_momentum

@@ -60,25 +60,11 @@ def _pairs(n: int, distance: int) -> Round:
     return [(i, i + distance) for i in range(n) if not i & distance]
 
 
-TOPOLOGIES = {
-    "complete": complete,
-    "ring": ring,
-    "one_peer_exp": one_peer_exp,
-    "alternating_exp_ring": alternating_exp_ring,
-}
+TOPOLOGIES = {topology.__name__: topology for topology in (complete, ring, one_peer_exp, alternating_exp_ring)}
 
 
 def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
-    """Return the rounds of a topology.
-
-    Args:
-        topology: one of TOPOLOGIES.
-        nodes: number of nodes; only alternating_exp_ring depends on how the ranks are distributed.
-        per_node: ranks on each node.
-
-    Raises:
-        ConfigError: the topology does not fit; the message has the rule and the nearest numbers that do.
-    """
+    """Return the rounds of a topology; a ConfigError, with the nearest numbers, if it does not fit the ranks."""
     if problem := misfit(topology, nodes, per_node):
         raise ConfigError(f"algorithms.decentralized.topology: {problem}")
     return TOPOLOGIES[topology](nodes, per_node)
@@ -126,16 +112,7 @@ def _count(n: int, unit: str) -> str:
 
 
 def check_topology(config: Config, world_size: int, local_world_size: int) -> None:
-    """Check that the topology of a run, if any, fits the number of ranks.
-
-    Args:
-        config: a checked configuration.
-        world_size: total number of ranks.
-        local_world_size: ranks on each node.
-
-    Raises:
-        ConfigError: it does not fit; the message has the rule and the nearest numbers that do.
-    """
+    """Check that the topology of a run, if any, fits the number of ranks, and of ranks on each node; see `rounds`."""
     args = config.algorithms.get("decentralized")
     if args is None or not config.is_train:
         return

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.addresses import cut_off, split_s3, split_s3_folder, without_credentials
+from common.addresses import cut_off, split_s3, without_credentials
 from common.errors import DataError
-from common.folders import open_folder, split
+from common.folders import S3Folder, open_folder, split
 from config import ConfigError, load
 from loaders.transport.preload import copy
 from loaders.transport.remote import download, join
@@ -29,9 +29,15 @@ def test_keys_are_kept_as_given(key: str) -> None:
     address, prefix = f"s3://key:secret@bucket/{key}", key.removesuffix("/") + "/"
     assert split_s3(address) == ("bucket", key)
     assert without_credentials(address) == f"s3://bucket/{key}"
-    assert split_s3_folder(address) == ("bucket", prefix)
+    assert in_folder(address) == ("bucket", prefix)
     assert split_s3(join(address, "train", "x")) == ("bucket", f"{prefix}train/x")
     assert split_s3(f"{open_destination(address)}/x") == ("bucket", f"{prefix}x")
+
+
+def in_folder(address: str) -> tuple[str, str]:
+    """Return the bucket of a folder, and the prefix of its keys."""
+    folder = S3Folder(address)
+    return folder.bucket, folder.prefix
 
 
 @pytest.mark.parametrize("address", ["gs://b/run#1", "oci://b@n/a?x/y", "GS://b/#", "azure://b/x?y#z"])
@@ -47,8 +53,8 @@ def test_signs_in_addresses_of_other_stores_are_rejected(address: str, tmp_path:
 
 
 def test_the_address_of_a_bucket() -> None:
-    assert split_s3_folder("s3://bucket") == split_s3_folder("s3://bucket/") == ("bucket", "")
-    assert split_s3_folder("S3://bucket//") == ("bucket", "/")
+    assert in_folder("s3://bucket") == in_folder("s3://bucket/") == ("bucket", "")
+    assert in_folder("S3://bucket//") == ("bucket", "/")
 
 
 def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) -> None:

@@ -103,11 +103,11 @@ def test_lines_fit(width: int) -> None:
 
 
 def test_the_curve_spans_the_plot() -> None:
-    lines = curve(lambda step: step, end=10, top=10, unit="epochs", width=20, height=4)
-    assert len(lines) == 6
+    title, *lines = curve(lambda step: step, 10, 10, "epochs", width=20, label="rate", ascii_only=False)
+    assert (title.strip(), len(lines)) == ("rate", 10)
     marks = [line.split("┤")[0].strip() for line in lines if "┤" in line]
     assert marks == ["10", "5", "0"]
-    top, bottom = lines[0].split("┤")[1], lines[3].split("┤")[1]
+    top, bottom = lines[0].split("┤")[1], lines[7].split("┤")[1]
     assert top[0] == "\u2800" != top[-1]
     assert bottom[-1] == "\u2800" != bottom[0]
     assert lines[-1].split() == ["0", "5", "10", "epochs"]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 def reverse_eval_end(algorithms: Sequence[Algorithm], event: Event) -> Sequence[Algorithm]:
     """Engine pass that reverses the algorithms at the end of an evaluation or prediction.
 
-    Two algorithms that swap weights in at EVAL_START have to swap them out in reverse order; otherwise the second one's
-    weights end up as the training weights. Composer reverses only events named AFTER_*.
+    Otherwise, of two algorithms that swap weights in and out, the second one's would end up as the training weights.
     """
     return list(reversed(algorithms)) if event.name in ("EVAL_END", "PREDICT_END") else algorithms

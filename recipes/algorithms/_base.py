@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from composer.core import Algorithm, Event, State
+from composer.loggers import Logger
 from composer.utils import dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,25 +24,23 @@ from recipes.declared import Declares, holds
 class Start(NamedTuple):
     """A moment that the run must reach before an algorithm has an effect."""
 
-    argument: str
-    """The argument of the algorithm that sets it."""
-    moment: str
-    """A Composer time string."""
-    event: Event
-    """BATCH_START, BATCH_END or EPOCH_END: when the algorithm checks the time."""
+    argument: str  # of the algorithm, which sets it
+    moment: str  # a Composer time string
+    event: Event  # BATCH_START, BATCH_END or EPOCH_END: when the algorithm checks the time
 
 
 class RecipeAlgorithm(Declares, Algorithm):
     """A Composer Algorithm with the additional hooks that the trainer and the tools use.
 
     Every hook has a neutral default here; Composer's own algorithms have none of them. The class declares the limits of
-    its arguments as described in recipes.declared. The repr is the constructor call that Composer writes into
-    checkpoints, so each argument of __init__ must be an attribute of the same name.
+    its arguments as described in recipes.declared. Each argument of __init__ must be an attribute of the same name.
 
-    Any algorithm that has had no effect by the end of the first epoch, or of a shorter run, fails the run; see
+    An algorithm without an effect by the end of the first epoch, or of a shorter run, fails the run; see
     training/effects.py for what counts as an effect.
     """
 
+    events: ClassVar[tuple[Event, ...]] = ()
+    """When apply() runs; override match() for further conditions."""
     image_transform: Callable[[Tensor], Tensor] | None = None
     """A loader step after crop and flip, uint8 [3, H, W] to the same; PER_IMAGE declares when there is one."""
     crop_size: int | None = None
@@ -55,7 +55,7 @@ class RecipeAlgorithm(Declares, Algorithm):
     """Whether ranks wait for each other in every batch. If not, figures are per rank until an evaluation."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Reject misspelled hooks: methods or attributes with almost the name of one."""
+        """Reject misspelled hooks."""
         super().__init_subclass__(**kwargs)
         _reject_misspelled(cls, vars(cls))
 
@@ -82,7 +82,14 @@ class RecipeAlgorithm(Declares, Algorithm):
         """Moments that must all be reached before the first effect; a run too short for one of them is an error."""
         return []
 
-    def __repr__(self) -> str:
+    def match(self, event: Event, state: State) -> bool:
+        """Return whether apply() runs now."""
+        return event in self.events
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Change the state; nothing by default, as for an algorithm that only has an image_transform."""
+
+    def __repr__(self) -> str:  # Composer writes it into checkpoints
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return f"{type(self).__name__}({','.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
@@ -93,10 +100,7 @@ def ours(algorithms: Iterable[Algorithm]) -> list[RecipeAlgorithm]:
 
 
 def at_own_pace(state: State) -> bool:
-    """Return whether an algorithm lets ranks proceed without waiting for all others (decentralized.py).
-
-    Other code that runs in every batch must not synchronize then, but keep its rank's figures until an evaluation.
-    """
+    """Return whether ranks do not wait for each other: other code in every batch must then not synchronize either."""
     return not all(algorithm.lockstep for algorithm in ours(state.algorithms))
 
 
@@ -123,11 +127,24 @@ def check_hooks(algorithm: Algorithm) -> None:
             raise TypeError(f"{type(made).__name__}.PER_IMAGE is {made.PER_IMAGE!r}, but {made!r} has {has}")
 
 
+class Surgery(RecipeAlgorithm):
+    """An algorithm that changes the model, so that its weights fit no other model."""
+
+    @staticmethod
+    def required_on_load() -> bool:
+        """Return True: a checkpoint of the changed model needs it."""
+        return True
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Warn if the arguments differ from the checkpoint's, which was trained with another model then."""
+        if state.get("repr", repr(self)) != repr(self):
+            warnings.warn(f"The checkpoint was trained with {state['repr']}, but this run has {self!r}.", stacklevel=2)
+
+
 def seeded_generator(state: State, purpose: str, index: int = 0) -> np.random.Generator:
     """Return a generator that depends only on the run's seed, the rank, the batch, the purpose and the index.
 
-    No global generator is advanced, so a second pass over a batch (SAM), a retry after running out of memory and a
-    resumed run all draw the same numbers.
+    So a second pass over a batch (SAM), a retry after running out of memory and a resumed run draw the same numbers.
 
     Args:
         state: the run, whose rank_zero_seed is part of the checkpoints.

@@ -13,10 +13,8 @@ class OwnPace:
     """Stands in for `composer.utils.dist` in the Trainer; while `active`, assumes that all ranks have the same value.
 
     In every batch the Trainer synchronizes the end of the epoch, the batch size, the number of samples, the loss and
-    the time. The first three are equal on all ranks, because all have the same number of batches and images
-    (WholeEpochs fails the epoch if not); the loss and the time are then this rank's own.
-
-    Experimental: it patches the module of Composer's Trainer, so every upgrade of Composer has to be tested with it.
+    the time. The first three are equal on all ranks (WholeEpochs fails the epoch if not); the others are this rank's.
+    Experimental: it patches the module of Composer's Trainer, so test it with every upgrade of Composer.
     """
 
     def __init__(self) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from composer.core import Event, State
-from composer.loggers import Logger
-
 from recipes.algorithms._base import RecipeAlgorithm
 from recipes.augmentations import MixedChains
 
@@ -12,10 +9,9 @@ from recipes.augmentations import MixedChains
 class AugMix(RecipeAlgorithm):
     """Blends each image with `width` chains of random operations (Hendrycks et al. 2020, arXiv 1912.02781).
 
-    The loader applies `image_transform` (uint8 [3, H, W] to the same) after crop and flip; no event is used. Stock
-    Composer patches the data set's transforms at FIT_START, which only torchvision's data sets have. Operations and
-    draws are Composer's, from numpy's global generator, which our data sets seed per sample. As in Composer, the
-    paper's consistency loss is missing.
+    Runs in the loader, after crop and flip; stock Composer patches the data set's transforms at FIT_START, which only
+    torchvision's data sets have. Operations and draws are Composer's, from numpy's global generator, which our data
+    sets seed per sample. As in Composer, the paper's consistency loss is missing.
 
     Args:
         severity: maximum strength of an operation, 0 to 10. Published: 3.
@@ -43,10 +39,3 @@ class AugMix(RecipeAlgorithm):
         self.alpha = alpha
         self.augmentation_set = augmentation_set
         self.image_transform = MixedChains(severity, depth, width, alpha, augmentation_set)
-
-    def match(self, event: Event, state: State) -> bool:
-        """Return False: the loader applies `image_transform`."""
-        return False
-
-    def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Do nothing: the loader applies `image_transform`."""

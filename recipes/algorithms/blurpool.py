@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from composer.algorithms.blurpool import BlurConv2d as StockBlurConv2d
@@ -13,26 +10,16 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from recipes.algorithms._base import RecipeAlgorithm
+from recipes.algorithms._base import Surgery
 
 _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)
 
 
-def _binomial_filter(channels: int) -> Tensor:
-    """Return the kernel [1 2 1] x [1 2 1] / 16 of shape (channels, 1, 3, 3)."""
-    row = torch.tensor([1.0, 2.0, 1.0])
-    return (torch.outer(row, row) / 16).repeat(channels, 1, 1, 1)
-
-
 class BlurConv2d(StockBlurConv2d):
-    """A strided convolution with a blur before it (or between it and its stride).
+    """A strided convolution with a blur before it (cheap), or between it and its stride (as in the paper).
 
     Has Composer's names (`conv.weight`, `blur_filter`), so that checkpoints are interchangeable. It wraps the original
     convolution, which preserves parameters, optimizer state and memory format.
-
-    Args:
-        conv: the convolution to wrap; with blur_first=False its stride is set to 1.
-        blur_first: blur the input (cheap) instead of the output of a stride-1 convolution (as in the paper).
     """
 
     def __init__(self, conv: nn.Conv2d, blur_first: bool = True) -> None:
@@ -44,7 +31,8 @@ class BlurConv2d(StockBlurConv2d):
             conv.stride = (1, 1)
         conv._already_blurpooled = True  # type: ignore[assignment]  # stock Composer checks this attribute
         self.conv = conv
-        self.register_buffer("blur_filter", _binomial_filter(self.blur_nchannels).to(conv.weight.device))
+        row = torch.tensor([1.0, 2.0, 1.0], device=conv.weight.device)
+        self.register_buffer("blur_filter", (torch.outer(row, row) / 16).repeat(self.blur_nchannels, 1, 1, 1))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
@@ -68,19 +56,18 @@ class BlurMaxPool2d(StockBlurMaxPool2d):
         return F.conv2d(peaks, self.filt2d.repeat(channels, 1, 1, 1), None, self.stride, (1, 1), (1, 1), channels)
 
 
-class BlurPool(RecipeAlgorithm):
+class BlurPool(Surgery):
     """Adds blurs where a ResNet subsamples (Zhang 2019, http://proceedings.mlr.press/v97/zhang19a.html).
 
     Outputs equal those of Composer's BlurPool, but torch.compile has 0 graph breaks on a ResNet-50 instead of 28. On a
     ResNet-50, 1 max-pool and 6 convolutions are replaced. A second application has no effect.
 
     Args:
-        replace_convs: blur strided convolutions.
-        replace_maxpools: blur max-pools.
         blur_first: blur before the convolution rather than after it.
         min_channels: convolutions with fewer input channels stay (the stem, which sees 3).
     """
 
+    events = (Event.INIT,)
     BOUNDS = {"min_channels": "at least 1"}
     RULES = {
         "replace_convs or replace_maxpools": (
@@ -100,15 +87,6 @@ class BlurPool(RecipeAlgorithm):
         self.blur_first = blur_first
         self.min_channels = min_channels
 
-    @staticmethod
-    def required_on_load() -> bool:
-        """Return True: the names of the parameters depend on it."""
-        return True
-
-    def match(self, event: Event, state: State) -> bool:
-        """Run on Event.INIT."""
-        return event == Event.INIT
-
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Replace the layers and log their numbers."""
         made: dict[nn.Module, nn.Module] = {}
@@ -116,15 +94,9 @@ class BlurPool(RecipeAlgorithm):
         device = next(state.model.parameters()).device  # Composer has moved the model there already
         for layer in made.values():
             layer.to(device)
-        counts = [sum(isinstance(module, kind) for module in state.model.modules()) for kind in _BLURRED]
-        logger.log_hyperparameters(
-            {"blurpool/num_blurconv_layers": counts[0], "blurpool/num_blurpool_layers": counts[1]}
-        )
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Warn if the arguments differ from the checkpoint's, whose weights are for another network then."""
-        if state.get("repr", repr(self)) != repr(self):
-            warnings.warn(f"The checkpoint was trained with {state['repr']}, but this run has {self!r}.", stacklevel=2)
+        for name, kind in (("blurconv", StockBlurConv2d), ("blurpool", StockBlurMaxPool2d)):
+            count = sum(isinstance(module, kind) for module in state.model.modules())
+            logger.log_hyperparameters({f"blurpool/num_{name}_layers": count})
 
     def _replace(self, module: nn.Module, made: dict[nn.Module, nn.Module]) -> None:
         """Replace layers below `module`; a shared layer gets one shared replacement."""

@@ -17,16 +17,10 @@ def _kept(size: int, dropped_fraction: float, permutation: np.ndarray) -> np.nda
 
 
 class ColOutTransform:
-    """Removes rows and columns from an image, drawn from numpy's global generator, which is seeded per sample.
-
-    Args:
-        p_row: fraction of rows to remove.
-        p_col: fraction of columns to remove.
-    """
+    """Removes rows and columns from an image, drawn from numpy's global generator, which is seeded per sample."""
 
     def __init__(self, p_row: float, p_col: float) -> None:
-        self.p_row = p_row
-        self.p_col = p_col
+        self.p_row, self.p_col = p_row, p_col
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Reduce an image, uint8 [3, H, W]."""

@@ -41,9 +41,6 @@ class Decentralized(RecipeAlgorithm):
         topology: one of recipes.topologies.TOPOLOGIES; each needs certain numbers of ranks.
         lockstep: True keeps Composer's reductions in every batch, at which all ranks wait for the slowest one; the
             weights are identical. Always so with device_train_microbatch_size=auto.
-
-    Raises:
-        ConfigError: the topology does not fit the number of ranks or nodes.
     """
 
     BOUNDS = {"topology": "recipes.topologies:TOPOLOGIES"}
@@ -161,8 +158,7 @@ class Decentralized(RecipeAlgorithm):
     def _put_in_mean(self, state: State) -> float:
         """Put the mean of all ranks' weights into the model, keeping this rank's own.
 
-        Returns:
-            Root mean square of the ranks' distance from the mean, relative to the norm of the mean.
+        Returns the root mean square of the ranks' distance from the mean, relative to the norm of the mean.
         """
         self._own = _flat(state.model)
         mean = self._own.clone()
@@ -217,8 +213,7 @@ def _views(flat: Tensor, model: nn.Module) -> list[Tensor]:
 def _all_have_gradients(state: State) -> None:
     """Repeat Composer's out-of-memory handshake before the weights change: either all ranks step, or all retry.
 
-    Composer's comes after each forward pass; only gradient averaging, disabled here, would stop a rank from continuing
-    while another one runs out of memory in its backward pass.
+    Composer's, after the forward pass, relies on gradient averaging for a rank that runs out in its backward pass.
     """
     short = state.device.tensor_to_device(torch.tensor([0], dtype=torch.uint8))
     dist.all_reduce(short, "MAX")

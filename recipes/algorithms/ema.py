@@ -25,18 +25,14 @@ class EMA(RecipeAlgorithm):
     Computes the same numbers as Composer's EMA, with fused operations. The model holds the average during evaluation
     and prediction, inside `evaluation_weights`, and after fit(); another fit() continues from the training weights.
     Names are saved without the prefixes of wrappers, so that a checkpoint fits any number of ranks; Composer's
-    checkpoints can be loaded too.
-
-    Tensors are swapped in place, so that DDP's buckets, the optimizer and compiled graphs refer to the same memory.
+    checkpoints can be loaded too. Tensors are swapped in place, because DDP, the optimizer and compiled graphs keep
+    references to them.
 
     Args:
         half_life: time after which the weight of an old value is halved, such as '100ba' (published) or '1ep'.
         smoothing: per update, more than 0 and less than 1; an alternative to half_life, which must then be None.
         ema_start: when averaging starts: '0.25dur', '500ba' or '3ep'.
         update_interval: time between updates, such as '20ba' (published); default: 1 in half_life's unit, or '1ba'.
-
-    Raises:
-        TrainingError: a loaded average does not fit the model.
     """
 
     BOUNDS = {
@@ -88,10 +84,7 @@ class EMA(RecipeAlgorithm):
 
     @property
     def named_buffers(self) -> dict[str, Tensor]:
-        """Stored buffers by name, whose BatchNorm statistics are averaged over ranks in place; empty before the start.
-
-        They are the averaged ones while the model holds the training weights, and vice versa.
-        """
+        """Stored buffers by name: the averaged ones while the model holds the training weights, and vice versa."""
         return self._buffers
 
     def first_effect(self) -> list[Start]:
@@ -150,11 +143,7 @@ class EMA(RecipeAlgorithm):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load an average saved by this class or Composer's, on any number of ranks.
-
-        Raises:
-            TrainingError: names or shapes differ from the model's.
-        """
+        """Load an average saved by this class or Composer's; a TrainingError if it does not fit the model."""
         self.ema_started = bool(state["ema_started"])
         self.ema_weights_active = self.ema_started and bool(state["ema_weights_active"])
         if not self.ema_started:
@@ -165,8 +154,8 @@ class EMA(RecipeAlgorithm):
         self._buffers = _fitted(saved.get("named_buffers_dict", {}), buffers)
 
     def _starts_now(self, state: State) -> bool:
-        elapsed = state.get_elapsed_duration() if self.ema_start.unit == TimeUnit.DURATION else None
-        now = state.timestamp.get(self.ema_start.unit) if self.ema_start.unit != TimeUnit.DURATION else elapsed
+        unit = self.ema_start.unit
+        now = state.get_elapsed_duration() if unit == TimeUnit.DURATION else state.timestamp.get(unit)
         return now is not None and now >= self.ema_start
 
     @torch.no_grad()

@@ -19,15 +19,12 @@ class LabelSmoothing(RecipeAlgorithm):
         smoothing: fraction spread over all classes, from 0 (no change) to 1.
     """
 
+    events = (Event.BEFORE_LOSS, Event.AFTER_LOSS)
     BOUNDS = {"smoothing": "a fraction, from 0 to 1"}
 
     def __init__(self, smoothing: float = 0.1) -> None:
         self.smoothing = smoothing
         self._original = torch.empty(0)
-
-    def match(self, event: Event, state: State) -> bool:
-        """Run before and after the loss."""
-        return event in (Event.BEFORE_LOSS, Event.AFTER_LOSS)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Smooth the targets of the microbatch, or restore them."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from composer.core import Event, State
 from composer.core.precision import get_precision_context
@@ -58,16 +56,14 @@ class MixUp(RecipeAlgorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Blend the images, targets or losses of the microbatch."""
-        steps: dict[Event, Callable[[State], None]] = {
-            Event.BEFORE_TRAIN_BATCH: self._begin_pass,
-            Event.BEFORE_FORWARD: self._blend_images,
-            Event.BEFORE_LOSS: self._pair_targets,
-            Event.BEFORE_BACKWARD: self._blend_losses,
-        }
-        steps[event](state)
-
-    def _begin_pass(self, state: State) -> None:
-        self._microbatch = 0
+        if event == Event.BEFORE_TRAIN_BATCH:
+            self._microbatch = 0
+        elif event == Event.BEFORE_FORWARD:
+            self._blend_images(state)
+        elif event == Event.BEFORE_LOSS:
+            self._pair_targets(state)
+        else:
+            self._blend_losses(state)
 
     def _blend_images(self, state: State) -> None:
         draw = seeded_generator(state, "mixup", self._microbatch)

@@ -19,9 +19,7 @@ class ProgressiveResizing(RecipeAlgorithm):
     From fast.ai (https://github.com/fastai/fastbook, chapter 7). In mode 'resize' the loader resizes each crop once,
     antialiased, to the size of its batch (`size_in_loader`). Full-size images, as from another program's loader, are
     resized at Event.BEFORE_FORWARD by nearest neighbor, as in the published code, although its documentation says
-    bilinear. The published code rounds 120 px down to 119, trains at an odd size in the fine-tuning phase and uses a
-    new size every few batches; here the sizes are exact and few (recipes.schedules.progressive_size). `size` is the
-    current one, in pixels. Evaluation is not affected.
+    bilinear. Unlike there, sizes are exact and few (recipes.schedules.progressive_size).
 
     Args:
         mode: 'resize', or 'crop' for a random crop, the same for all microbatches of a batch.
@@ -33,6 +31,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         max_sizes: maximum number of sizes, at least 2; each costs a compilation or a cuDNN search.
     """
 
+    events = (Event.BATCH_START, Event.BEFORE_FORWARD)
     BOUNDS = {
         "mode": ("resize", "crop"),
         "initial_scale": "a fraction, more than 0 and at most 1",
@@ -71,11 +70,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.size_increment = size_increment
         self.resize_targets = resize_targets
         self.max_sizes = max_sizes
-        self.size = 0
-
-    def match(self, event: Event, state: State) -> bool:
-        """Run at the start of every batch and before every training forward pass."""
-        return event in (Event.BATCH_START, Event.BEFORE_FORWARD)
+        self.size = 0  # the current one, in pixels
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Determine the size of this batch, or shrink a microbatch to it."""
@@ -102,15 +97,8 @@ class ProgressiveResizing(RecipeAlgorithm):
     def _size_at(self, elapsed: float, crop_size: int) -> int:
         if self.held is not None:
             return self.held
-        return progressive_size(
-            elapsed,
-            crop_size,
-            self.initial_scale,
-            self.delay_fraction,
-            self.finetune_fraction,
-            self.size_increment,
-            self.max_sizes,
-        )
+        shape = (self.initial_scale, self.delay_fraction, self.finetune_fraction, self.size_increment, self.max_sizes)
+        return progressive_size(elapsed, crop_size, *shape)
 
     def _shrink(self, images: Tensor, corner: np.ndarray) -> Tensor:
         """Shrink (N, C, H, W) to width `size`; `corner` is the position of a crop, two numbers from 0 to 1."""

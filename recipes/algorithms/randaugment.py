@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from composer.core import Event, State
-from composer.loggers import Logger
-
 from recipes.algorithms._base import RecipeAlgorithm
 from recipes.augmentations import RandomOperations
 
@@ -12,10 +9,9 @@ from recipes.augmentations import RandomOperations
 class RandAugment(RecipeAlgorithm):
     """Applies `depth` random operations to every image (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
 
-    The loader applies `image_transform` (uint8 [3, H, W] to the same) after crop and flip; no event is used. Stock
-    Composer patches the data set's transforms at FIT_START, which fails on some data sets and silently does nothing on
-    others. The operations are Composer's, on tensors. As published, each one draws its severity up to the maximum, from
-    numpy's global generator, which our data sets seed per sample.
+    Runs in the loader, after crop and flip; stock Composer patches the data set's transforms at FIT_START, which fails
+    on some data sets and silently does nothing on others. The operations are Composer's, on tensors. As published, each
+    one draws its severity up to the maximum, from numpy's global generator, which our data sets seed per sample.
 
     Args:
         severity: maximum strength of an operation, 0 to 10. Published for hot: 10 (2022), later 9.
@@ -31,10 +27,3 @@ class RandAugment(RecipeAlgorithm):
         self.depth = depth
         self.augmentation_set = augmentation_set
         self.image_transform = RandomOperations(severity, depth, augmentation_set)
-
-    def match(self, event: Event, state: State) -> bool:
-        """Return False: the loader applies `image_transform`."""
-        return False
-
-    def apply(self, event: Event, state: State, logger: Logger) -> None:
-        """Do nothing: the loader applies `image_transform`."""

@@ -29,11 +29,8 @@ class SAMStep(Optimizer):
 
         Args:
             closure: Composer's forward and backward pass; takes `ddp_sync` and `loss_dict`, and returns the loss, or
-                None if fp16 gradients are not finite. Without a closure this is a step of the base optimizer, as
-                torch.distributed.checkpoint takes to create the state.
-
-        Returns:
-            The loss before the step; None if the step was skipped.
+                None, which skips the step, if fp16 gradients are not finite. Without a closure this is a step of the
+                base optimizer, as torch.distributed.checkpoint takes to create the state.
         """
         self._opt_called = True  # torch's schedulers check this; see the attributes of `step` below
         if closure is None:
@@ -79,10 +76,9 @@ class SAMStep(Optimizer):
 class SAM(RecipeAlgorithm):
     """Descends along the gradient at the worst weights nearby (Foret et al. 2020, https://arxiv.org/abs/2010.01412).
 
-    Computes the same as Composer's SAM, but resumes bit for bit. Stock replaces the optimizer by a wrapper whose
-    checkpoints lack the momentum and whose interval restarts at 0, and it leaves the weights displaced if the second
-    pass runs out of memory. Here the optimizer gets a subclass of its own class at Event.INIT, before a checkpoint is
-    loaded, and the position in the interval follows from the batch number.
+    Computes the same as Composer's SAM, but resumes bit for bit. Stock's checkpoints lack the momentum, its interval
+    restarts at 0, and it leaves the weights displaced if the second pass runs out of memory. Here the optimizer gets a
+    subclass of its own class at Event.INIT, and the position in the interval follows from the batch number.
 
     Args:
         rho: radius, at least 0. Published: .5, with interval 10 (medium) and 5 (hot).
@@ -90,6 +86,7 @@ class SAM(RecipeAlgorithm):
         interval: SAM acts on every interval-th batch, which takes twice as long.
     """
 
+    events = (Event.INIT, Event.BATCH_START)
     BOUNDS = {"rho": "at least 0", "epsilon": "at least 0", "interval": "at least 1"}
     NO_LR_FIND = "computes the loss at other weights"
 
@@ -102,10 +99,6 @@ class SAM(RecipeAlgorithm):
     def first_effect(self) -> list[Start]:
         """Return the last batch of the first interval."""
         return [Start("interval", f"{self.interval}ba", Event.BATCH_END)]
-
-    def match(self, event: Event, state: State) -> bool:
-        """Run on Event.INIT and at the start of every batch."""
-        return event in (Event.INIT, Event.BATCH_START)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Change the optimizers' class, or determine whether SAM is due in this batch."""

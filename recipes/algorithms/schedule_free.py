@@ -32,6 +32,7 @@ class ScheduleFree(RecipeAlgorithm):
             Published: 102,400.
     """
 
+    events = (Event.BEFORE_LOAD, Event.BATCH_START, *_AVERAGE_ON)
     BOUNDS = {"num_samples": "at least 1"}
     RULES = {
         "'schedulefree' in f\"{config.optimizer.get('name')}\".replace('_', '').lower()": (
@@ -45,10 +46,6 @@ class ScheduleFree(RecipeAlgorithm):
         self.num_samples = num_samples
         self._statistics = BatchNormStatistics(num_samples)
         self._training: dict[str, Tensor] = {}  # parameters and buffers for training, while the model holds the average
-
-    def match(self, event: Event, state: State) -> bool:
-        """Run on the events before which the weights must be switched."""
-        return event in (Event.BEFORE_LOAD, Event.BATCH_START, *_AVERAGE_ON)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Switch to the average or to the training weights."""

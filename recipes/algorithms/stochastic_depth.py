@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import torch
 from composer.core import Event, State, Time, TimeUnit
 from composer.loggers import Logger
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from recipes.algorithms._base import RecipeAlgorithm
+from recipes.algorithms._base import Surgery
 
 
 class _StochasticBlock(nn.Module):
@@ -72,22 +69,19 @@ class StochasticBasicBlock(_StochasticBlock, BasicBlock):
         return self.bn2(self.conv2(out))
 
 
-_STOCHASTIC: dict[type[nn.Module], type[_StochasticBlock]] = {
-    Bottleneck: StochasticBottleneck,
-    BasicBlock: StochasticBasicBlock,
-}
+_STOCHASTIC: dict[type, type[_StochasticBlock]] = {Bottleneck: StochasticBottleneck, BasicBlock: StochasticBasicBlock}
 
 
-class StochasticDepth(RecipeAlgorithm):
+class StochasticDepth(Surgery):
     """Drops residual branches in training, and scales them by their keep probability in evaluation.
 
     Huang et al. 2016 (https://arxiv.org/abs/1603.09382). Only the class of the blocks changes, not their parameters and
     names, so that copies, checkpoints, blurpool and torch.compile (0 graph breaks; stock: 11 on a ResNet-50) work.
     Stock has no effect on a ResNet-18 or -34.
 
-    In the 'block' method a dropped branch is multiplied by 0; stock skips it. The outputs have the same distribution
-    and every parameter has a gradient (so DDP need not find unused ones), but no time is saved, and the branch's
-    BatchNorm statistics and momentum are updated in every step, as in the paper's code.
+    In the 'block' method a dropped branch is multiplied by 0; stock skips it. So every parameter has a gradient (DDP
+    need not find unused ones), but no time is saved, and the branch's BatchNorm statistics and momentum are updated in
+    every step, as in the paper's code.
 
     Args:
         target_layer_name: 'ResNetBottleneck' or 'ResNetBasicBlock'; both mean the residual blocks of a torchvision
@@ -129,11 +123,6 @@ class StochasticDepth(RecipeAlgorithm):
         self.drop_distribution = drop_distribution
         self.drop_warmup = Time.from_input(drop_warmup, TimeUnit.DURATION)
 
-    @staticmethod
-    def required_on_load() -> bool:
-        """Return True: the weights were trained for branches that are scaled in evaluation."""
-        return True
-
     def match(self, event: Event, state: State) -> bool:
         """Run on Event.INIT and, with a warm-up, at the start of every batch."""
         return event == Event.INIT or (event == Event.BATCH_START and self.drop_warmup.value > 0)
@@ -155,11 +144,6 @@ class StochasticDepth(RecipeAlgorithm):
             block.drop_per_sample = self.stochastic_method == "sample"
         self._set_rates(blocks, self.drop_rate)
         logger.log_hyperparameters({"stochastic_depth/num_stochastic_layers": len(blocks)})
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Warn if the arguments differ from the checkpoint's, which was trained for other rates then."""
-        if state.get("repr", repr(self)) != repr(self):
-            warnings.warn(f"The checkpoint was trained with {state['repr']}, but this run has {self!r}.", stacklevel=2)
 
     def _set_rates(self, blocks: list[_StochasticBlock], rate: float) -> None:
         for index, block in enumerate(blocks, start=1):

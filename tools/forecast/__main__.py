@@ -29,7 +29,7 @@ from common import command
 from config import ConfigError, Run, TrainingError, check_world, load
 from config.load import BASELINE
 from config.read import ROOT
-from recipes.topologies import check_topology
+from config.world import world
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,9 +92,7 @@ def load_run(words: list[str]) -> Run:
     if not config.is_train:
         raise ConfigError("is_train: false only evaluates, and a forecast is of training; say is_train=true")
     config.loggers, config.autoresume, config.load_path = {}, False, None
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    check_world(config, world_size)
-    check_topology(config, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    check_world(config, *world())
     return run
 
 

@@ -14,7 +14,6 @@ from common.suggest import did_you_mean, listing
 from config import ConfigError, check_world, load
 from config.read import ROOT, Tree, read_yaml
 from config.schema import Config
-from recipes.topologies import check_topology
 
 KEYS = {
     "yaml": "the run's YAML, as in yamls/digits.yaml",
@@ -114,8 +113,7 @@ def _check(plan: Plan, more: list[str]) -> None:
     for run in plan.runs:
         try:
             config = load([*run.words, *more]).config
-            check_world(config, plan.processes)
-            check_topology(config, plan.processes, plan.processes)
+            check_world(config, plan.processes, plan.processes)
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(run.name)
