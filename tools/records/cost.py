@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from common.errors import DataError
 from config.read import ROOT
+from tools.records.groups import Spread, spread
 from tools.records.reading import Record
 from tools.records.trust import is_count
 
@@ -64,6 +66,10 @@ class Prices:
             return Cost(None, "its wall clock was not recorded")
         storage = self.storage_gb * self.storage_price / HOURS_PER_MONTH
         return Cost(record.total_seconds / 3600 * (per_hour + storage), why)
+
+    def spread_of(self, records: Iterable[Record]) -> Spread | None:
+        """Return the spread of the known costs; None if there are none."""
+        return spread(self.of(record).dollars for record in records)
 
     def _rate(self, record: Record) -> tuple[float | None, str]:
         """Return the dollars per hour of a run's machines and their source, or None and the reason."""

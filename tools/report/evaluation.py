@@ -56,35 +56,29 @@ class Evaluation:
     def columns(self, *names: str) -> list[str]:
         """Return the columns, without those of top-5 if there are too few classes for it."""
         few = 0 < len(self.per_class) <= MOST_WITHOUT_TOP5
-        return [name for name in names if not (few and "top5" in name.replace("-", ""))]
+        return [name for name in names if not (few and "top5" in name)]
 
     @property
     def tables(self) -> list[tuple[str, list[str], Cells, int]]:
         """Title, head, rows and number of name columns of the tables that have rows."""
-        worst = self.per_class[:MOST]
         confusions = [
-            [
-                *_cells(row, "true", "predicted", "count"),
-                f"{100 * float(share):.1f} %" if (share := row.get("share")) else "",
-            ]
+            row | {"share": f"{100 * float(share):.1f} %"} if (share := row.get("share")) else row
             for row in self.confusions[:MOST]
         ]
+        worst, accuracies = self.per_class[:MOST], {"top1": "top-1, %", "top5": "top-5, %"}
+        classes = {"class": "class", "images": "images"} | accuracies
+        pairs = {"true": "is", "predicted": "taken for", "count": "times", "share": "of its class"}
+        sizes = {"size": "px"} | accuracies | {"flip_top1": "mirrored too: top-1", "flip_top5": "top-5"}
         found = [
-            (
-                f"Hardest {len(worst)} of {len(self.per_class)} classes",
-                self.columns("class", "images", "top-1, %", "top-5, %"),
-                [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in worst],
-                1,
-            ),
-            ("Most frequent confusions", ["is", "taken for", "times", "of its class"], confusions, 2),
-            (
-                "Size of the images",
-                self.columns("px", "top-1, %", "top-5, %", "mirrored too: top-1", "top-5"),
-                [_cells(row, *self.columns("size", "top1", "top5", "flip_top1", "flip_top5")) for row in self.sizes],
-                1,
-            ),
+            (f"Hardest {len(worst)} of {len(self.per_class)} classes", classes, worst, 1),
+            ("Most frequent confusions", pairs, confusions, 2),
+            ("Size of the images", sizes, self.sizes, 1),
         ]
-        return [table for table in found if table[2]]
+        return [
+            (title, [titles[key] for key in keys], [_cells(row, *keys) for row in rows], names)
+            for title, titles, rows, names in found
+            if rows and (keys := self.columns(*titles))
+        ]
 
     @property
     def reliability_rows(self) -> Cells:
