@@ -16,11 +16,7 @@ ABSENT = "-"
 
 
 def completed(content: Any) -> Tree:
-    """Return the content of a config.yaml with the default of every key that it lacks.
-
-    Raises:
-        ConfigError: it is not the configuration of a run.
-    """
+    """Return a config.yaml's content with all missing defaults; ConfigError if it is not a run's configuration."""
     if not isinstance(content, dict) or not content:
         raise ConfigError("holds no keys")
     given = undot(plain(content))

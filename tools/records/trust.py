@@ -30,7 +30,7 @@ def is_count(value: Any) -> TypeGuard[int]:
 
 
 def own_file(run: Path, name: str) -> Path:
-    """Return the path of a run's file, after making sure that it is safe to read.
+    """Return the path of a run's file.
 
     Raises:
         FileNotFoundError: there is none.
