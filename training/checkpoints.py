@@ -24,7 +24,7 @@ from training.clock import is_over
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
-from training.kept import BEST, base_of, batch_of, check_room, clear, name_of, newest_first, tidy
+from training.kept import BEST, base_of, batch_of, check_room, clear, find_latest, name_of, newest_first, tidy
 from training.record import LATEST
 from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
 
@@ -255,9 +255,7 @@ def _newest_whole(folder: Folder) -> tuple[str, Path, Path] | None:
 def _existing(load_path: str) -> str:
     path = load_path.replace("{rank}", "0").rstrip("/")
     folder, name = split(path)
-    names = folder.names()
-    if name == LATEST and name not in names and (newest := newest_first(folder)):
-        name = newest[0]
+    name, names = find_latest(folder, name), folder.names()
     if name in names and not Path(path).is_dir():
         return f"{folder}/{name}"
     for inside in (path, f"{path}/checkpoints"):

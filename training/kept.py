@@ -30,6 +30,12 @@ def newest_first(folder: Folder) -> list[str]:
     return [name for _, _, name in sorted(names, reverse=True)]
 
 
+def find_latest(folder: Folder, name: str) -> str:
+    """Return the newest checkpoint's name for `latest-rank0.pt` in a store, which has no links; else `name` itself."""
+    is_link = name == LATEST and name not in folder.names()
+    return next(iter(newest_first(folder)), name) if is_link else name
+
+
 def base_of(name: str) -> str:
     """Return 'ep1-ba40' for 'ep1-ba40-rank0.pt'."""
     return name.removesuffix("-rank0.pt")

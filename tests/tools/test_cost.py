@@ -172,7 +172,7 @@ def test_which_figures_may_be_compared(tmp_path: Path) -> None:
 
 def test_no_table(tmp_path: Path) -> None:
     (tmp_path / "reference.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="is no table of published figures"):
+    with pytest.raises(DataError, match="is not a table of published figures"):
         read_published(tmp_path / "reference.csv")
 
 

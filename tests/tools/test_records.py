@@ -52,7 +52,8 @@ def test_reads_without_torch(tmp_path: Path) -> None:
 def test_states(tmp_path: Path, ended: str | None, state: State) -> None:
     record = read_run(leave_run(tmp_path / "one", "max_duration=4ep", epochs=3, ended=ended))
     assert record.state is state
-    assert record.ended == (ended or "no summary at step 1,875, after 3 evaluations: it runs still, or was killed")
+    silent = "no summary at step 1,875, after 3 evaluations: it is still running, or was killed"
+    assert record.ended == (ended or silent)
     assert bool(tables([record])) == (state is State.FINISHED)
 
 
@@ -62,7 +63,7 @@ def test_resumed_after_its_summary(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"step": 625, "top1": 20.0, "total_seconds": 120}))
     record = read_run(folder)
-    assert record.state is State.UNFINISHED and "went on after it was interrupted by SIGTERM" in record.ended
+    assert record.state is State.UNFINISHED and "continued after it was interrupted by SIGTERM" in record.ended
     assert record.final("top1") == 60 and record.total_seconds == 360
 
 

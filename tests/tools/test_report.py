@@ -142,7 +142,7 @@ def test_runs_in_no_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "9 runs: 5 finished, 1 failed, 1 unfinished, 2 unreadable." in page
     assert "Runs in no table" in page and "crashed : failed: the loss is nan (top-1 3.33 %" not in page
     assert "crashed : failed: the loss is nan (top-1" in page and "6.0 min, $2.20)" in page
-    assert "killed : no summary at step 3,750, after 6 evaluations: it runs still, or was killed" in page
+    assert "killed : no summary at step 3,750, after 6 evaluations: it is still running, or was killed" in page
     assert "broken : config.yaml cannot be read" in page and "empty : not a run: it holds none of" in page
     assert "in no table: killed: no summary" in capsys.readouterr().out
 

@@ -81,11 +81,7 @@ def difference(a: Spread, b: Spread, step: float = 0.0) -> Difference:
 
 
 def find(text: str, places: Sequence[str]) -> list[Record]:
-    """Return the runs that one side names: run folders, run names, or a recipe, separated by commas.
-
-    Raises:
-        UserError: there is none of that name, or only a link that leads out of `places`.
-    """
+    """Return the runs of a side: folders, names of runs, or recipes, separated by commas; UserError without any."""
     records: list[Record] = []
     for name in filter(None, text.split(",")):
         folders = [Path(name), *(Path(place) / name for place in places)]
@@ -107,11 +103,7 @@ def find(text: str, places: Sequence[str]) -> list[Record]:
 
 
 def of_recipe(name: str, places: Sequence[str]) -> list[Record]:
-    """Return the runs of a recipe.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the runs of a recipe; UserError if there are none."""
     records = read_runs(places)
     if chosen := [record for record in records if record.recipe == name]:
         return chosen
@@ -123,11 +115,10 @@ def of_recipe(name: str, places: Sequence[str]) -> list[Record]:
 
 
 def side(name: str, records: list[Record]) -> tuple[Group, list[str]]:
-    """Return the runs of one side as a group, with remarks on those left out.
+    """Return the finished runs of a side as a group, with remarks on the others.
 
     Raises:
-        UserError: none has finished.
-        ConfigError: they do not repeat each other.
+        UserError: none has finished, or they do not repeat each other.
     """
     finished = [record for record in records if record.state is State.FINISHED]
     remarks = [f"{name}: {record.name} is left out: {record.ended}" for record in records if record not in finished]
@@ -147,7 +138,7 @@ def side(name: str, records: list[Record]) -> tuple[Group, list[str]]:
 
 
 def verdict(a: Group, b: Group, top1: Difference) -> str:
-    """Return what the difference in top-1 means, in a sentence or two."""
+    """Return the meaning of the difference in top-1, in a sentence or two."""
     for name, group in (("A", a), ("B", b)):
         if len(group.records) < 2:
             more = f" Train it again: {again}" if (again := with_another_seed(group.records[0])) else ""
@@ -232,12 +223,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_apart(a: Group, b: Group) -> None:
-    """Reject two sides that cannot be compared.
-
-    Raises:
-        DataError: the sides were measured on different images.
-        ConfigError: they share a run.
-    """
+    """Reject two sides that share a run, or were evaluated on different images."""
     if shared := {r.folder.resolve() for r in a.records} & {r.folder.resolve() for r in b.records}:
         raise ConfigError(f"A and B share the run {sorted(shared)[0]}: give each run to one side")
     if not same_data([a.records[0], b.records[0]]):

@@ -35,11 +35,7 @@ MOST_MISTAKES = 600
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        ConfigError: for an impossible size or number.
-    """
+    """Parse the command line; ConfigError for an impossible size or number."""
     parser = command.parser("tools.evaluate", __doc__)
     add = parser.add_argument
     add("run", type=Path, help="a run folder, runs/NAME")

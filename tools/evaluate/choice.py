@@ -103,18 +103,13 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
         UserError: there is none.
     """
     from common.folders import split
-    from training.checkpoints import newest_first
-    from training.record import LATEST
+    from training.kept import find_latest
 
     saved = str(run / "checkpoints")
-    if not Path(saved).is_dir() and config.save_folder:
-        saved = config.save_folder.replace("{run_name}", run.resolve().name).replace(
-            "{runs_folder}", config.runs_folder
-        )
+    if not Path(saved).is_dir():
+        saved = config.checkpoint_folder(run.resolve().name) or saved
     folder, name = split(f"{saved.removesuffix('/')}/{which}-rank0.pt" if which in ("best", "latest") else which)
-    names = folder.names()
-    if name == LATEST and name not in names and (newest := newest_first(folder)):
-        name = newest[0]  # a store has no links
+    name, names = find_latest(folder, name), folder.names()
     if name not in names:
         others = [n for n in names if n.endswith(".pt")]
         what = "nor any other"
@@ -125,11 +120,7 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
 
 
 def own_target(run: Path) -> Path:
-    """Return the folder of a run for the results.
-
-    Raises:
-        ConfigError: it is a link that leads out of the run, where files would be replaced.
-    """
+    """Return the folder of a run for the results; ConfigError if it is a link out of the run."""
     target = run / "evaluation"
     if not target.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"{target}: leads out of the run; name the folder to write to: -o {target.resolve()}")

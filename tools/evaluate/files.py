@@ -16,17 +16,13 @@ from common.cells import as_cell
 from config import UserError
 from tools.evaluate.figures import Accuracy, Findings, Pass
 
+# The summary comes last.
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
-"""All that there may be; the summary comes last."""
 
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Within, a file that cannot be written is the user's to mend.
-
-    Raises:
-        UserError: naming the folder.
-    """
+    """Turn an OSError in the block into a UserError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -35,12 +31,9 @@ def explained(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A folder to write FILES into, which take the place of those in `folder` when all went well.
+    """Yield a folder to write FILES into; they replace those in `folder` if the block succeeds.
 
-    Nothing that was there is touched before; without a summary.json the others are not whole.
-
-    Raises:
-        UserError: if nothing can be written there; said before the work, not after it.
+    An interrupted replacement leaves no summary.json. UserError, before the work, if `folder` cannot be written.
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Draw the most confident mistakes: what the network saw, what it is, and what it was taken for."""
+"""Draw the most confident mistakes: the image, its class, and the predicted class."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 def draw(
     images: ImageDataset, numbers: list[int], run: str, found: Findings, about: dict[str, Any]
 ) -> Image.Image | None:
-    """Draw mistakes on one sheet; None if there are none to draw.
+    """Draw mistakes on one sheet; None if there are none.
 
     Args:
         images: the evaluation data, with the pipeline of the pass.
         numbers: indices of the mistakes in the data set.
-        run: its name.
-        found: of the pass.
+        run: name of the run.
+        found: figures of the pass.
         about: checkpoint, data and size, as in summary.json.
     """
     if not numbers:

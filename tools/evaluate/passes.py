@@ -56,11 +56,7 @@ class Listener(Callback):
         self.seen(sum(map(len, self._labels)))
 
     def result(self, size: int) -> Pass:
-        """Return the pass that has ended, over images of that size.
-
-        Raises:
-            TrainingError: the network's outputs are not numbers.
-        """
+        """Return the pass that has ended, over images of that size; TrainingError for outputs that are not finite."""
         plain, *flipped = (_columns(batches) for batches in self._answers if batches)
         if broken := int((~np.isfinite(plain.losses)).sum()):
             raise TrainingError(
@@ -114,11 +110,7 @@ def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
 
 
 def open_data(run: Run) -> build.Data:
-    """Return the evaluation data.
-
-    Raises:
-        DataError: they are missing, or do not have the model's number of classes.
-    """
+    """Return the evaluation data; DataError if they do not have the model's number of classes."""
     try:
         return build.data(run, [])
     except ConfigError as error:  # about num_classes, which main.py advises to change
@@ -160,9 +152,6 @@ def evaluate(
         sizes: sides of the square that the network sees, in pixels.
         flip: whether to evaluate mirror images too.
         console: for the progress.
-
-    Raises:
-        UserError: as an evaluation by main.py would.
     """
     own, listener = run.config.eval_dataset.crop_size, Listener(flip)
     trainer = make_listening(run, data, saved, listener)

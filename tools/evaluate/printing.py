@@ -25,7 +25,7 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
 
 
 def figures_table(found: Findings, title: str) -> Table:
-    """Return accuracy, loss and calibration, with mirror images in a column of their own."""
+    """Return accuracy, loss and calibration, with mirror images in a separate column."""
     rows = []
     for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
         both = [form.format(getattr(figures, name)) for figures in (found.plain, found.flipped) if figures]

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from common import command
 from config import ConfigError, Run, TrainingError, check_world, load
-from config.load import BASELINE
 from config.read import ROOT
 from config.world import world
 
@@ -40,11 +39,7 @@ WITHOUT_DATA = "to forecast without any, type train_dataset.storage=synthetic ev
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        ConfigError: for impossible options.
-    """
+    """Parse the command line; ConfigError for impossible options."""
     parser = command.parser("tools.forecast", __doc__)
     add = parser.add_argument
     add("words", nargs="+", help="a run's YAML and key=value words")
@@ -72,17 +67,13 @@ def load_runs(given: argparse.Namespace) -> dict[str, Run]:
     """Return the runs to forecast, all checked, by the names of their recipes."""
     if given.recipes is None:
         run = load_run(given.words)
-        return {Path(run.config.recipe_name or BASELINE).stem: run}
+        return {Path(run.recipe_name).stem: run}
     words = [word for word in given.words if not word.startswith("recipe_name=")]
     return {Path(name).stem: load_run([*words, f"recipe_name={name}"]) for name in given.recipes.split(",")}
 
 
 def load_run(words: list[str]) -> Run:
-    """Return a run that saves nowhere, uses no tracker, and starts from scratch.
-
-    Raises:
-        ConfigError: main.py would reject it; with advice on how to do without data.
-    """
+    """Return a run without trackers that starts from scratch; the ConfigError has advice on how to do without data."""
     try:
         run = load(words)
     except ConfigError as error:
@@ -137,8 +128,8 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
         name: of its recipe.
         steps: timed at each size, at least.
         imports: seconds until now, which a run takes too.
-        real: count random images as they are, not as ImageNet's.
-        console: for the names of the pieces being timed.
+        real: whether random images count as they are, not as ImageNet's.
+        console: for progress.
     """
     from composer.utils import dist
 
@@ -168,11 +159,7 @@ def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool,
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Train a run by its command line, in a folder that is removed afterwards, and return its summary.
-
-    Raises:
-        TrainingError: it failed.
-    """
+    """Train a run by its command line, in a temporary folder, and return its summary; TrainingError if it fails."""
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         own = [f"runs_folder={folder}", "run_name=real", "load_path=null"]
         own += [f"save_folder={folder}/real/checkpoints"] if run.config.save_folder else []

@@ -34,7 +34,7 @@ class Plan:
 
 
 def plan_of(config: Config, recipe: str, images: int, eval_images: int) -> Plan:
-    """Count a run with so many images in the training and in the evaluation set."""
+    """Count a run, given the numbers of images in the training and in the evaluation set."""
     batch = config.train_dataset.batch_size
     length, per_epoch = durations_of(config)[0], images // batch
     total = length.batches(per_epoch, batch)
@@ -58,11 +58,10 @@ def plan_of(config: Config, recipe: str, images: int, eval_images: int) -> Plan:
 
 
 def counted(config: Config, recipe: str, images: int, eval_images: int, *, real: bool) -> Plan:
-    """Count a run; one with random images as if they were ImageNet's, unless `real`."""
+    """Count a run; random images count as ImageNet's, unless `real`."""
     numbers = {"train_dataset": images, "eval_dataset": eval_images}
-    for key in numbers:
-        if not real and not kind_of(config.section(key).storage).reads_path:
-            numbers[key] = IMAGENET[key]
+    if not real:
+        numbers |= {key: IMAGENET[key] for key in numbers if not kind_of(config.section(key).storage).reads_path}
     return plan_of(config, recipe, *numbers.values())
 
 

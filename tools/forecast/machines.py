@@ -1,4 +1,4 @@
-"""Machines: what they cost, what they can compute at most, and what a training step takes of that."""
+"""Machines: their prices, their peak speed, and the operations of a training step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from config.schema import Config
 from tools.records.cost import PRICES, Prices
 from training import build
 
-# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets; a part of the name is enough.
+# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets, by a part of the device's name.
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -68,11 +68,7 @@ class Machine:
 
 
 def machine_of(word: str, kinds: dict[str, float]) -> Machine:
-    """Parse the value of --scale, such as 8xA100, for a GPU of these kinds.
-
-    Raises:
-        ConfigError: it is not such a machine.
-    """
+    """Parse the value of --scale, such as 8xA100, for a GPU of these kinds; ConfigError if it is not one."""
     match = re.fullmatch(r"([1-9]\d*)x(\w+)", word)
     if not match:
         raise ConfigError(f"--scale: {word} given, but it is a number and a kind of GPU, as in --scale 8xA100")
@@ -103,9 +99,10 @@ def price(given: float | None, name: str | None, device: str, count: int, file: 
     listed = Prices(file=file).listed if file.exists() else {"machines": []}
     machines = {machine["name"]: machine for machine in listed["machines"]}
     if name is not None and name not in machines:
-        known = f"{file.name} has {listing(machines)}{did_you_mean(name, machines)}"
-        missing = f"there is no {file.parent.name}/{file.name}"
-        raise ConfigError(f"--machine: {name} given, but {known if machines else missing}; or give --price")
+        known = f"there is no {file.parent.name}/{file.name}"
+        if machines:
+            known = f"{file.name} has {listing(machines)}{did_you_mean(name, machines)}"
+        raise ConfigError(f"--machine: {name} given, but {known}; or give --price")
     alike = [m for m in machines.values() if re.search(m["gpu"], device) or device in m["gpu"]]
     machine = machines[name] if name else next((m for m in alike if m["count"] == count), None)
     if machine is None:

@@ -146,7 +146,7 @@ class Bench:
     Args:
         run: prepared (training.devices).
         steps: timed at each size; rounded up to whole laps.
-        folder: an empty one, for what the run records and saves.
+        folder: an empty one, for the run's record and its checkpoints.
     """
 
     def __init__(self, run: Run, steps: int, folder: Path) -> None:
@@ -187,7 +187,7 @@ class Bench:
         Args:
             sizes: image sides in pixels, in the schedule's order.
             imports: seconds that the program took before this run could be built.
-            progress: called with the name of each piece.
+            progress: called with a description of each measurement.
         """
         self._hold(sizes[0])
         self._train(1)

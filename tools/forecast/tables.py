@@ -31,14 +31,11 @@ class Outlook:
 
     @classmethod
     def of(cls, given: argparse.Namespace, run: Run) -> Outlook:
-        """Return the outlook that the command line asks for.
+        """Return the outlook for the options; with --scale, the price is that of the machine extrapolated to.
 
         Args:
-            given: with price, machine and scale. A price is that of the machine extrapolated to, if there is one.
+            given: with price, machine and scale; ConfigError for impossible ones.
             run: prepared (training.devices).
-
-        Raises:
-            ConfigError: for an impossible price, machine or scale.
         """
         device, count = device_name(run), dist.get_world_size()
         scale = machine_of(given.scale, PEAKS) if given.scale else None
@@ -54,7 +51,7 @@ class Outlook:
         return cls(f"{about}, compile={config.compile}", device, here, scaled, scale)
 
     def show(self, forecasts: list[Forecast], console: Console) -> None:
-        """Print what was timed, the totals, and the totals on the other machine."""
+        """Print the times measured, the totals, and the totals on the other machine."""
         count = dist.get_world_size()
         machine = self.device if count == 1 else f"{count}x {self.device}"
         console.print()
@@ -96,7 +93,7 @@ def heads(*names: str, title: str) -> Table:
 
 
 def pieces(forecasts: list[Forecast], title: str) -> Table:
-    """Return what was timed, a row per recipe and size."""
+    """Return the measured times, a row per recipe and size."""
     table = heads("\nrecipe", "\npx", "\nsteps", "a step\nms", "run\nimg/s", "loader\nimg/s", "\nwaits", title=title)
     for forecast in forecasts:
         plan = forecast.plan
@@ -128,7 +125,7 @@ def totals(forecasts: list[Forecast], price: Price, title: str) -> Table:
 
 
 def notes(forecasts: list[Forecast], price: Price, device: str) -> Iterator[str]:
-    """Yield what the totals rest on, and why a column is empty."""
+    """Yield the sources of the totals, and why a column is empty."""
     yield f"dollars: {price.note}"
     if any(forecast.mfu is None for forecast in forecasts):
         yield f"MFU: the peak of {device} is not known"
@@ -140,7 +137,7 @@ def notes(forecasts: list[Forecast], price: Price, device: str) -> Iterator[str]
 
 
 def bottlenecks(forecasts: list[Forecast]) -> Iterator[str]:
-    """Yield the recipes that data hold up: what that costs, and what to change."""
+    """Yield the recipes that wait for data: what that costs, and what to change."""
     for forecast in forecasts:
         if forecast.wait_share > TOLERATED:
             without = spelled(forecast.training - forecast.waiting)

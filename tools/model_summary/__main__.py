@@ -30,7 +30,7 @@ CONTAINERS = ("Sequential", "ModuleList")  # their output is that of their last 
 
 
 def load_run(words: list[str]) -> Run:
-    """Return the run of the words; its data need not exist."""
+    """Return the run of a command line; its data need not exist."""
     if not any(word.endswith((".yaml", ".yml")) and "=" not in word for word in words):
         words = [str(ROOT / "yamls" / "resnet50.yaml"), *words]
     return load([*words, "dry_run=true"])

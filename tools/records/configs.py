@@ -12,16 +12,11 @@ from config.load import defaults
 from config.read import Tree, deepen, plain, undot
 from training.identity import training_keys
 
-SEED = "seed"
 ABSENT = "-"
 
 
 def completed(content: Any) -> Tree:
-    """Return the content of a config.yaml with the default of every key that it lacks.
-
-    Raises:
-        ConfigError: it is not the configuration of a run.
-    """
+    """Return a config.yaml's content with all missing defaults; ConfigError if it is not a run's configuration."""
     if not isinstance(content, dict) or not content:
         raise ConfigError("holds no keys")
     given = undot(plain(content))
@@ -34,11 +29,7 @@ def completed(content: Any) -> Tree:
 
 
 def durations(config: Tree) -> tuple[Duration, Duration]:
-    """Return the length of a run and of its warm-up, scale_schedule_ratio applied.
-
-    Raises:
-        ConfigError: one of them cannot be parsed.
-    """
+    """Return the length of a run and of its warm-up, scale_schedule_ratio applied; ConfigError if one is invalid."""
     try:
         return durations_of(SimpleNamespace(**config | {"scheduler": SimpleNamespace(**config["scheduler"])}))
     except (TypeError, ValueError, OverflowError) as error:
@@ -52,7 +43,7 @@ def settings(config: Tree) -> dict[str, Any]:
     """
     length, warmup = durations(config)
     flat = training_keys(config)
-    for key in (SEED, "scale_schedule_ratio", "scheduler.scale_warmup"):
+    for key in ("seed", "scale_schedule_ratio", "scheduler.scale_warmup"):
         flat.pop(key, None)
     if flat.get("algorithms") == {}:
         del flat["algorithms"]  # each algorithm has its own keys
@@ -61,9 +52,6 @@ def settings(config: Tree) -> dict[str, Any]:
 
 def changes(config: Tree, base: Tree) -> dict[str, tuple[Any, Any]]:
     """Return the settings that train differently: dotted key -> (value, value in `base`), ABSENT if there is none."""
-    one, other = (settings(tree) | {SEED: tree.get(SEED)} for tree in (config, base))
-    return {
-        key: (one.get(key, ABSENT), other.get(key, ABSENT))
-        for key in sorted(one.keys() | other.keys())
-        if one.get(key, ABSENT) != other.get(key, ABSENT)
-    }
+    one, other = (settings(tree) | {"seed": tree.get("seed")} for tree in (config, base))
+    pairs = {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in sorted(one.keys() | other.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,12 @@ import yaml
 
 from common.errors import DataError
 from config.read import ROOT
+from tools.records.groups import Spread, spread
 from tools.records.reading import Record
 from tools.records.trust import is_count
 
 PRICES = ROOT / "launch/prices.yaml"
 HOURS_PER_MONTH = 730  # a twelfth of a year
-UNKNOWN_TIME = "its wall clock was not recorded"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,7 @@ class Prices:
 
     @cached_property
     def listed(self) -> dict[str, Any]:
-        """The list of prices.
-
-        Raises:
-            DataError: the file is not one.
-        """
+        """The list of prices; DataError if the file is not one."""
         try:
             content = yaml.safe_load(self.file.read_text())
             for machine in content["machines"]:
@@ -60,20 +57,21 @@ class Prices:
     def _kind(self) -> str:
         return "spot" if self.spot else "on_demand"
 
-    @property
-    def storage_per_hour(self) -> float:
-        """Dollars per hour of the disk."""
-        return self.storage_gb * self.storage_price / HOURS_PER_MONTH
-
     def of(self, record: Record) -> Cost:
         """Return the cost of a run, finished or not."""
-        per_hour, why = self.rate(record)
-        seconds = record.total_seconds
-        if per_hour is None or seconds is None:
-            return Cost(None, why if per_hour is None else UNKNOWN_TIME)
-        return Cost(seconds / 3600 * (per_hour + self.storage_per_hour), why)
+        per_hour, why = self._rate(record)
+        if per_hour is None:
+            return Cost(None, why)
+        if record.total_seconds is None:
+            return Cost(None, "its wall clock was not recorded")
+        storage = self.storage_gb * self.storage_price / HOURS_PER_MONTH
+        return Cost(record.total_seconds / 3600 * (per_hour + storage), why)
 
-    def rate(self, record: Record) -> tuple[float | None, str]:
+    def spread_of(self, records: Iterable[Record]) -> Spread | None:
+        """Return the spread of the known costs; None if there are none."""
+        return spread(self.of(record).dollars for record in records)
+
+    def _rate(self, record: Record) -> tuple[float | None, str]:
         """Return the dollars per hour of a run's machines and their source, or None and the reason."""
         if self.per_hour is not None:
             return self.per_hour, f"${self.per_hour:g}/h as given"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -34,17 +35,13 @@ def over_steps(group: Group, column: str) -> Curve | None:
     runs = _pairs(group, "step", column)
     if not runs:
         return None
-    steps = runs[0][0]
-    for x, _ in runs[1:]:
-        steps = np.intersect1d(steps, x)
-    if not len(steps):
-        return None
-    return _curve(steps, [y[np.searchsorted(x, steps)] for x, y in runs])
+    steps = reduce(np.intersect1d, (x for x, _ in runs))
+    return _curve(steps, [y[np.searchsorted(x, steps)] for x, y in runs]) if len(steps) else None
 
 
-def over_time(group: Group, column: str, clock: str = "train_seconds") -> Curve | None:
-    """Return a column over a clock in seconds, interpolated to times that every run has reached."""
-    runs = _pairs(group, clock, column)
+def over_time(group: Group, column: str) -> Curve | None:
+    """Return a column over the seconds of training, interpolated to times that every run has reached."""
+    runs = _pairs(group, "train_seconds", column)
     if not runs:
         return None
     first, last = max(x[0] for x, _ in runs), min(x[-1] for x, _ in runs)
@@ -54,11 +51,10 @@ def over_time(group: Group, column: str, clock: str = "train_seconds") -> Curve 
     return _curve(times, [np.interp(times, x, y) for x, y in runs])
 
 
-def seconds_to(record: Record, target: float, column: str = "top1", clock: str = "train_seconds") -> float | None:
-    """Return the clock's seconds at the first evaluation that reached the target; None if none did."""
-    seconds, values = record.column(clock), record.column(column)
-    reached = np.flatnonzero(values >= target)
-    return float(seconds[reached[0]]) if len(reached) else None
+def seconds_to(record: Record, target: float) -> float | None:
+    """Return the seconds of training until an evaluation's top-1 reached the target; None if none did."""
+    reached = np.flatnonzero(record.column("top1") >= target)
+    return float(record.column("train_seconds")[reached[0]]) if len(reached) else None
 
 
 def _pairs(group: Group, x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:

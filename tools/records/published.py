@@ -17,96 +17,77 @@ from tools.records.groups import Group
 REFERENCE = ROOT / "results/reference.csv"
 MODEL = "resnet50"
 TRAINED = ("optimizer.", "scheduler.", "algorithms.", "model.", "train_dataset.", "eval_dataset.")
-STORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {
+IGNORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {  # follow from the length, or from where images are
     f"{section}_dataset.{key}" for section in ("train", "eval") for key in ("is_streaming", "storage")
 }
-"""Of these keys, those that follow the length or say where images are."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure of a ResNet-50 on ImageNet, every field as text, empty where the source does not say.
+    """One published figure of a ResNet-50 on ImageNet; fields are text, empty if the source does not give them."""
 
-    Attributes:
-        recipe: one of ours, or another's name.
-        variant: what tells it from others of that recipe.
-        top1, top5: per cent; a range such as 75-78.1 is one.
-        epochs, minutes: length of the training and its time.
-        hardware, n: the machine, the number of runs.
-        sd: standard deviation over them, ddof=1, in points of top-1.
-        resolution: resize/crop in the evaluation, in pixels, or one number.
-        protocol: what the evaluation had beside one central crop, such as averaged weights (EMA) or mirroring (TTA).
-        source: where it stands.
-        verified: how far to trust it.
-        note: what else to know.
-    """
-
-    recipe: str
-    variant: str
-    top1: str
-    top5: str
+    recipe: str  # one of ours, or a name used elsewhere
+    variant: str  # distinguishes figures of one recipe
+    top1: str  # per cent, may be a range such as 75-78.1
+    top5: str  # likewise
     epochs: str
     minutes: str
     hardware: str
-    n: str
-    sd: str
-    resolution: str
-    protocol: str
+    n: str  # number of runs
+    sd: str  # standard deviation over them, ddof=1, in points of top-1
+    resolution: str  # resize/crop of the evaluation in pixels, or one number
+    protocol: str  # of the evaluation, besides one central crop: averaged weights (EMA), mirroring (TTA), ...
     source: str
-    verified: str
+    verified: str  # how the figure was checked
     note: str
 
     def number(self, name: str) -> float | None:
-        """A field as a number; None where it is empty or a range."""
+        """Return a field as a number; None if it is empty or a range."""
         try:
             return float(getattr(self, name))
         except ValueError:
             return None
 
     def differs_from(self, group: Group) -> list[str]:
-        """What forbids subtracting this figure from a group's: another length, recipe, or way to evaluate."""
+        """Return why this figure cannot be subtracted from a group's: another length, recipe, or evaluation."""
         epochs, length = self.number("epochs"), parse(group.length)
-        said = []
+        reasons = []
         if length.unit != "ep" or epochs != length.value:
-            said.append(f"{self.epochs} epochs" if self.epochs else "epochs not stated")
+            reasons.append(f"{self.epochs} epochs" if self.epochs else "epochs not stated")
         resize, crop = (str(group.settings.get(f"eval_dataset.{key}_size")) for key in ("resize", "crop"))
         if self.resolution and self.resolution not in (crop, f"{resize}/{crop}"):
-            said.append(f"evaluated at {self.resolution} px")
+            reasons.append(f"evaluated at {self.resolution} px")
         names = {key.split(".")[1] for key in group.settings if key.startswith("algorithms.")}
         ours = {protocol for name in names if (protocol := declarations("algorithm", name).PROTOCOL)}
         theirs = [part.strip() for part in self.protocol.split(",") if part and "px" not in part]
-        said += [part for part in theirs if part not in ours]
-        said += [f"no {protocol}" for protocol in sorted(ours.difference(theirs))]
+        reasons += [part for part in theirs if part not in ours]
+        reasons += [f"no {protocol}" for protocol in sorted(ours.difference(theirs))]
         if changed := changed_settings(group):
-            said.append(f"here with {named(changed, 2)} of its own")
-        return said
+            reasons.append(f"here with {named(changed, 2)} of its own")
+        return reasons
 
 
 def changed_settings(group: Group) -> list[str]:
-    """The settings in which a group trains differently from its recipe as it is shipped, its length apart."""
+    """Return the settings in which a group trains differently from its recipe as shipped, except its length."""
     if group.recipe not in recipe_files():
         return []
     shipped = settings(as_shipped(group.recipe))
-    keys = [key for key in shipped.keys() | group.settings.keys() if key.startswith(TRAINED) and key not in STORED]
+    keys = [key for key in shipped.keys() | group.settings.keys() if key.startswith(TRAINED) and key not in IGNORED]
     return sorted(key for key in keys if shipped.get(key) != group.settings.get(key))
 
 
 def read_published(file: Path = REFERENCE) -> list[Published]:
-    """All rows.
-
-    Raises:
-        DataError: the file is not there, or is no such table.
-    """
+    """Read all rows; DataError if the file is missing or is not such a table."""
     try:
         with file.open(newline="") as open_file:
             return [Published(**row) for row in csv.DictReader(open_file, strict=True)]
     except (OSError, TypeError, csv.Error) as error:
         columns = ",".join(field.name for field in fields(Published))
-        raise DataError(f"{file}: is no table of published figures ({error}); its columns are {columns}") from error
+        raise DataError(f"{file}: is not a table of published figures ({error}); its columns are {columns}") from error
 
 
 def for_group(group: Group, rows: list[Published]) -> Published | None:
-    """The figure to put beside a group: of its recipe, what differs least, then what is nearest in length."""
+    """Return the figure to show next to a group: of its recipe, the least different, then the nearest in length."""
     length = parse(group.length)
     mine = [row for row in rows if row.recipe == group.recipe and row.number("top1") is not None]
 

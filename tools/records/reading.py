@@ -1,11 +1,11 @@
-"""Read runs/<name>/ back: use what is there, report what is wrong with it, and drop nothing."""
+"""Read run folders: use what is readable, report what is not, and drop nothing."""
 
 from __future__ import annotations
 
 import enum
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import yaml
 from common.errors import ConfigError, UserError
 from config.read import Tree, check_depth
 from tools.records.configs import completed
-from tools.records.trust import DIGITS, check_tree, is_number, mapping, own_file, real
+from tools.records.trust import DIGITS, check_tree, is_number, mapping, read_own, real
 
 BASELINE = "baseline.yaml"
 FILES = ("config.yaml", "environment.json", "metrics.csv", "summary.json")
 INTEGERS = ("epoch", "step", "image_size")
-DEPTH = 3  # levels below a given folder that are searched for runs: a sweep has a folder of its own
+DEPTH = 3  # levels below a given folder that are searched for runs, since a sweep has its own folder
 Columns = dict[str, np.ndarray]
 
 
@@ -37,10 +37,10 @@ class State(enum.StrEnum):
 
 @dataclass
 class Record:
-    """What one run left behind; whatever is missing or unreadable is empty."""
+    """The files of one run; missing or unreadable ones are empty."""
 
     folder: Path
-    name: str  # of the folder, with as many parents as tell it from others of that name
+    name: str  # of the folder, with as many parents as make it unique
     config: Tree = field(default_factory=dict)  # with every key of the schema
     environment: dict[str, Any] = field(default_factory=dict)
     baseline: Tree = field(default_factory=dict)  # compared with at the start; empty in older runs
@@ -48,7 +48,7 @@ class Record:
     summary: dict[str, Any] = field(default_factory=dict)
     state: State = State.UNREADABLE
     ended: str = ""  # the state as a sentence
-    remarks: list[str] = field(default_factory=list)  # what was missing or damaged
+    remarks: list[str] = field(default_factory=list)  # on missing and damaged files
 
     def __len__(self) -> int:
         """Return the number of evaluations."""
@@ -95,11 +95,7 @@ class Record:
 
 
 def read_runs(places: Sequence[Path | str]) -> list[Record]:
-    """Read all runs in run folders, or in folders such as runs/ that hold some, sorted by name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Read all runs in run folders, or in folders such as runs/, sorted by name; UserError if there are none."""
     folders: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.is_dir():
@@ -120,7 +116,7 @@ def read_runs(places: Sequence[Path | str]) -> list[Record]:
 def _find(folder: Path, depth: int, place: Path) -> list[Path]:
     """Return the run folders in a folder, itself included, and the innermost folders that hold no run.
 
-    Links come last, since they repeat what has a path of its own; one that leads out of `place` is not entered.
+    Links come last, after the folders that they repeat; one that leads out of `place` is not entered.
     """
     if folder.is_symlink() or _is_run(folder):
         return [folder]
@@ -137,7 +133,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _tell_apart(records: list[Record]) -> None:
-    """Prefix equal names with as many parent folders as tell them apart."""
+    """Prefix equal names with as many parent folders as make them differ."""
     parts = 1
     while clashing := [n for n, count in Counter(record.name for record in records).items() if count > 1]:
         parts += 1
@@ -147,47 +143,36 @@ def _tell_apart(records: list[Record]) -> None:
 
 
 def read_run(folder: Path) -> Record:
-    """Read one run; its state and remarks report what is wrong with it."""
+    """Read one run; its state and remarks report any damage."""
     if folder.is_symlink():
         return Record(folder, folder.name, ended="a link that leads out of the folder that it is in is not followed")
     record = Record(folder, folder.resolve().name)
     if not _is_run(folder):
         record.ended = f"not a run: it holds none of {', '.join(FILES)}"
         return record
-    record.config = _read(record, "config.yaml", _config, {})
-    record.environment = _read(record, "environment.json", mapping, {})
-    record.baseline = _read(record, BASELINE, _config, {}) if (folder / BASELINE).exists() else {}
-    record.rows = _read(record, "metrics.csv", lambda text: _rows(text, record.remarks), {})
-    before = len(record.remarks)
-    record.summary = _read(record, "summary.json", mapping, {}) if (folder / "summary.json").exists() else {}
-    record.state, record.ended = _ending(record, "; ".join(record.remarks[before:]))
+    remarks = record.remarks
+    record.config = read_own(folder, "config.yaml", _config, remarks, is_required=True) or {}
+    record.environment = read_own(folder, "environment.json", mapping, remarks, is_required=True) or {}
+    record.baseline = read_own(folder, BASELINE, _config, remarks) or {}
+    record.rows = read_own(folder, "metrics.csv", lambda path: _rows(path, remarks), remarks, is_required=True) or {}
+    before = len(remarks)
+    record.summary = read_own(folder, "summary.json", mapping, remarks) or {}
+    record.state, record.ended = _ending(record, "; ".join(remarks[before:]))
     return record
 
 
-def _read(record: Record, name: str, parse: Callable[[str], Any], otherwise: Any) -> Any:
-    """Parse a file of the run; return `otherwise` and add a remark if that fails."""
-    try:
-        return parse(own_file(record.folder, name).read_text())
-    except FileNotFoundError:
-        record.remarks.append(f"{name} is missing")
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
-        record.remarks.append(f"{name} cannot be read ({getattr(error, 'strerror', None) or error})")
-    except (ValueError, yaml.YAMLError) as error:  # ConfigError and UnicodeDecodeError are ValueErrors
-        record.remarks.append(f"{name} cannot be read ({' '.join(str(error).split())[:160]})")
-    return otherwise
-
-
-def _config(text: str) -> Tree:
+def _config(path: Path) -> Tree:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if libyaml is there
+    text = path.read_text()
     check_depth(text)
     content = yaml.load(text, loader)
     check_tree(content)
     return completed(content)
 
 
-def _rows(text: str, remarks: list[str]) -> Columns:
+def _rows(path: Path, remarks: list[str]) -> Columns:
     """Return metrics.csv by column; incomplete rows are left out, with a remark."""
-    header, *lines = text.split("\n")
+    header, *lines = path.read_text().split("\n")
     names = header.split(",")
     if not {"step", "top1"} <= set(names):
         raise ConfigError("its first line does not name the columns")
@@ -220,15 +205,14 @@ def _ending(record: Record, damage: str) -> tuple[State, str]:
     if not record.config:
         return State.UNREADABLE, "; ".join(record.remarks)
     word = str(record.summary.get("ended", ""))
-    reached = f"after {len(record)} evaluations"
-    if len(record):
-        reached = f"at step {record.rows['step'][-1]:,}, after {len(record)} evaluations"
+    step = f"at step {record.rows['step'][-1]:,}, " if len(record) else ""
+    reached = f"{step}after {len(record)} evaluations"
     if damage:
         return State.UNFINISHED, f"{damage}: it is damaged, and nothing else says how the run ended, {reached}"
     if not word:
-        return State.UNFINISHED, f"no summary {reached}: it runs still, or was killed"
+        return State.UNFINISHED, f"no summary {reached}: it is still running, or was killed"
     if record.is_beyond_its_summary:
-        return State.UNFINISHED, f"went on after it was {word}, no word since {reached}"
+        return State.UNFINISHED, f"continued after it was {word}, and has no summary since, {reached}"
     if word == State.FINISHED:
         if record.final("top1") is None:
             return State.UNREADABLE, "finished, but without a top-1"

@@ -1,10 +1,14 @@
-"""Checks for run folders from untrusted sources: no links out of them, no numbers that overflow."""
+"""Read files of run folders from untrusted sources: no links out of them, no numbers that overflow."""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
+
+import yaml
 
 from common.errors import ConfigError
 from config.read import DEEPEST
@@ -26,7 +30,7 @@ def is_count(value: Any) -> TypeGuard[int]:
 
 
 def own_file(run: Path, name: str) -> Path:
-    """Return the path of a run's file, after making sure that it is safe to read.
+    """Return the path of a run's file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -43,13 +47,22 @@ def own_file(run: Path, name: str) -> Path:
     return path
 
 
-def real(folder: Path, within: Path | None = None) -> Path:
-    """Resolve a folder that is a link, unless it leads out of `within`, where `own_file` rejects it.
+def read_own(
+    run: Path, name: str, parse: Callable[[Path], Any], remarks: list[str], *, is_required: bool = False
+) -> Any:
+    """Parse a file of a run; return None if that fails, with a remark unless a file that is not required is missing."""
+    try:
+        return parse(own_file(run, name))
+    except FileNotFoundError:
+        remarks += [f"{name} is missing"] if is_required else []
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError, csv.Error) as error:  # RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        remarks.append(f"{name} cannot be read ({reason})")
+    return None
 
-    Args:
-        folder: a link or not.
-        within: where the folder was found; None if the user typed it.
-    """
+
+def real(folder: Path, within: Path | None = None) -> Path:
+    """Resolve a folder that is a link, unless it leads out of `within` (None: it may lead anywhere)."""
     if not folder.is_symlink():
         return folder
     target = folder.resolve()
@@ -57,11 +70,7 @@ def real(folder: Path, within: Path | None = None) -> Path:
 
 
 def check_tree(content: Any) -> None:
-    """Check a parsed tree, which aliases may have made huge.
-
-    Raises:
-        ConfigError: it is too deep, too large, or holds a whole number of more than DIGITS digits.
-    """
+    """Check a parsed tree, which aliases may have made huge, for its depth, its size and whole numbers too long."""
     level = [content]
     for _ in range(DEEPEST):
         if any(isinstance(value, int) and abs(value) >= 10**DIGITS for value in level):
@@ -74,12 +83,9 @@ def check_tree(content: Any) -> None:
         raise ConfigError("it is nested too deeply")
 
 
-def mapping(text: str) -> dict[str, Any]:
-    """Parse a JSON object from an untrusted file.
-
-    Raises:
-        ValueError: it is damaged, or something else.
-    """
+def mapping(path: Path) -> dict[str, Any]:
+    """Parse a JSON object; ValueError if the file is damaged or holds something else."""
+    text = path.read_text()
     content = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= DIGITS else float(digits))
     if not isinstance(content, dict):
         raise ConfigError(f"it holds a {type(content).__name__}, not keys")

@@ -23,11 +23,7 @@ from common.errors import ConfigError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        ConfigError: for an impossible price or size.
-    """
+    """Parse the command line; ConfigError for an impossible price or size."""
     parser = command.parser("tools.report", __doc__)
     add = parser.add_argument
     add("places", nargs="+", metavar="FOLDER", help="runs/, or folders of single runs")

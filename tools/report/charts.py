@@ -12,16 +12,16 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from tools.records.cost import Prices
 from tools.records.curves import SIGMAS, Curve, over_steps, over_time
-from tools.records.groups import Group, Spread, Table, spread
+from tools.records.groups import Spread, Table
 from tools.records.published import Published
 from tools.report.drawing import INK, MUTED, REST, SERIES, new_axes, spread_labels
 from training.earlier_run import ACCURACIES
 
-COLORED = len(SERIES)  # groups that have a color of their own; the others are gray
+COLORED = len(SERIES)  # groups with their own color; the others are gray
 LABEL_GAP = 0.055  # of the axes' height
 LOGARITHMIC_FROM = 8.0  # the ratio of the largest to the smallest value
 LABEL_WIDTH = 0.06  # of the axes' width
-UNITS = ((3 * 3600, 3600, "h"), (300, 60, "min"), (0, 1, "s"))  # from so many seconds on, seconds per unit, its name
+UNITS = ((3 * 3600, 3600, "h"), (300, 60, "min"), (0, 1, "s"))  # from how many seconds on, seconds per unit, name
 OTHERS = {  # columns of metrics.csv: title of the chart, label of the axis
     "train_loss": ("Training loss", "training loss"),
     "val_loss": ("Validation loss", "validation loss"),
@@ -45,37 +45,18 @@ def color_of(place: int) -> str:
 
 
 def charts(table: Table, prices: Prices, published: list[tuple[str, Published]]) -> list[Chart]:
-    """Return all charts of a table that have something to show.
-
-    Args:
-        table: the groups; the charts number them by their places in it, from 1.
-        prices: for the costs.
-        published: letters and figures of the hollow marks; empty if they do not compare.
-    """
+    """Return all charts of a table that are not empty; `published` are the letters and figures of hollow marks."""
     known = [column for column in (*ACCURACIES, *OTHERS) if any(over_steps(group, column) for group in table.groups)]
     found = []
     for column in known:
         if column in ACCURACIES and (column != "top5" or table.data.has_top5):
             name = ACCURACIES[column].capitalize()
             found += [_over_steps(table, column, name, f"{name}, %"), _over_time(table, column, name)]
-    found.append(_pareto_chart(table, "time", seconds_of, published))
-    if any(cost_of(group, prices) is not None for group in table.groups):
-        found.append(_pareto_chart(table, "cost", lambda group: cost_of(group, prices), []))
+    found.append(_pareto_chart(table, "time", [group.figure("train_seconds") for group in table.groups], published))
+    costs = [prices.spread_of(group.records) for group in table.groups]
+    if any(cost and cost.mean > 0 for cost in costs):
+        found.append(_pareto_chart(table, "cost", costs, []))
     return found + [_over_steps(table, column, *OTHERS[column]) for column in known if column in OTHERS]
-
-
-def seconds_of(group: Group) -> float | None:
-    """Return the mean seconds of training."""
-    return _positive(group.figure("train_seconds"))
-
-
-def cost_of(group: Group, prices: Prices) -> float | None:
-    """Return the mean dollars of the runs whose cost is known."""
-    return _positive(spread(prices.of(record).dollars for record in group.records))
-
-
-def _positive(of: Spread | None) -> float | None:
-    return of.mean if of and of.mean > 0 else None
 
 
 def _over_steps(table: Table, column: str, title: str, label: str) -> Chart:
@@ -114,10 +95,9 @@ def lines(axes: Axes, curves: list[Curve | None], column: str) -> Figure:
             axes.fill_between(curve.x, *curve.band, color=color, alpha=0.18, linewidth=0, zorder=2)
         marker = "o" if len(curve.x) == 1 else None
         axes.plot(curve.x, curve.mean, color=color, linewidth=1.5, marker=marker, zorder=2 + front, **style)
-    if column in ACCURACIES:
-        logarithmic_if_far(axes, [float(curve.x[-1]) for curve in curves if curve])
     axes.margins(x=0.02, y=0.08)
     if column in ACCURACIES:
+        logarithmic_if_far(axes, [float(curve.x[-1]) for curve in curves if curve])
         axes.set_ylim(max(0.0, axes.get_ylim()[0]), min(100.0, axes.get_ylim()[1]))
     _number_ends(axes, curves[:COLORED])
     return axes.figure  # type: ignore[return-value]
@@ -164,13 +144,13 @@ def _number_style(place: int) -> dict[str, Any]:
 
 
 def _pareto_chart(
-    table: Table, name: str, x_of: Callable[[Group], float | None], published: list[tuple[str, Published]]
+    table: Table, name: str, spreads: list[Spread | None], published: list[tuple[str, Published]]
 ) -> Chart:
-    """Return the chart of top-1 over `name`, which is time or cost."""
+    """Return the chart of top-1 over `name`, which is time or cost; `spreads` are the groups' seconds or dollars."""
     points = [  # a group's place, seconds or dollars, top-1
-        (place, x, top1)
-        for place, group in enumerate(table.groups)
-        if (x := x_of(group)) is not None and (top1 := group.figure("top1")) is not None
+        (place, x.mean, top1)
+        for place, (group, x) in enumerate(zip(table.groups, spreads, strict=True))
+        if x and x.mean > 0 and (top1 := group.figure("top1"))
     ]
     hollow = [(letter, 60 * (row.number("minutes") or 0), row.number("top1") or 0) for letter, row in published]
     xs = [x for _, x, _ in (*points, *hollow)]
@@ -182,7 +162,17 @@ def _pareto_chart(
             axes.plot(x / scale, y, "o", markerfacecolor="none", markeredgecolor=MUTED, markersize=4.5, zorder=2)
             axes.annotate(letter, (x / scale, y), (3, 3), textcoords="offset points", color=MUTED, fontsize=7)
         for place, x, top1 in points:
-            _mark(axes, place, (x / scale, top1.mean), top1.sd)
+            at, error = (x / scale, top1.mean), top1.sd and SIGMAS * top1.sd
+            style: dict[str, Any] = {
+                "color": color_of(place),
+                "markersize": 6,
+                "zorder": 5,
+                "capsize": 2,
+                "linewidth": 1.2,
+            }
+            axes.errorbar(*at, yerr=error, fmt="o", **style)
+            if place < COLORED:
+                axes.annotate(str(place + 1), at, (6, -9), textcoords="offset points", **_number_style(place))
         front = pareto([(x / scale, top1.mean) for _, x, top1 in points])
         if front:
             axes.plot(*zip(*front, strict=True), color=INK, linewidth=0.9, drawstyle="steps-post", alpha=0.6, zorder=1)
@@ -194,14 +184,6 @@ def _pareto_chart(
         return axes.figure  # type: ignore[return-value]
 
     return Chart(f"top1-{name}-pareto", f"Top-1 and {'training time' if name == 'time' else 'cost'}", draw)
-
-
-def _mark(axes: Axes, place: int, at: tuple[float, float], sd: float | None) -> None:
-    """Draw a group's mark, with two standard deviations up and down, and its number."""
-    error = SIGMAS * sd if sd is not None else None
-    axes.errorbar(*at, yerr=error, fmt="o", color=color_of(place), markersize=6, zorder=5, capsize=2, linewidth=1.2)
-    if place < COLORED:
-        axes.annotate(str(place + 1), at, (6, -9), textcoords="offset points", **_number_style(place))
 
 
 def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from config.load import BASELINE, baseline_of
 from config.read import Tree
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
-from tools.records.groups import Group, Table, data_of, spread, tables
+from tools.records.groups import Group, Table, data_of, tables
 from tools.records.published import MODEL, Published, for_group, read_published
 from tools.records.reading import Record, State
 from tools.report import words
@@ -41,7 +41,7 @@ class Part:
     """One run."""
 
     record: Record
-    figures: str  # how far it came, as it is printed
+    figures: str  # its last ones, as they are printed
     cost: str  # dollars, or empty
     against: str = ""  # what its configuration is compared with
     changes: list[tuple[str, str, str]] = field(default_factory=list)  # key, value, the other's value
@@ -80,8 +80,8 @@ class Section:
 class Page:
     """A whole report."""
 
-    made: str
-    places: list[str]
+    made: str  # when
+    places: list[str]  # the folders given
     command: str
     counts: str
     basis: str
@@ -93,7 +93,7 @@ class Page:
 def page(records: Sequence[Record], prices: Prices, places: Sequence[str], command: str) -> Page:
     """Return the report of some runs."""
     rows = read_published()
-    shown = [row for row in rows if row.number("top1") is not None and row.number("minutes") is not None]
+    shown = [row for row in rows if None not in (row.number("top1"), row.number("minutes"))]
     letters = {id(row): words.letter(place) for place, row in enumerate(shown)}
     lettered = [(letters.get(id(row), ""), row) for row in rows]
     return Page(
@@ -150,7 +150,7 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
         "minutes": words.minutes(group.figure("train_seconds")),
         "total": words.minutes(group.figure("total_seconds")),
         "speed": words.with_spread(group.figure("samples_per_second"), 0),
-        "cost": words.with_spread(spread(prices.of(record).dollars for record in group.records)),
+        "cost": words.with_spread(prices.spread_of(group.records)),
         "published": reference.top1 if reference else "",
         "difference": difference,
         "source": reference.source if reference else "",
@@ -158,7 +158,7 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
 
 
 def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
-    """Return the notes under a table: what is missing and why, and what is odd."""
+    """Return the notes under a table: the basis of costs, caveats, and remarks on damaged files."""
     costs = [prices.of(record) for group in table.groups for record in group.records]
     notes = [f"Cost: {why}." for why in dict.fromkeys(cost.why for cost in costs)]
     if not is_comparable:
@@ -203,10 +203,7 @@ def part(record: Record, prices: Prices, table: Table | None) -> Part:
 
 
 def baseline_for(record: Record, table: Table | None) -> tuple[str, Tree]:
-    """Return the name and the configuration of what a run is compared with.
-
-    A baseline run of its table; else the baseline that it recorded at its start; else what that would be today.
-    """
+    """Return the name and the configuration of the baseline of a run: its table's, its recorded one, or today's."""
     runs = [one for group in table.groups for one in group.records if one.recipe == BASELINE] if table else []
     if runs and runs[0] is not record:
         return f"the run {runs[0].name}", runs[0].config

@@ -76,12 +76,7 @@ def spread_labels(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """Return a figure as an <svg> element with the page's colors and the width of its parent.
-
-    Args:
-        figure: left unchanged.
-        salt: makes the element's ids differ from those of the page's other figures.
-    """
+    """Return a figure as an <svg> element with the page's colors, its parent's width, and ids made unique by `salt`."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -89,17 +84,11 @@ def svg(figure: Figure, salt: str) -> str:
     element = element[element.index("<svg") :].strip()
     for side in ("width", "height"):
         element = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", element, count=1)
-    element = re.sub(r"font: (?:[\d.]+px|[\w .]*?[\d.]+px) [^;\"]*", _own_font, element)
+    element = re.sub(r"font: [\w .]*?([\d.]+px) [^;\"]*", r"font-size: \1", element)  # the font itself is the page's
     for color, variable in VARIABLES.items():
         element = element.replace(color, variable)
     # Ids such as text_12 are the same in every figure; those of clip paths and marks are hashes already.
     return re.sub(r' id="[\w.]+_\d+"', "", element)
-
-
-def _own_font(match: re.Match[str]) -> str:
-    """Keep the size of a text, and leave the font to the page."""
-    size = re.search(r"[\d.]+px", match[0])
-    return f"font-size: {size[0]}" if size else match[0]
 
 
 def png(figure: Figure) -> bytes:

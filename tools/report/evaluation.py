@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.cells import from_cell
 from config.schema import MOST_WITHOUT_TOP5
-from tools.records.trust import is_number, mapping, own_file
+from tools.records.trust import is_number, mapping, read_own
 from tools.report.words import number
 
 FOLDER = "evaluation"
@@ -32,14 +32,13 @@ Cells = list[list[str]]
 class Evaluation:
     """The files of evaluation/, each empty if it is missing; accuracies are in per cent."""
 
-    folder: Path
-    summary: dict[str, Any] = field(default_factory=dict)  # FIGURES; flip: the same with mirrored images
-    per_class: Rows = field(default_factory=list)  # class, images, top1, top5; the worst classes first
-    confusions: Rows = field(default_factory=list)  # true, predicted, count, share; the most frequent first
-    sizes: Rows = field(default_factory=list)  # size, top1, top5, flip_top1, flip_top5
-    reliability: Rows = field(default_factory=list)  # bin_low, bin_high, images, confidence, accuracy: 0 to 1
-    mistakes: Path | None = None  # a PNG
-    remarks: list[str] = field(default_factory=list)  # what could not be read
+    summary: dict[str, Any]  # FIGURES; flip: the same with mirrored images
+    per_class: Rows  # class, images, top1, top5; the worst classes first
+    confusions: Rows  # true, predicted, count, share; the most frequent first
+    sizes: Rows  # size, top1, top5, flip_top1, flip_top5
+    reliability: Rows  # bin_low, bin_high, images, confidence, accuracy: 0 to 1
+    mistakes: Path | None  # a PNG
+    remarks: list[str]  # on files that cannot be read
     image: str = ""  # address of `mistakes` in a page; empty if it is left out
 
     @property
@@ -57,35 +56,29 @@ class Evaluation:
     def columns(self, *names: str) -> list[str]:
         """Return the columns, without those of top-5 if there are too few classes for it."""
         few = 0 < len(self.per_class) <= MOST_WITHOUT_TOP5
-        return [name for name in names if not (few and "top5" in name.replace("-", ""))]
+        return [name for name in names if not (few and "top5" in name)]
 
     @property
     def tables(self) -> list[tuple[str, list[str], Cells, int]]:
         """Title, head, rows and number of name columns of the tables that have rows."""
-        worst = self.per_class[:MOST]
         confusions = [
-            [
-                *_cells(row, "true", "predicted", "count"),
-                f"{100 * float(share):.1f} %" if (share := row.get("share")) else "",
-            ]
+            row | {"share": f"{100 * float(share):.1f} %"} if (share := row.get("share")) else row
             for row in self.confusions[:MOST]
         ]
+        worst, accuracies = self.per_class[:MOST], {"top1": "top-1, %", "top5": "top-5, %"}
+        classes = {"class": "class", "images": "images"} | accuracies
+        pairs = {"true": "is", "predicted": "taken for", "count": "times", "share": "of its class"}
+        sizes = {"size": "px"} | accuracies | {"flip_top1": "mirrored too: top-1", "flip_top5": "top-5"}
         found = [
-            (
-                f"Hardest {len(worst)} of {len(self.per_class)} classes",
-                self.columns("class", "images", "top-1, %", "top-5, %"),
-                [_cells(row, *self.columns("class", "images", "top1", "top5")) for row in worst],
-                1,
-            ),
-            ("Most frequent confusions", ["is", "taken for", "times", "of its class"], confusions, 2),
-            (
-                "Size of the images",
-                self.columns("px", "top-1, %", "top-5, %", "mirrored too: top-1", "top-5"),
-                [_cells(row, *self.columns("size", "top1", "top5", "flip_top1", "flip_top5")) for row in self.sizes],
-                1,
-            ),
+            (f"Hardest {len(worst)} of {len(self.per_class)} classes", classes, worst, 1),
+            ("Most frequent confusions", pairs, confusions, 2),
+            ("Size of the images", sizes, self.sizes, 1),
         ]
-        return [table for table in found if table[2]]
+        return [
+            (title, [titles[key] for key in keys], [_cells(row, *keys) for row in rows], names)
+            for title, titles, rows, names in found
+            if rows and (keys := self.columns(*titles))
+        ]
 
     @property
     def reliability_rows(self) -> Cells:
@@ -106,19 +99,26 @@ class Evaluation:
 
 def read_evaluation(run: Path) -> Evaluation | None:
     """Read a run's evaluation/; None if there is no such folder."""
-    folder = run / FOLDER
-    if not folder.is_dir():
+    if not (run / FOLDER).is_dir():
         return None
-    found = Evaluation(folder)
-    found.summary = _read(found, "summary.json", _summary) or {}
-    found.per_class = _table(found, "per_class", "class", "images")
-    found.per_class.sort(key=lambda row: float(row.get("top1") or math.inf))  # last: those without images
-    found.confusions = _table(found, "confusions", "true", "predicted", "count")
-    found.confusions.sort(key=lambda row: -float(row["count"]))
-    found.sizes = _table(found, "sizes", "size", "top1")
-    found.reliability = _table(found, "reliability", "bin_low", "bin_high")
-    found.mistakes = _read(found, "mistakes.png", _image)
-    return found
+    remarks: list[str] = []
+
+    def read(name: str, parse: Callable[[Path], Any]) -> Any:
+        return read_own(run, f"{FOLDER}/{name}", parse, remarks)
+
+    def table(name: str, *columns: str) -> Rows:
+        return read(f"{name}.csv", lambda path: _rows(path, columns)) or []
+
+    return Evaluation(
+        summary=read("summary.json", _summary) or {},
+        # Classes without images come last.
+        per_class=sorted(table("per_class", "class", "images"), key=lambda row: float(row.get("top1") or math.inf)),
+        confusions=sorted(table("confusions", "true", "predicted", "count"), key=lambda row: -float(row["count"])),
+        sizes=table("sizes", "size", "top1"),
+        reliability=table("reliability", "bin_low", "bin_high"),
+        mistakes=read("mistakes.png", _image),
+        remarks=remarks,
+    )
 
 
 def _cells(row: dict[str, str], *columns: str) -> list[str]:
@@ -129,27 +129,23 @@ def _cells(row: dict[str, str], *columns: str) -> list[str]:
     ]
 
 
-def _table(found: Evaluation, name: str, *columns: str) -> Rows:
+def _rows(path: Path, columns: Sequence[str]) -> Rows:
     """Return the rows of a table, which must have values in `columns`."""
-
-    def parse(path: Path) -> Rows:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # as a folder's name may be
-            rows = list(csv.DictReader(file))
-        for line, row in enumerate(rows, 2):
-            if None in row or any(value is None for value in row.values()):
-                raise ValueError(f"line {line} is not whole")
-            for key, value in row.items():
-                if key in columns and not value:
-                    raise ValueError(f"line {line} has no {key}")
-                if key in TEXTS:
-                    row[key] = from_cell(value)
-                elif value and not is_number(float(value)):
-                    raise ValueError(f"line {line}: {key} is {value[:40]}")
-            if missing := [key for key in columns if key not in row]:
-                raise ValueError(f"there is no column {missing[0]}")
-        return rows
-
-    return _read(found, f"{name}.csv", parse) or []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # a folder's name may be any bytes
+        rows = list(csv.DictReader(file))
+    for line, row in enumerate(rows, 2):
+        if None in row or any(value is None for value in row.values()):
+            raise ValueError(f"line {line} is not whole")
+        for key, value in row.items():
+            if key in columns and not value:
+                raise ValueError(f"line {line} has no {key}")
+            if key in TEXTS:
+                row[key] = from_cell(value)
+            elif value and not is_number(float(value)):
+                raise ValueError(f"line {line}: {key} is {value[:40]}")
+        if missing := [key for key in columns if key not in row]:
+            raise ValueError(f"there is no column {missing[0]}")
+    return rows
 
 
 def _image(path: Path) -> Path:
@@ -161,19 +157,9 @@ def _image(path: Path) -> Path:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    content = mapping(path.read_text())
+    content = mapping(path)
     flip = content.get("flip")
     for figures in (content, flip if isinstance(flip, dict) else {}):
         if wrong := [key for key, _, _ in FIGURES if not (figures.get(key) is None or is_number(figures[key]))]:
             raise ValueError(f"{wrong[0]} is not a number")
     return content
-
-
-def _read(found: Evaluation, name: str, parse: Callable[[Path], Any]) -> Any:
-    try:
-        return parse(own_file(found.folder.parent, f"{found.folder.name}/{name}"))
-    except FileNotFoundError:
-        return None
-    except (OSError, RuntimeError, ValueError, csv.Error) as error:  # RecursionError is a RuntimeError
-        found.remarks.append(f"{FOLDER}/{name} cannot be read ({' '.join(str(error).split())[:160]})")
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from string import ascii_lowercase
 from typing import Any
 
 from tools.records.groups import Spread
@@ -22,7 +23,7 @@ def minutes(of: Spread | None) -> str:
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """Return a number from a file as a short text: `76.07`, `1,281,167`; empty for what is not one."""
+    """Return a number from a file as a short text, such as `1,281,167`; other text as it is; other values as ''."""
     try:
         as_float = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -34,12 +35,8 @@ def number(value: Any, digits: int = 2) -> str:
 
 def letter(place: int) -> str:
     """Return a, b, ... z, aa, ab, ... for 0, 1, ..."""
-    text = ""
-    place += 1
-    while place:
-        place, rest = divmod(place - 1, 26)
-        text = chr(ord("a") + rest) + text
-    return text
+    rest, last = divmod(place, 26)
+    return (letter(rest - 1) if rest else "") + ascii_lowercase[last]
 
 
 def value(of: Any) -> str:

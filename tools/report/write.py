@@ -18,7 +18,8 @@ from common.errors import ConfigError, UserError
 from common.whole_files import write_whole
 from tools.report import drawing
 from tools.report.charts import Chart
-from tools.report.content import Page, Part
+from tools.report.content import Page
+from tools.report.evaluation import Evaluation
 from tools.report.words import letter
 
 HTML, MARKDOWN = (".html", ".htm"), (".md",)
@@ -36,12 +37,7 @@ PUBLISHED = ("recipe", "variant", "top1", "top5", "epochs", "minutes", "hardware
 
 
 def check(target: Path) -> None:
-    """Check, before the work, that a report can be written.
-
-    Raises:
-        ConfigError: its suffix is neither HTML's nor Markdown's.
-        UserError: it cannot be written.
-    """
+    """Check, before the work, that a report can be written; ConfigError for an unknown suffix, otherwise UserError."""
     if target.suffix not in HTML + MARKDOWN:
         raise ConfigError(f"-o {target}: must end in .html (one file) or .md (with images in a folder next to it)")
     try:
@@ -50,14 +46,9 @@ def check(target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=target.parent).close()
         if target.suffix in MARKDOWN:
-            images_of(target).mkdir(exist_ok=True)
+            target.with_suffix("").mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"-o {target}: cannot be written ({error.strerror}); name another file") from error
-
-
-def images_of(target: Path) -> Path:
-    """Return the folder of a Markdown report's images: report/ for report.md."""
-    return target.with_suffix("")
 
 
 def write(page: Page, target: Path) -> None:
@@ -70,65 +61,44 @@ def write(page: Page, target: Path) -> None:
 def render_html(page: Page, _target: Path) -> str:
     """Render the page as HTML, with its charts as SVG and images embedded up to MOST_BYTES."""
     left = MOST_BYTES
-    for part in looked_at(page):
-        path = part.evaluation.mistakes  # type: ignore[union-attr]
+    for evaluation in _evaluations(page):
+        path = evaluation.mistakes
         size = path.stat().st_size if path else 0
         if path and size <= left:
             left -= size
-            content = base64.b64encode(path.read_bytes()).decode()
-            part.evaluation.image = f"data:image/png;base64,{content}"  # type: ignore[union-attr]
-    dark = {"series": drawing.DARK_SERIES}
-    light = {"series": drawing.SERIES, "ink": drawing.INK, "muted": drawing.MUTED}
-    light |= {"grid": drawing.GRID, "rest": drawing.REST}
+            evaluation.image = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
     def svg(chart: Chart, salt: str) -> Markup:
         return Markup(drawing.svg(chart.draw(), salt + chart.name))
 
-    return _template("page.html.j2").render(page=page, light=light, dark=dark, svg=svg, **_common(page))
+    return _render("page.html.j2", page, None, look=drawing, svg=svg)
 
 
 def render_markdown(page: Page, target: Path) -> str:
-    """Render the page as Markdown, and write its images into their folder."""
-    folder = images_of(target)
-    for number, part in enumerate(looked_at(page), 1):
-        if path := part.evaluation.mistakes:  # type: ignore[union-attr]
-            write_whole(folder / f"mistakes-{number}.png", path.read_bytes())
-            part.evaluation.image = _address(f"{folder.name}/mistakes-{number}.png")  # type: ignore[union-attr]
+    """Render the page as Markdown, and write its images into a folder: report/ for report.md."""
+    folder = target.with_suffix("")
 
-    def png(chart: Chart, section: int) -> str:
-        name = f"{letter(section)}-{chart.name}.png"
-        write_whole(folder / name, drawing.png(chart.draw()))
-        return _address(f"{folder.name}/{name}")
+    def written(name: str, content: bytes) -> Markup:
+        write_whole(folder / name, content)
+        return Markup(quote(f"{folder.name}/{name}", errors="surrogateescape"))
 
-    return _template("page.md.j2", as_text).render(page=page, png=png, **_common(page))
+    for number, evaluation in enumerate(_evaluations(page), 1):
+        if path := evaluation.mistakes:
+            evaluation.image = written(f"mistakes-{number}.png", path.read_bytes())
 
+    def png(chart: Chart, section: int) -> Markup:
+        return written(f"{letter(section)}-{chart.name}.png", drawing.png(chart.draw()))
 
-def _address(path: str) -> Markup:
-    """Return a path as an address in a Markdown page."""
-    return Markup(quote(path, errors="surrogateescape"))
+    return _render("page.md.j2", page, as_text, png=png)
 
 
-def looked_at(page: Page) -> list[Part]:
-    """Return the runs that have an evaluation/ folder."""
+def _evaluations(page: Page) -> list[Evaluation]:
     parts = [part for section in page.sections for part in section.parts] + page.left_out
-    return [part for part in parts if part.evaluation]
+    return [part.evaluation for part in parts if part.evaluation]
 
 
-def _common(page: Page) -> dict[str, Any]:
-    rows = [
-        (
-            mark,
-            *(getattr(row, key) for key in PUBLISHED),
-            f"{row.source} ({'; '.join(filter(None, (row.verified, row.note)))})",
-        )
-        for mark, row in page.published
-    ]
-    head = ("", *PUBLISHED, "source")
-    return {"method": METHOD, "captions": CAPTIONS, "published_head": head, "published_rows": rows}
-
-
-def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
-    """Return a template that escapes its values with `finalize`, or else for HTML."""
+def _render(name: str, page: Page, finalize: Callable[[Any], Any] | None, **more: Any) -> str:
+    """Render a template that escapes its values with `finalize`, or else for HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -138,20 +108,27 @@ def _template(name: str, finalize: Callable[[Any], Any] | None = None) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["code"] = lambda text: Markup(" ".join(str(text).replace("`", "'").split()))
-    return environment.get_template(name)
+    rows = [
+        (
+            mark,
+            *(getattr(row, key) for key in PUBLISHED),
+            f"{row.source} ({'; '.join(filter(None, (row.verified, row.note)))})",
+        )
+        for mark, row in page.published
+    ]
+    head = ("", *PUBLISHED, "source")
+    more |= {"method": METHOD, "captions": CAPTIONS, "published_head": head, "published_rows": rows}
+    return environment.get_template(name).render(page=page, **more)
 
 
-# Starts of lines with a meaning in Markdown: lists, rules, underlines, definitions.
+# Starts of lines that are markup in Markdown: lists, rules, underlines, definitions.
 _AT_START = re.compile(r"^(?:[-+](?=[-+\s]|$)|[=:]|\d{1,9}(?=[.)](?:\s|$)))")
-# What has a meaning anywhere, except the _ inside a name; and what turns an address into a link.
+# Markup anywhere in a line, except the _ inside a name; and what turns an address into a link.
 _WITHIN = re.compile(r"[\\`*\[\]|~#$^{}!@]|_(?![^\W_])|(?<![^\W_])_|(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 
 
 def as_text(value: Any) -> Markup:
-    """Escape a value to plain text in one line, at the start of a Markdown line, within it, or in a table.
-
-    Markup, which is the page's own, is returned as it is.
-    """
+    """Escape a value to plain text on one line of Markdown or in a table; Markup, the page's own, stays as it is."""
     if isinstance(value, Markup):
         return value
     text = _WITHIN.sub(r"\\\g<0>", " ".join(str(value).split()))
