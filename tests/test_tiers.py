@@ -75,7 +75,7 @@ def test_a_signal_stops_the_suite(number: int, status: int, words: tuple[str, ..
     try:
         wait_for((tmp_path / "asleep").exists, process=process)
         os.killpg(process.pid, number)
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=300)[0]
     finally:
         process.kill()
     assert process.returncode == status and "failed" not in said, said

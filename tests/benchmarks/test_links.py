@@ -54,21 +54,18 @@ def test_a_link_has_a_delay_and_a_rate(tmp_path: Path) -> None:
         def answer() -> None:
             links.enter(1)
             with socket.create_server((links.address(1), 5000)) as server:
+                (tmp_path / "listens").touch()
                 connection = server.accept()[0]
                 connection.sendall(connection.recv(100).upper())
 
         def ask() -> None:
             links.enter(0)
-            for _ in range(100):
-                try:
-                    connection = socket.create_connection((links.address(1), 5000), timeout=120)
-                except ConnectionRefusedError:
-                    continue
-                asked = time.monotonic()
-                connection.sendall(b"hello")
-                (tmp_path / "answer").write_bytes(connection.recv(100))
-                assert time.monotonic() - asked >= 0.1
-                return
+            wait_for((tmp_path / "listens").exists)
+            connection = socket.create_connection((links.address(1), 5000), timeout=120)
+            asked = time.monotonic()
+            connection.sendall(b"hello")
+            (tmp_path / "answer").write_bytes(connection.recv(100))
+            assert time.monotonic() - asked >= 0.1
 
         answering = start(answer)
         assert os.waitpid(start(ask), 0)[1] == 0

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -84,16 +83,17 @@ signal.signal(signal.SIGTERM, lambda *_: times.append(time.time()))
 pathlib.Path("ready" + rank).touch()
 while not times: time.sleep(0.01)
 """
+LAUNCHER = "import sys; from launch import ranks; sys.exit(ranks.main())"
 SAVES = "time.sleep(1); pathlib.Path('saved' + rank).write_text(str(len(times))); sys.exit(143)"
 
 
-def launch(folder: Path, program: str, count: int = 2) -> subprocess.Popen[str]:
+def launch(folder: Path, program: str, count: int = 2, launcher: str = LAUNCHER) -> subprocess.Popen[str]:
     """Start `composer -n COUNT` on a program, and wait until each rank has its handler."""
     script = folder / "rank.py"
     script.write_text(program)
-    command = [sys.executable, str(ROOT / "launch/ranks.py"), "-n", str(count), str(script)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=bare_shell(), stdout=pipe, stderr=pipe, text=True)
+    command = [sys.executable, "-c", launcher, "-n", str(count), str(script)]
+    pipe, shell = subprocess.PIPE, bare_shell(PYTHONPATH=str(ROOT))
+    process = subprocess.Popen(command, cwd=folder, env=shell, stdout=pipe, stderr=pipe, text=True)
     wait_for(lambda: len(list(folder.glob("ready*"))) == count, process=process)
     return process
 
@@ -107,27 +107,22 @@ def test_ranks_have_as_long_as_they_need_to_save(tmp_path: Path) -> None:
     assert [(tmp_path / f"saved{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
 
 
-def test_only_a_crash_or_a_second_signal_sets_a_limit(tmp_path: Path) -> None:
-    given = ranks.parse(["-n", "1", "-c", "sleep", "600"])
-    node = ranks.Ranks(given, tmp_path)
-    deaf = "trap '' TERM; touch ready; exec sleep 600"
-    node.processes = [subprocess.Popen(["sh", "-c", deaf], cwd=tmp_path)]
-    wait_for((tmp_path / "ready").exists)
-    node.note(signal.SIGTERM, None)
-    node._forward()
-    node._note_failures()
-    assert node._deadline == float("inf")
-    node._forwarded_at -= 2 * ranks.ECHO
-    node.note(signal.SIGTERM, None)
-    node._forward()
-    assert node._deadline <= time.monotonic() + ranks.INSISTED
-    node._deadline = 0.0
-    node.wait()
-    assert node.status() == 128 + signal.SIGKILL
+def test_a_second_signal_sets_a_limit(tmp_path: Path) -> None:
+    """A rank that does not exit survives the first signal and is killed after the second."""
+    deaf = "time.sleep(1); pathlib.Path('survived').touch()\nwhile True: time.sleep(1)"
+    impatient = "import sys; from launch import ranks; ranks.ECHO = ranks.INSISTED = 0.0; sys.exit(ranks.main())"
+    process = launch(tmp_path, RANK + deaf, 1, impatient)
+    process.send_signal(signal.SIGTERM)
+    wait_for((tmp_path / "survived").exists, process=process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGKILL
 
 
 def test_a_rank_that_crashes_stops_the_others_and_is_shown(tmp_path: Path) -> None:
-    program = RANK.replace("while not", "if rank == '1': print('out'); sys.exit('rank 1 broke')\nwhile not") + SAVES
+    crash = "while rank == '1' and not pathlib.Path('ready0').exists(): time.sleep(0.01)\n"
+    crash += "if rank == '1': print('out'); sys.exit('rank 1 broke')\n"
+    program = RANK.replace("while not times", f"{crash}while not times") + SAVES
     process = launch(tmp_path, program)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1 and not out
@@ -145,7 +140,7 @@ from main import cli_of_a_process
 while os.environ["RANK"] == "1" and not pathlib.Path("said").exists(): time.sleep(0.01)
 status = cli_of_a_process(["digits.yaml", "sed=3"])
 pathlib.Path("said").touch()
-if os.environ["RANK"] == "0": time.sleep(1)
+if os.environ["RANK"] == "0": time.sleep(600)
 sys.exit(status)
 """
     )

@@ -248,20 +248,21 @@ def test_no_threads_are_left(photographs: Path) -> None:
 
 def test_an_interrupt_works_while_a_read_hangs(photographs: Path) -> None:
     before = set(threading.enumerate())
-    stuck, released = threading.Event(), threading.Event()
+    stuck, released, first = threading.Event(), threading.Event(), threading.Lock()
 
     class Hanging(ImageFolderDataset):
         def read(self, index: int) -> tuple[bytes, int]:
-            return super().read(index) if not stuck.is_set() or released.wait() else (b"", 0)
+            if stuck.is_set():
+                if first.acquire(blocking=False):
+                    os.kill(os.getpid(), signal.SIGINT)
+                released.wait()
+            return super().read(index)
 
     batches = iter(dali(Hanging(photographs, "train", TrainingPipeline(-1, 32), 0), batch_size=4))
     next(batches)
-    stuck.set()
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     with pytest.raises((KeyboardInterrupt, SystemExit)):  # Composer converts the first to the second
-        timer.start()
+        stuck.set()
         list(batches)
-    timer.join()
     left = set(threading.enumerate()) - before
     assert left and all(thread.daemon for thread in left), "a hanging read must not block the program's exit"
     released.set()

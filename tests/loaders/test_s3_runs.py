@@ -23,7 +23,8 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from common import s3
 from loaders.transport import shard_cache
-s3.PATIENCE = s3.READ_TIMEOUT = shard_cache.STALLED = 4.0
+s3.PATIENCE = shard_cache.STALLED = 4.0
+s3.READ_TIMEOUT = 10.0  # longer than a busy machine needs for the other shards
 from main import cli
 if __name__ == "__main__":
     sys.exit(cli(sys.argv[1:]))

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import boto3
@@ -19,6 +18,7 @@ from data import build_imagenet_dataspec
 from loaders.storage.streaming import read_classes
 from loaders.transport.prefetch import AHEAD, Prefetcher
 from tests.image_files import make_mds
+from tests.runs import wait_for
 from tests.s3 import free_port, upload, use_endpoint
 
 
@@ -231,16 +231,24 @@ def test_shards_close_when_the_interpreter_exits(shards: Path, monkeypatch: pyte
 
 def test_prefetch_is_bounded() -> None:
     fetched: list[int] = []
+    early: list[int] = []
+    allowed = AHEAD
+
+    def fetch(shard: int) -> None:
+        early.extend([shard] if shard >= allowed else [])
+        fetched.append(shard)
+
     shards = np.repeat(np.arange(100), 10)
-    with Prefetcher(shards, fetched.append) as reached:
+    with Prefetcher(shards, fetch) as reached:
         wait_for(lambda: len(fetched) == AHEAD)
+        allowed += 1
         reached(0)
         wait_for(lambda: len(fetched) == AHEAD + 1)
+        allowed += 25
         reached(255)
         wait_for(lambda: len(fetched) == AHEAD + 26)
-        time.sleep(0.05)
-        assert sorted(fetched) == list(range(AHEAD + 26))
     wait_for(lambda: not any(thread.name.startswith("prefetch-") for thread in threading.enumerate()))
+    assert sorted(fetched) == list(range(AHEAD + 26)) and not early
 
 
 def test_prefetch_leaves_faults_to_the_workers() -> None:
@@ -249,13 +257,6 @@ def test_prefetch_leaves_faults_to_the_workers() -> None:
 
     with Prefetcher(np.arange(50), fail):
         wait_for(lambda: not any(thread.name.startswith("prefetch-") for thread in threading.enumerate()))
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_shard_truncated_during_a_run(shards: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Workers
@@ -22,7 +22,7 @@ from loaders.errors import LocalMissing
 from loaders.images.transforms import NormalizationFn
 from loaders.storage.digits import make_digits
 from loaders.workers import default_num_workers
-from tests.runs import ROOT
+from tests.runs import ROOT, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,12 @@ def alive(pid: int) -> bool:
     return any(child.pid == pid and child.is_alive() for child in multiprocessing.active_children())
 
 
+def pending(pid: int) -> bool:
+    """Return whether a process has yet to receive a SIGTERM."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_signals(folder: Path) -> None:
     train = loader(folder, num_workers=1)
     batches = iter(train)
@@ -44,8 +50,8 @@ def test_signals(folder: Path) -> None:
     elsewhere = [sys.executable, "-c", "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))", str(pid)]
     for number in (signal.SIGINT, signal.SIGTERM):
         subprocess.run([*elsewhere, str(int(number))], check=True)
-    time.sleep(0.2)
-    assert alive(pid) and len(list(batches)) == 14
+    wait_for(lambda: not pending(pid))  # otherwise the second SIGTERM would merge with the first
+    assert len(list(batches)) == 14 and alive(pid)
     worker = train._iterator._workers[0]
     with contextlib.suppress(RuntimeError):  # torch may notice that the worker is gone
         subprocess.run([*elsewhere, str(int(signal.SIGTERM))], check=True)
@@ -69,6 +75,7 @@ def test_a_stopped_worker_is_killed_with_its_loader(locked: bool, folder: Path) 
     next(iter(train))
     stopped = train._iterator._workers[1]
     os.kill(stopped.pid, signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED)
     if locked:
         train._iterator._workers_done_event._cond.acquire(timeout=60)
     del train

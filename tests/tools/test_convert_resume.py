@@ -18,6 +18,7 @@ import pytest
 
 from common.errors import DataError
 from loaders.storage.unfinished import refuse_unfinished
+from tests.runs import wait_for
 from tests.tools.conversions import convert, files_of, images_of, make_source, originals_of
 from tools.convert.__main__ import main
 
@@ -76,10 +77,9 @@ def stalled(words: list[str], destination: Path) -> Iterator[BaseProcess]:
     process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(words)))
     process.start()
     try:
-        deadline = time.monotonic() + 300
-        while len(list((destination / ".convert" / "train").glob("*.json"))) < 3:
-            assert process.is_alive() and time.monotonic() < deadline
-            time.sleep(0.01)
+        notes = destination / ".convert" / "train"
+        wait_for(lambda: len(list(notes.glob("*.json"))) >= 3 or not process.is_alive(), seconds=300)
+        assert process.is_alive()
         yield process
     finally:
         process.kill()
@@ -99,10 +99,7 @@ def workers_of(process: int) -> list[int]:
 
 
 def wait_until_gone(processes: list[int]) -> None:
-    deadline = time.monotonic() + 200
-    while any(Path(f"/proc/{number}/cmdline").exists() and _alive(number) for number in processes):
-        assert time.monotonic() < deadline, "workers outlive the program"
-        time.sleep(0.05)
+    wait_for(lambda: not any(map(_alive, processes)), seconds=300)
 
 
 def _alive(number: int) -> bool:
@@ -123,7 +120,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
         workers = workers_of(process.pid or 0)
         assert len(workers) == 2
         os.kill(process.pid or 0, signal.SIGINT)
-        process.join(30)
+        process.join(300)
         assert process.exitcode == 130
         wait_until_gone(workers)
     assert "repeat the command to continue" in capfd.readouterr().err
@@ -133,7 +130,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
     with stalled(words, out) as process:
         workers = workers_of(process.pid or 0)
         os.kill(process.pid or 0, signal.SIGKILL)
-        process.join(30)
+        process.join(300)
         wait_until_gone(workers)
     assert not list(out.rglob("index.json"))
 
