@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
 import math
@@ -69,11 +71,7 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
     """
     text = read_text(path, called, others)
     try:
-        check_depth(text)
-        tree = plain(OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
-        tree = plain(undot(tree)) if isinstance(tree, dict) else tree
-        loader = TextLoader(text)
-        texts = plain(loader.get_single_data() or {})
+        tree, texts, holders = copy.deepcopy(_parsed(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -83,7 +81,18 @@ def read_file(path: Path, called: str, others: Iterable[Path]) -> tuple[Tree, se
     if not isinstance(tree, dict):
         raise ConfigError(f"{called}: contains no keys; a run's YAML consists of 'key: value' lines")
     keep_texts(tree, undot(texts) if isinstance(texts, dict) else {})  # OmegaConf turns a lone string into a key
-    return {key: value for key, value in tree.items() if not key.startswith("x-")}, loader.holders
+    return {key: value for key, value in tree.items() if not key.startswith("x-")}, holders
+
+
+@functools.lru_cache(maxsize=64)  # a sweep or a forecast loads the same files for each of its runs
+def _parsed(text: str) -> tuple[Any, Any, set[str]]:
+    """Return a YAML's values, the same with plain scalars as strings, and its first-level keys that hold anchors."""
+    check_depth(text)
+    tree = plain(OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
+    tree = plain(undot(tree)) if isinstance(tree, dict) else tree
+    loader = TextLoader(text)
+    texts = plain(loader.get_single_data() or {})
+    return tree, texts, loader.holders
 
 
 def check_depth(text: str) -> None:

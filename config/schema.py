@@ -5,6 +5,9 @@ The defaults are the published baseline: ResNet-50, 90 epochs, a batch of 2048, 
 
 from __future__ import annotations
 
+import functools
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,3 +142,9 @@ class Config:
     def sections(self) -> dict[str, Dataset]:
         """Return the data sections that the run reads, by name; evaluation alone does not read training data."""
         return {name: self.section(name) for name in ("train_dataset", "eval_dataset")[not self.is_train :]}
+
+
+@functools.cache
+def hints_of(cls: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type of each field of a dataclass of this module."""
+    return typing.get_type_hints(cls)

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.suggest import closest
 from config.read import Tree
-from config.schema import OPEN_SECTIONS, Config
+from config.schema import OPEN_SECTIONS, Config, hints_of
 from recipes import registry
 
 PATHS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
@@ -99,7 +99,7 @@ class Structure(Report):
 
     def conform(self, tree: Tree, cls: Callable[..., Any] = Config, prefix: str = "") -> Any:
         """Convert the tree to a dataclass, dropping unknown keys, with defaults in place of wrong values."""
-        hints = typing.get_type_hints(cls)
+        hints = hints_of(cls)
         result: Tree = {}
         for key, value in tree.items():
             if key not in hints:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from common.annotations import is_text, is_texts
-from config.schema import OPEN_SECTIONS, Config
+from config.schema import OPEN_SECTIONS, Config, hints_of
 from recipes import registry
 
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -61,7 +61,7 @@ def keep_texts(tree: dict[str, Any], texts: Any, cls: type = Config) -> None:
         texts: the same tree as loaded by TextLoader.
         cls: the tree's schema.
     """
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     for key, value in tree.items():
         text, hint = texts.get(key) if isinstance(texts, dict) else None, hints.get(key)
         if not isinstance(value, dict):
