@@ -15,7 +15,11 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 INITS = ("mosaic", "torchvision")
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
-METRICS = ("CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy")  # of each evaluation
+METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, its unit)
+    "CrossEntropy": ("val_loss", "validation loss", ""),
+    "MulticlassAccuracy": ("top1", "top-1", "%"),
+    "MulticlassTop5Accuracy": ("top5", "top-5", "%"),
+}
 MOST_WITHOUT_TOP5 = 5  # classes; with this many or fewer, top-5 accuracy is always 100 %
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")

@@ -137,5 +137,5 @@ def test_unknown(name: str, loss: str, match: str) -> None:
 
 def test_metrics_have_the_names_that_composer_users_know() -> None:
     model = build_composer_resnet("resnet18", "cross_entropy", 10)
-    assert set(model.get_metrics(is_train=False)) == {"CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy"}
+    assert set(model.get_metrics(is_train=False)) >= {"CrossEntropy", "MulticlassAccuracy", "MulticlassTop5Accuracy"}
     assert model.get_metrics(is_train=True) == {}, "a callback computes the training accuracy"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.suggest import listing
 from config import ConfigError, load
 from config.schema import METRICS
 from recipes import registry
@@ -18,7 +19,7 @@ THRESHOLD = "callbacks.threshold_stopper={{monitor: {}, dataloader_label: {}, th
 MISTAKES = {
     EARLY.format("Accuracy", "eval", 1): (
         "callbacks.early_stopper.monitor: unknown metric 'Accuracy'; did you mean MulticlassAccuracy? "
-        "(choose CrossEntropy, MulticlassAccuracy or MulticlassTop5Accuracy) [command line]"
+        f"(choose {listing(METRICS)}) [command line]"
     ),
     THRESHOLD.format("loss", "eval"): "callbacks.threshold_stopper.monitor: unknown metric 'loss' (choose",
     EARLY.format("CrossEntropy", "train", 1): (

@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from config import ConfigError, UserError
 from config.read import UNREADABLE, check_depth, reason
+from config.schema import METRICS
 
+MEASURED = tuple(column for column, _, _ in METRICS.values())
 COLUMNS = (  # of metrics.csv
-    *("epoch", "step", "train_loss", "val_loss", "top1", "top5", "lr", "image_size"),
+    *("epoch", "step", "train_loss", *MEASURED, "lr", "image_size"),
     *("train_seconds", "eval_seconds", "wait_seconds", "total_seconds", "samples_per_second"),
 )
-ACCURACIES = {"top1": "top-1", "top5": "top-5"}  # the columns in per cent, and their names in print
+ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit}  # columns in per cent
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 
 

@@ -10,8 +10,10 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
+from config.schema import METRICS
 from recipes.algorithms._base import at_own_pace
 from training.data_wait import DataWait
+from training.earlier_run import MEASURED
 from training.identity import plain
 from training.record import RunFolder, command, describe
 from training.secrets import redacted
@@ -53,7 +55,8 @@ class Recorder(Callback):
                 self._total_before = max(self._total_before, self.folder.seconds_paid())
             else:
                 self.folder.start_over()
-            self.folder.write_start(_data(state))
+            evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
+            self.folder.write_start(describe(state.train_dataloader.dataset, evaluation.dataset))  # type: ignore
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
@@ -112,7 +115,7 @@ class Recorder(Callback):
             "ended": redacted(ended),
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,
-            **{key: _number(last.get(key)) for key in ("top1", "top5", "val_loss", "train_loss")},
+            **{key: float(last[key]) if last.get(key, "") != "" else None for key in ("train_loss", *MEASURED)},
             "best_top1": max((float(row["top1"]) for row in self.folder.rows), default=None),
             **{key: round(value, 3) for key, value in clocks.items()},
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
@@ -139,7 +142,10 @@ class Recorder(Callback):
         self._image_size = state.get("image_size", 0)
 
     def _row(self, state: State) -> dict[str, Any]:
-        metrics = {name: float(metric.compute()) for name, metric in state.eval_metrics["eval"].items()}
+        measured = {}
+        for name, (column, _, unit) in METRICS.items():
+            value = float(state.eval_metrics["eval"][name].compute())
+            measured[column] = round(100 * value, 4) if unit else round(value, 6)
         clocks = self.seconds()
         seconds = clocks["train_seconds"] - self._row_seconds
         samples = state.timestamp.sample.value - self._row_samples
@@ -147,9 +153,7 @@ class Recorder(Callback):
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,
             "train_loss": round(self._loss_sum / self._loss_count, 6) if self._loss_count else "",
-            "val_loss": round(metrics["CrossEntropy"], 6),
-            "top1": round(100 * metrics["MulticlassAccuracy"], 4),
-            "top5": round(100 * metrics["MulticlassTop5Accuracy"], 4),
+            **measured,
             "lr": state.optimizers[0].param_groups[0]["lr"] if state.optimizers else "",
             "image_size": self._image_size,
             **{key: round(value, 3) for key, value in clocks.items()},
@@ -161,13 +165,3 @@ class Recorder(Callback):
             self._loss_sum = self._loss_count = 0.0
         self._row_seconds = self._train_seconds
         self._row_samples = state.timestamp.sample.value
-
-
-def _data(state: State) -> dict[str, Any]:
-    """Return environment.json's description of the data."""
-    evaluation: Any = state.evaluators[0].dataloader.dataloader  # an Evaluator wraps a DataSpec, which wraps the loader
-    return describe(state.train_dataloader.dataset, evaluation.dataset)  # type: ignore[union-attr]
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if value not in (None, "") else None

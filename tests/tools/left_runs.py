@@ -55,8 +55,7 @@ def leave_run(
     length = epochs or int(durations_of(run.config)[0].value)
     curve = list(top1) if isinstance(top1, Sequence) else [top1 * (n + 1) / length for n in range(length)]
     for epoch, accuracy in enumerate(curve, 1):
-        row = _row(run.config, epoch, accuracy, top5 * accuracy / curve[-1], epoch_seconds)
-        record.rows.append(dict(zip(COLUMNS, row, strict=True)))
+        record.rows.append(_row(run.config, epoch, accuracy, top5 * accuracy / curve[-1], epoch_seconds))
     if record.rows:
         record.add_row(record.rows.pop())
     if ended:
@@ -65,8 +64,12 @@ def leave_run(
     return folder
 
 
-def _row(config: Any, epoch: int, top1: float, top5: float, seconds: float) -> tuple[Any, ...]:
-    """Return a row of metrics.csv, in the order of its columns."""
-    clocks = (epoch * seconds, epoch * seconds / 10, epoch * seconds / 50, epoch * seconds * 1.2)
-    rate = config.optimizer["lr"] * (1 - epoch / 100)
-    return (epoch, 625 * epoch, 7 - top1 / 20, 6 - top1 / 20, top1, top5, rate, 176, *clocks, 1_281_167 / seconds)
+def _row(config: Any, epoch: int, top1: float, top5: float, seconds: float) -> dict[str, Any]:
+    """Return a row of metrics.csv."""
+    return dict.fromkeys(COLUMNS, 0.0) | {
+        **{"epoch": epoch, "step": 625 * epoch, "image_size": 176, "lr": config.optimizer["lr"] * (1 - epoch / 100)},
+        **{"train_loss": 7 - top1 / 20, "val_loss": 6 - top1 / 20, "top1": top1, "top5": top5},
+        **{"train_seconds": epoch * seconds, "eval_seconds": epoch * seconds / 10},
+        **{"wait_seconds": epoch * seconds / 50, "total_seconds": epoch * seconds * 1.2},
+        "samples_per_second": 1_281_167 / seconds,
+    }

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from config.schema import METRICS
 from tools.records.cost import Prices
 from tools.records.curves import SIGMAS, Curve, over_steps, over_time
 from tools.records.groups import Spread, Table
@@ -24,7 +25,7 @@ LABEL_WIDTH = 0.06  # of the axes' width
 UNITS = ((3 * 3600, 3600, "h"), (300, 60, "min"), (0, 1, "s"))  # from how many seconds on, seconds per unit, name
 OTHERS = {  # columns of metrics.csv: title of the chart, label of the axis
     "train_loss": ("Training loss", "training loss"),
-    "val_loss": ("Validation loss", "validation loss"),
+    **{column: (title.capitalize(), title) for column, title, unit in METRICS.values() if not unit},
     "lr": ("Learning rate", "learning rate"),
     "image_size": ("Image size", "side in training, px"),
 }
