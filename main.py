@@ -28,7 +28,7 @@ def main(config: DictConfig | Run) -> Trainer:
         The Trainer; its model holds the final weights of the recipe (the averaged ones under EMA).
 
     Raises:
-        UserError: a ConfigError, DataError or TrainingError, whose message is for the user.
+        UserError: for a mistake that the user can correct.
         Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     started = time.monotonic()
@@ -38,7 +38,7 @@ def main(config: DictConfig | Run) -> Trainer:
     check_world(run.config, ranks, ranks_per_node)
 
     # Importing torch and Composer takes four seconds; mistyped keys are reported before that.
-    from training import build, checkpoints, claims, devices, effects, guards
+    from training import build, checkpoints, devices, effects, guards, record
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
@@ -46,7 +46,7 @@ def main(config: DictConfig | Run) -> Trainer:
     from training.recorder import Recorder
 
     devices.prepare(run)
-    folder = claims.claim(run)
+    folder = record.claim(run)
     with folder.held():
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         data = build.data(run, algorithms)

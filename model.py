@@ -49,7 +49,7 @@ class MeanCrossEntropy(Metric):
 
 
 class ResNetClassifier(ComposerClassifier):
-    """A ComposerClassifier without training metrics, which training.accuracy computes at lower cost."""
+    """A ComposerClassifier without training metrics, which training.recorder computes at lower cost."""
 
     def get_metrics(self, is_train: bool = False) -> dict[str, Metric]:
         """Return the evaluation metrics by name; none for training."""

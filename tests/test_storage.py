@@ -20,8 +20,8 @@ from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy
 from tests.runs import assert_same_weights, run_main, small_yaml
 from tests.s3 import upload, use_endpoint
-from training.checkpoint_files import check_writable, is_whole, write
-from training.checkpoints import Checkpoints, newest_first, to_start_from
+from training.checkpoint_files import check_writable, is_whole, newest_first, write
+from training.checkpoints import Checkpoints, to_start_from
 from training.interrupt import StopRequest
 
 

@@ -143,8 +143,7 @@ class Schedule:
 def schedule(run: Run, data: Data) -> Schedule:
     """Build the schedule: length and learning-rate curve, both scaled by scale_schedule_ratio.
 
-    Raises:
-        ConfigError: if the warm-up takes the whole run (accepted when lenient, as in the published example).
+    A warm-up that takes the whole run is accepted only when lenient, as in the published example.
     """
     config = run.config
     length, warmup = durations_of(config)
@@ -169,11 +168,7 @@ def goes_on(config: Config, schedule: Schedule, data: Data) -> list[Callback]:
 
 
 def data(run: Run, algorithms: list[Algorithm]) -> Data:
-    """Build the data sets with the algorithms' transforms, and check them against the model and each other.
-
-    Raises:
-        DataError, ConfigError: if the classes of the data sets and the model differ.
-    """
+    """Build the data sets with the algorithms' transforms; check that their classes and the model's are the same."""
     config = run.config
     for section in config.sections().values():
         if section.path and is_made_on_demand(section.path):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,12 @@ from common.folders import Folder, open_folder, split
 from config import ConfigError, Run, TrainingError, UserError
 from config.schema import Config
 from recipes.algorithms._base import at_own_pace, ours
+from training import checkpoint_files as files
 from training import rank_states
-from training.checkpoint_files import check_writable, remove_dead, write
 from training.clock import is_over
 from training.devices import on_local_leaders, on_rank_zero, say
 from training.guards import average_batchnorm
 from training.interrupt import Interrupted, StopRequest
-from training.kept import BEST, base_of, batch_of, check_room, clear, find_latest, name_of, newest_first, tidy
-from training.record import LATEST
 from training.saved import CheckpointError, Saved, fetch_whole, read_checkpoint
 
 _KEEP_BEST = {"Checkpoints", "EarlyStopper"}  # callbacks whose state is the best result of a run
@@ -57,13 +54,13 @@ class Checkpoints(Callback):
         if self.folder is None:
             return
         # Rank 0 lists them for all: a node without the folder would start a save that the other ranks skip.
-        names = on_rank_zero(newest_first, self.folder)[::-1]
-        self._keep([name for name in names if batch_of(name) <= state.timestamp.batch.value])
+        names = on_rank_zero(files.newest_first, self.folder)[::-1]
+        self._keep([name for name in names if files.batch_of(name) <= state.timestamp.batch.value])
         if not state.timestamp.batch.value:
-            on_rank_zero(clear, self.folder)
+            on_rank_zero(files.clear, self.folder)
             self._own = []
         elif self._is_saved(state) and str(self.source) == str(self.folder):
-            on_rank_zero(tidy, self.folder, self._own, self._improved)
+            on_rank_zero(files.tidy, self.folder, self._own, self._improved)
         self._improved = False  # the best of another folder is not copied into this one
 
     def eval_end(self, state: State, logger: Logger) -> None:
@@ -83,12 +80,16 @@ class Checkpoints(Callback):
     def restore_ranks(self, state: State) -> None:
         """Restore each rank's own state, saved next to the checkpoint that the Trainer has loaded."""
         if self.source is not None:
-            rank_states.restore(state, self.source, base_of(name_of(state)))
+            rank_states.restore(state, self.source)
 
-    def finish(self, state: State) -> None:
-        """Save the final weights if they are the best: the last evaluation comes after the last checkpoint."""
-        if self._improved:
-            self._save_best(state)
+    def save_best(self, state: State) -> None:
+        """Save the weights if they are the best; the last evaluation comes after the last checkpoint."""
+        if self._improved and self.folder is not None:
+            if self._is_saved(state):
+                on_rank_zero(self.folder.copy, self._own[-1], files.BEST)
+            else:
+                save(state, self.folder, files.BEST)
+        self._improved = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best top-1, whether this state reached it, and whether the run ended here."""
@@ -101,7 +102,7 @@ class Checkpoints(Callback):
 
     def _save_if_due(self, state: State, event: Event) -> None:
         if self.folder is not None and not self._has_room:
-            on_rank_zero(check_room, self.folder, state.state_dict(), self.keep, self._own)
+            on_rank_zero(files.check_room, self.folder, state.state_dict(), self.keep, self._own)
             self._has_room = True
         signum = self._stop_signal(state, event)
         self._due |= self._is_due(state, event)
@@ -110,8 +111,8 @@ class Checkpoints(Callback):
         due, self._due = self._due or bool(signum), False
         if due and not self._is_saved(state):
             self._save(state)
-        elif self._improved:
-            self._save_best(state)
+        else:
+            self.save_best(state)
         if signum:
             raise Interrupted(signum)
 
@@ -122,28 +123,21 @@ class Checkpoints(Callback):
         return self.stop.on_any_rank(state)
 
     def _is_saved(self, state: State) -> bool:
-        return bool(self._own) and batch_of(self._own[-1]) == state.timestamp.batch.value
+        return bool(self._own) and files.batch_of(self._own[-1]) == state.timestamp.batch.value
 
     def _save(self, state: State) -> None:
         if self.folder is None:
             return
-        name = name_of(state)
+        name = files.name_of(state)
         self.is_over = is_over(state)
-        rank_states.save(state, self.folder, base_of(name))
+        rank_states.save(state, self.folder)
         save(state, self.folder, name)
         self._keep([*self._own, name])
-        on_rank_zero(tidy, self.folder, self._own, self._improved)
+        on_rank_zero(files.tidy, self.folder, self._own, self._improved)
         self._improved = False
 
     def _keep(self, names: list[str]) -> None:
         self._own = names[-self.keep :] if self.keep > 0 else names
-
-    def _save_best(self, state: State) -> None:
-        if self.folder is not None and self._is_saved(state):
-            on_rank_zero(self.folder.copy, self._own[-1], BEST)
-        elif self.folder is not None:
-            save(state, self.folder, BEST)
-        self._improved = False
 
 
 def _epoch_is_over(state: State) -> bool:
@@ -153,26 +147,14 @@ def _epoch_is_over(state: State) -> bool:
 
 
 def save(state: State, folder: Folder, name: str) -> None:
-    """Save the state and all ranks' random states; every rank calls this, rank 0 writes.
-
-    Raises:
-        TrainingError: if a weight is not finite; nothing is written then.
-        UserError: if the folder cannot be written.
-    """
-    with _evaluation_weights(state):
+    """Save the state and all ranks' random states; every rank calls this, rank 0 writes, if all weights are finite."""
+    with ExitStack() as stack:
+        for algorithm in ours(state.algorithms):  # those that average weights evaluate and save the averages
+            stack.enter_context(algorithm.evaluation_weights(state))
         average_batchnorm(state)
         _check_finite(state)
         content = {"state": state.state_dict(), "rng": reproducibility.get_rng_state()}
-        on_rank_zero(write, content, folder, name)
-
-
-@contextmanager
-def _evaluation_weights(state: State) -> Iterator[None]:
-    """Swap in the weights that averaging algorithms evaluate and save."""
-    with ExitStack() as stack:
-        for algorithm in ours(state.algorithms):
-            stack.enter_context(algorithm.evaluation_weights(state))
-        yield
+        on_rank_zero(files.write, content, folder, name)
 
 
 def _check_finite(state: State) -> None:
@@ -185,23 +167,19 @@ def _check_finite(state: State) -> None:
 
 
 def for_run(run: Run, folder_name: str, stop: StopRequest) -> Checkpoints:
-    """Build the callback that saves this run, and check its folder before training.
-
-    Raises:
-        UserError: if the folder cannot be written, or has another run's checkpoints.
-    """
+    """Build the callback that saves this run, and check before training that its folder is writable and free."""
     config = run.config
     folder = None
     if config.is_train and (path := config.checkpoint_folder(folder_name)):
         folder = open_folder(path)
         on_rank_zero(_check_folder, folder, config.autoresume or config.save_overwrite)
-        on_local_leaders(remove_dead, folder)
+        on_local_leaders(files.remove_dead, folder)
     return Checkpoints(folder, config.save_interval, config.save_num_checkpoints_to_keep, stop)
 
 
 def _check_folder(folder: Folder, may_have_checkpoints: bool) -> None:
-    check_writable(folder)
-    if not may_have_checkpoints and (names := newest_first(folder)):
+    files.check_writable(folder)
+    if not may_have_checkpoints and (names := files.newest_first(folder)):
         raise ConfigError(
             f"save_folder: {folder} already has checkpoints ({', '.join(names[:3])}). Use autoresume=true to resume "
             "from them, save_overwrite=true to overwrite them, or another save_folder=FOLDER"
@@ -209,11 +187,7 @@ def _check_folder(folder: Folder, may_have_checkpoints: bool) -> None:
 
 
 def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
-    """Return the checkpoint to start from, or None: the run's newest intact one under autoresume, else load_path.
-
-    Raises:
-        UserError: if load_path does not exist, is damaged or is not a checkpoint.
-    """
+    """Return the checkpoint to start from, or None: the run's newest intact one under autoresume, else load_path."""
     if not config.is_train and not config.load_path:
         say("load_path: none was given; evaluating untrained weights")
     newest = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
@@ -228,20 +202,15 @@ def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
     saved = read_checkpoint(folder, name, config.load_unsafe_pickle, fetched)
     if config.is_train and not config.load_weights_only:
         saver.source = folder
-        if str(folder) != str(saver.folder):
-            _forget_best(saved)
+        if str(folder) != str(saver.folder):  # another run's: this one tracks its own best and patience
+            for kind in saved.state.get("callbacks", {}).keys() & _KEEP_BEST:
+                saved.state["callbacks"][kind] = {}
     return saved
-
-
-def _forget_best(saved: Saved) -> None:
-    """Drop another run's best result from a checkpoint: the new run tracks its own best and patience."""
-    for name in saved.state.get("callbacks", {}).keys() & _KEEP_BEST:
-        saved.state["callbacks"][name] = {}
 
 
 def _newest_whole(folder: Folder) -> tuple[str, Path, Path] | None:
     """Return the name of the newest intact checkpoint, followed by fetch_whole's result for it."""
-    for name in newest_first(folder):
+    for name in files.newest_first(folder):
         try:
             fetched = fetch_whole(folder, name)
         except CheckpointError:
@@ -255,12 +224,12 @@ def _newest_whole(folder: Folder) -> tuple[str, Path, Path] | None:
 def _existing(load_path: str) -> str:
     path = load_path.replace("{rank}", "0").rstrip("/")
     folder, name = split(path)
-    name, names = find_latest(folder, name), folder.names()
+    name, names = files.find_latest(folder, name), folder.names()
     if name in names and not Path(path).is_dir():
         return f"{folder}/{name}"
     for inside in (path, f"{path}/checkpoints"):
         if checkpoints := [n for n in open_folder(inside).names() if n.endswith(".pt")]:
-            best = next((n for n in (LATEST, BEST) if n in checkpoints), checkpoints[-1])
+            best = next((n for n in (files.LATEST, files.BEST) if n in checkpoints), checkpoints[-1])
             raise UserError(
                 f"load_path: {path} is a folder; name one of its checkpoints: {named(checkpoints)}. "
                 f"Type: {shlex.quote(f'load_path={inside}/{best}')}"

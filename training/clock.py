@@ -24,18 +24,12 @@ class Clock:
 
     Composer's `timestamp.batch` counts all steps taken, of any batch size, so it is a position in the schedule only if
     the run's length is given in batches.
-
-    Args:
-        unit: of max_duration: ep, sp or ba.
-        batches_per_epoch: of this run.
-        batch_size: images per step over all devices in this run.
-        images: size of the training set.
     """
 
-    unit: str
+    unit: str  # of max_duration: ep, sp or ba
     batches_per_epoch: int
-    batch_size: int
-    images: int
+    batch_size: int  # images per step over all devices
+    images: int  # size of the training set
 
     def step(self, timestamp: Timestamp) -> float:
         """Return the position in the schedule, in steps from its start.
@@ -59,13 +53,7 @@ def is_over(state: State) -> bool:
 
 
 class GoesOn(Callback):
-    """Convert the position of a loaded checkpoint to this run's batches.
-
-    Args:
-        clock: of this run.
-        config: of this run.
-        sampler: of the training data; its image sizes may depend on the position.
-    """
+    """Convert the position of a loaded checkpoint to this run's batches, for the sampler's image sizes as well."""
 
     def __init__(self, clock: Clock, config: Config, sampler: EpochSampler) -> None:
         self.clock, self.config, self.sampler = clock, config, sampler
@@ -80,11 +68,7 @@ class GoesOn(Callback):
         self._before = state
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Convert the batches done in a started epoch.
-
-        Raises:
-            ConfigError: if a length in batches, or the position in the epoch, cannot be converted.
-        """
+        """Convert the batches done in a started epoch, if lengths in batches and the position can be converted."""
         now, clock = state.timestamp, self.clock
         if not now.batch.value:
             return

@@ -24,18 +24,13 @@ class DataWait(Callback):
 
     Ranks run in lockstep, so the slowest loader sets the pace: `seconds` and `share` are the slowest rank's, refreshed
     once per window. If ranks do not wait for each other, they are this rank's own, and only an evaluation refreshes
-    `seconds` with the slowest rank's.
-
-    Args:
-        loader: the training data of this rank; None when only evaluating.
+    `seconds` with the slowest rank's. Without a loader (evaluation only), there is nothing to wait for.
     """
 
     def __init__(self, loader: WorkerLoader | None) -> None:
         self.loader = loader
-        self.seconds = 0.0
-        """Seconds that the slowest rank has waited, as of the last window or evaluation."""
-        self.share = 0.0
-        """Share of the last full window's time, 0 to 1."""
+        self.seconds = 0.0  # as of the last window or evaluation
+        self.share = 0.0  # of the last full window's time, 0 to 1
         self._advised = False
         self._before = 0.0  # seconds waited by earlier processes of this run
         self._steps = -_START_UP

@@ -27,20 +27,18 @@ from loaders.workers import cores
 T = TypeVar("T")
 
 PATIENCE = 5.0  # seconds of waiting for the other ranks before a message
+# Seconds to sleep before a rank exits. Gloo's thread needs the GIL to free the last collective's tensors; if the
+# interpreter is shutting down, the process aborts: 1 of 48 ranks on two busy cores without the pause, none with it
+# (torch 2.7). Destroying the process group would wait for that thread while holding the GIL.
 LAST_WORK = 0.1
-"""Seconds to sleep before a rank exits. Gloo's thread needs the GIL to free the last collective's tensors; if the
-interpreter is shutting down, the process aborts: 1 of 48 ranks on two busy cores without the pause, none with it (torch
-2.7). Destroying the process group would wait for that thread while holding the GIL."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def prepare(run: Run) -> None:
     """Choose device, precision and microbatch (`run.machine`), join the other ranks, set threads and seeds.
 
-    On a CPU, a recipe's lower precision becomes fp32 with a notice; a precision that the user set is an error.
-
-    Raises:
-        ConfigError: for a device, a precision or a compiler that this machine lacks.
+    On a CPU, a recipe's lower precision becomes fp32 with a notice. A precision, device or compiler that the user chose
+    and this machine lacks is an error.
     """
     config = run.config
     compilers = [name for name in (os.environ.get("CC"), os.environ.get("CXX"), "cc", "gcc", "g++", "clang") if name]
@@ -56,7 +54,8 @@ def prepare(run: Run) -> None:
         _join(device, config.dist_timeout)
         atexit.register(_leave)
     _set_threads(device)
-    _keep_freed_memory(device)
+    if device == "cpu" and sys.platform == "linux":
+        _keep_freed_memory()
     run.prepared = Machine(device, precision, _microbatch(config, device))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     # Image sizes change only a few times per run, so cuDNN's search pays off; it is not deterministic.
@@ -75,11 +74,7 @@ def _leave() -> None:
 
 
 def _join(device: str, timeout: float) -> None:
-    """Join the other ranks.
-
-    Raises:
-        UserError: if rank 0 cannot be reached, or a rank does not join in time.
-    """
+    """Join the other ranks; raise a UserError if rank 0 cannot be reached, or a rank does not join in time."""
     address = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
     rank = f"{address}: rank {dist.get_global_rank()} of {dist.get_world_size()}"
     notice = threading.Timer(PATIENCE, print, [f"{rank} is waiting for the others"], {"flush": True})
@@ -105,8 +100,7 @@ def _join(device: str, timeout: float) -> None:
 def _reach_rank_zero(rank: str, timeout: float) -> None:
     """Wait until rank 0's address accepts connections; torch would print stack traces while it waits.
 
-    Raises:
-        UserError: if the address does not resolve within PATIENCE, or nothing answers within `timeout`.
+    The address must resolve within PATIENCE, and answer within `timeout` seconds.
     """
     host, started = os.environ["MASTER_ADDR"], time.monotonic()
     while True:
@@ -143,17 +137,16 @@ def _set_threads(device: str) -> None:
         torch.set_num_threads(cores())
 
 
-def _keep_freed_memory(device: str) -> None:
+def _keep_freed_memory() -> None:
     """Make malloc keep the memory that a step on the CPU frees, so that the next step causes no page faults.
 
     Otherwise a step's time depends on the position of the heap's end: the same ResNet-18 step took 0.100 to 0.120 s
     from loop to loop, compared with 0.104 to 0.107 s with this (2 cores, benchmarks.step, 2026-11-20).
     """
-    if device == "cpu" and sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):  # glibc only
-            libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc only
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _microbatch(config: Config, device: str) -> int | str:

@@ -25,11 +25,7 @@ _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 
 
 def configuration(folder: Path) -> DictConfig:
-    """Return the content of config.yaml.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
+    """Return the content of config.yaml."""
     path = folder / "config.yaml"
     try:
         text = _read(path)
@@ -62,11 +58,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics.csv; none if there is no such file.
-
-    Raises:
-        UserError: if it is damaged; only the user may discard its rows.
-    """
+    """Return the rows of metrics.csv; none if there is no such file. Only the user may discard damaged rows."""
     path = folder / "metrics.csv"
     try:
         reader = csv.DictReader(io.StringIO(_read(path)))

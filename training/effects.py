@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from training.build import Schedule
 
 _PLAIN = (bool, int, float, str, type, type(None))
+# When Composer's own algorithms start, by class name; ours implement `first_effect`.
 _STOCK: dict[str, Callable[[Any], list[Start]]] = {
     "SWA": lambda a: [Start("swa_end", a.swa_end.to_timestring(), a.match_event)],
 }
-"""When Composer's own algorithms start, by class name; ours implement `first_effect`."""
 
 
 class Watch:
@@ -33,11 +33,6 @@ class Watch:
     Compared are the model (modules, their attributes, weights, gradients), the optimizers, the batch, outputs and loss
     (by value), the attributes of the State and of the loader's transforms, `image_transform`, and the result of
     `size_in_loader`. For any other effect, such as a moving average, an algorithm sets `acted` itself.
-
-    Args:
-        name: of the algorithm in the configuration.
-        args: given there.
-        algorithm: its `apply` and `size_in_loader` are replaced.
     """
 
     def __init__(self, name: str, args: Mapping[str, Any], algorithm: Algorithm) -> None:
@@ -66,11 +61,7 @@ class Watch:
         return _STOCK.get(type(self.algorithm).__name__, lambda _: [])(self.algorithm)
 
     def __call__(self, event: Event, state: State, logger: Logger) -> int | None:
-        """Apply the algorithm.
-
-        Raises:
-            TrainingError: if it is model surgery that changed nothing.
-        """
+        """Apply the algorithm; raise a TrainingError if it is model surgery that changed nothing."""
         if self.acted:
             return self._apply(event, state, logger)
         before = _seen(state)
@@ -105,14 +96,9 @@ class Watch:
 
 
 class Effects(Callback):
-    """Fail the run if an algorithm has had no effect within one epoch of its start, or by the end of the run.
+    """Fail the run if an algorithm has had no effect within one epoch of its start, or by its end, `total` batches.
 
     It must precede the callback that saves: a run without its recipe's effect must leave no checkpoint.
-
-    Args:
-        watches: of the run's algorithms.
-        clock: of the run.
-        total: batches in the run.
     """
 
     def __init__(self, watches: Sequence[Watch], clock: Clock, total: float) -> None:
@@ -156,10 +142,9 @@ class Effects(Callback):
 
 
 def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> list[Callback]:
-    """Build the callback that checks the algorithms' effects; none when only evaluating.
+    """Build the callback that checks the algorithms' effects, and check that each starts before the run's end.
 
-    Raises:
-        ConfigError: if an algorithm would start after the run's end.
+    Returns no callback when only evaluating.
     """
     if not run.config.is_train:
         return []

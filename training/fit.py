@@ -22,7 +22,6 @@ from config import Run, TrainingError
 from recipes.algorithms import reverse_eval_end
 from recipes.refusals import is_installed
 from training import build
-from training.accuracy import TrainAccuracy
 from training.checkpoints import Checkpoints
 from training.clock import is_over
 from training.devices import say
@@ -31,7 +30,7 @@ from training.interrupt import Interrupted
 from training.loading import LOST_RANK, loads
 from training.progress import ProgressLine, print_summary
 from training.record import RunFolder
-from training.recorder import Recorder
+from training.recorder import Recorder, TrainAccuracy
 from training.saved import Saved
 
 SPEED_WINDOW = 50  # batches, as in the published example
@@ -51,9 +50,6 @@ def make_trainer(
     """Build the Trainer, disabling the Composer defaults that we replace.
 
     `folder` names the run, here and at its trackers; `arguments` are passed on to Composer.
-
-    Raises:
-        TrainingError: if an algorithm changed nothing, or the checkpoint does not fit the model or the data.
     """
     config, machine = run.config, run.machine
     loggers = build.loggers(config, folder.tracked if folder else None)
@@ -97,9 +93,7 @@ def make_trainer(
 
 def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
     """Train or evaluate, and write the run folder's summary even if that fails."""
-    ended = "failed"
-    state = trainer.state
-    recorder = progress.recorder
+    ended, state, recorder = "failed", trainer.state, progress.recorder
     config = recorder.folder.run.config
     is_train = config.is_train
     if is_train and recorder.folder.is_finished(state.timestamp.batch.value):
@@ -119,7 +113,7 @@ def fit(trainer: Trainer, progress: ProgressLine, saver: Checkpoints) -> None:
                     _complete(trainer, recorder, saver)
                 else:
                     trainer.fit()
-            saver.finish(state)
+            saver.save_best(state)
             ended = "finished"
         else:
             trainer.eval()
@@ -153,16 +147,9 @@ def explain(error: Exception) -> str | None:
         return sentence
     if dist.get_world_size() > 1 and LOST_RANK.search(str(error)):
         return "another rank died or stopped responding; its output is above or in the run folder's logs/"
-    return _refusal(error)
-
-
-def _refusal(error: Exception) -> str | None:
-    """Return the message for an error raised by one of Composer's algorithms, callbacks or loggers, else None.
-
-    The error counts as theirs if no code of ours or of the user's comes after them in the traceback.
-    """
     if isinstance(error, torch.OutOfMemoryError):
         return None
+    # Composer's algorithms, callbacks or loggers raised it if no code of ours or the user's follows in the traceback.
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if match := _COMPONENT.search(frame.filename):
             key = f"{match[1]}.{match[2]}"

@@ -32,9 +32,9 @@ class ExactSchedule(Callback):
     step's rate (the first two at 0).
 
     Args:
-        multiplier: from the batch, counted from 0, to the factor on each param group's initial_lr.
-        momentum: from the batch to the momentum (Adam: the first beta); None leaves it constant.
-        step: from the timestamp to the batch, in batches of this run.
+        multiplier: from the step, counted from 0, to the factor on each param group's initial_lr.
+        momentum: from the step to the momentum (Adam: the first beta); None leaves it constant.
+        step: from the timestamp to the step, in batches of this run.
     """
 
     def __init__(
@@ -105,12 +105,7 @@ class FiniteLoss(Callback):
 
 
 class WholeEpochs(Callback):
-    """Fail an epoch or an evaluation that saw fewer or more images than the data set has.
-
-    Args:
-        batches: batches per training epoch, computed from the data set's size.
-        eval_samples: images in the evaluation set.
-    """
+    """Fail a training epoch of other than `batches` batches, or an evaluation of other than `eval_samples` images."""
 
     def __init__(self, batches: int, eval_samples: int) -> None:
         self.batches, self.eval_samples = batches, eval_samples

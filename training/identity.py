@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from config import Run
+from config.dry_run import leaves
 from config.load import defaults
 from training.secrets import redacted
 
@@ -59,18 +60,8 @@ def differences(old: Any, new: dict[str, Any]) -> list[str]:
 
 def training_keys(config: Any) -> dict[str, Any]:
     """Return the values that determine what is trained, by dotted key."""
-    flat: dict[str, Any] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = value
-
     kept = {k: v for k, v in config.items() if k not in _HARMLESS}
     for name in ("train_dataset", "eval_dataset"):
         if isinstance(section := kept.get(name, {}), dict):
             kept[name] = {k: v for k, v in section.items() if k not in _HARMLESS_IN_DATASETS}
-    walk(kept, "")
-    return flat
+    return dict(leaves(kept))

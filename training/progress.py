@@ -19,11 +19,9 @@ from training.recorder import Recorder
 
 
 class ProgressLine(Callback):
-    """Show the run on rank 0: epoch, loss, top-1, img/s and the time left, and a line per evaluation.
+    """Show the run on rank 0: a line per evaluation; with `bar`, its progress in between.
 
-    Args:
-        recorder: measures the run.
-        bar: whether to show a bar (without a terminal, a line per minute) between evaluations.
+    The bar shows epoch, loss, top-1, img/s and the time left; without a terminal, it is a line per minute.
     """
 
     def __init__(self, recorder: Recorder, bar: bool) -> None:
@@ -90,14 +88,7 @@ class ProgressLine(Callback):
 
 
 def print_summary(console: Console, summary: dict[str, Any], model: Any, folder: str | None) -> None:
-    """Print the final table, and below it the command that repeats the run, on one line for copying.
-
-    Args:
-        console: where to print.
-        summary: the content of summary.json.
-        model: the section of the configuration.
-        folder: of the run; None if it only evaluated.
-    """
+    """Print the final table, and below it the command that repeats the run, on one line for copying."""
     table = Table(title=f"{summary['run_name']}: {summary['ended']}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

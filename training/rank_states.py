@@ -6,24 +6,20 @@ also loads the ranks' states and resumes bit for bit; on another number of ranks
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from composer.core import Algorithm, Callback, State
+from composer.core import State
 from composer.utils import dist
 
 from common.folders import Folder
 from recipes.algorithms._base import ours
-from training.checkpoint_files import is_whole, write
+from training.checkpoint_files import is_whole, name_of, write
 from training.devices import on_all_ranks, say
-from training.fitting import differences, shapes
 from training.guards import average_batchnorm
+from training.loading import differences, shapes
 from training.saved import CheckpointError, read_file
-
-_PATTERN = re.compile(r"^(ep\d+-ba\d+)-own\d+-of-\d+\.pt$")
 
 
 def wanted(state: State) -> bool:
@@ -31,15 +27,11 @@ def wanted(state: State) -> bool:
     return dist.get_world_size() > 1 and any(algorithm.ranks_differ for algorithm in ours(state.algorithms))
 
 
-def save(state: State, folder: Folder, base: str) -> None:
+def save(state: State, folder: Folder) -> None:
     """Write this rank's state if ranks differ; every rank calls this, and all raise the first error.
 
-    Call it before writing the checkpoint, so that a kill in between leaves no checkpoint without these files.
-
-    Args:
-        state: of the run, with its training weights in the model.
-        folder: of the checkpoint.
-        base: the checkpoint's name without "-rank0.pt".
+    Call it before writing the checkpoint, so that a kill in between leaves no checkpoint without these files, and while
+    the training weights are in the model.
     """
     if not wanted(state):
         return
@@ -48,23 +40,20 @@ def save(state: State, folder: Folder, base: str) -> None:
         "model": state.model.state_dict(),
         "optimizer": state.optimizers[0].state_dict()["state"],
         "scaler": state.scaler.state_dict() if state.scaler else {},
-        "parts": {type(part).__qualname__: part.state_dict() for part in _parts(state)},
+        "parts": {type(part).__qualname__: part.state_dict() for part in [*state.algorithms, *state.callbacks]},
     }
-    on_all_ranks(write, content, folder, _name(base))
+    on_all_ranks(write, content, folder, _name(state))
 
 
-def restore(state: State, folder: Folder, base: str) -> None:
+def restore(state: State, folder: Folder) -> None:
     """Restore this rank's state from next to the checkpoint that the Trainer has loaded, or print why not.
 
-    Args:
-        state: of the run, its model already wrapped in DDP (which makes all ranks' weights equal).
-        folder: of the checkpoint.
-        base: the checkpoint's name without "-rank0.pt".
+    The model must be wrapped in DDP already, because wrapping makes all ranks' weights equal.
     """
     if not wanted(state):
         return
     with tempfile.TemporaryDirectory() as scratch:
-        content = on_all_ranks(_read, state, folder, _name(base), Path(scratch))
+        content = on_all_ranks(_read, state, folder, _name(state), Path(scratch))
     number = sum(dist.all_gather_object(content is not None))
     if content is None or number < dist.get_world_size():
         say(
@@ -78,27 +67,14 @@ def restore(state: State, folder: Folder, base: str) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]})
     if state.scaler:
         state.scaler.load_state_dict(content["scaler"])
-    for part in _parts(state):
+    for part in [*state.algorithms, *state.callbacks]:
         if type(part).__qualname__ in content["parts"]:
             part.load_state_dict(content["parts"][type(part).__qualname__])
 
 
-def tidy(folder: Folder, kept: Iterable[str]) -> None:
-    """Delete the rank states of checkpoints other than `kept` (names without "-rank0.pt")."""
-    kept = set(kept)
-    for name in folder.names():
-        if (match := _PATTERN.match(name)) and match[1] not in kept:
-            folder.delete(name)
-
-
-def _parts(state: State) -> list[Algorithm | Callback]:
-    """Return the objects that have a state: moving averages, sums of losses, clocks."""
-    return [*state.algorithms, *state.callbacks]
-
-
-def _name(base: str) -> str:
-    """Return 'ep1-ba40-own0-of-4.pt' for 'ep1-ba40'; another number of ranks looks for other names."""
-    return f"{base}-own{dist.get_global_rank()}-of-{dist.get_world_size()}.pt"
+def _name(state: State) -> str:
+    """Return a name such as 'ep1-ba40-own0-of-4.pt'; another number of ranks looks for other names."""
+    return name_of(state).replace("rank0", f"own{dist.get_global_rank()}-of-{dist.get_world_size()}")
 
 
 def _read(state: State, folder: Folder, name: str, scratch: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Write runs/<run_name>/: the configuration, environment, metrics and summary of a run."""
+"""The run folder, runs/<run_name>/: claim it for a run, and write its configuration, metrics and summary."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from omegaconf import OmegaConf
 
 from common.lock_file import LockFile
 from common.whole_files import whole_file
-from config import Run
+from config import ConfigError, Run, UserError
 from config.load import baseline_of
 from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
 from training.earlier_run import COLUMNS
-from training.identity import plain
+from training.identity import differences, plain
 from training.secrets import redacted
-from training.trackers import ID, Tracked
+from training.trackers import ID, Tracked, tracked
 
-LATEST = "latest-rank0.pt"
+ENDING = 2.0  # seconds that a requeued job waits for its predecessor to exit
 # Read before Composer fills in what a launcher would have set.
 _LAUNCHED = "LOCAL_WORLD_SIZE" in os.environ
 
@@ -47,7 +47,7 @@ class RunFolder:
         self.path, self.run = path, run
         self.name = path.name
         self.rows: list[dict[str, Any]] = []
-        self.lock: LockFile | None = None  # rank 0's
+        self.lock = contextlib.ExitStack()  # releases rank 0's lock; empty on other ranks
         self.tracked: Tracked | None = None
 
     def write_start(self, data: dict[str, Any] | None = None) -> None:
@@ -109,19 +109,13 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Hold the folder's lock; if the run fails before it wrote anything, remove the folder."""
         try:
-            yield
-        except BaseException:
-            self._release()
+            with self.lock:
+                yield
+        finally:
             if dist.get_global_rank() == 0:
                 with contextlib.suppress(OSError):  # not empty, or missing
                     self.path.rmdir()
                     self.path.parent.rmdir()
-            raise
-        self._release()
-
-    def _release(self) -> None:
-        if self.lock is not None:
-            self.lock.release()
 
     def keep_output(self) -> None:
         """Keep the output of the ranks other than 0 in files; the launcher deletes it."""
@@ -135,6 +129,64 @@ class RunFolder:
             with whole_file(self.path / name, self.path / f".{name}.tmp") as temporary:
                 temporary.unlink(missing_ok=True)  # a killed run's, or a link, which would be followed
                 temporary.write_text(text)
+
+
+def claim(run: Run) -> RunFolder:
+    """Return the folder of this run, the same on every rank; rank 0 holds its lock while it is held().
+
+    Fails if another run uses the folder, or if it exists and this run neither resumes nor overwrites it.
+    """
+    with contextlib.ExitStack() as lock:
+        folder = RunFolder(Path(on_rank_zero(_choose, run, lock)), run)
+        folder.tracked = on_rank_zero(tracked, run, folder.path) if run.config.is_train else None
+        folder.lock = lock.pop_all()
+    return folder
+
+
+def _choose(run: Run, lock: contextlib.ExitStack) -> str:
+    config = run.config
+    path = Path(config.runs_folder) / (config.run_name or run.default_name())
+    if not config.is_train:
+        return str(path)
+    is_free = bool(config.run_name) and not (run.lenient and (path / "config.yaml").exists())
+    path = _make(path, config.autoresume or config.save_overwrite or is_free)
+    lock.callback(LockFile(path, ENDING if config.autoresume else 0.0).release)
+    _check_same_run(path, run)
+    return str(path)
+
+
+def _check_same_run(path: Path, run: Run) -> None:
+    """Raise ConfigError if the folder has a run that this one can neither resume nor overwrite."""
+    has_run = (path / "config.yaml").exists()
+    if has_run and run.config.autoresume:
+        if changed := differences(earlier_run.configuration(path), plain(run)):
+            raise ConfigError(
+                f"{path}: autoresume=true cannot resume this run, because its configuration differs: "
+                f"{'; '.join(changed)}. Use the old values, or start a new run from its checkpoint: type "
+                "autoresume=false run_name=ANOTHER load_path=CHECKPOINT"
+            )
+    elif has_run and not run.config.save_overwrite:
+        raise ConfigError(
+            f"run_name: {path} already exists. Use autoresume=true to resume it, save_overwrite=true to overwrite it, "
+            "or another run_name=ANOTHER"
+        )
+
+
+def _make(path: Path, may_exist: bool) -> Path:
+    """Create the folder; if it must be new and exists, path-2, ...: two runs may start in the same second."""
+    name, number = path, 1
+    while True:
+        try:
+            name.mkdir(parents=True, exist_ok=may_exist)
+            return name
+        except OSError as error:
+            is_taken = isinstance(error, FileExistsError)
+            if is_taken and name.is_dir():
+                number += 1
+                name = Path(f"{path}-{number}")
+                continue
+            fault = "exists and is not a folder" if is_taken else f"cannot be created ({error.strerror})"
+            raise UserError(f"runs_folder: {name} {fault}; use another one: runs_folder=FOLDER") from None
 
 
 def keep_output(file: Path) -> None:

@@ -38,12 +38,7 @@ _NAME = re.compile(r"\bGLOBAL ([\w.]+)")  # in torch's error about a type that i
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint that cannot be used.
-
-    Args:
-        facts: what is wrong with it, starting with its address.
-        advice: what to type instead; tools replace it by their own.
-    """
+    """A checkpoint that cannot be used: `facts` start with its address; tools replace the advice by their own."""
 
     def __init__(self, facts: str, advice: str) -> None:
         self.facts = facts
@@ -76,13 +71,13 @@ def read_checkpoint(
     """Read a checkpoint on every rank, after fetching and verifying it once per node.
 
     Args:
-        folder: of the checkpoint.
-        name: of the checkpoint in it.
+        folder: the checkpoint's folder.
+        name: its name in the folder.
         trusted: whether the checkpoint may run code.
         fetched: fetch_whole's result on this rank; None to call it on the leader of each node.
 
     Raises:
-        UserError: on every rank, if it is damaged or not a checkpoint; NotDataError if it needs to run code.
+        UserError: on every rank, if it is damaged or not a checkpoint, or needs to run code.
     """
     scratch, path = on_local_leaders(lambda: fetched or fetch_whole(folder, name))
     try:
@@ -98,7 +93,6 @@ def read_file(path: Path, address: str, trusted: bool = False) -> Any:
 
     Raises:
         NotDataError: if it holds more than data; the message names the first such object.
-        CheckpointError: if it cannot be read.
     """
     try:
         with torch.serialization.safe_globals(_DATA):
@@ -115,11 +109,7 @@ def read_file(path: Path, address: str, trusted: bool = False) -> Any:
 
 
 def fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
-    """Fetch a checkpoint, verify it, and return a new folder, for the caller to remove, and the checkpoint's path.
-
-    Raises:
-        CheckpointError: if it is damaged or not a checkpoint.
-    """
+    """Fetch a checkpoint, verify it, and return a new folder, for the caller to remove, and the checkpoint's path."""
     scratch = Path(tempfile.mkdtemp(prefix="checkpoint-"))
     try:
         path = folder.fetch(name, scratch)

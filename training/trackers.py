@@ -22,15 +22,10 @@ _CHOSEN = {"wandb": ("WANDB_RUN_ID", "WANDB_RESUME"), "mlflow": ("MLFLOW_RUN_ID"
 
 @dataclass(frozen=True)
 class Tracked:
-    """A run's identity at its trackers.
+    """A run's identity at its trackers."""
 
-    Attributes:
-        id: unique to the run, and the same after every resume.
-        goes_on: whether an earlier process of this run used the id.
-    """
-
-    id: str
-    goes_on: bool
+    id: str  # unique to the run, and the same after every resume
+    goes_on: bool  # whether an earlier process of this run used the id
 
 
 def tracked(run: Run, folder: Path) -> Tracked:
@@ -43,14 +38,11 @@ def tracked(run: Run, folder: Path) -> Tracked:
 
 
 def arguments(name: str, given: Mapping[str, Any], tracked: Tracked | None) -> dict[str, Any]:
-    """Return a logger's arguments, with the tracker's run to continue unless the user has chosen one.
+    """Return a logger's arguments, with the run to continue at W&B or MLflow unless the user has chosen one.
 
-    Args:
-        name: of the logger in the configuration.
-        given: its arguments in the configuration.
-        tracked: the run's identity, used for W&B and MLflow; Comet and Neptune start a new run.
+    Comet and Neptune start a new run.
     """
-    args: dict[str, Any] = dict(given)
+    args = dict(given)
     kind = registry.canonical("logger", name)
     if tracked is None or any(os.environ.get(variable) for variable in _CHOSEN.get(kind, ())):
         return args

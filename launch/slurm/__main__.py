@@ -27,9 +27,7 @@ from launch.slurm.job import Job, presets, script, shape
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.slurm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("launch.slurm", __doc__)
     parser.add_argument("words", nargs="+", help="a run's YAML and key=value words, as after main.py")
     parser.add_argument("--preset", help=f"settings of a known cluster: {listing(presets())}")
     parser.add_argument("--submit", action="store_true", help="submit the script with sbatch instead of printing it")
@@ -45,22 +43,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def job_of(given: argparse.Namespace) -> Job:
-    """Build the job from its preset and the options that override it.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
+    """Build the job from its preset and the options that override it."""
     options = {item.name: getattr(given, item.name) for item in fields(Job)}
     options["env"] = dict(word.partition("=")[::2] for word in given.env or [])
     return shape({"preset": given.preset, **options})
 
 
 def load_run(words: list[str]) -> Run:
-    """Load the run, with only a warning for data that are missing here, because the nodes may have them.
-
-    Raises:
-        ConfigError: for any other problem.
-    """
+    """Load the run, with only a warning for data that are missing here, because the nodes may have them."""
     try:
         return load(words)
     except ConfigError as error:
@@ -94,11 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def submit(text: str) -> None:
-    """Submit a script with sbatch, and print its answer, which contains the job's number.
-
-    Raises:
-        UserError: sbatch does not exist, or rejects the job.
-    """
+    """Submit a script with sbatch, and print its answer, which contains the job's number."""
     try:
         done = subprocess.run(["sbatch"], input=text, text=True, capture_output=True, check=False)
     except FileNotFoundError as error:

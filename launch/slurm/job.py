@@ -73,9 +73,6 @@ def shape(options: dict[str, Any]) -> Job:
 
     Args:
         options: `preset` and the attributes of a Job; None stands for an option not given.
-
-    Raises:
-        ConfigError: there is no such preset or attribute.
     """
     known, keys = presets(), [item.name for item in fields(Job)]
     options = {key: value for key, value in options.items() if value is not None}
@@ -109,14 +106,11 @@ def script(job: Job, name: str, runs: list[list[str]], folder: str, binaries: st
 
     Args:
         job: the resources.
-        name: of the job.
+        name: the job's name.
         runs: for each run main.py, a YAML and key=value words, including the run's name and autoresume=true.
         folder: the working directory.
         binaries: the folder that contains `composer`.
         command: the command that made the script.
-
-    Raises:
-        ConfigError: with all problems of the job.
     """
     if problems := job.problems():
         raise ConfigError(*problems)

@@ -52,8 +52,8 @@ from tests.algorithms.toy_ranks import (
 )
 from tests.runs import small_yaml
 from training import build, checkpoints, data_wait, guards
-from training.accuracy import TrainAccuracy
 from training.interrupt import Interrupted, StopRequest
+from training.recorder import TrainAccuracy
 
 PARITY = [(topology, optimizer) for topology in ("ring", "one_peer_exp", "complete") for optimizer in ("sgd", "adam")]
 

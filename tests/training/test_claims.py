@@ -20,7 +20,7 @@ def test_second_run_of_one_name(
     resumes: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is rejected before the data is read, and does not touch the first run's folder."""
-    monkeypatch.setattr("training.claims.ENDING", 0.0)
+    monkeypatch.setattr("training.record.ENDING", 0.0)
     yaml = small_yaml(workdir, image_folder, train_dataset__batch_size=64)  # larger than the data set of 48 images
     words = [str(yaml), "run_name=mine", f"autoresume={resumes}"]
     first = LockFile(workdir / "runs/mine")

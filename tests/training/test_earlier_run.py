@@ -16,7 +16,7 @@ from config import ConfigError, UserError
 from main import cli
 from tests.runs import small_yaml, summary
 from training import earlier_run
-from training.kept import newest_first
+from training.checkpoint_files import newest_first
 from training.record import RunFolder, keep_output
 
 

@@ -13,8 +13,7 @@ import torch
 
 from common.folders import LocalFolder
 from config import UserError
-from training.checkpoint_files import write
-from training.kept import check_room
+from training.checkpoint_files import check_room, write
 
 CONTENT = {"state": {"model": torch.zeros(10, 25_000), "others": [torch.zeros(250_000)]}}  # 2 MB
 

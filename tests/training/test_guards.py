@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from common.errors import DataError, TrainingError
 from recipes.schedules import cosine_with_warmup, linear_with_warmup
-from training.accuracy import TrainAccuracy
 from training.guards import ExactSchedule, FiniteLoss, WholeEpochs
+from training.recorder import TrainAccuracy
 
 pytestmark = pytest.mark.slow
 

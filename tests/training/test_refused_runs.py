@@ -118,7 +118,7 @@ def test_a_run_that_is_in_use(
         held.append(LockFile(folder / "runs/mine"))
         return [str(small_yaml(folder, image_folder, **CHANGES)), "run_name=mine"]
 
-    monkeypatch.setattr("training.claims.ENDING", 0.0)
+    monkeypatch.setattr("training.record.ENDING", 0.0)
     assert_advice_trains(start, named, workdir, capfd)
     assert len(held) == 2
 

@@ -20,7 +20,7 @@ from main import cli
 from model import build_composer_resnet
 from tests.runs import small_yaml
 from tools.evaluate.__main__ import run as evaluate
-from training.fitting import recognized, shapes
+from training.loading import recognized, shapes
 from training.saved import CheckpointError, NotDataError, read_checkpoint, read_file
 
 

@@ -103,7 +103,7 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
         UserError: there is none.
     """
     from common.folders import split
-    from training.kept import find_latest
+    from training.checkpoint_files import find_latest
 
     saved = str(run / "checkpoints")
     if not Path(saved).is_dir():
