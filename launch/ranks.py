@@ -32,11 +32,20 @@ ENVIRONMENT = ("world_size", "base_rank", "node_rank", "master_addr", "master_po
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parse the options of `composer` and resolve all of them; as in Composer's, the environment gives missing ones.
+    """Parse the options of `composer`; as in Composer's launcher, missing ones come from the environment.
 
-    Exits with status 2 and an error message if options contradict each other.
+    Args:
+        argv: the command line without the program's name.
+
+    Returns:
+        The options, all resolved: `nproc`, `world_size`, `base_rank`, `node_rank`, `master_addr`, `master_port`,
+        `stdout`, `stderr`, `module_mode`, `command_mode`, `training_script`, `training_script_args`.
+
+    Raises:
+        SystemExit: with status 2 and an error message, if options contradict each other.
     """
-    parser = argparse.ArgumentParser(prog="composer", description=(__doc__ or "").splitlines()[0])
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(prog="composer", description=lines[0])
     parser.add_argument("-n", "--nproc", type=int, metavar="RANKS", help="ranks on this node (default: one per GPU)")
     composer = f"MosaicML Composer {version('mosaicml')}"
     parser.add_argument("--version", action="version", version=composer, help="print Composer's version")
@@ -82,7 +91,11 @@ def _from_environment(given: argparse.Namespace) -> None:
 
 
 def _resolve(given: argparse.Namespace) -> None:
-    """Fill in the defaults; raise a ValueError if the options contradict each other."""
+    """Check that the options are consistent, and fill in the defaults.
+
+    Raises:
+        ValueError: they are not.
+    """
     given.world_size = given.nproc if given.world_size is None else given.world_size
     if given.nproc < 1:
         raise ValueError(f"--nproc {given.nproc}: give at least 1")
@@ -129,7 +142,9 @@ def _free_port() -> int:
 class Ranks:
     """The processes of this node, from their start to their exit status.
 
-    The output of every rank but the first goes to the folder `logs`, unless --stdout and --stderr are given.
+    Args:
+        given: the options returned by `parse`.
+        logs: folder for the output of every rank but the first, unless --stdout and --stderr are given.
     """
 
     def __init__(self, given: argparse.Namespace, logs: Path) -> None:
@@ -142,11 +157,20 @@ class Ranks:
         self._deadline = float("inf")
 
     def start(self, files: ExitStack) -> None:
-        """Start all ranks; `files` closes their log files."""
+        """Start all ranks.
+
+        Args:
+            files: closes the log files.
+        """
         given = self._given
         program = [] if given.command_mode else [sys.executable, *(["-m"] if given.module_mode else [])]
         for local in range(given.nproc):
-            names = self._numbers(local) | {
+            names = {
+                "RANK": given.base_rank + local,
+                "WORLD_SIZE": given.world_size,
+                "LOCAL_RANK": local,
+                "LOCAL_WORLD_SIZE": given.nproc,
+                "NODE_RANK": given.node_rank,
                 "MASTER_ADDR": given.master_addr,
                 "MASTER_PORT": given.master_port,
                 "PYTHONUNBUFFERED": 1,
@@ -162,19 +186,17 @@ class Ranks:
 
     def log(self, local: int, stream: str) -> Path:
         """Return the log file of a rank's `stream`, "stdout" or "stderr"."""
-        name = getattr(self._given, stream) or str(self._logs / f"rank{{rank}}.{stream}.txt")
-        return Path(name.format(**{key.lower(): value for key, value in self._numbers(local).items()}))
-
-    def _numbers(self, local: int) -> dict[str, int]:
-        """Return a rank's numbers, by environment variable."""
         given = self._given
-        return {
-            "RANK": given.base_rank + local,
-            "WORLD_SIZE": given.world_size,
-            "LOCAL_RANK": local,
-            "LOCAL_WORLD_SIZE": given.nproc,
-            "NODE_RANK": given.node_rank,
-        }
+        name = getattr(given, stream) or str(self._logs / f"rank{{rank}}.{stream}.txt")
+        return Path(
+            name.format(
+                rank=given.base_rank + local,
+                local_rank=local,
+                world_size=given.world_size,
+                local_world_size=given.nproc,
+                node_rank=given.node_rank,
+            )
+        )
 
     def _outputs(self, local: int, files: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
         out, err = (files.enter_context(self.log(local, stream).open("ab")) for stream in ("stdout", "stderr"))
