@@ -120,7 +120,7 @@ def test_seeds_differ_and_a_failing_run_stops_no_other(workdir: Path, image_fold
 @pytest.mark.slow
 def test_ctrl_c_and_resuming(workdir: Path, image_folder: Path) -> None:
     """The run saves and stops with the sweep; the same command resumes it."""
-    small_yaml(workdir, image_folder, max_duration="40ep", train_dataset__num_workers=0)
+    small_yaml(workdir, image_folder, max_duration="24ep", train_dataset__num_workers=0)
     path = sweep_yaml(workdir)
     run = workdir / "runs/sweep/baseline-seed17"
     process = start_main(path, "device=cpu", cwd=workdir, launcher=SWEEP, PYTHONPATH=str(ROOT))
@@ -130,10 +130,10 @@ def test_ctrl_c_and_resuming(workdir: Path, image_folder: Path) -> None:
     assert process.returncode == 130, out + err
     assert "stopped; repeat the command to continue" in err
     stopped = summary(run)
-    assert stopped["ended"] == "interrupted by SIGINT" and 2 <= stopped["epoch"] < 40
+    assert stopped["ended"] == "interrupted by SIGINT" and 2 <= stopped["epoch"] < 24
     before = metrics(run)
     assert main([path, "device=cpu"]) == 0
-    assert metrics(run)[: len(before)] == before and len(metrics(run)) == 40
+    assert metrics(run)[: len(before)] == before and len(metrics(run)) == 24
 
 
 @pytest.mark.slow
