@@ -72,13 +72,8 @@ class Crew:
     ) -> Iterator[tuple[tuple[Any, ...], Result]]:
         """Do jobs in parallel, and yield each with its result in the order in which they end.
 
-        Args:
-            work: a function at a module's top level.
-            jobs: its arguments, one tuple per job; consumed as needed.
-            progress: called several times a second with the number of images done.
-
-        Raises:
-            DataError: a job's own, or a worker process was killed.
+        `work` is a function at a module's top level; `jobs`, its arguments, are consumed as needed; `progress` is
+        called several times a second with the number of images done.
         """
         count = self._done.get_obj()  # read without the lock, which a killed worker may hold forever
         before, left = count.value, iter(jobs)

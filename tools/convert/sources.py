@@ -71,7 +71,7 @@ class FolderSource:
         return FolderPart(indices, self._paths(indices), self.files.labels[indices].tolist())
 
     def _paths(self, indices: np.ndarray) -> list[str]:
-        """Return `files.path_of` of many."""
+        """Return `files.path_of` of many images, without millions of Path objects."""
         folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
         labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
         return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
@@ -171,12 +171,7 @@ def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, 
 def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
     """Return the splits of a data set, and the class names by label (None if they are not recorded).
 
-    Args:
-        path: folder or address that holds train/, val/ or both.
-        local: cache folder for shards in a store.
-
-    Raises:
-        DataError: there is nothing to convert, or the data set is faulty.
+    `path` holds train/, val/ or both; `local` is the cache folder for shards in a store.
     """
     if is_remote(path):
         if not local:
@@ -194,11 +189,7 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
 
 
 def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
-    """Return the splits of a store that have an index.
-
-    Raises:
-        DataError: none has one.
-    """
+    """Return the splits of a store that have an index; DataError if none has one."""
     found: dict[str, Source] = {}
     absent: list[DataError] = []
     for split in SPLITS:

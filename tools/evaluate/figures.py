@@ -73,12 +73,7 @@ class Bin:
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """Return accuracy by confidence, in BINS of equal width.
-
-    Args:
-        confidence: float [N], 0 to 1.
-        right: bool [N].
-    """
+    """Return accuracy by confidence, in BINS of equal width, given float [N] from 0 to 1 and bool [N]."""
     # Not place = confidence * BINS: 3 / 15 * 15 is above 3.
     borders = np.arange(BINS + 1) / BINS
     place = np.clip(np.searchsorted(borders, confidence, side="left") - 1, 0, BINS - 1)

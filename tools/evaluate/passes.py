@@ -26,14 +26,10 @@ from training.saved import Saved
 
 
 class Listener(Callback):
-    """Keeps four numbers of the network's answer to each image; ImageNet's logits would take 200 MB.
-
-    Args:
-        flip: whether to evaluate each image's mirror image too.
-    """
+    """Keeps four numbers of the network's answer to each image; ImageNet's logits would take 200 MB."""
 
     def __init__(self, flip: bool) -> None:
-        self.flip = flip
+        self.flip = flip  # evaluate each image's mirror image too
         self.seen: Callable[[int], None] = lambda _images: None  # called with the number of images done
         self._labels: list[torch.Tensor] = []
         self._answers: list[list[torch.Tensor]] = []
@@ -69,9 +65,7 @@ class Listener(Callback):
 def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return predicted class, its probability, whether the true one is in the top 5, and loss: float64 [4, B], CPU.
 
-    Args:
-        scores: logits, or logarithms of probabilities, [B, classes].
-        labels: the true classes, int64 [B].
+    `scores` are logits or logarithms of probabilities, [B, classes]; `labels` the true classes, int64 [B].
     """
     # Ranked by the scores as they are, as the run's own metrics do, so that ties count the same.
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices
@@ -143,16 +137,7 @@ def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener)
 def evaluate(
     run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
 ) -> dict[int, Pass]:
-    """Evaluate all images at the run's own size, then at each of the others.
-
-    Args:
-        run: prepared (training.devices), only evaluating.
-        data: of `open_data`.
-        saved: the checkpoint.
-        sizes: sides of the square that the network sees, in pixels.
-        flip: whether to evaluate mirror images too.
-        console: for the progress.
-    """
+    """Evaluate all images at the run's own size, then at each of the others; `run` is prepared (training.devices)."""
     own, listener = run.config.eval_dataset.crop_size, Listener(flip)
     trainer = make_listening(run, data, saved, listener)
     passes: dict[int, Pass] = {}

@@ -48,13 +48,8 @@ class Step:
 class Clock(Callback):
     """Records the time of each training step, and when each batch of an evaluation was done.
 
-    A step's time is the host's. A GPU lags behind, so it is waited for at the end of each lap of steps: a lap is exact.
-
-    Args:
-        loader: the training data.
-        on_gpu: whether the device has to be waited for.
-        warm_up: steps of each fit before its first lap.
-        lap: steps of a lap.
+    A step's time is the host's. A GPU lags behind, so it is waited for at the end of each lap of `lap` steps, the first
+    of which starts after `warm_up` steps of a fit: a lap is exact.
     """
 
     def __init__(self, loader: WorkerLoader, on_gpu: bool, warm_up: int, lap: int) -> None:
@@ -113,10 +108,7 @@ def pace_of(steps: list[Step], lap: int, loading: float | None) -> Pace:
 def evaluation_of(marks: list[float], loading: float | None, waited: float) -> tuple[Pace, float]:
     """Return the pace of an evaluation's batches, and the seconds beyond them.
 
-    Args:
-        marks: Clock's, of at least one batch.
-        loading: seconds per batch of its loader alone.
-        waited: seconds waited for data in all.
+    `marks` are Clock's, of at least one batch; `loading` is in seconds per batch, `waited` in seconds in all.
     """
     began, *done, ended = marks
     seconds = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else ended - began
@@ -141,13 +133,7 @@ def _batches(interval: str | None) -> int:
 
 
 class Bench:
-    """One recipe's run, built up to its first step.
-
-    Args:
-        run: prepared (training.devices).
-        steps: timed at each size; rounded up to whole laps.
-        folder: an empty one, for the run's record and its checkpoints.
-    """
+    """One recipe's prepared run, built up to its first step, in an empty folder; `steps` rounds up to whole laps."""
 
     def __init__(self, run: Run, steps: int, folder: Path) -> None:
         torch.compiler.reset()
@@ -182,13 +168,7 @@ class Bench:
         )
 
     def measure(self, sizes: list[int], imports: float, progress: Callable[[str], None]) -> Measured:
-        """Time everything.
-
-        Args:
-            sizes: image sides in pixels, in the schedule's order.
-            imports: seconds that the program took before this run could be built.
-            progress: called with a description of each measurement.
-        """
+        """Time everything, at image sides in pixels in the schedule's order; a run takes the seconds `imports` too."""
         self._hold(sizes[0])
         self._train(1)
         start_up = imports + time.monotonic() - self.began

@@ -63,9 +63,7 @@ def still_falls(smoothed: np.ndarray, points: int) -> bool:
 def steepest(rates: np.ndarray, smoothed: np.ndarray) -> float:
     """Return the rate where the loss falls fastest per decade, before its minimum.
 
-    Args:
-        rates: learning rates, rising by a constant factor, float [points].
-        smoothed: losses, float [points].
+    `rates` rise by a constant factor; `smoothed` are the losses; both float [points].
     """
     first, end = len(rates) // 10, max(len(rates) // 10 + 1, int(smoothed.argmin()) + 1)
     slope = np.gradient(smoothed, np.log(rates))

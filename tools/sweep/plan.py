@@ -49,15 +49,9 @@ class Plan:
 
 
 def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
-    """Read a sweep's YAML and check the configuration of every run.
+    """Read a sweep's YAML and check the configuration of every run; ConfigError with every fault at once.
 
-    Args:
-        path: the YAML.
-        typed: key=value words for all runs, which override the YAML's overrides.
-        elsewhere: whether other machines will run it, so that its data need not be here.
-
-    Raises:
-        ConfigError: with every fault at once.
+    The words `typed` override the YAML's overrides. `elsewhere`: other machines run it, so its data need not be here.
     """
     tree = read_yaml(Path(path).expanduser(), path, (ROOT / "yamls" / "sweeps").glob("*.yaml"))
     if problems := _problems(path, tree):
