@@ -40,7 +40,7 @@ def _start(done: Any, stop: Any) -> None:
 
 
 def _end_in_time(stop: Any) -> None:
-    """Exit, whatever this process is doing, when it is told to or the program is gone, even killed."""
+    """Exit in the middle of any work once the program asks for it, has ended, or was killed."""
     program = multiprocessing.parent_process()
     assert program is not None
     while program.is_alive() and not stop.value:

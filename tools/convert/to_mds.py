@@ -100,7 +100,7 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with so many worker processes, and return the table's rows."""
+        """Make the data set with `workers` processes, and return the table's rows."""
         results = self._begin()
         with Crew(workers) as crew:
             for plan, result in zip(self.plans, results, strict=True):
@@ -146,7 +146,7 @@ class Conversion:
         with ThreadPoolExecutor(READ_THREADS) as pool:
             notes = pool.map(lambda number: json.loads(self.destination.read(note_name(plan.split, number))), numbers)
             found = dict(zip(numbers, notes, strict=True))
-        # Without --skip-unreadable, a shard that was made with it is made again, to report what it lacks.
+        # A shard that lacks images because of an earlier --skip-unreadable is made again without it, to report them.
         return {number: note for number, note in found.items() if self.skip or not note["skipped"]}
 
     def _make(self, crew: Crew, plan: SplitPlan, result: SplitResult) -> None:
@@ -230,7 +230,7 @@ def removal(destination: Folder, *names: str) -> str:
 
 
 def check_room(destination: Folder, wanted: int) -> None:
-    """Check that a disk has room for so many bytes; buckets have no end."""
+    """Check that a disk has room for this many bytes; buckets have no limit."""
     if not isinstance(destination, LocalFolder):
         return
     free = shutil.disk_usage(existing(destination.path)).free

@@ -154,8 +154,6 @@ class Findings:
 
     result: Pass
     names: list[str]  # of the classes, by label
-    plain: Accuracy
-    flipped: Accuracy | None
     classes: list[ClassFigures]
     confusions: list[Confusion]
     bins: list[Bin]
@@ -165,7 +163,4 @@ class Findings:
 def findings(result: Pass, names: list[str]) -> Findings:
     """Return the figures of a pass over classes of these names, by label."""
     bins = reliability(result.plain.confidence, result.right)
-    plain, flipped = [*result.accuracies, None][:2]
-    assert plain is not None
-    classes, pairs = per_class(result, names), confusions(result, names)
-    return Findings(result, names, plain, flipped, classes, pairs, bins, calibration_error(bins))
+    return Findings(result, names, per_class(result, names), confusions(result, names), bins, calibration_error(bins))

@@ -84,12 +84,13 @@ def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
 
 def write_summary(folder: Path, found: Findings, about: dict[str, Any]) -> None:
     """Write summary.json: the findings at the run's own size, and `about`: checkpoint, data and size."""
+    plain, *flipped = map(_rounded, found.result.accuracies)
     summary = {
-        **_rounded(found.plain),
+        **plain,
         "calibration_error": round(found.calibration_error, 4),
         "images": len(found.result.labels),
         **about,
-        "flip": _rounded(found.flipped) if found.flipped else None,
+        "flip": flipped[0] if flipped else None,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 

@@ -14,18 +14,18 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
     """Print the figures at the run's own size, those of each size, the worst classes and the most confused pairs."""
     rows = []
     for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
-        both = [form.format(getattr(figures, name)) for figures in (found.plain, found.flipped) if figures]
+        both = [form.format(getattr(figures, name)) for figures in found.result.accuracies]
         rows.append([name.replace("top", "top-"), *both])
     rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
     title = f"{title}: {len(found.result.labels):,} images at {found.result.size} px"
-    console.print(_table(title, ["", "", *(["with flip"] if found.flipped else [])], rows))
+    console.print(_table(title, ["", "", "with flip"][: len(rows[0])], rows))
     if len(passes) > 1:
         rows = []
         for size, result in sorted(passes.items()):
             figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
             rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
-        flipped = ["top-1 with flip", "top-5 with flip"] if found.flipped else []
-        console.print(_table("By size", ["size", "top-1", "top-5", *flipped], rows))
+        columns = ["size", "top-1", "top-5", "top-1 with flip", "top-5 with flip"]
+        console.print(_table("By size", columns[: len(rows[0])], rows))
     if not found.confusions:
         console.print("no mistakes")
         return

@@ -34,7 +34,7 @@ class Plan:
 
 
 def plan_of(config: Config, recipe: str, images: int, eval_images: int, *, real: bool) -> Plan:
-    """Count a run over so many training and evaluation images; random ones count as ImageNet's, unless `real`."""
+    """Count a run, given the numbers of images; random ones count as ImageNet's, unless `real`."""
     numbers = {"train_dataset": images, "eval_dataset": eval_images}
     if not real:
         numbers |= {key: IMAGENET[key] for key in numbers if not kind_of(config.section(key).storage).reads_path}

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from composer.trainer import Trainer
 
 from common.durations import parse
 from common.folders import open_folder
@@ -146,31 +145,27 @@ class Bench:
         self.steps = lap * math.ceil(steps / lap)
         ready = self.loader.num_workers * (self.loader.prefetch_factor or 0)
         self.clock = Clock(self.loader, run.machine.device == "gpu", max(WARM_UP, ready), lap)
-        self.trainer = self._make_trainer()
-        self.evaluators = list(self.trainer.state.evaluators)
-        self.trainer.state.evaluators = []
-
-    def _make_trainer(self) -> Trainer:
-        config = self.run.config
-        model, schedule = build.model(config), build.schedule(self.run, self.data)
+        model, schedule = build.model(run.config), build.schedule(run, self.data)
         checks = [guard for guard in guards.for_run(schedule, self.data) if not isinstance(guard, guards.WholeEpochs)]
-        recorder = Recorder(record.RunFolder(self.folder / "run", self.run), self.began, DataWait(None))
-        return make_trainer(
-            self.run,
+        recorder = Recorder(record.RunFolder(folder / "run", run), self.began, DataWait(None))
+        self.trainer = make_trainer(
+            run,
             run_name="forecast",
             model=model,
             data=self.data,
-            optimizers=build.optimizer(config, model),
+            optimizers=build.optimizer(run.config, model),
             max_duration=schedule.max_duration,
             algorithms=self.algorithms,
             callbacks=[*checks, recorder, self.clock],
             saved=None,
         )
+        self.evaluators = list(self.trainer.state.evaluators)
+        self.trainer.state.evaluators = []
 
     def measure(self, sizes: list[int], imports: float, progress: Callable[[str], None]) -> Measured:
         """Time everything, at image sides in pixels in the schedule's order; a run takes the seconds `imports` too."""
         self._hold(sizes[0])
-        self._train(1)
+        self.trainer.fit(duration="1ba")
         start_up = imports + time.monotonic() - self.began
         steps, first_waits, new_size = {}, [], 0.0
         for size in sizes:
@@ -205,14 +200,11 @@ class Bench:
         self._hold(size)
         lap, warm_up = self.clock.lap, self.clock.warm_up
         loading = self._loading(self.loader, lap)
-        self._train(warm_up + self.steps)
+        self.trainer.fit(duration=f"{warm_up + self.steps}ba")
         before, timed = self.clock.steps[:warm_up], self.clock.steps[warm_up:]
         pace = pace_of(timed, lap, loading)
         took = sum(step.seconds - (step.waited if step.is_first else 0.0) for step in before)
         return pace, before[0].waited, max(0.0, took - warm_up * pace.seconds)
-
-    def _train(self, steps: int) -> None:
-        self.trainer.fit(duration=f"{steps}ba")
 
     def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
         """Return the seconds per batch of a loader alone, after each worker's first; None for random images."""

@@ -40,7 +40,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: its runs in order, and what they share."""
+    """A sweep: its runs in order, and their common settings."""
 
     runs: tuple[Planned, ...]
     folder: Path  # holds their run folders
@@ -57,7 +57,8 @@ def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
     if problems := _problems(path, tree):
         raise ConfigError(*problems)
     folder = Path(tree.get("runs_folder") or f"runs/{Path(path).stem}")
-    overrides = [f"{key}={_word(value)}" for key, value in _flat(tree.get("overrides") or {})]
+    flat = _flat(tree.get("overrides") or {})
+    overrides = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     recipes, ratios = tree["recipes"], tree.get("ratios") or [1.0]
     runs = [
         _planned(tree["yaml"], recipe, float(ratio), int(seed), folder, [*overrides, *typed])
@@ -128,8 +129,3 @@ def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in tree.items():
         leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
     return leaves
-
-
-def _word(value: Any) -> str:
-    """Return a value as it is typed after `key=`: YAML reads JSON."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -42,7 +42,9 @@ def fold(root: Path, mapping: Path) -> int:
     if taken:
         raise DataError(f"{val}: {named(taken)} are there already. Compare them with those in {val} and delete one.")
     lying = set(names)
-    _write_log(root, [*(move for move in before if move[0] not in lying), *moves])
+    log = [*(move for move in before if move[0] not in lying), *moves]
+    with whole_file(root / LOG) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows([as_cell(name) for name in move] for move in log)
     for name, target in moves:
         (val / target).parent.mkdir(exist_ok=True)
         (val / name).rename(val / target)
@@ -73,12 +75,6 @@ def _read_log(root: Path) -> Moves:
         return []
     with path.open(newline="", errors="surrogateescape") as file:
         return [(from_cell(name), from_cell(target)) for name, target in csv.reader(file)]
-
-
-def _write_log(root: Path, moves: Moves) -> None:
-    """Write the log whole or not at all."""
-    with whole_file(root / LOG) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file).writerows([as_cell(name) for name in move] for move in moves)
 
 
 def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[str, str]:
