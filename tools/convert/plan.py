@@ -52,11 +52,6 @@ class SplitPlan:
     starts: np.ndarray  # where in `order` each shard starts, and where the last one ends, int64 [shards + 1]
     sizes: np.ndarray  # expected bytes of each shard, int64 [shards]
 
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return len(self.sizes)
-
     def count(self, number: int) -> int:
         """Return the number of images planned for a shard."""
         return int(self.starts[number + 1] - self.starts[number])
@@ -74,7 +69,7 @@ class SplitPlan:
 
 
 def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int) -> SplitPlan:
-    """Cut a split into shards of at most `size_limit` bytes (on average, with resizing), as source and options say."""
+    """Cut a split into shards of at most `size_limit` bytes (resized: on average), by source and options alone."""
     order = np.arange(len(source.sizes))
     if split == "train" and source.sorted_by_class:  # so that shards mix classes
         order = np.random.default_rng(SHUFFLE_SEED).permutation(len(order))

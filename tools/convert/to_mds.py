@@ -135,7 +135,7 @@ class Conversion:
         self.destination.write(COMMAND, os.fsencode(self.command))
         found = sum(len(result.notes) for result in results)
         if found:
-            total = sum(split.shards for split in self.plans)
+            total = sum(len(split.sizes) for split in self.plans)
             self.console.print(f"Continuing: {found} of {total} shards are finished.", highlight=False)
         return results
 
@@ -151,7 +151,7 @@ class Conversion:
 
     def _make(self, crew: Crew, plan: SplitPlan, result: SplitResult) -> None:
         """Make a split's missing shards."""
-        missing = [number for number in range(plan.shards) if number not in result.notes]
+        missing = [number for number in range(len(plan.sizes)) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
         with ImageMeter(self.console, plan.split, result.made) as meter:

@@ -57,7 +57,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
 
 
 def choose_data(config: Config, data: str | None, local: str | None) -> None:
-    """Set the data set, with its cache folder `local`; None is the run's own. ConfigError if it cannot be evaluated."""
+    """Set the data set and its cache folder; None keeps the run's own. ConfigError if it cannot be evaluated."""
     dataset = config.eval_dataset
     if data is None:
         if local:

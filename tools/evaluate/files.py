@@ -114,7 +114,7 @@ def _write(file: Path, header: tuple[str, ...], rows: list[list[Any]]) -> None:
 def draw_mistakes(
     images: ImageDataset, numbers: list[int], run: str, found: Findings, about: dict[str, Any]
 ) -> Image.Image | None:
-    """Draw mistakes on one sheet, given their indices, the run's name, and `about` as in summary.json; None without."""
+    """Draw the mistakes with these indices on one sheet; None without any. `about` is as in summary.json."""
     if not numbers:
         return None
     labels, plain, names = found.result.labels, found.result.plain, found.names

@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool, console: Console) -> Forecast:
     """Measure one recipe's prepared run and return its forecast, with FLOPs if the peak of the devices is known.
 
-    A run takes the seconds of the `imports` too. `real` is as for `plan_of`.
+    `imports`: seconds until now, which a run takes too. `real`: as for `plan_of`.
     """
     from composer.utils import dist
 

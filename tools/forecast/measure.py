@@ -163,7 +163,7 @@ class Bench:
         self.trainer.state.evaluators = []
 
     def measure(self, sizes: list[int], imports: float, progress: Callable[[str], None]) -> Measured:
-        """Time everything, at image sides in pixels in the schedule's order; a run takes the seconds `imports` too."""
+        """Time everything at these image sides (pixels, in the schedule's order); a run takes `imports` seconds too."""
         self._hold(sizes[0])
         self.trainer.fit(duration="1ba")
         start_up = imports + time.monotonic() - self.began
