@@ -18,7 +18,7 @@ from loaders.transport.remote import download, join
 from tests.image_files import make_imagefolder
 from tests.s3 import upload
 from tests.tools.conversions import convert, files_of, images_of
-from tools.convert.destination import open_destination
+from tools.convert.to_mds import open_destination
 from training.checkpoint_files import check_writable
 
 KEYS = st.text(st.sampled_from(string.printable.strip() + " é"), min_size=1)

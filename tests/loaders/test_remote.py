@@ -21,7 +21,7 @@ from loaders.checking.jobs import ShardJob
 from loaders.transport import remote
 from tests.s3 import upload, use_endpoint
 from tools.convert import sources
-from tools.convert.destination import open_destination
+from tools.convert.to_mds import open_destination
 
 
 @pytest.fixture

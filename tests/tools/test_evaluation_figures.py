@@ -29,8 +29,8 @@ MADE_UP = Pass(
 
 def test_figures_by_hand() -> None:
     found = figures.findings(MADE_UP, list("abcd"))
-    assert (found.plain.top1, found.plain.top5) == pytest.approx((100 / 3, 500 / 6))
-    assert found.plain.loss == pytest.approx(6.8 / 6) and found.flipped is None
+    (plain,) = found.result.accuracies
+    assert (plain.top1, plain.top5, plain.loss) == pytest.approx((100 / 3, 500 / 6, 6.8 / 6))
     assert [(one.name, one.images) for one in found.classes] == [("a", 3), ("b", 2), ("c", 1), ("d", 0)]
     assert [one.top1 for one in found.classes] == [pytest.approx(100 / 3), 50.0, 0.0, None]
     assert [one.top5 for one in found.classes] == [pytest.approx(200 / 3), 100.0, 100.0, None]

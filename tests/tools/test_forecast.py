@@ -16,9 +16,10 @@ from tests.advice import alternatives, applied
 from tests.runs import ROOT, small_yaml
 from tools.forecast import __main__ as forecast
 from tools.forecast import measure, tables
-from tools.forecast.arithmetic import Forecast, Measured, Pace, Plan, counted, plan_of
-from tools.forecast.machines import PEAKS, Machine, Price, machine_of, price
+from tools.forecast.arithmetic import Forecast, Measured, Pace, Plan, plan_of
+from tools.forecast.machines import PEAKS, Machine, machine_of, price
 from tools.forecast.measure import Clock, Step, evaluation_of, pace_of
+from tools.records.cost import Price
 
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 RESIZING = {"initial_scale": 0.5, "delay_fraction": 0.25, "finetune_fraction": 0.25}
@@ -115,7 +116,7 @@ def test_a_lap_holds_every_interval(recipe: str, workers: int, lap: int) -> None
 def test_plan_of_mild() -> None:
     """ImageNet by hand: 625 batches per epoch, 36 epochs of eight sizes, 25 batches per evaluation."""
     config = load([RESNET50, "recipe_name=mild", "eval_interval=5ep", "dry_run=true"]).config
-    plan = plan_of(config, "mild", 1_281_167, 50_000)
+    plan = plan_of(config, "mild", 1_281_167, 50_000, real=True)
     assert sum(plan.batches.values()) == pytest.approx(36 * 625) and plan.images == pytest.approx(36 * 625 * 2048)
     assert next(iter(plan.batches)) == 88 and list(plan.batches)[-1] == 176 and len(plan.batches) == 8
     assert plan.batches[176] == pytest.approx(8 * 625) and plan.length == "36ep"
@@ -128,7 +129,7 @@ def test_plan_in_batches() -> None:
     """A run in batches that ends in mid-epoch; without a save folder there are no checkpoints."""
     words = ["max_duration=1500ba", "scheduler.t_warmup=10ba", "eval_interval=0.25dur", "save_folder=null"]
     config = load([RESNET50, *words, "dry_run=true"]).config
-    plan = plan_of(config, "baseline", 1_281_167, 50_000)
+    plan = plan_of(config, "baseline", 1_281_167, 50_000, real=True)
     assert plan.batches == {224: 1500.0}
     assert (plan.epochs, plan.evaluations, plan.saves) == (3, 4, 0)
 
@@ -137,19 +138,19 @@ def test_random_images_stand_for_imagenet() -> None:
     """Without data, the forecast uses ImageNet's numbers; for a real run, the run's own."""
     words = ["train_dataset.storage=synthetic", "eval_dataset.storage=synthetic", "dry_run=true"]
     config = load([RESNET50, *words]).config
-    assert sum(counted(config, "", 12_811, 500, real=False).batches.values()) == 90 * 625
-    assert sum(counted(config, "", 12_811, 500, real=True).batches.values()) == 90 * 6
+    assert sum(plan_of(config, "", 12_811, 500, real=False).batches.values()) == 90 * 625
+    assert sum(plan_of(config, "", 12_811, 500, real=True).batches.values()) == 90 * 6
 
 
 def test_prices(prices: Path) -> None:
     """As given, by a machine's name, or of the first machine with these devices; otherwise with a reason."""
-    assert price(3.2, None, "A100", 8).per_hour == 3.2
+    assert price(3.2, None, "A100", 8).dollars == 3.2
     assert price(None, "small", "CPU", 1, prices) == Price(2.0, "small, $2 an hour on demand (read 2020-02)")
-    assert price(None, None, "NVIDIA A100-SXM4-40GB", 8, prices).per_hour == 36.0
-    assert price(None, None, "A100", 8, prices).per_hour == 36.0, "a part of a name, as --scale has it"
+    assert price(None, None, "NVIDIA A100-SXM4-40GB", 8, prices).dollars == 36.0
+    assert price(None, None, "A100", 8, prices).dollars == 36.0, "a part of a name, as --scale has it"
     assert price(None, None, "NVIDIA A40", 4, prices) == Price(None, "ours has no price in prices.yaml; give --price")
     none = price(None, None, "CPU", 1, prices)
-    assert none.per_hour is None and none.note == "no price is known for 1x CPU; give --price"
+    assert none.dollars is None and none.why == "no price is known for 1x CPU; give --price"
     with pytest.raises(ConfigError, match=r"--machine: larg given.*small, large or ours; did you mean large\?"):
         price(None, "larg", "CPU", 1, prices)
     with pytest.raises(ConfigError, match=r"--machine: large given, but there is no launch/none.yaml; or give --price"):

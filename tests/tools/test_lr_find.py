@@ -180,7 +180,7 @@ def test_ramp(workdir: Path) -> None:
     logger, over, sweep = Logger(state), Range(1e-4, 1e-2, 20), Sweep(17, 48, 4)
     ramp = Ramp(sweep, over)
     ramp.fit_start(state, logger)
-    for rate, loss in zip(over.rates(), [8.0, 4.0, 2.0, 1.0, 50.0], strict=False):
+    for rate, loss in zip(np.geomspace(1e-4, 1e-2, 20), [8.0, 4.0, 2.0, 1.0, 50.0], strict=False):
         ramp.batch_start(state, logger)
         for group, lr in zip(optimizer.param_groups, (rate, rate / 4), strict=True):
             assert group["lr"] == group["initial_lr"] == pytest.approx(lr)

@@ -60,11 +60,9 @@ class Difference:
 def difference(a: Spread, b: Spread, step: float = 0.0) -> Difference:
     """Return A minus B with Welch's interval and Satterthwaite's degrees of freedom.
 
-    Args:
-        a, b: the sides.
-        step: the smallest possible change of the figure. Runs that agree may still differ by less, so that no variance
-            is taken as smaller than that of rounding to it, step^2 / 12. (Not the images' binomial variance: both
-            sides saw the same images.)
+    `step` is the smallest possible change of the figure. Runs that agree may still differ by less, so that no variance
+    is taken as smaller than that of rounding to it, step^2 / 12. (Not the images' binomial variance: both sides saw the
+    same images.)
     """
     gap = a.mean - b.mean
     if a.sd is None or b.sd is None:
@@ -96,30 +94,21 @@ def find(text: str, places: Sequence[str]) -> list[Record]:
         elif Path(name).is_dir():
             records += read_runs([name])
         else:
-            records += of_recipe(name, places)
+            runs = read_runs(places)
+            if not (chosen := [record for record in runs if record.recipe == name]):
+                known = sorted({record.recipe for record in runs} | {record.name for record in runs})
+                raise UserError(
+                    f"{name}: neither a run nor a recipe of a run in {', '.join(places)}{did_you_mean(name, known)} "
+                    f"(there are {listing(known)}); --runs FOLDER looks elsewhere"
+                )
+            records += chosen
     if not records:
         raise UserError(f"{text!r}: names no run; give a recipe, or folders of runs separated by commas")
     return records
 
 
-def of_recipe(name: str, places: Sequence[str]) -> list[Record]:
-    """Return the runs of a recipe; UserError if there are none."""
-    records = read_runs(places)
-    if chosen := [record for record in records if record.recipe == name]:
-        return chosen
-    known = sorted({record.recipe for record in records} | {record.name for record in records})
-    raise UserError(
-        f"{name}: neither a run nor a recipe of a run in {', '.join(places)}{did_you_mean(name, known)} "
-        f"(there are {listing(known)}); --runs FOLDER looks elsewhere"
-    )
-
-
 def side(name: str, records: list[Record]) -> tuple[Group, list[str]]:
-    """Return the finished runs of a side as a group, with remarks on the others.
-
-    Raises:
-        UserError: none has finished, or they do not repeat each other.
-    """
+    """Return a side's finished runs as a group, and remarks on the others; UserError unless they repeat each other."""
     finished = [record for record in records if record.state is State.FINISHED]
     remarks = [f"{name}: {record.name} is left out: {record.ended}" for record in records if record not in finished]
     if not finished:
@@ -201,8 +190,12 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     if given.target is not None and not 0 < given.target <= 100:
         raise ConfigError(f"--target {given.target:g}: is a top-1 in per cent, as in --target 97")
-    (a, remarks), (b, more) = (side(name, find(getattr(given, name), given.runs or ["runs"])) for name in "AB")
-    check_apart(a, b)
+    (a, remarks), (b, more) = (side(name, find(vars(given)[name], given.runs or ["runs"])) for name in "AB")
+    if shared := {r.folder.resolve() for r in a.records} & {r.folder.resolve() for r in b.records}:
+        raise ConfigError(f"A and B share the run {sorted(shared)[0]}: give each run to one side")
+    if not same_data([a.records[0], b.records[0]]):
+        titles = [data_of(group.records[0]).title for group in (a, b)]
+        raise DataError(f"A is of {titles[0]}, B of {titles[1]}: accuracies on different images do not compare")
     for name, group in (("A", a), ("B", b)):
         runs = ", ".join(record.name for record in group.records)
         print(f"{name}: {group.recipe}, {group.length}, {group.hardware}, n = {len(group.records)}: {runs}")
@@ -220,15 +213,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         print("A and B were trained alike.")
     return 0
-
-
-def check_apart(a: Group, b: Group) -> None:
-    """Reject two sides that share a run, or were evaluated on different images."""
-    if shared := {r.folder.resolve() for r in a.records} & {r.folder.resolve() for r in b.records}:
-        raise ConfigError(f"A and B share the run {sorted(shared)[0]}: give each run to one side")
-    if not same_data([a.records[0], b.records[0]]):
-        titles = [data_of(group.records[0]).title for group in (a, b)]
-        raise DataError(f"A is of {titles[0]}, B of {titles[1]}: accuracies on different images do not compare")
 
 
 def print_table(head: list[str], lines: list[tuple[str, ...]]) -> None:

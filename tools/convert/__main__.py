@@ -60,11 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check(given: argparse.Namespace) -> None:
-    """Check the options.
-
-    Raises:
-        ConfigError: with a sentence for each fault.
-    """
+    """Check the options; ConfigError with a sentence for each fault."""
     from streaming.base.compression import is_compression
 
     from loaders.transport.checksums import HASHES
@@ -88,20 +84,15 @@ def check(given: argparse.Namespace) -> None:
 
 
 def convert(argv: Sequence[str]) -> int:
-    """Convert and print the table; return 0.
-
-    Raises:
-        UserError: the source, the destination or an option is faulty.
-    """
+    """Convert and print the table; return 0."""
     given, out = parse(argv), console()
     check(given)
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
     from tools.convert import to_beton
-    from tools.convert.destination import open_destination
     from tools.convert.plan import ImageOptions, plan_split
     from tools.convert.sources import open_sources
-    from tools.convert.to_mds import Conversion, result_table
+    from tools.convert.to_mds import Conversion, open_destination, result_table
 
     destination = open_destination(given.destination)
     if given.to == "ffcv" and not isinstance(destination, LocalFolder):

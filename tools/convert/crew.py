@@ -40,7 +40,7 @@ def _start(done: Any, stop: Any) -> None:
 
 
 def _end_in_time(stop: Any) -> None:
-    """Exit, whatever this process is doing, when it is told to or the program is gone, even killed."""
+    """Exit in the middle of any work once the program asks for it, has ended, or was killed."""
     program = multiprocessing.parent_process()
     assert program is not None
     while program.is_alive() and not stop.value:
@@ -72,13 +72,8 @@ class Crew:
     ) -> Iterator[tuple[tuple[Any, ...], Result]]:
         """Do jobs in parallel, and yield each with its result in the order in which they end.
 
-        Args:
-            work: a function at a module's top level.
-            jobs: its arguments, one tuple per job; consumed as needed.
-            progress: called several times a second with the number of images done.
-
-        Raises:
-            DataError: a job's own, or a worker process was killed.
+        `work` is a function at a module's top level; `jobs`, its arguments, are consumed as needed; `progress` is
+        called several times a second with the number of images done.
         """
         count = self._done.get_obj()  # read without the lock, which a killed worker may hold forever
         before, left = count.value, iter(jobs)

@@ -29,11 +29,7 @@ class ImageOptions:
     quality: int  # of the JPEGs that resized images are stored as, 1 to 100
 
     def remake(self, data: bytes) -> bytes:
-        """Return an image's encoded bytes as they are to be stored: the same bytes if it is small enough.
-
-        Raises:
-            Exception: as `loaders.images.decoding.check`, for bytes that are not an image, damaged, or cut short.
-        """
+        """Return an image's encoded bytes as they are to be stored: checked, and the same if it is small enough."""
         height, width = check(data)
         longer = max(height, width)
         if self.max_size is None or longer <= self.max_size:
@@ -56,11 +52,6 @@ class SplitPlan:
     starts: np.ndarray  # where in `order` each shard starts, and where the last one ends, int64 [shards + 1]
     sizes: np.ndarray  # expected bytes of each shard, int64 [shards]
 
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return len(self.sizes)
-
     def count(self, number: int) -> int:
         """Return the number of images planned for a shard."""
         return int(self.starts[number + 1] - self.starts[number])
@@ -78,13 +69,9 @@ class SplitPlan:
 
 
 def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int) -> SplitPlan:
-    """Cut a split into shards, depending only on the source and the options.
-
-    Train is shuffled if the source is sorted by class, so that shards mix classes. A shard has at most `size_limit`
-    bytes; with resizing, on average.
-    """
+    """Cut a split into shards of at most `size_limit` bytes (resized: on average), by source and options alone."""
     order = np.arange(len(source.sizes))
-    if split == "train" and source.sorted_by_class:
+    if split == "train" and source.sorted_by_class:  # so that shards mix classes
         order = np.random.default_rng(SHUFFLE_SEED).permutation(len(order))
     ratio = 1.0 if images.max_size is None else shrinkage(source, images)
     sizes = np.ceil(source.sizes[order] * ratio).astype(np.int64) + SAMPLE_OVERHEAD

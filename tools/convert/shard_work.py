@@ -42,11 +42,7 @@ def note_name(split: str, number: int) -> str:
 
 
 def make_shard(job: ShardJob) -> Note:
-    """Read, check and resize a shard's images; store the shard, then the note that it is finished.
-
-    Raises:
-        DataError: images are unreadable and not to be skipped (all of the shard's are named), or a folder fails.
-    """
+    """Read, check and resize a shard's images; store the shard, then the note that it is finished."""
     samples: list[Sample] = []
     skipped: list[str] = []
     for place, index in enumerate(job.part.indices.tolist()):
@@ -75,14 +71,7 @@ def make_shard(job: ShardJob) -> Note:
 
 
 def check_shard(job: ShardJob, note: Note) -> str | None:
-    """Check a stored shard's bytes, hashes and number of samples, and compare one image with its source.
-
-    Returns:
-        The fault, or None.
-
-    Raises:
-        DataError: the source or the destination cannot be read.
-    """
+    """Check a stored shard's bytes, hashes and count, and one image against its source; return the fault, if any."""
     entry = note["shard"]
     planned = len(job.part.indices) - len(note["skipped"])
     if entry is None:

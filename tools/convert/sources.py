@@ -52,26 +52,24 @@ class FolderSource:
     """One split of the image folder `root`, which holds train/ or val/."""
 
     sorted_by_class = True  # so that training needs it shuffled
-    sizes: np.ndarray  # bytes of each image, int64 [N]
-    fingerprint: str  # hash of all that the converted bytes depend on
 
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
         self.remarks = self.files.remarks
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
-            self.sizes = np.concatenate(list(runs))
+            self.sizes = np.concatenate(list(runs))  # bytes of each image, int64 [N]
         digest = hashlib.sha256(json.dumps(self.files.classes).encode())
         for array in (self.files.names, self.files.labels, self.sizes):
             digest.update(array.tobytes())
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = digest.hexdigest()  # of all that the converted bytes depend on
 
     def part(self, indices: np.ndarray) -> FolderPart:
         """Return the files at these indices."""
         return FolderPart(indices, self._paths(indices), self.files.labels[indices].tolist())
 
     def _paths(self, indices: np.ndarray) -> list[str]:
-        """Return `files.path_of` of many."""
+        """Return `files.path_of` of many images, without millions of Path objects."""
         folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
         labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
         return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
@@ -123,8 +121,6 @@ class ShardSource:
 
     remarks: Sequence[str] = ()
     sorted_by_class = False  # assumed, and the order is kept, so that each shard is fetched once
-    sizes: np.ndarray  # bytes of each image, int64 [N]: the mean of its shard
-    fingerprint: str  # hash of all that the converted bytes depend on
 
     def __init__(self, remote: str, local: str, split: str) -> None:
         self.place = (remote, local, split)
@@ -141,7 +137,7 @@ class ShardSource:
                 )
         samples = np.array([entry["samples"] for entry in shards])
         sizes = np.array([entry["raw_data"]["bytes"] for entry in shards])
-        self.sizes = np.repeat(sizes // np.maximum(1, samples), samples)
+        self.sizes = np.repeat(sizes // np.maximum(1, samples), samples)  # of each image: the mean of its shard
         self.fingerprint = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
     def part(self, indices: np.ndarray) -> ShardPart:
@@ -171,12 +167,7 @@ def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, 
 def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
     """Return the splits of a data set, and the class names by label (None if they are not recorded).
 
-    Args:
-        path: folder or address that holds train/, val/ or both.
-        local: cache folder for shards in a store.
-
-    Raises:
-        DataError: there is nothing to convert, or the data set is faulty.
+    `path` holds train/, val/ or both; `local` is the cache folder for shards in a store.
     """
     if is_remote(path):
         if not local:
@@ -194,11 +185,7 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
 
 
 def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
-    """Return the splits of a store that have an index.
-
-    Raises:
-        DataError: none has one.
-    """
+    """Return the splits of a store that have an index; DataError if none has one."""
     found: dict[str, Source] = {}
     absent: list[DataError] = []
     for split in SPLITS:

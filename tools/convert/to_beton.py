@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,44 +18,35 @@ from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.beton import BetonDataset
 from loaders.storage.beton_writer import write_beton
 from loaders.storage.unfinished import COMMAND, STAGE, WORK
-from tools.convert.destination import check_room, removal
 from tools.convert.plan import recorded
 from tools.convert.sources import ShardPart, ShardSource
-from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion, Row
+from tools.convert.to_mds import CLASSES, INDEX, SKIPPED, Conversion, Row, check_room, removal
 
 COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton with so many worker processes.
-
-    Raises:
-        DataError: the destination, a local folder, is not empty, or the source or the disk fails.
-    """
+    """Write train.beton and val.beton into the destination, a local folder, with `workers` processes."""
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
     assert isinstance(target, LocalFolder)
     stage = _stage(conversion, target)
     rows = {}
-    with _resumable(stage, splits) as finished:
-        if not finished:
-            check_room(target, 2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
-            target.write(COMMAND, os.fsencode(conversion.command))
-            conversion.destination = stage
-            rows = {row.split: row for row in conversion.run(workers)}
-        for name in (CLASSES, SKIPPED):
-            if name in stage.names():
-                target.write(name, stage.read(name))
-        done = [_write(conversion, target, stage, split, workers, rows.get(split)) for split in splits]
+    if f"{WORK}/" in stage.names() or not all(INDEX in stage.names(split) for split in splits):
+        check_room(target, 2 * sum(int(plan.sizes.sum()) for plan in conversion.plans))
+        target.write(COMMAND, os.fsencode(conversion.command))
+        conversion.destination = stage
+        rows = {row.split: row for row in conversion.run(workers)}
+    for name in (CLASSES, SKIPPED):
+        if name in stage.names():
+            target.write(name, stage.read(name))
+    done = [_write(conversion, target, stage, split, workers, rows.get(split)) for split in splits]
+    stage.remove("")
     target.remove(WORK)
     return done
 
 
 def _stage(conversion: Conversion, target: LocalFolder) -> LocalFolder:
-    """Return the folder of the intermediate shards.
-
-    Raises:
-        DataError: there is that of another conversion, or finished files.
-    """
+    """Return the folder of the intermediate shards; DataError if there is another conversion's, or a finished file."""
     plan = recorded(conversion.plans, conversion.images, conversion.shards)
     own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
     present = target.names()
@@ -73,13 +62,6 @@ def _stage(conversion: Conversion, target: LocalFolder) -> LocalFolder:
             f"{target}/{done[0]}: exists already. Name another destination, or type: {removal(target, *done)}"
         )
     return LocalFolder(target.path / own, WORK)
-
-
-@contextmanager
-def _resumable(stage: LocalFolder, splits: list[str]) -> Iterator[bool]:
-    """Yield whether all shards are finished; remove them if no exception was raised."""
-    yield f"{WORK}/" not in stage.names() and all(INDEX in stage.names(split) for split in splits)
-    stage.remove("")
 
 
 def _write(
@@ -100,11 +82,7 @@ def _write(
 
 
 def _check(path: Path, split: str, part: ShardPart) -> None:
-    """Read a file as training does, and compare its length and some images with the shards'.
-
-    Raises:
-        DataError: they differ.
-    """
+    """Read a file as training does; DataError if its length or one of some images differs from the shards'."""
     dataset = BetonDataset(path, split, EvaluationPipeline(-1, 1), seed=0)
     count = len(part.indices)
     if len(dataset) != count:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.addresses import is_s3
 from common.errors import DataError, named
-from common.folders import Folder
+from common.folders import Folder, LocalFolder, existing, open_folder
 from common.terminal import ImageMeter
 from loaders.storage.mds_writer import ShardFormat, stored_file
 from loaders.storage.unfinished import COMMAND, PLAN, WORK
+from loaders.transport.remote import is_remote
 from tools.convert.crew import Crew
-from tools.convert.destination import check_room, removal
 from tools.convert.plan import ImageOptions, SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
 
@@ -97,12 +100,8 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with so many worker processes, and return the table's rows.
-
-        Raises:
-            DataError: the destination holds something else, or the source or the destination fails.
-        """
-        results = self.begin()
+        """Make the data set with `workers` processes, and return the table's rows."""
+        results = self._begin()
         with Crew(workers) as crew:
             for plan, result in zip(self.plans, results, strict=True):
                 self._make(crew, plan, result)
@@ -110,33 +109,33 @@ class Conversion:
         self._finish(results)
         return [result.row() for result in results]
 
-    def begin(self) -> list[SplitResult]:
-        """Inspect the destination, and return the shards that an earlier process has finished.
-
-        Raises:
-            DataError: the destination holds something else, or has too little space.
-        """
+    def _begin(self) -> list[SplitResult]:
+        """Inspect the destination, and return the shards that an earlier process has finished."""
         plan = recorded(self.plans, self.images, self.shards)
         if "plan.json" in self.destination.names(WORK):
-            check_plan(self.destination, plan)
+            other = json.loads(self.destination.read(PLAN))
+            if differ := [key for key in plan if plan[key] != other.get(key)]:
+                what = named(["another source" if key == "source" else f"{key} {other.get(key)}" for key in differ])
+                raise DataError(
+                    f"{self.destination}: holds an unfinished conversion with other options ({what}). "
+                    f"Give the same ones, or type: {removal(self.destination, WORK, *other['source'])}"
+                )
         else:
             self.destination.remove(WORK)  # of a conversion that had finished, or not started
             check_empty(self.destination, [split.split for split in self.plans], self.classes)
         results = [SplitResult(split.split, self._notes(split)) for split in self.plans]
-        check_room(
-            self.destination,
-            sum(
-                int(size)
-                for split, result in zip(self.plans, results, strict=True)
-                for number, size in enumerate(split.sizes)
-                if number not in result.notes
-            ),
+        left = (
+            int(size)
+            for split, result in zip(self.plans, results, strict=True)
+            for number, size in enumerate(split.sizes)
+            if number not in result.notes
         )
+        check_room(self.destination, sum(left))
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
         self.destination.write(COMMAND, os.fsencode(self.command))
         found = sum(len(result.notes) for result in results)
         if found:
-            total = sum(split.shards for split in self.plans)
+            total = sum(len(split.sizes) for split in self.plans)
             self.console.print(f"Continuing: {found} of {total} shards are finished.", highlight=False)
         return results
 
@@ -147,12 +146,12 @@ class Conversion:
         with ThreadPoolExecutor(READ_THREADS) as pool:
             notes = pool.map(lambda number: json.loads(self.destination.read(note_name(plan.split, number))), numbers)
             found = dict(zip(numbers, notes, strict=True))
-        # Without --skip-unreadable, a shard that was made with it is made again, to report what it lacks.
+        # A shard that lacks images because of an earlier --skip-unreadable is made again without it, to report them.
         return {number: note for number, note in found.items() if self.skip or not note["skipped"]}
 
     def _make(self, crew: Crew, plan: SplitPlan, result: SplitResult) -> None:
         """Make a split's missing shards."""
-        missing = [number for number in range(plan.shards) if number not in result.notes]
+        missing = [number for number in range(len(plan.sizes)) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
         with ImageMeter(self.console, plan.split, result.made) as meter:
@@ -164,11 +163,7 @@ class Conversion:
             raise DataError(f"{plan.split}: none of its {len(plan.order)} images can be read.")
 
     def _check(self, crew: Crew, results: list[SplitResult]) -> None:
-        """Read every shard again.
-
-        Raises:
-            DataError: some are faulty; the same command makes them again.
-        """
+        """Read every shard again; DataError if some are faulty, which the same command then makes again."""
 
         def jobs() -> Iterator[tuple[ShardJob, Note]]:
             for plan, result in zip(self.plans, results, strict=True):
@@ -202,28 +197,8 @@ class Conversion:
         self.destination.remove(WORK)
 
 
-def check_plan(destination: Folder, plan: dict[str, Any]) -> None:
-    """Compare an unfinished conversion's plan with this one.
-
-    Raises:
-        DataError: they differ.
-    """
-    other = json.loads(destination.read(PLAN))
-    differ = [key for key in plan if plan[key] != other.get(key)]
-    if differ:
-        what = named(["another source" if key == "source" else f"{key} {other.get(key)}" for key in differ])
-        raise DataError(
-            f"{destination}: holds an unfinished conversion with other options ({what}). "
-            f"Give the same ones, or type: {removal(destination, WORK, *other['source'])}"
-        )
-
-
 def check_empty(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
-    """Make sure that nothing is overwritten.
-
-    Raises:
-        DataError: the destination is not empty.
-    """
+    """Check that nothing would be overwritten."""
     for split in splits:
         names = destination.names(split)
         if INDEX in names:
@@ -237,3 +212,30 @@ def check_empty(destination: Folder, splits: list[str], classes: list[str] | Non
             raise DataError(f"{destination}/{split}: is not empty ({named(names)}). Name another destination.")
     if CLASSES in destination.names() and json.loads(destination.read(CLASSES)) != classes:
         raise DataError(f"{destination}/{CLASSES}: lists other classes. Name another destination.")
+
+
+def open_destination(path: str) -> Folder:
+    """Return the folder at a path or an s3:// address; DataError if it is neither."""
+    if is_remote(path) and not is_s3(path):
+        raise DataError(f"{path}: shards are written to a local folder or to s3://bucket/folder, and nowhere else.")
+    return open_folder(path, WORK)
+
+
+def removal(destination: Folder, *names: str) -> str:
+    """Return the command that removes folders of the destination."""
+    paths = [f"{destination}/{name}" for name in names]
+    if isinstance(destination, LocalFolder):
+        return shlex.join(["rm", "-r", *paths])
+    return " && ".join(shlex.join(["aws", "s3", "rm", "--recursive", path]) for path in paths)
+
+
+def check_room(destination: Folder, wanted: int) -> None:
+    """Check that a disk has room for this many bytes; buckets have no limit."""
+    if not isinstance(destination, LocalFolder):
+        return
+    free = shutil.disk_usage(existing(destination.path)).free
+    if wanted > free:
+        raise DataError(
+            f"{destination}: about {wanted / 1e6:,.1f} MB are to be written, but {free / 1e6:,.1f} MB are free. "
+            "Free some space, name another disk, or make the images smaller (--max-size 500)."
+        )

@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     choose_data(config, given.data, given.local)
 
     # Imported late: torch takes seconds, and mistakes are reported before.
-    from tools.evaluate import figures, files, gallery, passes, printing
+    from tools.evaluate import figures, files, passes, printing
     from training import build
     from training.saved import read_checkpoint
     from training.secrets import redacted
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
         names = images.classes or [str(label) for label in range(config.model.num_classes)]
         found = figures.findings(result, names)
         about = redacted({"checkpoint": f"{folder}/{name}", "data": config.eval_dataset.path, "size": result.size})
-        sheet = gallery.draw(images, figures.mistakes(result, given.gallery), called, found, about)
+        sheet = files.draw_mistakes(images, figures.mistakes(result, given.gallery), called, found, about)
         with files.explained(target):
             files.write_tables(out, found, by_size.values())
             if sheet:

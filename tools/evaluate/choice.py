@@ -24,14 +24,9 @@ LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill the
 
 
 def load_run(folder: Path, outside_code: bool = False) -> Run:
-    """Return the run of a folder for evaluation: without callbacks and trackers, on any device.
+    """Return a folder's run for evaluation: without callbacks and trackers, on any device.
 
-    Args:
-        folder: the run folder.
-        outside_code: whether its configuration may name classes from outside this project, which would be run.
-
-    Raises:
-        ConfigError: it is not a run folder, or its configuration cannot be read or names such a class unasked.
+    `outside_code`: whether its configuration may name classes from outside this project, whose code would be run.
     """
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
@@ -62,16 +57,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
 
 
 def choose_data(config: Config, data: str | None, local: str | None) -> None:
-    """Set the data set in the configuration.
-
-    Args:
-        config: of the run.
-        data: a folder of images, shards or an FFCV file, or s3://bucket/folder; None for the run's own data set.
-        local: cache folder for shards.
-
-    Raises:
-        ConfigError: the data set is missing, or cannot be evaluated.
-    """
+    """Set the data set and its cache folder; None keeps the run's own. ConfigError if it cannot be evaluated."""
     dataset = config.eval_dataset
     if data is None:
         if local:
@@ -92,20 +78,11 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
 
 
 def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, str]:
-    """Return the folder and the name of a checkpoint.
-
-    Args:
-        run: the run folder; its checkpoints/ is preferred to the configuration's save_folder.
-        config: of the run.
-        which: best, latest, or a path or s3:// address.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the folder and name of a checkpoint: best, latest, or a path or s3:// address; UserError if missing."""
     from common.folders import split
     from training.checkpoint_files import find_latest
 
-    saved = str(run / "checkpoints")
+    saved = str(run / "checkpoints")  # before save_folder: the run may have been copied here
     if not Path(saved).is_dir():
         saved = config.checkpoint_folder(run.resolve().name) or saved
     folder, name = split(f"{saved.removesuffix('/')}/{which}-rank0.pt" if which in ("best", "latest") else which)

@@ -73,12 +73,7 @@ class Bin:
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """Return accuracy by confidence, in BINS of equal width.
-
-    Args:
-        confidence: float [N], 0 to 1.
-        right: bool [N].
-    """
+    """Return accuracy by confidence, in BINS of equal width, given float [N] from 0 to 1 and bool [N]."""
     # Not place = confidence * BINS: 3 / 15 * 15 is above 3.
     borders = np.arange(BINS + 1) / BINS
     place = np.clip(np.searchsorted(borders, confidence, side="left") - 1, 0, BINS - 1)
@@ -159,8 +154,6 @@ class Findings:
 
     result: Pass
     names: list[str]  # of the classes, by label
-    plain: Accuracy
-    flipped: Accuracy | None
     classes: list[ClassFigures]
     confusions: list[Confusion]
     bins: list[Bin]
@@ -170,7 +163,4 @@ class Findings:
 def findings(result: Pass, names: list[str]) -> Findings:
     """Return the figures of a pass over classes of these names, by label."""
     bins = reliability(result.plain.confidence, result.right)
-    plain, flipped = [*result.accuracies, None][:2]
-    assert plain is not None
-    classes, pairs = per_class(result, names), confusions(result, names)
-    return Findings(result, names, plain, flipped, classes, pairs, bins, calibration_error(bins))
+    return Findings(result, names, per_class(result, names), confusions(result, names), bins, calibration_error(bins))

@@ -12,12 +12,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from common.cells import as_cell
 from config import UserError
+from loaders.dataset import ImageDataset
+from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
 from tools.evaluate.figures import Accuracy, Findings, Pass
 
 # The summary comes last.
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
+COLUMNS, SIDE = 6, 176  # mistakes in a row, and a mistake's pixels
+_RIGHT, _WRONG = "#1a7f37", "#cf222e"
 
 
 @contextlib.contextmanager
@@ -77,16 +83,14 @@ def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
 
 
 def write_summary(folder: Path, found: Findings, about: dict[str, Any]) -> None:
-    """Write summary.json: the findings at the run's own size, and `about`: checkpoint, data and size.
-
-    Top-1 and top-5 are in per cent, the calibration error in per cent points.
-    """
+    """Write summary.json: the findings at the run's own size, and `about`: checkpoint, data and size."""
+    plain, *flipped = map(_rounded, found.result.accuracies)
     summary = {
-        **_rounded(found.plain),
+        **plain,
         "calibration_error": round(found.calibration_error, 4),
         "images": len(found.result.labels),
         **about,
-        "flip": _rounded(found.flipped) if found.flipped else None,
+        "flip": flipped[0] if flipped else None,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -105,3 +109,24 @@ def _write(file: Path, header: tuple[str, ...], rows: list[list[Any]]) -> None:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def draw_mistakes(
+    images: ImageDataset, numbers: list[int], run: str, found: Findings, about: dict[str, Any]
+) -> Image.Image | None:
+    """Draw the mistakes with these indices on one sheet; None without any. `about` is as in summary.json."""
+    if not numbers:
+        return None
+    labels, plain, names = found.result.labels, found.result.plain, found.names
+    tiles = []
+    for number in numbers:
+        lines = [
+            (f"is {names[labels[number]]}", _RIGHT),
+            (f"taken for {names[plain.predicted[number]]}", _WRONG),
+            (f"{100 * plain.confidence[number]:.1f} %  {Path(images.name_of(number)).name}", SOFT),
+        ]
+        tiles.append(Tile(images[number][0], lines))
+    wrong = int((~found.result.right).sum())
+    title = f"{run}: {len(tiles):,} of {wrong:,} mistakes in {len(labels):,} images, the most confident first"
+    caption = f"{about['checkpoint']}, {about['data']}, at {about['size']} px"
+    return draw_sheet([Section(title, caption, tiles)], COLUMNS, SIDE)

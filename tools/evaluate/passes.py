@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from composer import Trainer
 from composer.core import Callback, DataSpec, State, get_precision_context
 from composer.loggers import Logger
 from rich.console import Console
@@ -26,14 +25,10 @@ from training.saved import Saved
 
 
 class Listener(Callback):
-    """Keeps four numbers of the network's answer to each image; ImageNet's logits would take 200 MB.
-
-    Args:
-        flip: whether to evaluate each image's mirror image too.
-    """
+    """Keeps four numbers of the network's answer to each image; ImageNet's logits would take 200 MB."""
 
     def __init__(self, flip: bool) -> None:
-        self.flip = flip
+        self.flip = flip  # evaluate each image's mirror image too
         self.seen: Callable[[int], None] = lambda _images: None  # called with the number of images done
         self._labels: list[torch.Tensor] = []
         self._answers: list[list[torch.Tensor]] = []
@@ -69,9 +64,7 @@ class Listener(Callback):
 def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return predicted class, its probability, whether the true one is in the top 5, and loss: float64 [4, B], CPU.
 
-    Args:
-        scores: logits, or logarithms of probabilities, [B, classes].
-        labels: the true classes, int64 [B].
+    `scores` are logits or logarithms of probabilities, [B, classes]; `labels` the true classes, int64 [B].
     """
     # Ranked by the scores as they are, as the run's own metrics do, so that ties count the same.
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices
@@ -121,11 +114,13 @@ def open_data(run: Run) -> build.Data:
         ) from error
 
 
-def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener) -> Trainer:
-    """Return the Trainer with which main.py would evaluate this checkpoint, without a run's record."""
-    config = run.config
-    model = build.model(config)
-    trainer = make_trainer(
+def evaluate(
+    run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
+) -> dict[int, Pass]:
+    """Evaluate all images at the run's own size, then at each of the others; `run` is prepared (training.devices)."""
+    config, listener = run.config, Listener(flip)
+    own, model = config.eval_dataset.crop_size, build.model(config)
+    trainer = make_trainer(  # with which main.py would evaluate this checkpoint, without a run's record
         run,
         run_name="evaluate",
         model=model,
@@ -137,33 +132,15 @@ def make_listening(run: Run, data: build.Data, saved: Saved, listener: Listener)
         saved=saved,
     )
     trainer.state.callbacks.append(listener)  # after loading: Composer would miss its state in the checkpoint
-    return trainer
-
-
-def evaluate(
-    run: Run, data: build.Data, saved: Saved, sizes: list[int], flip: bool, console: Console
-) -> dict[int, Pass]:
-    """Evaluate all images at the run's own size, then at each of the others.
-
-    Args:
-        run: prepared (training.devices), only evaluating.
-        data: of `open_data`.
-        saved: the checkpoint.
-        sizes: sides of the square that the network sees, in pixels.
-        flip: whether to evaluate mirror images too.
-        console: for the progress.
-    """
-    own, listener = run.config.eval_dataset.crop_size, Listener(flip)
-    trainer = make_listening(run, data, saved, listener)
     passes: dict[int, Pass] = {}
     try:
         for size in dict.fromkeys([own, *sizes]):
             if size != own:
-                trainer.state.evaluators[0].dataloader = at_size(run.config, data.evaluation, size)
+                trainer.state.evaluators[0].dataloader = at_size(config, data.evaluation, size)
             with ImageMeter(console, f"{size} px", data.eval_samples) as listener.seen:
                 trainer.eval()
             passes[size] = listener.result(size)
     finally:
         trainer.close()
-    build.image_dataset(data.evaluation).pipeline = EvaluationPipeline(resize_for(run.config, own), own)
+    build.image_dataset(data.evaluation).pipeline = EvaluationPipeline(resize_for(config, own), own)
     return passes

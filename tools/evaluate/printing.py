@@ -12,9 +12,20 @@ MOST = 5  # rows of worst classes and of confusions
 
 def show(console: Console, found: Findings, passes: dict[int, Pass], title: str) -> None:
     """Print the figures at the run's own size, those of each size, the worst classes and the most confused pairs."""
-    console.print(figures_table(found, f"{title}: {len(found.result.labels):,} images at {found.result.size} px"))
+    rows = []
+    for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
+        both = [form.format(getattr(figures, name)) for figures in found.result.accuracies]
+        rows.append([name.replace("top", "top-"), *both])
+    rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
+    title = f"{title}: {len(found.result.labels):,} images at {found.result.size} px"
+    console.print(_table(title, ["", "", "with flip"][: len(rows[0])], rows))
     if len(passes) > 1:
-        console.print(sizes_table(passes))
+        rows = []
+        for size, result in sorted(passes.items()):
+            figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
+            rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
+        columns = ["size", "top-1", "top-5", "top-1 with flip", "top-5 with flip"]
+        console.print(_table("By size", columns[: len(rows[0])], rows))
     if not found.confusions:
         console.print("no mistakes")
         return
@@ -22,26 +33,6 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
     console.print(_table("Worst classes", ["class", "images", "top-1"], rows))
     rows = [[one.true, one.predicted, f"{one.count:,}", f"{100 * one.share:.1f} %"] for one in found.confusions[:MOST]]
     console.print(_table("Most confused", ["true", "taken for", "count", "of the class"], rows))
-
-
-def figures_table(found: Findings, title: str) -> Table:
-    """Return accuracy, loss and calibration, with mirror images in a separate column."""
-    rows = []
-    for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
-        both = [form.format(getattr(figures, name)) for figures in (found.plain, found.flipped) if figures]
-        rows.append([name.replace("top", "top-"), *both])
-    rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
-    return _table(title, ["", "", *(["with flip"] if found.flipped else [])], rows)
-
-
-def sizes_table(passes: dict[int, Pass]) -> Table:
-    """Return accuracy by image size."""
-    rows = []
-    for size, result in sorted(passes.items()):
-        figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
-        rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
-    flipped = ["top-1 with flip", "top-5 with flip"] if len(rows[0]) > 3 else []
-    return _table("By size", ["size", "top-1", "top-5", *flipped], rows)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:

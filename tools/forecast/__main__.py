@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
 
     for run in runs.values():
         devices.prepare(run)
-    outlook = tables.Outlook.of(given, next(iter(runs.values())))
+    outlook = tables.Outlook(given, next(iter(runs.values())))
     imports = time.monotonic() - began
     console = Console(soft_wrap=True, markup=False, quiet=dist.get_global_rank() > 0)
     console.width = max(100, console.width)
@@ -121,26 +121,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def forecast_run(run: Run, name: str, steps: int, imports: float, *, real: bool, console: Console) -> Forecast:
-    """Measure one recipe and return its forecast, with FLOPs if the peak of the devices is known.
+    """Measure one recipe's prepared run and return its forecast, with FLOPs if the peak of the devices is known.
 
-    Args:
-        run: from load_run, prepared (training.devices).
-        name: of its recipe.
-        steps: timed at each size, at least.
-        imports: seconds until now, which a run takes too.
-        real: whether random images count as they are, not as ImageNet's.
-        console: for progress.
+    `imports`: seconds until now, which a run takes too. `real`: as for `plan_of`.
     """
     from composer.utils import dist
 
-    from tools.forecast.arithmetic import Forecast, counted
+    from tools.forecast.arithmetic import Forecast, plan_of
     from tools.forecast.machines import flops_per_image, peak_of
     from tools.forecast.measure import Bench
 
     with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
         bench = Bench(run, steps, Path(folder))
         try:
-            plan = counted(run.config, name, *bench.images, real=real)
+            plan = plan_of(run.config, name, *bench.images, real=real)
             measured = bench.measure(
                 list(plan.batches), imports, lambda what: console.print(f"timing {name}: {what}", highlight=False)
             )

@@ -33,8 +33,12 @@ class Plan:
         return self.batch_size * sum(self.batches.values())
 
 
-def plan_of(config: Config, recipe: str, images: int, eval_images: int) -> Plan:
-    """Count a run, given the numbers of images in the training and in the evaluation set."""
+def plan_of(config: Config, recipe: str, images: int, eval_images: int, *, real: bool) -> Plan:
+    """Count a run, given the numbers of images; random ones count as ImageNet's, unless `real`."""
+    numbers = {"train_dataset": images, "eval_dataset": eval_images}
+    if not real:
+        numbers |= {key: IMAGENET[key] for key in numbers if not kind_of(config.section(key).storage).reads_path}
+    images, eval_images = numbers.values()
     batch = config.train_dataset.batch_size
     length, per_epoch = durations_of(config)[0], images // batch
     total = length.batches(per_epoch, batch)
@@ -55,14 +59,6 @@ def plan_of(config: Config, recipe: str, images: int, eval_images: int) -> Plan:
         eval_batches=math.ceil(eval_images / config.eval_dataset.batch_size),
         saves=times(config.save_interval) if config.save_folder else 0,
     )
-
-
-def counted(config: Config, recipe: str, images: int, eval_images: int, *, real: bool) -> Plan:
-    """Count a run; random images count as ImageNet's, unless `real`."""
-    numbers = {"train_dataset": images, "eval_dataset": eval_images}
-    if not real:
-        numbers |= {key: IMAGENET[key] for key in numbers if not kind_of(config.section(key).storage).reads_path}
-    return plan_of(config, recipe, *numbers.values())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
 from config import Run
 from config.schema import Config
-from tools.records.cost import PRICES, Prices
+from tools.records.cost import PRICES, Price, Prices
 from training import build
 
 # Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets, by a part of the device's name.
@@ -49,14 +49,6 @@ def peak_of(run: Run) -> float | None:
 
 
 @dataclass(frozen=True)
-class Price:
-    """Dollars per hour of all devices of a run together, and their source; None with the reason."""
-
-    per_hour: float | None
-    note: str
-
-
-@dataclass(frozen=True)
 class Machine:
     """A number of devices of a kind, as in 8xA100."""
 
@@ -79,18 +71,9 @@ def machine_of(word: str, kinds: dict[str, float]) -> Machine:
 
 
 def price(given: float | None, name: str | None, device: str, count: int, file: Path = PRICES) -> Price:
-    """Return the price of an hour: as given, of the named machine, or of the first one with these devices.
+    """Return the price of an hour: --price as given, that of the named --machine, or of the first with these devices.
 
-    Args:
-        given: --price, in dollars.
-        name: --machine.
-        device: the devices' name, or a part of it such as A100.
-        count: their number.
-        file: the list of prices.
-
-    Raises:
-        ConfigError: the price is not positive, or no machine has that name.
-        DataError: the file is not a list of prices.
+    `device` is the devices' name, or a part of it such as A100.
     """
     if given is not None:
         if not 0 < given < math.inf:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from composer.trainer import Trainer
 
 from common.durations import parse
 from common.folders import open_folder
@@ -48,13 +47,8 @@ class Step:
 class Clock(Callback):
     """Records the time of each training step, and when each batch of an evaluation was done.
 
-    A step's time is the host's. A GPU lags behind, so it is waited for at the end of each lap of steps: a lap is exact.
-
-    Args:
-        loader: the training data.
-        on_gpu: whether the device has to be waited for.
-        warm_up: steps of each fit before its first lap.
-        lap: steps of a lap.
+    A step's time is the host's. A GPU lags behind, so it is waited for at the end of each lap of `lap` steps, the first
+    of which starts after `warm_up` steps of a fit: a lap is exact.
     """
 
     def __init__(self, loader: WorkerLoader, on_gpu: bool, warm_up: int, lap: int) -> None:
@@ -113,10 +107,7 @@ def pace_of(steps: list[Step], lap: int, loading: float | None) -> Pace:
 def evaluation_of(marks: list[float], loading: float | None, waited: float) -> tuple[Pace, float]:
     """Return the pace of an evaluation's batches, and the seconds beyond them.
 
-    Args:
-        marks: Clock's, of at least one batch.
-        loading: seconds per batch of its loader alone.
-        waited: seconds waited for data in all.
+    `marks` are Clock's, of at least one batch; `loading` is in seconds per batch, `waited` in seconds in all.
     """
     began, *done, ended = marks
     seconds = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else ended - began
@@ -141,13 +132,7 @@ def _batches(interval: str | None) -> int:
 
 
 class Bench:
-    """One recipe's run, built up to its first step.
-
-    Args:
-        run: prepared (training.devices).
-        steps: timed at each size; rounded up to whole laps.
-        folder: an empty one, for the run's record and its checkpoints.
-    """
+    """One recipe's prepared run, built up to its first step, in an empty folder; `steps` rounds up to whole laps."""
 
     def __init__(self, run: Run, steps: int, folder: Path) -> None:
         torch.compiler.reset()
@@ -160,37 +145,27 @@ class Bench:
         self.steps = lap * math.ceil(steps / lap)
         ready = self.loader.num_workers * (self.loader.prefetch_factor or 0)
         self.clock = Clock(self.loader, run.machine.device == "gpu", max(WARM_UP, ready), lap)
-        self.trainer = self._make_trainer()
-        self.evaluators = list(self.trainer.state.evaluators)
-        self.trainer.state.evaluators = []
-
-    def _make_trainer(self) -> Trainer:
-        config = self.run.config
-        model, schedule = build.model(config), build.schedule(self.run, self.data)
+        model, schedule = build.model(run.config), build.schedule(run, self.data)
         checks = [guard for guard in guards.for_run(schedule, self.data) if not isinstance(guard, guards.WholeEpochs)]
-        recorder = Recorder(record.RunFolder(self.folder / "run", self.run), self.began, DataWait(None))
-        return make_trainer(
-            self.run,
+        recorder = Recorder(record.RunFolder(folder / "run", run), self.began, DataWait(None))
+        self.trainer = make_trainer(
+            run,
             run_name="forecast",
             model=model,
             data=self.data,
-            optimizers=build.optimizer(config, model),
+            optimizers=build.optimizer(run.config, model),
             max_duration=schedule.max_duration,
             algorithms=self.algorithms,
             callbacks=[*checks, recorder, self.clock],
             saved=None,
         )
+        self.evaluators = list(self.trainer.state.evaluators)
+        self.trainer.state.evaluators = []
 
     def measure(self, sizes: list[int], imports: float, progress: Callable[[str], None]) -> Measured:
-        """Time everything.
-
-        Args:
-            sizes: image sides in pixels, in the schedule's order.
-            imports: seconds that the program took before this run could be built.
-            progress: called with a description of each measurement.
-        """
+        """Time everything at these image sides (pixels, in the schedule's order); a run takes `imports` seconds too."""
         self._hold(sizes[0])
-        self._train(1)
+        self.trainer.fit(duration="1ba")
         start_up = imports + time.monotonic() - self.began
         steps, first_waits, new_size = {}, [], 0.0
         for size in sizes:
@@ -225,14 +200,11 @@ class Bench:
         self._hold(size)
         lap, warm_up = self.clock.lap, self.clock.warm_up
         loading = self._loading(self.loader, lap)
-        self._train(warm_up + self.steps)
+        self.trainer.fit(duration=f"{warm_up + self.steps}ba")
         before, timed = self.clock.steps[:warm_up], self.clock.steps[warm_up:]
         pace = pace_of(timed, lap, loading)
         took = sum(step.seconds - (step.waited if step.is_first else 0.0) for step in before)
         return pace, before[0].waited, max(0.0, took - warm_up * pace.seconds)
-
-    def _train(self, steps: int) -> None:
-        self.trainer.fit(duration=f"{steps}ba")
 
     def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
         """Return the seconds per batch of a loader alone, after each worker's first; None for random images."""

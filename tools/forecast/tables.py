@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from composer.utils import dist
@@ -15,40 +15,30 @@ from rich.table import Table
 from common.errors import ConfigError
 from config import Run
 from tools.forecast.arithmetic import Forecast
-from tools.forecast.machines import PEAKS, Machine, Price, device_name, machine_of, peak_of, price
+from tools.forecast.machines import PEAKS, device_name, machine_of, peak_of, price
+from tools.records.cost import Price
 from training.data_wait import TOLERATED
 
 
-@dataclass(frozen=True)
 class Outlook:
-    """The machines that forecasts are shown for."""
+    """The machines that forecasts are shown for, given the options and a prepared run.
 
-    about: str  # the run in a few words
-    device: str  # of each process
-    here: Price
-    scaled: Price  # of `scale`; the price of this machine without it
-    scale: Machine | None  # to extrapolate to
+    With --scale, the options' price is that of the machine to extrapolate to.
+    """
 
-    @classmethod
-    def of(cls, given: argparse.Namespace, run: Run) -> Outlook:
-        """Return the outlook for the options; with --scale, the price is that of the machine extrapolated to.
-
-        Args:
-            given: with price, machine and scale; ConfigError for impossible ones.
-            run: prepared (training.devices).
-        """
-        device, count = device_name(run), dist.get_world_size()
-        scale = machine_of(given.scale, PEAKS) if given.scale else None
-        if scale and peak_of(run) is None:
+    def __init__(self, given: argparse.Namespace, run: Run) -> None:
+        self.device, count, config = device_name(run), dist.get_world_size(), run.config
+        self.scale = machine_of(given.scale, PEAKS) if given.scale else None
+        if self.scale and peak_of(run) is None:
             raise ConfigError(
-                f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {device} is not "
-                "known; leave --scale out, or measure on a GPU"
+                f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {self.device} is "
+                "not known; leave --scale out, or measure on a GPU"
             )
-        scaled = price(given.price, given.machine, *((scale.kind, scale.count) if scale else (device, count)))
-        here = price(None, None, device, count) if scale else scaled
-        config = run.config
+        priced = (self.scale.kind, self.scale.count) if self.scale else (self.device, count)
+        self.scaled = price(given.price, given.machine, *priced)
+        self.here = price(None, None, self.device, count) if self.scale else self.scaled
         about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"
-        return cls(f"{about}, compile={config.compile}", device, here, scaled, scale)
+        self.about = f"{about}, compile={config.compile}"
 
     def show(self, forecasts: list[Forecast], console: Console) -> None:
         """Print the times measured, the totals, and the totals on the other machine."""
@@ -106,12 +96,12 @@ def pieces(forecasts: list[Forecast], title: str) -> Table:
     return table
 
 
-def totals(forecasts: list[Forecast], price: Price, title: str) -> Table:
-    """Return the whole runs, a row per recipe."""
+def show(forecasts: list[Forecast], price: Price, device: str, title: str, console: Console) -> None:
+    """Print the whole runs, a row per recipe, with the sources of the totals, and why a column is empty."""
     names = ("\nrecipe", "\nlength", "\nimg/s", "\nMFU", "\nwaits", "train-\ning", "evalu-\nating", "\nin all")
     table = heads(*names, "\ndollars", title=title)
     for forecast in forecasts:
-        dollars = forecast.dollars(price.per_hour)
+        dollars = forecast.dollars(price.dollars)
         table.add_row(
             forecast.plan.recipe,
             forecast.plan.length,
@@ -121,19 +111,16 @@ def totals(forecasts: list[Forecast], price: Price, title: str) -> Table:
             *map(spelled, (forecast.training, forecast.evaluating, forecast.everything)),
             "" if dollars is None else f"{dollars:,.2f}",
         )
-    return table
-
-
-def notes(forecasts: list[Forecast], price: Price, device: str) -> Iterator[str]:
-    """Yield the sources of the totals, and why a column is empty."""
-    yield f"dollars: {price.note}"
+    console.print(table)
+    console.print(f"dollars: {price.why}", highlight=False)
     if any(forecast.mfu is None for forecast in forecasts):
-        yield f"MFU: the peak of {device} is not known"
+        console.print(f"MFU: the peak of {device} is not known", highlight=False)
     for forecast in forecasts:
         plan, measured = forecast.plan, forecast.measured
         saving = f", {plan.saves} checkpoints {spelled(plan.saves * measured.save)}" if plan.saves else ""
         sizes = f", new image sizes {spelled(measured.new_size)}" if len(plan.batches) > 1 else ""
-        yield f"{plan.recipe}: in all also has starting up {spelled(measured.start_up)}{sizes}{saving}"
+        line = f"{plan.recipe}: in all also has starting up {spelled(measured.start_up)}{sizes}{saving}"
+        console.print(line, highlight=False)
 
 
 def bottlenecks(forecasts: list[Forecast]) -> Iterator[str]:
@@ -145,13 +132,6 @@ def bottlenecks(forecasts: list[Forecast]) -> Iterator[str]:
                 f"{forecast.plan.recipe}: waiting for data {forecast.wait_share:.0%} of the training, which takes "
                 f"{without} without: {forecast.measured.advice}"
             )
-
-
-def show(forecasts: list[Forecast], price: Price, device: str, title: str, console: Console) -> None:
-    """Print the totals with their notes."""
-    console.print(totals(forecasts, price, title))
-    for line in notes(forecasts, price, device):
-        console.print(line, highlight=False)
 
 
 def comparison(forecasts: list[Forecast], summaries: list[dict[str, Any]]) -> Table:

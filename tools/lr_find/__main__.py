@@ -36,11 +36,7 @@ LEAST_POINTS = 10
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        ConfigError: for an impossible range or number.
-    """
+    """Parse the command line; ConfigError for an impossible range or number."""
     parser = command.parser("tools.lr_find", __doc__)
     add = parser.add_argument
     add("words", nargs="+", help="a run's YAML and key=value words")
@@ -104,9 +100,14 @@ def main(argv: Sequence[str]) -> int:
         say(f"seed {seed}: {len(sweeps[-1].rates)} of {over.points} points, {sweeps[-1].ended}")
     useful = [sweep for sweep in sweeps if sweep.fell]
     if not useful:
-        raise TrainingError(never_fell(over))
+        raise TrainingError(
+            f"the loss never fell between the rates {over.lowest:g} and {over.highest:g}. If it grew from the start, "
+            f"say --from {over.lowest / 100:g}; if it did not move, --to {over.highest * 100:g} or --points "
+            f"{over.points * 3}"
+        )
     found = rules.suggestions([sweep.curve for sweep in useful])
-    best, why = rules.recommended(found, warms_up(run))
+    warms_up = run.config.scheduler.name == "one_cycle" or durations_of(run.config)[1].value > 0
+    best, why = rules.recommended(found, warms_up)
     lr = rules.rounded(best.lr)
     about = summary(given, run, sweeps, found, best, why, left_out)
     on_rank_zero(files.write_all, given.out, sweeps, found, best, about)
@@ -142,19 +143,6 @@ def title(run: Run) -> str:
     words = [Path(run.yaml_path or "").name, config.recipe_name and Path(config.recipe_name).stem, config.model.name]
     words += [config.optimizer["name"], f"batch {config.train_dataset.batch_size}", run.machine.precision]
     return ", ".join(filter(None, words))
-
-
-def warms_up(run: Run) -> bool:
-    """Whether the learning rate rises to its peak."""
-    return run.config.scheduler.name == "one_cycle" or durations_of(run.config)[1].value > 0
-
-
-def never_fell(over: Range) -> str:
-    """Return the sentence about a sweep in which the loss never fell."""
-    return (
-        f"the loss never fell between the rates {over.lowest:g} and {over.highest:g}. If it grew from the start, say "
-        f"--from {over.lowest / 100:g}; if it did not move, --to {over.highest * 100:g} or --points {over.points * 3}"
-    )
 
 
 def table(found: list[Suggestion], best: Suggestion) -> str:

@@ -20,11 +20,7 @@ DASHES = {"steepest": (1, 2), "valley": (6, 2), "minimum/10": (4, 2, 1, 2)}  # o
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder, before the search.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Make the folder, before the search; UserError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -35,15 +31,7 @@ def prepare(folder: Path) -> None:
 def write_all(
     folder: Path, sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, about: dict[str, Any]
 ) -> None:
-    """Write lr_find.csv, lr_find.json and lr_find.png.
-
-    Args:
-        folder: to write to.
-        sweeps: one per seed.
-        found: the suggestions.
-        best: the recommended one.
-        about: content of lr_find.json; its `title` is the plot's.
-    """
+    """Write lr_find.csv, lr_find.json (`about`, whose `title` is the plot's too) and lr_find.png."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("seed", "point", "lr", "loss", "smoothed"))

@@ -22,7 +22,7 @@ class Suggestion:
 
 
 def smoothing_for(points: int) -> float:
-    """Return the weight of the past in the running mean, for a sweep of so many points.
+    """Return the weight of the past in the running mean, for a sweep of this many points.
 
     The usual 0.98 from 1,000 points on. With fewer, it would lag by decades of the learning rate, so the mean covers
     about a twentieth of the sweep.
@@ -63,9 +63,7 @@ def still_falls(smoothed: np.ndarray, points: int) -> bool:
 def steepest(rates: np.ndarray, smoothed: np.ndarray) -> float:
     """Return the rate where the loss falls fastest per decade, before its minimum.
 
-    Args:
-        rates: learning rates, rising by a constant factor, float [points].
-        smoothed: losses, float [points].
+    `rates` rise by a constant factor; `smoothed` are the losses; both float [points].
     """
     first, end = len(rates) // 10, max(len(rates) // 10 + 1, int(smoothed.argmin()) + 1)
     slope = np.gradient(smoothed, np.log(rates))

@@ -15,11 +15,7 @@ KEY = "optimizer.lr"
 
 
 def check(target: Path, words: list[str]) -> None:
-    """Check, before the search, that `store` can write to `target`, for a run of these words.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Check, before the search, that `store` can write to `target`, for a run of these words; ConfigError if not."""
     if target.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"--write {target}: must end with .yaml, as in --write my_run.yaml")
     if not target.exists():
@@ -34,13 +30,7 @@ def check(target: Path, words: list[str]) -> None:
 def store(target: Path, words: list[str], lr: float) -> str:
     """Write the learning rate where the run's layers read it, and return the command that trains with it.
 
-    Args:
-        target: the YAML to write; a new one starts as a copy of the run's.
-        words: the run's YAML and key=value words.
-        lr: the learning rate.
-
-    Raises:
-        ConfigError: another layer would override it; the file is left as it was.
+    A new file starts as a copy of the run's. If another layer would override the rate, the file is left as it was.
     """
     from ruamel.yaml import YAML
 
@@ -84,10 +74,7 @@ def _is(target: Path, recipe: Path | None) -> bool:
 
 
 def _set(tree: Any, block: str | None, lr: float) -> None:
-    """Set the rate in a tree, or in its block for a recipe, which overrides the recipe.
-
-    The tree may spell it `optimizer: {lr: x}` or `optimizer.lr: x`.
-    """
+    """Set the rate in a tree, however it spells the key, or in its block for a recipe, which overrides the recipe."""
     if block is not None:
         if not isinstance(tree.get(block), dict):
             tree[block] = {}

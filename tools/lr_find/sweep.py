@@ -30,10 +30,6 @@ class Range:
     highest: float
     points: int
 
-    def rates(self) -> np.ndarray:
-        """Return all of them, float [points]."""
-        return np.geomspace(self.lowest, self.highest, self.points)
-
 
 @dataclass
 class Sweep:
@@ -66,7 +62,7 @@ class Ramp(Callback):
     """
 
     def __init__(self, sweep: Sweep, over: Range) -> None:
-        self.sweep, self._rates = sweep, over.rates()
+        self.sweep, self._rates = sweep, np.geomspace(over.lowest, over.highest, over.points)
         self._mean = RunningMean(smoothing_for(over.points))
         self._ratios: list[float] = []
 
@@ -107,26 +103,17 @@ class Ramp(Callback):
 
 
 def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) -> Sweep:
-    """Train over the range, as the start of the run; nothing is evaluated, saved or recorded.
+    """Train over the range, as the start of a prepared run; nothing is evaluated, saved or recorded.
 
-    Args:
-        run: prepared (training.devices), with the algorithms that take part.
-        seed: of weights, order and augmentation, instead of the run's.
-        over: the learning rates.
-        began: called when the data are open, before training starts.
-
-    Raises:
-        UserError: as a run would.
+    `seed` replaces the run's, for weights, order and augmentation; `began` is called when the data are open.
     """
     run = replace(run, config=copy.deepcopy(run.config))
     config = run.config
     config.seed = seed
     torch.compiler.reset()
     reproducibility.seed_all(seed)
-    algorithms = build.algorithms(config)
+    algorithms, model = build.algorithms(config), build.model(config)
     data = build.data(run, algorithms)
-    model = build.model(config)
-    optimizer = build.optimizer(config, model)
     schedule = build.schedule(run, data)
     total = durations_of(config)[0].batches(data.batches_per_epoch, config.train_dataset.batch_size)
     assert data.train is not None
@@ -138,7 +125,7 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
         run_name="lr_find",
         model=model,
         data=data,
-        optimizers=optimizer,
+        optimizers=build.optimizer(config, model),
         max_duration=schedule.max_duration if total >= over.points else f"{over.points}ba",
         algorithms=algorithms,
         callbacks=[guards.CommonBatchNorm(), Ramp(sweep, over)],

@@ -52,14 +52,6 @@ def network(run: Run) -> nn.Module:
     return model.module
 
 
-def summarise(run: Run, batch: int) -> ModelStatistics:
-    """Return torchinfo's statistics of the network, for [batch, 3, crop_size, crop_size] images."""
-    from torchinfo import summary
-
-    size = run.config.train_dataset.crop_size
-    return summary(network(run), (batch, 3, size, size), depth=9, device="cpu", verbose=0)
-
-
 def table(statistics: ModelStatistics, depth: int) -> list[str]:
     """Return a line per layer: name and type, output shape, and parameters."""
     lines = []
@@ -100,7 +92,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--depth", type=positive, default=9, help="levels of nested layers (default: all)")
     given = parser.parse_intermixed_args(argv)
     run = load_run(given.words)
-    statistics = summarise(run, given.batch)
+    from torchinfo import summary  # with torch, which takes seconds: mistakes are reported before
+
+    size = run.config.train_dataset.crop_size
+    statistics = summary(network(run), (given.batch, 3, size, size), depth=9, device="cpu", verbose=0)
     print(f"{'Layer (type)':<44}{'Output shape':>20}{'Params':>16}\n{'=' * 80}")
     print("\n".join(table(statistics, given.depth)))
     print("=" * 80)

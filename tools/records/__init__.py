@@ -1,1 +1,1 @@
-"""Read back what runs left behind: records, groups of repeated runs, their figures and what they cost."""
+"""Read run folders: records, groups of repeated runs, their figures and their costs."""

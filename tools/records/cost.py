@@ -22,11 +22,11 @@ HOURS_PER_MONTH = 730  # a twelfth of a year
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Cost of one run in US dollars; None, with the reason, if unknown."""
+class Price:
+    """US dollars of an hour or of a run, and their source; None, with the reason, if unknown."""
 
     dollars: float | None
-    why: str = ""
+    why: str
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,35 @@ class Prices:
     def _kind(self) -> str:
         return "spot" if self.spot else "on_demand"
 
-    def of(self, record: Record) -> Cost:
+    def of(self, record: Record) -> Price:
         """Return the cost of a run, finished or not."""
-        per_hour, why = self._rate(record)
-        if per_hour is None:
-            return Cost(None, why)
+        hour = self._hour(record)
+        if hour.dollars is None:
+            return hour
         if record.total_seconds is None:
-            return Cost(None, "its wall clock was not recorded")
+            return Price(None, "its wall clock was not recorded")
         storage = self.storage_gb * self.storage_price / HOURS_PER_MONTH
-        return Cost(record.total_seconds / 3600 * (per_hour + storage), why)
+        return Price(record.total_seconds / 3600 * (hour.dollars + storage), hour.why)
 
     def spread_of(self, records: Iterable[Record]) -> Spread | None:
         """Return the spread of the known costs; None if there are none."""
         return spread(self.of(record).dollars for record in records)
 
-    def _rate(self, record: Record) -> tuple[float | None, str]:
-        """Return the dollars per hour of a run's machines and their source, or None and the reason."""
+    def _hour(self, record: Record) -> Price:
+        """Return the price of an hour of a run's machines."""
         if self.per_hour is not None:
-            return self.per_hour, f"${self.per_hour:g}/h as given"
+            return Price(self.per_hour, f"${self.per_hour:g}/h as given")
         nodes, ranks = (record.environment.get(key, 1) for key in ("nodes", "world_size"))
         per_node = ranks // nodes if is_count(ranks) and is_count(nodes) else 0
         device, kind = str(record.environment.get("device", "")), self._kind
         fitting = [m for m in self.listed["machines"] if m["count"] == per_node and re.search(m["gpu"], device)]
         if not fitting:
-            return None, f"no price for {record.hardware} in {self.file.name}: add one, or give --price"
-        machine = fitting[0]
+            return Price(None, f"no price for {record.hardware} in {self.file.name}: add one, or give --price")
+        machine, called = fitting[0], kind.replace("_", "-")
         if machine[kind] is None:
-            return None, f"no {kind.replace('_', '-')} price for {machine['name']} in {self.file.name}: give --price"
+            return Price(None, f"no {called} price for {machine['name']} in {self.file.name}: give --price")
         times = f"{nodes} x " if nodes > 1 else ""
-        return nodes * machine[kind], f"{times}{machine['name']} at ${machine[kind]:g}/h {kind.replace('_', '-')}"
+        return Price(nodes * machine[kind], f"{times}{machine['name']} at ${machine[kind]:g}/h {called}")
 
     @property
     def basis(self) -> str:

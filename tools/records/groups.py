@@ -113,7 +113,7 @@ class Table:
 
 
 def data_of(record: Record) -> DataSet:
-    """Return what a run recorded of its data set; one that recorded nothing is known by its paths."""
+    """Return what a run recorded of its data set; without a record, the paths identify it."""
     train, evaluation = (record.config[name]["path"] for name in ("train_dataset", "eval_dataset"))
     path = str(train) if train == evaluation else f"{train} and {evaluation}"
     data = record.environment.get("data")
@@ -171,7 +171,12 @@ def groups(records: Iterable[Record]) -> list[Group]:
     for group in result:
         alike = [other for other in result if (other.recipe, other.length) == (group.recipe, group.length)]
         group.differs = _difference(group, alike)
-    _number_equal_labels(result)
+    counts = Counter(group.label for group in result)
+    seen: Counter[str] = Counter()
+    for group in result:  # labels may be equal after shortening
+        if counts[label := group.label] > 1:
+            seen[label] += 1
+            group.differs += f" ({seen[label]})"
     return sorted(result, key=lambda group: (-group.figure("top1").mean, group.label))  # type: ignore[union-attr]
 
 
@@ -182,13 +187,3 @@ def _difference(group: Group, alike: list[Group]) -> str:
     keys = sorted({key for one in every for key in one if any(key not in o or o[key] != one[key] for o in every)})
     shown = [f"{key}={mine[key]}" if key in mine else f"no {key}" for key in keys]
     return ", ".join(shown[:MOST_KEYS]) + (f" and {len(shown) - MOST_KEYS} more" if len(shown) > MOST_KEYS else "")
-
-
-def _number_equal_labels(groups: list[Group]) -> None:
-    """Number the labels that are equal after shortening."""
-    counts = Counter(group.label for group in groups)
-    seen: Counter[str] = Counter()
-    for group in groups:
-        if counts[label := group.label] > 1:
-            seen[label] += 1
-            group.differs += f" ({seen[label]})"

@@ -1,4 +1,4 @@
-"""Read run folders: use what is readable, report what is not, and drop nothing."""
+"""Read run folders: use the readable files, report the others, and drop nothing."""
 
 from __future__ import annotations
 

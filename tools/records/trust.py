@@ -30,11 +30,9 @@ def is_count(value: Any) -> TypeGuard[int]:
 
 
 def own_file(run: Path, name: str) -> Path:
-    """Return the path of a run's file.
+    """Return the path of a run's file, or raise FileNotFoundError.
 
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it or the folder is a link that leads out, it is not a file (a pipe would never end), or too large.
+    ValueError if it or the folder is a link that leads out, it is not a file (a pipe would never end), or too large.
     """
     path = run / name
     target = path.resolve(strict=True)

@@ -164,14 +164,7 @@ def _pareto_chart(
             axes.annotate(letter, (x / scale, y), (3, 3), textcoords="offset points", color=MUTED, fontsize=7)
         for place, x, top1 in points:
             at, error = (x / scale, top1.mean), top1.sd and SIGMAS * top1.sd
-            style: dict[str, Any] = {
-                "color": color_of(place),
-                "markersize": 6,
-                "zorder": 5,
-                "capsize": 2,
-                "linewidth": 1.2,
-            }
-            axes.errorbar(*at, yerr=error, fmt="o", **style)
+            axes.errorbar(*at, error, fmt="o", color=color_of(place), markersize=6, zorder=5, capsize=2, linewidth=1.2)
             if place < COLORED:
                 axes.annotate(str(place + 1), at, (6, -9), textcoords="offset points", **_number_style(place))
         front = pareto([(x / scale, top1.mean) for _, x, top1 in points])

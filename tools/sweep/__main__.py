@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_all(plan: Plan, console: Console) -> int:
-    """Run what is not finished yet; return 0 if every run finished."""
+    """Run the unfinished runs; return 0 if every run finished."""
     lines = [Line(run, plan.folder / run.name, FINISHED if is_finished(plan, run) else WAITING) for run in plan.runs]
     done = sum(line.state == FINISHED for line in lines)
     console.print(f"{len(lines)} runs in {plan.folder}" + (f", {done} of them finished already" if done else ""))

@@ -40,7 +40,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: its runs in order, and what they share."""
+    """A sweep: its runs in order, and their common settings."""
 
     runs: tuple[Planned, ...]
     folder: Path  # holds their run folders
@@ -49,21 +49,16 @@ class Plan:
 
 
 def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
-    """Read a sweep's YAML and check the configuration of every run.
+    """Read a sweep's YAML and check the configuration of every run; ConfigError with every fault at once.
 
-    Args:
-        path: the YAML.
-        typed: key=value words for all runs, which override the YAML's overrides.
-        elsewhere: whether other machines will run it, so that its data need not be here.
-
-    Raises:
-        ConfigError: with every fault at once.
+    The words `typed` override the YAML's overrides. `elsewhere`: other machines run it, so its data need not be here.
     """
     tree = read_yaml(Path(path).expanduser(), path, (ROOT / "yamls" / "sweeps").glob("*.yaml"))
     if problems := _problems(path, tree):
         raise ConfigError(*problems)
     folder = Path(tree.get("runs_folder") or f"runs/{Path(path).stem}")
-    overrides = [f"{key}={_word(value)}" for key, value in _flat(tree.get("overrides") or {})]
+    flat = _flat(tree.get("overrides") or {})
+    overrides = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     recipes, ratios = tree["recipes"], tree.get("ratios") or [1.0]
     runs = [
         _planned(tree["yaml"], recipe, float(ratio), int(seed), folder, [*overrides, *typed])
@@ -134,8 +129,3 @@ def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in tree.items():
         leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
     return leaves
-
-
-def _word(value: Any) -> str:
-    """Return a value as it is typed after `key=`: YAML reads JSON."""
-    return value if isinstance(value, str) else json.dumps(value)

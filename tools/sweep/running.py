@@ -36,11 +36,7 @@ def composer(plan: Plan, run: Planned) -> list[str]:
 
 
 def emit(kind: str, plan: Plan, made_by: str) -> str:
-    """Return the sweep as one of EMITTED: a command per line, a shell script, or a SLURM array with a task per run.
-
-    Raises:
-        ConfigError: the sweep's `slurm:` does not describe a job, or one with other processes than `processes:`.
-    """
+    """Return the sweep as one of EMITTED: a command per line, a shell script, or a SLURM array with a task per run."""
     commands = [shlex.join(composer(plan, run)) for run in plan.runs]
     if kind == "commands":
         return "\n".join([*commands, ""])
@@ -58,11 +54,7 @@ def emit(kind: str, plan: Plan, made_by: str) -> str:
 
 
 def is_finished(plan: Plan, run: Planned) -> bool:
-    """Whether a run is complete.
-
-    Raises:
-        ConfigError: its folder holds a run with another configuration.
-    """
+    """Whether a run is complete; ConfigError if its folder holds a run with another configuration."""
     folder = plan.folder / run.name
     if not (folder / "config.yaml").is_file():
         return False
@@ -90,11 +82,7 @@ def output(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder, so that no other sweep runs in it.
-
-    Raises:
-        UserError: another sweep holds it.
-    """
+    """Hold a sweep's folder, so that no other sweep runs in it; UserError if one does."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".sweep.lock").open("w") as lock:
         try:
@@ -105,11 +93,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
-    """Run a run to its end, call `look` a few times a second, and return the exit status.
-
-    Raises:
-        Stopped: after Ctrl-C or SIGTERM, when the run has saved and ended.
-    """
+    """Run a run to its end, call `look` a few times a second, and return the exit status; Stopped after a signal."""
     log = output(plan.folder / run.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = composer(plan, run)

@@ -50,21 +50,15 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"{given.path}/val: moved {unfold(Path(given.path)):,} images back.")
         return 0
     if given.fold:
-        _fold(console, given.path, given.fold)
+        from tools.verify.folding import LOG, fold
+
+        if moved := fold(Path(given.path), Path(given.fold)):
+            console.print(f"{given.path}/val: sorted {moved:,} images into folders, as {given.path}/{LOG} lists.")
+            console.print(f"To undo: python -m tools.verify {shlex.quote(given.path)} --unfold")
+        else:
+            console.print(f"{given.path}/val: no images lie directly in it; nothing was moved.")
     refuse_unfinished(given.path)
     return _verify(console, given)
-
-
-def _fold(console: Console, path: str, mapping: str) -> None:
-    """Sort val/ and print what was moved."""
-    from tools.verify.folding import LOG, fold
-
-    moved = fold(Path(path), Path(mapping))
-    if not moved:
-        console.print(f"{path}/val: no images lie directly in it; nothing was moved.")
-        return
-    console.print(f"{path}/val: sorted {moved:,} images into folders, as {path}/{LOG} lists.")
-    console.print(f"To undo: python -m tools.verify {shlex.quote(path)} --unfold")
 
 
 def _verify(console: Console, given: argparse.Namespace) -> int:

@@ -23,15 +23,9 @@ Moves = list[tuple[str, str]]
 def fold(root: Path, mapping: Path) -> int:
     """Move the images that lie directly in val/ into their classes' folders, and return their number.
 
-    Args:
-        root: the folder that holds train/ and val/.
-        mapping: a text file with a line per image: its name and class, or its class alone in the order of the sorted
-            names; Kaggle's LOC_val_solution.csv; the development kit's ILSVRC2012_validation_ground_truth.txt with
-            its meta.mat in the same folder.
-
-    Raises:
-        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files are in the
-            way.
+    `mapping` is a text file with a line per image: its name and class, or its class alone in the order of the sorted
+    names; Kaggle's LOC_val_solution.csv; or the development kit's ILSVRC2012_validation_ground_truth.txt with its
+    meta.mat in the same folder. If it misses images or names classes that train/ lacks, nothing is moved.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
@@ -48,7 +42,9 @@ def fold(root: Path, mapping: Path) -> int:
     if taken:
         raise DataError(f"{val}: {named(taken)} are there already. Compare them with those in {val} and delete one.")
     lying = set(names)
-    _write_log(root, [*(move for move in before if move[0] not in lying), *moves])
+    log = [*(move for move in before if move[0] not in lying), *moves]
+    with whole_file(root / LOG) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows([as_cell(name) for name in move] for move in log)
     for name, target in moves:
         (val / target).parent.mkdir(exist_ok=True)
         (val / name).rename(val / target)
@@ -56,11 +52,7 @@ def fold(root: Path, mapping: Path) -> int:
 
 
 def unfold(root: Path) -> int:
-    """Move back what `fold` moved, and return the number of images.
-
-    Raises:
-        DataError: there is no record of a move.
-    """
+    """Move back what `fold` moved, and return the number of images; DataError without a record of a move."""
     if not (root / LOG).is_file():
         raise DataError(f"{root / LOG}: is missing, so that it is unknown what was moved.")
     val, count = root / "val", 0
@@ -85,18 +77,8 @@ def _read_log(root: Path) -> Moves:
         return [(from_cell(name), from_cell(target)) for name, target in csv.reader(file)]
 
 
-def _write_log(root: Path, moves: Moves) -> None:
-    """Write the log whole or not at all."""
-    with whole_file(root / LOG) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file).writerows([as_cell(name) for name in move] for move in moves)
-
-
 def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[str, str]:
-    """Return each image's class.
-
-    Raises:
-        DataError: an image has none, or one that train/ lacks.
-    """
+    """Return each image's class; DataError if it has none, or one that train/ lacks."""
     lines = _read_mapping(mapping)
     if all(name is None for name, _ in lines):
         if len(lines) != len(names):
@@ -150,11 +132,7 @@ def _read_mapping(path: Path) -> list[tuple[str | None, str]]:
 
 
 def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
-    """Return labels as class names; the development kit translates ILSVRC's own numbers, which are not sorted by name.
-
-    Raises:
-        DataError: they are numbers, and there is no kit.
-    """
+    """Return labels as class names; the development kit translates ILSVRC's own numbers, not sorted by name."""
     if set(labels) <= allowed or not _numeric(labels):
         return labels
     kit = mapping.parent / "meta.mat"
