@@ -29,7 +29,7 @@ COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton with so many worker processes.
+    """Write train.beton and val.beton with a number of worker processes.
 
     Raises:
         DataError: the destination, a local folder, is not empty, or the source or the disk fails.

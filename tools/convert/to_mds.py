@@ -97,7 +97,7 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with so many worker processes, and return the table's rows.
+        """Make the data set with a number of worker processes, and return the table's rows.
 
         Raises:
             DataError: the destination holds something else, or the source or the destination fails.

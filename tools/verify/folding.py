@@ -30,8 +30,8 @@ def fold(root: Path, mapping: Path) -> int:
             its meta.mat in the same folder.
 
     Raises:
-        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files are in the
-            way.
+        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files exist
+            already.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
@@ -59,7 +59,7 @@ def unfold(root: Path) -> int:
     """Move back what `fold` moved, and return the number of images.
 
     Raises:
-        DataError: there is no record of a move.
+        DataError: no move was recorded.
     """
     if not (root / LOG).is_file():
         raise DataError(f"{root / LOG}: is missing, so that it is unknown what was moved.")
@@ -153,7 +153,7 @@ def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
     """Return labels as class names; the development kit translates ILSVRC's own numbers, which are not sorted by name.
 
     Raises:
-        DataError: they are numbers, and there is no kit.
+        DataError: they are numbers, and the development kit is missing.
     """
     if set(labels) <= allowed or not _numeric(labels):
         return labels
