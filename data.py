@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from composer.core import DataSpec
 
+from loaders.dataset import ImageDataset
 from loaders.images.transforms import EvaluationPipeline, NormalizationFn, Pipeline, PixelTransform, TrainingPipeline
 from loaders.loader import build_loader
 from loaders.storage.kinds import open_dataset
@@ -65,18 +66,21 @@ def build_imagenet_dataspec(
     """
     path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
     split = "train" if is_train else "val"
-    pipeline: Pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
     if is_train:
-        pipeline = TrainingPipeline(resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
-    given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
-    if storage and registry.is_outside(storage):
-        dataset = registry.build("storage", storage, given)
+        pipeline: Pipeline = TrainingPipeline(resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
     else:
-        dataset = open_dataset(
-            storage, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit, **given
-        )
+        pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
+    given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
+    dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
+
+
+def _open(storage: str | None, given: dict[str, Any], **ours: Any) -> ImageDataset:
+    """Open a data set; a class from outside this checkout takes `given` alone, our own kinds take `ours` too."""
+    if storage and registry.is_outside(storage):
+        return registry.build("storage", storage, given)
+    return open_dataset(storage, **given, **ours)
 
 
 def split_batch(batch: tuple[torch.Tensor, torch.Tensor], size: int | float) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -102,7 +102,7 @@ def explained(error: Exception) -> str | None:
 
 
 def cli_of_a_process(argv: list[str]) -> int:
-    """Run `cli` in a process of its own, which keeps its exit status when other ranks fail."""
+    """Run `cli` in a separate process, which keeps its exit status when other ranks fail."""
     status = cli(argv)
     if status:
         # If another rank fails first, the launcher terminates this one; a SIGTERM must not replace its exit status.

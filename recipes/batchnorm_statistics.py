@@ -52,7 +52,7 @@ class BatchNormStatistics:
         train = cast(WorkerLoader, state.train_dataloader)
         if self._loader is None:
             order = FirstImages(cast(ImageDataset, train.dataset), self.num_samples, cast(int, train.batch_size))
-            self._loader = loader_beside(train, order)
+            self._loader = copied_loader(train, order)
         size_at = getattr(train.sampler, "size_at", None)
         now = state.timestamp.epoch.value, state.timestamp.batch_in_epoch.value
         cast(FirstImages, self._loader.sampler).size = size_at(*now) if size_at else None
@@ -87,7 +87,7 @@ class FirstImages(Sampler[Key]):
                 yield (0, index) if self.size is None else (0, index, self.size)
 
 
-def loader_beside(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
+def copied_loader(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
     """Copy a loader, with separate order, workers and random numbers; drops an incomplete last batch."""
     loader = copy.copy(train)
     # DataLoader forbids setattr of these after construction.

@@ -143,7 +143,7 @@ def test_every_advising_sentence_has_a_case(folder: Path) -> None:
     unmet = [where for where, text in sentences("config").items() if not any(map(text.search, met))]
     unmet = [
         where for where in unmet if not re.search("is not built here|a file cannot set", where)
-    ]  # has a test of its own
+    ]  # has its own test
     assert not unmet, "\n".join(unmet)
 
 

@@ -35,7 +35,7 @@ def problems(*words: str) -> list[str]:
 
 
 MISTAKES = {
-    # values that are no values
+    # values that are not valid
     "model.loss_name=???": "model.loss_name: ??? marks a missing value; give model.loss_name=VALUE",
     "algorithms.mixup.alpha=???": "algorithms.mixup.alpha: ??? marks a missing value",
     "optimizer.lr=abc": "optimizer.lr: 'abc' given, but it must be a number",

@@ -188,5 +188,5 @@ def is_whole(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             size = sum(record.file_size for record in archive.infolist())
             return size <= path.stat().st_size and archive.testzip() is None
-    except Exception:  # any, because zipfile raises many for a file that is not an archive
+    except Exception:  # zipfile raises all sorts of errors for bytes that are not a checkpoint
         return False

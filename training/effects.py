@@ -46,7 +46,7 @@ class Watch:
 
     @property
     def acted(self) -> bool:
-        """Whether the algorithm has changed something, seen here or recorded by itself."""
+        """Whether the algorithm has changed something, seen here or recorded by the algorithm."""
         return self._acted or any(algorithm.acted for algorithm in ours([self.algorithm]))
 
     @acted.setter

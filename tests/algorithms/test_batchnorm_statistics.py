@@ -17,7 +17,7 @@ from loaders.sampler import EpochSampler
 from loaders.storage.dali import DaliLoader
 from loaders.storage.synthetic import SyntheticDataset
 from loaders.workers import WorkerLoader
-from recipes.batchnorm_statistics import BatchNormStatistics, FirstImages, loader_beside, recompute
+from recipes.batchnorm_statistics import BatchNormStatistics, FirstImages, copied_loader, recompute
 from tests.algorithms.tiny import Recorder, equal, trainer, weights
 
 BATCH = 8
@@ -93,13 +93,13 @@ def test_no_training_batch_is_lost(image_folder: Path):
     """With persistent workers, in mid-epoch, twice, at different sizes."""
     whole = [(images.clone(), labels.clone()) for images, labels in spec(image_folder).dataloader]
     train = spec(image_folder, workers=1).dataloader
-    beside = loader_beside(train, FirstImages(train.dataset, 24, BATCH))
+    copied = copied_loader(train, FirstImages(train.dataset, 24, BATCH))
     seen, pools = [], []
     for batch in train:
         seen.append(batch)
         if len(seen) in (2, 4):
-            beside.sampler.size = 8 * len(seen)
-            pools.append([images for images, _ in beside])
+            copied.sampler.size = 8 * len(seen)
+            pools.append([images for images, _ in copied])
     assert len(seen) == len(whole) == 6
     for (images, labels), (expected, classes) in zip(seen, whole, strict=True):
         assert torch.equal(images, expected) and torch.equal(labels, classes)
@@ -111,13 +111,13 @@ def test_other_kinds_of_loaders(image_folder: Path):
     """Synthetic batches stay shared, and DALI gets the sizes."""
     made = SyntheticDataset("train", TrainingPipeline(-1, 16), 3)
     train: WorkerLoader = build_imagenet_dataspec("", False, BATCH, crop_size=16, storage="synthetic").dataloader
-    beside = loader_beside(train, FirstImages(made, 16, BATCH))
-    assert [images.data_ptr() for images, _ in beside] == [next(iter(train))[0].data_ptr()] * 2
+    copied = copied_loader(train, FirstImages(made, 16, BATCH))
+    assert [images.data_ptr() for images, _ in copied] == [next(iter(train))[0].data_ptr()] * 2
     dataset = spec(image_folder).dataloader.dataset
     sampler = EpochSampler(dataset, shuffle=True, drop_last=True, batch_size=BATCH)
-    beside = loader_beside(DaliLoader(dataset, BATCH, sampler, True, 1), FirstImages(dataset, 16, BATCH))
-    beside.sampler.size = 12
-    assert [images.shape for images, _ in beside] == [(BATCH, 3, 12, 12)] * 2
+    copied = copied_loader(DaliLoader(dataset, BATCH, sampler, True, 1), FirstImages(dataset, 16, BATCH))
+    copied.sampler.size = 12
+    assert [images.shape for images, _ in copied] == [(BATCH, 3, 12, 12)] * 2
 
 
 @pytest.mark.slow

@@ -99,8 +99,8 @@ def test_laps() -> None:
     late = Step(4.0, 3.0, True)
     assert pace_of([slow, slow, steady, steady, late, steady], 2, 0.5) == Pace(1.0, 0.25, 0.5)
     assert pace_of([late, steady], 2, None) == Pace(1.0, 0.125, None)
-    pace, beside = evaluation_of([10.0, 14.0, 15.0, 16.0, 16.5], 0.25, 3.0)
-    assert (pace.seconds, beside) == (1.0, 3.5), "three batches of a second in 6.5"
+    pace, overhead = evaluation_of([10.0, 14.0, 15.0, 16.0, 16.5], 0.25, 3.0)
+    assert (pace.seconds, overhead) == (1.0, 3.5), "three batches of a second in 6.5"
     assert evaluation_of([10.0, 12.0, 12.0], None, 5.0) == (Pace(2.0, 2.0), 0.0), "one batch alone"
 
 

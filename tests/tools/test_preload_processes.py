@@ -33,7 +33,7 @@ source, after, *destinations = sys.argv[1:]
 finish, files = Records.note, []
 
 def note(self, name, entry):
-    # As somebody's kill would: in the middle, other threads at work on other files.
+    # As a kill from outside would: in the middle, while other threads copy other files.
     finish(self, name, entry)
     files.append(name)
     if len(files) == int(after):

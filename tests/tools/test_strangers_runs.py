@@ -34,8 +34,8 @@ def folder(workdir: Path) -> Path:
 def reported() -> str:
     """Return both forms of the report and the files of the Markdown one."""
     assert run(["runs", "-o", "page.html", "-o", "page.md"]) == 0
-    beside = b"".join(path.read_bytes() for path in Path("page").iterdir())
-    return Path("page.html").read_text() + Path("page.md").read_text() + beside.decode(errors="replace")
+    others = b"".join(path.read_bytes() for path in Path("page").iterdir())
+    return Path("page.html").read_text() + Path("page.md").read_text() + others.decode(errors="replace")
 
 
 @pytest.mark.parametrize("form", ["absolute", "relative", "hidden"])

@@ -33,7 +33,7 @@ class Program:
 
 PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "all of it": lambda _content: Program(),
-    "beside the state": lambda content: {**content, "more": Program()},
+    "next to the state": lambda content: {**content, "more": Program()},
     "among the weights": lambda content: {"state": {"model": {**content["state"]["model"], "module.x": Program()}}},
     "random state": lambda content: {**content, "rng": [{"python": (3, [Program()])}]},
     "a key": lambda content: {**content, ("deep", (Program(),)): 1},

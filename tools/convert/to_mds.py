@@ -100,7 +100,11 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with `workers` processes, and return the table's rows."""
+        """Make the data set with `workers` processes, and return the table's rows.
+
+        Raises:
+            DataError: the destination holds something else, or the source or the destination fails.
+        """
         results = self._begin()
         with Crew(workers) as crew:
             for plan, result in zip(self.plans, results, strict=True):

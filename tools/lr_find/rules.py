@@ -22,7 +22,7 @@ class Suggestion:
 
 
 def smoothing_for(points: int) -> float:
-    """Return the weight of the past in the running mean, for a sweep of this many points.
+    """Return the weight of the past in the running mean, for a sweep of this number of points.
 
     The usual 0.98 from 1,000 points on. With fewer, it would lag by decades of the learning rate, so the mean covers
     about a twentieth of the sweep.

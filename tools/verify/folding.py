@@ -25,7 +25,11 @@ def fold(root: Path, mapping: Path) -> int:
 
     `mapping` is a text file with a line per image: its name and class, or its class alone in the order of the sorted
     names; Kaggle's LOC_val_solution.csv; or the development kit's ILSVRC2012_validation_ground_truth.txt with its
-    meta.mat in the same folder. If it misses images or names classes that train/ lacks, nothing is moved.
+    meta.mat in the same folder.
+
+    Raises:
+        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files exist
+            already.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
@@ -132,7 +136,7 @@ def _read_mapping(path: Path) -> list[tuple[str | None, str]]:
 
 
 def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
-    """Return labels as class names; the development kit translates ILSVRC's own numbers, not sorted by name."""
+    """Return labels as class names; the development kit translates ILSVRC's numbers, which are not sorted by name."""
     if set(labels) <= allowed or not _numeric(labels):
         return labels
     kit = mapping.parent / "meta.mat"
