@@ -247,17 +247,20 @@ def main(argv: list[str] | None = None) -> list[Row]:
     heads = ["\nrecipe", "\npx", "hand\nimg/s", "Trainer\nimg/s", "time, Trainer/hand\nmedian (min-max)"]
     table = Table(*(Column(head, no_wrap=True) for head in (*heads, "hand\nMFU", "Trainer\nMFU")))
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
-            runs = [load_run(given, r, size) for r, at in zip(recipes, own, strict=True) if given.sizes or at == size]
-            bare = load_run(given, None, size)
-            for row in compare(bare, runs, given, Path(folder)):
-                rows.append(row)
-                table.add_row(*row.cells())
-    config = bare.config
-    table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, {bare.machine.precision}, "
-    table.title += f"compile={config.compile}, {given.input} input, {device_name(bare)}"
-    console().print(table)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for size in sizes:
+                here = [r for r, at in zip(recipes, own, strict=True) if given.sizes or at == size]
+                bare = load_run(given, None, size)
+                config = bare.config
+                table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, "
+                table.title += f"{bare.machine.precision}, compile={config.compile}, {given.input} input, "
+                table.title += device_name(bare)
+                for row in compare(bare, [load_run(given, r, size) for r in here], given, Path(folder)):
+                    rows.append(row)
+                    table.add_row(*row.cells())
+    finally:  # an interrupted benchmark shows the sizes that it finished
+        console().print(table)
     return rows
 
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import config as configuration
 from config import ConfigError, check_world, complete, durations_of, is_made_on_demand, load
 from config.dry_run import leaves
 from config.load import defaults
@@ -258,9 +257,3 @@ def test_configuration_imports_no_torch() -> None:
         "sys.exit(sum(m in sys.modules for m in ('torch', 'composer', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_the_package_exports_what_main_needs() -> None:
-    promised = {"Run", "load", "complete", "check_world", "durations_of", "ConfigError", "DataError", "UserError"}
-    promised.add("is_made_on_demand")
-    assert promised <= set(configuration.__all__)

@@ -1,7 +1,6 @@
 """The model's initialization, loss and metrics match the published ones."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -105,15 +104,6 @@ def test_torchvision_initialization_equals_torchvisions() -> None:
     torch.manual_seed(3)
     theirs = torchvision.models.resnet18(num_classes=10).state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-MOSAICS = {"baseline", "mild", "medium", "hot"}
-
-
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in Path("recipes").glob("*.yaml")))
-def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
-    config = load(["yamls/digits.yaml", f"recipe_name={recipe}", "dry_run=true"]).config
-    assert config.model.init == ("mosaic" if recipe in MOSAICS else "torchvision")
 
 
 def test_unknown_initialization() -> None:

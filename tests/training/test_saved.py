@@ -126,11 +126,15 @@ def test_files_that_are_not_checkpoints(workdir: Path) -> None:
     """Each is described as what it is, and as damaged only if it is truncated."""
     torch.save({"conv1.weight": torch.zeros(1)}, "bare.pt")
     torch.save({"conv1.weight": torch.zeros(1)}, "old.pt", _use_new_zipfile_serialization=False)
+    torch.save([1, 2], "list.pt")
+    torch.save({"state": 3}, "number.pt")
     Path("text.pt").write_text("hello")
     Path("empty.pt").touch()
     for name, said in (
         ("bare.pt", r"bare\.pt is not a checkpoint written by this project; it holds bare weights \(conv1\.weight\)"),
         ("old.pt", "is not a checkpoint"),
+        ("list.pt", "is not a checkpoint"),
+        ("number.pt", "is not a checkpoint"),
         ("text.pt", "is not a checkpoint"),
         ("empty.pt", "is damaged"),
     ):
