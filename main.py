@@ -38,6 +38,9 @@ def main(config: DictConfig | Run) -> Trainer:
     check_world(run.config, ranks, ranks_per_node)
 
     # Importing torch and Composer takes four seconds; mistyped keys are reported before that.
+    from training.startup import import_composer
+
+    import_composer()
     from training import build, checkpoints, devices, effects, guards, record
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
