@@ -115,7 +115,7 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
         raise ConfigError(f"{called}: a YAML must be on this machine; copy it here first, and give its path")
     if called == "-":
         path = Path("/dev/stdin")
-    if not is_there(path):
+    if not os.path.exists(path):  # unlike Path.exists, False for a name too long for the file system
         raise ConfigError(f"{called}: no such file{files_like(called, others)}")
     if path.is_dir():
         raise ConfigError(f"{called}: this is a folder; give the path of a YAML{files_like(called, others)}")
@@ -125,14 +125,6 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
-
-
-def is_there(path: Path) -> bool:
-    """Return whether a file, pipe or folder exists; False for a name too long for the file system."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def reason(error: BaseException) -> str:
@@ -215,8 +207,7 @@ def undot(tree: Tree, in_section: bool = False) -> Tree:
             below = node.get(part)
             node[part] = below = below if isinstance(below, dict) else {}
             node = below
-        old = node.get(last)
-        node[last] = deepen(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        node |= deepen(node, {last: value})
     return result
 
 
