@@ -96,11 +96,9 @@ def _parsed(text: str) -> tuple[Any, Any, set[str]]:
 
 
 def check_depth(text: str) -> None:
-    """Reject deeply nested YAML before it is loaded: libyaml's loader recurses in C, which would crash the process.
+    """Raise a RecursionError for YAML nested more than DEEPEST levels deep, or a YAMLError if it cannot be parsed.
 
-    Raises:
-        RecursionError: it is nested more than DEEPEST levels deep.
-        yaml.YAMLError: it cannot be parsed.
+    Called before loading, because libyaml's loader recurses in C, which would crash the process.
     """
     depth = 0
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -161,8 +159,7 @@ def files_like(called: str, files: Iterable[Path]) -> str:
 def plain(value: Any, levels: int = DEEPEST) -> Any:
     """Convert all keys to strings, and integers too large for a float to infinity, as YAML does with 1e400.
 
-    Raises:
-        RecursionError: it is nested more than `levels` levels deep.
+    Raises a RecursionError for more than `levels` levels.
     """
     if isinstance(value, (dict, list)) and not levels:
         raise RecursionError
@@ -178,9 +175,7 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
 def levels(key: str, in_section: bool = False) -> list[str]:
     """Split a dotted key into its levels; a user's class, package.module:Class, is one level despite its dots.
 
-    Args:
-        key: as written.
-        in_section: whether the key is inside one of OPEN_SECTIONS, and so starts with the name of a class.
+    `in_section`: whether the key is inside one of OPEN_SECTIONS, and so starts with the name of a class.
     """
     match = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key) if ":" in key else None
     if not match:

@@ -58,11 +58,7 @@ CHOICES = ("auto", *DECODERS)
 
 
 def chosen(name: str) -> str:
-    """Resolve a decoder name on this machine: `auto` is native if it is built, else torchvision.
-
-    Raises:
-        DataError: there is no such decoder, or it is not built.
-    """
+    """Resolve a decoder name: `auto` is native if it is built, else torchvision; DataError if unknown or not built."""
     if name in DECODERS and not DECODERS[name].native:
         return name
     if name not in CHOICES:

@@ -98,14 +98,9 @@ KINDS = {
 
 
 def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
-    """Return the row of a storage kind.
+    """Return the row of a storage kind, or OUTSIDE for package.module:Class; raises a DataError if it is unknown.
 
-    Args:
-        storage: a name in the table; package.module:Class for one from outside; None for the default kind.
-        is_streaming: whether the default kind is that of MDS shards or of image folders.
-
-    Raises:
-        DataError: the kind is unknown.
+    None is the default kind: that of MDS shards or of image folders, by `is_streaming`.
     """
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
@@ -135,10 +130,8 @@ def open_dataset(
 ) -> ImageDataset:
     """Open one split (`train` or `val`) of a data set, importing only what its kind needs.
 
-    The other arguments are those of `data.build_imagenet_dataspec`.
-
-    Raises:
-        DataError: the data set is missing, incomplete, or of another kind.
+    The other arguments are those of `data.build_imagenet_dataspec`. Raises a DataError if the data set is missing,
+    incomplete, or of another kind.
     """
     kind = kind_of(storage, is_streaming)
     if kind.reads_path and not path:
