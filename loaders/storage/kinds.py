@@ -38,11 +38,6 @@ class Kind:
     loader: str | None = None  # its WorkerLoader; None: worker processes that run the pipeline
     requires: str | None = None  # a function that raises a DataError if a package is missing
 
-    @property
-    def uses_decoder(self) -> bool:
-        """Whether the section's `decoder` applies."""
-        return self.reads_path and not self.own_decoder
-
 
 OUTSIDE = Kind("what its class reads", "no other kind reads them", None, remote=True)
 """Row of a class from outside this project, which `data.py` opens."""
