@@ -24,7 +24,7 @@ def cut_off(path: str) -> str | None:
     match = re.match(r"(?!s3://)([a-z0-9+-]+://[^#?]*)([#?])", path, re.IGNORECASE)
     if match is None:
         return None
-    return f"{match[1]} goes on with {match[2]!r}, which only a key in S3 may hold; rename the folder"
+    return f"{match[1]} is followed by {match[2]!r}, which only a key in S3 may contain; rename the folder"
 
 
 def split_s3(address: str) -> tuple[str, str]:

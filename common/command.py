@@ -24,9 +24,7 @@ def parser(program: str, description: str | None, **more: Any) -> argparse.Argum
 def answer(error: Exception, explain: Callable[[Exception], str | None] = sentence_of) -> int:
     """Print the sentence for an error, after its traceback if RECIPES_DEBUG=1, and return the exit status.
 
-    Args:
-        error: the exception being handled.
-        explain: returns the sentence for an exception; None for a bug, which is raised again.
+    `explain` returns the sentence for an exception, or None for a bug, which is raised again.
     """
     is_mistake = isinstance(error, UserError)
     sentence = (sentence_of(error) or str(error)) if is_mistake else explain(error)
@@ -44,13 +42,9 @@ def run(
     stopped: str = "stopped",
     explain: Callable[[Exception], str | None] = sentence_of,
 ) -> int:
-    """Run a program and return its exit status.
+    """Run a program on the words `argv`, by default the process's own, and return its exit status.
 
-    Args:
-        main: the program; takes the words of the command line.
-        argv: those words; None for the process's own.
-        stopped: message after Ctrl-C.
-        explain: as for `answer`.
+    `stopped` is the message after Ctrl-C; `explain` is as for `answer`.
     """
     take_any_text()
     try:

@@ -21,9 +21,7 @@ from common.whole_files import move, temporary_name, whole_file
 class LocalFolder:
     """A folder of this machine's disk or of a shared file system, made when the first file is written.
 
-    Args:
-        path: the folder.
-        scratch: the folder below it in which files are written; the folder itself if empty.
+    `scratch` is the folder below it in which files are written; the folder itself if empty.
     """
 
     def __init__(self, path: str | Path, scratch: str = "") -> None:

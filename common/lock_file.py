@@ -18,11 +18,8 @@ _held: set[int] = set()
 class LockFile:
     """Locks a folder, created if it does not exist, until release(), or until the process ends.
 
-    Works across machines if the file system forwards flock, as NFS does.
-
-    Args:
-        folder: the folder to lock.
-        patience: seconds to wait for a process that is still exiting.
+    Works across machines if the file system forwards flock, as NFS does. `patience` is the number of seconds to wait
+    for a process that is still exiting.
 
     Raises:
         ConfigError: another process holds the lock.

@@ -66,7 +66,8 @@ def check_wandb(args: dict[str, Any], report: Report) -> None:
     """Check the arguments that wandb.init would reject."""
     given = args.get("init_kwargs")
     given = given if isinstance(given, dict) else {}
-    known = wandb_arguments()
+    file = source.locate(module := "wandb.sdk.wandb_init")  # None if wandb is not installed
+    known = source.parameters(source.Definition(module, "init", file)) if file else {}
     for key in given:
         if known and key not in known:
             meant = did_you_mean(key, known) or f" (it takes {listing(known)})"
@@ -80,9 +81,3 @@ def check_wandb(args: dict[str, Any], report: Report) -> None:
                 f"{project!r} given, but a project name must have at most {WANDB_PROJECT} characters, and none of "
                 f"{' '.join(WANDB_FORBIDDEN)}",
             )
-
-
-def wandb_arguments() -> list[str]:
-    """Return the argument names of wandb.init, read from its source; empty if wandb is not installed."""
-    file = source.locate(module := "wandb.sdk.wandb_init")
-    return list(source.parameters(source.Definition(module, "init", file))) if file else []

@@ -57,12 +57,9 @@ OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
 
 def check_values(config: Config, report: Report, lenient: bool) -> None:
-    """Report every problem with the values of a configuration.
+    """Report every problem with the values of a configuration, in which `precision: amp` is replaced by amp_fp16.
 
-    Args:
-        config: conforms to the schema; `precision: amp` is replaced by amp_fp16 in place.
-        report: receives the problems.
-        lenient: whether to accept what the published example accepted.
+    `lenient` accepts what the published example accepted.
     """
     config.precision = OLD_PRECISIONS.get(str(config.precision), config.precision)
     check_names(config, report)
@@ -254,12 +251,9 @@ def check_saving(config: Config, report: Report) -> None:
 
 
 def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
-    """Check that every device gets as many images of each data set, and that the topology, if any, fits the nodes.
+    """Check that every device gets as many images of each data set; a ConfigError names the nearest batch sizes.
 
-    Without `ranks_per_node`, the topology is not checked.
-
-    Raises:
-        ConfigError: with the nearest batch sizes, or numbers of ranks, that fit.
+    With `ranks_per_node`, check also that the topology, if any, fits the nodes.
     """
     problems = []
     for key, section in config.sections().items():

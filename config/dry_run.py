@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.durations import UNITS, Duration, durations_of
+from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
 from config.run import Run
@@ -73,15 +74,6 @@ def show_card(out: Console, title: str, card: dict[str, Any]) -> None:
         figures = [str(row.get(key) if row.get(key) is not None else "-") for key in ("top1", "epochs", "minutes")]
         table.add_row(*figures, str(row.get("hardware") or "-"), source)
     section(out, title, str(card.get("summary", "")), table if table.row_count else None)
-
-
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and value of each leaf of a tree; an empty mapping is a leaf."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def configuration(run: Run, width: int) -> RenderableType:

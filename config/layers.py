@@ -23,12 +23,9 @@ class Layers:
         self._merge(self.tree, defaults, "", "default")
 
     def add(self, name: str, values: Tree, may_remove_nothing: bool = False) -> None:
-        """Merge another layer on top.
+        """Merge another layer on top; null removes an algorithm, callback or logger.
 
-        Args:
-            name: the layer's name in messages.
-            values: nested dictionaries; null removes an algorithm, callback or logger.
-            may_remove_nothing: whether null may remove something that is not set, as on the command line.
+        `may_remove_nothing`: whether null may remove something that is not set, as on the command line.
         """
         for key, value in values.items():
             if key in OPEN_SECTIONS:

@@ -93,10 +93,7 @@ def _baseline_on(file: Path) -> Tree:
 
 
 def load(argv: list[str]) -> Run:
-    """Load the run that a command line describes.
-
-    Args:
-        argv: the words after main.py: a YAML, then key=value.
+    """Load the run that the words after main.py describe: a YAML, then key=value.
 
     Raises:
         ConfigError: with all problems at once.

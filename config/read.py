@@ -96,11 +96,9 @@ def _parsed(text: str) -> tuple[Any, Any, set[str]]:
 
 
 def check_depth(text: str) -> None:
-    """Reject deeply nested YAML before it is loaded: libyaml's loader recurses in C, which would crash the process.
+    """Raise a RecursionError for YAML nested more than DEEPEST levels deep, or a YAMLError if it cannot be parsed.
 
-    Raises:
-        RecursionError: it is nested more than DEEPEST levels deep.
-        yaml.YAMLError: it cannot be parsed.
+    Called before loading, because libyaml's loader recurses in C, which would crash the process.
     """
     depth = 0
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -115,7 +113,7 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
         raise ConfigError(f"{called}: a YAML must be on this machine; copy it here first, and give its path")
     if called == "-":
         path = Path("/dev/stdin")
-    if not is_there(path):
+    if not os.path.exists(path):  # unlike Path.exists, False for a name too long for the file system
         raise ConfigError(f"{called}: no such file{files_like(called, others)}")
     if path.is_dir():
         raise ConfigError(f"{called}: this is a folder; give the path of a YAML{files_like(called, others)}")
@@ -125,14 +123,6 @@ def read_text(path: Path, called: str, others: Iterable[Path]) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{called}: cannot be read: {reason(error)}") from error
-
-
-def is_there(path: Path) -> bool:
-    """Return whether a file, pipe or folder exists; False for a name too long for the file system."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def reason(error: BaseException) -> str:
@@ -169,8 +159,7 @@ def files_like(called: str, files: Iterable[Path]) -> str:
 def plain(value: Any, levels: int = DEEPEST) -> Any:
     """Convert all keys to strings, and integers too large for a float to infinity, as YAML does with 1e400.
 
-    Raises:
-        RecursionError: it is nested more than `levels` levels deep.
+    Raises a RecursionError for more than `levels` levels.
     """
     if isinstance(value, (dict, list)) and not levels:
         raise RecursionError
@@ -186,9 +175,7 @@ def plain(value: Any, levels: int = DEEPEST) -> Any:
 def levels(key: str, in_section: bool = False) -> list[str]:
     """Split a dotted key into its levels; a user's class, package.module:Class, is one level despite its dots.
 
-    Args:
-        key: as written.
-        in_section: whether the key is inside one of OPEN_SECTIONS, and so starts with the name of a class.
+    `in_section`: whether the key is inside one of OPEN_SECTIONS, and so starts with the name of a class.
     """
     match = (_IN_SECTION if in_section else _ANYWHERE).fullmatch(key) if ":" in key else None
     if not match:
@@ -215,8 +202,7 @@ def undot(tree: Tree, in_section: bool = False) -> Tree:
             below = node.get(part)
             node[part] = below = below if isinstance(below, dict) else {}
             node = below
-        old = node.get(last)
-        node[last] = deepen(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        node |= deepen(node, {last: value})
     return result
 
 

@@ -21,9 +21,7 @@ _RAISED = re.compile(r"^(\w+) raised while resolving interpolation: ")
 def resolve(tree: dict[Any, Any], origin: Callable[[str], str]) -> Tree:
     """Return a tree with every ${...} resolved and every key a string.
 
-    Args:
-        tree: nested dictionaries.
-        origin: maps a dotted key to the layer that set it, formatted as the end of a message.
+    `origin` maps a dotted key to the layer that set it, formatted as the end of a message.
 
     Raises:
         ConfigError: names every key whose ${...} cannot be resolved, and the remedy.

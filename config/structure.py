@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path
 import re
-import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, is_dataclass
@@ -138,10 +137,9 @@ class Structure(Report):
 
     def _value(self, key: str, value: Any, hint: Any) -> Any:
         """Convert a value to its type if that loses nothing; otherwise report it and return MISSING."""
-        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        allowed = typing.get_args(hint) or (hint,)
         for kind in allowed:
-            converted = convert(value, kind)
-            if converted is not MISSING:
+            if (converted := convert(value, kind)) is not MISSING:
                 return converted
         words = " or ".join(WORDS[kind] for kind in allowed)
         self.add(key, f"{value!r} given, but it must be {words}")

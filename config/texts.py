@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -73,7 +72,7 @@ def keep_texts(tree: dict[str, Any], texts: Any, cls: type = Config) -> None:
 
 
 def _is_text(hint: Any) -> bool:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) or (hint,)
     return set(kinds) - {type(None)} == {str}
 
 

@@ -15,11 +15,7 @@ def defines(folder: str, name: str) -> bool:
 
 
 def extend_path(checkout: str) -> None:
-    """Append a checkout to the path and, for one of its programs, remove the working folder.
-
-    Args:
-        checkout: the folder of main.py.
-    """
+    """Append a checkout, the folder of main.py, to the path and, for its programs, remove the working folder."""
     words = sys.orig_argv
     sys.path.append(checkout)
     if sys.argv[:1] == ["-m"] and "-m" in words[:-1] and not sys.flags.safe_path:

@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 POLL = 0.1  # seconds between checks of the ranks
 AFTER_CRASH = 120.0  # seconds for the other ranks to finish writing after one has crashed
@@ -33,13 +32,6 @@ ENVIRONMENT = ("world_size", "base_rank", "node_rank", "master_addr", "master_po
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse the options of `composer`; as in Composer's launcher, missing ones come from the environment.
-
-    Args:
-        argv: the command line without the program's name.
-
-    Returns:
-        The options, all resolved: `nproc`, `world_size`, `base_rank`, `node_rank`, `master_addr`, `master_port`,
-        `stdout`, `stderr`, `module_mode`, `command_mode`, `training_script`, `training_script_args`.
 
     Raises:
         SystemExit: with status 2 and an error message, if options contradict each other.
@@ -91,11 +83,7 @@ def _from_environment(given: argparse.Namespace) -> None:
 
 
 def _resolve(given: argparse.Namespace) -> None:
-    """Check that the options are consistent, and fill in the defaults.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Fill in the defaults; a ValueError if the options are inconsistent."""
     given.world_size = given.nproc if given.world_size is None else given.world_size
     if given.nproc < 1:
         raise ValueError(f"--nproc {given.nproc}: give at least 1")
@@ -157,50 +145,41 @@ class Ranks:
         self._deadline = float("inf")
 
     def start(self, files: ExitStack) -> None:
-        """Start all ranks.
-
-        Args:
-            files: closes the log files.
-        """
+        """Start all ranks; `files` closes their log files."""
         given = self._given
         program = [] if given.command_mode else [sys.executable, *(["-m"] if given.module_mode else [])]
         for local in range(given.nproc):
             names = {
-                "RANK": given.base_rank + local,
-                "WORLD_SIZE": given.world_size,
-                "LOCAL_RANK": local,
-                "LOCAL_WORLD_SIZE": given.nproc,
-                "NODE_RANK": given.node_rank,
-                "MASTER_ADDR": given.master_addr,
-                "MASTER_PORT": given.master_port,
-                "PYTHONUNBUFFERED": 1,
-                "TORCH_NCCL_ASYNC_ERROR_HANDLING": 1,
+                **self._numbers(local),
+                "master_addr": given.master_addr,
+                "master_port": given.master_port,
+                "pythonunbuffered": 1,
+                "torch_nccl_async_error_handling": 1,
             }
-            os.environ.update({name: str(value) for name, value in names.items()})
+            os.environ.update({name.upper(): str(value) for name, value in names.items()})
             words = [os.path.expandvars(os.path.expanduser(word)) for word in given.training_script_args]
             command = [*program, given.training_script, *words]
             if given.verbose:
-                print(f"rank {names['RANK']}: {' '.join(command)}", file=sys.stderr)
-            out, err = self._outputs(local, files) if local else (None, None)
-            self.processes.append(subprocess.Popen(command, stdout=out, stderr=err))
+                print(f"rank {names['rank']}: {' '.join(command)}", file=sys.stderr)
+            streams = ("stdout", "stderr") if local else ()
+            logs = {stream: files.enter_context(self.log(local, stream).open("ab")) for stream in streams}
+            self.processes.append(subprocess.Popen(command, stdout=logs.get("stdout"), stderr=logs.get("stderr")))
+
+    def _numbers(self, local: int) -> dict[str, int]:
+        """Return the numbers of a local rank, by the names of their variables in lower case."""
+        given = self._given
+        return {
+            "rank": given.base_rank + local,
+            "world_size": given.world_size,
+            "local_rank": local,
+            "local_world_size": given.nproc,
+            "node_rank": given.node_rank,
+        }
 
     def log(self, local: int, stream: str) -> Path:
         """Return the log file of a rank's `stream`, "stdout" or "stderr"."""
-        given = self._given
-        name = getattr(given, stream) or str(self._logs / f"rank{{rank}}.{stream}.txt")
-        return Path(
-            name.format(
-                rank=given.base_rank + local,
-                local_rank=local,
-                world_size=given.world_size,
-                local_world_size=given.nproc,
-                node_rank=given.node_rank,
-            )
-        )
-
-    def _outputs(self, local: int, files: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
-        out, err = (files.enter_context(self.log(local, stream).open("ab")) for stream in ("stdout", "stderr"))
-        return out, err
+        name = getattr(self._given, stream) or str(self._logs / f"rank{{rank}}.{stream}.txt")
+        return Path(name.format(**self._numbers(local)))
 
     def note(self, signum: int, _frame: FrameType | None) -> None:
         """Queue a signal for `wait` to forward; a handler for `signal.signal`."""
@@ -260,10 +239,9 @@ class Ranks:
         first = self.processes[0].returncode
         for local in self.failed:
             code = self.processes[local].returncode
-            rank = self._given.base_rank + local
             if local == 0 or code in (first, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT):
                 continue
-            print(f"\nrank {rank} exited with status {code}; its output:", file=sys.stderr)
+            print(f"\nrank {self._given.base_rank + local} exited with status {code}; its output:", file=sys.stderr)
             for stream in ("stdout", "stderr"):
                 sys.stderr.write(self.log(local, stream).read_text(errors="replace"))
 

@@ -53,11 +53,7 @@ def build_loader(
 
 
 def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    """Complete the arguments `given` for torch's DataLoader with defaults that fit the machine.
-
-    Raises:
-        DataError: the batches do not fit into shared memory.
-    """
+    """Add this machine's defaults to DataLoader arguments; DataError if the batches do not fit into shared memory."""
     workers = given.get("num_workers")
     if workers is None:
         workers = default_num_workers()

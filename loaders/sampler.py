@@ -58,15 +58,10 @@ class EpochSampler(DistributedSampler[Key]):
         super().set_epoch(epoch)
         self.dataset.epoch = epoch
 
-    def global_order(self) -> np.ndarray:
-        """Return the current epoch's order over all ranks, int64 [len(dataset)]."""
-        if not self.shuffle:
-            return np.arange(len(self.dataset))
-        return self.dataset.epoch_order(np.random.default_rng([self.seed, self.epoch]))
-
     def __iter__(self) -> Iterator[Key]:
-        epoch = self.epoch
-        order = self.global_order()
+        epoch, order = self.epoch, np.arange(len(self.dataset))
+        if self.shuffle:
+            order = self.dataset.epoch_order(np.random.default_rng([self.seed, epoch]))
         done = self.dataset.take_resume(epoch)
         left = order[done:]
         steps = len(left) // self.num_replicas if self.drop_last else -(-len(left) // self.num_replicas)

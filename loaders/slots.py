@@ -58,12 +58,7 @@ class Slots:
         return self._array(worker, self._held, shape)
 
     def sent(self, images: np.ndarray, labels: np.ndarray) -> SlotBatch | None:
-        """Return the reference that a worker sends in place of a batch; None if the batch is not in a slot.
-
-        Args:
-            images: the result of `room`, filled in.
-            labels: int64 [B].
-        """
+        """Return the reference to send for a batch, labels int64 [B]; None if the images are not from `room`."""
         index, beyond = divmod(images.ctypes.data - self._base, self._size)
         if beyond or not 0 <= index < self._each * len(self._free):
             return None

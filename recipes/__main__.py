@@ -12,7 +12,8 @@ from rich.table import Table
 from common.command import parser, run
 from common.durations import parse
 from common.terminal import console
-from config.dry_run import leaves, section, show_card, yaml_like
+from common.trees import leaves
+from config.dry_run import section, show_card, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 
 

@@ -105,11 +105,8 @@ def recompute(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of all BatchNorms by the means over `batches`, all images weighted equally.
 
     The other modules are in evaluation mode meanwhile, so that dropout draws nothing; all modes are restored. Every
-    rank must call this with its share, and gets the mean over the ranks.
-
-    Args:
-        network: not wrapped in DDP.
-        batches: inputs of the network, with the images in the first dimension.
+    rank must call this with its share, and gets the mean over the ranks. `network` must not be
+    wrapped in DDP; the first dimension of its batches is the images.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:

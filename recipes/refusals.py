@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 from common.errors import ConfigError, UserError
+from common.trees import leaves
 
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
@@ -23,7 +24,7 @@ def refusal(where: str, args: Mapping, what: str, ours: Callable | None = None) 
 
     Args:
         where: the key of `args` in the configuration, such as loggers.wandb.
-        what: what went wrong, such as `WandBLogger refuses its arguments`.
+        what: what went wrong, such as `WandBLogger rejects its arguments`.
         ours: the class or function that is called, if it is ours or the user's.
     """
     try:
@@ -46,7 +47,7 @@ def is_installed(file: str) -> bool:
 
 def blamed(where: str, args: Mapping, reason: str) -> str:
     """Return the key whose value, or else whose name, the reason mentions; else the only key given; else `where`."""
-    given = list(_leaves(args, where))
+    given = [(f"{where}.{key}", value) for key, value in leaves(args)]
     by_value = [key for key, value in given if _mentions(reason, value)]
     by_name = [key for key, _ in given if _mentions(reason, key.rpartition(".")[2])]
     return [*by_value, *by_name, *(key for key, _ in given if len(given) == 1), where][0]
@@ -54,14 +55,6 @@ def blamed(where: str, args: Mapping, reason: str) -> str:
 
 def _mentions(reason: str, word: object) -> bool:
     return bool(str(word)) and re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", reason, re.IGNORECASE) is not None
-
-
-def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}.{key}")
-        else:
-            yield f"{prefix}.{key}", value
 
 
 def is_validation(error: Exception, made: Callable) -> bool:

@@ -250,7 +250,7 @@ def build(kind: str, name: str, args: Mapping, *positional: object) -> Any:
         else:
             named = args if kind in BY_EVENTS else {}  # messages of the other kinds start with the argument
             title = name if is_outside(name) else made_of.__name__
-            with refusal(where, named, f"{title} refuses its arguments", ours=None if is_stock else made_of):
+            with refusal(where, named, f"{title} rejects its arguments", ours=None if is_stock else made_of):
                 # Some classes modify their arguments, and the configuration must not change.
                 made = made_of(*positional, **copy.deepcopy(dict(args)))
     except ImportError as error:

@@ -19,9 +19,8 @@ def warm_up(step: float, warmup: float, alpha_i: float) -> float:
 def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
     """Return the learning-rate multiplier: linear from alpha_i over `warmup` steps, then a half cosine to alpha_f.
 
-    Args:
-        step: 0 for the first batch; the value is exact for that batch (stock Composer lags by one).
-        total: length of the run, in the unit of `step`, as `warmup` is.
+    The first batch is step 0, and its value is exact (stock Composer lags by one). `total` and `warmup` are in the unit
+    of `step`.
     """
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
@@ -61,12 +60,9 @@ Curve = Callable[[float], float]
 
 
 def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> Curve:
-    """Return the multiplier of the peak learning rate as a function of the step.
+    """Return the multiplier of the peak learning rate, optimizer.lr, as a function of the step.
 
-    Args:
-        scheduler: the section of a configuration, or any object with its attributes.
-        peak: optimizer.lr.
-        total: length of the run, in steps, as `warmup` is.
+    `scheduler` is the section of a configuration; `total` and `warmup` are in steps.
     """
     if scheduler.name == "one_cycle":
         bottom = 1 / scheduler.div_factor

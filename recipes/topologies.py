@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.errors import ConfigError
+from common.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from config.schema import Config
@@ -83,7 +83,7 @@ def misfit(topology: str, nodes: int, per_node: int) -> str | None:
         rule, nearest = "an even number of ranks", [n - 1, n + 1]
     else:
         rule, nearest = "2, 4, 8, ... ranks (a power of two)", _near(n)
-    given = f"{_count(n, 'rank')} on {_count(nodes, 'node')}"
+    given = f"{counted(n, 'rank', 'ranks')} on {counted(nodes, 'node', 'nodes')}"
     near = f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(map(str, nearest))}"
     others = " or ".join(name for name in TOPOLOGIES if _fits(name, nodes, per_node))
     instead = f", or say algorithms.decentralized.topology={others}" if others else ""
@@ -105,10 +105,6 @@ def _near(n: int) -> list[int]:
     """Return the powers of two, at least 2, below and above a number that is not one."""
     above = 1 << n.bit_length()
     return [above // 2, above] if above > 2 else [2]
-
-
-def _count(n: int, unit: str) -> str:
-    return f"{n} {unit}{'s' if n > 1 else ''}"
 
 
 def check_topology(config: Config, world_size: int, local_world_size: int) -> None:

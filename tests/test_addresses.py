@@ -43,7 +43,7 @@ def in_folder(address: str) -> tuple[str, str]:
 @pytest.mark.parametrize("address", ["gs://b/run#1", "oci://b@n/a?x/y", "GS://b/#", "azure://b/x?y#z"])
 def test_signs_in_addresses_of_other_stores_are_rejected(address: str, tmp_path: Path) -> None:
     at = min(address.index(sign) for sign in "#?" if sign in address)
-    problem = f"{address[:at]} goes on with {address[at]!r}, which only a key in S3 may hold; rename the folder"
+    problem = f"{address[:at]} is followed by {address[at]!r}, which only a key in S3 may contain; rename the folder"
     with pytest.raises(DataError, match=re.escape(problem)):
         download(join(address, "index.json"), tmp_path / "index.json")
     words = ["yamls/digits.yaml", f"train_dataset.path={address}", "train_dataset.is_streaming=true"]

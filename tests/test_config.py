@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from common.trees import leaves
 from config import ConfigError, check_world, complete, durations_of, is_made_on_demand, load
-from config.dry_run import leaves
 from config.load import defaults
 from tests.configs import PUBLISHED, value_of, write
 

@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from common.durations import durations_of
+from common.trees import leaves
 from config import ConfigError, load
-from config.dry_run import leaves, show, size_lines
+from config.dry_run import show, size_lines
 from config.plot import curve
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from common.trees import leaves
 from config import ConfigError, load
-from config.dry_run import leaves, show
+from config.dry_run import show
 from config.load import defaults, recipe_files
 from config.schema import OPEN_SECTIONS
 from recipes import registry

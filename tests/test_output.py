@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from common.trees import leaves
 from config import load
-from config.dry_run import leaves, show, yaml_like
+from config.dry_run import show, yaml_like
 from main import cli
 from recipes.__main__ import main as list_recipes
 

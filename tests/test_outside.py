@@ -229,7 +229,7 @@ def test_broken_code_keeps_its_traceback(own: Callable, text: str, kind: type[Ex
 
 
 def test_a_rejected_argument_is_a_sentence(page: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"^algorithms.{ERASING}: {ERASING} refuses its arguments: p is 2: it must"):
+    with pytest.raises(ConfigError, match=rf"^algorithms.{ERASING}: {ERASING} rejects its arguments: p is 2: it must"):
         registry.build("algorithm", "mine.parts:RandomErasing", {"p": 2})
 
 

@@ -51,7 +51,7 @@ def test_build_returns_an_object_or_raises_a_sentence() -> None:
     assert type(monitor).__name__ == "SpeedMonitor"
     with pytest.raises(ConfigError, match=r"callbacks\.speed_monitor\.window_sise.*did you mean window_size"):
         registry.build("callback", "speed_monitor", {"window_sise": 7})
-    with pytest.raises(ConfigError, match=r"algorithms\.mixup: .* refuses its arguments"):
+    with pytest.raises(ConfigError, match=r"algorithms\.mixup: .* rejects its arguments"):
         registry.build("algorithm", "mixup", {"alpha": -1.0})
 
 
@@ -148,11 +148,11 @@ def test_an_argument_that_an_algorithm_rejects_is_a_sentence(written: Callable, 
     written(top, body)
     with pytest.raises(ConfigError) as caught:
         registry.build("algorithm", "unfinished", {"most": 5})
-    assert str(caught.value) == "algorithms.unfinished: Unfinished refuses its arguments: most is 5: at least 6"
+    assert str(caught.value) == "algorithms.unfinished: Unfinished rejects its arguments: most is 5: at least 6"
 
 
 def test_a_value_that_composers_class_rejects_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"speed_monitor\.window_size: SpeedMonitor refuses .* non-negative"):
+    with pytest.raises(ConfigError, match=r"speed_monitor\.window_size: SpeedMonitor rejects .* non-negative"):
         registry.build("callback", "speed_monitor", {"window_size": -5})
     monkeypatch.setattr(SpeedMonitor, "__init__", lambda _self: len(3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="has no len"):  # no argument of the user's can be at fault

@@ -64,10 +64,10 @@ def test_the_listed_metrics_are_the_models() -> None:
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("callback", "load_checkpoint", {"load_path": "x.pt", "event": "nosuch"}, "load_checkpoint.event: LoadCheckpoint"),
-    ("callback", "activation_monitor", {"interval": "5sec"}, "activation_monitor.interval: ActivationMonitor refuses"),
+    ("callback", "activation_monitor", {"interval": "5sec"}, "activation_monitor.interval: ActivationMonitor rejects"),
     ("callback", "speed_monitor", {"window_size": 3, "time_unit": "weeks"}, "speed_monitor.time_unit: SpeedMonitor"),
-    ("callback", "memory_snapshot", {"interval": []}, "memory_snapshot.interval: MemorySnapshot refuses its arguments"),
-    ("logger", "console", {"stream": "nosuch"}, "console.stream: ConsoleLogger refuses its arguments: stream must be"),
+    ("callback", "memory_snapshot", {"interval": []}, "memory_snapshot.interval: MemorySnapshot rejects its arguments"),
+    ("logger", "console", {"stream": "nosuch"}, "console.stream: ConsoleLogger rejects its arguments: stream must be"),
 ]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from common.trees import leaves
 from config import Run
-from config.dry_run import leaves
 from config.load import defaults
 from training.secrets import redacted
 

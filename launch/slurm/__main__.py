@@ -42,13 +42,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def job_of(given: argparse.Namespace) -> Job:
-    """Build the job from its preset and the options that override it."""
-    options = {item.name: getattr(given, item.name) for item in fields(Job)}
-    options["env"] = dict(word.partition("=")[::2] for word in given.env or [])
-    return shape({"preset": given.preset, **options})
-
-
 def load_run(words: list[str]) -> Run:
     """Load the run, with only a warning for data that are missing here, because the nodes may have them."""
     try:
@@ -67,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any("\n" in word for word in argv):
         raise ConfigError("an argument contains a line break, which a job script does not allow; remove it")
     given = parse(argv)
-    job, run = job_of(given), load([*given.words, "dry_run=true"])
+    options = {key: getattr(given, key) for key in ("preset", *(item.name for item in fields(Job)))}
+    job = shape({**options, "env": dict(word.partition("=")[::2] for word in given.env or [])})
+    run = load([*given.words, "dry_run=true"])
     # Fixed, because a job that is queued again must find its checkpoints.
     name = run.config.run_name or run.default_name()
     added = [] if run.config.run_name else [f"run_name={name}"]

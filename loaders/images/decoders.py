@@ -58,11 +58,7 @@ CHOICES = ("auto", *DECODERS)
 
 
 def chosen(name: str) -> str:
-    """Resolve a decoder name on this machine: `auto` is native if it is built, else torchvision.
-
-    Raises:
-        DataError: there is no such decoder, or it is not built.
-    """
+    """Resolve a decoder name: `auto` is native if it is built, else torchvision; DataError if unknown or not built."""
     if name in DECODERS and not DECODERS[name].native:
         return name
     if name not in CHOICES:
@@ -83,8 +79,9 @@ def opener(name: str) -> Callable[[Source], Opened]:
 
 def decoders_of(config: Config) -> dict[str, str]:
     """Return the decoder of each data section whose storage uses one of these; raises a DataError as `chosen`."""
-    sections = config.sections().items()
-    return {name: chosen(data.decoder) for name, data in sections if kind_of(data.storage).uses_decoder}
+    kinds = {name: kind_of(data.storage) for name, data in config.sections().items()}
+    used = [name for name, kind in kinds.items() if kind.reads_path and not kind.own_decoder]
+    return {name: chosen(config.section(name).decoder) for name in used}
 
 
 def described(name: str) -> str:

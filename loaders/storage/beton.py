@@ -107,11 +107,7 @@ def beton_file(path: str | os.PathLike[str], split: str) -> Path:
 
 
 def read_tables(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the sample rows and the sizes of the images in bytes: SAMPLE [N], uint64 [N].
-
-    Raises:
-        DataError: this is not a .beton file, it is truncated, or it does not hold images with labels.
-    """
+    """Read the sample rows and the sizes of the images in bytes: SAMPLE [N], uint64 [N]; DataError for other files."""
     end = os.fstat(file.fileno()).st_size
     truncated = DataError(f"{path}: ends after {end} bytes, but its header needs more; was a copy cut short? {_AGAIN}")
     header = np.fromfile(file, HEADER, 1)

@@ -28,10 +28,8 @@ def make_digits(folder: str | os.PathLike[str]) -> Path:
     """Write train/0..9 (1,438 images) and val/0..9 (359) unless they exist; return the folder.
 
     The split is fixed and stratified. The folder is renamed into place when complete, so that several ranks may call
-    this at once, and an interrupted call leaves nothing behind.
-
-    Raises:
-        DataError: the folder holds something else, or cannot be written.
+    this at once, and an interrupted call leaves nothing behind. Raises a DataError if the folder holds something else
+    or cannot be written.
     """
     target = Path(folder)
     if _complete(target):

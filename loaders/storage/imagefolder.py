@@ -23,11 +23,7 @@ _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, 
 
 
 class ImageFolderDataset(ImageDataset):
-    """One split of an image folder.
-
-    Raises:
-        DataError: lists all faults of the folder's structure that show without opening an image.
-    """
+    """One split of an image folder; a DataError lists all faults that show without opening an image."""
 
     classes: list[str]
     labels_are_free = False
@@ -91,11 +87,7 @@ class Listing(NamedTuple):
 
 
 def list_class(folder: Path) -> Listing:
-    """List a class folder recursively.
-
-    Raises:
-        DataError: a folder cannot be listed, is a link to one that contains it, or holds a dangling link.
-    """
+    """List a class folder recursively; DataError if one cannot be listed, contains itself or has a dangling link."""
     return _list_below(folder, "", tuple(map(str, Path(os.path.realpath(folder)).parents)), Listing([], [], []))
 
 

@@ -38,11 +38,6 @@ class Kind:
     loader: str | None = None  # its WorkerLoader; None: worker processes that run the pipeline
     requires: str | None = None  # a function that raises a DataError if a package is missing
 
-    @property
-    def uses_decoder(self) -> bool:
-        """Whether the section's `decoder` applies."""
-        return self.reads_path and not self.own_decoder
-
 
 OUTSIDE = Kind("what its class reads", "no other kind reads them", None, remote=True)
 """Row of a class from outside this project, which `data.py` opens."""
@@ -98,14 +93,9 @@ KINDS = {
 
 
 def kind_of(storage: str | None, is_streaming: bool = False) -> Kind:
-    """Return the row of a storage kind.
+    """Return the row of a storage kind, or OUTSIDE for package.module:Class; raises a DataError if it is unknown.
 
-    Args:
-        storage: a name in the table; package.module:Class for one from outside; None for the default kind.
-        is_streaming: whether the default kind is that of MDS shards or of image folders.
-
-    Raises:
-        DataError: the kind is unknown.
+    None is the default kind: that of MDS shards or of image folders, by `is_streaming`.
     """
     if storage is None:
         return next(kind for kind in KINDS.values() if kind.is_streaming is is_streaming)
@@ -135,10 +125,8 @@ def open_dataset(
 ) -> ImageDataset:
     """Open one split (`train` or `val`) of a data set, importing only what its kind needs.
 
-    The other arguments are those of `data.build_imagenet_dataspec`.
-
-    Raises:
-        DataError: the data set is missing, incomplete, or of another kind.
+    The other arguments are those of `data.build_imagenet_dataspec`. Raises a DataError if the data set is missing,
+    incomplete, or of another kind.
     """
     kind = kind_of(storage, is_streaming)
     if kind.reads_path and not path:

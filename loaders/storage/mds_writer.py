@@ -98,9 +98,7 @@ def count_samples(raw: bytes) -> int:
 def read_sample(entry: dict[str, Any], raw: bytes, index: int) -> tuple[int, Source, int]:
     """Return number (`index` if it has none), image and label of a sample of an uncompressed shard.
 
-    Raises:
-        WrongValue: it holds no image, or no label.
-        ValueError: the shard is damaged.
+    Raises a ValueError if the shard is damaged, a WrongValue if the sample holds no image or no label.
     """
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * index)
     columns, sample = Columns(entry), raw[begin:end]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.suggest import did_you_mean, listing
+from common.trees import leaves
 from config import ConfigError, check_world, load
 from config.read import ROOT, Tree, read_yaml
 from config.schema import Config
@@ -57,7 +58,7 @@ def read(path: str, typed: Sequence[str], elsewhere: bool = False) -> Plan:
     if problems := _problems(path, tree):
         raise ConfigError(*problems)
     folder = Path(tree.get("runs_folder") or f"runs/{Path(path).stem}")
-    flat = _flat(tree.get("overrides") or {})
+    flat = leaves(tree.get("overrides") or {})
     overrides = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     recipes, ratios = tree["recipes"], tree.get("ratios") or [1.0]
     runs = [
@@ -121,11 +122,3 @@ def _check(plan: Plan, more: list[str]) -> None:
 
 def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return a tree's leaves with their dotted keys."""
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
-    return leaves

@@ -52,11 +52,7 @@ class Copier:
         self._copied: list[int] = []  # bytes of each file that this call copied
 
     def run(self) -> Copied:
-        """Copy the files that are missing, damaged or out of date, and remove those that the source no longer has.
-
-        Raises:
-            DataError: the source is unreadable or damaged, or the destination is full or cannot be written.
-        """
+        """Copy the files that are missing, damaged or out of date, and remove those that the source no longer has."""
         with _explained(self.destination):
             shutil.rmtree(self._parts, ignore_errors=True)
             self._parts.mkdir()

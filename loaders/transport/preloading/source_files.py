@@ -169,11 +169,7 @@ def _read_index(source: str, folder: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _add_recorded(files: dict[str, SourceFile], source: str, folder: str, index: dict[str, Any]) -> None:
-    """Add the recorded hashes and uncompressed sizes to a folder's shards.
-
-    Raises:
-        DataError: a shard is missing, or its size is not the recorded one.
-    """
+    """Add recorded hashes and uncompressed sizes to shards; DataError if one is missing or has another size."""
     for shard in index["shards"]:
         raw, packed = shard["raw_data"], shard["zip_data"]
         infos = {os.path.join(folder, info["basename"]): info for info in (raw, packed) if info}
