@@ -1,7 +1,5 @@
 """Build the Trainer's arguments from a configuration: data, model, optimizer, schedule, algorithms, callbacks."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

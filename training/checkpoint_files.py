@@ -1,7 +1,5 @@
 """Checkpoint files: written whole or not at all; a folder keeps the newest, the best and a link to the latest."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Read the files that an earlier process left in a run folder, which may be damaged or written by anyone."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

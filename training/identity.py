@@ -1,7 +1,5 @@
 """The configuration that a run records: plain containers without secrets, comparable with another run's."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -4,8 +4,6 @@ Composer 0.32.1 reads with `weights_only=False`, evaluates the algorithms' reprs
 weights. We therefore replace its `load_checkpoint` while the Trainer is built.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The run folder, runs/<run_name>/: claim it for a run, and write its configuration, metrics and summary."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

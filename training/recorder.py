@@ -1,7 +1,5 @@
 """Callbacks that measure a run: clocks, a row per evaluation, the summary at the end; accuracy per training batch."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

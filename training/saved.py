@@ -1,7 +1,5 @@
 """Read checkpoints: verify their checksums, and load data only, because a pickle can run code."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Remove secrets from everything that is written: find them by their keys and by their format."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -8,8 +8,6 @@ The runs of a side differ only in their seed. Differences of means are printed w
 side has its own variance), which takes two runs on each side. Settings that were trained differently are listed.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Images are kept bit for bit, or resized. Repeat the command to continue after an
 conversions give identical bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

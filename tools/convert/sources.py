@@ -1,7 +1,5 @@
 """Sources of a conversion: one split of an image folder, or of MDS shards."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Convert a source to FFCV's .beton files by way of shards, which are made, checked and resumed as any others."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Convert a source to MDS shards: make the missing ones, check all of them, and only then write the indexes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -12,8 +12,6 @@ of an image and its mirror image are averaged, and reported separately.
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

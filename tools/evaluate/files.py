@@ -1,7 +1,5 @@
 """What an evaluation leaves behind: tables, a summary and an image, all of them or none."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import json

@@ -1,7 +1,5 @@
 """Print the main figures of an evaluation."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

@@ -1,7 +1,5 @@
 """Machines: their prices, their peak speed, and the operations of a training step."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

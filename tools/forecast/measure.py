@@ -1,7 +1,5 @@
 """Time the pieces of a run on this machine, through main.py's own Trainer; record and save into a scratch folder."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

@@ -1,7 +1,5 @@
 """The output of a forecast: for this machine, as measured, and for another one, extrapolated."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace

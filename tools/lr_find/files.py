@@ -1,7 +1,5 @@
 """Write the results of a learning-rate search: measurements, suggestions, and a plot of both."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """One sweep: the run's own training, with a learning rate that rises by a constant factor from batch to batch."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

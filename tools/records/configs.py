@@ -1,7 +1,5 @@
 """A run's recorded configuration, completed, flattened and compared with another run's."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

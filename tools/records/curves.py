@@ -1,7 +1,5 @@
 """Curves over repeated runs: mean and two standard deviations, over steps or time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import reduce
 

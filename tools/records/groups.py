@@ -1,7 +1,5 @@
 """Groups of runs that repeat each other: same data, model, recipe, length, configuration and hardware."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections import Counter

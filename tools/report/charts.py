@@ -1,7 +1,5 @@
 """The charts of a table of groups: one line per group, never one per run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The YAML of a sweep and its runs: recipes x lengths x seeds."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Run the runs of a sweep one after another through the composer launcher, or print the commands that would."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -3,8 +3,6 @@
 The moves are written to val_moves.csv first, so that an interrupted fold can be continued and undone.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Sequence
