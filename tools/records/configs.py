@@ -8,7 +8,7 @@ from common.errors import ConfigError
 from config.layers import SECTIONS
 from config.load import defaults
 from config.read import Tree, deepen, plain, undot
-from training.identity import training_keys
+from training.earlier_run import training_keys
 
 ABSENT = "-"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import named
 from common.suggest import did_you_mean, listing
 from config import ConfigError, check_world, load
 from config.read import ROOT, Tree, read_yaml
@@ -114,11 +115,7 @@ def _check(plan: Plan, more: list[str]) -> None:
     if twice := [name for name, count in names.items() if count > 1]:
         problems["recipes: two of them have the same name, so that their runs would share a folder"] = twice
     if problems:
-        raise ConfigError(*(f"{_some(names)}: {problem}" for problem, names in problems.items()))
-
-
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        raise ConfigError(*(f"{named(names, 1)}: {problem}" for problem, names in problems.items()))
 
 
 def _flat(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
