@@ -133,8 +133,7 @@ def check_writable(folder: Folder) -> None:
         folder.delete(".writable")
         return
     try:
-        with tempfile.TemporaryFile(dir=existing(folder.path)):
-            pass
+        tempfile.TemporaryFile(dir=existing(folder.path)).close()
     except OSError as error:
         raise UserError(
             f"save_folder: {folder} cannot be written ({error.strerror}); "

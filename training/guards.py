@@ -149,9 +149,7 @@ class CommonBatchNorm(Callback):
         """Average the statistics of the weights to evaluate; an averaging algorithm may have swapped in its own."""
         average_batchnorm(state)
 
-    def fit_end(self, state: State, logger: Logger) -> None:
-        """Average the final statistics."""
-        average_batchnorm(state)
+    fit_end = eval_start  # for the final statistics
 
 
 def average_batchnorm(state: State) -> None:

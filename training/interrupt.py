@@ -43,8 +43,7 @@ class StopRequest:
         self._pending: tuple[Work, Tensor] | None = None  # all-reduce started by lately_on_any_rank()
 
     def __enter__(self) -> StopRequest:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            self._before[signum] = signal.signal(signum, self._note)
+        self._before = {signum: signal.signal(signum, self._note) for signum in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -105,8 +105,7 @@ def convert(argv: Sequence[str]) -> int:
     conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
     rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
     out.print(result_table(given.destination, rows))
-    skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
-    if skipped:
+    if skipped := sum(len(plan.order) for plan in plans) - sum(row.images for row in rows):
         out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
         out.print(remark)

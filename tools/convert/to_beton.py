@@ -24,10 +24,9 @@ COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton into the destination with `workers` processes.
+    """Write train.beton and val.beton into the destination, a local folder, with `workers` processes.
 
-    Raises:
-        DataError: the destination, a local folder, is not empty, or the source or the disk fails.
+    DataError if it is not empty, or the source or the disk fails.
     """
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
     assert isinstance(target, LocalFolder)
