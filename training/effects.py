@@ -141,10 +141,7 @@ class Effects(Callback):
 
 
 def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> list[Callback]:
-    """Build the callback that checks the algorithms' effects, and check that each starts before the run's end.
-
-    Returns no callback when only evaluating.
-    """
+    """Check that the algorithms start in time; return the callback that checks their effects, none when evaluating."""
     if not run.config.is_train:
         return []
     watches = [cast(Watch, algorithm.apply) for algorithm in algorithms]

@@ -115,8 +115,7 @@ def _check_fits(
 ) -> None:
     """Raise a CheckpointError if the names or shapes of tensors differ from the model's, or the model surgery differs.
 
-    The message names the model that the tensors look like. Surgery that adds no weights may differ in a new training
-    (`anew`).
+    The message names the model that the tensors look like. In a new training, `anew`, only the tensors must agree.
     """
     held, wanted = shapes(saved.state["model"]), shapes(model.state_dict())
     faults = differences(held, wanted)

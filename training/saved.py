@@ -81,10 +81,7 @@ def read_checkpoint(
 
 
 def read_file(path: Path, address: str, trusted: bool = False) -> Any:
-    """Return the content of a file of tensors, without running code from it unless it is trusted.
-
-    NotDataError names the first object in it that is not data.
-    """
+    """Read a file of tensors, without running code unless `trusted`; NotDataError names an object that is not data."""
     try:
         with torch.serialization.safe_globals(_DATA):
             return torch.load(path, map_location="cpu", weights_only=not trusted)

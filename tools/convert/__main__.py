@@ -48,12 +48,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, if SRC is a store's")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
-    add(
-        "--workers",
-        type=positive,
-        default=len(os.sched_getaffinity(0)),
-        help="processes (default: one per core, here %(default)s)",
-    )
+    cores = len(os.sched_getaffinity(0))
+    add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -24,10 +24,7 @@ COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton into the destination, a local folder, with `workers` processes.
-
-    DataError if it is not empty, or the source or the disk fails.
-    """
+    """Write train.beton and val.beton to the destination, a folder; DataError if it, the source or the disk fails."""
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
     assert isinstance(target, LocalFolder)
     stage = _stage(conversion, target)

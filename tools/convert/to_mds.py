@@ -98,10 +98,7 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with `workers` processes, and return the table's rows.
-
-        DataError if the destination holds something else, or the source or the destination fails.
-        """
+        """Make the data set, and return the table's rows; DataError if the destination holds another one."""
         results = self._begin()
         with Crew(workers) as crew:
             for plan, result in zip(self.plans, results, strict=True):

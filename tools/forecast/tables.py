@@ -19,10 +19,7 @@ from training.data_wait import TOLERATED
 
 
 class Outlook:
-    """The machines that forecasts are shown for, given the options and a prepared run.
-
-    With --scale, the options' price is that of the machine to extrapolate to.
-    """
+    """The machines that forecasts are shown for, given the options and a prepared run."""
 
     def __init__(self, given: argparse.Namespace, run: Run) -> None:
         self.device, count, config = device_name(run), dist.get_world_size(), run.config
@@ -32,7 +29,7 @@ class Outlook:
                 f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {self.device} is "
                 "not known; leave --scale out, or measure on a GPU"
             )
-        devices, kind = self.scale or (count, self.device)
+        devices, kind = self.scale or (count, self.device)  # which --price and --machine are about
         self.scaled = price(given.price, given.machine, kind, devices)
         self.here = price(None, None, self.device, count) if self.scale else self.scaled
         about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"

@@ -46,8 +46,7 @@ class Sweep:
 class Ramp(Callback):
     """Sets each batch's learning rate to the next of `rates`, records the loss, and stops when the loss explodes.
 
-    Param groups keep their ratios. `initial_lr` rises too, so that decoupled weight decay is that of a run whose peak
-    is this learning rate.
+    Param groups keep their ratios. `initial_lr` rises too: decoupled weight decay is that of a run with this peak.
     """
 
     def __init__(self, sweep: Sweep, rates: list[float]) -> None:
