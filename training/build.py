@@ -1,8 +1,7 @@
 """Build the Trainer's arguments from a configuration: data, model, optimizer, schedule, algorithms, callbacks."""
 
-from __future__ import annotations
-
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +134,7 @@ class Schedule:
     """The run's length as a Composer time string, and the optimizer's settings for each batch, counted from 0."""
 
     max_duration: str
+    batches: int  # the same length
     multiplier: Callable[[float], float]  # of the learning rate
     momentum: Callable[[float], float] | None  # None: constant
     clock: Clock  # converts a timestamp to a batch
@@ -157,7 +157,8 @@ def schedule(run: Run, data: Data) -> Schedule:
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
     train_images = len(image_dataset(data.train)) if data.train else 0
     clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, train_images)
-    return Schedule(f"{int(length.value)}{length.unit}", multiplier, schedules.momentum(config.scheduler, total), clock)
+    momentum = schedules.momentum(config.scheduler, total)
+    return Schedule(f"{int(length.value)}{length.unit}", math.ceil(total), multiplier, momentum, clock)
 
 
 def goes_on(config: Config, schedule: Schedule, data: Data) -> list[Callback]:

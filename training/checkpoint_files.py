@@ -1,7 +1,5 @@
 """Checkpoint files: written whole or not at all; a folder keeps the newest, the best and a link to the latest."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -135,8 +133,7 @@ def check_writable(folder: Folder) -> None:
         folder.delete(".writable")
         return
     try:
-        with tempfile.TemporaryFile(dir=existing(folder.path)):
-            pass
+        tempfile.TemporaryFile(dir=existing(folder.path)).close()
     except OSError as error:
         raise UserError(
             f"save_folder: {folder} cannot be written ({error.strerror}); "

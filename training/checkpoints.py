@@ -1,7 +1,5 @@
 """Save checkpoints atomically, and find the newest intact one to start from."""
 
-from __future__ import annotations
-
 import shlex
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,10 +1,8 @@
 """The position of a run in its schedule, also after resuming with another batch size or data set."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from composer.core import Callback, State, Timestamp
 from composer.loggers import Logger
@@ -12,10 +10,8 @@ from composer.loggers import Logger
 from common.durations import parse
 from config import ConfigError
 from config.schema import Config
+from loaders.sampler import EpochSampler
 from recipes.declared import arguments, declarations, units
-
-if TYPE_CHECKING:
-    from loaders.sampler import EpochSampler
 
 
 @dataclass(frozen=True)

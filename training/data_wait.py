@@ -1,7 +1,5 @@
 """Measure how long training waits for data, and advise what to change if that is too long."""
 
-from __future__ import annotations
-
 import time
 
 import torch

@@ -1,7 +1,5 @@
 """Set up the machine for a run: device, process group, threads, precision."""
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import os

@@ -1,19 +1,21 @@
-"""Read the files that an earlier process left in a run folder, which may be damaged or written by anyone."""
-
-from __future__ import annotations
+"""The configuration that a run records, and the files that an earlier process left, which anyone may have written."""
 
 import csv
 import io
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from config import ConfigError, UserError
+from common.trees import leaves
+from config import ConfigError, Run, UserError
+from config.load import defaults
 from config.read import UNREADABLE, check_depth, reason
 from config.schema import METRICS
+from training.secrets import redacted
 
 MEASURED = tuple(column for column, _, _ in METRICS.values())
 COLUMNS = (  # of metrics.csv
@@ -22,6 +24,59 @@ COLUMNS = (  # of metrics.csv
 )
 ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit}  # columns in per cent
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
+# Keys that do not change what is trained: a run may resume with other values.
+_HARMLESS = (
+    "autoresume",
+    "callbacks",
+    "device",
+    "device_train_microbatch_size",
+    "dist_timeout",
+    "dry_run",
+    "grad_accum",
+    "loggers",
+    "load_path",
+    "load_unsafe_pickle",
+    "python_log_level",
+    "run_name",
+    "runs_folder",
+    "save_folder",
+    "save_interval",
+    "save_num_checkpoints_to_keep",
+    "save_overwrite",
+    "recipe_name",
+)
+_HARMLESS_IN_DATASETS = ("path", "local", "cache_limit", "preload", "num_workers", "prefetch_factor", "decoder")
+
+
+def plain(run: Run) -> dict[str, Any]:
+    """Return the configuration as plain containers, resolved for this machine and without secrets."""
+    resolved: dict[str, Any] = {}
+    if machine := run.prepared:
+        resolved = {"device": machine.device, "precision": machine.precision, "grad_accum": None}
+        resolved["device_train_microbatch_size"] = machine.microbatch
+    return redacted(asdict(run.config) | resolved)
+
+
+def differences(old: Any, new: dict[str, Any]) -> list[str]:
+    """Return the differences that change the training, each as 'key: old -> new'."""
+    before, after = training_keys(OmegaConf.to_container(old, resolve=True)), training_keys(new)
+    # Keys added since the old run count as defaults, which keep the program's earlier behavior.
+    default = training_keys(defaults())
+    before = {key: default[key] for key in after.keys() & default.keys()} | before
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def training_keys(config: Any) -> dict[str, Any]:
+    """Return the values that determine what is trained, by dotted key."""
+    kept = {k: v for k, v in config.items() if k not in _HARMLESS}
+    for name in ("train_dataset", "eval_dataset"):
+        if isinstance(section := kept.get(name, {}), dict):
+            kept[name] = {k: v for k, v in section.items() if k not in _HARMLESS_IN_DATASETS}
+    return dict(leaves(kept))
 
 
 def configuration(folder: Path) -> DictConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -142,10 +141,7 @@ class Effects(Callback):
 
 
 def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> list[Callback]:
-    """Build the callback that checks the algorithms' effects, and check that each starts before the run's end.
-
-    Returns no callback when only evaluating.
-    """
+    """Check that the algorithms start in time; return the callback that checks their effects, none when evaluating."""
     if not run.config.is_train:
         return []
     watches = [cast(Watch, algorithm.apply) for algorithm in algorithms]
@@ -153,13 +149,7 @@ def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> li
     # Callers of the published example's functions run recipes for a batch or two.
     if (problems := [sentence for sentence in late if sentence]) and not run.lenient:
         raise ConfigError(*problems)
-    return [Effects(watches, schedule.clock, _total(schedule))]
-
-
-def _total(schedule: Schedule) -> int:
-    """Return the run's length in batches."""
-    clock = schedule.clock
-    return math.ceil(parse(schedule.max_duration).batches(clock.batches_per_epoch, clock.batch_size))
+    return [Effects(watches, schedule.clock, schedule.batches)]
 
 
 def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
@@ -186,7 +176,7 @@ def last_seen(event: Event, unit: str, schedule: Schedule) -> float:
 
     As in Composer, the elapsed share of a run in epochs changes only at the end of an epoch.
     """
-    length, per_epoch, total = parse(schedule.max_duration), schedule.clock.batches_per_epoch, _total(schedule)
+    length, per_epoch, total = parse(schedule.max_duration), schedule.clock.batches_per_epoch, schedule.batches
     before, whole = (total - 1) // per_epoch, total // per_epoch
     batches, epochs = {
         Event.BATCH_START: (total - 1, before),

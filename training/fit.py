@@ -1,7 +1,5 @@
 """Build the Trainer of a run, and train or evaluate with it."""
 
-from __future__ import annotations
-
 import atexit
 import re
 import traceback

@@ -1,10 +1,8 @@
 """Callbacks that keep a run correct: exact learning rate, counted samples, finite loss, shared BatchNorm statistics."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from composer.core import Callback, Precision, State, Timestamp
 from composer.loggers import Logger
@@ -14,9 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from config import DataError, TrainingError
 from recipes.algorithms._base import ours
 from recipes.batchnorm_statistics import average_over_ranks
-
-if TYPE_CHECKING:
-    from training.build import Data, Schedule
+from training.build import Data, Schedule
 
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
@@ -149,9 +145,7 @@ class CommonBatchNorm(Callback):
         """Average the statistics of the weights to evaluate; an averaging algorithm may have swapped in its own."""
         average_batchnorm(state)
 
-    def fit_end(self, state: State, logger: Logger) -> None:
-        """Average the final statistics."""
-        average_batchnorm(state)
+    fit_end = eval_start  # for the final statistics
 
 
 def average_batchnorm(state: State) -> None:

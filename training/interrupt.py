@@ -1,12 +1,10 @@
 """Handle SIGTERM and Ctrl-C: finish the batch, save, complete the run folder, exit with 128 + signal."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
 from types import FrameType
-from typing import cast
+from typing import Self, cast
 
 import torch
 from composer.core import State
@@ -42,9 +40,8 @@ class StopRequest:
         self._before: dict[int, object] = {}
         self._pending: tuple[Work, Tensor] | None = None  # all-reduce started by lately_on_any_rank()
 
-    def __enter__(self) -> StopRequest:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            self._before[signum] = signal.signal(signum, self._note)
+    def __enter__(self) -> Self:
+        self._before = {signum: signal.signal(signum, self._note) for signum in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,8 +4,6 @@ Composer 0.32.1 reads with `weights_only=False`, evaluates the algorithms' reprs
 weights. We therefore replace its `load_checkpoint` while the Trainer is built.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re
@@ -117,8 +115,7 @@ def _check_fits(
 ) -> None:
     """Raise a CheckpointError if the names or shapes of tensors differ from the model's, or the model surgery differs.
 
-    The message names the model that the tensors look like. Surgery that adds no weights may differ in a new training
-    (`anew`).
+    The message names the model that the tensors look like. In a new training, `anew`, only the tensors must agree.
     """
     held, wanted = shapes(saved.state["model"]), shapes(model.state_dict())
     faults = differences(held, wanted)

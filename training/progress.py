@@ -1,7 +1,5 @@
 """Show the run: one progress bar, a line per evaluation, a table at the end."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sized
 from typing import Any, cast

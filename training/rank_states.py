@@ -4,8 +4,6 @@ The checkpoint itself has the mean of all ranks' weights, so any program can rea
 also loads the ranks' states and resumes bit for bit; on another number of ranks it starts from the mean.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The run folder, runs/<run_name>/: claim it for a run, and write its configuration, metrics and summary."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib
@@ -30,8 +28,7 @@ from config.load import baseline_of
 from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
-from training.earlier_run import COLUMNS
-from training.identity import differences, plain
+from training.earlier_run import COLUMNS, differences, plain
 from training.secrets import redacted
 from training.trackers import ID, Tracked, tracked
 

@@ -1,7 +1,5 @@
 """Callbacks that measure a run: clocks, a row per evaluation, the summary at the end; accuracy per training batch."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -13,8 +11,7 @@ from composer.utils import dist
 from config.schema import METRICS
 from recipes.algorithms._base import at_own_pace
 from training.data_wait import DataWait
-from training.earlier_run import MEASURED
-from training.identity import plain
+from training.earlier_run import MEASURED, plain
 from training.record import RunFolder, command, describe
 from training.secrets import redacted
 

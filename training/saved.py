@@ -1,7 +1,5 @@
 """Read checkpoints: verify their checksums, and load data only, because a pickle can run code."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile
@@ -70,14 +68,8 @@ def read_checkpoint(
 ) -> Saved:
     """Read a checkpoint on every rank, after fetching and verifying it once per node.
 
-    Args:
-        folder: the checkpoint's folder.
-        name: its name in the folder.
-        trusted: whether the checkpoint may run code.
-        fetched: fetch_whole's result on this rank; None to call it on the leader of each node.
-
-    Raises:
-        UserError: on every rank, if it is damaged or not a checkpoint, or needs to run code.
+    A `trusted` checkpoint may run code. `fetched` is fetch_whole's result on this rank; None to call it on the leader
+    of each node. UserError on every rank if the checkpoint is damaged, is not one, or needs to run code.
     """
     scratch, path = on_local_leaders(lambda: fetched or fetch_whole(folder, name))
     try:
@@ -89,11 +81,7 @@ def read_checkpoint(
 
 
 def read_file(path: Path, address: str, trusted: bool = False) -> Any:
-    """Return the content of a file of tensors, without running code from it unless it is trusted.
-
-    Raises:
-        NotDataError: if it holds more than data; the message names the first such object.
-    """
+    """Read a file of tensors, without running code unless `trusted`; NotDataError names an object that is not data."""
     try:
         with torch.serialization.safe_globals(_DATA):
             return torch.load(path, map_location="cpu", weights_only=not trusted)

@@ -1,7 +1,5 @@
 """Remove secrets from everything that is written: find them by their keys and by their format."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any
@@ -67,9 +65,8 @@ _PLAIN = re.compile(r"(?:true|false|null|none|[-+\d.]+)(?=\s*(?:\Z|[,;&}\])\n]|\
 def redacted(value: Any) -> Any:
     """Return a copy with the values of secret keys, and anything in text that looks like a secret, replaced.
 
-    Args:
-        value: dictionaries, lists and tuples of anything. Text may be `key=value`, YAML in brackets, a header, a
-            command or an address; a secret in it without a clear end extends to the end of its line.
+    `value` may be dictionaries, lists and tuples of anything. Text may be `key=value`, YAML in brackets, a header, a
+    command or an address; a secret in it without a clear end extends to the end of its line.
     """
     if isinstance(value, dict):
         # {name: API_KEY, value: ...}, as environments are written

@@ -1,7 +1,5 @@
 """Give a run its id at the trackers: a new one, or after an interruption the same one again."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Mapping

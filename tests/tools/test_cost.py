@@ -12,8 +12,7 @@ from common.errors import DataError
 from config.load import read_recipe, recipe_files
 from tests.tools.left_runs import A10G, A100, leave_run
 from tools.records.cost import Prices
-from tools.records.curves import over_steps, over_time, seconds_to
-from tools.records.groups import tables
+from tools.records.groups import over_steps, over_time, seconds_to, tables
 from tools.records.published import for_group, read_published
 from tools.records.reading import Record, read_run, read_runs
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from config import TrainingError
-from tools.evaluate import figures, printing
+from tools.evaluate import figures, files
 from tools.evaluate.figures import Answers, Pass
 from tools.evaluate.passes import Listener, answers, mean_of_probabilities
 
@@ -99,5 +99,5 @@ def test_no_mistakes(capsys) -> None:
 
     right = Answers(np.array([1]), np.array([0.5]), np.array([True]), np.array([0.7]))
     result = Pass(32, np.array([1]), right, right)
-    printing.show(Console(width=100), figures.findings(result, ["[b]", "c"]), {32: result}, "[it]")
+    files.show(Console(width=100), figures.findings(result, ["[b]", "c"]), {32: result}, "[it]")
     assert "no mistakes" in capsys.readouterr().out

@@ -24,7 +24,7 @@ from recipes.optimizers import DecoupledSGDW
 from tests.runs import COMPOSER, ROOT, bare_shell, small_yaml, summary
 from tools.lr_find import rules, store
 from tools.lr_find.__main__ import load_run, run
-from tools.lr_find.sweep import Ramp, Range, Sweep
+from tools.lr_find.sweep import Ramp, Sweep
 
 DIGITS = str(ROOT / "yamls" / "digits.yaml")
 
@@ -177,10 +177,10 @@ def test_ramp(workdir: Path) -> None:
     weights = list(model.parameters())
     optimizer = DecoupledSGDW([{"params": weights[:9]}, {"params": weights[9:], "lr": 0.5}], lr=2.0)
     state = State(rank_zero_seed=0, model=model, run_name="ramp", device=DeviceCPU(), optimizers=optimizer)
-    logger, over, sweep = Logger(state), Range(1e-4, 1e-2, 20), Sweep(17, 48, 4)
-    ramp = Ramp(sweep, over)
+    logger, rates, sweep = Logger(state), np.geomspace(1e-4, 1e-2, 20).tolist(), Sweep(17, 48, 4)
+    ramp = Ramp(sweep, rates)
     ramp.fit_start(state, logger)
-    for rate, loss in zip(np.geomspace(1e-4, 1e-2, 20), [8.0, 4.0, 2.0, 1.0, 50.0], strict=False):
+    for rate, loss in zip(rates, [8.0, 4.0, 2.0, 1.0, 50.0], strict=False):
         ramp.batch_start(state, logger)
         for group, lr in zip(optimizer.param_groups, (rate, rate / 4), strict=True):
             assert group["lr"] == group["initial_lr"] == pytest.approx(lr)

@@ -33,7 +33,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
 def test_reads_without_torch(tmp_path: Path) -> None:
     leave_run(tmp_path / "one", "max_duration=2ep")
     code = (
-        "import sys; from tools.records import cost, curves, groups, published, reading;"
+        "import sys; from tools.records import cost, groups, published, reading;"
         "assert groups.tables(reading.read_runs(sys.argv[1:])); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from config import load
-from training.identity import differences, plain
+from training.earlier_run import differences, plain
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [("baseline", []), ("sgd", ["model.init: mosaic -> torchvision"])])

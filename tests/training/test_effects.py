@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from composer.core import Algorithm, Callback, Event, State
 from composer.loggers import Logger
 
+from common.durations import parse
 from common.errors import ConfigError, TrainingError
 from config.schema import Config
 from recipes import registry
@@ -24,9 +26,9 @@ EVENTS = (Event.BATCH_START, Event.BATCH_END, Event.EPOCH_END)
 
 def schedule_of(duration: str) -> Any:
     """Schedule of a run with 4 batches of 8 per epoch."""
-    return SimpleNamespace(
-        max_duration=duration, clock=Clock(duration[-2:], PER_EPOCH, BATCH_SIZE, PER_EPOCH * BATCH_SIZE)
-    )
+    clock = Clock(duration[-2:], PER_EPOCH, BATCH_SIZE, PER_EPOCH * BATCH_SIZE)
+    batches = math.ceil(parse(duration).batches(PER_EPOCH, BATCH_SIZE))
+    return SimpleNamespace(max_duration=duration, batches=batches, clock=clock)
 
 
 def trained(algorithm: Algorithm, duration: str = "1ep", **arguments: Any) -> Watch:

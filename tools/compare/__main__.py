@@ -8,8 +8,6 @@ The runs of a side differ only in their seed. Differences of means are printed w
 side has its own variance), which takes two runs on each side. Settings that were trained differently are listed.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Sequence
@@ -21,8 +19,7 @@ from common import command
 from common.errors import ConfigError, DataError, UserError
 from common.suggest import did_you_mean, listing
 from tools.records.configs import changes
-from tools.records.curves import seconds_to
-from tools.records.groups import Group, Spread, data_of, groups, same_data, spread
+from tools.records.groups import Group, Spread, data_of, groups, same_data, seconds_to, spread
 from tools.records.reading import FILES, Record, State, read_run, read_runs
 from tools.records.trust import real
 from tools.report.words import value, with_spread

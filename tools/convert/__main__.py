@@ -4,8 +4,6 @@ Images are kept bit for bit, or resized. Repeat the command to continue after an
 conversions give identical bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -50,12 +48,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, if SRC is a store's")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
-    add(
-        "--workers",
-        type=positive,
-        default=len(os.sched_getaffinity(0)),
-        help="processes (default: one per core, here %(default)s)",
-    )
+    cores = len(os.sched_getaffinity(0))
+    add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -107,8 +101,7 @@ def convert(argv: Sequence[str]) -> int:
     conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
     rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
     out.print(result_table(given.destination, rows))
-    skipped = sum(len(plan.order) for plan in plans) - sum(row.images for row in rows)
-    if skipped:
+    if skipped := sum(len(plan.order) for plan in plans) - sum(row.images for row in rows):
         out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
     for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
         out.print(remark)

@@ -1,7 +1,5 @@
 """Worker processes that count their images, stop when told to, and never outlive the program."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -10,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -60,7 +58,7 @@ class Crew:
         self._stop = multiprocessing.RawValue("b", 0)
         self._pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(self._done, self._stop))
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,7 +1,5 @@
 """Assign images to shards before the work starts, so that shards can be made in any order."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Make and store one shard, or check a stored one, in a worker process."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

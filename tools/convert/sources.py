@@ -1,7 +1,5 @@
 """Sources of a conversion: one split of an image folder, or of MDS shards."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -177,8 +175,7 @@ def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[
     if any(Path(path, split, "index.json").is_file() for split in splits):
         shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
         return shards, read_classes(path)
-    problems = structure_faults(Path(path), needed=tuple(splits) or SPLITS)
-    if problems:
+    if problems := structure_faults(Path(path), needed=tuple(splits) or SPLITS):
         raise DataError("\n".join(problems))
     folders: dict[str, Source] = {split: FolderSource(path, split) for split in splits}
     return folders, class_names(Path(path, splits[0]))

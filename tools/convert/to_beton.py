@@ -1,7 +1,5 @@
 """Convert a source to FFCV's .beton files by way of shards, which are made, checked and resumed as any others."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -26,11 +24,7 @@ COMPARED = 100  # images per split, evenly spread
 
 
 def convert(conversion: Conversion, workers: int) -> list[Row]:
-    """Write train.beton and val.beton into the destination with `workers` processes.
-
-    Raises:
-        DataError: the destination, a local folder, is not empty, or the source or the disk fails.
-    """
+    """Write train.beton and val.beton to the destination, a folder; DataError if it, the source or the disk fails."""
     target, splits = conversion.destination, [plan.split for plan in conversion.plans]
     assert isinstance(target, LocalFolder)
     stage = _stage(conversion, target)

@@ -1,7 +1,5 @@
 """Convert a source to MDS shards: make the missing ones, check all of them, and only then write the indexes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -100,11 +98,7 @@ class Conversion:
         return ShardJob(self.destination, plan.split, number, part, self.images, self.shards, self.skip, known)
 
     def run(self, workers: int) -> list[Row]:
-        """Make the data set with `workers` processes, and return the table's rows.
-
-        Raises:
-            DataError: the destination holds something else, or the source or the destination fails.
-        """
+        """Make the data set, and return the table's rows; DataError if the destination holds another one."""
         results = self._begin()
         with Crew(workers) as crew:
             for plan, result in zip(self.plans, results, strict=True):
@@ -137,8 +131,7 @@ class Conversion:
         check_room(self.destination, sum(left))
         self.destination.write(PLAN, json.dumps(plan, sort_keys=True).encode())
         self.destination.write(COMMAND, os.fsencode(self.command))
-        found = sum(len(result.notes) for result in results)
-        if found:
+        if found := sum(len(result.notes) for result in results):
             total = sum(len(split.sizes) for split in self.plans)
             self.console.print(f"Continuing: {found} of {total} shards are finished.", highlight=False)
         return results
@@ -189,8 +182,7 @@ class Conversion:
 
     def _finish(self, results: list[SplitResult]) -> None:
         """Write the files that complete the data set, the indexes last."""
-        skipped = [line for result in results for line in result.skipped]
-        if skipped:
+        if skipped := [line for result in results for line in result.skipped]:
             self.destination.write(SKIPPED, os.fsencode("\n".join(skipped) + "\n"))
         if self.classes is not None:
             self.destination.write(CLASSES, json.dumps(self.classes).encode())

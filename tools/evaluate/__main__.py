@@ -12,8 +12,6 @@ of an image and its mirror image are averaged, and reported separately.
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -80,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     choose_data(config, given.data, given.local)
 
     # Imported late: torch takes seconds, and mistakes are reported before.
-    from tools.evaluate import figures, files, passes, printing
+    from tools.evaluate import figures, files, passes
     from training import build
     from training.saved import read_checkpoint
     from training.secrets import redacted
@@ -102,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
             if sheet:
                 sheet.save(out / "mistakes.png")
             files.write_summary(out, found, about)
-    printing.show(console, found, by_size, f"{called}, {name}")
+    files.show(console, found, by_size, f"{called}, {name}")
     written = [name for name in files.FILES if (target / name).exists()]
     console.print(f"written: {target}/ ({', '.join(written)})")
     return 0

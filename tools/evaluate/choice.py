@@ -1,14 +1,12 @@
 """Choose the run, the checkpoint and the data of an evaluation."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.errors import named
+from common.folders import Folder, split
 from common.suggest import did_you_mean, listing
 from config import ConfigError, Run, UserError, load
 from config.schema import Config
@@ -16,9 +14,6 @@ from loaders.storage.digits import is_made_on_demand
 from loaders.storage.kinds import kind_at, kind_of
 from loaders.transport.remote import is_remote
 from tools.records.trust import own_file, real
-
-if TYPE_CHECKING:
-    from common.folders import Folder
 
 LARGEST_BATCH = 256  # images: a batch for training on eight GPUs would fill the memory of one, and of a CPU
 
@@ -79,7 +74,6 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
 
 def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, str]:
     """Return the folder and name of a checkpoint: best, latest, or a path or s3:// address; UserError if missing."""
-    from common.folders import split
     from training.checkpoint_files import find_latest
 
     saved = str(run / "checkpoints")  # before save_folder: the run may have been copied here

@@ -1,7 +1,5 @@
 """Figures from a network's answers to all images: accuracy, calibration, classes, confusions, mistakes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,6 +1,4 @@
-"""What an evaluation leaves behind: tables, a summary and an image, all of them or none."""
-
-from __future__ import annotations
+"""The results of an evaluation: its files, written all or none, and what is printed."""
 
 import contextlib
 import csv
@@ -13,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
 from common.cells import as_cell
 from config import UserError
 from loaders.dataset import ImageDataset
 from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
-from tools.evaluate.figures import Accuracy, Findings, Pass
+from tools.evaluate.figures import Accuracy, Findings, Pass, worst
 
 # The summary comes last.
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
 COLUMNS, SIDE = 6, 176  # mistakes in a row, and a mistake's pixels
+MOST = 5  # printed rows of worst classes and of confusions
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 
 
@@ -130,3 +131,39 @@ def draw_mistakes(
     title = f"{run}: {len(tiles):,} of {wrong:,} mistakes in {len(labels):,} images, the most confident first"
     caption = f"{about['checkpoint']}, {about['data']}, at {about['size']} px"
     return draw_sheet([Section(title, caption, tiles)], COLUMNS, SIDE)
+
+
+def show(console: Console, found: Findings, passes: dict[int, Pass], title: str) -> None:
+    """Print the figures at the run's own size, those of each size, the worst classes and the most confused pairs."""
+    rows = []
+    for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
+        both = [form.format(getattr(figures, name)) for figures in found.result.accuracies]
+        rows.append([name.replace("top", "top-"), *both])
+    rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
+    title = f"{title}: {len(found.result.labels):,} images at {found.result.size} px"
+    console.print(_table(title, ["", "", "with flip"][: len(rows[0])], rows))
+    if len(passes) > 1:
+        rows = []
+        for size, result in sorted(passes.items()):
+            figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
+            rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
+        columns = ["size", "top-1", "top-5", "top-1 with flip", "top-5 with flip"]
+        console.print(_table("By size", columns[: len(rows[0])], rows))
+    if not found.confusions:
+        console.print("no mistakes")
+        return
+    rows = [[one.name, f"{one.images:,}", f"{one.top1:.2f} %"] for one in worst(found.classes, MOST)]
+    console.print(_table("Worst classes", ["class", "images", "top-1"], rows))
+    rows = [[one.true, one.predicted, f"{one.count:,}", f"{100 * one.share:.1f} %"] for one in found.confusions[:MOST]]
+    console.print(_table("Most confused", ["true", "taken for", "count", "of the class"], rows))
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """Return a table of names in the first column and right-aligned figures in the others."""
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        # Class names are data, not markup.
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table

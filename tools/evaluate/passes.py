@@ -1,7 +1,5 @@
 """Evaluate all images once per size, with the run's own Trainer and a callback that keeps the answers."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From the counts and times of a run's pieces to the run: hours, waiting, dollars."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -69,7 +67,7 @@ class Pace:
     waited: float = 0.0  # of these, waiting for the loader
     loading: float | None = None  # by the loader alone; None if nothing is loaded
 
-    def elsewhere(self, compute: float, loaders: float) -> Pace:
+    def elsewhere(self, compute: float, loaders: float) -> "Pace":
         """Return the pace of a machine that computes and loads faster by these factors; the slower of both decides."""
         computing = (self.seconds - self.waited) / compute
         loading = None if self.loading is None else self.loading / loaders
@@ -90,7 +88,7 @@ class Measured:
     save: float = 0.0  # one checkpoint
     advice: str = ""  # the next setting to change if data are the bottleneck
 
-    def elsewhere(self, compute: float, loaders: float) -> Measured:
+    def elsewhere(self, compute: float, loaders: float) -> "Measured":
         """Return the times on a machine as for `Pace.elsewhere`; what happens once stays as it is."""
         steps = {size: pace.elsewhere(compute, loaders) for size, pace in self.steps.items()}
         evaluation = self.evaluation.elsewhere(compute, loaders)

@@ -1,10 +1,7 @@
 """Machines: their prices, their peak speed, and the operations of a training step."""
 
-from __future__ import annotations
-
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -48,26 +45,15 @@ def peak_of(run: Run) -> float | None:
     return next((value for part, value in PEAKS.items() if part in device_name(run)), None)
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A number of devices of a kind, as in 8xA100."""
-
-    count: int
-    kind: str
-
-    def __str__(self) -> str:
-        return f"{self.count}x {self.kind}"
-
-
-def machine_of(word: str, kinds: dict[str, float]) -> Machine:
-    """Parse the value of --scale, such as 8xA100, for a GPU of these kinds; ConfigError if it is not one."""
+def machine_of(word: str, kinds: dict[str, float]) -> tuple[int, str]:
+    """Return the number and the kind of GPUs in --scale, such as 8xA100; ConfigError if the kind is not in `kinds`."""
     match = re.fullmatch(r"([1-9]\d*)x(\w+)", word)
     if not match:
         raise ConfigError(f"--scale: {word} given, but it is a number and a kind of GPU, as in --scale 8xA100")
     named = {kind.upper(): kind for kind in kinds}
     if match[2].upper() not in named:
         raise ConfigError(f"--scale: {match[2]} given, but it must be {listing(kinds)}{did_you_mean(match[2], kinds)}")
-    return Machine(int(match[1]), named[match[2].upper()])
+    return int(match[1]), named[match[2].upper()]
 
 
 def price(given: float | None, name: str | None, device: str, count: int, file: Path = PRICES) -> Price:

@@ -1,7 +1,5 @@
 """Time the pieces of a run on this machine, through main.py's own Trainer; record and save into a scratch folder."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
@@ -80,12 +78,10 @@ class Clock(Callback):
         self.marks = [self._now(True)]
 
     def eval_batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """End a batch of it."""
+        """End a batch of it, or the whole."""
         self.marks.append(self._now(True))
 
-    def eval_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """End it."""
-        self.marks.append(self._now(True))
+    eval_end = eval_batch_end
 
     def _now(self, wait_for_device: bool) -> float:
         if self.on_gpu and wait_for_device:

@@ -1,7 +1,5 @@
 """The output of a forecast: for this machine, as measured, and for another one, extrapolated."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +19,7 @@ from training.data_wait import TOLERATED
 
 
 class Outlook:
-    """The machines that forecasts are shown for, given the options and a prepared run.
-
-    With --scale, the options' price is that of the machine to extrapolate to.
-    """
+    """The machines that forecasts are shown for, given the options and a prepared run."""
 
     def __init__(self, given: argparse.Namespace, run: Run) -> None:
         self.device, count, config = device_name(run), dist.get_world_size(), run.config
@@ -34,8 +29,8 @@ class Outlook:
                 f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {self.device} is "
                 "not known; leave --scale out, or measure on a GPU"
             )
-        priced = (self.scale.kind, self.scale.count) if self.scale else (self.device, count)
-        self.scaled = price(given.price, given.machine, *priced)
+        devices, kind = self.scale or (count, self.device)  # which --price and --machine are about
+        self.scaled = price(given.price, given.machine, kind, devices)
         self.here = price(None, None, self.device, count) if self.scale else self.scaled
         about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"
         self.about = f"{about}, compile={config.compile}"
@@ -48,13 +43,14 @@ class Outlook:
         console.print(pieces(forecasts, f"Measured on {machine}: {self.about}"))
         show(forecasts, self.here, self.device, f"Forecast for {machine}", console)
         if self.scale:
-            peak, faster = PEAKS[self.scale.kind] * self.scale.count, self.scale.count / count
+            devices, kind = self.scale
+            peak = PEAKS[kind] * devices
             scaled = [
-                replace(one, measured=one.measured.elsewhere(peak / (one.peak or peak), faster), peak=peak)
+                replace(one, measured=one.measured.elsewhere(peak / (one.peak or peak), devices / count), peak=peak)
                 for one in forecasts
             ]
-            title = f"EXTRAPOLATED to {self.scale}, not measured"
-            show(scaled, self.scaled, self.scale.kind, title, console)
+            title = f"EXTRAPOLATED to {devices}x {kind}, not measured"
+            show(scaled, self.scaled, kind, title, console)
             console.print(
                 f"{title}: steps by the ratio of the makers' 16-bit peaks, loading by the number of devices, each with "
                 "as many cores as here; communication costs nothing",

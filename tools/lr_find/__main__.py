@@ -30,7 +30,7 @@ from recipes.declared import declarations
 
 if TYPE_CHECKING:
     from tools.lr_find.rules import Suggestion
-    from tools.lr_find.sweep import Range, Sweep
+    from tools.lr_find.sweep import Sweep
 
 LEAST_POINTS = 10
 
@@ -83,8 +83,10 @@ def main(argv: Sequence[str]) -> int:
     check_world(run.config, int(os.environ.get("WORLD_SIZE", "1")))
 
     # Imported late: torch takes seconds, and mistakes are reported before.
+    import numpy as np
+
     from tools.lr_find import files, rules, store
-    from tools.lr_find.sweep import Range, run_sweep
+    from tools.lr_find.sweep import run_sweep
     from training.devices import on_rank_zero, prepare, say
 
     prepare(run)
@@ -93,17 +95,17 @@ def main(argv: Sequence[str]) -> int:
     on_rank_zero(files.prepare, given.out)
     for name, reason in left_out.items():
         say(f"left out: {name} ({reason})")
-    over = Range(given.lowest, given.highest, given.points)
+    rates = np.geomspace(given.lowest, given.highest, given.points).tolist()
     sweeps: list[Sweep] = []
     for seed in range(run.config.seed, run.config.seed + given.seeds):
-        sweeps.append(run_sweep(run, seed, over, lambda sweep: None if sweeps else say(describe(run, sweep, over))))
-        say(f"seed {seed}: {len(sweeps[-1].rates)} of {over.points} points, {sweeps[-1].ended}")
+        sweeps.append(run_sweep(run, seed, rates, lambda sweep: None if sweeps else say(describe(run, sweep, given))))
+        say(f"seed {seed}: {len(sweeps[-1].rates)} of {given.points} points, {sweeps[-1].ended}")
     useful = [sweep for sweep in sweeps if sweep.fell]
     if not useful:
         raise TrainingError(
-            f"the loss never fell between the rates {over.lowest:g} and {over.highest:g}. If it grew from the start, "
-            f"say --from {over.lowest / 100:g}; if it did not move, --to {over.highest * 100:g} or --points "
-            f"{over.points * 3}"
+            f"the loss never fell between the rates {given.lowest:g} and {given.highest:g}. If it grew from the start, "
+            f"say --from {given.lowest / 100:g}; if it did not move, --to {given.highest * 100:g} or --points "
+            f"{given.points * 3}"
         )
     found = rules.suggestions([sweep.curve for sweep in useful])
     warms_up = run.config.scheduler.name == "one_cycle" or durations_of(run.config)[1].value > 0
@@ -113,9 +115,9 @@ def main(argv: Sequence[str]) -> int:
     on_rank_zero(files.write_all, given.out, sweeps, found, best, about)
     say(f"\n{table(found, best)}\n")
     say(f"recommended: {lr:g}, by {best.rule}, {why}")
-    if any(rules.still_falls(sweep.curve[1], over.points) for sweep in useful):
-        higher = f"say --to {over.highest * 100:g}"
-        say(f"The loss still falls at --to {over.highest:g}: the best rate may be higher; {higher}")
+    if any(rules.still_falls(sweep.curve[1], given.points) for sweep in useful):
+        higher = f"say --to {given.highest * 100:g}"
+        say(f"The loss still falls at --to {given.highest:g}: the best rate may be higher; {higher}")
     say(f"written: {', '.join(str(given.out / f'lr_find.{kind}') for kind in ('csv', 'json', 'png'))}")
     if given.write:
         train = on_rank_zero(store.store, given.write, given.words, lr)
@@ -124,16 +126,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def describe(run: Run, sweep: Sweep, over: Range) -> str:
+def describe(run: Run, sweep: Sweep, given: argparse.Namespace) -> str:
     """Return a line about the sweep, and a warning if it repeats images."""
     batches = sweep.batches_per_epoch
-    line = f"{title(run)}: {over.points} points from {over.lowest:g} to {over.highest:g}"
-    if over.points <= batches:
+    line = f"{title(run)}: {given.points} points from {given.lowest:g} to {given.highest:g}"
+    if given.points <= batches:
         return line
     once = f" (--points {batches} would not)" if batches >= LEAST_POINTS else ""
     return (
-        f"{line}\n{over.points} points, but an epoch has {batches} batches: they go round the {sweep.samples:,} "
-        f"images {over.points / batches:.1f} times, and the loss falls by repetition too{once}"
+        f"{line}\n{given.points} points, but an epoch has {batches} batches: they go round the {sweep.samples:,} "
+        f"images {given.points / batches:.1f} times, and the loss falls by repetition too{once}"
     )
 
 

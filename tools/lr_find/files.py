@@ -1,7 +1,5 @@
 """Write the results of a learning-rate search: measurements, suggestions, and a plot of both."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from common.whole_files import write_whole
 from config import UserError
@@ -45,10 +44,8 @@ def write_all(
     write_whole(folder / "lr_find.png", image.getvalue())
 
 
-def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: str) -> Any:
-    """Return a matplotlib Figure of the losses over the learning rate, with the suggestions."""
-    from matplotlib.figure import Figure
-
+def draw(sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, title: str) -> Figure:
+    """Return a plot of the losses over the learning rate, with the suggestions."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for number, sweep in enumerate(sweeps):

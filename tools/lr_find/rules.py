@@ -1,7 +1,5 @@
 """Three rules that read a learning rate off a curve of losses, and which of them to follow."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

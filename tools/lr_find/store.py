@@ -1,7 +1,5 @@
 """Write a learning rate into the YAML of a run or a recipe, and keep its comments and layout."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

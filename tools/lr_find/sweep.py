@@ -1,7 +1,5 @@
 """One sweep: the run's own training, with a learning rate that rises by a constant factor from batch to batch."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable
@@ -13,22 +11,13 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import reproducibility
 
-from config import Run, durations_of
+from config import Run
 from tools.lr_find.rules import RunningMean, fell, smoothing_for
 from training import build, checkpoints, guards
 from training.fit import make_trainer
 from training.interrupt import StopRequest
 
 TOO_HIGH = 4.0  # times the lowest loss; ends the sweep
-
-
-@dataclass(frozen=True)
-class Range:
-    """The learning rates of a sweep, rising by a constant factor."""
-
-    lowest: float
-    highest: float
-    points: int
 
 
 @dataclass
@@ -55,15 +44,14 @@ class Sweep:
 
 
 class Ramp(Callback):
-    """Sets the learning rate of each batch, records the loss in `sweep`, and stops when the loss explodes.
+    """Sets each batch's learning rate to the next of `rates`, records the loss, and stops when the loss explodes.
 
-    Param groups keep their ratios. `initial_lr` rises too, so that decoupled weight decay is that of a run whose peak
-    is this learning rate.
+    Param groups keep their ratios. `initial_lr` rises too: decoupled weight decay is that of a run with this peak.
     """
 
-    def __init__(self, sweep: Sweep, over: Range) -> None:
-        self.sweep, self._rates = sweep, np.geomspace(over.lowest, over.highest, over.points)
-        self._mean = RunningMean(smoothing_for(over.points))
+    def __init__(self, sweep: Sweep, rates: list[float]) -> None:
+        self.sweep, self._rates = sweep, rates
+        self._mean = RunningMean(smoothing_for(len(rates)))
         self._ratios: list[float] = []
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
@@ -79,14 +67,14 @@ class Ramp(Callback):
 
     def batch_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Set this batch's learning rate."""
-        rate = float(self._rates[len(self.sweep.rates)])
+        rate = self._rates[len(self.sweep.rates)]
         for group, ratio in zip(state.optimizers[0].param_groups, self._ratios, strict=True):
             group["lr"] = group["initial_lr"] = rate * ratio
 
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Record the batch's loss, and stop at the last batch or an explosion, on every rank alike."""
         sweep, loss = self.sweep, float(state.total_loss_dict["loss/train/total"])
-        rate = float(self._rates[len(sweep.rates)])
+        rate = self._rates[len(sweep.rates)]
         if not math.isfinite(loss):
             sweep.ended = f"stopped at {rate:.3g}, where the loss is {loss}"
             state.stop_training()
@@ -102,8 +90,8 @@ class Ramp(Callback):
         state.stop_training()
 
 
-def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) -> Sweep:
-    """Train over the range, as the start of a prepared run; nothing is evaluated, saved or recorded.
+def run_sweep(run: Run, seed: int, rates: list[float], began: Callable[[Sweep], None]) -> Sweep:
+    """Train at these rates, one batch each, as the start of a prepared run; nothing is evaluated, saved or recorded.
 
     `seed` replaces the run's, for weights, order and augmentation; `began` is called when the data are open.
     """
@@ -115,7 +103,6 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
     algorithms, model = build.algorithms(config), build.model(config)
     data = build.data(run, algorithms)
     schedule = build.schedule(run, data)
-    total = durations_of(config)[0].batches(data.batches_per_epoch, config.train_dataset.batch_size)
     assert data.train is not None
     sweep = Sweep(seed, len(build.image_dataset(data.train)), data.batches_per_epoch)
     began(sweep)
@@ -126,9 +113,9 @@ def run_sweep(run: Run, seed: int, over: Range, began: Callable[[Sweep], None]) 
         model=model,
         data=data,
         optimizers=build.optimizer(config, model),
-        max_duration=schedule.max_duration if total >= over.points else f"{over.points}ba",
+        max_duration=schedule.max_duration if schedule.batches >= len(rates) else f"{len(rates)}ba",
         algorithms=algorithms,
-        callbacks=[guards.CommonBatchNorm(), Ramp(sweep, over)],
+        callbacks=[guards.CommonBatchNorm(), Ramp(sweep, rates)],
         saved=checkpoints.to_start_from(config, saver),
     )
     trainer.state.evaluators = []

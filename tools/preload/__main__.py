@@ -6,8 +6,6 @@
 Repeat the command to continue after an interruption. A complete copy is not made again.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from functools import partial

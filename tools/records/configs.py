@@ -1,7 +1,5 @@
 """A run's recorded configuration, completed, flattened and compared with another run's."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +8,7 @@ from common.errors import ConfigError
 from config.layers import SECTIONS
 from config.load import defaults
 from config.read import Tree, deepen, plain, undot
-from training.identity import training_keys
+from training.earlier_run import training_keys
 
 ABSENT = "-"
 

@@ -1,7 +1,5 @@
 """The cost of a run: wall clock, with evaluations and restarts, times the price of its machines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Figures that others have published, from results/reference.csv. They are never averaged with measured ones."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass, fields
 from pathlib import Path

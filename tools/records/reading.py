@@ -1,7 +1,5 @@
 """Read run folders: use the readable files, report the others, and drop nothing."""
 
-from __future__ import annotations
-
 import enum
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """Read files of run folders from untrusted sources: no links out of them, no numbers that overflow."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable

@@ -8,8 +8,6 @@ The report reads only what runs left behind. Runs of one configuration are avera
 models are never in one table; unfinished and unreadable runs are listed, not dropped. docs/evidence.md explains it.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import shlex

@@ -1,7 +1,5 @@
 """The charts of a table of groups: one line per group, never one per run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from config.schema import METRICS
 from tools.records.cost import Prices
-from tools.records.curves import SIGMAS, Curve, over_steps, over_time
-from tools.records.groups import Spread, Table
+from tools.records.groups import SIGMAS, Curve, Spread, Table, over_steps, over_time
 from tools.records.published import Published
 from tools.report.drawing import INK, MUTED, REST, SERIES, new_axes, spread_labels
 from training.earlier_run import ACCURACIES
@@ -167,8 +164,7 @@ def _pareto_chart(
             axes.errorbar(*at, error, fmt="o", color=color_of(place), markersize=6, zorder=5, capsize=2, linewidth=1.2)
             if place < COLORED:
                 axes.annotate(str(place + 1), at, (6, -9), textcoords="offset points", **_number_style(place))
-        front = pareto([(x / scale, top1.mean) for _, x, top1 in points])
-        if front:
+        if front := pareto([(x / scale, top1.mean) for _, x, top1 in points]):
             axes.plot(*zip(*front, strict=True), color=INK, linewidth=0.9, drawstyle="steps-post", alpha=0.6, zorder=1)
         logarithmic_if_far(axes, xs)
         axes.margins(x=0.08, y=0.1)

@@ -1,7 +1,5 @@
 """The content of a report, assembled once for all of its forms."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The look of charts: a palette for color-blind readers, in light and dark, and figures as SVG and PNG."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The results of tools.evaluate in a run's evaluation/, as far as they are there."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Formats of the figures in a report."""
 
-from __future__ import annotations
-
 import math
 from string import ascii_lowercase
 from typing import Any

@@ -1,7 +1,5 @@
 """Write a report as one self-contained HTML file, or as Markdown with a folder of images."""
 
-from __future__ import annotations
-
 import base64
 import html
 import re

@@ -8,8 +8,6 @@ All configurations are checked before the first run starts. After Ctrl-C or a cr
 finished runs are kept, an interrupted one resumes from its checkpoint. A run that fails does not stop the others.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """The YAML of a sweep and its runs: recipes x lengths x seeds."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter
@@ -10,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import named
 from common.suggest import did_you_mean, listing
 from common.trees import leaves
 from config import ConfigError, check_world, load
@@ -117,8 +116,4 @@ def _check(plan: Plan, more: list[str]) -> None:
     if twice := [name for name, count in names.items() if count > 1]:
         problems["recipes: two of them have the same name, so that their runs would share a folder"] = twice
     if problems:
-        raise ConfigError(*(f"{_some(names)}: {problem}" for problem, names in problems.items()))
-
-
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        raise ConfigError(*(f"{named(names, 1)}: {problem}" for problem, names in problems.items()))

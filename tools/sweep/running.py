@@ -1,7 +1,5 @@
 """Run the runs of a sweep one after another through the composer launcher, or print the commands that would."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -19,7 +17,7 @@ from config.read import main_script
 from launch.slurm.job import script, shape
 from tools.sweep.plan import Plan, Planned
 from training import earlier_run
-from training.identity import differences, plain
+from training.earlier_run import differences, plain
 
 LAST_LINES = 6  # of a failed run's output to show
 POLL = 0.2  # seconds between two looks at a run

@@ -10,8 +10,6 @@ val/ into one folder per class: the mapping has a line per image, its name and i
 order of the sorted names (the development kit's ground truth, with meta.mat next to it).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Compare splits: images that both have, labels that one lacks, and the counts of ImageNet."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -3,8 +3,6 @@
 The moves are written to val_moves.csv first, so that an interrupted fold can be continued and undone.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Sequence
@@ -25,11 +23,8 @@ def fold(root: Path, mapping: Path) -> int:
 
     `mapping` is a text file with a line per image: its name and class, or its class alone in the order of the sorted
     names; Kaggle's LOC_val_solution.csv; or the development kit's ILSVRC2012_validation_ground_truth.txt with its
-    meta.mat in the same folder.
-
-    Raises:
-        DataError: nothing was moved: the mapping misses images, names classes that train/ lacks, or files exist
-            already.
+    meta.mat in the same folder. A DataError means that nothing was moved: the mapping misses images, names classes
+    that train/ lacks, or files exist already.
     """
     train, val = root / "train", root / "val"
     for folder in (train, val):
@@ -42,8 +37,7 @@ def fold(root: Path, mapping: Path) -> int:
     everything = sorted({*names, *(name for name, _ in before)})
     classes = _classes_of(everything, mapping, set(class_names(train)))
     moves = [(name, f"{classes[name]}/{name}") for name in names]
-    taken = [target for _, target in moves if (val / target).exists()]
-    if taken:
+    if taken := [target for _, target in moves if (val / target).exists()]:
         raise DataError(f"{val}: {named(taken)} are there already. Compare them with those in {val} and delete one.")
     lying = set(names)
     log = [*(move for move in before if move[0] not in lying), *moves]
@@ -93,8 +87,7 @@ def _classes_of(names: Sequence[str], mapping: Path, allowed: set[str]) -> dict[
         classes = dict(zip(names, _resolved([label for _, label in lines], mapping, allowed), strict=True))
     else:
         classes = _by_name(names, lines, mapping)
-    unknown = sorted(set(classes.values()) - allowed)
-    if unknown:
+    if unknown := sorted(set(classes.values()) - allowed):
         numbers = " Numbers next to names may be labels in another order." if _numeric(unknown) else ""
         raise DataError(
             f"{mapping}: names {len(unknown)} classes that train/ lacks ({named(unknown)}).{numbers} Nothing was moved."
@@ -109,8 +102,7 @@ def _by_name(names: Sequence[str], lines: Sequence[tuple[str | None, str]], mapp
         if name is None or given.setdefault(name, label) != label:
             raise DataError(f"{mapping}: gives {name or label} no class, or two. Nothing was moved.")
     found = {name: given.get(name) or given.get(PurePath(name).stem) for name in names}
-    missing = [name for name, label in found.items() if label is None]
-    if missing:
+    if missing := [name for name, label in found.items() if label is None]:
         what = f"has no class for {len(missing)} of {len(names)} images ({named(missing)})"
         raise DataError(f"{mapping}: {what}. Nothing was moved.")
     return {name: label for name, label in found.items() if label is not None}
@@ -152,8 +144,7 @@ def _resolved(labels: list[str], mapping: Path, allowed: set[str]) -> list[str]:
         names = {str(number): str(name) for number, name in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
     except Exception as error:  # scipy raises anything on a damaged file
         raise DataError(f"{kit}: is not the development kit's ({type(error).__name__}: {error}).") from error
-    strange = sorted(set(labels) - names.keys())
-    if strange:
+    if strange := sorted(set(labels) - names.keys()):
         raise DataError(f"{mapping}: has numbers that {kit} does not name ({named(strange)}). Nothing was moved.")
     return [names[label] for label in labels]
 
