@@ -24,20 +24,21 @@ pytestmark = pytest.mark.slow
 __all__ = ["folder"]
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, threading
 from common.errors import DataError
 from loaders.transport.preload import preload_once_per_node
 from loaders.transport.preloading.records import Records
 
 source, after, *destinations = sys.argv[1:]
-finish, files = Records.note, []
+finish, files, one_at_a_time = Records.note, [], threading.Lock()
 
 def note(self, name, entry):
-    # As a kill from outside would: in the middle, while other threads copy other files.
-    finish(self, name, entry)
-    files.append(name)
-    if len(files) == int(after):
-        os.kill(os.getpid(), signal.SIGSTOP)
+    # As a kill from outside would: in the middle, while other threads copy other files, which they cannot finish.
+    with one_at_a_time:
+        finish(self, name, entry)
+        files.append(name)
+        if len(files) == int(after):
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 Records.note = note
 print("ready", flush=True)
