@@ -59,7 +59,7 @@ def main(config: DictConfig | Run) -> Trainer:
         stop = StopRequest()
         folder.keep_output()
         saver = checkpoints.for_run(run, folder.name, stop)
-        data_wait = DataWait(build.loader_of(data.train) if data.train else None)
+        data_wait = DataWait(build.loader_of(data.train) if data.train else None, run.config.train_dataset.storage)
         recorder = Recorder(folder, started, data_wait)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
         watching = effects.for_run(run, algorithms, schedule)

@@ -1,10 +1,9 @@
 """The configuration of a run: schema, merging of layers and validation. Imports no torch."""
 
-from common.durations import durations_of
 from common.errors import ConfigError, DataError, TrainingError, UserError
 from config.checks import check_world
 from config.load import complete, load
-from config.run import Machine, Run
+from config.run import Machine, Run, durations_of
 from loaders.storage.digits import is_made_on_demand
 
 __all__ = [

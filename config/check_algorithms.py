@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any
 
+from common.errors import ConfigError
 from config.schema import Config
 from config.structure import Report
 from recipes import registry
 from recipes.declared import arguments, declarations, faults
+from recipes.source import taken
 
 
 def check_algorithms(config: Config, report: Report) -> None:
@@ -37,3 +40,19 @@ def check_declared(config: Config, kind: str, name: str, args: dict[str, Any], k
     for other, reason in declared.NEEDS.items():
         if other not in order:
             report.add(f"{key}.name", f"{name} needs {other}: {reason}; type algorithms.{other}={{}}")
+
+
+def check_ranks(config: Config, world_size: int, ranks_per_node: int) -> None:
+    """Raise a ConfigError for the first algorithm that does not fit the number of ranks, and of those on each node."""
+    for name, args in config.algorithms.items():
+        if not (path := declarations("algorithm", name).RANKS):
+            continue
+        if world_size % ranks_per_node:
+            raise ConfigError(
+                f"algorithms.{name}: {world_size} ranks do not divide into nodes of {ranks_per_node}; "
+                "start the same number of ranks on every node"
+            )
+        ranks = {"nodes": world_size // ranks_per_node, "per_node": ranks_per_node, "key": f"algorithms.{name}"}
+        misfit = pkgutil.resolve_name(path)
+        if problem := misfit(**taken(misfit, {**arguments("algorithm", name, args), **ranks})):
+            raise ConfigError(problem)

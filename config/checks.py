@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from common.durations import durations_of, parse
+from common.durations import parse
 from common.errors import ConfigError
 from common.suggest import listing
-from config.check_algorithms import check_algorithms, check_declared
+from config.check_algorithms import check_algorithms, check_declared, check_ranks
 from config.check_data import check_data
 from config.check_trackers import check_trackers
+from config.run import durations_of
 from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
 from recipes.declared import Bound, misfit
 from recipes.schedules import SCHEDULES
-from recipes.topologies import check_topology
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
@@ -253,7 +253,7 @@ def check_saving(config: Config, report: Report) -> None:
 def check_world(config: Config, world_size: int, ranks_per_node: int | None = None) -> None:
     """Check that every device gets as many images of each data set; a ConfigError names the nearest batch sizes.
 
-    With `ranks_per_node`, check also that the topology, if any, fits the nodes.
+    With `ranks_per_node`, check also that the algorithms fit the ranks (RANKS in recipes/declared.py).
     """
     problems = []
     for key, section in config.sections().items():
@@ -269,5 +269,5 @@ def check_world(config: Config, world_size: int, ranks_per_node: int | None = No
         )
     if problems:
         raise ConfigError(*problems)
-    if ranks_per_node is not None:
-        check_topology(config, world_size, ranks_per_node)
+    if config.is_train and ranks_per_node is not None:
+        check_ranks(config, world_size, ranks_per_node)

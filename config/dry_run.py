@@ -17,11 +17,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from common.durations import UNITS, Duration, durations_of
+from common.durations import UNITS, Duration
 from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
-from config.run import Run
+from config.run import Run, durations_of
 from config.schema import FULL, Config, Dataset
 from recipes import registry
 from recipes.declared import arguments, declarations

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.durations import Duration, parse
+from common.errors import ConfigError
 from config.read import Tree
 from config.schema import Config
+from loaders.images.decoders import chosen
+from loaders.storage.kinds import kind_of
 from recipes import registry
 
 BASELINE = "baseline"
@@ -58,6 +63,13 @@ class Run:
         return self.recipe.card if self.recipe else {}
 
     @property
+    def decoders(self) -> dict[str, str]:
+        """The decoder of each data section whose storage uses one; a DataError as by loaders.images.decoders.chosen."""
+        kinds = {name: kind_of(data.storage) for name, data in self.config.sections().items()}
+        used = [name for name, kind in kinds.items() if kind.reads_path and not kind.own_decoder]
+        return {name: chosen(self.config.section(name).decoder) for name in used}
+
+    @property
     def outside(self) -> dict[str, str]:
         """Classes and functions that the run imports from outside this project, by the key that names them."""
         config = self.config
@@ -82,3 +94,33 @@ class Recipe:
     card: dict[str, Any] = field(default_factory=dict)
     changes: Tree = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)  # first-level keys that hold YAML anchors
+
+
+def durations_of(config: Config) -> tuple[Duration, Duration]:
+    """Return the length of a run and of its warm-up, with scale_schedule_ratio applied.
+
+    The length is truncated to whole epochs or batches, as in Composer (90ep times 0.36 is 32ep). The warm-up keeps its
+    fraction of an epoch, and is not scaled if scheduler.scale_warmup is false.
+
+    Raises:
+        ConfigError: a duration cannot be parsed, or the scaled run is shorter than one unit.
+    """
+    ratio = float(config.scale_schedule_ratio)  # a run folder may hold anything
+    try:
+        full, warmup = parse(config.max_duration), parse(config.scheduler.t_warmup)
+    except ValueError as error:
+        raise ConfigError(f"max_duration or scheduler.t_warmup: {error}") from error
+    if math.isinf(max(full.value, warmup.value) * ratio):
+        raise ConfigError(
+            f"scale_schedule_ratio: {ratio:g} makes max_duration or scheduler.t_warmup too long to compute with; "
+            "use a ratio of about 1"
+        )
+    # The epsilon makes 100ep * 0.29 (28.999999999999996 in floating point) come out as 29.
+    length = Duration(float(int(full.value * ratio + 1e-9)), full.unit)
+    if length.value < 1:
+        raise ConfigError(
+            f"max_duration: {full} times scale_schedule_ratio {ratio:g} leaves less than one {length.unit}; "
+            f"a ratio of at least {1 / full.value if full.value else 1:.3g} leaves one"
+        )
+    scale = config.scheduler.scale_warmup and warmup.unit != "dur"
+    return length, warmup.scaled(ratio) if scale else warmup

@@ -61,6 +61,12 @@ class Declarations:
     """Expression: whether it has an `image_transform`, which needs a loader of single images."""
     IMAGE_SIZE: ClassVar[str] = ""
     """`package.module:function` of (elapsed, crop_size, arguments of the class by name) that returns the image size."""
+    RANKS: ClassVar[str] = ""
+    """`package.module:function` that returns why a training run does not fit its ranks, or None. It is called with what
+    it takes of `nodes`, `per_node`, `key` (that of the class in a YAML) and the arguments of the class."""
+    STARTS: ClassVar[Mapping[str, str]] = {}
+    """For Composer's classes (ours have `first_effect`): attribute with the time of the first effect -> attribute with
+    the event at which it is checked."""
     PROTOCOL: ClassVar[str] = ""
     """Its name in the protocol of published figures, such as `EMA`; only those with it are comparable to its runs."""
     NO_LR_FIND: ClassVar[str] = ""

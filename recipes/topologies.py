@@ -7,12 +7,7 @@ The groups are those of the decent-dp package (https://github.com/WangZesen/Dece
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from common.errors import ConfigError, counted
-
-if TYPE_CHECKING:
-    from config.schema import Config
 
 Round = list[tuple[int, ...]]
 DEFAULT = "one_peer_exp"  # works for any distribution of ranks over nodes
@@ -66,19 +61,23 @@ TOPOLOGIES = {topology.__name__: topology for topology in (complete, ring, one_p
 def rounds(topology: str, nodes: int, per_node: int) -> list[Round]:
     """Return the rounds of a topology; a ConfigError, with the nearest numbers, if it does not fit the ranks."""
     if problem := misfit(topology, nodes, per_node):
-        raise ConfigError(f"algorithms.decentralized.topology: {problem}")
+        raise ConfigError(problem)
     return TOPOLOGIES[topology](nodes, per_node)
 
 
-def misfit(topology: str, nodes: int, per_node: int) -> str | None:
-    """Explain why a topology does not fit the ranks, with the nearest numbers that do; None if it fits."""
+def misfit(topology: str, nodes: int, per_node: int, key: str = "") -> str | None:
+    """Explain why a topology does not fit the ranks, with the nearest numbers that do; None if it fits.
+
+    `key` is that of the algorithm in a YAML.
+    """
     if _fits(topology, nodes, per_node):
         return None
-    n = nodes * per_node
+    n, word = nodes * per_node, f"{key}.topology".lstrip(".")
     if topology == "alternating_exp_ring":
         rule, nearest = "2, 4, 8, ... nodes (a power of two)", _near(nodes)
     elif n == 1:
-        return f"{topology} needs at least 2 ranks, and this run has 1; start it with: composer -n 2 main.py ..."
+        rule = "at least 2 ranks, and this run has 1; start it with: composer -n 2 main.py ..."
+        return f"{word}: {topology} needs {rule}"
     elif topology == "ring":
         rule, nearest = "an even number of ranks", [n - 1, n + 1]
     else:
@@ -86,8 +85,8 @@ def misfit(topology: str, nodes: int, per_node: int) -> str | None:
     given = f"{counted(n, 'rank', 'ranks')} on {counted(nodes, 'node', 'nodes')}"
     near = f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(map(str, nearest))}"
     others = " or ".join(name for name in TOPOLOGIES if _fits(name, nodes, per_node))
-    instead = f", or say algorithms.decentralized.topology={others}" if others else ""
-    return f"{topology} needs {rule}, and this run has {given}; {near}{instead}"
+    instead = f", or say {word}={others}" if others else ""
+    return f"{word}: {topology} needs {rule}, and this run has {given}; {near}{instead}"
 
 
 def _fits(topology: str, nodes: int, per_node: int) -> bool:
@@ -105,16 +104,3 @@ def _near(n: int) -> list[int]:
     """Return the powers of two, at least 2, below and above a number that is not one."""
     above = 1 << n.bit_length()
     return [above // 2, above] if above > 2 else [2]
-
-
-def check_topology(config: Config, world_size: int, local_world_size: int) -> None:
-    """Check that the topology of a run, if any, fits the number of ranks, and of ranks on each node; see `rounds`."""
-    args = config.algorithms.get("decentralized")
-    if args is None or not config.is_train:
-        return
-    if world_size % local_world_size:
-        raise ConfigError(
-            f"algorithms.decentralized: {world_size} ranks do not divide into nodes of {local_world_size}; "
-            "start the same number of ranks on every node"
-        )
-    rounds(args.get("topology", DEFAULT), world_size // local_world_size, local_world_size)

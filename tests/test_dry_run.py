@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from common.durations import durations_of
 from common.trees import leaves
-from config import ConfigError, load
+from config import ConfigError, durations_of, load
 from config.dry_run import show, size_lines
 from config.plot import curve
 

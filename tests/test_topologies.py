@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from decent_dp.topo import TopologyReg
 
-from config import ConfigError, load
+from config import ConfigError, check_world, load
 from main import cli
-from recipes.topologies import TOPOLOGIES, check_topology, misfit, rounds
+from recipes.topologies import TOPOLOGIES, misfit, rounds
 from tests.runs import ROOT
 
 FITTING = [
@@ -68,10 +68,10 @@ def test_a_cycle_averages_over_all_ranks(topology: str, nodes: int, per_node: in
     ],
 )
 def test_misfits_name_the_rule_and_the_nearest(topology: str, nodes: int, per_node: int, sentence: str) -> None:
-    problem = misfit(topology, nodes, per_node)
-    assert problem is not None
+    problem = misfit(topology, nodes, per_node, "algorithms.decentralized")
+    assert problem is not None and problem.startswith("algorithms.decentralized.topology: ")
     assert sentence in problem
-    with pytest.raises(ConfigError, match=r"^algorithms\.decentralized\.topology: "):
+    with pytest.raises(ConfigError, match=r"^topology: "):
         rounds(topology, nodes, per_node)
 
 
@@ -111,9 +111,9 @@ def test_a_run_on_the_wrong_number_of_ranks(monkeypatch: pytest.MonkeyPatch, cap
     assert "6 ranks on 2 nodes; the nearest are 4 and 8" in capsys.readouterr().err
     config = load(words).config
     with pytest.raises(ConfigError, match="do not divide into nodes"):
-        check_topology(config, 6, 4)
+        check_world(config, 6, 4)
     config.is_train = False
-    check_topology(config, 6, 3)
+    check_world(config, 6, 3)
 
 
 @pytest.mark.parametrize(

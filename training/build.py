@@ -19,7 +19,7 @@ from config.schema import WEIGHT_DECAY_ON, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.errors import in_section
-from loaders.images.decoders import decoders_of, described
+from loaders.images.decoders import described
 from loaders.sampler import EpochSampler
 from loaders.storage.digits import is_made_on_demand, make_digits
 from loaders.workers import WorkerLoader
@@ -178,7 +178,7 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
     with in_section("eval_dataset"):
         evaluation = _dataspec(config, "eval_dataset")
-    for decoder in dict.fromkeys(decoders_of(config).values()):
+    for decoder in dict.fromkeys(run.decoders.values()):
         say(described(decoder))
     _check_classes(run, image_dataset(train).classes if train else None, image_dataset(evaluation).classes)
     for spec in (train, evaluation):

@@ -8,6 +8,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from loaders.dataset import ImageDataset
+from loaders.storage.kinds import KINDS
 from loaders.workers import WorkerLoader, cores
 from recipes.algorithms._base import at_own_pace
 from training.devices import say
@@ -25,8 +26,8 @@ class DataWait(Callback):
     `seconds` with the slowest rank's. Without a loader (evaluation only), there is nothing to wait for.
     """
 
-    def __init__(self, loader: WorkerLoader | None) -> None:
-        self.loader = loader
+    def __init__(self, loader: WorkerLoader | None, storage: str | None = None) -> None:
+        self.loader, self.storage = loader, storage
         self.seconds = 0.0  # as of the last window or evaluation
         self.share = 0.0  # of the last full window's time, 0 to 1
         self._advised = False
@@ -59,7 +60,7 @@ class DataWait(Callback):
         logger.log_metrics({"data/wait_share": self.share})
         if self.share > TOLERATED and not self._advised and self.loader is not None:
             self._advised = True
-            say(f"waiting for data {100 * self.share:.0f} % of the time: {advice(self.loader)}")
+            say(f"waiting for data {100 * self.share:.0f} % of the time: {advice(self.loader, self.storage)}")
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
 
     @property
@@ -90,8 +91,8 @@ def _largest(*values: float) -> list[float]:
     return [float(value) for value in tensor]
 
 
-def advice(loader: WorkerLoader) -> str:
-    """Return the likely cause and the next setting to change."""
+def advice(loader: WorkerLoader, storage: str | None) -> str:
+    """Return the likely cause and the next setting to change for the loader of a storage kind."""
     dataset: ImageDataset = loader.dataset  # type: ignore[assignment]
     if loader.num_workers == 0:
         return f"the trainer decodes the images itself; set train_dataset.num_workers={cores()}"
@@ -105,14 +106,15 @@ def advice(loader: WorkerLoader) -> str:
             f"{loader.num_workers} workers on {cores()} cores per device decode too slowly; set "
             f"train_dataset.num_workers={cores()}"
         )
-    kind = type(dataset).__name__
-    remedies = {
-        "storage=dali decodes on the GPU": torch.cuda.is_available() and not hasattr(loader, "device"),
-        "storage=packed decodes only once, if memory is large enough": kind != "PackedDataset",
-        "smaller files decode faster (python -m tools.convert --max-size 500)": kind != "PackedDataset",
-    }
-    remaining = [remedy for remedy, is_new in remedies.items() if is_new]
+    offered = {name: kind for name, kind in KINDS.items() if kind.remedy and name != storage}
+    remedies = [
+        f"storage={name} {kind.remedy}"
+        for name, kind in offered.items()
+        if torch.cuda.is_available() or not kind.needs_gpu
+    ]
+    if storage not in KINDS or not KINDS[storage].decoded:
+        remedies.append("smaller files decode faster (python -m tools.convert --max-size 500)")
     return (
         f"{loader.num_workers} workers keep all {cores()} cores of this device busy. "
-        f"{'; '.join([*remaining, 'python -m benchmarks.data measures each kind'])}"
+        f"{'; '.join([*remedies, 'python -m benchmarks.data measures each kind'])}"
     )

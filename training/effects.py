@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,18 +12,16 @@ from composer.loggers import Logger
 from torch import Tensor
 
 from common.durations import parse
+from common.errors import counted
 from config import ConfigError, Run, TrainingError
 from recipes.algorithms._base import RecipeAlgorithm, Start, ours
+from recipes.declared import declarations
 from training.clock import Clock, is_over
 
 if TYPE_CHECKING:
     from training.build import Schedule
 
 _PLAIN = (bool, int, float, str, type, type(None))
-# When Composer's own algorithms start, by class name; ours implement `first_effect`.
-_STOCK: dict[str, Callable[[Any], list[Start]]] = {
-    "SWA": lambda a: [Start("swa_end", a.swa_end.to_timestring(), a.match_event)],
-}
 
 
 class Watch:
@@ -57,7 +55,13 @@ class Watch:
         """Moments of the run that must come before it can change anything."""
         if isinstance(self.algorithm, RecipeAlgorithm):
             return self.algorithm.first_effect()
-        return _STOCK.get(type(self.algorithm).__name__, lambda _: [])(self.algorithm)
+        known, declared = vars(self.algorithm), declarations("algorithm", self.name)
+        return [Start(time, known[time].to_timestring(), known[event]) for time, event in declared.STARTS.items()]
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it must act in the first batch."""
+        return isinstance(self.algorithm, RecipeAlgorithm) and not (self.algorithm.rare or self.starts)
 
     def __call__(self, event: Event, state: State, logger: Logger) -> int | None:
         """Apply the algorithm; raise a TrainingError if it is model surgery that changed nothing."""
@@ -95,8 +99,9 @@ class Watch:
 
 
 class Effects(Callback):
-    """Fail the run if an algorithm has had no effect within one epoch of its start, or by its end, `total` batches.
+    """Fail the run if an algorithm has had no effect in time, or by its end, `total` batches.
 
+    Composer's algorithms, ours that are `rare`, and those that start later have one epoch, all others one batch.
     It must precede the callback that saves: a run without its recipe's effect must leave no checkpoint.
     """
 
@@ -120,8 +125,8 @@ class Effects(Callback):
             watch.acted = True
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Check at the end of a run that ends in mid-epoch."""
-        if is_over(state):
+        """Check after the first batch, and at the end of a run that ends in mid-epoch."""
+        if state.timestamp.batch.value == 1 or is_over(state):
             self._check(state)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
@@ -129,10 +134,11 @@ class Effects(Callback):
         self._check(state)
 
     def _check(self, state: State) -> None:
-        done, patience = self.clock.step(state.timestamp), 0 if is_over(state) else self.clock.batches_per_epoch
+        done, batches = self.clock.step(state.timestamp), state.timestamp.batch.value
         for watch in self.watches:
+            patience = 0 if is_over(state) else 1 if watch.is_prompt else self.clock.batches_per_epoch
             if not watch.acted and done >= self._start(watch) + patience:
-                raise TrainingError(watch.idle(f"in the first {state.timestamp.batch.value} batches"))
+                raise TrainingError(watch.idle(f"in the first {counted(batches, 'batch', 'batches')}"))
 
     def _start(self, watch: Watch) -> float:
         """Return after how many batches an algorithm starts."""

@@ -5,6 +5,7 @@ weights. We therefore replace its `load_checkpoint` while the Trainer is built.
 """
 
 import ast
+import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from common.errors import named
 from config import UserError
 from config.schema import MODELS, Config
 from recipes import registry
+from recipes.algorithms._base import Surgery
 from training.devices import on_all_ranks
 from training.saved import CheckpointError, Saved
 
@@ -30,8 +32,6 @@ ADVICE = "Use load_weights_only=true to load only its weights, or give the recip
 # In the errors of gloo and NCCL when another rank has died.
 LOST_RANK = re.compile(r"closed by peer|reset by peer|NCCL|Timed out waiting")
 _PREFIX = re.compile(r"^(?:module\.)+")  # of ComposerModel and DDP
-_BLURRED = re.compile(r"\.conv\.(weight|bias)$")  # BlurPool moves a convolution one level down
-_BLUR = (".blur_filter", ".filt2d")
 _ALIKE = 0.5  # share of tensors that an architecture must have in common with a checkpoint to be suggested
 
 Shapes = dict[str, tuple[int, ...]]
@@ -166,9 +166,9 @@ def differences(held: Shapes, wanted: Shapes) -> list[str]:
 
 def recognized(held: Shapes) -> tuple[str, int] | None:
     """Return the architecture and number of classes that tensors look like; None if it is not a known ResNet."""
-    plain = {
-        _BLURRED.sub(r".\1", _PREFIX.sub("", name)): shape for name, shape in held.items() if not name.endswith(_BLUR)
-    }
+    plain: Mapping[str, tuple[int, ...]] = {_PREFIX.sub("", name): shape for name, shape in held.items()}
+    for surgery in _surgeries():
+        plain = surgery.undone(plain)
     outputs = plain.get("fc.weight", ())
     if len(outputs) != 2:
         return None
@@ -182,8 +182,15 @@ def recognized(held: Shapes) -> tuple[str, int] | None:
 
 
 def _described(model: tuple[str, int] | None, held: Shapes) -> str:
-    blur = " with BlurPool" if any(name.endswith(_BLUR) for name in held) else ""
-    return f"a {model[0]} of {model[1]} classes{blur}" if model else f"none of {', '.join(MODELS)}"
+    seen = [surgery.__name__ for surgery in _surgeries() if surgery.undone(held).keys() != held.keys()]
+    changed = f" with {' and '.join(seen)}" if seen else ""
+    return f"a {model[0]} of {model[1]} classes{changed}" if model else f"none of {', '.join(MODELS)}"
+
+
+def _surgeries() -> list[type[Surgery]]:
+    entries = registry.own("algorithm").values()
+    made = [getattr(importlib.import_module(entry.module), entry.class_name) for entry in entries]
+    return [algorithm for algorithm in made if issubclass(algorithm, Surgery)]
 
 
 def _is_surgery(name: str) -> bool:

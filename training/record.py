@@ -25,7 +25,6 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
-from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
 from training.earlier_run import COLUMNS, differences, plain
@@ -237,7 +236,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
         "precision": run.machine.precision,
-        "decoders": decoders_of(run.config),
+        "decoders": run.decoders,
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),
         **({"data": data} if data else {}),

@@ -1,21 +1,18 @@
-"""Table of the decoders and what each supports. Imports no torch.
-
-A new decoder is a class in loaders/images/opened.py and a row here; docs/data.md shows the table.
-"""
+"""Table of the decoders and what each supports, as their classes in loaders/images/opened.py declare. No torch."""
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from common.suggest import did_you_mean, listing
-from loaders.storage.kinds import kind_of
 
 if TYPE_CHECKING:
-    from config.schema import Config
     from loaders.images.decoding import Source
     from loaders.images.opened import Opened
 
@@ -24,35 +21,26 @@ if TYPE_CHECKING:
 class Decoder:
     """One way to decode and resize images."""
 
-    summary: str
-    pixels: str  # how close they are to PIL's
+    summary: str  # for the docs
+    pixels: str  # how close they are to PIL's, for the docs
     opened: str  # its class, as package.module:Class, imported when a pipeline is built
     native: bool = False  # whether it is our own C, which must be built and can decode a whole batch in one call
     scaled: bool = False  # whether it may decode large images at a fraction of their size
 
 
-DECODERS = {
-    "native": Decoder(
-        "our own C on libjpeg-turbo: decodes only the crop's box, and resizes each row while it is in the cache",
-        "PIL's, to the bit",
-        "loaders.images.opened:OpenedByNative",
-        native=True,
-    ),
-    "native_scaled": Decoder(
-        "like `native`, but decodes an image of 800 px or more at 1/2, 1/4 or 1/8 of its size if the box is at least "
-        "twice the crop on both sides. For large photographs: [loading.md](loading.md)",
-        "the same box, less sharp: about 40 dB from PIL's",
-        "loaders.images.opened:OpenedByNative",
-        native=True,
-        scaled=True,
-    ),
-    "torchvision": Decoder(
-        "decodes the whole image, and resizes with torch",
-        "within 1 of 255 of PIL's (one byte in millions: 2), except for 4:4:0 color and missing scans",
-        "loaders.images.opened:OpenedByTorchvision",
-    ),
-    "pil": Decoder("decodes the whole image and resizes, with PIL", "PIL's", "loaders.images.opened:OpenedByPil"),
-}
+def declared() -> dict[str, Decoder]:
+    """Read the rows from the source of the classes: importing them would import torch."""
+    rows: dict[str, Decoder] = {}
+    tree = ast.parse(Path(__file__).with_name("opened.py").read_text(encoding="utf-8"))
+    for made in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
+        for line in made.body:
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "DECODERS":
+                opened = f"loaders.images.opened:{made.name}"
+                rows |= {name: Decoder(opened=opened, **row) for name, row in ast.literal_eval(line.value).items()}
+    return rows
+
+
+DECODERS = declared()
 CHOICES = ("auto", *DECODERS)
 """Names that a configuration may use."""
 
@@ -75,13 +63,6 @@ def chosen(name: str) -> str:
 def opener(name: str) -> Callable[[Source], Opened]:
     """Import the class that opens images for a decoder."""
     return pkgutil.resolve_name(DECODERS[name].opened)
-
-
-def decoders_of(config: Config) -> dict[str, str]:
-    """Return the decoder of each data section whose storage uses one of these; raises a DataError as `chosen`."""
-    kinds = {name: kind_of(data.storage) for name, data in config.sections().items()}
-    used = [name for name, kind in kinds.items() if kind.reads_path and not kind.own_decoder]
-    return {name: chosen(config.section(name).decoder) for name in used}
 
 
 def described(name: str) -> str:

@@ -1,6 +1,6 @@
 """The table of storage kinds and their capabilities. No torch.
 
-A new kind needs its file, its row here, and its row of the table in docs/data.md.
+A new kind needs its file and its row here; a test writes the table of docs/data.md.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Kind:
     written_as: str | None = None  # its name for `tools.convert --to`
     image_transforms: bool = True  # whether algorithms can transform single images in its loader
     own_decoder: bool = False  # whether it decodes without loaders.images.decoders
+    decoded: bool = False  # whether its images are decoded before training
+    remedy: str | None = None  # what it does for a run that waits for data, if that may help
+    needs_gpu: bool = False  # whether that takes a GPU
     loader: str | None = None  # its WorkerLoader; None: worker processes that run the pipeline
     requires: str | None = None  # a function that raises a DataError if a package is missing
 
@@ -62,6 +65,8 @@ KINDS = {
         "loaders.storage.packed:PackedDataset",
         ("source", "pack_size"),
         is_streaming=None,
+        decoded=True,
+        remedy="decodes only once, if memory is large enough",
     ),
     "ffcv": Kind(
         "FFCV's `train.beton` and `val.beton`",
@@ -78,6 +83,8 @@ KINDS = {
         is_streaming=None,
         image_transforms=False,
         own_decoder=True,
+        remedy="decodes on the GPU",
+        needs_gpu=True,
         loader="loaders.storage.dali:DaliLoader",
         requires="loaders.storage.dali:require_dali",
     ),

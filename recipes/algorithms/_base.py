@@ -35,8 +35,8 @@ class RecipeAlgorithm(Declares, Algorithm):
     Every hook has a neutral default here; Composer's own algorithms have none of them. The class declares the limits of
     its arguments as described in recipes.declared. Each argument of __init__ must be an attribute of the same name.
 
-    An algorithm without an effect by the end of the first epoch, or of a shorter run, fails the run; see
-    training/effects.py for what counts as an effect.
+    An algorithm without an effect in the first batch after its start fails the run; see training/effects.py for what
+    counts as an effect, and `rare` for an algorithm that may need longer.
     """
 
     events: ClassVar[tuple[Event, ...]] = ()
@@ -49,6 +49,8 @@ class RecipeAlgorithm(Declares, Algorithm):
     """Fixed image side in pixels, regardless of the progress of the run; set by tools that measure one size."""
     acted: bool = False
     """To be set to True on an effect that training/effects.py cannot detect."""
+    rare: bool = False
+    """Whether batches may pass without an effect, such as a drawn one; the first one must then come within an epoch."""
     ranks_differ: bool = False
     """Whether each rank has its own weights, which are then saved next to a checkpoint."""
     lockstep: bool = True
@@ -134,6 +136,11 @@ class Surgery(RecipeAlgorithm):
     def required_on_load() -> bool:
         """Return True: a checkpoint of the changed model needs it."""
         return True
+
+    @classmethod
+    def undone(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+        """Return a checkpoint's tensor shapes, by name, as they were before this surgery; the same without it."""
+        return shapes
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Warn if the arguments differ from the checkpoint's, which was trained with another model then."""

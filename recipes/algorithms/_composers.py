@@ -31,5 +31,8 @@ DECLARED: dict[str, dict[str, Any]] = {
         },
         "BEFORE": {"label_smoothing": "which would otherwise smooth only one of the two mixed labels"},
     },
-    "swa": {"NO_LR_FIND": "averages weights, which does not affect the training loss"},
+    "swa": {
+        "NO_LR_FIND": "averages weights, which does not affect the training loss",
+        "STARTS": {"swa_end": "match_event"},
+    },
 }

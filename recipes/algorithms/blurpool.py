@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from composer.algorithms.blurpool import BlurConv2d as StockBlurConv2d
@@ -13,6 +16,8 @@ from torch import Tensor, nn
 from recipes.algorithms._base import Surgery
 
 _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)
+_BUFFERS = (".blur_filter", ".filt2d")
+_WRAPPED = re.compile(r"\.conv\.(weight|bias)$")
 
 
 class BlurConv2d(StockBlurConv2d):
@@ -86,6 +91,11 @@ class BlurPool(Surgery):
         self.replace_maxpools = replace_maxpools
         self.blur_first = blur_first
         self.min_channels = min_channels
+
+    @classmethod
+    def undone(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+        """Drop the filters, and name each convolution as before it was wrapped."""
+        return {_WRAPPED.sub(r".\1", name): shape for name, shape in shapes.items() if not name.endswith(_BUFFERS)}
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Replace the layers and log their numbers."""

@@ -48,6 +48,7 @@ class Decentralized(RecipeAlgorithm):
         "sam": "the weights are averaged between its two gradients, which must be computed around the same point",
         "swa": "it averages each rank's own weights, and ends with those of rank 0",
     }
+    RANKS = "recipes.topologies:misfit"
     NO_LR_FIND = "would find a different rate on each rank"
     ranks_differ = True  # training/rank_states.py saves every rank's own state next to a checkpoint
 

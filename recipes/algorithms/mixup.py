@@ -38,6 +38,7 @@ class MixUp(RecipeAlgorithm):
         ),
     }
     NOT_WITH = {"cutmix": "each would mix images that the other has already mixed, and the labels would match neither"}
+    rare = True  # a drawn coefficient may be too close to 1 to change anything
     BEFORE = {"label_smoothing": "which would otherwise smooth only one of the two mixed labels"}
 
     def __init__(self, alpha: float = 0.2, interpolate_loss: bool = False) -> None:

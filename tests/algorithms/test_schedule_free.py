@@ -14,8 +14,7 @@ from composer.core import Event
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from common.durations import durations_of
-from config import ConfigError, load
+from config import ConfigError, durations_of, load
 from data import build_imagenet_dataspec
 from loaders.images.transforms import NormalizationFn, collate
 from recipes import optimizers

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.durations import durations_of
-from config import Machine, load
+from config import Machine, durations_of, load
 from training.record import COLUMNS, RunFolder
 
 ROOT = Path(__file__).parent.parent.parent

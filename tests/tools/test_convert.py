@@ -147,7 +147,7 @@ def test_impossible_conversions_give_a_sentence(
     assert "--local" in refused("s3://images/set", out)
     assert "nowhere else" in refused(source, "gs://bucket/set")
     assert "has no bucket 'nowhere'" in refused(source, "s3://nowhere/set")
-    assert "only local files" in refused(source, "s3://nowhere/set", "--to", "ffcv")
+    assert "only from local files" in refused(source, "s3://nowhere/set", "--to", "ffcv")
     (tmp_path / "file").write_bytes(b"")
     assert "Not a directory" in refused(source, tmp_path / "file" / "out")
     assert not out.exists()

@@ -86,13 +86,13 @@ def test_advice_names_the_next_setting(image_folder: Path, monkeypatch: pytest.M
 
     loader = build_imagenet_dataspec(image_folder, False, 12, crop_size=16, num_workers=2).dataloader
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert "set train_dataset.num_workers=8" in data_wait.advice(loader)
+    assert "set train_dataset.num_workers=8" in data_wait.advice(loader, None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    advice = data_wait.advice(loader)
+    advice = data_wait.advice(loader, None)
     assert advice.startswith("2 workers keep all 2 cores of this device busy. ")
     assert "python -m tools.convert --max-size 500" in advice
     loader.dataset.fetches = True
-    assert "train_dataset.preload=" in data_wait.advice(loader)
+    assert "train_dataset.preload=" in data_wait.advice(loader, None)
 
 
 RANKS = """

@@ -83,7 +83,9 @@ ACTING: dict[str, tuple[Event, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ACTING)
 def test_every_kind_of_effect_counts(what: str) -> None:
-    assert trained(Mine(*ACTING[what]), eval_dataloader=loader(1)).acted
+    algorithm = Mine(*ACTING[what])
+    algorithm.rare = algorithm.event == Event.EVAL_START
+    assert trained(algorithm, eval_dataloader=loader(1)).acted
 
 
 IDLE: dict[str, Algorithm] = {
@@ -101,9 +103,12 @@ IDLE: dict[str, Algorithm] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", IDLE)
 @pytest.mark.parametrize("duration", ["1ep", "2ba", "2ep"])
-def test_idle(what: str, duration: str) -> None:
-    batches = "2" if duration == "2ba" else "4"
-    words = rf"algorithms.mine: Mine\(strength=3\) changed nothing in the first {batches} batches; .*mine=null"
+@pytest.mark.parametrize("rare", [False, True])
+def test_idle(what: str, duration: str, rare: bool) -> None:
+    """An error in the first batch; at the end of the epoch or the run for an algorithm whose effect may be rare."""
+    batches = ("2 batches" if duration == "2ba" else "4 batches") if rare else "1 batch"
+    words = rf"algorithms.mine: Mine\(strength=3\) changed nothing in the first {batches}; .*mine=null"
+    IDLE[what].rare = rare  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match=words):
         trained(IDLE[what], duration)
 

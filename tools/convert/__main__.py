@@ -16,8 +16,10 @@ from common.addresses import without_credentials
 from common.errors import ConfigError, DataError
 from common.folders import LocalFolder
 from common.terminal import console, positive
+from loaders.storage.kinds import KINDS
 
 QUALITY = 90
+TARGETS = {kind.written_as: kind for kind in KINDS.values() if kind.written_as}
 
 EXAMPLES = """examples:
   # ImageNet as it is, the original JPEGs kept bit for bit
@@ -40,7 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards, or a store's")
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
-    add("--to", choices=("mds", "ffcv"), default="mds", help="what to write (default: mds)")
+    add("--to", choices=TARGETS, default=next(iter(TARGETS)), help="what to write (default: %(default)s)")
     add("--max-size", type=positive, metavar="PIXELS", help="shrink larger images to this longer side")
     add("--quality", type=int, help=f"of the JPEGs that resized images are stored as (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
@@ -89,8 +91,9 @@ def convert(argv: Sequence[str]) -> int:
     from tools.convert.to_mds import Conversion, open_destination, result_table
 
     destination = open_destination(given.destination)
-    if given.to == "ffcv" and not isinstance(destination, LocalFolder):
-        raise DataError(f"{given.destination}: FFCV reads only local files. Name a local folder.")
+    to_shards = TARGETS[given.to].is_streaming
+    if not (to_shards or isinstance(destination, LocalFolder)):
+        raise DataError(f"{given.destination}: {given.to} is read only from local files. Name a local folder.")
     destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
     sources, classes = open_sources(given.source, given.local)
@@ -99,7 +102,7 @@ def convert(argv: Sequence[str]) -> int:
     plans = [plan_split(split, source, images, shards.size_limit) for split, source in sources.items()]
     again = without_credentials(shlex.join(["python", "-m", "tools.convert", *argv]))
     conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
-    rows = to_beton.convert(conversion, given.workers) if given.to == "ffcv" else conversion.run(given.workers)
+    rows = conversion.run(given.workers) if to_shards else to_beton.convert(conversion, given.workers)
     out.print(result_table(given.destination, rows))
     if skipped := sum(len(plan.order) for plan in plans) - sum(row.images for row in rows):
         out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")

@@ -46,7 +46,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     config.device_train_microbatch_size = config.grad_accum = None
     dataset = config.eval_dataset
     dataset.batch_size = min(dataset.batch_size, LARGEST_BATCH)
-    if dataset.storage == "packed":  # pays off over many epochs only; here each image is read once per size
+    if kind_of(dataset.storage).decoded:  # pays off over many epochs only; here each image is read once per size
         dataset.storage = dataset.pack_size = None
     return run
 

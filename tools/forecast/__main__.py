@@ -29,13 +29,15 @@ from common import command
 from config import ConfigError, Run, TrainingError, check_world, load
 from config.read import ROOT
 from config.world import world
+from loaders.storage.kinds import KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tools.forecast.arithmetic import Forecast
 
-WITHOUT_DATA = "to forecast without any, type train_dataset.storage=synthetic eval_dataset.storage=synthetic"
+NO_DATA = next(name for name, kind in KINDS.items() if not kind.reads_path)
+WITHOUT_DATA = f"to forecast without any, type train_dataset.storage={NO_DATA} eval_dataset.storage={NO_DATA}"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

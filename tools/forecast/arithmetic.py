@@ -4,8 +4,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from common.durations import durations_of, parse
+from common.durations import parse
 from config.dry_run import size_per_epoch
+from config.run import durations_of
 from config.schema import Config
 from loaders.storage.kinds import kind_of
 

@@ -14,9 +14,9 @@ from composer.loggers import Logger
 from common.durations import parse
 from common.folders import open_folder
 from config import Run
-from config.schema import Config
+from config.schema import Config, Dataset
 from loaders.sampler import endless
-from loaders.storage.synthetic import SyntheticLoader
+from loaders.storage.kinds import kind_of
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import ours
 from tools.forecast.arithmetic import Measured, Pace
@@ -179,7 +179,7 @@ class Bench:
             new_size=new_size,
             epoch_start=statistics.median(first_waits),
             save=self._save() if self.run.config.save_folder else 0.0,
-            advice=advice(self.loader),
+            advice=advice(self.loader, self.run.config.train_dataset.storage),
         )
 
     @property
@@ -195,16 +195,16 @@ class Bench:
         """Return the pace at a size, the wait for the first batch, and the seconds of the warm-up beyond the pace."""
         self._hold(size)
         lap, warm_up = self.clock.lap, self.clock.warm_up
-        loading = self._loading(self.loader, lap)
+        loading = self._loading(self.loader, self.run.config.train_dataset, lap)
         self.trainer.fit(duration=f"{warm_up + self.steps}ba")
         before, timed = self.clock.steps[:warm_up], self.clock.steps[warm_up:]
         pace = pace_of(timed, lap, loading)
         took = sum(step.seconds - (step.waited if step.is_first else 0.0) for step in before)
         return pace, before[0].waited, max(0.0, took - warm_up * pace.seconds)
 
-    def _loading(self, loader: WorkerLoader, batches: int) -> float | None:
+    def _loading(self, loader: WorkerLoader, data: Dataset, batches: int) -> float | None:
         """Return the seconds per batch of a loader alone, after each worker's first; None for random images."""
-        if isinstance(loader, SyntheticLoader):
+        if not kind_of(data.storage).reads_path:
             return None
         supply = endless(loader)
         for _ in range(max(1, loader.num_workers)):
@@ -223,7 +223,8 @@ class Bench:
         waited, batches = loader.waited, min(len(loader), EVAL_BATCHES)
         self.trainer.eval(subset_num_batches=batches)
         waited = loader.waited - waited
-        return evaluation_of(self.clock.marks, self._loading(loader, batches), waited)
+        loading = self._loading(loader, self.run.config.eval_dataset, batches)
+        return evaluation_of(self.clock.marks, loading, waited)
 
     def _save(self) -> float:
         folder, took = open_folder(str(self.folder / "checkpoints")), []

@@ -1,13 +1,14 @@
 """A run's recorded configuration, completed, flattened and compared with another run's."""
 
-from types import SimpleNamespace
 from typing import Any
 
-from common.durations import Duration, durations_of, parse
+from common.durations import Duration, parse
 from common.errors import ConfigError
 from config.layers import SECTIONS
 from config.load import defaults
 from config.read import Tree, deepen, plain, undot
+from config.run import durations_of
+from config.schema import Config, Scheduler
 from training.earlier_run import training_keys
 
 ABSENT = "-"
@@ -29,7 +30,10 @@ def completed(content: Any) -> Tree:
 def durations(config: Tree) -> tuple[Duration, Duration]:
     """Return the length of a run and of its warm-up, scale_schedule_ratio applied; ConfigError if one is invalid."""
     try:
-        return durations_of(SimpleNamespace(**config | {"scheduler": SimpleNamespace(**config["scheduler"])}))
+        given = config["scheduler"]
+        scheduler = Scheduler(t_warmup=given["t_warmup"], scale_warmup=given["scale_warmup"])
+        length = {key: config[key] for key in ("max_duration", "scale_schedule_ratio")}
+        return durations_of(Config(**length, scheduler=scheduler))
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(str(error)) from error
 
