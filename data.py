@@ -96,7 +96,7 @@ def check_dataloader() -> None:
     problem found.
     """
     from common.command import run
-    from loaders.checking.check import main
+    from loaders.storage.inspection import main
 
     if status := run(lambda words: main(words, build_imagenet_dataspec)):
         sys.exit(status)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from common import s3
 from common.addresses import is_s3, split_s3
-from common.errors import DataError
+from common.errors import DataError, UserError
 from common.store_faults import fault
 from common.whole_files import move, temporary_name, whole_file
 
@@ -201,6 +201,14 @@ def open_folder(path: str, scratch: str = "") -> Folder:
 def existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
     return next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+
+
+def check_folder(path: Path, option: str, advice: str) -> None:
+    """Raise a UserError, before hours of work, if no file can be written to a folder, which need not exist yet."""
+    try:
+        tempfile.TemporaryFile(dir=path if path.is_symlink() else existing(path)).close()
+    except OSError as error:
+        raise UserError(f"{option} cannot be written ({error.strerror}); {advice}") from error
 
 
 def split(path: str) -> tuple[Folder, str]:

@@ -1,12 +1,13 @@
-"""Files that are replaced completely or not at all."""
+"""Files and folders that are replaced completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -31,6 +32,47 @@ def whole_file(path: Path, temporary: Path | None = None, *, durable: bool = Fal
     finally:
         with contextlib.suppress(OSError):  # the block's own error matters more
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Let the block fill a temporary folder, which becomes `path` if the block succeeds and is removed if it fails.
+
+    OSError if `path` is then neither missing nor empty, such as when another process was first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_folder(path) as temporary:
+        yield temporary
+        temporary.chmod(0o755)  # tempfile makes it private
+        os.rename(temporary, path)
+
+
+@contextlib.contextmanager
+def whole_group(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Let the block write files that belong together to a temporary folder, from which they move to `folder`.
+
+    Those of `names` that the block does not write are removed there; others stay. If the block fails, nothing changes.
+    The last name stands for all: an interrupted move leaves no such file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(folder / names[-1]) as temporary:
+            yield temporary
+            for name in reversed(names):
+                (folder / name).unlink(missing_ok=True)
+            for name in names:
+                if (temporary / name).exists():
+                    os.rename(temporary / name, folder / name)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    # Errors are ignored, because it may have been renamed.
+    with tempfile.TemporaryDirectory(".tmp", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
 
 
 def move(temporary: Path, path: Path, durable: bool) -> None:

@@ -52,7 +52,7 @@ TYPED = {
     "train its weights on the new classes": "tests/training/test_fitting.py::test_another_number_of_classes",
     "is in use by another run": "tests/training/test_refused_runs.py::test_a_run_that_is_in_use",
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
-    "save_folder: ... cannot be written": REFUSED_RUNS,
+    "save_folder=null to keep no checkpoints": REFUSED_RUNS,
     "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",
 }
 NOT_TYPED = {

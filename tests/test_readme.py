@@ -113,7 +113,7 @@ def check_data(words: list[str], desk: SimpleNamespace) -> None:
     remote = words[0].startswith("s3://")
     assert len(words) == (2 if remote else 1)
     here = [str(desk.shards), str(desk.at / "cache")] if remote else [str(desk.folder)]
-    desk.monkeypatch.setattr("loaders.checking.check.MEASURED", 0.01)
+    desk.monkeypatch.setattr("loaders.storage.inspection.MEASURED", 0.01)
     desk.monkeypatch.setattr(sys, "argv", ["data.py", *here, "--batch-size=8", "--crop-size=16", "--workers=1"])
     check_dataloader()
     assert (desk.at / "contact_sheet.png").is_file()

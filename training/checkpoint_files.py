@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import shutil
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import torch
 from composer.core import State
 
 from common.errors import UserError
-from common.folders import Folder, LocalFolder, existing
+from common.folders import Folder, LocalFolder, check_folder, existing
 from common.whole_files import whole_file
 from training.devices import say
 
@@ -132,13 +131,8 @@ def check_writable(folder: Folder) -> None:
         folder.write(".writable", b"")
         folder.delete(".writable")
         return
-    try:
-        tempfile.TemporaryFile(dir=existing(folder.path)).close()
-    except OSError as error:
-        raise UserError(
-            f"save_folder: {folder} cannot be written ({error.strerror}); "
-            "give another one with save_folder=FOLDER, or save_folder=null to keep no checkpoints"
-        ) from None
+    advice = "give another one with save_folder=FOLDER, or save_folder=null to keep no checkpoints"
+    check_folder(folder.path, f"save_folder: {folder}", advice)
 
 
 def check_room(folder: Folder, content: dict[str, Any], keep: int, own: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""Storage kinds: one module each."""
+"""Storage kinds, one module each; and `inspection*.py`, which check a data set for faults, whole or in a sample."""

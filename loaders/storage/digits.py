@@ -6,12 +6,12 @@ From the UCI test set "Optical Recognition of Handwritten Digits" (Alpaydin and 
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from common import command
 from common.errors import DataError
+from common.whole_files import whole_folder
 
 FOLDER = "data/digits"  # made by a run if it is missing
 SIZE = 32  # pixels: a ResNet halves them five times, to one
@@ -37,12 +37,8 @@ def make_digits(folder: str | os.PathLike[str]) -> Path:
     if target.is_dir() and any(target.iterdir()):
         raise DataError(f"{target}: holds something other than the digits. Choose another folder, or empty this one.")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{target.name}."
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as made:
-            os.chmod(made, 0o755)
-            _write(Path(made))
-            os.rename(made, target)  # replaces an empty folder; fails if another process was first
+        with whole_folder(target) as made:  # an OSError if another process was first
+            _write(made)
     except OSError as error:
         if not _complete(target):
             raise DataError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error

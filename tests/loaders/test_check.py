@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data import check_dataloader
-from loaders.checking.splits import extent
+from loaders.storage.inspection_splits import extent
 from loaders.transport.decompression import decompressed
 from tests.image_files import make_imagefolder
 from tests.s3 import free_port, upload, use_endpoint
@@ -209,8 +209,8 @@ def test_s3_out_of_reach(check: Check, s3_server: str, tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_large_sets_are_sampled(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loaders.checking.check.SMALL", 10)
-    monkeypatch.setattr("loaders.checking.check.SAMPLE", 5)
+    monkeypatch.setattr("loaders.storage.inspection.SMALL", 10)
+    monkeypatch.setattr("loaders.storage.inspection.SAMPLE", 5)
     root = make_imagefolder(tmp_path / "set", per_class=5)
     (root / "train/cat/notes.txt").write_text("of no consequence")
     status, said = check(root, "--crop-size", 32)

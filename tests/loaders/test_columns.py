@@ -14,11 +14,11 @@ from PIL import Image
 from streaming import MDSWriter
 
 from common.errors import DataError
-from loaders.checking.check import inspect
 from loaders.images import native
 from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import Columns, WrongValue
+from loaders.storage.inspection import inspect
 from loaders.storage.streaming import ShardDataset
 from tools.convert.__main__ import main as convert
 from tools.verify.__main__ import run as verify

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from loaders.checking.check import inspect
-from loaders.checking.splits import open_splits
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.imagefolder import ImageFolderDataset, list_class, structure_faults
+from loaders.storage.inspection import inspect
+from loaders.storage.inspection_splits import open_splits
 from tests.image_files import make_imagefolder, make_shards
 from tools.convert.sources import FolderSource, open_sources
 

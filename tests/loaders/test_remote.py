@@ -17,7 +17,7 @@ from common import s3
 from common.errors import DataError
 from common.store_faults import Damaged, fault
 from data import build_imagenet_dataspec
-from loaders.checking.jobs import ShardJob
+from loaders.storage.inspection_jobs import ShardJob
 from loaders.transport import remote
 from tests.s3 import upload, use_endpoint
 from tools.convert import sources

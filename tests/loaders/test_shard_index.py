@@ -18,8 +18,8 @@ import snappy
 import zstd
 
 from common.errors import DataError
-from loaders.checking.check import inspect
-from loaders.checking.splits import open_splits
+from loaders.storage.inspection import inspect
+from loaders.storage.inspection_splits import open_splits
 from loaders.storage.shard_index import parse_index
 from loaders.transport.decompression import decompressed
 from loaders.transport.preload import copy as preload

@@ -19,8 +19,8 @@ from tests.runs import ROOT, wait_for
 
 VERIFY = "from tools.verify.__main__ import run; sys.exit(run([sys.argv[1], '--workers=1']))"
 DATA = """
-import data, loaders.checking.check
-loaders.checking.check.MEASURED = 1000.0
+import data, loaders.storage.inspection
+loaders.storage.inspection.MEASURED = 1000.0
 sys.argv += ["--workers=1", "--crop-size=16"]
 data.check_dataloader()
 """

@@ -233,7 +233,7 @@ def foreign(folder: Path) -> None:
         (["runs/it"], unlearn, 1, "there is no runs/it/checkpoints/best-rank0.pt, nor any other"),
         (["runs/it"], damage, 1, "best-rank0.pt: is damaged (cut short or changed); name another one: --checkpoint"),
         (["runs/it", "--checkpoint=runs/it/checkpoints/foreign.pt"], foreign, 1, "is not a checkpoint"),
-        (["runs/it", "-o", "runs/it/config.yaml"], None, 1, "config.yaml: cannot be written (File exists)"),
+        (["runs/it", "-o", "runs/it/config.yaml"], None, 1, "config.yaml: cannot be written (Not a directory)"),
         (["runs/it", "-o", "runs/it/config.yaml/x"], None, 1, "cannot be written (Not a directory)"),
     ],
 )

@@ -8,9 +8,9 @@ import torch
 
 from common.terminal import ImageMeter, console, printable
 from data import build_imagenet_dataspec
-from loaders.checking.check import main as check
-from loaders.checking.check import section
 from loaders.images.sheet import draw_sheet
+from loaders.storage.inspection import main as check
+from loaders.storage.inspection import section
 from tests.image_files import make_imagefolder
 from tools.convert.__main__ import main as convert
 from tools.verify.__main__ import run as verify

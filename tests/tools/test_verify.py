@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from loaders.checking.splits import Split
 from loaders.images import native
+from loaders.storage.inspection_splits import Split
 from tests.image_files import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
 from tests.s3 import upload

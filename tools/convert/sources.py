@@ -16,10 +16,10 @@ import numpy as np
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
-from loaders.checking.jobs import ShardJob
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
 from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
+from loaders.storage.inspection_jobs import ShardJob
 from loaders.storage.mds_writer import read_sample, stored_file
 from loaders.storage.shard_index import parse_index
 from loaders.storage.streaming import check_index, read_classes

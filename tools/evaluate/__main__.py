@@ -25,11 +25,14 @@ from pathlib import Path
 from rich.console import Console
 
 from common import command, terminal
-from config import ConfigError, Run
+from common.folders import check_folder
+from common.whole_files import whole_group
+from config import ConfigError, Run, UserError
 from tools.evaluate.choice import advised, choose_checkpoint, choose_data, load_run, own_target
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
+ADVICE = "name another folder: -o FOLDER"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -86,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     console = terminal.console()
     prepare(run, console)
     folder, name = choose_checkpoint(given.run, config, given.checkpoint)
-    with files.replacing(target) as out, advised():
+    check_folder(target, f"{target}:", ADVICE)
+    with advised():
         data = passes.open_data(run)
         saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
         by_size = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
@@ -95,11 +99,14 @@ def main(argv: Sequence[str]) -> int:
         found = figures.findings(result, names)
         about = redacted({"checkpoint": f"{folder}/{name}", "data": config.eval_dataset.path, "size": result.size})
         sheet = files.draw_mistakes(images, figures.mistakes(result, given.gallery), called, found, about)
-        with files.explained(target):
+    try:
+        with whole_group(target, files.FILES) as out:
             files.write_tables(out, found, by_size.values())
             if sheet:
                 sheet.save(out / "mistakes.png")
             files.write_summary(out, found, about)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); {ADVICE}") from error
     files.show(console, found, by_size, f"{called}, {name}")
     written = [name for name in files.FILES if (target / name).exists()]
     console.print(f"written: {target}/ ({', '.join(written)})")

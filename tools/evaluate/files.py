@@ -1,12 +1,8 @@
 """The results of an evaluation: its files, written all or none, and what is printed."""
 
-import contextlib
 import csv
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from common.cells import as_cell
-from config import UserError
 from loaders.dataset import ImageDataset
 from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
 from tools.evaluate.figures import Accuracy, Findings, Pass, worst
 
-# The summary comes last.
+# The summary comes last: it shows that the others are complete.
 FILES = ("per_class.csv", "confusions.csv", "sizes.csv", "reliability.csv", "mistakes.png", "summary.json")
 COLUMNS, SIDE = 6, 176  # mistakes in a row, and a mistake's pixels
 MOST = 5  # printed rows of worst classes and of confusions
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
-
-
-@contextlib.contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); name another folder: -o FOLDER") from error
-
-
-@contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write FILES into; they replace those in `folder` if the block succeeds.
-
-    An interrupted replacement leaves no summary.json. UserError, before the work, if `folder` cannot be written.
-    """
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=folder))
-    try:
-        yield made
-        with explained(folder):
-            (folder / FILES[-1]).unlink(missing_ok=True)
-            for name in FILES:
-                if (made / name).exists():  # moved, not written by common.whole_files: the files belong together
-                    os.replace(made / name, folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it holds something
-            folder.rmdir()
 
 
 def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import command
+from common.folders import check_folder
 from config import ConfigError, Run, TrainingError, check_world, durations_of, load
 from main import explained
 from recipes.declared import declarations
@@ -92,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     prepare(run)
     if given.write:
         on_rank_zero(store.check, given.write, given.words)
-    on_rank_zero(files.prepare, given.out)
+    on_rank_zero(check_folder, given.out, f"--out {given.out}:", "name another folder")
     for name, reason in left_out.items():
         say(f"left out: {name} ({reason})")
     rates = np.geomspace(given.lowest, given.highest, given.points).tolist()

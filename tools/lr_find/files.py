@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.whole_files import write_whole
-from config import UserError
 from tools.lr_find.rules import Suggestion
 from tools.lr_find.sweep import Sweep
 
 DASHES = {"steepest": (1, 2), "valley": (6, 2), "minimum/10": (4, 2, 1, 2)}  # on and off, in points
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder, before the search; UserError if it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from error
-
-
 def write_all(
     folder: Path, sweeps: list[Sweep], found: list[Suggestion], best: Suggestion, about: dict[str, Any]
 ) -> None:
     """Write lr_find.csv, lr_find.json (`about`, whose `title` is the plot's too) and lr_find.png."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("seed", "point", "lr", "loss", "smoothed"))

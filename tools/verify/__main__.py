@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _verify(console: Console, given: argparse.Namespace) -> int:
     """Check the data set, print the table and the faults, and return the exit status."""
-    from loaders.checking.jobs import look
-    from loaders.checking.splits import open_splits, print_faults, show_summary
+    from loaders.storage.inspection_jobs import look
+    from loaders.storage.inspection_splits import open_splits, print_faults, show_summary
     from tools.convert.crew import Crew, report
     from tools.verify import compare
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from common.errors import named
-from loaders.checking.splits import Split
+from loaders.storage.inspection_splits import Split
 
 # ILSVRC 2012's classification task: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2.
 IMAGENET = {"train": 1_281_167, "val": 50_000}

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from common.cells import as_cell, from_cell
 from common.errors import DataError, named
 from common.whole_files import whole_file
-from loaders.checking.splits import loose_images
 from loaders.storage.imagefolder import class_names
+from loaders.storage.inspection_splits import loose_images
 
 LOG = "val_moves.csv"  # next to val/: from,to relative to val/, names as `as_cell` writes them
 Moves = list[tuple[str, str]]

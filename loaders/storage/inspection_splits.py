@@ -15,10 +15,10 @@ from rich.table import Table
 
 from common.errors import DataError, counted, named
 from common.store_faults import StoreOutOfReach
-from loaders.checking.jobs import FolderJob, Job, Looked, ShardJob
 from loaders.images.decoding import unchecked
 from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
-from loaders.storage.kinds import kind_at
+from loaders.storage.inspection_jobs import FolderJob, Job, Looked, ShardJob
+from loaders.storage.kinds import kind_at, kind_of
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import is_remote
 
@@ -92,7 +92,7 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
         raise DataError(f"{path}: needs a cache folder: {command}")
     root = Path(path)
-    if not is_remote(path) and not any(kind_at(root, split) == "streaming" for split in SPLITS):
+    if not is_remote(path) and not any(kind_of(kind_at(root, split)).is_streaming for split in SPLITS):
         splits, faults = open_folder(root)
         loose = {root / split.name: names for split in splits if (names := loose_images(root / split.name))}
         if not loose:

@@ -18,11 +18,11 @@ from common import terminal
 from common.addresses import is_in_place, is_s3
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
-from loaders.checking.jobs import EMPTY, FolderJob, ShardJob, look
-from loaders.checking.splits import Split, open_folder, open_shards, print_faults, show_summary
 from loaders.images import decoders
 from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.sampler import endless
+from loaders.storage.inspection_jobs import EMPTY, FolderJob, ShardJob, look
+from loaders.storage.inspection_splits import Split, open_folder, open_shards, print_faults, show_summary
 from loaders.storage.shard_index import files_of
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.checksums import size_of
