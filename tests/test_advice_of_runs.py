@@ -33,7 +33,6 @@ TYPED = {
     "streaming needs a cache folder": REFUSED_RUNS,
     "for folders of images set is_streaming": REFUSED_RUNS,
     "Use one:": "tests/test_readme.py::test_command",
-    ", or say ...=...": "tests/test_topologies.py::test_what_a_sentence_recommends_fits",
     "a forecast is of training": "tests/tools/test_forecast.py::test_advice_is_followed",
     "to forecast without any": "tests/tools/test_forecast.py::test_advice_is_followed",
     "the data set has an image of class": REFUSED_RUNS,
