@@ -15,6 +15,24 @@ from common.terminal import console
 from common.trees import leaves
 from config.dry_run import section, show_card, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
+from config.read import Tree
+
+
+def shortest_first() -> dict[str, Tree]:
+    """Return the resolved configuration of each recipe, by name."""
+    trees = {name: as_shipped(name) for name in recipe_files()}
+    return dict(sorted(trees.items(), key=lambda item: parse(item[1]["max_duration"]).value))
+
+
+def best_figure(name: str) -> dict[str, Any]:
+    """Return a recipe's highest published top-1 with what its card says of it; empty without one."""
+    numbers = [row for row in read_recipe(name).card["published"] if isinstance(row["top1"], int | float)]
+    return max(numbers, key=lambda row: row["top1"], default={})  # others are ranges
+
+
+def is_unverified(figure: dict[str, Any]) -> bool:
+    """Whether nobody has checked a published figure at its source."""
+    return "UNVERIFIED" in figure.get("note", "")
 
 
 def listing() -> Table:
@@ -24,13 +42,10 @@ def listing() -> Table:
     for title in ("epochs", "crop", "top-1 %", "in ep", "min"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("hardware", no_wrap=True)
-    trees = {name: as_shipped(name) for name in recipe_files()}
-    for name in sorted(trees, key=lambda name: parse(trees[name]["max_duration"]).value):
-        tree, published = trees[name], read_recipe(name).card.get("published") or []
-        numbers = [row for row in published if isinstance(row.get("top1"), int | float)]  # others are ranges
-        figure: dict[str, Any] = max(numbers, key=lambda row: row["top1"], default={})
+    for name, tree in shortest_first().items():
+        figure = best_figure(name)
         cells = [str(figure.get(key) or "-") for key in ("top1", "epochs", "minutes", "hardware")]
-        cells[0] += "?" if "UNVERIFIED" in figure.get("note", "") else ""
+        cells[0] += "?" if is_unverified(figure) else ""
         table.add_row(name, tree["max_duration"].removesuffix("ep"), str(tree["train_dataset"]["crop_size"]), *cells)
     return table
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,3 +30,21 @@ def cells(heading: str, page: Path = README) -> list[list[str]]:
     section = page.read_text().partition(f"# {heading}\n")[2].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def check_table(page: Path, heading: str, rows: Sequence[Sequence[str]], number: int = 0) -> None:
+    """Compare a table of a page with rows made from the code, the header first; UPDATE_GOLDEN=1 writes them instead.
+
+    `number` counts the tables under the heading.
+    """
+    text = page.read_text()
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"{page.name} has no heading {heading!r}"
+    place = list(re.finditer(r"^\|.*\n(?:\|.*\n)*", section[1], re.MULTILINE))[number]
+    header, *others = [f"| {' | '.join(row)} |\n" for row in rows]
+    table = f"{header}|{'---|' * len(rows[0])}\n{''.join(others)}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        start = section.start(1)
+        page.write_text(text[: start + place.start()] + table + text[start + place.end() :])
+    else:
+        assert place[0] == table, "type UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/test_docs.py; read the diff"

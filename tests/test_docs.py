@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config import ConfigError, load
-from config.load import read_recipe, recipe_files
+from config.load import read_recipe
 from loaders.images.decoders import DECODERS
 from loaders.storage.kinds import KINDS
 from recipes import registry
-from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells
+from recipes.__main__ import best_figure, is_unverified, shortest_first
+from recipes.declared import is_per_image
+from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells, check_table
 
 ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
 """Messages of torch in docs/troubleshooting.md."""
@@ -48,38 +51,57 @@ def test_keys(page: Path) -> None:
                 assert not unknown, f"{page.name}: {code}: {error}"
 
 
+def figures(row: dict[str, Any]) -> tuple[str, str]:
+    """Return a published top-1 and its time and hardware."""
+    top1 = "none" if row.get("top1", "-") == "-" else f"{row['top1']} %"
+    minutes = row.get("minutes")
+    time = "" if minutes is None else f"{minutes} min" if minutes < 300 else f"{minutes / 60:.1f} h"
+    hardware = ", ".join(filter(None, [time, row.get("hardware", "")]))
+    return f"{top1} (unverified)" if is_unverified(row) else top1, hardware
+
+
 def test_recipes() -> None:
-    """The README lists each recipe with one published figure, docs/recipes.md with all of them."""
-    for row in cells("Recipes"):
-        figures = [f"{figure['top1']} %" for figure in read_recipe(row[0].strip("`")).card["published"]]
-        assert row[3] in figures or (row[3], figures) == ("none", ["- %"])
+    """The README lists each recipe with its best published figure, docs/recipes.md with all of them."""
     assert "Published, not ours" in README.read_text()
-    name, table = "", {}
-    for row in cells("Published", DOCS / "recipes.md"):
-        name = row[0].strip("`") or name
-        table.setdefault(name, []).append(row)
-    assert sorted(table) == sorted(recipe_files()) == sorted(row[0].strip("`") for row in cells("Recipes"))
-    for name, rows in table.items():
-        published = read_recipe(name).card["published"]
-        assert [row[2] for row in rows] == [f"{figure['top1']} %" for figure in published]
-        assert [row[3] for row in rows] == [str(figure.get("epochs", "not stated")) for figure in published]
+    short = [["recipe", "in one line", "epochs", "published top-1", "time and hardware"]]
+    full = [["recipe", "published top-1", "epochs", "time and hardware", "source", "remarks"]]
+    for name, tree in shortest_first().items():
+        card, length = read_recipe(name).card, tree["max_duration"].removesuffix("ep")
+        short.append([f"`{name}`", card["summary"], length, *figures(best_figure(name))])
+        for number, row in enumerate(card["published"]):
+            top1, hardware = figures(row)
+            source = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", row["source"])
+            note = row.get("note", "").replace("UNVERIFIED; ", "")
+            title = "" if number else f"`{name}`"
+            full.append([title, top1, str(row.get("epochs", "not stated")), hardware, source, note])
+    check_table(README, "Recipes", short)
+    check_table(DOCS / "recipes.md", "Published", full)
 
 
 def test_kinds_of_storage() -> None:
-    """The docs list the table's kinds in order, and which of them can transform single images."""
-    kinds, page = [[f"`{name}`", row.reads, row.choose_when] for name, row in KINDS.items()], ROOT / "docs/data.md"
-    rows = cells("Kinds of storage", page)
-    assert rows[: len(kinds)] == kinds, "\n".join("| " + " | ".join(row) + " |" for row in kinds)
+    """The docs list the table's kinds in order, and which recipes work with them."""
+    page = DOCS / "data.md"
+    kinds = [[f"`{name}`", row.reads, row.choose_when] for name, row in KINDS.items()]
+    check_table(page, "Kinds of storage", [["kind", "reads", "choose it when"], *kinds])
     able = [name for name, row in KINDS.items() if row.image_transforms and row.reads_path]
     unable = [name for name, row in KINDS.items() if not row.image_transforms]
-    assert rows[len(kinds)][1:3] == [", ".join([*able, "a class of your own"]), ", ".join(unable)]
+    unread = [name for name, row in KINDS.items() if not row.reads_path]
+    rows = [["recipe", ", ".join([*able, "a class of your own"]), ", ".join(unable), ", ".join(unread)]]
+    by_image: dict[str, list[str]] = {}
+    for recipe, tree in shortest_first().items():
+        names = [name for name, given in tree["algorithms"].items() if is_per_image(name, given)]
+        classes = [registry.table("algorithm")[registry.fold(name)].class_name for name in names]
+        by_image.setdefault(" and ".join(classes), []).append(f"`{recipe}`")
+    for classes, recipes in by_image.items():
+        why = f"no: {classes} works on single images in the loader"
+        rows.append([", ".join(recipes), "yes", *([why, "yes, not augmented"] if classes else ["yes", "yes"])])
+    check_table(page, "Kinds of storage", rows, number=1)
 
 
 def test_decoders() -> None:
-    decoders = [[f"`{name}`", row.summary, row.pixels] for name, row in DECODERS.items()]
-    rows = cells("Decoders", ROOT / "docs/data.md")
-    assert rows[:-1] == decoders, "\n".join("| " + " | ".join(row) + " |" for row in decoders)
-    assert rows[-1][0] == "`auto`"
+    rows = [[f"`{name}`", row.summary, row.pixels] for name, row in DECODERS.items()]
+    auto = ["`auto`", "`native` if it is built, else `torchvision`", ""]
+    check_table(DOCS / "data.md", "Decoders", [["decoder", "what it does", "pixels"], *rows, auto])
 
 
 def test_figures() -> None:
