@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from benchmarks import picture
 from config import Machine, check_world, load
 from tests.image_files import make_imagefolder, make_shards
 from tests.pages import DOCS, PAGES, README, ROOT, blocks, cells, commands
@@ -254,7 +255,7 @@ def test_figures_command(command: str, desk: SimpleNamespace) -> None:
 
 
 def test_the_readmes_image(desk: SimpleNamespace) -> None:
-    """docs/images/draw.py renders the README's image from a run's record."""
+    """benchmarks.picture renders the README's image from a run's record."""
     import csv
     import json
 
@@ -271,7 +272,6 @@ def test_the_readmes_image(desk: SimpleNamespace) -> None:
     summary = dict.fromkeys(clocks, 1.0) | {"run_name": "drawn", "ended": "finished", "epoch": 1, "top1": 97.53}
     (run / "config.yaml").write_text("model: {loss_name: cross_entropy, num_classes: 10}")
     (run / "summary.json").write_text(json.dumps(summary | {"command": "composer main.py yamls/digits.yaml"}))
-    desk.monkeypatch.syspath_prepend(str(ROOT / "docs/images"))
-    assert importlib.import_module("draw").main([str(run), str(desk.at / "drawn.svg")]) == 0
+    assert picture.main([str(run), "-o", str(desk.at / "drawn.svg")]) == 0
     drawn = (desk.at / "drawn.svg").read_text().replace("&#160;", " ")
     assert "$ make train" in drawn and "97.53 %" in drawn and "@font-face" not in drawn

@@ -1,6 +1,6 @@
-"""Draw docs/images/digits.svg, the terminal output of a finished run, from the run's record.
+"""Draw the README's picture of a run, from its record.
 
-python docs/images/draw.py runs/NAME [docs/images/digits.svg]
+    python -m benchmarks.picture runs/NAME
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,8 +19,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+from common import command
+from training.progress import ProgressLine, print_summary
+
+TARGET = Path(__file__).parent.parent / "docs/images/digits.svg"
 MAKE_TRAIN = "composer main.py yamls/digits.yaml"
 
 
@@ -32,8 +35,6 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 def draw(run: Path) -> Console:
     """Return a console on which the run has been printed by the training code."""
-    from training.progress import ProgressLine, print_summary
-
     rows = rows_of(run)
     summary = json.loads((run / "summary.json").read_text())
     config = OmegaConf.load(run / "config.yaml")
@@ -53,18 +54,18 @@ def draw(run: Path) -> Console:
     return line.console
 
 
-def main(words: list[str]) -> int:
-    """Draw a run; return the exit status."""
-    if len(words) not in (1, 2) or not (Path(words[0]) / "summary.json").is_file():
-        print(__doc__, file=sys.stderr)
-        return 2
-    target = Path(words[1]) if len(words) == 2 else Path(__file__).with_name("digits.svg")
-    drawing = draw(Path(words[0])).export_svg(title="ResNet Recipes", theme=MONOKAI, unique_id="digits")
+def main(argv: Sequence[str]) -> int:
+    """Draw a run; return 0."""
+    parser = command.parser("benchmarks.picture", __doc__)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("-o", "--output", type=Path, default=TARGET, metavar="FILE", help="docs/images/digits.svg")
+    given = parser.parse_args(argv)
+    drawing = draw(given.run).export_svg(title="ResNet Recipes", theme=MONOKAI, unique_id="digits")
     # rich's SVGs load a font from a CDN; a page should not depend on other sites.
-    target.write_text(re.sub(r"@font-face {.*?}\s*", "", drawing, flags=re.DOTALL))
-    print(target)
+    given.output.write_text(re.sub(r"@font-face {.*?}\s*", "", drawing, flags=re.DOTALL))
+    print(given.output)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main))
