@@ -53,4 +53,4 @@ def test_usage_shows_the_command(name: str, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.delitem(sys.modules, f"tools.{name}.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"tools.{name}", run_name="__main__")
-    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: python -m tools.{name} [-h] ")
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: python -m tools.{name} [-h]")
