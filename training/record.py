@@ -25,6 +25,7 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
+from loaders.images import native
 from loaders.images.decoders import decoders_of
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -238,6 +239,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
         "precision": run.machine.precision,
         "decoders": decoders_of(run.config),
+        "huffman_decoder": native.huffman_decoder(),
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),
         **({"data": data} if data else {}),

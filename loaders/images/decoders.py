@@ -29,6 +29,7 @@ class Decoder:
     opened: str  # its class, as package.module:Class, imported when a pipeline is built
     native: bool = False  # whether it is our own C, which must be built and can decode a whole batch in one call
     scaled: bool = False  # whether it may decode large images at a fraction of their size
+    libjpeg: bool = False  # whether it uses libjpeg-turbo's Huffman decoder
 
 
 DECODERS = {
@@ -37,6 +38,13 @@ DECODERS = {
         "PIL's, to the bit",
         "loaders.images.opened:OpenedByNative",
         native=True,
+    ),
+    "native_libjpeg": Decoder(
+        "like `native`, but with libjpeg-turbo's Huffman decoder: slower, to compare with or to rule ours out",
+        "PIL's, to the bit",
+        "loaders.images.opened:OpenedByNative",
+        native=True,
+        libjpeg=True,
     ),
     "native_scaled": Decoder(
         "like `native`, but decodes an image of 800 px or more at 1/2, 1/4 or 1/8 of its size if the box is at least "
@@ -89,4 +97,6 @@ def described(name: str) -> str:
     from loaders.images import native
 
     advice = "" if native.available() else f" (faster: {native.HOW_TO_BUILD})"
+    if DECODERS[name].native and native.huffman_decoder() == "libjpeg-turbo":
+        advice = ". Our Huffman decoder failed its self-test and is off."
     return f"decoder: {name}{advice}"

@@ -152,9 +152,8 @@ def test_native_is_rejected_when_it_is_not_built(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError) as refused:
         load(words)
     assert "train_dataset.decoder: native is not built here; type apt-get install" in str(refused.value)
-    assert "eval_dataset.decoder: jpeg given, but it must be auto, native, native_scaled, torchvision or pil" in str(
-        refused.value
-    )
+    choices = "auto, native, native_libjpeg, native_scaled, torchvision or pil"
+    assert f"eval_dataset.decoder: jpeg given, but it must be {choices}" in str(refused.value)
     with pytest.raises(DataError, match="decoder: native is not built here"):
         build_imagenet_dataspec(tmp_path, False, 2, decoder="native")
 
