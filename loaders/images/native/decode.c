@@ -1,8 +1,9 @@
 /* Decode, crop, resize and mirror a JPEG in one pass.
  *
  * Rows above the box are skipped, columns outside it are not transformed, rows below it are not read, and each row is
- * resized while it is in the cache. The pixels are identical to those of Pillow: decoding the whole JPEG with
- * libjpeg-turbo's defaults, cropping, and resizing with the antialiased bilinear filter.
+ * resized while it is in the cache. Our own Huffman decoder reads baseline JPEGs. The pixels are identical to those of
+ * Pillow: decoding the whole JPEG with libjpeg-turbo's defaults, cropping, and resizing with the antialiased bilinear
+ * filter.
  *
  * For unusual JPEGs the functions return 0, and the caller decodes them by other means, which also report what is
  * wrong. This includes every JPEG that libjpeg-turbo warns about, because it fills what it cannot read with gray. There
