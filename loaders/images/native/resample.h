@@ -5,7 +5,7 @@
 #include <string.h>
 
 #ifndef PLAIN
-#define PLAIN 0 /* 1: without AVX2, to compare both */
+#define PLAIN 0 /* 1: without AVX2 and BMI2, to compare both */
 #endif
 
 struct view {
