@@ -34,7 +34,7 @@ $(OURS): .venv/.run launch/composer launch/on_path.py
 	@touch $@
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers it is not built, and torchvision decodes instead.
-$(NATIVE): loaders/images/native/decode.c loaders/images/native/resample.h
+$(NATIVE): loaders/images/native/decode.c $(wildcard loaders/images/native/*.h)
 	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 

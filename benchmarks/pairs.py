@@ -19,7 +19,7 @@ from benchmarks.peers import DECODERS, DEFAULT, LIMIT, OURS, SCALED, Decoder, Jo
 from benchmarks.stages import BATCH, CHUNK
 from loaders.images import native
 
-SCALED_FROM = 800  # longer side in pixels from which native_scaled differs from native (decode.c)
+SCALED_FROM = 800  # longer side in pixels from which native_scaled differs from native (reader.h)
 
 
 @dataclass

@@ -67,6 +67,12 @@ def test_copied_files_exist() -> None:
                 assert all((ROOT / file).exists() for file in files), words
 
 
+def test_the_decoders_files_are_copied() -> None:
+    """All that loaders/images/native/decode.c includes, into the stage that compiles it."""
+    copied = " ".join(all_of(stages()[0], "COPY")).split()
+    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("loaders/images/native/*.[ch]")} <= set(copied)
+
+
 @pytest.mark.slow
 def test_starts_the_readmes_command(tmp_path: Path) -> None:
     """`docker run` runs `make train`, and make treats the image's environment as up to date."""

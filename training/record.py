@@ -25,6 +25,7 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
+from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
 from training.earlier_run import COLUMNS, differences, plain
@@ -237,6 +238,7 @@ def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:
         "device": gpu or f"CPU, {len(os.sched_getaffinity(0))} cores ({platform.machine()})",
         "precision": run.machine.precision,
         "decoders": run.decoders,
+        "huffman_decoder": native.huffman_decoder(),
         "world_size": dist.get_world_size(),
         "nodes": dist.get_world_size() // dist.get_local_world_size(),
         **({"data": data} if data else {}),

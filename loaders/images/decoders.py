@@ -26,6 +26,7 @@ class Decoder:
     opened: str  # its class, as package.module:Class, imported when a pipeline is built
     native: bool = False  # whether it is our own C, which must be built and can decode a whole batch in one call
     scaled: bool = False  # whether it may decode large images at a fraction of their size
+    libjpeg: bool = False  # whether it uses libjpeg-turbo's Huffman decoder
 
 
 def declared() -> dict[str, Decoder]:
@@ -70,4 +71,6 @@ def described(name: str) -> str:
     from loaders.images import native
 
     advice = "" if native.available() else f" (faster: {native.HOW_TO_BUILD})"
+    if DECODERS[name].native and native.huffman_decoder() == "libjpeg-turbo":
+        advice = ". Our Huffman decoder failed its self-test and is off."
     return f"decoder: {name}{advice}"

@@ -80,6 +80,14 @@ class OpenedByNative(Opened):
             "pixels": "PIL's, to the bit",
             "native": True,
         },
+        "native_libjpeg": {
+            "summary": (
+                "like `native`, but with libjpeg-turbo's Huffman decoder: slower, to compare with or to rule ours out"
+            ),
+            "pixels": "PIL's, to the bit",
+            "native": True,
+            "libjpeg": True,
+        },
         "native_scaled": {
             "summary": (
                 "like `native`, but decodes an image of 800 px or more at 1/2, 1/4 or 1/8 of its size if the box is at "

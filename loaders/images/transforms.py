@@ -56,7 +56,7 @@ class Pipeline(ABC):
         self.crop_size = crop_size
         self.decoder = chosen(decoder)
         self.open = opener(self.decoder)
-        self.scaled = DECODERS[self.decoder].scaled
+        self.scaled, self.libjpeg = DECODERS[self.decoder].scaled, DECODERS[self.decoder].libjpeg
         self.threads = 1  # that decode a batch
 
     def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
@@ -137,7 +137,7 @@ class TrainingPipeline(Pipeline):
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
         """Return a random box, resized to the square."""
         top, left, height, width, flip = self.draw(height, width, generator)
-        return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled)
+        return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled, self.libjpeg)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
         """Crop a random box, resize it to `size`, perhaps mirror it, and apply the image transforms."""
@@ -161,7 +161,7 @@ class EvaluationPipeline(Pipeline):
         rows, columns = self.resized_shape(height, width)
         box = central(rows, columns, size)
         kept = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
-        return View(0, 0, height, width, rows, columns, *kept, scaled=self.scaled)
+        return View(0, 0, height, width, rows, columns, *kept, scaled=self.scaled, libjpeg=self.libjpeg)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
         """Crop the central square."""

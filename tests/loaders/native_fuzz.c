@@ -1,4 +1,5 @@
-/* libFuzzer's entry point: 16 bytes that choose a view, then a JPEG (fuzz_native.py). */
+/* libFuzzer's entry point: 16 bytes that choose a view, then a JPEG (fuzz_native.py). Our Huffman decoder and
+ * libjpeg-turbo's must agree. */
 #include "../../loaders/images/native/decode.c"
 
 enum { CHOICES = 16 };
@@ -33,8 +34,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(jpeg + size - 2, "\xFF\xD9", 2); /* the decoder rejects a file without an end marker */
     if (jpeg_shape(jpeg, size, shape)) {
         struct view view = view_of(data, shape);
-        uint8_t *out = malloc((size_t)view.kept_rows * view.kept_columns * 3);
-        view_jpeg(jpeg, size, &view, out);
+        size_t bytes = (size_t)view.kept_rows * view.kept_columns * 3;
+        uint8_t *out = malloc(bytes), *expected = malloc(bytes);
+        int done = view_jpeg(jpeg, size, &view, out);
+        view.libjpeg = 1;
+        if (done != view_jpeg(jpeg, size, &view, expected) || (done && memcmp(out, expected, bytes)))
+            abort();
+        free(expected);
         free(out);
     }
     free(jpeg);

@@ -16,7 +16,7 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
-_INTERFACE = 3  # as in decode.c
+_INTERFACE = 4  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
@@ -24,7 +24,8 @@ class View(NamedTuple):
     """A box of an image, resized to rows x columns, of which the kept part is returned, mirrored if `flip`.
 
     `scaled` lets the native decoder decode an image of 800 px or more at a fraction of its size if the box is at least
-    twice the result on both sides: less work, but pixels about 40 dB from PIL's.
+    twice the result on both sides: less work, but pixels about 40 dB from PIL's. `libjpeg` selects libjpeg-turbo's
+    Huffman decoder, which is slower than ours and gives the same pixels.
     """
 
     top: int
@@ -39,6 +40,7 @@ class View(NamedTuple):
     kept_columns: int
     flip: bool = False
     scaled: bool = False
+    libjpeg: bool = False
 
 
 def whole(height: int, width: int, rows: int, columns: int) -> View:
@@ -73,6 +75,7 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     data, size, view, out = ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(_View), ctypes.c_void_p
+    library.huffman_decoder.restype = ctypes.c_char_p
     library.jpeg_shape.argtypes = [data, size, ctypes.c_int32 * 2]
     library.view_jpeg.argtypes = [data, size, view, out]
     library.view_pixels.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, view, out]
@@ -84,6 +87,12 @@ def _library() -> ctypes.CDLL | None:
 def available() -> bool:
     """Whether the library is built and works on this machine."""
     return _library() is not None
+
+
+def huffman_decoder() -> str | None:
+    """Name of the Huffman decoder in use: `libjpeg-turbo` if ours failed its self-test; None if nothing is built."""
+    library = _library()
+    return library.huffman_decoder().decode() if library else None
 
 
 def jpeg_shape(data: bytes) -> tuple[int, int] | None:

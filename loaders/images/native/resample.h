@@ -5,7 +5,7 @@
 #include <string.h>
 
 #ifndef PLAIN
-#define PLAIN 0 /* 1: without AVX2, to compare both */
+#define PLAIN 0 /* 1: without AVX2 and BMI2, to compare both */
 #endif
 
 struct view {
@@ -14,6 +14,7 @@ struct view {
     int32_t top_row, left_column, kept_rows, kept_columns; /* the part of the resized box to return */
     int32_t flip;                                          /* whether to mirror that part */
     int32_t scaled;                                        /* whether large JPEGs may be decoded smaller: not exact */
+    int32_t libjpeg;                                       /* whether libjpeg-turbo's Huffman decoder is used */
 };
 
 /* ---- Pillow's filter, in fixed point (src/libImaging/Resample.c) ---- */
