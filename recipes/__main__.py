@@ -26,13 +26,13 @@ def shortest_first() -> dict[str, Tree]:
 
 def best_figure(name: str) -> dict[str, Any]:
     """Return a recipe's highest published top-1 with what its card says of it; empty without one."""
-    numbers = [row for row in read_recipe(name).card["published"] if isinstance(row["top1"], int | float)]
+    numbers = [row for row in read_recipe(name).card.get("published") or () if isinstance(row.get("top1"), int | float)]
     return max(numbers, key=lambda row: row["top1"], default={})  # others are ranges
 
 
 def is_unverified(figure: dict[str, Any]) -> bool:
     """Whether nobody has checked a published figure at its source."""
-    return "UNVERIFIED" in figure.get("note", "")
+    return "UNVERIFIED" in (figure.get("note") or "")
 
 
 def listing() -> Table:

@@ -10,7 +10,7 @@ import pytest
 
 from config import ConfigError, load
 from config.load import read_recipe
-from loaders.images.decoders import DECODERS
+from loaders.images.decoders import DECODERS, chosen
 from loaders.storage.kinds import KINDS
 from recipes import registry
 from recipes.__main__ import best_figure, is_unverified, shortest_first
@@ -93,14 +93,19 @@ def test_kinds_of_storage() -> None:
         classes = [registry.table("algorithm")[registry.fold(name)].class_name for name in names]
         by_image.setdefault(" and ".join(classes), []).append(f"`{recipe}`")
     for classes, recipes in by_image.items():
-        why = f"no: {classes} works on single images in the loader"
+        why = f"no: {classes} work{'' if ' and ' in classes else 's'} on single images in the loader"
         rows.append([", ".join(recipes), "yes", *([why, "yes, not augmented"] if classes else ["yes", "yes"])])
     check_table(page, "Kinds of storage", rows, number=1)
 
 
-def test_decoders() -> None:
+def test_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docs list the decoders in order, and what `auto` selects."""
     rows = [[f"`{name}`", row.summary, row.pixels] for name, row in DECODERS.items()]
-    auto = ["`auto`", "`native` if it is built, else `torchvision`", ""]
+    selected = []
+    for is_built in (True, False):
+        monkeypatch.setattr("loaders.images.native.available", lambda is_built=is_built: is_built)
+        selected.append(f"`{chosen('auto')}`")
+    auto = ["`auto`", f"{selected[0]} if it is built, else {selected[1]}", ""]
     check_table(DOCS / "data.md", "Decoders", [["decoder", "what it does", "pixels"], *rows, auto])
 
 

@@ -16,6 +16,7 @@ from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
 from config.load import read_recipe, recipe_files
 from recipes import registry
+from recipes.__main__ import best_figure
 from recipes.__main__ import main as recipes_main
 from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
 
@@ -201,6 +202,18 @@ def test_each_recipe_has_one_row_that_fits(variables: dict[str, str]) -> None:
     assert [int(cells[0]) for cells in rows.values()] == sorted(int(cells[0]) for cells in rows.values())
     assert [cell.strip() for cell in rows["mild"]] == ["36", "176", "76.6", "32", "27", "8x A100 (p4d)"]
     assert rows["hot"][2] == "80?", "unverified figures have a question mark"
+
+
+def test_the_best_figure_of_a_card(tmp_path: Path) -> None:
+    """The highest number, never a range; a card without figures, or with one that has no top-1, has none."""
+    file = tmp_path / "mine.yaml"
+    for card, best in (
+        ("{published: [{top1: 75-78}, {top1: 76.1}, {top1: 76.2}]}", 76.2),
+        ("{published: [{epochs: 3}, {top1: 75-78}]}", None),
+        ("{summary: mine}", None),
+    ):
+        file.write_text(f"card: {card}\n")
+        assert best_figure(str(file)).get("top1") == best
 
 
 @pytest.mark.slow
