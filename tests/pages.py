@@ -11,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+UPDATE = "UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/test_recipe_files.py tests/test_docs.py"
+"""Writes what is derived from the code: golden traces, tables of the docs, and rows of published figures."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -47,4 +49,4 @@ def check_table(page: Path, heading: str, rows: Sequence[Sequence[str]], number:
         start = section.start(1)
         page.write_text(text[: start + place.start()] + table + text[start + place.end() :])
     else:
-        assert place[0] == table, "type UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/test_docs.py; read the diff"
+        assert place[0] == table, f"{page.name}, {heading}: type {UPDATE}; read the diff"

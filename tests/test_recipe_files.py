@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
 from config.load import read_recipe, recipe_files
 from recipes import registry
-from recipes.__main__ import best_figure
+from recipes.__main__ import best_figure, is_unverified
 from recipes.__main__ import main as recipes_main
+from recipes.declared import declarations
 from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
+from tests.pages import ROOT, UPDATE
+from tools.records.published import REFERENCE, Published, read_published
 
-ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]
 BLURPOOL = {"replace_convs": True, "replace_maxpools": True, "blur_first": True, "min_channels": 16}
@@ -150,11 +154,38 @@ def trace(recipe: str) -> str:
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_golden_trace(recipe: str) -> None:
-    """To accept an intended change, run UPDATE_GOLDEN=1 pytest tests/test_recipe_files.py and read the diff."""
     file = GOLDEN / f"{recipe}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(trace(recipe))
-    assert trace(recipe) == file.read_text()
+    assert file.is_file() and trace(recipe) == file.read_text(), f"type {UPDATE}; read the diff"
+
+
+def agrees(figure: dict[str, Any], row: Published) -> bool:
+    """Whether a card's figure is that of a row of the table, to the card's precision."""
+    for key in ("top1", "epochs", "minutes"):
+        said, number = figure.get(key), row.number(key)
+        if isinstance(said, int | float):
+            digits = len(str(said).partition(".")[2])
+            if number is None or round(number, digits) != pytest.approx(said):
+                return False
+        elif str(said or "") != getattr(row, key):
+            return False
+    return figure.get("hardware", "") == row.hardware and figure["source"].split(" (")[0] in row.source
+
+
+@pytest.mark.parametrize("recipe", recipe_files())
+def test_figures_are_in_the_table_of_published_ones(recipe: str) -> None:
+    """A figure's row may say more than its card; UPDATE_GOLDEN=1 adds rows that say the same."""
+    for figure in read_recipe(recipe).card["published"]:
+        if figure["top1"] == "-" or any(agrees(figure, row) for row in read_published()):
+            continue
+        assert os.environ.get("UPDATE_GOLDEN"), f"{figure}: correct its row in {REFERENCE.name}, or add it: {UPDATE}"
+        used = {declarations("algorithm", name).PROTOCOL for name in run_of(recipe).config.algorithms} - {""}
+        checked = "UNVERIFIED" if is_unverified(figure) else "by its card"
+        row = dict.fromkeys((field.name for field in fields(Published)), "") | figure
+        row |= {"recipe": recipe, "protocol": ", ".join(sorted(used)), "verified": checked}
+        with REFERENCE.open("a", newline="") as file:
+            csv.DictWriter(file, row, lineterminator="\n").writerow(row)
 
 
 def test_learning_rate_starts_at_zero_peaks_after_the_warmup_and_ends_at_alpha() -> None:

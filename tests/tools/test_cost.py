@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from config.load import read_recipe, recipe_files
 from tests.tools.left_runs import A10G, A100, leave_run
 from tools.records.cost import Prices
 from tools.records.groups import over_steps, over_time, seconds_to, tables
@@ -121,30 +120,6 @@ def test_every_published_figure_has_a_source() -> None:
     for row in rows:
         assert row.recipe and row.source and row.verified, row
         assert row.top1 or row.minutes, row
-
-
-@pytest.mark.parametrize("name", sorted(recipe_files()))
-def test_cards_are_in_the_table(name: str) -> None:
-    """Every figure of every card, to the card's precision."""
-    rows = read_published()
-    for figure in read_recipe(name).card["published"]:
-        if figure["top1"] == "-":
-            continue
-        assert any(agrees(figure, row) for row in rows), figure
-
-
-def agrees(figure: dict, row) -> bool:
-    """Return whether a card's figure matches a row of the table."""
-    for key in ("top1", "epochs", "minutes"):
-        said = figure.get(key)
-        number = row.number(key)
-        if isinstance(said, int | float):
-            digits = len(str(said).partition(".")[2])
-            if number is None or round(number, digits) != pytest.approx(said):
-                return False
-        elif str(said or "") != getattr(row, key):
-            return False
-    return figure.get("hardware", "") == row.hardware and figure["source"].split(" (")[0] in row.source
 
 
 def test_which_figures_may_be_compared(tmp_path: Path) -> None:
