@@ -42,7 +42,7 @@ def run(
     stopped: str = "stopped",
     explain: Callable[[Exception], str | None] = sentence_of,
 ) -> int:
-    """Run a program on the words `argv`, by default the process's own, and return its exit status.
+    """Run a program on the arguments `argv`, by default the process's own, and return its exit status.
 
     `stopped` is the message after Ctrl-C; `explain` is as for `answer`.
     """

@@ -5,7 +5,7 @@ import re
 _ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's wording
 _REASONS = {
     "Killed": "most likely the machine ran out of memory; fewer workers need less: train_dataset.num_workers=1",
-    "Bus error": "most likely shared memory is full; check with df -h /dev/shm; give a container more by --shm-size=8g",
+    "Bus error": "most likely shared memory is full (see df -h /dev/shm); give a container more with --shm-size=8g",
     "Terminated": "another program or the scheduler stopped it",
 }
 _CRASH = "a library or the decoder crashed; train_dataset.decoder=pil avoids our decoder"

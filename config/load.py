@@ -93,7 +93,7 @@ def _baseline_on(file: Path) -> Tree:
 
 
 def load(argv: list[str]) -> Run:
-    """Load the run that the words after main.py describe: a YAML, then key=value.
+    """Load the run that the arguments of main.py describe: a YAML, then key=value.
 
     Raises:
         ConfigError: with all problems at once.
@@ -144,7 +144,7 @@ def complete(config: DictConfig) -> Run:
 
 
 def split_words(argv: list[str]) -> tuple[str, list[str]]:
-    """Split the words into the YAML and the others."""
+    """Split the arguments into the YAML and the others."""
     for at, word in enumerate(argv):
         if "=" not in word and (at == 0 or word.endswith((".yaml", ".yml"))) and (word == "-" or word[:1] != "-"):
             return word, argv[:at] + argv[at + 1 :]

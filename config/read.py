@@ -216,7 +216,7 @@ def deepen(below: Tree, above: Tree) -> Tree:
 
 
 def read_words(words: list[str]) -> tuple[Tree, list[str]]:
-    """Return the key=value words of a command line as a tree, and the problems with the other words."""
+    """Return the key=value arguments of a command line as a tree, and the problems with the others."""
     tree: Tree = {}
     problems = []
     for word in words:

@@ -35,7 +35,7 @@ class Run:
     config: Config  # complete and checked
     sources: dict[str, str]  # dotted key -> the layer that set it
     yaml_path: str | None = None  # as given; None if the caller merged the configuration
-    argv: list[str] = field(default_factory=list)  # the words of the command line
+    argv: list[str] = field(default_factory=list)  # the arguments of the command line
     lenient: bool = False  # True for callers of the published example's functions
     recipe: Recipe | None = None  # None: the YAML alone
     prepared: Machine | None = None  # set by training.devices.prepare

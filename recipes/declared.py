@@ -54,7 +54,7 @@ class Declarations:
     NOT_WITH: ClassVar[Mapping[str, str]] = {}
     """Incompatible algorithms -> the reason: what they do, or would do."""
     BEFORE: ClassVar[Mapping[str, str]] = {}
-    """Algorithms that must come later in the list -> the reason, as in `which else smooths ...`."""
+    """Algorithms that must come later in the list -> the reason, as in `which would otherwise smooth ...`."""
     NEEDS: ClassVar[Mapping[str, str]] = {}
     """Required algorithms -> the reason."""
     PER_IMAGE: ClassVar[str] = "False"

@@ -85,7 +85,7 @@ def misfit(topology: str, nodes: int, per_node: int, key: str = "") -> str | Non
     given = f"{counted(n, 'rank', 'ranks')} on {counted(nodes, 'node', 'nodes')}"
     near = f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(map(str, nearest))}"
     others = " or ".join(name for name in TOPOLOGIES if _fits(name, nodes, per_node))
-    instead = f", or say {word}={others}" if others else ""
+    instead = f", or set {word}={others}" if others else ""
     return f"{word}: {topology} needs {rule}, and this run has {given}; {near}{instead}"
 
 

@@ -58,7 +58,7 @@ NOT_TYPED = {
     "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",
     "further option": "the help of an option",
     "avoids our decoder": "a decoder that crashes the process",
-    "give a container more by": "a container's shared memory",
+    "give a container more with": "a container's shared memory",
     "is in a store": "reached by callers of build_imagenet_dataspec alone: config refuses it first",
     "no data set was named": "the same",
     "pip install -c constraints.txt": "a package index",

@@ -60,11 +60,11 @@ def test_a_cycle_averages_over_all_ranks(topology: str, nodes: int, per_node: in
     ("topology", "nodes", "per_node", "sentence"),
     [
         ("complete", 1, 1, "needs at least 2 ranks, and this run has 1; start it with: composer -n 2"),
-        ("ring", 1, 5, "an even number of ranks, and this run has 5 ranks on 1 node; the nearest are 4 and 6, or say"),
-        ("one_peer_exp", 3, 2, "a power of two), and this run has 6 ranks on 3 nodes; the nearest are 4 and 8, or say"),
+        ("ring", 1, 5, "an even number of ranks, and this run has 5 ranks on 1 node; the nearest are 4 and 6, or set"),
+        ("one_peer_exp", 3, 2, "a power of two), and this run has 6 ranks on 3 nodes; the nearest are 4 and 8, or set"),
         ("one_peer_exp", 1, 6, "algorithms.decentralized.topology=complete or ring"),
         ("alternating_exp_ring", 1, 4, "nodes (a power of two), and this run has 4 ranks on 1 node; the nearest is 2"),
-        ("alternating_exp_ring", 3, 4, "12 ranks on 3 nodes; the nearest are 2 and 4, or say"),
+        ("alternating_exp_ring", 3, 4, "12 ranks on 3 nodes; the nearest are 2 and 4, or set"),
     ],
 )
 def test_misfits_name_the_rule_and_the_nearest(topology: str, nodes: int, per_node: int, sentence: str) -> None:

@@ -22,7 +22,7 @@ COLUMNS = (  # of metrics.csv
     *("epoch", "step", "train_loss", *MEASURED, "lr", "image_size"),
     *("train_seconds", "eval_seconds", "wait_seconds", "total_seconds", "samples_per_second"),
 )
-ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit}  # columns in per cent
+ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit}  # columns in percent
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 # Keys that do not change what is trained: a run may resume with other values.
 _HARMLESS = (

@@ -55,7 +55,7 @@ def restore(state: State, folder: Folder) -> None:
     number = sum(dist.all_gather_object(content is not None))
     if content is None or number < dist.get_world_size():
         say(
-            f"{folder}: has the own weights of {number} of these {dist.get_world_size()} ranks; all ranks start from "
+            f"{folder}: has per-rank weights for {number} of these {dist.get_world_size()} ranks; all ranks start from "
             "the checkpoint's model, the mean of the ranks that saved it"
         )
         return

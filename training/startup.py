@@ -1,4 +1,4 @@
-"""Start sooner: skip what Composer imports and measures at its start and an image classifier does not need.
+"""Start sooner: skip imports and probes of Composer's that an image classifier does not need.
 
 Each patch replaces names of other packages, which docs/upgrading.md lists.
 """

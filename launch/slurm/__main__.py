@@ -28,7 +28,7 @@ from launch.slurm.job import Job, presets, script, shape
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = command.parser("launch.slurm", __doc__)
-    parser.add_argument("words", nargs="+", help="a run's YAML and key=value words, as after main.py")
+    parser.add_argument("words", nargs="+", metavar="ARG", help="a run's YAML and key=value arguments, as of main.py")
     parser.add_argument("--preset", help=f"settings of a known cluster: {listing(presets())}")
     parser.add_argument("--submit", action="store_true", help="submit the script with sbatch instead of printing it")
     parser.add_argument("--nodes", type=int, help="number of machines")

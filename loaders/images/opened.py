@@ -77,14 +77,14 @@ class OpenedByNative(Opened):
             "summary": (
                 "our own C on libjpeg-turbo: decodes only the crop's box, and resizes each row while it is in the cache"
             ),
-            "pixels": "PIL's, to the bit",
+            "pixels": "PIL's, bit for bit",
             "native": True,
         },
         "native_libjpeg": {
             "summary": (
                 "like `native`, but with libjpeg-turbo's Huffman decoder: slower, to compare with or to rule ours out"
             ),
-            "pixels": "PIL's, to the bit",
+            "pixels": "PIL's, bit for bit",
             "native": True,
             "libjpeg": True,
         },

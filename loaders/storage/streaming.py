@@ -65,7 +65,7 @@ class ShardDataset(ImageDataset):
                 "give the path itself where the shards are on this machine already."
             )
         if is_remote(local):
-            raise DataError(f"{local}: shards are cached in a folder of this machine; say local=/some/folder.")
+            raise DataError(f"{local}: shards are cached in a folder of this machine; set local=/some/folder.")
         self.fetches = not is_in_place(path, local)
         data, index = check_index(path, local, split)
         folder = Path(local, split)

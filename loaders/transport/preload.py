@@ -72,7 +72,7 @@ def _prepare(source: str, destination: str | Path) -> Path:
     """Create the destination; raises a DataError if it is a store, holds other files or overlaps with the source."""
     if is_remote(str(destination)):
         address = without_credentials(str(destination))
-        raise DataError(f"{address}: is not a folder of this machine. Name one on a local disk.")
+        raise DataError(f"{address}: is not a local folder. Name one on a local disk.")
     if not is_remote(source):
         real_paths = os.path.realpath(destination), os.path.realpath(source)
         if os.path.commonpath(real_paths) in real_paths:
@@ -83,7 +83,7 @@ def _prepare(source: str, destination: str | Path) -> Path:
             raise DataError(f"{folder}: holds files that no preload has written. Name a new or empty folder.")
         (folder / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be created or read ({error.strerror}). Name another.") from error
+        raise DataError(f"{folder}: cannot be created or read ({error.strerror}). Name another folder.") from error
     return folder
 
 

@@ -197,14 +197,14 @@ class ShardCache:
         if limit < self.largest:
             raise DataError(
                 f"{join(without_credentials(self.remote or ''), INDEX)}: cache_limit={limit} bytes, but the "
-                f"largest shard has {self.largest}. Say cache_limit={self.largest} or more, or cache_limit=null."
+                f"largest shard has {self.largest}. Set cache_limit={self.largest} or more, or cache_limit=null."
             )
         try:
             with self._alone(self.folder / INDEX) as part:
                 if part is not None and part.name != INDEX + _PART:
                     raise DataError(
                         f"{self.folder}: has no file locks, which keep cache_limit from evicting shards that are being "
-                        "read. Say local=/some/folder on a local disk, or cache_limit=null."
+                        "read. Set local=/some/folder on a local disk, or cache_limit=null."
                     )
         except OSError as error:
             raise unwritable(error, self.folder, self.remote or "") from error

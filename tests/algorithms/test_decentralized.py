@@ -107,7 +107,7 @@ def test_through_main(ranks: list[dict[str, Any]]) -> None:
     for found in each(ranks, "main"):
         held = ("the same to the bit", "weights of its own", "started from the mean")
         assert {name: found[name] for name in held} == dict.fromkeys(held, True)
-    assert "has the own weights of 0 of these 4 ranks" in ranks[0]["output"]
+    assert "has per-rank weights for 0 of these 4 ranks" in ranks[0]["output"]
 
 
 def test_recorded_loss_is_the_mean_over_the_ranks(ranks: list[dict[str, Any]]) -> None:

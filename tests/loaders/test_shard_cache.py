@@ -107,7 +107,7 @@ def test_a_folder_without_locks(shards: Path, tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", lockless)
-    with pytest.raises(DataError, match=r"has no file locks.* Say local=/some/folder .*, or cache_limit=null"):
+    with pytest.raises(DataError, match=r"has no file locks.* Set local=/some/folder .*, or cache_limit=null"):
         build(shards, tmp_path, cache_limit="1gb")
     assert len(everything(build(shards, tmp_path))[1]) == 60
     assert shards_in(tmp_path) == shards_in(shards)

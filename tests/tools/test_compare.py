@@ -135,7 +135,7 @@ def test_folders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_run(runs.parent / "other/mild-9", "recipe_name=mild", "seed=9", top1=77.4, machine=A10G)
     printed = said(capsys, 0, "runs/mild-0,mild-1,other", "base-0,runs/base-1")
     assert "n = 3: mild-0, mild-1, mild-9" in printed
-    assert "A: made on 1x NVIDIA A10G and 8x NVIDIA A100-SXM4-40GB: its times say little" in printed
+    assert "A: made on 1x NVIDIA A10G and 8x NVIDIA A100-SXM4-40GB: its times are not comparable" in printed
 
 
 def test_trained_alike(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_trained_alike(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["hot", "baseline"], 1, "A: hot-0 is left out: failed: the loss is nan\nA: no finished run is left"),
         (["mild", "mild-0"], 2, "A and B share the run"),
         (["mild", ","], 1, "',': names no run"),
-        (["mild", "baseline", "--target", "101"], 2, "--target 101: is a top-1 in per cent"),
+        (["mild", "baseline", "--target", "101"], 2, "--target 101: is a top-1 in percent"),
         (["mild", "baseline", "--runs", "nowhere"], 1, "nowhere: no such folder"),
         (["mild,sgd", "baseline"], 2, "A: its runs do not repeat each other. Name the runs of one of these:"),
     ],

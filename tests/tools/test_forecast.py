@@ -178,7 +178,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "dollars: no price is known" in text and "MFU: the peak of CPU is not known" in text
     (line,) = tables.bottlenecks([MADE_UP])
-    assert line == "made-up: waiting for data 13% of the training, which takes 35.0 min without: buy a faster disk"
+    assert line == "made-up: waiting for data 13% of the training, which would take 35.0 min without: buy a faster disk"
     assert not list(tables.bottlenecks([replace(MADE_UP, measured=MEASURED.elsewhere(0.1, 1))]))
     console.print(tables.comparison([MADE_UP], [{"train_seconds": 2410, "eval_seconds": 60, "total_seconds": 5090}]))
     text = capsys.readouterr().out
@@ -216,21 +216,21 @@ def test_check_compares_with_training(image_folder: Path, workdir: Path, capsys:
     status, text = printed([*words, "--recipes=baseline", "--steps=1", "--check"], capsys)
     assert status == 0, text
     assert all(f"baseline {clock} " in text for clock in ("train", "eval", "total"))
-    assert "checkpoints" not in text.partition("in all also has")[2] and "MFU: the peak of CPU" in text
+    assert "checkpoints" not in text.partition("total includes starting up")[2] and "MFU: the peak of CPU" in text
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--steps=0"], "--steps: 0 given, but at least 1 is timed; --steps 30 is usual"),
-        (["--recipes=mild,,hot"], "--recipes: 'mild,,hot' given, but it is names with commas between"),
+        (["--steps=0"], "--steps: 0 given, but it must be at least 1; --steps 30 is usual"),
+        (["--recipes=mild,,hot"], "--recipes: 'mild,,hot' given, but it must be comma-separated names"),
         (["--recipes=mildd"], "unknown recipe 'mildd'; did you mean mild?"),
-        (["--price=0"], "--price: 0 given, but an hour costs more than 0 dollars, as in --price 3.2"),
-        (["--scale=8A100"], "--scale: 8A100 given, but it is a number and a kind of GPU, as in --scale 8xA100"),
+        (["--price=0"], "--price: 0 given, but it must be more than 0 dollars, as in --price 3.2"),
+        (["--scale=8A100"], "--scale: 8A100 given, but it must be a number and a kind of GPU, as in --scale 8xA100"),
         (["--scale=8xA101"], "--scale: A101 given, but it must be H200, H100"),
         (["--scale=8xA100"], "not known; leave --scale out, or measure on a GPU"),
-        (["is_train=false"], "is_train: false only evaluates, and a forecast is of training; say is_train=true"),
+        (["is_train=false"], "is_train: false only evaluates, and a forecast is of training; set is_train=true"),
         (["train_dataset.path=/nowhere"], "type train_dataset.storage=synthetic eval_dataset.storage=synthetic"),
         (["train_dataset.batch_size=500"], "a batch of 500 images is larger than the data set"),
     ],

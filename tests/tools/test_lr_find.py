@@ -107,7 +107,7 @@ def test_digits_train_at_the_found_rate(workdir: Path, capsys) -> None:
     small = ["train_dataset.crop_size=16", "eval_dataset.crop_size=16", "eval_dataset.resize_size=16"]
     assert run([DIGITS, *small, "--points=60", "--write", "mine.yaml"]) == 0
     printed = capsys.readouterr().out
-    assert "60 points, but an epoch has 22 batches: they go round the 1,438 images 2.7 times" in printed
+    assert "60 points, but an epoch has 22 batches: they repeat the 1,438 images 2.7 times" in printed
     report, measured = found(workdir / "lr_find"), rows(workdir / "lr_find")
     rate = report["recommended"]["lr"]
     assert printed.rstrip().endswith(f"\noptimizer.lr={rate:g}") and report["override"] == f"optimizer.lr={rate:g}"
@@ -271,4 +271,4 @@ def test_uninformative_ranges(workdir: Path, image_folder: Path, capsys) -> None
     assert run([yaml, "--points=10", "--from=1e-9", "--to=1e-8"]) == 1
     assert "the loss never fell between the rates 1e-09 and 1e-08" in capsys.readouterr().err
     assert run([yaml, "--points=10", "--from=1e-5", "--to=5e-3"]) == 0
-    assert "The loss still falls at --to 0.005: the best rate may be higher; say --to 0.5" in capsys.readouterr().out
+    assert "The loss still falls at --to 0.005: the best rate may be higher; use --to 0.5" in capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_rejected_destinations(folder: Path, tmp_path: Path) -> None:
         folder / "copy": "overlaps with the source",
         folder.parent: "overlaps with the source",
         Path("/proc/copy"): "cannot be created",
-        "s3://user:secret@bucket/copy": "s3://bucket/copy: is not a folder",
+        "s3://user:secret@bucket/copy": "s3://bucket/copy: is not a local folder",
         "s3:/bucket/copy": "did you mean s3://bucket/copy",
     }
     for destination, said in cases.items():

@@ -115,7 +115,7 @@ def side(name: str, records: list[Record]) -> tuple[Group, list[str]]:
     first, *others = groups(finished)
     hardware = sorted({group.hardware for group in (first, *others)})
     if len(hardware) > 1 and all(group.settings == first.settings for group in others):
-        remarks.append(f"{name}: made on {' and '.join(hardware)}: its times say little")
+        remarks.append(f"{name}: made on {' and '.join(hardware)}: its times are not comparable")
         first.records = finished
     elif others:
         which = "; ".join(f"{g.label}: {','.join(str(r.folder) for r in g.records)}" for g in (first, *others))
@@ -159,7 +159,7 @@ def rows(a: Group, b: Group, target: float | None) -> list[tuple[str, ...]]:
 
 
 def step_of(group: Group) -> float:
-    """Return one image of the evaluation set as an accuracy, in per cent; 0 if their number is unknown."""
+    """Return one image of the evaluation set as an accuracy, in percent; 0 if their number is unknown."""
     images = data_of(group.records[0]).eval_images
     return 100 / images if images else 0.0
 
@@ -183,10 +183,10 @@ def main(argv: Sequence[str]) -> int:
     for name in "AB":
         parser.add_argument(name, help="a recipe, a run, a folder of runs, or several separated by commas")
     parser.add_argument("--runs", action="append", metavar="FOLDER", help="where runs are (default: runs)")
-    parser.add_argument("--target", type=float, metavar="TOP1", help="print the seconds to this top-1, in per cent")
+    parser.add_argument("--target", type=float, metavar="TOP1", help="print the seconds to this top-1, in percent")
     given = parser.parse_args(argv)
     if given.target is not None and not 0 < given.target <= 100:
-        raise ConfigError(f"--target {given.target:g}: is a top-1 in per cent, as in --target 97")
+        raise ConfigError(f"--target {given.target:g}: is a top-1 in percent, as in --target 97")
     (a, remarks), (b, more) = (side(name, find(vars(given)[name], given.runs or ["runs"])) for name in "AB")
     if shared := {r.folder.resolve() for r in a.records} & {r.folder.resolve() for r in b.records}:
         raise ConfigError(f"A and B share the run {sorted(shared)[0]}: give each run to one side")

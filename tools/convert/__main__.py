@@ -1,7 +1,7 @@
 """Convert an image folder or MDS shards to MDS or FFCV's .beton.
 
-Images are kept bit for bit, or resized. Repeat the command to continue after an interruption or a kill. Two
-conversions give identical bytes.
+Images are kept bit for bit, or resized. Repeat the command to continue after an interruption or a kill. The
+output is deterministic.
 """
 
 import argparse
@@ -40,15 +40,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command.parser("tools.convert", __doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards, or a store's")
+    add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards; or s3://bucket/folder")
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
     add("--to", choices=TARGETS, default=next(iter(TARGETS)), help="what to write (default: %(default)s)")
     add("--max-size", type=positive, metavar="PIXELS", help="shrink larger images to this longer side")
-    add("--quality", type=int, help=f"of the JPEGs that resized images are stored as (default: {QUALITY})")
+    add("--quality", type=int, help=f"JPEG quality of resized images (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
     add("--compression", metavar="KIND", help="of shards: zstd, zstd:7, gz, ... (default: none; JPEGs hardly shrink)")
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
-    add("--local", metavar="FOLDER", help="cache for shards, if SRC is a store's")
+    add("--local", metavar="FOLDER", help="cache for shards, needed if SRC is in a store")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
     cores = len(os.sched_getaffinity(0))
     add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")

@@ -49,7 +49,7 @@ def make_shard(job: ShardJob) -> Note:
             if job.classes is not None and label >= job.classes:
                 raise DataError(
                     f"{job.part.name_of(place)}: its label is {label}, outside of the classes (0 to {job.classes - 1}, "
-                    "by classes.json). Write the data set again, or mend classes.json."
+                    "by classes.json). Write the data set again, or fix classes.json."
                 )
             samples.append((index, job.images.remake(data), label))
         except (DataError, MemoryError):
@@ -84,7 +84,7 @@ def check_shard(job: ShardJob, note: Note) -> str | None:
     place = int(np.flatnonzero(job.part.indices == index)[0])
     data, source_label = job.part.read(place)
     if label != source_label or image != job.images.remake(data):
-        return f"holds something else than {job.part.name_of(place)}"
+        return f"holds something other than {job.part.name_of(place)}"
     check(image)
     crew.report(planned)
     return None

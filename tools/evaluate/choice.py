@@ -32,7 +32,7 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     except FileNotFoundError as error:
         raise ConfigError(f"{folder}: is not a run folder: it has no config.yaml; name one, as in runs/NAME") from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{folder}/config.yaml: {error}; put the file itself there") from error
+        raise ConfigError(f"{folder}/config.yaml: {error}; put the run's own config.yaml there") from error
     # As in a dry run, the data need not exist: others may be named.
     run = load([str(file), "is_train=false", "dry_run=true"])
     config = run.config

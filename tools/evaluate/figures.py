@@ -9,7 +9,7 @@ BINS = 15  # of confidence, as in Guo et al. 2017, "On Calibration of Modern Neu
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 and top-5 in per cent, and the mean loss."""
+    """Top-1 and top-5 in percent, and the mean loss."""
 
     top1: float
     top5: float
@@ -84,13 +84,13 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Return the expected calibration error: the images' mean gap of confidence and accuracy, in per cent points."""
+    """Return the expected calibration error: the images' mean gap of confidence and accuracy, in percentage points."""
     return 100 * sum(b.images * b.gap for b in bins) / sum(b.images for b in bins)
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: its number of images, and their top-1 and top-5 in per cent; None if there are none."""
+    """One class: its number of images, and their top-1 and top-5 in percent; None if there are none."""
 
     name: str
     images: int
@@ -155,7 +155,7 @@ class Findings:
     classes: list[ClassFigures]
     confusions: list[Confusion]
     bins: list[Bin]
-    calibration_error: float  # in per cent points
+    calibration_error: float  # in percentage points
 
 
 def findings(result: Pass, names: list[str]) -> Findings:

@@ -44,20 +44,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ConfigError for impossible options."""
     parser = command.parser("tools.forecast", __doc__)
     add = parser.add_argument
-    add("words", nargs="+", help="a run's YAML and key=value words")
-    add("--recipes", help="as in mild,medium,hot; by default the run's own")
+    add("words", nargs="+", metavar="ARG", help="a run's YAML and key=value arguments")
+    add("--recipes", help="comma-separated, as in mild,medium,hot (default: the run's own)")
     add("--steps", type=int, default=30, help="timed steps at each size, at least (default: %(default)s)")
     paid = parser.add_mutually_exclusive_group()
-    paid.add_argument("--price", type=float, help="dollars per hour of all devices; with --scale, of those")
-    paid.add_argument("--machine", metavar="NAME", help="one of launch/prices.yaml, whose price counts")
-    add("--scale", metavar="NxGPU", help="as in 8xA100: extrapolate, by the makers' peaks; needs a GPU")
+    paid.add_argument("--price", type=float, help="dollars per hour of all devices (with --scale: of the scaled ones)")
+    paid.add_argument("--machine", metavar="NAME", help="machine in launch/prices.yaml whose price to use")
+    add("--scale", metavar="NxGPU", help="as in 8xA100: extrapolate by the vendors' peak FLOP/s; needs a GPU")
     add("--check", action="store_true", help="train for real too, and compare")
     given = parser.parse_intermixed_args(argv)
     problems = []
     if given.steps < 1:
-        problems.append(f"--steps: {given.steps} given, but at least 1 is timed; --steps 30 is usual")
+        problems.append(f"--steps: {given.steps} given, but it must be at least 1; --steps 30 is usual")
     if given.recipes is not None and not all(given.recipes.split(",")):
-        problems.append(f"--recipes: {given.recipes!r} given, but it is names with commas between, as in mild,medium")
+        problems.append(f"--recipes: {given.recipes!r} given, but it must be comma-separated names, as in mild,medium")
     if given.check and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         problems.append("--check: trains in one process; start it as python -m tools.forecast")
     if problems:
@@ -83,7 +83,7 @@ def load_run(words: list[str]) -> Run:
         raise ConfigError(*error.problems, *([WITHOUT_DATA] if about_data else [])) from None
     config = run.config
     if not config.is_train:
-        raise ConfigError("is_train: false only evaluates, and a forecast is of training; say is_train=true")
+        raise ConfigError("is_train: false only evaluates, and a forecast is of training; set is_train=true")
     config.loggers, config.autoresume, config.load_path = {}, False, None
     check_world(config, *world())
     return run

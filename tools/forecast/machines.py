@@ -49,7 +49,7 @@ def machine_of(word: str, kinds: dict[str, float]) -> tuple[int, str]:
     """Return the number and the kind of GPUs in --scale, such as 8xA100; ConfigError if the kind is not in `kinds`."""
     match = re.fullmatch(r"([1-9]\d*)x(\w+)", word)
     if not match:
-        raise ConfigError(f"--scale: {word} given, but it is a number and a kind of GPU, as in --scale 8xA100")
+        raise ConfigError(f"--scale: {word} given, but it must be a number and a kind of GPU, as in --scale 8xA100")
     named = {kind.upper(): kind for kind in kinds}
     if match[2].upper() not in named:
         raise ConfigError(f"--scale: {match[2]} given, but it must be {listing(kinds)}{did_you_mean(match[2], kinds)}")
@@ -63,7 +63,7 @@ def price(given: float | None, name: str | None, device: str, count: int, file: 
     """
     if given is not None:
         if not 0 < given < math.inf:
-            raise ConfigError(f"--price: {given:g} given, but an hour costs more than 0 dollars, as in --price 3.2")
+            raise ConfigError(f"--price: {given:g} given, but it must be more than 0 dollars, as in --price 3.2")
         return Price(given, f"${given:g} an hour, as given")
     listed = Prices(file=file).listed if file.exists() else {"machines": []}
     machines = {machine["name"]: machine for machine in listed["machines"]}

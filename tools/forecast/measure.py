@@ -103,7 +103,7 @@ def pace_of(steps: list[Step], lap: int, loading: float | None) -> Pace:
 def evaluation_of(marks: list[float], loading: float | None, waited: float) -> tuple[Pace, float]:
     """Return the pace of an evaluation's batches, and the seconds beyond them.
 
-    `marks` are Clock's, of at least one batch; `loading` is in seconds per batch, `waited` in seconds in all.
+    `marks` are Clock's, of at least one batch; `loading` is in seconds per batch, `waited` the total in seconds.
     """
     began, *done, ended = marks
     seconds = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else ended - began

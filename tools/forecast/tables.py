@@ -26,8 +26,8 @@ class Outlook:
         self.scale = machine_of(given.scale, PEAKS) if given.scale else None
         if self.scale and peak_of(run) is None:
             raise ConfigError(
-                f"--scale: {given.scale} given, but it goes by the ratio of GPUs' peaks, and that of {self.device} is "
-                "not known; leave --scale out, or measure on a GPU"
+                f"--scale: {given.scale} given, but it needs the peak FLOP/s of both GPUs, and that of {self.device} "
+                "is not known; leave --scale out, or measure on a GPU"
             )
         devices, kind = self.scale or (count, self.device)  # which --price and --machine are about
         self.scaled = price(given.price, given.machine, kind, devices)
@@ -115,7 +115,7 @@ def show(forecasts: list[Forecast], price: Price, device: str, title: str, conso
         plan, measured = forecast.plan, forecast.measured
         saving = f", {plan.saves} checkpoints {spelled(plan.saves * measured.save)}" if plan.saves else ""
         sizes = f", new image sizes {spelled(measured.new_size)}" if len(plan.batches) > 1 else ""
-        line = f"{plan.recipe}: in all also has starting up {spelled(measured.start_up)}{sizes}{saving}"
+        line = f"{plan.recipe}: total includes starting up {spelled(measured.start_up)}{sizes}{saving}"
         console.print(line, highlight=False)
 
 
@@ -125,8 +125,8 @@ def bottlenecks(forecasts: list[Forecast]) -> Iterator[str]:
         if forecast.wait_share > TOLERATED:
             without = spelled(forecast.training - forecast.waiting)
             yield (
-                f"{forecast.plan.recipe}: waiting for data {forecast.wait_share:.0%} of the training, which takes "
-                f"{without} without: {forecast.measured.advice}"
+                f"{forecast.plan.recipe}: waiting for data {forecast.wait_share:.0%} of the training, which would "
+                f"take {without} without: {forecast.measured.advice}"
             )
 
 

@@ -8,7 +8,7 @@ A table and a plot show where the loss falls and where it explodes.
 
 The model, data, loss, precision, batches and algorithms are the run's own, except those that average weights or have
 a schedule of their own. Nothing is evaluated, and no checkpoint is saved. Measurements go to lr_find.csv, suggestions
-to lr_find.json, a plot to lr_find.png; the last line is the word that sets the recommended rate.
+to lr_find.json, a plot to lr_find.png; the last line is the argument that sets the recommended rate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ConfigError for an impossible range or number."""
     parser = command.parser("tools.lr_find", __doc__)
     add = parser.add_argument
-    add("words", nargs="+", help="a run's YAML and key=value words")
+    add("words", nargs="+", metavar="ARG", help="a run's YAML and key=value arguments")
     add("--from", dest="lowest", type=float, default=1e-5, help="lowest rate (default: %(default)g)")
     add("--to", dest="highest", type=float, default=10, help="highest rate (default: %(default)g)")
     add("--points", type=int, default=100, help="batches, each at its rate (default: %(default)s)")
@@ -68,7 +68,7 @@ def load_run(words: list[str]) -> tuple[Run, dict[str, str]]:
     run = load(words)
     config = run.config
     if not config.is_train:
-        raise ConfigError("is_train: false only evaluates, and a learning rate is for training; say is_train=true")
+        raise ConfigError("is_train: false only evaluates, and a learning rate is for training; set is_train=true")
     reasons = {name: declarations("algorithm", name).NO_LR_FIND for name in config.algorithms}
     left_out = {name: reason for name, reason in reasons.items() if reason}
     config.algorithms = {name: args for name, args in config.algorithms.items() if name not in left_out}
@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     if not useful:
         raise TrainingError(
             f"the loss never fell between the rates {given.lowest:g} and {given.highest:g}. If it grew from the start, "
-            f"say --from {given.lowest / 100:g}; if it did not move, --to {given.highest * 100:g} or --points "
+            f"use --from {given.lowest / 100:g}; if it did not move, --to {given.highest * 100:g} or --points "
             f"{given.points * 3}"
         )
     found = rules.suggestions([sweep.curve for sweep in useful])
@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     say(f"\n{table(found, best)}\n")
     say(f"recommended: {lr:g}, by {best.rule}, {why}")
     if any(rules.still_falls(sweep.curve[1], given.points) for sweep in useful):
-        higher = f"say --to {given.highest * 100:g}"
+        higher = f"use --to {given.highest * 100:g}"
         say(f"The loss still falls at --to {given.highest:g}: the best rate may be higher; {higher}")
     say(f"written: {', '.join(str(given.out / f'lr_find.{kind}') for kind in ('csv', 'json', 'png'))}")
     if given.write:
@@ -135,7 +135,7 @@ def describe(run: Run, sweep: Sweep, given: argparse.Namespace) -> str:
         return line
     once = f" (--points {batches} would not)" if batches >= LEAST_POINTS else ""
     return (
-        f"{line}\n{given.points} points, but an epoch has {batches} batches: they go round the {sweep.samples:,} "
+        f"{line}\n{given.points} points, but an epoch has {batches} batches: they repeat the {sweep.samples:,} "
         f"images {given.points / batches:.1f} times, and the loss falls by repetition too{once}"
     )
 

@@ -22,7 +22,7 @@ def check(target: Path, words: list[str]) -> None:
         return
     tree = read_yaml(target, f"--write {target}", [])
     if "card" in tree and not _is(target, _recipe(words)):
-        raise ConfigError(f"--write {target}: is a recipe that this run does not use; say recipe_name={target}")
+        raise ConfigError(f"--write {target}: is a recipe that this run does not use; set recipe_name={target}")
 
 
 def store(target: Path, words: list[str], lr: float) -> str:

@@ -87,7 +87,7 @@ def totals(statistics: ModelStatistics) -> list[tuple[str, str]]:
 def main(argv: Sequence[str]) -> int:
     """Print the table; return 0."""
     parser = command.parser("tools.model_summary", __doc__)
-    parser.add_argument("words", nargs="*", help="a run's YAML (default: yamls/resnet50.yaml) and key=value words")
+    parser.add_argument("words", nargs="*", metavar="ARG", help="a run's YAML (default: resnet50.yaml) and key=value")
     parser.add_argument("--batch", type=positive, default=1, help="images to estimate the memory for (default: 1)")
     parser.add_argument("--depth", type=positive, default=9, help="levels of nested layers (default: all)")
     given = parser.parse_intermixed_args(argv)

@@ -26,7 +26,7 @@ class Published:
 
     recipe: str  # one of ours, or a name used elsewhere
     variant: str  # distinguishes figures of one recipe
-    top1: str  # per cent, may be a range such as 75-78.1
+    top1: str  # percent, may be a range such as 75-78.1
     top5: str  # likewise
     epochs: str
     minutes: str

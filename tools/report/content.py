@@ -24,7 +24,7 @@ LEADERBOARD = {
     "n": "n",
     **{name: f"{title}, %" for name, title in ACCURACIES.items()},
     "minutes": "training, min",
-    "total": "in all, min",
+    "total": "total, min",
     "speed": "img/s",
     "cost": "cost, $",
     "published": "published top-1, %",
@@ -107,7 +107,7 @@ def page(records: Sequence[Record], prices: Prices, places: Sequence[str], comma
 
 
 def counts(records: Sequence[Record]) -> str:
-    """Return the number of runs, in all and by how they ended."""
+    """Return the number of runs: the total, and by how they ended."""
     ended = [(state.value, sum(record.state is state for record in records)) for state in State]
     runs = "1 run" if len(records) == 1 else f"{len(records):,} runs"
     return f"{runs}: " + ", ".join(f"{count} {name}" for name, count in ended if count)

@@ -28,7 +28,7 @@ Cells = list[list[str]]
 
 @dataclass
 class Evaluation:
-    """The files of evaluation/, each empty if it is missing; accuracies are in per cent."""
+    """The files of evaluation/, each empty if it is missing; accuracies are in percent."""
 
     summary: dict[str, Any]  # FIGURES; flip: the same with mirrored images
     per_class: Rows  # class, images, top1, top5; the worst classes first

@@ -25,7 +25,7 @@ MOST_BYTES = 24 * 2**20  # of images to embed in a page; base64 makes them a thi
 METHOD = (
     "Mean ± standard deviation (ddof = 1) over n runs that differ in nothing but their seed. Accuracy is that of the "
     "last evaluation, not of the best. Training time has the waiting for data in it, not the evaluations; img/s are "
-    "over that time; “in all” is the wall clock, evaluations and restarts included."
+    "over that time; “total” is the wall clock, evaluations and restarts included."
 )
 CAPTIONS = (
     "Lines are means, bands two standard deviations (ddof = 1) to either side; one run has none. Over time, runs are "

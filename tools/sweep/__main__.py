@@ -1,7 +1,7 @@
 """Run recipes x lengths x seeds, one run after another.
 
     python -m tools.sweep yamls/sweeps/digits.yaml
-    python -m tools.sweep yamls/sweeps/digits.yaml max_duration=2ep runs_folder=runs/short   # words for every run
+    python -m tools.sweep yamls/sweeps/digits.yaml max_duration=2ep runs_folder=runs/short   # arguments for every run
     python -m tools.sweep yamls/sweeps/imagenet.yaml --emit slurm > sweep.sh                 # and: sbatch sweep.sh
 
 All configurations are checked before the first run starts. After Ctrl-C or a crash, repeat the command to continue:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the sweep, or print it; return 1 if a run failed."""
     parser = command.parser("tools.sweep", __doc__)
     parser.add_argument("sweep", help="a sweep's YAML, as yamls/sweeps/digits.yaml, which explains the keys")
-    parser.add_argument("words", nargs="*", help="key=value words for every run; they override the YAML's overrides")
+    parser.add_argument("words", nargs="*", metavar="ARG", help="key=value for every run; overrides those of the YAML")
     parser.add_argument("--emit", choices=EMITTED, help="print the commands instead of running them")
     given = parser.parse_intermixed_args(argv)
     plan = read(given.sweep, given.words, elsewhere=given.emit is not None)
@@ -128,7 +128,7 @@ def table(lines: list[Line]) -> Table:
     """Return the runs and their figures so far, in 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     accuracies = [f"{title} %" for title in ACCURACIES.values()]
-    for name in ("recipe", "length", "seed", "state", "epoch", *accuracies, "trained", "in all"):
+    for name in ("recipe", "length", "seed", "state", "epoch", *accuracies, "trained", "total"):
         table.add_column(name, justify="left" if name in ("recipe", "state") else "right", no_wrap=True)
     for line in lines:
         style = "bold" if line.state == RUNNING else "red" if line.state.startswith("failed") else None

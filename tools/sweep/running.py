@@ -44,7 +44,7 @@ def emit(kind: str, plan: Plan, made_by: str) -> str:
     job = shape(plan.slurm)
     if not job.problems() and job.world_size != plan.processes:
         raise ConfigError(
-            f"processes: {plan.processes} given, but a job of this shape has {job.world_size}; say processes: "
+            f"processes: {plan.processes} given, but a job of this shape has {job.world_size}; set processes: "
             f"{job.world_size}, or another preset under slurm"
         )
     runs = [[main_script(), *run.words] for run in plan.runs]

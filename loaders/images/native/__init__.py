@@ -1,6 +1,6 @@
 """Fast JPEG decoder: decode.c in this folder, built by `make env` if libjpeg-turbo's headers are installed.
 
-It decodes only the crop's box, and resizes it while it is in the processor's cache; the pixels are PIL's to the bit.
+It decodes only the crop's box, and resizes it while it is in the processor's cache; the pixels are bit for bit PIL's.
 Importing this builds nothing; if `available` is false, other decoders are used.
 """
 
