@@ -42,7 +42,7 @@ def test_our_decoder_is_in_use() -> None:
 
 
 @built
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_every_box_equals_libjpegs_and_pils(data: st.DataObject) -> None:
     """Photographs, noise and plain color; tests/loaders/test_native.py has the subsamplings that PIL cannot write."""
@@ -167,8 +167,8 @@ def with_code(rng: random.Random) -> bytes:
 def test_unusual_codes_have_the_same_result_as_with_libjpegs() -> None:
     """Short codes for long runs and large values, which no encoder writes."""
     rng, view = random.Random(0), View(9, 80, 15, 64, 9, 9, 0, 0, 9, 9)
-    done = [equal_to_libjpegs(with_code(rng), view) is not None for _ in range(400)]
-    assert done.count(True) > 100
+    done = [equal_to_libjpegs(with_code(rng), view) is not None for _ in range(200)]
+    assert done.count(True) > 50
 
 
 @built
