@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -140,12 +139,14 @@ def two_threads(jobs: list[Job], crop_size: int, rounds: int) -> str:
     wall: dict[int, list[float]] = {1: [], 2: []}
     processor: dict[int, list[float]] = {1: [], 2: []}
     out = np.empty((BATCH, crop_size, crop_size, 3), np.uint8)
-    batches: list[Any] = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+    chunks = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+    batches = [native.Batch([data for data, _ in chunk]) for chunk in chunks]
+    views = [np.array([view for _, view in chunk], np.int32) for chunk in chunks]
     for number in range(rounds + 1):
         for threads in (1, 2) if number % 2 else (2, 1):
             started, used = time.perf_counter(), time.process_time()
-            for batch in batches:
-                native.view_batch(batch, out[: len(batch)], threads)
+            for batch, wanted in zip(batches, views, strict=True):
+                batch.view(wanted, out[: len(wanted)], threads)
             if number:  # the first round warms up
                 wall[threads].append(time.perf_counter() - started)
                 processor[threads].append(time.process_time() - used)

@@ -35,6 +35,7 @@ Decoder = Callable[[list[Job]], list[Any]]
 
 DEFAULT = "default, bytes"
 OURS = "ours, native"
+TABLES = "ours, tables"
 SCALED = "ours, scaled"
 LIMIT = "limit, full size"
 MOST_PIXELS = 1 << 27  # per image: more than PIL opens without a warning
@@ -75,15 +76,26 @@ def default(size: int) -> Decoder:
     return _each(one)
 
 
-def ours_native(size: int, scaled: bool = False) -> Decoder:
-    """Our native decoder, one chunk per call, on one thread."""
+def ours_native(size: int, every: int | None = None, **choices: bool) -> Decoder:
+    """Our native decoder, one chunk per call, on one thread.
+
+    Args:
+        size: of the squares, in pixels.
+        every: as for `native.seek_table`; None: without seek tables.
+        choices: fields of View.
+    """
     if not native.available():
         raise DataError(f"Not built ({native.HOW_TO_BUILD}).")
 
+    @functools.cache  # a converted data set has the tables in a column
+    def encoded(data: bytes) -> native.Encoded:
+        return native.Encoded(data, b"" if every is None else native.seek_table(data, every) or b"")
+
     def decode(jobs: list[Job]) -> list[Any]:
         out = np.empty((len(jobs), size, size, 3), np.uint8)
-        jobs = [(data, view._replace(scaled=scaled)) for data, view in jobs]
-        for index in np.flatnonzero(~native.view_batch(jobs, out, 1)).tolist():  # images it does not support
+        views = np.array([view._replace(**choices) for _, view in jobs], np.int32)
+        batch = native.Batch([encoded(data) for data, _ in jobs])
+        for index in np.flatnonzero(~batch.view(views, out, 1)).tolist():  # images it does not support
             data, view = jobs[index]
             out[index] = OpenedByNative(data).view(view).permute(1, 2, 0)
         return list(out)
@@ -215,6 +227,9 @@ def limit(_size: int) -> Decoder:
 DECODERS: dict[str, Callable[[int], Decoder]] = {
     DEFAULT: default,
     OURS: ours_native,
+    TABLES: functools.partial(ours_native, every=0),
+    f"{TABLES}, 8": functools.partial(ours_native, every=8),
+    "ours, libjpeg": functools.partial(ours_native, libjpeg=True),
     SCALED: functools.partial(ours_native, scaled=True),
     "ours, torchvision": ours_torchvision,
     "nvImageCodec": nvimgcodec,

@@ -1,6 +1,6 @@
 """Draw the README's picture of a run, from its record.
 
-    python -m benchmarks.picture runs/NAME
+python -m benchmarks.picture runs/NAME
 """
 
 from __future__ import annotations

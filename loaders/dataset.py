@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from common.errors import DataError
 from loaders.errors import unreadable
-from loaders.images.decoding import Source, shape_of
+from loaders.images.decoding import Source, Stored, shape_of
 from loaders.images.transforms import Batch, Pipeline, empty_batch
 from loaders.seeding import sample_seed, seeded
 
@@ -53,6 +53,10 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     def read(self, index: int) -> tuple[Source, int]:
         """Return one image as stored, and its label; raises a DataError if the image cannot be fetched."""
 
+    def borrow(self, index: int) -> tuple[Stored, int]:
+        """Return one image as `read` does, for a native decoder at once: perhaps not copied, or with its seek table."""
+        return self.read(index)
+
     def measure(self, index: int) -> tuple[int, int, int]:
         """Return height and width of an image in pixels, without decoding it, and its label; raises as `read`."""
         source, label = self.read(index)
@@ -67,7 +71,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         epoch, index, size = split_key(key)
-        source, label = self.read(index)
+        source, label = (self.borrow if self.pipeline.native else self.read)(index)
         return self._image(source, epoch, index, size), label
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
@@ -81,14 +85,14 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         step = READ_AHEAD * self.pipeline.threads
         for start in range(0, len(samples), step):
             chunk, out = samples[start : start + step], images[start : start + step]
-            sources, chunk_labels = zip(*(self.read(index) for _, index, _ in chunk), strict=True)
+            sources, chunk_labels = zip(*(self.borrow(index) for _, index, _ in chunk), strict=True)
             labels += chunk_labels
             seeds = [sample_seed(self.seed, epoch, index) for epoch, index, _ in chunk]
             for n in self.pipeline.fill(out, sources, seeds):
                 out[n] = self._image(sources[n], *chunk[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
 
-    def _image(self, source: Source, epoch: int, index: int, size: int | None) -> torch.Tensor:
+    def _image(self, source: Stored, epoch: int, index: int, size: int | None) -> torch.Tensor:
         """Run the pipeline on one image, with that sample's random numbers; raises a DataError as `unreadable`."""
         try:
             with seeded(self.seed, epoch, index) if self.pipeline.random else contextlib.nullcontext():

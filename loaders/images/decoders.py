@@ -7,13 +7,12 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
 from common.suggest import did_you_mean, listing
 
 if TYPE_CHECKING:
-    from loaders.images.decoding import Source
     from loaders.images.opened import Opened
 
 
@@ -61,8 +60,8 @@ def chosen(name: str) -> str:
     return name
 
 
-def opener(name: str) -> Callable[[Source], Opened]:
-    """Import the class that opens images for a decoder."""
+def opener(name: str) -> Callable[[Any], Opened]:
+    """Import the class that opens images for a decoder: a Stored one if it is native, else a Source."""
     return pkgutil.resolve_name(DECODERS[name].opened)
 
 

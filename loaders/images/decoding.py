@@ -19,6 +19,8 @@ from loaders.images import native
 PilImage = Image.Image
 Source = bytes | np.ndarray | PilImage
 """An encoded file, pixels as uint8 [H, W, 3], or an image that PIL has opened."""
+Stored = Source | native.Encoded
+"""The same, or an encoded file with its seek table, which only the native decoders read."""
 
 # PIL opens no other format, so that an untrusted file cannot reach a program such as Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")

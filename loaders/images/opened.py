@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from loaders.images import native
-from loaders.images.decoding import Source, decode, most_pixels, open_image
-from loaders.images.native import View
+from loaders.images.decoding import Source, Stored, decode, most_pixels, open_image
+from loaders.images.native import Encoded, View
 
 
 class Opened(ABC):
@@ -99,13 +99,16 @@ class OpenedByNative(Opened):
         },
     }
 
-    def __init__(self, source: Source) -> None:
-        shape = native.jpeg_shape(source) if isinstance(source, bytes) else None
-        self.source: bytes | np.ndarray = source if isinstance(source, bytes) and shape else _pixels(source)
+    def __init__(self, source: Stored) -> None:
+        self.source: Source = bytes(source.data) if isinstance(source, Encoded) else source
+        self.table = bytes(source.table) if isinstance(source, Encoded) else b""
+        shape = native.jpeg_shape(self.source) if isinstance(self.source, bytes) else None
+        if shape is None:
+            self.source = _pixels(self.source)
         super().__init__(*(shape or self.source.shape[:2]))  # type: ignore[union-attr]
 
     def _view(self, view: View) -> torch.Tensor:
-        kept = native.view_jpeg(self.source, view) if isinstance(self.source, bytes) else None
+        kept = native.view_jpeg(self.source, view, self.table) if isinstance(self.source, bytes) else None
         return cut_out(_pixels(self.source), view) if kept is None else torch.from_numpy(kept).permute(2, 0, 1)
 
 

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import center_crop
 from loaders.images import native
 from loaders.images.boxes import Crop, central, random_box, short_side
 from loaders.images.decoders import DECODERS, chosen, opener
-from loaders.images.decoding import PilImage, Source
+from loaders.images.decoding import Stored
 from loaders.images.native import View, whole
 from loaders.images.opened import Opened
 from loaders.slots import SlotBatch, Slots
@@ -56,34 +56,45 @@ class Pipeline(ABC):
         self.crop_size = crop_size
         self.decoder = chosen(decoder)
         self.open = opener(self.decoder)
-        self.scaled, self.libjpeg = DECODERS[self.decoder].scaled, DECODERS[self.decoder].libjpeg
+        row = DECODERS[self.decoder]
+        self.native, self.scaled, self.libjpeg = row.native, row.scaled, row.libjpeg
         self.threads = 1  # that decode a batch
 
-    def __call__(self, source: Source, size: int | None = None) -> torch.Tensor:
+    def __call__(self, source: Stored, size: int | None = None) -> torch.Tensor:
         """Decode, resize and crop one image to a square of `size` pixels, or `crop_size` if None."""
         return self.cut(self.open(source), size or self.crop_size)
 
     @property
     def batches(self) -> bool:
         """Whether `fill` can process whole batches."""
-        return DECODERS[self.decoder].native
+        return self.native
 
-    def fill(self, images: torch.Tensor, sources: Sequence[Source], seeds: Sequence[int]) -> list[int]:
+    def fill(self, images: torch.Tensor, sources: Sequence[Stored], seeds: Sequence[int]) -> list[int]:
         """Decode and crop many images in one call, on `threads` threads, straight into uint8 [B, side, side, 3].
 
         Returns:
-            Indices of the images that must still be made one by one.
+            Indices of the images that must still be made one by one: unusual ones, and those smaller than the crop.
         """
-        side, generator = images.shape[1], torch.Generator()
-        jobs = [self._job(s, side, generator.manual_seed(seed)) for s, seed in zip(sources, seeds, strict=True)]
-        return np.flatnonzero(~native.view_batch(jobs, images.numpy(), self.threads)).tolist()
+        batch, side = native.Batch(sources), images.shape[1]
+        decodable = batch.shapes.any(axis=1)
+        views = np.zeros((len(sources), len(View._fields)), np.int32)
+        views[decodable] = self.plan_batch(batch.shapes[decodable], side, np.array(seeds, np.uint64)[decodable])
+        at = View._fields.index("kept_rows")
+        views[(views[:, at : at + 2] != side).any(axis=1)] = 0
+        return np.flatnonzero(~batch.view(views, images.numpy(), self.threads)).tolist()
 
-    def _job(self, source: Source, side: int, generator: torch.Generator) -> native.Job | None:
-        """Return an image's job for the native decoder; None if it does not apply, as for one smaller than the crop."""
-        if isinstance(source, PilImage) or (shape := native.shape_of(source)) is None:
-            return None
-        view = self.plan(*shape, side, generator)
-        return (source, view) if view.kept_rows == view.kept_columns == side else None
+    def plan_batch(self, shapes: np.ndarray, size: int, seeds: np.ndarray) -> np.ndarray:
+        """Return `plan` of many images, int32 [B, fields of View], with a random generator of each seed.
+
+        Args:
+            shapes: heights and widths, int32 [B, 2].
+            size: of the square, in pixels.
+            seeds: uint64 [B].
+        """
+        generator, views = torch.Generator(), np.zeros((len(shapes), len(View._fields)), np.int32)
+        for n, (shape, seed) in enumerate(zip(shapes.tolist(), seeds.tolist(), strict=True)):
+            views[n] = self.plan(shape[0], shape[1], size, generator.manual_seed(seed))
+        return views
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:

@@ -1,9 +1,10 @@
 """Fuzz the native decoder with libFuzzer for reads and writes out of bounds. Needs clang:
 
     apt-get install clang libclang-rt-14-dev libjpeg62-turbo-dev
-    python -m tests.loaders.fuzz_native -max_total_time=600
+    python -m tests.loaders.fuzz_native -max_total_time=1200          # JPEGs, and seek tables of them
+    python -m tests.loaders.fuzz_native table -max_total_time=1200    # seek tables of one JPEG
 
-The arguments are libFuzzer's. Interesting inputs are kept in runs/fuzz/corpus, crashes in runs/fuzz. Only our own C is
+The other arguments are libFuzzer's. Interesting inputs are kept in runs/fuzz/corpus (or table), crashes in runs/fuzz. Only our own C is
 instrumented; in libjpeg-turbo, which has its own fuzzers, only allocations are checked.
 """
 
@@ -33,8 +34,10 @@ def write_seeds(folder: Path) -> None:
         image = photo.crop((100, 100, 100 + size, 190)).convert(mode)
         options = {"subsampling": subsampling, "progressive": progressive, "restart_marker_rows": subsampling}
         image.save(file, "JPEG", quality=40, **options)
-        seed = bytes((60, 30, 150, 200, 40 // (1 + 3 * progressive), 50, 3, 2, 90, 90, 1, subsampling)).ljust(16, b"\0")
-        (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(seed + file.getvalue())
+        view = bytes((60, 30, 150, 200, 40 // (1 + 3 * progressive), 50, 3, 2, 90, 90, 1, subsampling))
+        changes = bytes(subsampling * (3 if size == 8 else 40))
+        choices = view + bytes((subsampling, 0, len(changes), 0))
+        (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(choices + changes + file.getvalue())
 
 
 def main(words: list[str]) -> int:
@@ -43,12 +46,14 @@ def main(words: list[str]) -> int:
     if clang is None:
         print("there is no clang: apt-get install clang libclang-rt-14-dev", file=sys.stderr)
         return 2
-    corpus = FOLDER / "corpus"
+    tables_alone = words[:1] == ["table"]
+    corpus = FOLDER / ("table" if tables_alone else "corpus")
     corpus.mkdir(parents=True, exist_ok=True)
     write_seeds(corpus)
-    fuzzer = FOLDER / "native_fuzz"
-    subprocess.run([clang, *FLAGS, "-o", str(fuzzer), str(HERE / "native_fuzz.c"), "-ljpeg"], check=True)
-    command = [str(fuzzer), str(corpus), f"-artifact_prefix={FOLDER}/", *LIMITS, *words]
+    fuzzer = corpus.with_suffix(".fuzzer")
+    flags = [*FLAGS, "-DTABLE_ALONE"] if tables_alone else FLAGS
+    subprocess.run([clang, *flags, "-o", str(fuzzer), str(HERE / "native_fuzz.c"), "-ljpeg"], check=True)
+    command = [str(fuzzer), str(corpus), f"-artifact_prefix={FOLDER}/", *LIMITS, *words[tables_alone:]]
     return subprocess.run(command, env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}).returncode
 
 

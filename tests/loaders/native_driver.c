@@ -1,6 +1,8 @@
 /* Decode every file in an archive and print the result of each; run it under sanitizers. Aborts if our Huffman decoder
- * and libjpeg-turbo's differ. */
+ * and libjpeg-turbo's differ, with or without a seek table. */
 #include "../../loaders/images/native/decode.c"
+
+#include "seek_checks.h"
 
 /* FNV-1a hash. */
 static uint64_t hash_of(const uint8_t *bytes, size_t count)
@@ -16,6 +18,8 @@ enum { VIEWS = 4 };
 /* Decode a few views of an image, whatever size it claims: one by one, and all at once in three threads. */
 static void look(const uint8_t *data, size_t size, int number)
 {
+    static uint64_t changes[64]; /* of seek tables: few at first, then many */
+    const struct image image = {data, size, NULL, 0};
     int32_t shape[2] = {0, 0};
     int mine = jpeg_shape(data, size, shape);
     struct job jobs[VIEWS];
@@ -28,14 +32,16 @@ static void look(const uint8_t *data, size_t size, int number)
         width = width > shape[1] - left ? shape[1] - left : width;
         struct view view = {top, left, height, width, 31, 17 + i, i, 2 * i, 31 - 3 * i, 17 - 2 * i, i & 1, i >> 1, 0};
         bytes[i] = (size_t)view.kept_rows * view.kept_columns * 3;
-        jobs[i] = (struct job){.data = data, .size = size, .view = view, .out = malloc(bytes[i])};
+        jobs[i] = (struct job){.image = image, .view = view, .out = malloc(bytes[i])};
         view.libjpeg = 1;
-        int expected = view_jpeg(data, size, &view, jobs[i].out);
+        int expected = view_jpeg(&image, &view, jobs[i].out);
         uint64_t hash = hash_of(jobs[i].out, expected ? bytes[i] : 0);
         view.libjpeg = 0;
-        int seen = view_jpeg(data, size, &view, jobs[i].out);
+        int seen = view_jpeg(&image, &view, jobs[i].out);
         if (seen != expected || hash != hash_of(jobs[i].out, seen ? bytes[i] : 0))
             abort();
+        changes[(number * 7 + i) % 64] += 2654435761u * (uint64_t)(number + 1) << (number + 5 * i) % 32;
+        check_tables(&image, &view, seen, jobs[i].out, i, (uint8_t *)changes, sizeof changes);
         printf(" %d %llx", seen, seen ? (unsigned long long)hash_of(jobs[i].out, bytes[i]) : 0);
     }
     if (mine)

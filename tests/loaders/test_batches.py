@@ -110,11 +110,16 @@ def test_a_damaged_image_in_a_batch_is_named(workers: int, tmp_path: Path) -> No
 def test_views_that_do_not_fit_are_rejected() -> None:
     view = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     out = np.zeros((2, 8, 8, 3), np.uint8)
-    assert native.view_batch([None, None], out, 2).tolist() == [False, False] and not out.any()
-    assert native.view_batch([None, (PHOTO[:40, :50], view)], out, 2).tolist() == [False, True] and out[1].any()
+    views, batch = np.array([view, view], np.int32), native.Batch([None, PHOTO[:40, :50]])
+    assert batch.shapes.tolist() == [[0, 0], [40, 50]]
+    assert batch.view(0 * views, out, 2).tolist() == [False, False] and not out.any()
+    assert batch.view(views, out, 2).tolist() == [False, True] and not out[0].any() and out[1].any()
     for wrong in (out[:1], out.astype(np.int32), out[:, ::2], out[:, :, :4]):
         with pytest.raises(ValueError, match="do not fit"):
-            native.view_batch([None, (PHOTO[:40, :50], view)], wrong, 2)
+            batch.view(views, wrong, 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        batch.view(views[:1], out[:1], 2)
+    assert native.Batch([]).view(views[:0], out[:0], 2).tolist() == []
 
 
 @given(

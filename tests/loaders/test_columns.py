@@ -114,9 +114,8 @@ def test_the_native_decoder_rejects_other_pixels(pixels: np.ndarray) -> None:
     view = View(0, 0, 9, 9, 9, 9, 0, 0, 9, 9)
     for call in (
         lambda: native.view_pixels(pixels, view),
-        lambda: native.view_batch([(pixels, view)], np.zeros((1, 9, 9, 3), np.uint8), 1),
-        lambda: native.view_batch([(pixels.reshape(-1), view)], np.zeros((1, 9, 9, 3), np.uint8), 1),
-        lambda: native.shape_of(pixels),
+        lambda: native.Batch([pixels]),
+        lambda: native.Batch([pixels.reshape(-1)]),
     ):
         with pytest.raises(ValueError, match=r"pixels are uint8 \[H, W, 3\], not "):
             call()

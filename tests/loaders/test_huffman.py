@@ -102,7 +102,7 @@ def test_more_codes_than_the_cache_holds(with_own_codes: list[bytes]) -> None:
             for data, pixels in zip(order, found, strict=True):
                 assert np.array_equal(pixels, expected[data])
     out = np.zeros((400, 20, 20, 3), np.uint8)
-    assert native.view_batch([(data, view) for data in order], out, threads=4).all()
+    assert native.Batch(order).view(np.array([view] * 400, np.int32), out, threads=4).all()
     assert np.array_equal(out, np.stack([expected[data] for data in order]))
 
 

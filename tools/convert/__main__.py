@@ -40,7 +40,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command.parser("tools.convert", __doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("source", metavar="SRC", help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards; or s3://bucket/folder")
+    add(
+        "source",
+        metavar="SRC",
+        help="folder with train/CLASS/*.JPEG and val/..., or of MDS shards; or s3://bucket/folder",
+    )
     add("destination", metavar="DST", help="folder, or s3://bucket/folder")
     add("--to", choices=TARGETS, default=next(iter(TARGETS)), help="what to write (default: %(default)s)")
     add("--max-size", type=positive, metavar="PIXELS", help="shrink larger images to this longer side")

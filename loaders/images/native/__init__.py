@@ -16,7 +16,7 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
-_INTERFACE = 4  # as in decode.c
+_INTERFACE = 5  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
@@ -52,17 +52,26 @@ class _View(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in View._fields]
 
 
-Job = tuple[bytes | np.ndarray, View]
-"""A JPEG or pixels, uint8 [H, W, 3], and the view of it to make."""
+class Encoded(NamedTuple):
+    """An encoded image, as bytes or uint8 [N], and its seek table if it has one."""
+
+    data: bytes | np.ndarray
+    table: bytes | np.ndarray = b""
+
 
 # `struct job` of decode.c.
 _JOB = np.dtype(
     [
-        *(("data", np.uintp), ("size", np.uintp), ("shape", np.int32, 2)),
-        *(("view", np.int32, len(View._fields)), ("done", np.int32), ("out", np.uintp)),
+        *((name, np.uintp) for name in ("data", "size", "table", "table_size")),
+        *(("shape", np.int32, 2), ("view", np.int32, len(View._fields)), ("done", np.int32), ("out", np.uintp)),
     ],
     align=True,
 )
+
+
+class _Image(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_char_p), ("size", ctypes.c_size_t), ("table", ctypes.c_char_p)]
+    _fields_ += [("table_size", ctypes.c_size_t)]
 
 
 @functools.cache
@@ -77,7 +86,10 @@ def _library() -> ctypes.CDLL | None:
     data, size, view, out = ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(_View), ctypes.c_void_p
     library.huffman_decoder.restype = ctypes.c_char_p
     library.jpeg_shape.argtypes = [data, size, ctypes.c_int32 * 2]
-    library.view_jpeg.argtypes = [data, size, view, out]
+    library.view_jpeg.argtypes = [ctypes.POINTER(_Image), view, out]
+    library.seek_table.argtypes = [data, size, size, ctypes.c_void_p, size]
+    library.seek_table.restype = size
+    library.batch_shapes.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     library.view_pixels.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, view, out]
     library.jpeg_warning.argtypes = [data, size, ctypes.c_char * _WARNING]
     library.view_batch.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
@@ -101,15 +113,25 @@ def jpeg_shape(data: bytes) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if _built().jpeg_shape(data, len(data), shape) else None
 
 
-def shape_of(source: bytes | np.ndarray) -> tuple[int, int] | None:
-    """Height and width of pixels [H, W, 3], or of a JPEG; None for one that `view_jpeg` does not decode."""
-    return jpeg_shape(source) if isinstance(source, bytes) else _checked(source).shape[:2]
+def view_jpeg(data: bytes, view: View, table: bytes = b"") -> np.ndarray | None:
+    """View of a JPEG, uint8 [kept_rows, kept_columns, 3]; None for CMYK, damage and other unusual ones.
 
-
-def view_jpeg(data: bytes, view: View) -> np.ndarray | None:
-    """View of a JPEG, uint8 [kept_rows, kept_columns, 3]; None for CMYK, damage and other unusual ones."""
+    `table` is the JPEG's seek table; any other is ignored.
+    """
     out = np.empty((view.kept_rows, view.kept_columns, 3), np.uint8)
-    return out if _built().view_jpeg(data, len(data), _View(*view), out.ctypes.data) else None
+    image = _Image(data, len(data), table, len(table))
+    return out if _built().view_jpeg(image, _View(*view), out.ctypes.data) else None
+
+
+def seek_table(data: bytes, every: int = 0) -> bytes | None:
+    """Seek table of a JPEG, with which decoding a box starts at the box; None for a JPEG that cannot have one.
+
+    It has an entry at the start of each row of MCUs (blocks of 8 or 16 pixels), and if `every` is not 0, every so many
+    MCUs of the row. Progressive, CMYK and damaged JPEGs have none; also if our Huffman decoder is off.
+    """
+    room = _built().seek_table(data, len(data), every, None, 0)
+    table = ctypes.create_string_buffer(room)
+    return table.raw if room and _built().seek_table(data, len(data), every, table, room) else None
 
 
 def jpeg_warning(data: bytes) -> str | None:
@@ -134,36 +156,65 @@ def view_pixels(pixels: np.ndarray, view: View) -> np.ndarray:
     return out
 
 
-def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.ndarray:
-    """Write the views of many images into a batch, in one call without the GIL.
+class Batch:
+    """Images to decode with one call for all of them, without the GIL.
 
     Args:
-        jobs: one per image of the batch; None skips it.
-        out: uint8 [B, kept_rows, kept_columns, 3], filled in.
-        threads: decoding threads; the result does not depend on them.
-
-    Returns:
-        bool [B]: which images are done. The others, for which `view_jpeg` returns None, hold undefined pixels.
+        sources: encoded images, pixels uint8 [H, W, 3], or anything else, which is left out.
 
     Raises:
-        ValueError: `out` has another shape, or an array is not pixels.
+        ValueError: an array is not such pixels.
     """
-    wanted = {index: job for index, job in enumerate(jobs) if job}
-    shapes = {(len(jobs), view.kept_rows, view.kept_columns, 3) for _, view in wanted.values()}
-    if shapes - {out.shape} or out.dtype != np.uint8 or not out.flags.c_contiguous:
-        raise ValueError(f"views {shapes} do not fit {out.dtype} {out.shape}")
-    done = np.zeros(len(jobs), bool)
-    if wanted:
-        kept = [np.frombuffer(s, np.uint8) if isinstance(s, bytes) else _checked(s) for s, _ in wanted.values()]
-        table = np.zeros(len(wanted), _JOB)
-        table["data"] = [_address(array) for array in kept]
-        table["size"] = [array.size if array.ndim == 1 else 0 for array in kept]
-        table["shape"] = [array.shape[:2] if array.ndim == 3 else (0, 0) for array in kept]
-        table["view"] = [view for _, view in wanted.values()]
-        table["out"] = _address(out) + np.fromiter(wanted, np.uintp) * out[0].size
-        _built().view_batch(_address(table), len(table), threads - 1)
-        done[list(wanted)] = table["done"]
-    return done
+
+    def __init__(self, sources: Sequence[object]) -> None:
+        self._kept: list[tuple[np.ndarray, ...]] = []  # what the addresses point to
+        self._jobs = np.zeros(len(sources), _JOB)
+        rows = [self._row(source) for source in sources]
+        for name, values in zip(("data", "size", "table", "table_size"), zip(*rows, strict=True), strict=False):
+            self._jobs[name] = values
+        for n, (image, *_) in enumerate(self._kept):
+            self._jobs["shape"][n] = image.shape[:2] if image.ndim == 3 else 0
+        _built().batch_shapes(_address(self._jobs), len(sources))
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """Heights and widths in pixels, int32 [B, 2]; 0 for images that `view` does not decode."""
+        return self._jobs["shape"]
+
+    def view(self, views: np.ndarray, out: np.ndarray, threads: int) -> np.ndarray:
+        """Write views of the images.
+
+        Args:
+            views: int32 [B, fields of View]; rows of zeros are left out.
+            out: uint8 [B, kept_rows, kept_columns, 3], filled in.
+            threads: decoding threads; the result does not depend on them.
+
+        Returns:
+            bool [B]: which images are done. The others hold undefined pixels.
+
+        Raises:
+            ValueError: `out` has another shape.
+        """
+        at = View._fields.index("kept_rows")
+        shapes = {(len(views), *kept, 3) for kept in views[views.any(axis=1)][:, at : at + 2].tolist()}
+        if shapes - {out.shape} or len(views) != len(self._jobs) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"views {shapes} of {len(self._jobs)} images do not fit {out.dtype} {out.shape}")
+        self._jobs["view"] = views
+        self._jobs["out"] = _address(out) + np.arange(len(views), dtype=np.uintp) * (out.nbytes // max(1, len(out)))
+        _built().view_batch(_address(self._jobs), len(self._jobs), threads - 1)
+        return self._jobs["done"].astype(bool)
+
+    def _row(self, source: object) -> tuple[int, int, int, int]:
+        """Keep an image; return address and size of its data and of its table."""
+        if isinstance(source, bytes):
+            source = Encoded(source)
+        if isinstance(source, Encoded):
+            image, table = (np.frombuffer(part, np.uint8) for part in source)
+            self._kept.append((image, table))
+            return _address(image), image.size, _address(table), table.size
+        image = _checked(source) if isinstance(source, np.ndarray) else np.empty((0, 0, 3), np.uint8)
+        self._kept.append((image,))
+        return _address(image), 0, 0, 0
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:

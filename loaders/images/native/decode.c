@@ -21,15 +21,14 @@
 
 #include "self_test.h"
 
-#define INTERFACE 4 /* raise it when the functions below change, so that Python rejects an older library */
+#define INTERFACE 5 /* raise it when the functions below change, so that Python rejects an older library */
 
 #define EXPORTED __attribute__((visibility("default")))
 
 /* One image of a batch. */
 struct job {
-    const uint8_t *data;
-    size_t size;           /* bytes of a JPEG; 0 if `data` is pixels */
-    int32_t height, width; /* of the pixels */
+    struct image image;    /* size 0 if its data are pixels */
+    int32_t height, width; /* of a JPEG set by batch_shapes: 0 if it must be decoded by other means */
     struct view view;
     int32_t done; /* 0 if it must be decoded by other means */
     uint8_t *out;
@@ -51,14 +50,21 @@ EXPORTED const char *huffman_decoder(void)
 /* Height and width of a JPEG. Returns 0 if it must be decoded by other means. */
 EXPORTED int jpeg_shape(const uint8_t *data, size_t size, int32_t shape[2])
 {
-    return read_jpeg(data, size, shape, NULL, NULL);
+    return read_jpeg(&(struct image){data, size, NULL, 0}, shape, NULL, NULL);
 }
 
 /* View of a JPEG, uint8 [kept_rows, kept_columns, 3]. Returns 0, and leaves `out` undefined, if it must be decoded by
  * other means. */
-EXPORTED int view_jpeg(const uint8_t *data, size_t size, const struct view *view, uint8_t *out)
+EXPORTED int view_jpeg(const struct image *image, const struct view *view, uint8_t *out)
 {
-    return read_jpeg(data, size, NULL, view, out);
+    return read_jpeg(image, NULL, view, out);
+}
+
+/* Seek table of a JPEG, with an entry every so many MCUs of a row, or one per row if 0. Returns its bytes, of which none
+ * are written if they exceed `room`; 0 for a JPEG without one, such as a progressive or a damaged one. */
+EXPORTED size_t seek_table(const uint8_t *data, size_t size, size_t every, uint8_t *table, size_t room)
+{
+    return has_own_huffman ? make_seek_table(&(struct image){data, size, NULL, 0}, every, table, room) : 0;
 }
 
 /* Decode all of a JPEG of any kind. Returns 1 if libjpeg-turbo does not warn, else 0 with its first warning in
@@ -73,7 +79,7 @@ EXPORTED int jpeg_warning(const uint8_t *data, size_t size, char warning[JMSG_LE
         close_reader(reader);
         return 0;
     }
-    int whole = read_whole(reader, data, size);
+    int whole = read_whole(reader, &(struct image){data, size, NULL, 0});
     close_reader(reader);
     return whole;
 }
@@ -109,10 +115,20 @@ static void *work(void *argument)
     struct queue *queue = argument;
     for (int i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;) {
         struct job *job = &queue->jobs[i];
-        job->done = job->size ? view_jpeg(job->data, job->size, &job->view, job->out)
-                              : view_pixels(job->data, job->height, job->width, &job->view, job->out);
+        job->done = job->image.size ? view_jpeg(&job->image, &job->view, job->out)
+                                    : view_pixels(job->image.data, job->height, job->width, &job->view, job->out);
     }
     return NULL;
+}
+
+/* Read the shapes of the JPEGs of many jobs. */
+EXPORTED void batch_shapes(struct job *jobs, int count)
+{
+    for (struct job *job = jobs; job < jobs + count; job++) {
+        int32_t shape[2];
+        if (job->image.size && jpeg_shape(job->image.data, job->image.size, shape))
+            job->height = shape[0], job->width = shape[1];
+    }
 }
 
 /* Run many jobs on this thread and up to `helpers` more, as many as the system allows. */

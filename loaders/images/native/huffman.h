@@ -1,4 +1,4 @@
-/* Huffman decoder for baseline JPEGs, which takes the place of libjpeg-turbo's. Used by decode.c.
+/* Huffman decoder for the MCUs of baseline JPEGs. Used by scan.h, which puts it in the place of libjpeg-turbo's.
  *
  * It is faster for three reasons: stuffed bytes are removed ahead of the reader, so that refilling its 64 bits needs no
  * test; one look-up decodes up to two coefficients; and outside the crop, one look-up skips as many as fit.
@@ -8,35 +8,37 @@
  */
 #include "huffman_tables.h"
 
-/* The first members, the same in libjpeg-turbo 2.1 and 3. It is declared in jpegint.h, which is not installed. */
-struct jpeg_entropy_decoder {
-    void (*start_pass)(j_decompress_ptr);
-    boolean (*decode_mcu)(j_decompress_ptr, JBLOCKROW *);
-};
+#include "seek_table.h"
 
 enum { MCU_MOST = 4096 }; /* bytes, more than those of an MCU: 10 blocks of 64 coefficients of at most 31 bits */
 enum { CHUNK = 8192 };    /* bytes of the file that are unstuffed at a time */
 
 /* Where in the scan the decoder is; any MCU can be decoded from here. */
 struct position {
-    const uint8_t *input; /* the next byte of the file to unstuff */
-    int stopped;          /* whether a marker or the end of the file is there */
-    size_t filled;        /* bytes in `plain` */
-    size_t bit;           /* the next bit of `plain` */
-    int32_t dc[4];        /* the components' last DC coefficients */
-    unsigned restarts;    /* markers so far */
-    unsigned mcus;        /* MCUs since the last one */
+    size_t mcu;             /* the next one */
+    const uint8_t *segment; /* the first byte after the last restart marker, or of the scan */
+    const uint8_t *input;   /* the next byte of the file to unstuff */
+    int stopped;            /* whether a marker or the end of the file is there */
+    size_t removed;         /* unstuffed bytes of the segment before those in `plain` */
+    size_t filled;          /* bytes in `plain` */
+    size_t bit;             /* the next bit of `plain` */
+    int32_t dc[4];          /* the components' last DC coefficients */
+    unsigned restarts;      /* markers so far */
+    unsigned mcus;          /* MCUs since the last one */
 };
 
 struct huffman {
     struct position position;
     int active;
-    const uint8_t *end; /* of the file */
-    unsigned interval;  /* MCUs between restart markers, or 0 */
-    int blocks;         /* of an MCU */
+    const uint8_t *begin, *end, *until; /* of the scan, of the file, and of the bytes to unstuff */
+    unsigned interval;                  /* MCUs between restart markers, or 0 */
+    int blocks;                         /* of an MCU */
     int component[D_MAX_BLOCKS_IN_MCU];
     const struct huffman_table *dc[D_MAX_BLOCKS_IN_MCU], *ac[D_MAX_BLOCKS_IN_MCU];
-    JDIMENSION column, columns, first, last; /* the next MCU's, the number of columns, those whose values are needed */
+    size_t columns, rows;       /* of MCUs */
+    size_t mcu, column;         /* that libjpeg-turbo asks for next */
+    size_t first, last;         /* columns whose values are needed */
+    struct seek_table table;
     int (*keep)(struct huffman *, JBLOCKROW *), (*skip)(struct huffman *, JBLOCKROW *);
     uint8_t plain[MCU_MOST + CHUNK + MCU_MOST]; /* unstuffed; a damaged MCU may be read past `filled` */
 };
@@ -196,93 +198,3 @@ static int has_bmi2(void)
     return 0;
 }
 #endif
-
-/* ---- The scan ---- */
-
-/* Make sure that all bytes of the next MCU are in `plain`, if the file has them. */
-static void unstuff(struct huffman *huffman)
-{
-    struct position *position = &huffman->position;
-    size_t used = position->bit / 8, kept = position->filled - used;
-    if (position->stopped || kept >= MCU_MOST)
-        return;
-    memmove(huffman->plain, huffman->plain + used, kept);
-    position->bit %= 8;
-    const uint8_t *in = position->input, *stop = huffman->end - in > CHUNK ? in + CHUNK : huffman->end;
-    uint8_t *out = huffman->plain + kept;
-    while (in < stop) {
-        const uint8_t *marker = memchr(in, 0xFF, stop - in);
-        size_t count = (marker ? marker : stop) - in;
-        memcpy(out, in, count);
-        in += count;
-        out += count;
-        if (!marker)
-            break;
-        position->stopped = huffman->end - in < 2 || in[1] != 0;
-        if (position->stopped)
-            break;
-        *out++ = 0xFF;
-        in += 2;
-    }
-    position->stopped |= in == huffman->end;
-    position->input = in;
-    position->filled = out - huffman->plain;
-}
-
-/* Continue after a restart marker. Returns 0 if the right one is not exactly here. */
-static int restart(struct huffman *huffman)
-{
-    struct position *position = &huffman->position;
-    if (!position->stopped || (position->bit + 7) / 8 != position->filled || huffman->end - position->input < 2 ||
-        position->input[1] != JPEG_RST0 + position->restarts % 8)
-        return 0;
-    *position = (struct position){.input = position->input + 2, .restarts = position->restarts + 1};
-    unstuff(huffman);
-    return 1;
-}
-
-static struct huffman *huffman_of(j_decompress_ptr jpeg);
-
-/* Takes the place of libjpeg-turbo's function. `blocks` is NULL for an MCU to skip. */
-static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *blocks)
-{
-    struct huffman *huffman = huffman_of(jpeg);
-    JDIMENSION column = huffman->column;
-    int keep = blocks && column >= huffman->first && column <= huffman->last;
-    huffman->column = column + 1 < huffman->columns ? column + 1 : 0;
-    unstuff(huffman);
-    int good = !huffman->interval || huffman->position.mcus < huffman->interval || restart(huffman);
-    huffman->position.mcus++;
-    if (!good || !(keep ? huffman->keep : huffman->skip)(huffman, blocks))
-        jpeg->err->error_exit((j_common_ptr)jpeg);
-    return TRUE;
-}
-
-/* Decode the scan that has just been started, if it is one that this decoder can. The MCUs outside the output's
- * columns, which start at column `left` of the image, are skipped. */
-static void open_huffman(struct huffman *huffman, j_decompress_ptr jpeg, JDIMENSION left)
-{
-    if (jpeg->progressive_mode || jpeg->arith_code || jpeg->comps_in_scan != jpeg->num_components || jpeg->Ss != 0 ||
-        jpeg->Se != DCTSIZE2 - 1 || jpeg->Ah != 0 || jpeg->Al != 0)
-        return;
-    huffman->blocks = jpeg->blocks_in_MCU;
-    for (int i = 0; i < huffman->blocks; i++) {
-        const jpeg_component_info *component = jpeg->cur_comp_info[jpeg->MCU_membership[i]];
-        huffman->component[i] = jpeg->MCU_membership[i];
-        huffman->dc[i] = table_of(jpeg->dc_huff_tbl_ptrs[component->dc_tbl_no], 0);
-        huffman->ac[i] = table_of(jpeg->ac_huff_tbl_ptrs[component->ac_tbl_no], 1);
-        if (!huffman->dc[i] || !huffman->ac[i])
-            return;
-    }
-    JDIMENSION width = DCTSIZE / jpeg->scale_denom * (jpeg->num_components == 1 ? 1 : jpeg->max_h_samp_factor);
-    huffman->first = left / width; /* as in jpeg_crop_scanline */
-    huffman->last = (left + jpeg->output_width - 1) / width;
-    huffman->columns = jpeg->MCUs_per_row;
-    huffman->interval = jpeg->restart_interval;
-    huffman->position.input = jpeg->src->next_input_byte;
-    huffman->end = huffman->position.input + jpeg->src->bytes_in_buffer;
-    huffman->keep = has_bmi2() ? keep_bmi2 : keep_plain;
-    huffman->skip = has_bmi2() ? skip_bmi2 : skip_plain;
-    huffman->active = 1;
-    jpeg->entropy->decode_mcu = decode_mcu;
-}

@@ -8,9 +8,9 @@
 
 #include <jpeglib.h>
 
-#include "resample.h" /* before huffman.h, which needs PLAIN */
+#include "resample.h" /* before scan.h, which needs PLAIN */
 
-#include "huffman.h"
+#include "scan.h"
 
 #if LIBJPEG_TURBO_VERSION_NUMBER < 2001000 /* 0 for other libjpeg implementations, which cannot crop */
 #error "libjpeg-turbo 2.1 or newer is needed: older versions' pixels have not been compared with Pillow's"
@@ -52,7 +52,7 @@ static void fail_if_warned(j_common_ptr jpeg, int level)
 }
 
 /* Read all headers before the first scan. */
-static void open_jpeg(struct reader *reader, const uint8_t *data, size_t size)
+static void open_jpeg(struct reader *reader, const struct image *image)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
     jpeg->err = jpeg_std_error(&reader->errors);
@@ -60,18 +60,20 @@ static void open_jpeg(struct reader *reader, const uint8_t *data, size_t size)
     reader->errors.emit_message = fail_if_warned;
     jpeg->client_data = reader;
     jpeg_create_decompress(jpeg);
-    jpeg_mem_src(jpeg, data, size);
+    jpeg_mem_src(jpeg, image->data, image->size);
     jpeg_read_header(jpeg, TRUE);
 }
 
 /* Same as open_jpeg; returns whether the JPEG is of an ordinary kind. */
-static int read_header(struct reader *reader, const uint8_t *data, size_t size)
+static int read_header(struct reader *reader, const struct image *image)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
+    const uint8_t *data = image->data;
+    size_t size = image->size;
     /* Without the end marker the file may be truncated below the box, which decoding the box would not notice. */
     if (size < 4 || data[size - 2] != 0xFF || data[size - 1] != JPEG_EOI)
         return 0;
-    open_jpeg(reader, data, size);
+    open_jpeg(reader, image);
     return (jpeg->num_components == 1 || jpeg->num_components == 3) && jpeg->data_precision == 8 && !jpeg->arith_code &&
            (uint64_t)jpeg->image_width * jpeg->image_height <= MOST_PIXELS;
 }
@@ -113,7 +115,7 @@ static int denominator_of(const struct view *view, const struct jpeg_decompress_
 }
 
 /* Decode a view with our Huffman decoder if `own`, else with libjpeg-turbo's. */
-static int decode(struct reader *reader, const struct view *view, uint8_t *out, int own)
+static int decode(struct reader *reader, const struct image *image, const struct view *view, uint8_t *out, int own)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
     struct resizer *resizer = &reader->resizer;
@@ -132,7 +134,7 @@ static int decode(struct reader *reader, const struct view *view, uint8_t *out, 
     JDIMENSION begin = resizer->left + resizer->across.begin;
     JDIMENSION offset = all ? 0 : crop_columns(jpeg, begin, resizer->left + resizer->across.end);
     if (own)
-        open_huffman(&reader->huffman, jpeg, offset);
+        open_huffman(&reader->huffman, jpeg, image, offset);
     for (; all && jpeg->output_scanline < jpeg->output_height; out += 3 * (size_t)view->columns)
         jpeg_read_scanlines(jpeg, &out, 1);
     if (all)
@@ -161,7 +163,7 @@ static void close_reader(struct reader *reader)
  *
  * Returns -1 if our Huffman decoder failed, else whether it is done.
  */
-static int try_jpeg(const uint8_t *data, size_t size, int32_t *shape, const struct view *view, uint8_t *out, int own)
+static int try_jpeg(const struct image *image, int32_t *shape, const struct view *view, uint8_t *out, int own)
 {
     struct reader *reader = calloc(1, sizeof *reader);
     if (!reader)
@@ -171,21 +173,55 @@ static int try_jpeg(const uint8_t *data, size_t size, int32_t *shape, const stru
         close_reader(reader);
         return failed;
     }
-    int done = read_header(reader, data, size);
+    int done = read_header(reader, image);
     if (shape) {
         shape[0] = reader->jpeg.image_height;
         shape[1] = reader->jpeg.image_width;
     }
-    done = done && (!view || decode(reader, view, out, own));
+    done = done && (!view || decode(reader, image, view, out, own));
     close_reader(reader);
     return done;
 }
 
+/* Write the seek table of a JPEG, with an entry every so many columns of MCUs, or if 0 at the start of each row.
+ *
+ * Returns its bytes, of which it writes none if they exceed `room`; 0 if the JPEG cannot have a table.
+ */
+static size_t make_seek_table(const struct image *image, size_t every, uint8_t *out, size_t room)
+{
+    struct reader *reader = calloc(1, sizeof *reader);
+    if (!reader)
+        return 0;
+    if (setjmp(reader->failed)) {
+        close_reader(reader);
+        return 0;
+    }
+    struct jpeg_decompress_struct *jpeg = &reader->jpeg;
+    struct huffman *huffman = &reader->huffman;
+    size_t size = 0;
+    if (read_header(reader, image) && jpeg_start_decompress(jpeg))
+        open_huffman(huffman, jpeg, image, 0);
+    if (huffman->active) {
+        struct seek_header header = seek_header_of(jpeg->num_components, huffman->rows, huffman->columns, every);
+        size_t bytes = seek_bytes(&header);
+        size = bytes + sizeof(uint64_t);
+        if (size <= room && !write_entries(huffman, header.every, header.components, out + sizeof header))
+            size = 0;
+        if (size && size <= room) {
+            memcpy(out, &header, sizeof header);
+            uint64_t sum = checksum(out, bytes, checksum(image->data, image->size, 0));
+            memcpy(out + bytes, &sum, sizeof sum);
+        }
+    }
+    close_reader(reader);
+    return size;
+}
+
 /* Decode all rows, up to the end marker. Returns 0 if out of memory. */
-static int read_whole(struct reader *reader, const uint8_t *data, size_t size)
+static int read_whole(struct reader *reader, const struct image *image)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
-    open_jpeg(reader, data, size);
+    open_jpeg(reader, image);
     jpeg_start_decompress(jpeg);
     reader->row = malloc(jpeg->output_width * (size_t)jpeg->output_components);
     if (!reader->row)

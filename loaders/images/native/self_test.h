@@ -69,10 +69,13 @@ __attribute__((constructor)) static void test_huffman(void)
 {
     enum { ROWS = 17, COLUMNS = 60 };
     const struct view view = {9, 38, ROWS, COLUMNS, ROWS, COLUMNS, 0, 0, ROWS, COLUMNS, 0, 0, 0};
-    uint8_t own[3 * ROWS * COLUMNS], expected[3 * ROWS * COLUMNS];
-    has_own_huffman = try_jpeg(test_image, sizeof test_image, NULL, &view, own, 1) == 1 &&
-                      try_jpeg(test_image, sizeof test_image, NULL, &view, expected, 0) == 1 &&
-                      !memcmp(own, expected, sizeof own);
+    uint8_t own[3 * ROWS * COLUMNS], sought[3 * ROWS * COLUMNS], expected[3 * ROWS * COLUMNS], table[256];
+    struct image image = {test_image, sizeof test_image, NULL, 0};
+    struct image with_table = {test_image, sizeof test_image, table, make_seek_table(&image, 3, table, sizeof table)};
+    has_own_huffman = with_table.table_size > 0 && with_table.table_size <= sizeof table &&
+                      try_jpeg(&image, NULL, &view, expected, 0) == 1 && try_jpeg(&image, NULL, &view, own, 1) == 1 &&
+                      try_jpeg(&with_table, NULL, &view, sought, 1) == 1 && !memcmp(own, expected, sizeof own) &&
+                      !memcmp(sought, expected, sizeof sought);
 }
 
 /* Name of the Huffman decoder in use. */
@@ -82,8 +85,8 @@ static const char *huffman_name(void)
 }
 
 /* As try_jpeg, with our decoder if it passed and the view allows it; if it fails, libjpeg-turbo's starts over. */
-static int read_jpeg(const uint8_t *data, size_t size, int32_t *shape, const struct view *view, uint8_t *out)
+static int read_jpeg(const struct image *image, int32_t *shape, const struct view *view, uint8_t *out)
 {
-    int done = try_jpeg(data, size, shape, view, out, has_own_huffman && view && !view->libjpeg);
-    return done < 0 ? try_jpeg(data, size, shape, view, out, 0) : done;
+    int done = try_jpeg(image, shape, view, out, has_own_huffman && view && !view->libjpeg);
+    return done < 0 ? try_jpeg(image, shape, view, out, 0) : done;
 }
