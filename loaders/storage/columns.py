@@ -1,16 +1,21 @@
-"""The columns of MDS shards: x, the image, and y, its label. No other column is decoded, above all no pickle."""
+"""The columns of MDS shards: x, the image, y, its label, and seek, its seek table (`native.seek_table`).
+
+No other column is decoded, above all no pickle.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from streaming.base.format.mds.encodings import NDArray, get_mds_encoded_size, mds_decode
 
-from loaders.images.decoding import Source
+from loaders.images.decoding import Source, Stored
+from loaders.images.native import Encoded
 
+D = TypeVar("D", bytes, memoryview)
 FILES = ("jpeg", "png", "bytes")  # encodings of an image that are the bytes of its file
 MOST_CLASSES = 10_000_000  # labels are counted in a list; a damaged one must not use up all memory
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -78,6 +83,7 @@ class Columns:
         self._columns: list[tuple[str, int | None]] = list(zip(names, sizes, strict=True))
         self._varying = sizes.count(None)
         self._encodings: dict[str, str] = dict(zip(names, entry["column_encodings"], strict=True))
+        self._has_tables = self._encodings.get("seek") == "bytes"
 
     def read(self, data: bytes) -> tuple[Source, int]:
         """Return the image (an encoded file, a PIL image, or pixels uint8 [H, W, 3]) and the label of a sample.
@@ -94,14 +100,26 @@ class Columns:
         source = _pixels(decoded) if isinstance(decoded, np.ndarray) else decoded
         return source, _label(mds_decode(self._encodings["y"], values["y"]))
 
+    def borrow(self, data: memoryview) -> tuple[Stored, int]:
+        """Return the same, an encoded file as a part of `data` with its seek table; raises as `read`."""
+        if self._encodings["x"] not in FILES:
+            return self.read(bytes(data))
+        values = self._cut(data)
+        table = np.frombuffer(values["seek"], np.uint8) if self._has_tables else b""
+        return Encoded(np.frombuffer(values["x"], np.uint8), table), _label(mds_decode(self._encodings["y"], bytes(values["y"])))
+
+    def table(self, data: bytes) -> bytes | None:
+        """Return a sample's seek table, which may be empty; None if there is no such column."""
+        return self._cut(data)["seek"] if self._has_tables else None
+
     def number(self, data: bytes) -> int | None:
         """Return a sample's number from column i; None if that is not an integer."""
         return int(mds_decode("int", self._cut(data)["i"])) if self._encodings.get("i") == "int" else None
 
-    def _cut(self, data: bytes) -> dict[str, bytes]:
+    def _cut(self, data: D) -> dict[str, D]:
         """Split a sample into columns; the sizes of those that vary precede the columns."""
         sizes, at = iter(np.frombuffer(data, np.uint32, self._varying).tolist()), 4 * self._varying
-        values = {}
+        values: dict[str, D] = {}
         for name, fixed in self._columns:
             size = next(sizes) if fixed is None else fixed
             values[name] = data[at : at + size]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from loaders.images.decoding import Source
+from loaders.images.decoding import Source, Stored
 from loaders.storage.columns import Columns
 from loaders.transport.shard_cache import ShardCache
 
@@ -32,20 +32,20 @@ class _File:
         with contextlib.suppress(OSError, ValueError):  # an empty file cannot be mapped; some file systems map none
             self._map = mmap.mmap(self._descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
             self._address = np.frombuffer(self._map, np.uint8).__array_interface__["data"][0]
-        header = self.read(0, 4 * (samples + 2))
+        header = bytes(self.borrow(0, 4 * (samples + 2)))
         numbers = np.frombuffer(header[: len(header) // 4 * 4], np.uint32)
         if len(numbers) != samples + 2 or numbers[0] != samples:
             raise ValueError(f"it does not start like a shard of {samples} samples")
         self.offsets = numbers[1:]
 
-    def read(self, begin: int, end: int) -> bytes:
-        """Return a range of bytes, or fewer at the end of the file; reads what cannot be mapped."""
+    def borrow(self, begin: int, end: int) -> bytes | memoryview:
+        """Return a range of bytes, or fewer at the end of the file: of the mapping, or if it cannot be mapped, read."""
         page = begin & -mmap.PAGESIZE
         # Populate the pages first: a page fault would hold the GIL while the disk is slow, and a disk error would be a
         # bus error.
         if self._map is None or self._map.size() < end or _madvise(self._address + page, end - page, _POPULATE_READ):
             return os.pread(self._descriptor, end - begin, begin)
-        return self._map[begin:end]
+        return memoryview(self._map)[begin:end]
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_descriptor"):
@@ -53,9 +53,9 @@ class _File:
 
 
 class ShardFiles:
-    """Reader for columns x and y of samples in uncompressed shard files, which the cache downloads if needed.
+    """Reader for the samples in uncompressed shard files, which the cache downloads if needed.
 
-    Forked workers and threads share the mapped files; each sample is copied, so that it does not depend on its file.
+    Forked workers and threads share the mapped files.
     """
 
     def __init__(self, cache: ShardCache) -> None:
@@ -64,18 +64,25 @@ class ShardFiles:
         self._open: dict[int, _File] = {}
 
     def read(self, shard: int, index: int) -> tuple[Source, int]:
-        """Return the image and the label of one sample of a shard.
+        """Return the image and the label of one sample of a shard, copied, so that they do not depend on its file.
 
         Raises:
             DataError: the shard cannot be downloaded.
             ValueError: the file ends too early or is not a shard, or the sample does not hold an image and a label.
         """
+        return self._columns[shard].read(bytes(self._data(shard, index)))
+
+    def borrow(self, shard: int, index: int) -> tuple[Stored, int]:
+        """Return the same without a copy, and with its seek table; an encoded image keeps the file mapped."""
+        return self._columns[shard].borrow(memoryview(self._data(shard, index)))
+
+    def _data(self, shard: int, index: int) -> bytes | memoryview:
         file = self._file(shard)
         begin, end = int(file.offsets[index]), int(file.offsets[index + 1])
-        data = file.read(begin, end)
+        data = file.borrow(begin, end)
         if len(data) != end - begin:
             raise ValueError(f"it ends before byte {end}, in the middle of a sample")
-        return self._columns[shard].read(data)
+        return data
 
     def _file(self, shard: int) -> _File:
         """Return a shard's open file; if two threads open it at once, the extra one closes with its reader."""

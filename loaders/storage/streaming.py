@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from composer.utils import dist
@@ -20,7 +20,7 @@ from common.store_faults import StoreOutOfReach
 from common.whole_files import whole_file
 from loaders.dataset import ImageDataset, class_list
 from loaders.errors import LocalMissing
-from loaders.images.decoding import Source
+from loaders.images.decoding import Source, Stored
 from loaders.images.transforms import Pipeline
 from loaders.storage.columns import WrongValue
 from loaders.storage.shard_files import ShardFiles
@@ -30,6 +30,7 @@ from loaders.transport.preloading.source_files import leads_out
 from loaders.transport.remote import is_remote, join, read, unwritable
 from loaders.transport.shard_cache import ShardCache
 
+T = TypeVar("T")
 SHUFFLE_BLOCK = 2**18  # samples; the window of the shuffle, as mosaicml-streaming's default block
 
 
@@ -92,9 +93,16 @@ class ShardDataset(ImageDataset):
         return shard, index - self._starts[shard]
 
     def read(self, index: int) -> tuple[Source, int]:
+        return self._read(self.files.read, index)
+
+    def borrow(self, index: int) -> tuple[Stored, int]:
+        return self._read(self.files.borrow, index)
+
+    def _read(self, read: Callable[[int, int], tuple[T, int]], index: int) -> tuple[T, int]:
+        """Call `read` for a sample; raises a DataError, which names the sample, if it cannot be read."""
         shard, position = self._find(index)
         try:
-            return self.files.read(shard, position)
+            return read(shard, position)
         except DataError:
             raise
         except WrongValue as error:

@@ -10,7 +10,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,11 +52,15 @@ class _View(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in View._fields]
 
 
-class Encoded(NamedTuple):
-    """An encoded image, as bytes or uint8 [N], and its seek table if it has one."""
+Memory = bytes | np.ndarray
+"""Bytes, or uint8 [N] in other memory, such as that of a mapped file."""
 
-    data: bytes | np.ndarray
-    table: bytes | np.ndarray = b""
+
+class Encoded(NamedTuple):
+    """An encoded image, and its seek table if it has one."""
+
+    data: Memory
+    table: Memory = b""
 
 
 # `struct job` of decode.c.
@@ -167,13 +171,14 @@ class Batch:
     """
 
     def __init__(self, sources: Sequence[object]) -> None:
-        self._kept: list[tuple[np.ndarray, ...]] = []  # what the addresses point to
+        parts = [_parts(source) for source in sources]
+        self._kept = parts  # what the addresses point to
         self._jobs = np.zeros(len(sources), _JOB)
-        rows = [self._row(source) for source in sources]
-        for name, values in zip(("data", "size", "table", "table_size"), zip(*rows, strict=True), strict=False):
-            self._jobs[name] = values
-        for n, (image, *_) in enumerate(self._kept):
-            self._jobs["shape"][n] = image.shape[:2] if image.ndim == 3 else 0
+        self._jobs["data"] = _addresses([data for data, *_ in parts])
+        self._jobs["size"] = [size for _, size, _, _ in parts]
+        self._jobs["table"] = _addresses([table for _, _, table, _ in parts])
+        self._jobs["table_size"] = [len(table) for _, _, table, _ in parts]
+        self._jobs["shape"] = [shape for *_, shape in parts] or 0
         _built().batch_shapes(_address(self._jobs), len(sources))
 
     @property
@@ -204,17 +209,23 @@ class Batch:
         _built().view_batch(_address(self._jobs), len(self._jobs), threads - 1)
         return self._jobs["done"].astype(bool)
 
-    def _row(self, source: object) -> tuple[int, int, int, int]:
-        """Keep an image; return address and size of its data and of its table."""
-        if isinstance(source, bytes):
-            source = Encoded(source)
-        if isinstance(source, Encoded):
-            image, table = (np.frombuffer(part, np.uint8) for part in source)
-            self._kept.append((image, table))
-            return _address(image), image.size, _address(table), table.size
-        image = _checked(source) if isinstance(source, np.ndarray) else np.empty((0, 0, 3), np.uint8)
-        self._kept.append((image,))
-        return _address(image), 0, 0, 0
+
+def _parts(source: object) -> tuple[Memory, int, Memory, tuple[int, ...]]:
+    """Return an image's data, their bytes (0 for pixels), its seek table, and the shape of pixels, or zeros."""
+    if isinstance(source, bytes):
+        return source, len(source), b"", (0, 0)
+    if isinstance(source, Encoded):
+        return source.data, len(source.data), source.table, (0, 0)
+    if isinstance(source, np.ndarray):
+        pixels = _checked(source)
+        return pixels, 0, b"", pixels.shape[:2]
+    return b"", 0, b"", (0, 0)
+
+
+def _addresses(memory: Sequence[Memory]) -> np.ndarray:
+    """Address of the first byte of each, uintp [N]."""
+    given: list[Any] = [part if isinstance(part, bytes) else _address(part) for part in memory]
+    return np.frombuffer(bytes((ctypes.c_char_p * len(given))(*given)), np.uintp)
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
