@@ -16,7 +16,7 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
-_INTERFACE = 4  # as in decode.c
+_INTERFACE = 5  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
@@ -81,6 +81,7 @@ def _library() -> ctypes.CDLL | None:
     library.view_pixels.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, view, out]
     library.jpeg_warning.argtypes = [data, size, ctypes.c_char * _WARNING]
     library.view_batch.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
+    library.random_words.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p]
     return library
 
 
@@ -164,6 +165,15 @@ def view_batch(jobs: Sequence[Job | None], out: np.ndarray, threads: int) -> np.
         _built().view_batch(_address(table), len(table), threads - 1)
         done[list(wanted)] = table["done"]
     return done
+
+
+def random_words(seeds: Sequence[int], count: int) -> np.ndarray:
+    """First `count` <= 32 outputs of torch's CPU generator for each seed of 0 to 2**64 - 1: uint32 [B, count]."""
+    table = np.array(seeds, np.uint64)
+    out = np.empty((len(table), count), np.uint32)
+    if not _built().random_words(_address(table), len(table), count, _address(out)):
+        raise ValueError(f"{count} random words of a seed are too many; at most 32")
+    return out
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
