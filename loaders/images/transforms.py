@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from torchvision.transforms.functional import center_crop
 
 from loaders.images import native
-from loaders.images.boxes import Crop, central, random_box, short_side
+from loaders.images.boxes import Crop, central, random_crop, short_side
 from loaders.images.decoders import DECODERS, chosen, opener
 from loaders.images.decoding import Stored
 from loaders.images.native import View, whole
@@ -142,8 +142,7 @@ class TrainingPipeline(Pipeline):
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> Crop:
         """Draw a random box and flip for an image of this size, as torchvision's RandomResizedCrop does."""
-        box = random_box(height, width, self.min_crop_area, generator)
-        return Crop(*box, flip=self.hflip and bool(torch.rand(1, generator=generator) < 0.5))
+        return random_crop(height, width, self.min_crop_area, self.hflip, generator)
 
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
         """Return a random box, resized to the square."""

@@ -56,11 +56,24 @@ static void look(const uint8_t *data, size_t size, int number)
     putchar('\n');
 }
 
+/* Draw random words into arrays of the exact size. */
+static void draw(int count)
+{
+    uint64_t *seeds = calloc(count, sizeof *seeds);
+    uint32_t *out = malloc(sizeof *out * count * MOST_WORDS);
+    if (!random_words(seeds, count, MOST_WORDS, out) || out[0] != out[(count - 1) * MOST_WORDS])
+        abort();
+    free(out);
+    free(seeds);
+}
+
 /* Usage: native_driver ARCHIVE, a sequence of files, each after its length in 4 bytes of native byte order. */
 int main(int count, char **words)
 {
     if (!has_own_huffman)
         return 2;
+    draw(1);
+    draw(ABREAST + 1);
     FILE *archive = count == 2 ? fopen(words[1], "rb") : NULL;
     if (!archive)
         return 2;

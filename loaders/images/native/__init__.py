@@ -97,6 +97,7 @@ def _library() -> ctypes.CDLL | None:
     library.view_pixels.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, view, out]
     library.jpeg_warning.argtypes = [data, size, ctypes.c_char * _WARNING]
     library.view_batch.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
+    library.random_words.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p]
     return library
 
 
@@ -226,6 +227,15 @@ def _addresses(memory: Sequence[Memory]) -> np.ndarray:
     """Address of the first byte of each, uintp [N]."""
     given: list[Any] = [part if isinstance(part, bytes) else _address(part) for part in memory]
     return np.frombuffer(bytes((ctypes.c_char_p * len(given))(*given)), np.uintp)
+
+
+def random_words(seeds: Sequence[int], count: int) -> np.ndarray:
+    """First `count` <= 32 outputs of torch's CPU generator for each seed of 0 to 2**64 - 1: uint32 [B, count]."""
+    table = np.array(seeds, np.uint64)
+    out = np.empty((len(table), count), np.uint32)
+    if not _built().random_words(_address(table), len(table), count, _address(out)):
+        raise ValueError(f"{count} random words of a seed are too many; at most 32")
+    return out
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:

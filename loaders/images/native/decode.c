@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random.h"
 #include "self_test.h"
 
 #define INTERFACE 5 /* raise it when the functions below change, so that Python rejects an older library */
@@ -143,4 +144,14 @@ EXPORTED void view_batch(struct job *jobs, int count, int helpers)
     while (started > 0)
         pthread_join(threads[--started], NULL);
     free(threads);
+}
+
+/* The first `n` outputs of torch's CPU generator for each of `count` seeds, into out[count][n]. Returns 0, and leaves
+ * `out` undefined, if n exceeds MOST_WORDS. */
+EXPORTED int random_words(const uint64_t *seeds, int32_t count, int32_t n, uint32_t *out)
+{
+    if (n < 0 || n > MOST_WORDS)
+        return 0;
+    first_words(seeds, count, n, out);
+    return 1;
 }
