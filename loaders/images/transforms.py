@@ -7,6 +7,7 @@ PIL images; `loaders.images.decoders` lists how far each decoder's pixels may di
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import get_worker_info
 from torchvision.transforms.functional import center_crop
 
 from loaders.images import native
-from loaders.images.boxes import Crop, central, random_crop, short_side
+from loaders.images.boxes import Crop, central, draw_boxes, random_crop, short_side
 from loaders.images.decoders import DECODERS, chosen, opener
 from loaders.images.decoding import Stored
 from loaders.images.native import View, whole
@@ -78,23 +79,20 @@ class Pipeline(ABC):
         batch, side = native.Batch(sources), images.shape[1]
         decodable = batch.shapes.any(axis=1)
         views = np.zeros((len(sources), len(View._fields)), np.int32)
-        views[decodable] = self.plan_batch(batch.shapes[decodable], side, np.array(seeds, np.uint64)[decodable])
+        views[decodable] = self.plan_batch(batch.shapes[decodable], side, list(compress(seeds, decodable)))
         at = View._fields.index("kept_rows")
         views[(views[:, at : at + 2] != side).any(axis=1)] = 0
         return np.flatnonzero(~batch.view(views, images.numpy(), self.threads)).tolist()
 
-    def plan_batch(self, shapes: np.ndarray, size: int, seeds: np.ndarray) -> np.ndarray:
-        """Return `plan` of many images, int32 [B, fields of View], with a random generator of each seed.
+    @abstractmethod
+    def plan_batch(self, shapes: np.ndarray, size: int, seeds: Sequence[int]) -> np.ndarray:
+        """Return `plan` of many images, int32 [B, fields of View], each with a random generator of its seed.
 
         Args:
-            shapes: heights and widths, int32 [B, 2].
+            shapes: heights and widths in pixels, int32 [B, 2].
             size: of the square, in pixels.
-            seeds: uint64 [B].
+            seeds: one per image.
         """
-        generator, views = torch.Generator(), np.zeros((len(shapes), len(View._fields)), np.int32)
-        for n, (shape, seed) in enumerate(zip(shapes.tolist(), seeds.tolist(), strict=True)):
-            views[n] = self.plan(shape[0], shape[1], size, generator.manual_seed(seed))
-        return views
 
     @abstractmethod
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
@@ -146,7 +144,18 @@ class TrainingPipeline(Pipeline):
 
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:
         """Return a random box, resized to the square."""
-        top, left, height, width, flip = self.draw(height, width, generator)
+        return self._view(self.draw(height, width, generator), size)
+
+    def plan_batch(self, shapes: np.ndarray, size: int, seeds: Sequence[int]) -> np.ndarray:
+        """Return random boxes, resized to the square."""
+        boxes = draw_boxes(shapes[:, 0], shapes[:, 1], seeds, self.min_crop_area, self.hflip)
+        views = np.tile(np.array(self._view(Crop(0, 0, 0, 0, False), size), np.int32), (len(shapes), 1))
+        views[:, :4], views[:, View._fields.index("flip")] = boxes[:, :4], boxes[:, 4]
+        return views
+
+    def _view(self, crop: Crop, size: int) -> View:
+        """Return the view that resizes a crop to the square."""
+        top, left, height, width, flip = crop
         return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled, self.libjpeg)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
@@ -172,6 +181,11 @@ class EvaluationPipeline(Pipeline):
         box = central(rows, columns, size)
         kept = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
         return View(0, 0, height, width, rows, columns, *kept, scaled=self.scaled, libjpeg=self.libjpeg)
+
+    def plan_batch(self, shapes: np.ndarray, size: int, seeds: Sequence[int]) -> np.ndarray:  # noqa: ARG002
+        """Return the central squares."""
+        views = [self.plan(height, width, size) for height, width in shapes.tolist()]
+        return np.array(views, np.int32).reshape(-1, len(View._fields))
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
         """Crop the central square."""

@@ -106,7 +106,8 @@ class Columns:
             return self.read(bytes(data))
         values = self._cut(data)
         table = np.frombuffer(values["seek"], np.uint8) if self._has_tables else b""
-        return Encoded(np.frombuffer(values["x"], np.uint8), table), _label(mds_decode(self._encodings["y"], bytes(values["y"])))
+        label = _label(mds_decode(self._encodings["y"], bytes(values["y"])))
+        return Encoded(np.frombuffer(values["x"], np.uint8), table), label
 
     def table(self, data: bytes) -> bytes | None:
         """Return a sample's seek table, which may be empty; None if there is no such column."""

@@ -13,14 +13,17 @@ import xxhash
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
-from loaders.images.decoding import Source, check, is_too_deep
+from loaders.images import native
+from loaders.images.decoding import Source, Stored, check, is_too_deep
+from loaders.images.native import Encoded
 from loaders.storage.columns import WrongValue
-from loaders.storage.mds_writer import count_samples, read_sample, stored_file, unpack
+from loaders.storage.mds_writer import count_samples, read_sample, read_table, stored_file, unpack
 from loaders.transport.remote import download, is_remote, join
 
-Sample = tuple[str, int, Source | Path]
+Sample = tuple[str, int, Stored | Path]
 """An image's name, its label, and its contents or path."""
 
+_AGAIN = "Convert the data set again."
 EMPTY = "is an empty file. Copy it again, or delete it."
 
 
@@ -63,11 +66,15 @@ class ShardJob:
             sample = f"{name}, sample {number}"
             try:
                 _, image, label = read_sample(self.entry, raw, number)
+                table = read_table(self.entry, raw, number)
             except WrongValue as error:
                 raise DataError(f"{sample}: {error}") from error
             except Exception as error:  # bytes without a recorded hash may be anything
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
-            yield sample, label, image
+            if isinstance(image, bytes) and table is not None:
+                yield sample, label, Encoded(image, table)
+            else:
+                yield sample, label, image
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -143,15 +150,18 @@ def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
     return result
 
 
-def _open(image: Source | Path) -> tuple[bytes, tuple[int, int], str, bool]:
+def _open(image: Stored | Path) -> tuple[bytes, tuple[int, int], str, bool]:
     """Return an image's stored bytes, its (width, height), its fault or an empty string, and whether it is too deep."""
     stored = b""
     try:
-        source = image.read_bytes() if isinstance(image, Path) else image
+        source: Source | Encoded = image.read_bytes() if isinstance(image, Path) else image
+        table = source.table if isinstance(source, Encoded) else None
+        source = bytes(source.data) if isinstance(source, Encoded) else source
         stored = source if isinstance(source, bytes) else source.tobytes()
         if not stored:
             return stored, (0, 0), EMPTY, False
         height, width = check(source)
-        return stored, (width, height), "", is_too_deep(source)
+        fault = native.seek_table_fault(stored, bytes(table)) if table is not None else None
+        return stored, (width, height), f"{fault} {_AGAIN}" if fault else "", is_too_deep(source)
     except Exception as error:  # each decoder raises its own
         return stored, (0, 0), f"{unreadable(error)}. Replace or delete it.", False

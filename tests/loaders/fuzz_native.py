@@ -4,8 +4,8 @@
     python -m tests.loaders.fuzz_native -max_total_time=1200          # JPEGs, and seek tables of them
     python -m tests.loaders.fuzz_native table -max_total_time=1200    # seek tables of one JPEG
 
-The other arguments are libFuzzer's. Interesting inputs are kept in runs/fuzz/corpus (or table), crashes in runs/fuzz. Only our own C is
-instrumented; in libjpeg-turbo, which has its own fuzzers, only allocations are checked.
+The other arguments are libFuzzer's. Interesting inputs are kept in runs/fuzz/corpus (or table), crashes in runs/fuzz.
+Only our own C is instrumented; in libjpeg-turbo, which has its own fuzzers, only allocations are checked.
 """
 
 import io

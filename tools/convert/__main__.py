@@ -19,6 +19,11 @@ from common.terminal import console, positive
 from loaders.storage.kinds import KINDS
 
 QUALITY = 90
+MOST_EVERY = 65535  # of --seekable: a 16-bit number in the table
+SEEKABLE = (
+    "add seek tables, for faster decoding: an entry per row of blocks, or every N blocks of 8 or 16 pixels too "
+    "(8 is fastest; about 2%% larger)"
+)
 TARGETS = {kind.written_as: kind for kind in KINDS.values() if kind.written_as}
 
 EXAMPLES = """examples:
@@ -28,12 +33,21 @@ EXAMPLES = """examples:
   python -m tools.convert /data/imagenet s3://bucket/imagenet-500 --max-size 500
   # other shards from shards, without the original folder
   python -m tools.convert s3://bucket/imagenet /data/small --local /ssd/cache --max-size 256
+  # with seek tables, so that `decoder: native` starts decoding at the crop's box
+  python -m tools.convert /data/imagenet /data/imagenet-mds --seekable 8
   # train.beton and val.beton for FFCV
   python -m tools.convert /data/imagenet /data/imagenet-ffcv --to ffcv --max-size 500
 
 Images of train/ are shuffled once, so that each shard mixes classes; shards from shards keep their order. Every
 image is decoded on the way. The column i is the image's index in the source: files sorted by class and name.
 classes.json, next to the shards, lists the class names by label."""
+
+
+def columns(word: str) -> int:
+    """Parse the N of --seekable."""
+    if not word.isdecimal() or int(word) > MOST_EVERY:
+        raise argparse.ArgumentTypeError(f"{word}: N must be from 0 to {MOST_EVERY}; write SRC DST --seekable N")
+    return int(word)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -51,6 +65,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--quality", type=int, help=f"JPEG quality of resized images (default: {QUALITY})")
     add("--shard-mb", type=float, default=64, metavar="MB", help="size of a shard in MiB (default: 64)")
     add("--compression", metavar="KIND", help="of shards: zstd, zstd:7, gz, ... (default: none; JPEGs hardly shrink)")
+    add("--seekable", type=columns, nargs="?", const=0, metavar="N", help=SEEKABLE)
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, needed if SRC is in a store")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
@@ -79,6 +94,8 @@ def check(given: argparse.Namespace) -> None:
         )
     if given.hash_name not in HASHES:
         problems.append(f"--hash {given.hash_name}: no such kind. Choose from {', '.join(HASHES)}.")
+    if given.seekable is not None and not TARGETS[given.to].is_streaming:
+        problems.append(f"--seekable: only MDS shards hold seek tables; leave it out, or leave out --to {given.to}.")
     if problems:
         raise ConfigError(*problems)
 
@@ -87,6 +104,7 @@ def convert(argv: Sequence[str]) -> int:
     """Convert and print the table; return 0."""
     given, out = parse(argv), console()
     check(given)
+    from loaders.images import native
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
     from tools.convert import to_beton
@@ -95,6 +113,8 @@ def convert(argv: Sequence[str]) -> int:
     from tools.convert.to_mds import Conversion, open_destination, result_table
 
     destination = open_destination(given.destination)
+    if given.seekable is not None and (fault := native.no_seek_tables()):
+        raise DataError(f"--seekable: {fault}")
     to_shards = TARGETS[given.to].is_streaming
     if not (to_shards or isinstance(destination, LocalFolder)):
         raise DataError(f"{given.destination}: {given.to} is read only from local files. Name a local folder.")
@@ -102,8 +122,8 @@ def convert(argv: Sequence[str]) -> int:
     out.print(f"Looking through {given.source}")
     sources, classes = open_sources(given.source, given.local)
     images = ImageOptions(given.max_size, given.quality or QUALITY)
-    shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20))
-    plans = [plan_split(split, source, images, shards.size_limit) for split, source in sources.items()]
+    shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20), given.seekable)
+    plans = [plan_split(split, source, images, shards) for split, source in sources.items()]
     again = without_credentials(shlex.join(["python", "-m", "tools.convert", *argv]))
     conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
     rows = conversion.run(given.workers) if to_shards else to_beton.convert(conversion, given.workers)

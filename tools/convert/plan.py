@@ -16,7 +16,7 @@ from tools.convert.sources import Part, Source
 
 SHUFFLE_SEED = 0
 HEADER = 512  # bytes of a shard beyond its samples, rounded up
-MEASURED = 16  # images that are resized to estimate how much smaller they get
+MEASURED = 16  # images of which the stored size is measured, if they are changed
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,16 @@ class SplitPlan:
         return digest.hexdigest()
 
 
-def plan_split(split: str, source: Source, images: ImageOptions, size_limit: int) -> SplitPlan:
-    """Cut a split into shards of at most `size_limit` bytes (resized: on average), by source and options alone."""
+def plan_split(split: str, source: Source, images: ImageOptions, shards: ShardFormat) -> SplitPlan:
+    """Cut a split into shards of their size limit (on average, if images change), by source and options alone."""
     order = np.arange(len(source.sizes))
     if split == "train" and source.sorted_by_class:  # so that shards mix classes
         order = np.random.default_rng(SHUFFLE_SEED).permutation(len(order))
-    ratio = 1.0 if images.max_size is None else shrinkage(source, images)
+    ratio = 1.0
+    if images.max_size is not None or shards.seekable is not None:
+        ratio = stored_ratio(source, images, shards)
     sizes = np.ceil(source.sizes[order] * ratio).astype(np.int64) + SAMPLE_OVERHEAD
-    starts = cut(sizes, size_limit - HEADER)
+    starts = cut(sizes, shards.size_limit - HEADER)
     return SplitPlan(split, source, order, starts, np.add.reduceat(sizes, starts[:-1]) + HEADER)
 
 
@@ -87,8 +89,8 @@ def cut(sizes: np.ndarray, limit: int) -> np.ndarray:
     return np.array(starts)
 
 
-def shrinkage(source: Source, images: ImageOptions) -> float:
-    """Return bytes after resizing over bytes before, of a few images spread over the source."""
+def stored_ratio(source: Source, images: ImageOptions, shards: ShardFormat) -> float:
+    """Return bytes stored over bytes read, of a few images spread over the source."""
     chosen = np.unique(np.linspace(0, len(source.sizes) - 1, MEASURED).astype(np.int64))
     part = source.part(chosen)
     before = after = 0
@@ -100,7 +102,7 @@ def shrinkage(source: Source, images: ImageOptions) -> float:
             raise
         except Exception:
             continue  # reported when its shard is made
-        before, after = before + len(data), after + len(remade)
+        before, after = before + len(data), after + len(remade) + len(shards.table(remade))
     return after / before if before else 1.0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,6 +138,29 @@ def seek_table(data: bytes, every: int = 0) -> bytes | None:
     room = _built().seek_table(data, len(data), every, None, 0)
     table = ctypes.create_string_buffer(room)
     return table.raw if room and _built().seek_table(data, len(data), every, table, room) else None
+
+
+def no_seek_tables() -> str | None:
+    """Explain why no seek tables can be made here; None if they can."""
+    if not available():
+        return f"seek tables need the native decoder, which is not built; type: {HOW_TO_BUILD}"
+    if huffman_decoder() == "libjpeg-turbo":
+        return "seek tables need our Huffman decoder, which failed its self-test on this machine."
+    return None
+
+
+def seek_table_fault(data: bytes, table: bytes) -> str | None:
+    """Make an image's seek table again, and explain how it differs from `table`; None if it is the same.
+
+    None as well if no tables can be made here.
+    """
+    if no_seek_tables():
+        return None
+    every = int.from_bytes(table[2:4], sys.byteorder)  # of seek_header
+    made = seek_table(data, every) or b""
+    if made == table:
+        return None
+    return "has no seek table." if not table else "its seek table is another image's, or damaged."
 
 
 def jpeg_warning(data: bytes) -> str | None:
