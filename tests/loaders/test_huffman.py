@@ -29,9 +29,12 @@ NOISE = np.random.default_rng(0).integers(0, 256, PHOTO.shape, np.uint8)
 
 
 def equal_to_libjpegs(data: bytes, view: View) -> np.ndarray | None:
-    """Return the view, or None, after comparing it with libjpeg-turbo's."""
+    """Return the view, or None, after comparing it with libjpeg-turbo's, and with those by seek tables."""
     found, expected = native.view_jpeg(data, view), native.view_jpeg(data, view._replace(libjpeg=True))
     assert (found is None) == (expected is None) and (found is None or np.array_equal(found, expected))
+    for table in filter(None, (native.seek_table(data, every) for every in (0, 1, 3))):
+        sought = native.view_jpeg(data, view, table)
+        assert sought is not None and np.array_equal(sought, found), "a JPEG with a table is intact"
     return found
 
 
