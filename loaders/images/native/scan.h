@@ -101,7 +101,7 @@ static int seek(struct huffman *huffman, size_t mcu)
     size_t after = row * table->per_row + huffman->last / table->every + 1; /* the entry behind those needed */
     huffman->until = huffman->end;
     if (after < table->count) {
-        size_t bytes = seek_entry_of(table, after).bit / 8 + 2; /* its first byte may be stuffed */
+        size_t bytes = seek_entry_of(table, after).bit / 8 + 1;
         if (bytes < (size_t)(huffman->end - huffman->begin))
             huffman->until = huffman->begin + bytes;
     }
