@@ -100,6 +100,10 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         except Exception as error:
             raise self.unreadable(index, error) from error
 
+    def remark(self) -> str | None:
+        """Return what a run should say about the data before it starts; None for nothing."""
+        return None
+
     def unreadable(self, index: int, error: Exception) -> DataError:
         """Return the error for an image that was fetched but cannot be decoded."""
         return DataError(

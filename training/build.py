@@ -180,6 +180,8 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         evaluation = _dataspec(config, "eval_dataset")
     for decoder in dict.fromkeys(run.decoders.values()):
         say(described(decoder))
+    for remark in filter(None, (image_dataset(spec).remark() for spec in (train, evaluation) if spec)):
+        say(remark)
     _check_classes(run, image_dataset(train).classes if train else None, image_dataset(evaluation).classes)
     for spec in (train, evaluation):
         if spec is not None and image_dataset(spec).labels_are_free:

@@ -12,8 +12,10 @@ import numpy as np
 
 from common.errors import DataError, counted, named
 from loaders.dataset import ImageDataset
-from loaders.images.decoding import shape_of
+from loaders.images.decoding import Stored, shape_of
+from loaders.images.native import Encoded
 from loaders.images.transforms import Pipeline
+from loaders.storage.seek_file import FolderTables, read_file
 from loaders.transport.remote import is_remote
 
 SPLITS = ("train", "val")
@@ -36,29 +38,47 @@ class ImageFolderDataset(ImageDataset):
         if problems:
             raise DataError("\n".join(problems))
         self.folder = Path(path) / split
+        self._prefix = os.fsencode(self.folder) + b"/"
         self.classes, per_class, self.remarks, fault = list_split(self.folder)
         if fault:
             raise DataError(fault)
         # One array, because reference counting would make every worker copy the pages of 1.28 million Python strings.
         self.names = np.array([os.fsencode(name) for names in per_class for name in names], dtype=np.bytes_)
         self.labels = np.repeat(np.arange(len(self.classes)), [len(names) for names in per_class])
+        self.tables = FolderTables(self.folder, len(self.names), self.key_of) if pipeline.native else None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def key_of(self, index: int) -> bytes:
+        """Return CLASS/NAME of an image."""
+        return os.fsencode(self.classes[self.labels[index]]) + b"/" + self.names[index].item()
+
     def path_of(self, index: int) -> Path:
         """Return the path of an image."""
-        return self.folder / self.classes[self.labels[index]] / os.fsdecode(self.names[index])
+        return self.folder / os.fsdecode(self.key_of(index))
 
     def name_of(self, index: int) -> str:
         return str(self.path_of(index))
 
     def read(self, index: int) -> tuple[bytes, int]:
-        path = self.path_of(index)
+        return self.contents(index)[0], int(self.labels[index])
+
+    def borrow(self, index: int) -> tuple[Stored, int]:
+        data, status = self.contents(index)
+        table = self.tables.of(index, status) if self.tables else None
+        return Encoded(data, table) if table else data, int(self.labels[index])
+
+    def contents(self, index: int) -> tuple[bytes, os.stat_result]:
+        """Return an image's file and its status; raises a DataError if it cannot be read."""
         try:
-            return path.read_bytes(), int(self.labels[index])
+            return read_file(self._prefix + self.key_of(index))
         except OSError as error:
+            path = self.path_of(index)
             raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+
+    def remark(self) -> str | None:
+        return self.tables.remark() if self.tables else None
 
     def measure(self, index: int) -> tuple[int, int, int]:
         try:

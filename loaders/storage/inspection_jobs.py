@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,16 +17,16 @@ from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
 from loaders.images import native
-from loaders.images.decoding import Source, Stored, check, is_too_deep
+from loaders.images.decoding import Stored, check, is_too_deep
 from loaders.images.native import Encoded
 from loaders.storage.columns import WrongValue
 from loaders.storage.mds_writer import count_samples, read_sample, read_table, stored_file, unpack
+from loaders.storage.seek_file import SeekFile, keys_of, open_tables, read_file
 from loaders.transport.remote import download, is_remote, join
 
-Sample = tuple[str, int, Stored | Path]
-"""An image's name, its label, and its contents or path."""
+Sample = tuple[str, int, Callable[[], Stored]]
+"""An image's name, its label, and what reads it; Encoded if it has a seek table, or should have one."""
 
-_AGAIN = "Convert the data set again."
 EMPTY = "is an empty file. Copy it again, or delete it."
 
 
@@ -38,8 +41,23 @@ class FolderJob:
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images."""
-        for path in (self.folder / name for name in self.names):
-            yield str(path), self.label, path
+        for name in self.names:
+            yield str(self.folder / name), self.label, functools.partial(self._read, name)
+
+    def _read(self, name: str) -> Stored:
+        data, status = read_file(self.folder / name)
+        if tables := _tables(self.folder.parent):
+            (place,) = tables.places(keys_of([os.fsencode(f"{self.folder.name}/{name}")])).tolist()
+            if tables.fits(place, status):
+                return Encoded(data, tables.table(place))
+        return data
+
+    @property
+    def renewal(self) -> str:
+        """What makes the seek tables again."""
+        tables = _tables(self.folder.parent)
+        again = shlex.join(["python", "-m", "tools.seek", str(self.folder.parent.parent)])
+        return f"Type: {shlex.join(['rm', str(tables.path)])} && {again}" if tables else ""
 
     def only(self, index: int) -> FolderJob:
         """Return a job for one of the images, given its index in the split."""
@@ -55,6 +73,7 @@ class ShardJob:
     local: str  # the cache folder for a store's shards
     split: str
     entry: dict[str, Any]  # of index.json
+    renewal = "Convert the data set again."
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images; raises a DataError if the shard is missing or damaged."""
@@ -71,10 +90,8 @@ class ShardJob:
                 raise DataError(f"{sample}: {error}") from error
             except Exception as error:  # bytes without a recorded hash may be anything
                 raise DataError(f"{sample}: is damaged ({error}). Copy or upload the shard again.") from error
-            if isinstance(image, bytes) and table is not None:
-                yield sample, label, Encoded(image, table)
-            else:
-                yield sample, label, image
+            stored = Encoded(image, table) if isinstance(image, bytes) and table is not None else image
+            yield sample, label, functools.partial(_same, stored)
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -134,7 +151,7 @@ def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
     result = Looked()
     try:
         for name, label, image in job.samples():
-            stored, size, fault, deep = _open(image)
+            stored, size, fault, deep = _open(image, job.renewal)
             if fault:
                 result.faults.append(f"{name}: {fault}")
             result.deep += deep
@@ -150,11 +167,23 @@ def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
     return result
 
 
-def _open(image: Stored | Path) -> tuple[bytes, tuple[int, int], str, bool]:
+def _same(stored: Stored) -> Stored:
+    return stored
+
+
+@functools.lru_cache(maxsize=4)
+def _tables(folder: Path) -> SeekFile | None:
+    """Open the seek tables of a split's folder; None if there are none, or they are damaged."""
+    with suppress(ValueError, OSError):
+        return open_tables(folder)
+    return None
+
+
+def _open(read: Callable[[], Stored], renewal: str) -> tuple[bytes, tuple[int, int], str, bool]:
     """Return an image's stored bytes, its (width, height), its fault or an empty string, and whether it is too deep."""
     stored = b""
     try:
-        source: Source | Encoded = image.read_bytes() if isinstance(image, Path) else image
+        source = read()
         table = source.table if isinstance(source, Encoded) else None
         source = bytes(source.data) if isinstance(source, Encoded) else source
         stored = source if isinstance(source, bytes) else source.tobytes()
@@ -162,6 +191,6 @@ def _open(image: Stored | Path) -> tuple[bytes, tuple[int, int], str, bool]:
             return stored, (0, 0), EMPTY, False
         height, width = check(source)
         fault = native.seek_table_fault(stored, bytes(table)) if table is not None else None
-        return stored, (width, height), f"{fault} {_AGAIN}" if fault else "", is_too_deep(source)
+        return stored, (width, height), f"{fault} {renewal}" if fault else "", is_too_deep(source)
     except Exception as error:  # each decoder raises its own
         return stored, (0, 0), f"{unreadable(error)}. Replace or delete it.", False

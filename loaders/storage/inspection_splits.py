@@ -19,6 +19,7 @@ from loaders.images.decoding import unchecked
 from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
 from loaders.storage.inspection_jobs import FolderJob, Job, Looked, ShardJob
 from loaders.storage.kinds import kind_at, kind_of
+from loaders.storage.seek_file import FolderTables
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import is_remote
 
@@ -150,7 +151,8 @@ def _folder_split(folder: Path) -> Split:
         names += [f"{name}/{file}" for file in files]
     split = Split(folder.name, jobs, len(names), classes, lambda index: str(folder / names[index]))
     split.per_class = list(map(len, per_class))
-    split.remarks, split.faults = remarks, [fault] if fault else []
+    tables = FolderTables(folder, len(names), lambda index: os.fsencode(names[index]))
+    split.remarks, split.faults = [*remarks, *filter(None, [tables.remark(len(names))])], [fault] if fault else []
     return split
 
 
