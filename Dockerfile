@@ -14,8 +14,8 @@ RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --constraint co
 COPY Makefile ./
 COPY loaders/images/native/decode.c loaders/images/native/huffman.h loaders/images/native/huffman_tables.h \
      loaders/images/native/random.h loaders/images/native/reader.h loaders/images/native/resample.h \
-     loaders/images/native/scan.h loaders/images/native/seek_table.h \
-     loaders/images/native/self_test.h loaders/images/native/
+     loaders/images/native/scan.h loaders/images/native/seek_table.h loaders/images/native/self_test.h \
+     loaders/images/native/weights.h loaders/images/native/
 RUN make loaders/images/native/decode.so && test -f loaders/images/native/decode.so
 
 FROM python:3.11.11-slim-bookworm

@@ -20,6 +20,7 @@ TYPED = {
     "is not an option of sbatch": "tests/launch/test_slurm.py::test_options_win_over_the_preset",
     "Replace or delete it; `python -m tools.verify`": REFUSED_DATA + "test_a_damaged_image",
     "is not built here": "tests/test_advice.py::test_advice_where_the_decoder_is_not_built",
+    "baseline JPEGs of gray": "tests/tools/test_seek.py::test_it_says_what_has_no_table",
     "... directly in it": "tests/tools/test_folding.py::test_folding",
     "an FFCV file": REFUSED_DATA + "test_ffcvs_files_in_an_image_folder",
     "holds MDS shards, not images": REFUSED_RUNS,

@@ -45,13 +45,16 @@ def test_only_what_changed_is_made_again(root: Path, capsys: pytest.CaptureFixtu
     assert made(capsys, root, "--workers", "1", "--every", "2")["val"][:3] == ["10", "9", "0"]
 
 
+@pytest.mark.slow
 def test_it_says_what_has_no_table(root: Path, capsys: pytest.CaptureFixture) -> None:
     (root / "train/cat/broken.jpeg").write_bytes(jpeg(PHOTO)[:5000])
     (root / "train/cat/gone.jpeg").symlink_to("nowhere")
     assert seek([str(root)]) == 0
     said = capsys.readouterr().out
     assert "train: 2 images have none." in said and "val: 1 image has none." in said
-    assert "Only baseline JPEGs" in said
+    assert "Only baseline JPEGs of gray or color can have tables; python -m tools.verify finds damaged ones." in said
+    assert verify([str(root), "--workers=1"]) == 1
+    assert f"{root}/train/cat/broken.jpeg: " in " ".join(capsys.readouterr().out.split())
 
 
 def test_ctrl_c_keeps_what_is_finished(

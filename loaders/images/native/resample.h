@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights.h"
+
 #ifndef PLAIN
-#define PLAIN 0 /* 1: without AVX2 and BMI2, to compare both */
+#define PLAIN 0 /* 1: without AVX2, BMI2 and NEON, to compare both */
 #endif
 
 struct view {
@@ -17,111 +19,7 @@ struct view {
     int32_t libjpeg;                                       /* whether libjpeg-turbo's Huffman decoder is used */
 };
 
-/* ---- Pillow's filter, in fixed point (src/libImaging/Resample.c) ---- */
-
-enum { PRECISION = 32 - 8 - 2, ROUND = 1 << (PRECISION - 1) };
-enum { COPIES = 4 };          /* of each horizontal weight: one per byte of an RGBX pixel */
-enum { MOST_TAPS = 1 << 14 }; /* with more, the rounded weights could sum to a white of 256 */
-
-/* One direction of the resize: an output pixel is the weighted sum of `taps` consecutive input pixels. */
-struct axis {
-    int count, taps;  /* output pixels; input pixels per output pixel, some with weight zero */
-    int begin, end;   /* range of input pixels needed by any output pixel */
-    int *start;       /* [count] first input pixel of each, relative to `begin` */
-    int32_t *weights; /* [count][taps][copies] */
-};
-
-/* One direction of the box, in decoded pixels: it starts `from` into pixel `first`, is `extent` long, and touches
- * `length` pixels. */
-struct span {
-    int first, length;
-    double from, extent;
-};
-
-/* Span of a box whose pixels are decoded at 1 / `scale` of their size. */
-static struct span span_of(int32_t begin, int32_t length, int scale)
-{
-    struct span span = {.first = begin / scale, .extent = (double)length / scale};
-    span.length = (int)(((int64_t)begin + length + scale - 1) / scale) - span.first;
-    span.from = (double)(begin % scale) / scale;
-    return span;
-}
-
-/* Filter support of one output pixel, in input pixels of the span. */
-struct support {
-    double center, radius;
-    int first, count;
-};
-
-static struct support support_of(int output, const struct span *span, int resized)
-{
-    double scale = span->extent / resized;
-    struct support support = {.center = span->from + (output + 0.5) * scale, .radius = scale < 1.0 ? 1.0 : scale};
-    int first = (int)(support.center - support.radius + 0.5), end = (int)(support.center + support.radius + 0.5);
-    support.first = first < 0 ? 0 : first;
-    support.count = (end > span->length ? span->length : end) - support.first;
-    return support;
-}
-
-static void compute_weights(struct support support, int copies, double *shares, int32_t *weights)
-{
-    double total = 0.0, slope = 1.0 / support.radius;
-    for (int i = 0; i < support.count; i++) {
-        double distance = (i + support.first - support.center + 0.5) * slope;
-        if (distance < 0.0)
-            distance = -distance;
-        shares[i] = distance < 1.0 ? 1.0 - distance : 0.0;
-        total += shares[i];
-    }
-    for (int i = 0; i < support.count; i++)
-        for (int copy = 0; copy < copies; copy++) {
-            double share = total != 0.0 ? shares[i] / total : shares[i];
-            weights[i * copies + copy] = (int32_t)(0.5 + share * (1 << PRECISION));
-        }
-}
-
-/* Fill in an axis for output pixels kept..kept + count of `resized`, in reverse if `flip`.
- *
- * `taps` is a multiple of `step`; the taps exceed the input only if all of it is shorter. Each weight is stored
- * `copies` times, one per byte of a pixel in the loop. Returns 0 on failure.
- */
-static int make_axis(struct axis *axis, const struct span *span, int resized, int kept, int count, int flip, int step,
-                     int copies)
-{
-    int most = 1, length = span->length;
-    for (int i = 0; i < count; i++) {
-        int taps = support_of(kept + i, span, resized).count;
-        most = taps > most ? taps : most;
-    }
-    if (most > MOST_TAPS)
-        return 0;
-    axis->count = count;
-    axis->taps = (most + step - 1) / step * step;
-    axis->start = calloc(count, sizeof *axis->start);
-    axis->weights = calloc((size_t)count * axis->taps, copies * sizeof *axis->weights);
-    double *shares = calloc(most, sizeof *shares);
-    if (!axis->start || !axis->weights || !shares) {
-        free(shares);
-        return 0;
-    }
-    for (int i = 0; i < count; i++) {
-        struct support support = support_of(kept + (flip ? count - 1 - i : i), span, resized);
-        int last = length > axis->taps ? length - axis->taps : 0; /* at the end, zeros precede the weights */
-        int start = support.first < last ? support.first : last;
-        size_t skipped = (size_t)i * axis->taps + support.first - start;
-        axis->start[i] = start;
-        compute_weights(support, copies, shares, axis->weights + skipped * copies);
-    }
-    free(shares);
-    axis->begin = axis->start[flip ? count - 1 : 0];
-    axis->end = axis->start[flip ? 0 : count - 1] + axis->taps;
-    axis->end = axis->end > length ? length : axis->end;
-    for (int i = 0; i < count; i++)
-        axis->start[i] -= axis->begin;
-    return 1;
-}
-
-/* ---- The two inner loops, plain and for AVX2. Both use integers only, so that their results are equal ---- */
+/* ---- The two inner loops, plain and with SIMD. All use integers only, so that their results are equal ---- */
 
 enum { LANES = 16 }; /* bytes per step of the vertical loop; rows are padded to a multiple of it */
 
@@ -143,24 +41,28 @@ static void across_plain(const struct axis *axis, const uint8_t *row, uint8_t *o
     }
 }
 
-/* Resize vertically: each of `room` output bytes is a weighted sum over `taps` rows. */
+/* Resize vertically: each of `room` output bytes is a weighted sum over `taps` rows. Compilers vectorize the lanes. */
 static void down_plain(const uint8_t **rows, const int32_t *weights, int taps, size_t room, uint8_t *out)
 {
-    for (size_t at = 0; at < room; at++) {
-        int32_t sum = ROUND;
+    for (size_t at = 0; at < room; at += LANES) {
+        int32_t sums[LANES];
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] = ROUND;
         for (int tap = 0; tap < taps; tap++)
-            sum += rows[tap][at] * weights[tap];
-        out[at] = (uint8_t)(sum >> PRECISION);
+            for (int lane = 0; lane < LANES; lane++)
+                sums[lane] += rows[tap][at + lane] * weights[tap];
+        for (int lane = 0; lane < LANES; lane++)
+            out[at + lane] = (uint8_t)(sums[lane] >> PRECISION);
     }
 }
 
-#ifdef __x86_64__
+#if defined __x86_64__
 #include <immintrin.h>
 
 #define AVX2 __attribute__((target("avx2")))
 
 /* Two pixels at a time; writes one byte past the end. */
-AVX2 static void across_avx2(const struct axis *axis, const uint8_t *row, uint8_t *out)
+AVX2 static void across_simd(const struct axis *axis, const uint8_t *row, uint8_t *out)
 {
     const __m128i to_bytes = _mm_setr_epi8(0, 4, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
     const int32_t *weights = axis->weights;
@@ -177,7 +79,7 @@ AVX2 static void across_avx2(const struct axis *axis, const uint8_t *row, uint8_
     }
 }
 
-AVX2 static void down_avx2(const uint8_t **rows, const int32_t *weights, int taps, size_t room, uint8_t *out)
+AVX2 static void down_simd(const uint8_t **rows, const int32_t *weights, int taps, size_t room, uint8_t *out)
 {
     for (size_t at = 0; at < room; at += LANES) {
         __m256i low = _mm256_set1_epi32(ROUND), high = low;
@@ -195,15 +97,44 @@ AVX2 static void down_avx2(const uint8_t **rows, const int32_t *weights, int tap
     }
 }
 
-static int has_avx2(void)
+static int has_simd(void)
 {
     return __builtin_cpu_supports("avx2");
 }
-#else
-#define across_avx2 across_plain
-#define down_avx2 down_plain
+#elif defined __aarch64__
+#include <arm_neon.h>
 
-static int has_avx2(void)
+/* Two pixels at a time: compilers vectorize the plain loop only for 16 taps or more. */
+static void across_simd(const struct axis *axis, const uint8_t *row, uint8_t *out)
+{
+    const int32x4_t zero = vdupq_n_s32(0), round = vsetq_lane_s32(0, vdupq_n_s32(ROUND), 3);
+    const int32_t *weights = axis->weights;
+    for (int i = 0; i < axis->count; i++, out += 3) {
+        const uint8_t *pixels = row + 4 * (size_t)axis->start[i];
+        int32x4_t first = round, second = zero;
+        for (int tap = 0; tap < axis->taps; tap += 2, pixels += 8, weights += 2 * COPIES) {
+            int16x8_t pair = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(pixels)));
+            first = vmlaq_s32(first, vmovl_s16(vget_low_s16(pair)), vld1q_s32(weights));
+            second = vmlaq_s32(second, vmovl_high_s16(pair), vld1q_s32(weights + COPIES));
+        }
+        int32x4_t sum = vshrq_n_s32(vaddq_s32(first, second), PRECISION);
+        out[0] = (uint8_t)vgetq_lane_s32(sum, 0);
+        out[1] = (uint8_t)vgetq_lane_s32(sum, 1);
+        out[2] = (uint8_t)vgetq_lane_s32(sum, 2);
+    }
+}
+
+#define down_simd down_plain
+
+static int has_simd(void)
+{
+    return 1;
+}
+#else
+#define across_simd across_plain
+#define down_simd down_plain
+
+static int has_simd(void)
 {
     return 0;
 }
@@ -219,7 +150,7 @@ struct resizer {
     uint8_t *row;          /* [stride] the output row, with padding */
     int rows_in, rows_out; /* done */
     int top, left;         /* of the box, in decoded pixels */
-    int avx2;
+    int simd;
     uint8_t *out;
 };
 
@@ -229,7 +160,7 @@ static int open_resizer(struct resizer *resizer, const struct view *view, int sc
     resizer->left = columns.first;
     resizer->top = rows.first;
     resizer->out = out;
-    resizer->avx2 = has_avx2() && !PLAIN;
+    resizer->simd = has_simd() && !PLAIN;
     resizer->stride = ((size_t)view->kept_columns * 3 + LANES) / LANES * LANES;
     return make_axis(&resizer->across, &columns, view->columns, view->left_column, view->kept_columns, view->flip, 2,
                      COPIES) &&
@@ -257,7 +188,7 @@ static void write_row(struct resizer *resizer)
     for (int tap = 0; tap < down->taps; tap++)
         resizer->rows[tap] = resizer->recent + (down->start[resizer->rows_out] + tap) % down->taps * resizer->stride;
     const int32_t *weights = down->weights + (size_t)resizer->rows_out * down->taps;
-    (resizer->avx2 ? down_avx2 : down_plain)(resizer->rows, weights, down->taps, resizer->stride, resizer->row);
+    (resizer->simd ? down_simd : down_plain)(resizer->rows, weights, down->taps, resizer->stride, resizer->row);
     size_t width = (size_t)resizer->across.count * 3;
     memcpy(resizer->out + resizer->rows_out * width, resizer->row, width);
     resizer->rows_out++;
@@ -268,7 +199,7 @@ static void add_row(struct resizer *resizer, const uint8_t *row)
 {
     const struct axis *down = &resizer->down;
     uint8_t *resized = resizer->recent + resizer->rows_in % down->taps * resizer->stride;
-    (resizer->avx2 ? across_avx2 : across_plain)(&resizer->across, row, resized);
+    (resizer->simd ? across_simd : across_plain)(&resizer->across, row, resized);
     resizer->rows_in++;
     while (resizer->rows_out < down->count && down->start[resizer->rows_out] + down->taps <= resizer->rows_in)
         write_row(resizer);
