@@ -2,8 +2,8 @@
 
 libjpeg-turbo's NEON, AVX2 and plain C code compute the same pixels from the coefficients that an encoder writes. If
 damage makes coefficients thousands of times too large, 16-bit arithmetic overflows in NEON and AVX2, each in its own
-way. Damaged files are therefore compared across machines without libjpeg-turbo's SIMD code; with it, the driver compares
-our Huffman decoder with libjpeg-turbo's on each.
+way. Damaged files are therefore compared across machines without libjpeg-turbo's SIMD code; with it, the driver
+compares our Huffman decoder with libjpeg-turbo's on each.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Make seek tables of an image folder, for faster decoding of crops.
+"""Make seek tables of an image folder, for faster decoding.
 
     python -m tools.seek /data/imagenet
     python -m tools.seek /data/imagenet --every 8        # faster decoding; the tables are six times larger
 
-With them `decoder: native` starts decoding at the crop. They are written to PATH/train.seek and PATH/val.seek, or to the
-user's cache folder if PATH is read-only. The images stay as they are, and so do the pixels. Repeat the command when
+With them `decoder: native` starts decoding at the crop. They are written to PATH/train.seek and PATH/val.seek, or to
+the user's cache folder if PATH is read-only. The images stay as they are, and so do the pixels. Repeat the command when
 images change: it reads only new and changed ones.
 """
 
