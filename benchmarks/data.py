@@ -15,17 +15,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, Kind, kinds, measure
+from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, LIBJPEG, TABLES, Kind, kinds, measure
 from benchmarks.image_files import LONGER, copy_images, make_images
 from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
@@ -36,6 +38,7 @@ from common.suggest import listing
 from common.terminal import check_writable, positive
 from config import UserError, load
 from data import build_imagenet_dataspec
+from loaders.images import native
 from loaders.storage.kinds import KINDS, kind_of
 from loaders.workers import default_num_workers
 from training.build import image_dataset
@@ -82,6 +85,8 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     crop_size = prepare(given, folder / "imagefolder")
     formats = [*given.kinds, *(("streaming", "ffcv") if given.peers else ())]
     folders = {"imagefolder": folder / "imagefolder"} | convert(formats, folder, console)
+    more = [LIBJPEG, *TABLES] if given.peers and native.available() else []
+    folders |= add_tables(folder, console) if more else {}
     files = sorted((folder / "imagefolder/train").rglob("*.jpeg"))
     size = statistics.mean(path.stat().st_size for path in files)
     console.print(f"{len(files)} images of {size / 1e3:.0f} kB on average; crop {crop_size} px", highlight=False)
@@ -89,7 +94,7 @@ def bench(given: argparse.Namespace, console: Console, folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stages = measure_stages(files[:STAGED], crop_size, given.rounds, device)
     console.print(stage_table(stages, size))
-    candidates = kinds(folders, crop_size, given.workers, given.kinds)
+    candidates = kinds(folders, crop_size, given.workers, [*given.kinds, *more])
     if given.peers:
         compare_images(files[:STAGED], crop_size, given.rounds, console)
         candidates += peer_kinds(folders, crop_size, given.workers, size)
@@ -136,14 +141,33 @@ def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]
     for kind, row in KINDS.items():
         if row.written_as and kind in names:
             folders[kind] = folder / kind
-            words = [str(folder / "imagefolder"), str(folders[kind]), "--to", row.written_as]
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                failed = convert_main(words)
-            if failed:
-                console.print(output.getvalue(), highlight=False)
-                raise UserError(f"{kind}: the images could not be converted; the error is above")
+            run_quietly(convert_main, console, folder / "imagefolder", folders[kind], "--to", row.written_as)
     return folders
+
+
+def add_tables(folder: Path, console: Console) -> dict[str, Path]:
+    """Write the same images with seek tables, and return the folders by their names in TABLES."""
+    from tools.convert.__main__ import main as convert_main
+    from tools.seek.__main__ import main as seek_main
+
+    folders = {name: folder / name for name in TABLES}
+    for name, (storage, every) in TABLES.items():
+        if KINDS[storage].is_streaming:
+            run_quietly(convert_main, console, folder / "imagefolder", folders[name], "--seekable", every)
+        else:
+            shutil.copytree(folder / "imagefolder", folders[name], copy_function=os.link)
+            run_quietly(seek_main, console, folders[name], "--every", every)
+    return folders
+
+
+def run_quietly(program: Callable[[list[str]], int], console: Console, *words: object) -> None:
+    """Run a program; if it fails, print its output and raise a UserError."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        failed = program(list(map(str, words)))
+    if failed:
+        console.print(output.getvalue(), highlight=False)
+        raise UserError("the images could not be converted; the error is above")
 
 
 def stage_table(stages: dict[str, list[float]], size: float) -> Table:

@@ -24,6 +24,10 @@ from loaders.workers import WorkerLoader, start_worker
 
 DEFAULT = "torchvision default, floats"
 DEFAULT_BYTES = "torchvision default, bytes"
+LIBJPEG = "imagefolder, libjpeg"
+TABLES = {"imagefolder, tables": ("imagefolder", 0), "streaming, tables": ("streaming", 0)}
+TABLES |= {f"{name}, 8": (storage, 8) for name, (storage, _) in TABLES.items()}
+"""Loaders with seek tables: name -> storage kind, and `every` of `native.seek_table`."""
 BATCH = 100
 
 
@@ -42,18 +46,19 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
     """Return the loaders to compare, torchvision's default first.
 
     Args:
-        folders: of the same images as `imagefolder`, `streaming` and `ffcv`.
+        folders: of the same images as `imagefolder`, `streaming`, `ffcv` and the names in TABLES.
         crop_size: in pixels.
         workers: processes per loader.
-        names: of the storage kinds.
+        names: of the storage kinds, of TABLES, or LIBJPEG.
     """
     defaults = [
         Kind(name, partial(default_loader, folders["imagefolder"], crop_size, workers, name == DEFAULT))
         for name in (DEFAULT, DEFAULT_BYTES)
     ]
 
-    def ours(storage: str) -> Any:
-        root = folders.get(storage, folders["imagefolder"])
+    def ours(name: str) -> Any:
+        root = folders.get(name, folders["imagefolder"])
+        storage = TABLES[name][0] if name in TABLES else name.split(",")[0]
         streams = bool(KINDS[storage].is_streaming)
         spec = build_imagenet_dataspec(
             root,
@@ -63,6 +68,7 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
             storage=storage,
             crop_size=crop_size,
             num_workers=workers,
+            decoder="native_libjpeg" if name == LIBJPEG else "auto",
         )
         return spec.dataloader
 
