@@ -233,6 +233,7 @@ def test_a_failed_self_test_switches_to_libjpegs_decoder() -> None:
     view = View(3, 4, 100, 200, 50, 50, 0, 0, 50, 50)
     assert native.huffman_decoder() == "libjpeg-turbo"
     assert np.array_equal(native.view_jpeg(jpeg(PHOTO), view), by_pil(jpeg(PHOTO), view))
+    assert native.seek_table(jpeg(PHOTO)) is None
     said = "decoder: native. Our Huffman decoder failed its self-test and is off."
     assert decoders.described("native") == said
     assert decoders.described("pil") == "decoder: pil"

@@ -26,6 +26,7 @@ pytestmark = built
 HEADER = struct.Struct("=BBHI")  # version, components, columns between entries, entries
 ENTRY = struct.Struct("=I3h")  # bit of the scan, DC coefficients
 BOX = View(100, 250, 120, 200, 60, 70, 0, 0, 60, 70)
+LOWER_RIGHT = View(9, 300, 418, 340, 60, 70, 0, 0, 60, 70)  # all rows of MCUs
 _SECRET = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 _WORD = 2**64 - 1
 
@@ -113,14 +114,15 @@ def others(data: bytes, rng: random.Random) -> Iterator[bytes]:
 
 def test_other_tables_are_ignored() -> None:
     data = jpeg(PHOTO)
-    expected = by_pil(data, BOX)
     tables = [*forged(data), *others(data, random.Random(0))]
-    for table in tables:
-        assert np.array_equal(native.view_jpeg(data, BOX, table), expected)
-    out = np.zeros((len(tables), 60, 70, 3), np.uint8)
-    views = np.array([BOX] * len(tables), np.int32)
-    assert native.Batch([Encoded(data, table) for table in tables]).view(views, out, 2).all()
-    assert (out == expected).all()
+    for view in (BOX, LOWER_RIGHT):
+        expected = by_pil(data, view)
+        for table in tables:
+            assert np.array_equal(native.view_jpeg(data, view, table), expected)
+        out = np.zeros((len(tables), 60, 70, 3), np.uint8)
+        views = np.array([view] * len(tables), np.int32)
+        assert native.Batch([Encoded(data, table) for table in tables]).view(views, out, 2).all()
+        assert (out == expected).all()
 
 
 def test_a_table_of_other_bytes_is_ignored() -> None:
@@ -157,6 +159,28 @@ def test_jpegs_without_tables() -> None:
         b"",
     ):
         assert native.seek_table(data) is None
+
+
+def test_dc_coefficients_beyond_16_bits() -> None:
+    """Such a JPEG, which no encoder writes, has no table. Each of its 40 blocks adds 2047 to the DC coefficient."""
+    codes = [bytes([0xFF, 0xC4, 0, 20, kind, 1, *[0] * 15, symbol]) for kind, symbol in ((0x00, 11), (0x10, 0))]
+    for blocks, has_table in ((16, True), (40, False)):
+        bits = ("0" + 11 * "1" + "0") * blocks
+        scan = int(bits.ljust(-len(bits) // 8 * -8, "1"), 2).to_bytes(-(-len(bits) // 8), "big")
+        standard = jpeg(np.zeros((8, 8 * blocks), np.uint8))
+        start, end = standard.index(b"\xff\xc4"), standard.index(b"\xff\xda")
+        data = (
+            standard[:start]
+            + b"".join(codes)
+            + standard[end : end + 10]
+            + scan.replace(b"\xff", b"\xff\0")
+            + b"\xff\xd9"
+        )
+        view = View(0, 60, 8, 8 * blocks - 60, 8, 9, 0, 0, 8, 9)
+        table = native.seek_table(data, 1)
+        assert (table is not None) == has_table
+        expected = native.view_jpeg(data, view._replace(libjpeg=True))
+        assert expected is not None and np.array_equal(native.view_jpeg(data, view, table or b""), expected)
 
 
 @pytest.mark.parametrize("libjpeg, scaled", [(True, False), (False, True), (True, True)])
