@@ -1,9 +1,9 @@
 """The native decoder compiled for ARM (aarch64) and emulated gives the same pixels as on this machine.
 
-libjpeg-turbo's NEON, AVX2 and plain C code compute the same pixels from the coefficients that an encoder writes. If
-damage makes coefficients thousands of times too large, 16-bit arithmetic overflows in NEON and AVX2, each in its own
-way. Damaged files are therefore compared across machines without libjpeg-turbo's SIMD code; with it, the driver
-compares our Huffman decoder with libjpeg-turbo's on each.
+libjpeg-turbo's inverse DCTs in NEON, AVX2 and plain C agree on all coefficients that an encoder writes. Coefficients
+several times as large, which damage may produce, overflow 16-bit arithmetic, in NEON and AVX2 differently. Damaged
+files are therefore compared with libjpeg-turbo's SIMD code turned off; with it on, the driver compares our Huffman
+decoder with libjpeg-turbo's on each machine.
 """
 
 from __future__ import annotations
