@@ -84,6 +84,9 @@ class SeekFile:
             with contextlib.suppress(OSError, TypeError):  # `os` may be gone at the interpreter's exit
                 os.close(self._descriptor)
 
+    def __reduce__(self) -> tuple[type[SeekFile], tuple[Path]]:
+        return SeekFile, (self.path,)  # another process opens it again
+
     def places(self, keys: np.ndarray) -> np.ndarray:
         """Return the index in this file of each key, int64 [N]; -1 for those that it does not have."""
         if np.array_equal(keys, self.keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable
@@ -205,7 +206,7 @@ def test_a_file_that_cannot_be_read(root: Path) -> None:
 
 
 def test_lookup_by_name(root: Path) -> None:
-    file = SeekFile(root / "train.seek")
+    file = pickle.loads(pickle.dumps(SeekFile(root / "train.seek")))
     assert file.every == 4 and np.array_equal(file.places(file.keys), np.arange(len(file.keys)))
     assert np.array_equal(file.places(file.keys[::-1]), np.arange(len(file.keys))[::-1])
     assert file.places(np.array([3, file.keys[2], 2**64 - 1], np.uint64)).tolist() == [-1, 2, -1]

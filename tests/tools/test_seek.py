@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from loaders.images import native
+from loaders.images.native import Encoded
+from loaders.images.transforms import EvaluationPipeline
+from loaders.storage.imagefolder import SPLITS, ImageFolderDataset
 from loaders.storage.seek_file import SeekFile
 from tests.image_files import make_imagefolder, make_shards
 from tests.loaders.jpegs import PHOTO, built, jpeg
+from tests.tools.copies import preload
 from tools.seek.__main__ import main as seek
 from tools.verify.__main__ import main as verify
 
@@ -109,6 +114,25 @@ def test_verify_checks_the_tables(root: Path, capsys: pytest.CaptureFixture) -> 
     assert verify([str(root), "--workers=1"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert f"its seek table is another image's, or damaged. Type: rm '{path}' && python -m tools.seek '{root}'" in said
+
+
+@pytest.mark.parametrize("splits", [None, ["train"]])
+def test_a_preloaded_copy_has_the_tables_too(root: Path, tmp_path: Path, splits: list[str] | None) -> None:
+    assert seek([str(root)]) == 0
+    copied = preload(str(root), tmp_path / "copy", splits)
+    assert sorted(path.name for path in copied.glob("*.seek")) == [f"{split}.seek" for split in splits or SPLITS]
+    data = ImageFolderDataset(copied, "train", EvaluationPipeline(-1, 8, "native"), 0)
+    assert data.remark() is None and all(isinstance(data.borrow(index)[0], Encoded) for index in range(len(data)))
+
+
+def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def full(data: bytes, every: int = 0) -> bytes | None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(native, "seek_table", full)
+    assert seek([str(root)]) == 1
+    assert f"{root}/train.seek: cannot be written (No space left on device). Free" in capsys.readouterr().err
+    assert not list(root.glob("*.seek")) and not list(root.glob(".*"))
 
 
 @pytest.mark.parametrize("every", ["-1", "65536"])

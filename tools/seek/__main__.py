@@ -52,14 +52,21 @@ class Making:
     path: Path = Path()
 
     def run(self) -> float:
-        """Write the file, or what is finished of it after Ctrl-C; return the seconds."""
+        """Write the file, or what is finished of it after Ctrl-C; return the seconds.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         from loaders.storage.seek_file import candidates, keys_of, write
 
         began = time.monotonic()
         beside, cached = candidates(self.data.folder)
         self.path = beside if os.access(beside.parent, os.W_OK) else cached
-        with self._stopping():
-            write(self.path, self.every, keys_of(map(self.data.key_of, range(len(self.data)))), self._entries())
+        try:
+            with self._stopping():
+                write(self.path, self.every, keys_of(map(self.data.key_of, range(len(self.data)))), self._entries())
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror}). Free some space.") from error
         return time.monotonic() - began
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ from common.whole_files import temporary_name
 from loaders.transport.checksums import QUICK, hash_of, size_of
 from loaders.transport.preloading.records import Records
 from loaders.transport.preloading.source_files import SourceFile, below, is_wanted, leads_out, list_files
-from loaders.transport.remote import download, join
+from loaders.transport.remote import download, is_remote, join
 
 THREADS = 16  # a store or NFS takes milliseconds to answer: many files at a time keep the link busy
 _TICK = 0.05  # seconds between two updates of the progress bar
@@ -160,6 +160,8 @@ class Copier:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # there may be no room for both
             file_hash = self._fetch(file, target)
+            if not is_remote(self.source):  # seek tables are of files with these times
+                os.utime(target, ns=(int(file.version), int(file.version)))
             self._copied.append(file.size)
         entry = [file.size, file_hash, file.version]
         if self.records.files.get(file.name) != entry:

@@ -38,12 +38,12 @@ def identity(source: str) -> str:
 
 
 def is_wanted(name: str, splits: Sequence[str] | None) -> bool:
-    """Whether a file belongs to the splits: in a split's folder, its .beton file, or classes.json."""
+    """Whether a file belongs to the splits: in a split's folder, its .beton or .seek file, or classes.json."""
     if splits is None:
         return True
     first, slash, _ = name.partition("/")
-    packed = name.endswith(".beton") and name.startswith(tuple(splits))
-    return first in splits if slash else name == CLASSES or packed
+    named = name.endswith((".beton", ".seek")) and name.startswith(tuple(splits))
+    return first in splits if slash else name == CLASSES or named
 
 
 def list_files(source: str, splits: Sequence[str] | None) -> list[SourceFile]:
