@@ -47,7 +47,7 @@ def keys_of(names: Iterable[bytes]) -> np.ndarray:
 
 def candidates(folder: Path) -> tuple[Path, Path]:
     """Return where the tables of a split's folder may be: beside it, or in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # works for an unknown user too
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     return folder.with_name(f"{folder.name}.seek"), cache / "resnet-recipes" / "seek" / f"{name}-{folder.name}.seek"
 
