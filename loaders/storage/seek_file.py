@@ -175,7 +175,9 @@ class FolderTables:
 
     def remark(self, most: int = CHECKED) -> str | None:
         """Say that the tables are damaged or out of date, after looking at so many images at most; None if not."""
-        command = f"python -m tools.seek {shlex.quote(str(self._folder.parent))}"
+        command = shlex.join(["python", "-m", "tools.seek", str(self._folder.parent)])
+        if self.file and self.file.every:
+            command += f" --every {self.file.every}"
         if self._damaged:
             return f"{self._damaged}. Images are decoded without seek tables; to make them again: {command}"
         chosen = np.unique(np.linspace(0, self._count - 1, min(most, self._count)).astype(int)).tolist()

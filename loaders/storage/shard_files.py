@@ -73,8 +73,11 @@ class ShardFiles:
         return self._columns[shard].read(bytes(self._data(shard, index)))
 
     def borrow(self, shard: int, index: int) -> tuple[Stored, int]:
-        """Return the same without a copy, and with its seek table; an encoded image keeps the file mapped."""
-        return self._columns[shard].borrow(memoryview(self._data(shard, index)))
+        """Return the same with its seek table, and without a copy: an encoded image keeps its file open."""
+        data = self._data(shard, index)
+        if self._cache.limit is not None:
+            data = bytes(data)  # an open shard is not evicted
+        return self._columns[shard].borrow(memoryview(data))
 
     def _data(self, shard: int, index: int) -> bytes | memoryview:
         file = self._file(shard)

@@ -116,7 +116,7 @@ def test_a_changed_folder(change: Callable[[Path], None], root: Path) -> None:
     assert with_tables(data) == before - {stale}
     remark = data.remark()
     assert f"{root}/train.seek: out of date. Of {len(data)} images 1 is new or has changed" in remark
-    assert remark.endswith(f"Type: python -m tools.seek {root}")
+    assert remark.endswith(f"Type: python -m tools.seek {root} --every 4")
     assert_same_pixels(root)
     assert seek([str(root), "--every", "4"]) == 0
     data = opened(root)
