@@ -19,7 +19,7 @@ from common.errors import sentence_of
 from config import Run, TrainingError
 from recipes.algorithms import reverse_eval_end
 from recipes.refusals import is_installed
-from training import build
+from training import build, out_of_memory
 from training.checkpoints import Checkpoints
 from training.clock import is_over
 from training.devices import say
@@ -53,6 +53,7 @@ def make_trainer(
     loggers = build.loggers(config, folder.tracked if folder else None)
     arguments |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
+    out_of_memory.install()
     try:
         with (
             warnings.catch_warnings(),
