@@ -55,6 +55,8 @@ def prepare(run: Run) -> None:
     if device == "cpu" and sys.platform == "linux":
         _keep_freed_memory()
     run.prepared = Machine(device, precision, _microbatch(config, device))
+    # The old switches, which Composer sets too. From torch 2.9 on they also set the new fp32_precision; that one alone
+    # would make torch.compile raise an error where it reads the old one.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     # Image sizes change only a few times per run, so cuDNN's search pays off; it is not deterministic.
     torch.backends.cudnn.benchmark = not config.deterministic
