@@ -1,6 +1,7 @@
 """Set up the machine for a run: device, process group, threads, precision."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -67,10 +68,29 @@ def prepare(run: Run) -> None:
 
 def _leave() -> None:
     """Destroy NCCL's process group, which it would warn about, or wait for Gloo's thread (see LAST_WORK)."""
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+    if _has_nccl():
         torch.distributed.destroy_process_group()
     else:
         time.sleep(LAST_WORK)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """After an error inside, let the process exit with NCCL's process group, which torch then aborts with a warning.
+
+    Destroying it would wait for collectives that the other ranks may never join; the launcher ends them only when this
+    process has exited.
+    """
+    try:
+        yield
+    except Exception:
+        if _has_nccl():
+            atexit.unregister(_leave)
+        raise
+
+
+def _has_nccl() -> bool:
+    return torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl"
 
 
 def _join(device: str, timeout: float) -> None:
