@@ -76,7 +76,7 @@ def make_trainer(
                 device=machine.device,
                 precision=machine.precision,
                 device_train_microbatch_size=machine.microbatch,
-                compile_config={} if config.compile else None,
+                compile_config={} if machine.compile else None,
                 deterministic_mode=config.deterministic,
                 seed=config.seed,
                 dist_timeout=config.dist_timeout,
@@ -85,7 +85,7 @@ def make_trainer(
             )
     except NoEffectWarning as error:
         raise TrainingError(f"an algorithm of the recipe changed nothing: {_one_line(error)}") from error
-    if config.compile:
+    if machine.compile:
         _allow_graphs(trainer)
     _closed_at_exit(trainer)
     random_state.states, trainer._rng_state = trainer._rng_state, None

@@ -59,6 +59,35 @@ def test_a_run_on_the_cpu_leaves_the_gpu_alone(
     assert not trainer.state.train_dataloader.pin_memory and trainer.state.batch[0].device.type == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("device", "compiler", "triton", "said"),
+    [
+        ("gpu", "gcc", True, "compiled, for the GPU, with gcc"),
+        ("gpu", None, True, "not compiled, because there is no C compiler"),
+        ("gpu", "gcc", False, "not compiled, because Triton does not support this GPU, or is not installed"),
+        ("cpu", "gcc", True, "not compiled, because the run uses the CPU"),
+    ],
+)
+def test_compile_auto(
+    device: str, compiler: str | None, triton: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(devices, "has_triton", lambda: triton)
+    assert devices._compiles("auto", device, compiler) == said.startswith("compiled")
+    assert capsys.readouterr().out == f"compile: auto: the network is {said}\n"
+    assert devices._compiles(True, device, compiler) and not devices._compiles(False, device, compiler)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("word", ["compile=auto", "compile=null", "compile=false"])
+def test_compile_on_a_cpu(word: str, workdir: Path, image_folder: Path, capsys, monkeypatch) -> None:
+    """Where it would be an error with true: there is no compiler."""
+    monkeypatch.setattr("training.devices.shutil.which", lambda _: None)
+    devices.prepare(run := load([str(small_yaml(workdir, image_folder, device="cpu")), word]))
+    assert not run.machine.compile
+    said = "compile: auto: the network is not compiled, because the run uses the CPU\n"
+    assert capsys.readouterr().out == ("" if word == "compile=false" else said)
+
+
 def test_tf32_is_on_by_both_apis(workdir: Path, image_folder: Path) -> None:
     """torch 2.9 has a second one, and raises an error if they differ where one is read."""
     devices.prepare(load([str(small_yaml(workdir, image_folder, device="cpu"))]))
