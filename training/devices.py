@@ -23,6 +23,7 @@ from common.orphans import die_with_parent
 from config import ConfigError, Machine, Run, UserError
 from config.schema import AUTO, Config
 from loaders.workers import cores
+from training import network
 
 T = TypeVar("T")
 
@@ -106,7 +107,8 @@ def _join(device: str, timeout: float) -> None:
     handlers = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         _reach_rank_zero(rank, timeout)
-        dist.initialize_dist(get_device(device), timeout=timeout)
+        with network.told(device):
+            dist.initialize_dist(get_device(device), timeout=timeout)
     except DistError as error:
         why = " ".join(str(error).split())[:200]
         advice = "read their output, and check that all of them can reach this address"
