@@ -34,6 +34,7 @@ def build_imagenet_dataspec(
     min_crop_area: float = 0.08,
     hflip: bool = True,
     decoder: str = "auto",
+    device: str | None = None,
     **dataloader_kwargs: Any,
 ) -> DataSpec:
     """Load this rank's part of the train/ or val/ split of a data set.
@@ -59,6 +60,7 @@ def build_imagenet_dataspec(
         min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
         hflip: mirror images with probability 1/2; training only.
         decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
+        device: cpu or gpu, where the trainer computes; None: gpu if there is one.
         **dataloader_kwargs: arguments of torch's DataLoader, overriding the defaults.
 
     Raises:
@@ -72,7 +74,7 @@ def build_imagenet_dataspec(
         pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
     given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
-    loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs)
+    loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, device)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 
 

@@ -50,7 +50,7 @@ def main(config: DictConfig | Run) -> Trainer:
 
     devices.prepare(run)
     folder = record.claim(run)
-    with folder.held():
+    with devices.leaving(), folder.held():
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         data = build.data(run, algorithms)
         model = build.model(run.config)

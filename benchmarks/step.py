@@ -143,7 +143,7 @@ def hand_written(run: Run, steps: int, real: bool) -> Iterator[float]:
     model = build.model(config).to(device).train()
     optimizer = build.optimizer(config, model)
     scaler = torch.amp.GradScaler(enabled=run.machine.precision == "amp_fp16")
-    forward = torch.compile(model) if config.compile else model
+    forward = torch.compile(model) if run.machine.compile else model
     watch = stopwatch(run, loader, steps)
     while True:
         for batch in itertools.islice(endless(loader), watch.warm_up + steps):
@@ -254,7 +254,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
                 bare = load_run(given, None, size)
                 config = bare.config
                 table.title = f"{config.model.name}, batch {config.train_dataset.batch_size}, "
-                table.title += f"{bare.machine.precision}, compile={config.compile}, {given.input} input, "
+                table.title += f"{bare.machine.precision}, compile={bare.machine.compile}, {given.input} input, "
                 table.title += device_name(bare)
                 for row in compare(bare, [load_run(given, r, size) for r in here], given, Path(folder)):
                     rows.append(row)

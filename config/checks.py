@@ -15,7 +15,7 @@ from config.check_algorithms import check_algorithms, check_declared, check_rank
 from config.check_data import check_data
 from config.check_trackers import check_trackers
 from config.run import durations_of
-from config.schema import DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
+from config.schema import AUTO, DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
 from recipes.declared import Bound, misfit
@@ -92,6 +92,8 @@ def check_names(config: Config, report: Report) -> None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)
     if isinstance(config.dry_run, str):
         one_of(report, "dry_run", config.dry_run, ("true", "false", FULL))
+    if isinstance(config.compile, str):
+        one_of(report, "compile", config.compile, ("true", "false", AUTO))
     set_by_recipe = report.sources.get("precision", "").startswith("recipes/")
     if config.device == "cpu" and str(config.precision).startswith("amp") and not set_by_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")

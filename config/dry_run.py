@@ -22,7 +22,7 @@ from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
 from config.run import Run, durations_of
-from config.schema import FULL, Config, Dataset
+from config.schema import AUTO, FULL, Config, Dataset
 from recipes import registry
 from recipes.declared import arguments, declarations
 from recipes.schedules import learning_rate
@@ -197,7 +197,8 @@ def built(run: Run, length: Duration) -> Table:
     model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}, "
     model += "its own" if "model.name" in run.outside else config.model.init
     model += " initialization"
-    rows = [("model", model + (", compiled" if config.compile else "")), ("optimizer", call(config.optimizer))]
+    model += ", compiled on a GPU" if config.compile == AUTO else ", compiled" if config.compile else ""
+    rows = [("model", model), ("optimizer", call(config.optimizer))]
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
     for key, name in (("train_dataset", "training data"), ("eval_dataset", "evaluation data")):

@@ -18,7 +18,7 @@ from config.layers import SECTIONS, Layers
 from config.read import ROOT, USAGE, Tree, files_like, read_file, read_words, undot
 from config.resolve import resolve
 from config.run import BASELINE, Recipe, Run
-from config.schema import Config
+from config.schema import AUTO, Config
 from config.structure import CALLER, COMMAND_LINE, Structure
 
 
@@ -201,6 +201,8 @@ def finish(layers: Layers, lenient: bool) -> Config:
     config: Config = structure.conform(tree)
     if config.grad_accum == "auto":
         config.grad_accum, config.device_train_microbatch_size = None, "auto"
+    if config.compile is None:
+        config.compile = AUTO
     check_values(config, structure, lenient)
     if problems := dict.fromkeys([*layers.problems, *structure.problems]):
         raise ConfigError(*problems)

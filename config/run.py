@@ -26,6 +26,7 @@ class Machine:
     device: str  # cpu or gpu
     precision: str  # one of config.schema.PRECISIONS
     microbatch: int | str  # images per forward pass on one device; auto finds it by trial, on a GPU
+    compile: bool = False
 
 
 @dataclass

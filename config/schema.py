@@ -24,6 +24,7 @@ MOST_WITHOUT_TOP5 = 5  # classes; with this many or fewer, top-5 accuracy is alw
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 FULL = "full"  # value of dry_run
+AUTO = "auto"  # value of compile
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}
 """Sections whose keys name classes -> the registry's word for the kind of class."""
 
@@ -109,7 +110,7 @@ class Config:
     grad_accum: int | str | None = None  # old name: microbatches per step, or auto
     precision: str | None = None  # one of PRECISIONS; None: chosen by device
     device: str | None = None  # one of DEVICES; None: gpu if there is one
-    compile: bool = False  # torch.compile the model
+    compile: bool | str | None = False  # torch.compile the model; AUTO or null: on a GPU, if there is a C compiler
     deterministic: bool = False  # use only deterministic kernels; slower
     model: Model = field(default_factory=Model)
     train_dataset: TrainDataset = field(default_factory=TrainDataset)

@@ -23,6 +23,7 @@ def build_loader(
     drop_last: bool,
     shuffle: bool,
     dataloader_kwargs: dict[str, Any],
+    device: str | None = None,
 ) -> WorkerLoader:
     """Build a DataLoader over this rank's share of each epoch.
 
@@ -38,12 +39,13 @@ def build_loader(
             f"a batch of {batch_size * ranks} images is larger than the data set of {len(dataset)}: "
             f"set train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
         )
+    device = device or ("gpu" if torch.cuda.is_available() else "cpu")
     if own := kind_of(storage).loader:
         workers = dataloader_kwargs.get("num_workers")
-        return pkgutil.resolve_name(own)(dataset, batch_size, sampler, drop_last, workers)
+        return pkgutil.resolve_name(own)(dataset, batch_size, sampler, drop_last, workers, device)
     # A separate generator, so that the loader's draws do not shift the model's.
     generator = torch.Generator().manual_seed(dataset.seed)
-    defaults = {"collate_fn": collate, "pin_memory": torch.cuda.is_available(), "generator": generator}
+    defaults = {"collate_fn": collate, "pin_memory": device == "gpu", "generator": generator}
     options = {**defaults, **worker_options(batch_size, dataset.pipeline.crop_size, dataloader_kwargs)}
     dataset.pipeline.threads = decode_threads(options["num_workers"])
     loader = WorkerLoader(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)

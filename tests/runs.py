@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -49,6 +50,16 @@ def small_yaml(folder: Path, image_folder: Path, **changes: Any) -> Path:
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make torch see a GPU; whatever uses it fails."""
+
+    def used() -> None:
+        raise AssertionError("the GPU is used")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", used)
 
 
 def run_main(

@@ -52,7 +52,7 @@ MISTAKES = {
     # types
     "seed=abc": "seed: 'abc' given, but it must be a whole number",
     "seed=1.5": "seed: 1.5 given, but it must be a whole number",
-    "compile=3": "compile: 3 given, but it must be true or false",
+    "compile=3": "compile: unknown value '3' (choose true, false or auto)",
     "is_train=null": "is_train: None given, but it must be true or false",
     "model=resnet18": "model: 'resnet18' given (command line), but it must be a section with keys",
     "algorithms.sam=true": "type algorithms.sam={} to enable it",
@@ -191,6 +191,7 @@ def test_a_mistake_is_a_sentence(word: str, run_yaml: str) -> None:
         (["autoresume=true", "run_name=a", "save_folder=null"], "autoresume: without checkpoints there is nothing"),
         (["grad_accum=2", "device_train_microbatch_size=4"], "sets the same thing; keep only"),
         (["compile=true", "algorithms.stochastic_depth.drop_warmup=0.1dur"], "would recompile the model"),
+        (["compile=null", "algorithms.stochastic_depth.drop_warmup=0.1dur"], "would recompile the model"),
         (["compile=true", "algorithms.stochastic_depth.drop_warmup=0.1"], "set it to 0, or compile=false"),
         (["compile=true", "algorithms.stochastic_depth.drop_warmup=[1]"], "drop_warmup: [1] given"),
         (["train_dataset.num_workers=0", "train_dataset.prefetch_factor=2"], "without workers nothing"),

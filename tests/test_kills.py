@@ -43,7 +43,7 @@ RUNS = {
     ],
 }
 CHANGES = {"open", "os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir"}
-CLOCKS = re.compile(r"_seconds$|samples_per_second|^command$|^run_name$")
+CLOCKS = re.compile(r"_seconds$|samples_per_second|^peak_gpu_mib$|^command$|^run_name$")
 
 
 def figures_of(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:

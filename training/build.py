@@ -235,6 +235,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         pack_size=dataset.pack_size,
         cache_limit=dataset.cache_limit,
         decoder=dataset.decoder,
+        device=config.device,
         image_transforms=[a.image_transform for a in ours(algorithms) if a.image_transform is not None],
         **{key: value for key, value in given.items() if value is not None},
     )

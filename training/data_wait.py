@@ -107,11 +107,9 @@ def advice(loader: WorkerLoader, storage: str | None) -> str:
             f"train_dataset.num_workers={cores()}"
         )
     offered = {name: kind for name, kind in KINDS.items() if kind.remedy and name != storage}
-    remedies = [
-        f"storage={name} {kind.remedy}"
-        for name, kind in offered.items()
-        if torch.cuda.is_available() or not kind.needs_gpu
-    ]
+    # Batches for a GPU are pinned.
+    useful = {name: kind for name, kind in offered.items() if loader.pin_memory or not kind.needs_gpu}
+    remedies = [f"storage={name} {kind.remedy}" for name, kind in useful.items()]
     if storage not in KINDS or not KINDS[storage].decoded:
         remedies.append("smaller files decode faster (python -m tools.convert --max-size 500)")
     return (

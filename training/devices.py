@@ -1,6 +1,7 @@
 """Set up the machine for a run: device, process group, threads, precision."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import shutil
@@ -10,17 +11,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from composer.utils import dist, get_device, reproducibility
 from torch.distributed import DistError
+from torch.utils._triton import has_triton
 
 from common.orphans import die_with_parent
 from config import ConfigError, Machine, Run, UserError
-from config.schema import Config
+from config.schema import AUTO, Config
 from loaders.workers import cores
+from training import network
 
 T = TypeVar("T")
 
@@ -40,7 +43,8 @@ def prepare(run: Run) -> None:
     """
     config = run.config
     compilers = [name for name in (os.environ.get("CC"), os.environ.get("CXX"), "cc", "gcc", "g++", "clang") if name]
-    if config.compile and not any(map(shutil.which, compilers)):
+    compiler = next(filter(shutil.which, compilers), None)
+    if config.compile is True and not compiler:
         raise ConfigError("compile: torch.compile needs a C compiler; there is none. Install gcc, or set compile=false")
     device = config.device or ("gpu" if torch.cuda.is_available() else "cpu")
     precision = _precision(config.precision, device, run.is_of_recipe("precision"))
@@ -54,7 +58,9 @@ def prepare(run: Run) -> None:
     _set_threads(device)
     if device == "cpu" and sys.platform == "linux":
         _keep_freed_memory()
-    run.prepared = Machine(device, precision, _microbatch(config, device))
+    run.prepared = Machine(device, precision, _microbatch(config, device), _compiles(config.compile, device, compiler))
+    # The old switches, which Composer sets too. From torch 2.9 on they also set the new fp32_precision; that one alone
+    # would make torch.compile raise an error where it reads the old one.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     # Image sizes change only a few times per run, so cuDNN's search pays off; it is not deterministic.
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -65,10 +71,29 @@ def prepare(run: Run) -> None:
 
 def _leave() -> None:
     """Destroy NCCL's process group, which it would warn about, or wait for Gloo's thread (see LAST_WORK)."""
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+    if _has_nccl():
         torch.distributed.destroy_process_group()
     else:
         time.sleep(LAST_WORK)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """After an error inside, let the process exit with NCCL's process group, which torch then aborts with a warning.
+
+    Destroying it would wait for collectives that the other ranks may never join; the launcher ends them only when this
+    process has exited.
+    """
+    try:
+        yield
+    except Exception:
+        if _has_nccl():
+            atexit.unregister(_leave)
+        raise
+
+
+def _has_nccl() -> bool:
+    return torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl"
 
 
 def _join(device: str, timeout: float) -> None:
@@ -82,7 +107,8 @@ def _join(device: str, timeout: float) -> None:
     handlers = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         _reach_rank_zero(rank, timeout)
-        dist.initialize_dist(get_device(device), timeout=timeout)
+        with network.told(device):
+            dist.initialize_dist(get_device(device), timeout=timeout)
     except DistError as error:
         why = " ".join(str(error).split())[:200]
         advice = "read their output, and check that all of them can reach this address"
@@ -127,6 +153,18 @@ def _precision(precision: str | None, device: str, of_recipe: bool) -> str:
             raise ConfigError(f"precision: {precision} needs a GPU, but this run uses the CPU; set precision=fp32")
         return "fp32"
     return precision or ("amp_bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "amp_fp16")
+
+
+def _compiles(setting: bool | str | None, device: str, compiler: str | None) -> bool:
+    """Return whether to compile the network; with auto, say so and why."""
+    if setting != AUTO:
+        return bool(setting)
+    obstacle = "the run uses the CPU" if device == "cpu" else "there is no C compiler" if not compiler else None
+    if obstacle is None and not has_triton():
+        obstacle = "Triton does not support this GPU, or is not installed"
+    why = f"not compiled, because {obstacle}" if obstacle else f"compiled, for the GPU, with {compiler}"
+    say(f"compile: auto: the network is {why}")
+    return not obstacle
 
 
 def _set_threads(device: str) -> None:

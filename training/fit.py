@@ -18,8 +18,9 @@ from composer.utils import dist
 from common.errors import sentence_of
 from config import Run, TrainingError
 from recipes.algorithms import reverse_eval_end
+from recipes.algorithms._base import ours
 from recipes.refusals import is_installed
-from training import build
+from training import build, out_of_memory
 from training.checkpoints import Checkpoints
 from training.clock import is_over
 from training.devices import say
@@ -53,6 +54,7 @@ def make_trainer(
     loggers = build.loggers(config, folder.tracked if folder else None)
     arguments |= {"run_name": folder.name} if folder else {}
     random_state = ExactRandomState()
+    out_of_memory.install()
     try:
         with (
             warnings.catch_warnings(),
@@ -74,7 +76,7 @@ def make_trainer(
                 device=machine.device,
                 precision=machine.precision,
                 device_train_microbatch_size=machine.microbatch,
-                compile_config={} if config.compile else None,
+                compile_config={} if machine.compile else None,
                 deterministic_mode=config.deterministic,
                 seed=config.seed,
                 dist_timeout=config.dist_timeout,
@@ -83,6 +85,8 @@ def make_trainer(
             )
     except NoEffectWarning as error:
         raise TrainingError(f"an algorithm of the recipe changed nothing: {_one_line(error)}") from error
+    if machine.compile:
+        _allow_graphs(trainer)
     _closed_at_exit(trainer)
     random_state.states, trainer._rng_state = trainer._rng_state, None
     build.set_hyperparameters(trainer.state.optimizers[0], config)
@@ -155,6 +159,16 @@ def explain(error: Exception) -> str | None:
         if not is_installed(frame.filename):
             return None
     return None
+
+
+def _allow_graphs(trainer: Trainer) -> None:
+    """Let torch.compile make a graph per image size; beyond its limit of 8, it silently runs the network uncompiled.
+
+    A size needs two if the last microbatch is smaller; evaluation and auto's smaller microbatches need a few more.
+    """
+    sizes = max((algorithm.max_sizes for algorithm in ours(trainer.state.algorithms)), default=1)
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 2 * sizes + 8)
 
 
 def _closed_at_exit(trainer: Trainer) -> None:

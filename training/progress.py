@@ -99,6 +99,7 @@ def print_summary(console: Console, summary: dict[str, Any], model: Any, folder:
         "seconds evaluating": f"{summary['eval_seconds']:.1f}",
         "seconds in total": f"{summary['total_seconds']:.1f}",
         "img/s training": f"{summary['samples_per_second']:,.0f}" if summary["train_seconds"] else "",
+        "peak GPU memory": f"{peak / 1024:.2f} GiB" if (peak := summary.get("peak_gpu_mib")) else "",
         "run folder": folder or "",
     }
     for name, value in figures.items():

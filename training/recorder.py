@@ -113,6 +113,7 @@ class Recorder(Callback):
             **{key: round(value, 3) for key, value in clocks.items()},
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
             "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
+            "peak_gpu_mib": _peak_gpu_mib(self.folder.run.machine.device),
             "command": command(self.folder.run),
         }
 
@@ -158,6 +159,11 @@ class Recorder(Callback):
             self._loss_sum = self._loss_count = 0.0
         self._row_seconds = self._train_seconds
         self._row_samples = state.timestamp.sample.value
+
+
+def _peak_gpu_mib(device: str) -> float | None:
+    """Return the most memory that this process has had in use on its GPU; None on a CPU."""
+    return round(torch.cuda.max_memory_allocated() / 2**20, 1) if device == "gpu" else None
 
 
 class TrainAccuracy(Callback):

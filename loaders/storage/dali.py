@@ -57,10 +57,10 @@ class DaliLoader(WorkerLoader):
         sampler: this rank's keys, with one image size per batch.
         drop_last: as in a DataLoader.
         num_workers: threads that read, and threads that decode; None: the default number of workers.
-        device: `cpu`, or `mixed` to decode on this rank's GPU, where the batches stay; None: a GPU if there is one.
+        device: `gpu` to decode on this rank's GPU, where the batches stay; or `cpu`.
 
     Raises:
-        DataError: DALI is not installed, or there is no GPU for `mixed`.
+        DataError: DALI is not installed, or there is no GPU.
         ValueError: the data set has image transforms, which DALI cannot apply.
     """
 
@@ -74,9 +74,9 @@ class DaliLoader(WorkerLoader):
         sampler: EpochSampler,
         drop_last: bool,
         num_workers: int | None = None,
-        device: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.device = device or ("mixed" if torch.cuda.is_available() else "cpu")
+        self.device = "mixed" if device == "gpu" else "cpu"  # as DALI calls them
         require_dali(self.device)
         if dataset.pipeline.image_transforms:
             raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its images")
@@ -104,8 +104,6 @@ class DaliLoader(WorkerLoader):
                 feed.explain(error)
                 raise
             images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
-            if self.device == "cpu" and torch.cuda.is_available():
-                images = images.pin_memory()
             yield images, torch.tensor([label for _, label in feed.in_flight.popleft()])
 
 

@@ -48,11 +48,12 @@ class SyntheticLoader(WorkerLoader):
         sampler: EpochSampler,
         drop_last: bool,
         _num_workers: int | None = None,
+        device: str = "cpu",
     ) -> None:
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, num_workers=0)
         self._images = batch_size
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if device == "gpu" else "cpu"
 
     def _get_iterator(self) -> Any:
         for keys in self.batch_sampler:  # type: ignore[union-attr]

@@ -47,6 +47,8 @@ class RecipeAlgorithm(Declares, Algorithm):
     """Side of the loader's largest training images, in pixels; set by the code that builds the loader."""
     held: int | None = None
     """Fixed image side in pixels, regardless of the progress of the run; set by tools that measure one size."""
+    max_sizes: int = 1
+    """Maximum number of image sizes that it gives the network over a run."""
     acted: bool = False
     """To be set to True on an effect that training/effects.py cannot detect."""
     rare: bool = False

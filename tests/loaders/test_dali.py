@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from common.errors import DataError
+from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import EvaluationPipeline, Pipeline, TrainingPipeline, collate
 from loaders.sampler import EpochSampler
@@ -27,6 +28,7 @@ from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.streaming import ShardDataset
 from tests.image_files import make_mds
 from tests.loaders.jpegs import save_odd_images
+from tests.runs import pretend_gpu
 
 SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
 
@@ -269,6 +271,17 @@ def test_an_interrupt_works_while_a_read_hangs(photographs: Path) -> None:
     for thread in left:
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_it_decodes_where_the_run_computes(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With device=cpu on a machine with a GPU, which would fail here; with device=gpu it is DALI that uses the GPU."""
+    pretend_gpu(monkeypatch)
+    options = {"storage": "dali", "crop_size": 32, "num_workers": 1}
+    spec = build_imagenet_dataspec(photographs, False, 8, device="cpu", **options)
+    images, _ = next(iter(spec.dataloader))
+    assert images.device.type == "cpu" and spec.dataloader.device == "cpu"
+    for gpu in ({"device": "gpu"}, {}):
+        assert build_imagenet_dataspec(photographs, False, 8, **gpu, **options).dataloader.device == "mixed"
 
 
 def test_unsupported_settings_are_reported_at_once(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

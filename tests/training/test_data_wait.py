@@ -41,15 +41,15 @@ class Work(Callback):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Makes reading an image take a quarter of a second: three seconds per batch of 12."""
-    made, read = Clock(), ImageFolderDataset.read
+    made, contents = Clock(), ImageFolderDataset.contents
 
     def slow(self: ImageFolderDataset, index: int):
         made.now += 0.25
-        return read(self, index)
+        return contents(self, index)
 
     for module in (workers, data_wait):
         monkeypatch.setattr(module, "time", made)
-    monkeypatch.setattr(ImageFolderDataset, "read", slow)
+    monkeypatch.setattr(ImageFolderDataset, "contents", slow)
     monkeypatch.setattr(data_wait, "WINDOW", 3)
     monkeypatch.setattr(data_wait, "_START_UP", 2)
     return made
@@ -90,7 +90,9 @@ def test_advice_names_the_next_setting(image_folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     advice = data_wait.advice(loader, None)
     assert advice.startswith("2 workers keep all 2 cores of this device busy. ")
-    assert "python -m tools.convert --max-size 500" in advice
+    assert "python -m tools.convert --max-size 500" in advice and "storage=dali" not in advice
+    on_gpu = build_imagenet_dataspec(image_folder, False, 12, crop_size=16, num_workers=2, device="gpu").dataloader
+    assert "storage=dali decodes on the GPU" in data_wait.advice(on_gpu, None)
     loader.dataset.fetches = True
     assert "train_dataset.preload=" in data_wait.advice(loader, None)
 

@@ -14,17 +14,36 @@ from config.schema import Config
 from tools.records.cost import PRICES, Price, Prices
 from training import build
 
-# Dense peaks in FLOP/s of 16-bit matrix work, from the makers' data sheets, by a part of the device's name.
+# Dense peaks in FLOP/s of bf16 matrix products that are added in fp32 (of fp16 on T4 and V100, which lack bf16): from
+# NVIDIA's data sheets, half of the figures "with sparsity", and from the white papers of Ada and Blackwell for GeForce.
 PEAKS = {
+    "GB200": 2500e12,
+    "B200": 2250e12,
+    "GH200": 989e12,
     "H200": 989e12,
-    "H100": 989e12,
+    "H200 NVL": 835e12,
+    "H100": 989e12,  # SXM
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
     "A100": 312e12,
-    "A40": 150e12,
+    "A40": 149.7e12,
     "A10G": 70e12,
+    "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
-    "V100": 125e12,
     "T4": 65e12,
+    "V100": 125e12,  # SXM
+    "V100 PCIe": 112e12,
+    "RTX A6000": 154.8e12,
+    "RTX A4000": 76.7e12,
+    "RTX 5090": 209.5e12,
+    "RTX 5080": 112.6e12,
+    "RTX 4090": 165.2e12,
+    "RTX 4080": 97.5e12,
 }
+_BRAND = r"(?:(?:NVIDIA|Tesla|GeForce) )*"
+# What may follow a name; "MIG 1g.5gb" is a part of a GPU, "Laptop GPU" and "SUPER" are other chips.
+_BUILD = r"(?: (?:SXM\d?|PCIe|HBM\de?|\d+GB))*"
 
 
 def flops_per_image(config: Config) -> float:
@@ -42,12 +61,20 @@ def device_name(run: Run) -> str:
 
 def peak_of(run: Run) -> float | None:
     """Return the FLOP/s that the device's maker promises; None if unknown."""
-    return next((value for part, value in PEAKS.items() if part in device_name(run)), None)
+    return peak(device_name(run))
+
+
+def peak(device: str) -> float | None:
+    """Return the peak of a device by its full name, such as NVIDIA A100-SXM4-80GB; None if unknown."""
+    words = device.replace("-", " ")
+    longest_first = sorted(PEAKS, key=len, reverse=True)  # H100 PCIe before H100
+    is_named = (name for name in longest_first if re.fullmatch(_BRAND + re.escape(name) + _BUILD, words, re.IGNORECASE))
+    return PEAKS.get(next(is_named, ""))
 
 
 def machine_of(word: str, kinds: dict[str, float]) -> tuple[int, str]:
     """Return the number and the kind of GPUs in --scale, such as 8xA100; ConfigError if the kind is not in `kinds`."""
-    match = re.fullmatch(r"([1-9]\d*)x(\w+)", word)
+    match = re.fullmatch(r"([1-9]\d*)x(\S.*)", word)
     if not match:
         raise ConfigError(f"--scale: {word} given, but it must be a number and a kind of GPU, as in --scale 8xA100")
     named = {kind.upper(): kind for kind in kinds}

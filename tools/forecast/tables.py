@@ -33,7 +33,7 @@ class Outlook:
         self.scaled = price(given.price, given.machine, kind, devices)
         self.here = price(None, None, self.device, count) if self.scale else self.scaled
         about = f"{config.model.name}, batch {config.train_dataset.batch_size}, {run.machine.precision}"
-        self.about = f"{about}, compile={config.compile}"
+        self.about = f"{about}, compile={run.machine.compile}"
 
     def show(self, forecasts: list[Forecast], console: Console) -> None:
         """Print the times measured, the totals, and the totals on the other machine."""
