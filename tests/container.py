@@ -108,7 +108,8 @@ def start(tree: Path, folder: Path, *command: str) -> tuple[subprocess.Popen, in
     packages = Path(sysconfig.get_path("purelib")).resolve()
     seen = ["/bin", "/lib", "/lib64", "/usr", "/etc", "/dev", "/sys", sys.base_prefix, str(packages)]
     outside = {"PATH": os.environ["PATH"], "BOX": str(folder / "box"), "TREE": str(tree), "HELD": str(folder)}
-    words = [f"{name}={value}" for name, value in environment(COMMIT="c0ffee").items()]
+    variables = {**environment(COMMIT="c0ffee"), "OMP_NUM_THREADS": "1"}  # the tests share two cores
+    words = [f"{name}={value}" for name, value in variables.items()]
     process = subprocess.Popen(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", ENTER, "sh", *words, *command],
         env={**outside, "SEEN": " ".join(seen)},
