@@ -1,50 +1,31 @@
-"""The Dockerfile without Docker: the files that it copies exist, and its pip line resolves."""
+"""The Dockerfile without Docker: its lines are replayed as far as they go, its command in a container of namespaces."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-DOCKERFILE = ROOT / "Dockerfile"
+from tests.container import USER, VOLUMES, all_of, build, environment, require_namespaces, run_line, stages, start
+from tests.runs import ROOT, summary, wait_for
+
 INDEX_SECONDS = 550  # pip reads the metadata of about 200 packages; old versions download them whole
-
-Instruction = tuple[str, str]
-
-
-def stages() -> list[list[Instruction]]:
-    """Return the instructions of each stage as (name, rest), with continuations joined and comments removed."""
-    lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    found: list[list[Instruction]] = []
-    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
-        name, _, rest = line.partition(" ")
-        if name == "FROM":
-            found.append([])
-        found[-1].append((name, rest.strip()))
-    return found
+LOCKS = sorted(path.name for path in ROOT.glob("constraints*.txt"))
+INFINIBAND = {"rdma-core", "libibverbs1", "ibverbs-providers", "librdmacm1"}
 
 
-def all_of(stage: list[Instruction], name: str) -> list[str]:
-    """Return the arguments of each of a stage's instructions with this name."""
-    return [rest for instruction, rest in stage if instruction == name]
-
-
-def pip_words(stage: list[Instruction]) -> list[str]:
-    """Return the words of the one RUN command that installs packages, without the path of pip."""
-    parts = [shlex.split(part) for run in all_of(stage, "RUN") for part in run.split("&&")]
-    (words,) = [part[1:] for part in parts if part[0].endswith("/pip")]
-    return words
-
-
-def pinned() -> dict[str, str]:
-    """Return the packages of constraints.txt: name -> version."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+def pinned(lock: str = "constraints.txt") -> dict[str, str]:
+    """Return the packages of a list of versions: name -> version."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / lock).read_text().splitlines()]
     return {canonical(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
@@ -53,65 +34,142 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def debian_packages() -> list[str]:
+    """Return the packages that the image installs with apt-get."""
+    words = shlex.split(run_line("apt-get").split("&&")[1])
+    assert words[:2] == ["apt-get", "install"]
+    return [word for word in words[2:] if not word.startswith("-")]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """/app of the image."""
+    return build(tmp_path_factory.mktemp("image") / "app")
+
+
+def test_every_base_has_a_digest() -> None:
+    """And the name by which the build argument PYTHON selects it."""
+    before, *bases, _ = stages()
+    python = dict(word.split("=") for name, word in before if name == "ARG")["PYTHON"]
+    for ((_, line),) in bases:
+        found = re.fullmatch(r"python:(3\.\d+\.\d+)-slim-bookworm@sha256:[0-9a-f]{64} AS python-\1", line)
+        assert found, line
+    assert bases[0][0][1].endswith(f" AS python-{python}")
+    assert all_of("FROM") == ["${BASE}"] and ("ARG", "BASE=python-${PYTHON}") in before
+
+
+def test_labels() -> None:
+    """Version, source and revision; the version is the project's."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"VERSION={version}" in all_of("ARG")
+    (labels,) = all_of("LABEL")
+    for name, argument in (("source", "SOURCE"), ("version", "VERSION"), ("revision", "COMMIT")):
+        assert f"org.opencontainers.image.{name}=${argument}" in labels.split()
+
+
 def test_copied_files_exist() -> None:
-    """In the checkout, or built by the first stage for the same Python."""
-    first, last = stages()
-    assert all_of(first, "FROM")[0].split()[0] == all_of(last, "FROM")[0]
-    for stage in (first, last):
-        for words in map(shlex.split, all_of(stage, "COPY")):
-            files = [word for word in words[:-1] if not word.startswith("--")]
-            if "--from=build" in words:
-                made = " ".join(all_of(first, "RUN")).split()
-                assert {file.removeprefix("/app/") for file in files} <= set(made), words
-            else:
-                assert all((ROOT / file).exists() for file in files), words
+    for words in map(shlex.split, all_of("COPY")):
+        assert all(word == "." or list(ROOT.glob(word)) for word in words[:-1]), words
 
 
-def test_the_decoders_files_are_copied() -> None:
-    """All that loaders/images/native/decode.c includes, into the stage that compiles it."""
-    copied = " ".join(all_of(stages()[0], "COPY")).split()
-    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("loaders/images/native/*.[ch]")} <= set(copied)
+def test_a_compiler_and_infiniband_are_installed() -> None:
+    """compile=true needs g++; without verbs NCCL silently uses TCP."""
+    assert {"g++", *INFINIBAND} <= set(debian_packages())
+
+
+@pytest.mark.parametrize("path", [".venv", ".venv-next", ".git", *VOLUMES])
+def test_excluded_from_the_build_context(path: str) -> None:
+    """Large and private files are not sent to the builder."""
+    patterns = (ROOT / ".dockerignore").read_text().split()
+    assert path in patterns or f"{path.removesuffix('-next')}*" in patterns
+    assert not [pattern for pattern in patterns if pattern.startswith("!")]
 
 
 @pytest.mark.slow
-def test_starts_the_readmes_command(tmp_path: Path) -> None:
-    """`docker run` runs `make train`, and make treats the image's environment as up to date."""
-    assert all_of(stages()[-1], "CMD") == ['["make", "train"]']
-    for name in ("Makefile", "requirements.txt", "constraints.txt", "launch", "loaders"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    for folder in ("bin", "lib/python3.11/site-packages"):
-        (tmp_path / ".venv" / folder).mkdir(parents=True)
-    (finish,) = re.findall(r"touch .venv/.run && make [^&]*", " ".join(all_of(stages()[-1], "RUN")))
+def test_any_user_can_read_the_tree(tree: Path) -> None:
+    """Whatever the modes in the checkout; and write the three folders, mounted or not."""
+    for path in [tree, *tree.rglob("*")]:
+        if ".venv" not in path.parts:
+            needed = 0o005 if path.is_dir() or path.name == "composer" else 0o004
+            assert path.stat().st_mode & needed == needed, path
+    assert all((tree / name).stat().st_mode & 0o7777 == 0o1777 for name in VOLUMES)
+    assert list((tree / "training/__pycache__").glob("*.pyc")), "each start would compile the modules"
+
+
+@pytest.mark.slow
+def test_starts_the_readmes_command(tree: Path) -> None:
+    """`docker run` runs what `make train` runs, and make treats the image's environment as complete."""
     done = subprocess.run(
-        ["sh", "-ec", f"{finish}\nmake -n --no-print-directory train"], cwd=tmp_path, capture_output=True, text=True
+        ["make", "-n", "--no-print-directory", "train"], cwd=tree, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1].split() == [".venv/bin/composer", "main.py", "yamls/digits.yaml"], done.stderr
-    assert "pip" not in done.stdout
+    (command,) = all_of("CMD")
+    made = f".venv/bin/{' '.join(json.loads(command))}"
+    assert [made] == [line.strip() for line in done.stdout.splitlines()], done.stderr
+    assert all_of("ENTRYPOINT") == ["[]"]
 
 
-@pytest.mark.parametrize("path", [".venv", ".git", "runs", "data"])
-def test_excluded_from_the_build_context(path: str) -> None:
-    """Large and private files are not sent to the builder."""
-    lines = [line.rstrip("/") for line in (ROOT / ".dockerignore").read_text().split()]
-    assert path in lines
-    assert not [line for line in lines if line.startswith("!")]
+@pytest.mark.slow
+def test_docker_stop(tree: Path, tmp_path: Path) -> None:
+    """SIGTERM to process 1, a user without a name, a read-only file system: the digits are saved, the status is 143."""
+    require_namespaces()
+    process, first = start(tree, tmp_path, *json.loads(all_of("CMD")[0]))
+    wait_for(lambda: list(tmp_path.glob("runs/*/environment.json")), process=process)
+    os.kill(first, signal.SIGTERM)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 143, out + err
+    (run,) = (tmp_path / "runs").iterdir()
+    ended = summary(run)
+    assert ended["ended"] == "interrupted by SIGTERM"
+    assert (run / f"checkpoints/ep{ended['epoch']}-ba{ended['step']}-rank0.pt").stat().st_uid == USER
+    assert not re.search(r"Traceback|Read-only|ermission denied|not writable", out + err), out + err
+
+
+@pytest.mark.slow
+def test_caches_are_in_the_volume(tree: Path, tmp_path: Path) -> None:
+    """Of torch, matplotlib, and what follows HOME or XDG; nothing looks up the name of a user who has none."""
+    require_namespaces()
+    script = """
+import getpass, os, pathlib, matplotlib
+from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
+default_cache_dir()
+folders = [matplotlib.get_cachedir(), cache_dir(), pathlib.Path.home(), os.environ["HOME"]]
+for folder in folders:
+    pathlib.Path(folder, "written").touch()
+print(*folders, os.getpid(), os.getuid())
+"""
+    process, _ = start(tree, tmp_path, "python", "-c", script)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and not err, err
+    *folders, pid, uid = out.split()
+    assert all(folder.startswith("/app/cache") for folder in folders), folders
+    assert (pid, int(uid)) == ("1", USER)
+    assert environment(COMMIT="")["WANDB_DIR"] == "/app/runs"
 
 
 @pytest.mark.network
-def test_pip_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The RUN line's pip command, in a clean environment, resolves to exactly the pins of constraints.txt.
+@pytest.mark.parametrize("lock", LOCKS)
+def test_pip_line(lock: str, tmp_path: Path) -> None:
+    """The RUN line in an empty folder resolves to exactly the pins of the list that it is given.
 
-    Differences from the image: the environment's path, --dry-run, and fast-deps, which reads a wheel's metadata without
-    downloading it. Only the files that the Dockerfile copies are present.
+    Differences from the image: --dry-run, and fast-deps, which reads a wheel's metadata without downloading it. Only
+    the files that the Dockerfile copies are present.
     """
-    for name in shlex.split(all_of(stages()[0], "COPY")[0])[:-1]:
-        shutil.copy(ROOT / name, tmp_path)
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / ".venv")], check=True)
-    words = [word for word in pip_words(stages()[0]) if word != "--no-cache-dir"]
-    assert words[0] == "install"
-    pip = [sys.executable, "-m", "pip", "--python", str(tmp_path / ".venv/bin/python"), "--disable-pip-version-check"]
-    command = [*pip, "install", "--dry-run", "--use-feature=fast-deps", *words[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=INDEX_SECONDS)
+    for pattern in shlex.split(all_of("COPY")[0])[:-1]:
+        for file in ROOT.glob(pattern):
+            shutil.copy(file, tmp_path)
+    line = run_line("pip install")
+    assert "--no-cache-dir" in line
+    env = {
+        **os.environ,
+        "PATH": f"{sys.base_prefix}/bin:{os.environ['PATH']}",
+        "CONSTRAINTS": lock,
+        "PIP_DRY_RUN": "1",
+        "PIP_USE_FEATURE": "fast-deps",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    line = line.replace("--no-cache-dir", "")
+    command = ["sh", "-ec", line]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=INDEX_SECONDS)
     errors = [line for line in (done.stdout + done.stderr).splitlines() if re.search(r"ERROR|Retrying|onnection", line)]
     assert done.returncode == 0, "\n".join(
         [
@@ -121,7 +179,23 @@ def test_pip_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("Would install ")]
     found = line.split()[2:]
-    assert {"torch-2.7.0", "mosaicml-0.32.1", "wandb-0.18.7"} <= set(found)
+    assert {"mosaicml-0.32.1", "wandb-0.18.7"} <= set(found)
     versions = {canonical(name): version for name, _, version in (word.rpartition("-") for word in found)}
-    loose = {name: version for name, version in versions.items() if pinned().get(name) != version}
-    assert not loose, f"not pinned in constraints.txt: {loose}"
+    loose = {name: version for name, version in versions.items() if pinned(lock).get(name) != version}
+    assert "torch" in versions and not loose, f"not pinned in {lock}: {loose}"
+
+
+@pytest.mark.network
+def test_apt_line(tmp_path: Path) -> None:
+    """apt-get would install the packages on a system that has none, of the distribution of the base images."""
+    if not shutil.which("apt-get") or "VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text():
+        pytest.skip("the packages are those of Debian bookworm")
+    (tmp_path / "lists/partial").mkdir(parents=True)
+    (tmp_path / "status").touch()
+    folders = {"State::lists": "lists", "State::status": "status", "Cache": "cache"}
+    options = [word for name, path in folders.items() for word in ("-o", f"Dir::{name}={tmp_path / path}")]
+    subprocess.run(["apt-get", *options, "update"], check=True, capture_output=True, timeout=INDEX_SECONDS)
+    install = ["apt-get", *options, "install", "--simulate", "--no-install-recommends", *debian_packages()]
+    done = subprocess.run(install, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert INFINIBAND <= {line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ import yaml
 
 from benchmarks import picture
 from config import Machine, check_world, load
+from tests.container import VOLUMES
 from tests.image_files import make_imagefolder, make_shards
 from tests.pages import DOCS, PAGES, README, ROOT, blocks, cells, commands
 
@@ -200,16 +202,28 @@ def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_docker(words: list[str], desk: SimpleNamespace) -> None:
-    """`docker build -t NAME .` or `docker run OPTIONS NAME [COMMAND]`: the Dockerfile has it, and COMMAND is valid."""
+    """`docker [buildx] build`, `run`, `stop`: the Dockerfile has the arguments and folders; the command is valid."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    if words[1] == "build":
-        assert f"`{' '.join(words)} &&" in dockerfile.splitlines()[0]
-        assert all(f"ARG {word.split('=')[0]}=" in dockerfile for word in words if "=" in word)
-    else:
-        assert words[1] == "run"
-        inside = words[words.index("resnet-recipes") + 1 :]
-        if inside:
-            KINDS[inside[0]](inside, desk)
+    if words[-1] == ".":
+        given = [word.partition("=") for word in words if re.match(r"[A-Z]+=", word)]
+        assert given and all(f"ARG {name}=" in dockerfile for name, _, _ in given)
+        assert all(f" AS python-{value}\n" in dockerfile for name, _, value in given if name == "PYTHON")
+        return
+    if words[1] == "stop":
+        assert words[2] == "-t" and words[3].isdigit()
+        return
+    assert words[1] == "run"
+    (image,) = [number for number, word in enumerate(words) if re.fullmatch(r"resnet-recipes(:\w+)?", word)]
+    mounted = [word.split(":")[1] for option, word in pairwise(words[:image]) if option == "-v"]
+    assert all(path == "/data" or f" {path.removeprefix('/app/')}" in dockerfile for path in mounted)
+    inside = words[image + 1 :]
+    if inside:
+        KINDS[inside[0]](inside, desk)
+
+
+def by_mkdir(words: list[str], desk: SimpleNamespace) -> None:
+    """`mkdir -p FOLDER ...`: the folders that a container mounts."""
+    assert words[1] == "-p" and set(words[2:]) <= set(VOLUMES)
 
 
 def by_source(words: list[str], desk: SimpleNamespace) -> None:
@@ -224,6 +238,7 @@ KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
     "docker": by_docker,
     "make": by_make,
     "mcli": by_mcli,
+    "mkdir": by_mkdir,
     "pip": by_pip,
     "python": by_python,
     "source": by_source,
