@@ -42,9 +42,9 @@ def pip_words(stage: list[Instruction]) -> list[str]:
     return words
 
 
-def pinned() -> dict[str, str]:
-    """Return the packages of constraints.txt: name -> version."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+def pinned(lock: str = "constraints.txt") -> dict[str, str]:
+    """Return the packages of a lock file: name -> version."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / lock).read_text().splitlines()]
     return {canonical(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
@@ -89,7 +89,7 @@ def test_starts_the_readmes_command(tmp_path: Path) -> None:
     assert "pip" not in done.stdout
 
 
-@pytest.mark.parametrize("path", [".venv", ".git", "runs", "data"])
+@pytest.mark.parametrize("path", [".venv", ".venv-*", ".git", "runs", "data"])
 def test_excluded_from_the_build_context(path: str) -> None:
     """Large and private files are not sent to the builder."""
     lines = [line.rstrip("/") for line in (ROOT / ".dockerignore").read_text().split()]
