@@ -1,13 +1,43 @@
 # The environment, the first run, the checks and the tests. `make help` lists them.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Further words of the command line, as in: make train ARGS="recipe_name=mild max_duration=2ep"
 ARGS ?=
+# STACK=next: a newer torch, in an environment of its own, as in: make train STACK=next
+STACK ?= pinned
+# LEAN=1: only the packages that training imports, in an environment of its own; goes with either stack
+LEAN ?=
 
+# The first of some names that runs; pyenv puts names on the path that do not.
+first_of = $(shell for name in $(1); do $$name -V >/dev/null 2>&1 && echo $$name && break; done)
+
+ifeq ($(STACK),pinned)
+VENV := .venv
+PYTHON ?= $(call first_of,python3.11 python3)
+LOCK := constraints.txt
+RUN := --constraint constraints.txt --requirement requirements.txt
+DEV := $(RUN) --requirement tests/requirements.txt
+else ifeq ($(STACK),next)
+VENV := .venv-next
+PYTHON ?= $(call first_of,python3.12 python3.13 python3)
+LOCK := constraints-next.txt
+# Composer's upper bounds exclude this torch, so pip must not resolve: the lock lists every package.
+RUN := --no-deps --requirement constraints-next.txt
+DEV := $(RUN)
+else
+$(error STACK=$(STACK): no such stack; use STACK=pinned (torch 2.7.0, the default) or STACK=next (torch 2.13.0))
+endif
+
+ifneq ($(LEAN),)
+VENV := $(VENV)-lean
+# Composer and Streaming without their dependencies, which include the clients of four clouds.
+RUN = --constraint $(LOCK) --requirement launch/lean/requirements.txt && \
+	$(PIP) --no-deps --constraint $(LOCK) mosaicml mosaicml-streaming ./launch/lean
+DEV = --constraint $(LOCK) pytest pytest-timeout pytest-xdist hypothesis 'moto[server,s3]'
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 NATIVE := loaders/images/native/decode.so
-PATH_FILES := .venv/lib/python3.11/site-packages/resnet_recipes
-OURS := .venv/.ours
+OURS := $(VENV)/.ours
 
 .PHONY: help env train test quick network check clean
 
@@ -15,22 +45,24 @@ help:  ## List these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 # The stamp .run is older than the requirements only if they have changed, so nothing is installed twice.
-.venv/.run: requirements.txt constraints.txt
-	@echo "creating the environment in .venv (a few minutes and about 6 GB, once)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) --requirement requirements.txt
+$(VENV)/.run: requirements.txt $(LOCK) $(if $(LEAN),$(wildcard launch/lean/*.*))
+	@echo "creating the environment in $(VENV) (a few minutes and 6 to 7 GB, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) $(RUN)
 	@touch $@
 
-.venv/.dev: .venv/.run tests/requirements.txt
-	@$(PIP) --requirement requirements.txt --requirement tests/requirements.txt
+$(VENV)/.dev: $(VENV)/.run tests/requirements.txt
+	@$(PIP) $(DEV)
 	@touch $@
 
 # Replace Composer's `composer`, which kills ranks that take more than 30 seconds to save, with ours (launch/ranks.py),
 # and let Python find the checkout from any folder (launch/on_path.py).
-$(OURS): .venv/.run launch/composer launch/on_path.py
+$(OURS): $(VENV)/.run launch/composer launch/on_path.py
 	@cp launch/composer $(BIN)/composer
-	@cp launch/on_path.py $(PATH_FILES).py
-	@echo "import resnet_recipes" > $(PATH_FILES).pth
+	@for packages in $(VENV)/lib/python3.*/site-packages; do \
+		cp launch/on_path.py $$packages/resnet_recipes.py && \
+		echo "import resnet_recipes" > $$packages/resnet_recipes.pth; \
+	done
 	@touch $@
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers it is not built, and torchvision decodes instead.
@@ -38,24 +70,24 @@ $(NATIVE): loaders/images/native/decode.c $(wildcard loaders/images/native/*.h)
 	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 
-env: .venv/.run $(OURS) $(NATIVE)  ## Create the environment that a run needs
+env: $(VENV)/.run $(OURS) $(NATIVE)  ## Create the environment that a run needs
 
-train: .venv/.run $(OURS) $(NATIVE)  ## Train a ResNet-18 on real scanned digits, about a minute on two cores
+train: $(VENV)/.run $(OURS) $(NATIVE)  ## Train a ResNet-18 on real scanned digits, about a minute on two cores
 	@$(BIN)/composer main.py yamls/digits.yaml $(ARGS)
 
-test: .venv/.dev $(OURS) $(NATIVE)  ## Run every test that needs no network
+test: $(VENV)/.dev $(OURS) $(NATIVE)  ## Run every test that needs no network
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
-quick: .venv/.dev $(OURS) $(NATIVE)  ## Run the tests that neither start a process nor train; takes under a minute
+quick: $(VENV)/.dev $(OURS) $(NATIVE)  ## Run the tests that neither start a process nor train; takes under a minute
 	@$(BIN)/python -m pytest -m "not slow and not network" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
-network: .venv/.dev  ## Run the tests that need a package index
+network: $(VENV)/.dev  ## Run the tests that need a package index
 	@$(BIN)/python -m pytest -m network $(ARGS)
 
-check: .venv/.dev  ## Check style and types
+check: $(VENV)/.dev  ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
 
-clean:  ## Remove the environment and the caches; runs/ and data/ stay
-	rm -rf .venv $(NATIVE) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## Remove the environments and the caches; runs/ and data/ stay
+	rm -rf .venv .venv-* $(NATIVE) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -24,5 +24,5 @@ def extend_path(checkout: str) -> None:
             os.execv(sys.executable, [words[0], "-P", *words[1:]])
 
 
-if __name__ == "resnet_recipes":  # the copy: CHECKOUT/.venv/lib/python3.11/site-packages/resnet_recipes.py
+if __name__ == "resnet_recipes":  # the copy: CHECKOUT/VENV/lib/python3.X/site-packages/resnet_recipes.py
     extend_path(os.path.abspath(os.path.join(os.path.dirname(__file__), *[".."] * 4)))

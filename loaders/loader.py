@@ -65,5 +65,6 @@ def worker_options(batch_size: int, crop_size: int, given: dict[str, Any]) -> di
     prefetch = given.get("prefetch_factor") or prefetch_factor(batch_bytes, workers)
     check_shared_memory(batch_bytes, workers, prefetch)
     allow_many_files()
-    defaults = {"persistent_workers": True, "worker_init_fn": start_worker}
+    # Slots and signals need forked workers (loaders/workers.py); since Python 3.14 fork is no longer the default.
+    defaults = {"persistent_workers": True, "worker_init_fn": start_worker, "multiprocessing_context": "fork"}
     return {**defaults, **given, "num_workers": workers, "prefetch_factor": prefetch}

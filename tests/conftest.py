@@ -23,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 os.environ.setdefault("RECIPES_COMMIT", "c0ffee")  # otherwise each run would call git twice
+for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "STACK", "LEAN"):  # `make test STACK=next` passes them on
+    os.environ.pop(name, None)
 
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}

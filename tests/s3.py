@@ -7,8 +7,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
 
@@ -65,9 +65,16 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 
 
+def s3_client() -> Any:
+    """Return boto3's client; imported here, so that tests can be collected where boto3 and moto are not installed."""
+    import boto3
+
+    return boto3.client("s3")
+
+
 def upload(folder: Path, bucket: str, prefix: str) -> str:
     """Copy a folder into a new bucket; return its address, s3://bucket/prefix."""
-    client = boto3.client("s3")
+    client = s3_client()
     client.create_bucket(Bucket=bucket)
     for path in sorted(folder.rglob("*")):
         if path.is_file():

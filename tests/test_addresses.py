@@ -4,7 +4,6 @@ import re
 import string
 from pathlib import Path
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from config import ConfigError, load
 from loaders.transport.preload import copy
 from loaders.transport.remote import download, join
 from tests.image_files import make_imagefolder
-from tests.s3 import upload
+from tests.s3 import s3_client, upload
 from tests.tools.conversions import convert, files_of, images_of
 from tools.convert.to_mds import open_destination
 from training.checkpoint_files import check_writable
@@ -58,7 +57,7 @@ def test_the_address_of_a_bucket() -> None:
 
 
 def test_objects_with_other_keys_are_left_alone(s3_server: str, tmp_path: Path) -> None:
-    client = boto3.client("s3")
+    client = s3_client()
     client.create_bucket(Bucket="mine")
     others = ["precious", "precious#1", "precious#1?x=y", "precious#1?x=y&z/val", "lead/precious"]
     for key in others:

@@ -17,7 +17,12 @@ from recipes.__main__ import best_figure, is_unverified, shortest_first
 from recipes.declared import is_per_image
 from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells, check_table
 
-ELSEWHERE = ("CUDA out of memory", "Watchdog caught collective operation timeout", "Connection closed by peer")
+ELSEWHERE = (
+    "CUDA out of memory",
+    "no kernel image is available for execution",
+    "Watchdog caught collective operation timeout",
+    "Connection closed by peer",
+)
 """Messages of torch in docs/troubleshooting.md."""
 
 

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import torch
 
 from common.folders import S3Folder
 from main import cli
 from tests.runs import small_yaml
+from tests.s3 import s3_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_channels")]
 
@@ -153,7 +153,7 @@ class Bucket:
     def __init__(self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.folder, self.on = name, folder, True
         self.taken: list[tuple[str, dict[str, bytes], Path]] = []
-        self.client = boto3.client("s3")
+        self.client = s3_client()
         self.client.create_bucket(Bucket=name)
         stock = S3Folder._call
 

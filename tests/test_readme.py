@@ -175,9 +175,9 @@ def by_make(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_pip(words: list[str], desk: SimpleNamespace) -> None:
-    """`pip install -c constraints.txt NAME ...`, or `.[EXTRA]`: each name is pinned, each extra exists."""
-    assert words[1:4] == ["install", "-c", "constraints.txt"]
-    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    """`pip install -c LOCK NAME ...`, or `.[EXTRA]`: each name is pinned, each extra exists."""
+    assert words[1:3] == ["install", "-c"] and words[3] in ("constraints.txt", "constraints-next.txt")
+    pinned = (ROOT / words[3]).read_text().splitlines()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name in words[4:]:
         if name.startswith("."):
@@ -229,7 +229,7 @@ def by_mkdir(words: list[str], desk: SimpleNamespace) -> None:
 def by_source(words: list[str], desk: SimpleNamespace) -> None:
     """`source .venv/bin/activate`: the path where the Makefile creates the environment."""
     assert words[1:] == [".venv/bin/activate"]
-    assert "BIN := .venv/bin\n" in (ROOT / "Makefile").read_text()
+    assert "VENV := .venv\n" in (ROOT / "Makefile").read_text()
 
 
 KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {

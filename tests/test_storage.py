@@ -7,11 +7,8 @@ import socket
 import threading
 from pathlib import Path
 
-import boto3
 import pytest
 import torch
-from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import ClientError
 
 from common import s3
 from common.folders import LocalFolder, S3Folder, open_folder
@@ -19,14 +16,14 @@ from config import UserError, load
 from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy
 from tests.runs import assert_same_weights, run_main, small_yaml
-from tests.s3 import upload, use_endpoint
+from tests.s3 import s3_client, upload, use_endpoint
 from training.checkpoint_files import check_writable, is_whole, newest_first, write
 from training.checkpoints import Checkpoints, to_start_from
 from training.interrupt import StopRequest
 
 
 def names(bucket: str) -> set[str]:
-    listing = boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])
+    listing = s3_client().list_objects_v2(Bucket=bucket).get("Contents", [])
     return {item["Key"] for item in listing}
 
 
@@ -57,7 +54,7 @@ def test_train_from_s3_with_checkpoints_in_s3(s3_server, tmp_path: Path, image_f
     assert {key for key in names(bucket) if key.startswith("whole/")} == kept
 
     # Delete the last checkpoint; the run resumes from S3 with an empty cache and no local checkpoint.
-    client = boto3.client("s3")
+    client = s3_client()
     client.download_file(bucket, "whole/checkpoints/ep2-ba8-rank0.pt", str(tmp_path / "uninterrupted.pt"))
     client.delete_object(Bucket=bucket, Key="whole/checkpoints/ep2-ba8-rank0.pt")
     again = train("whole", "cache2", "save_interval=1ep")
@@ -86,7 +83,7 @@ def test_a_checkpoint_is_downloaded_and_verified_once(
     words: str, s3_server: str, workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a run that resumes from it, starts from it or evaluates it."""
-    boto3.client("s3").create_bucket(Bucket="store")
+    s3_client().create_bucket(Bucket="store")
     address = "s3://store/run/ep1-ba4-rank0.pt"
     write({"state": {"model": {"x": torch.ones(3)}}}, open_folder("s3://store/run"), "ep1-ba4-rank0.pt")
     verified: list[Path] = []
@@ -111,7 +108,7 @@ def test_missing_bucket(s3_server, tmp_path: Path, image_folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_local_and_s3_folders(kind: str, s3_server, tmp_path: Path) -> None:
     if kind == "s3":
-        boto3.client("s3").create_bucket(Bucket="folder")
+        s3_client().create_bucket(Bucket="folder")
     folder = open_folder("s3://folder/a/b" if kind == "s3" else str(tmp_path / "a/b"))
     assert isinstance(folder, S3Folder if kind == "s3" else LocalFolder)
     assert folder.names() == []
@@ -195,6 +192,9 @@ def test_answers_that_are_not_from_s3(head: str, body: str, tmp_path: Path, monk
 
 def test_a_transient_fault_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without drawing from the global generator, which training uses."""
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import ClientError
+
     use_endpoint(monkeypatch, "http://127.0.0.1:1")
     monkeypatch.setattr(s3, "_PAUSES", (0.0, 0.0))
     folder, calls = S3Folder("s3://bucket/run"), []

@@ -33,6 +33,8 @@ def everything_under(folder: Path) -> bytes:
 
 def test_wandb_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run is the same W&B run; another run name or the user's own ID is a different one."""
+    import wandb
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = train(workdir, image_folder, wandb={"project": "recipes", "entity": None, "group": "tests"})
@@ -55,6 +57,7 @@ def test_wandb_offline(workdir: Path, image_folder: Path, monkeypatch: pytest.Mo
     kwargs = [start["init_kwargs"] for start in starts]
     assert kwargs[0] == {"notes": "x", "id": own, "resume": "allow"}
     assert kwargs[1]["id"] != own and kwargs[1]["resume"] == "allow"
+    wandb.teardown()  # its service would be reported as an open resource, in whichever test collects it
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def require_dali(device: str = "cpu") -> None:
     """Raise a DataError if DALI is not installed, or if `device` is `mixed` (not `cpu`) and there is no GPU."""
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
-        raise DataError(
-            "train_dataset.storage=dali needs NVIDIA DALI: pip install -c constraints.txt nvidia-dali-cuda120==2.4.0"
-        )
+        cuda13 = (torch.version.cuda or "").startswith("13.")
+        package = "-c constraints-next.txt nvidia-dali-cuda130" if cuda13 else "-c constraints.txt nvidia-dali-cuda120"
+        raise DataError(f"train_dataset.storage=dali needs NVIDIA DALI: pip install {package}==2.4.0")
     if device == "mixed" and not torch.cuda.is_available():
         raise DataError("DALI's device=mixed needs a GPU, but torch sees none: decode on the CPU.")
 

@@ -34,6 +34,7 @@ def test_outputs_gradients_and_names_equal_composers(block, blur_first):
     assert torch.equal(stock.eval()(images), ours.eval()(images))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # stock's graphs, as torch 2.13 compiles them
 def test_no_graph_breaks_where_stock_has_many():
     """Stock reads a tensor's value in each blurred layer; ours uses constants."""
     stock, ours = resnet(), resnet()

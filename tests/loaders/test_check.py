@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +16,7 @@ from data import check_dataloader
 from loaders.storage.inspection_splits import extent
 from loaders.transport.decompression import decompressed
 from tests.image_files import make_imagefolder
-from tests.s3 import free_port, upload, use_endpoint
+from tests.s3 import free_port, s3_client, upload, use_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 Check = Callable[..., tuple[int, str]]
@@ -49,10 +48,11 @@ def broken(folder: Path, tmp_path: Path) -> Path:
 
 
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command with every warning shown, except Python 3.12's of workers that are forks."""
     return subprocess.run(
         [sys.executable, str(ROOT / "data.py"), *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"PYTHONWARNINGS": "default"},
+        env=os.environ | {"PYTHONWARNINGS": "default,ignore:This process"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -188,7 +188,7 @@ def test_s3(check: Check, s3_server: str, shards: Path, tmp_path: Path) -> None:
     assert "cache folder" in check(remote)[1]
     status, _ = check(remote, tmp_path / "cache", "--crop-size", 32)
     assert status == 0
-    boto3.client("s3").delete_object(Bucket="images", Key="set/train/shard.00001.mds")
+    s3_client().delete_object(Bucket="images", Key="set/train/shard.00001.mds")
     status, said = check(remote, tmp_path / "cache2")
     assert status == 1 and f"{remote}/train/shard.00001.mds: is missing" in said
     status, said = check("s3://images/else", tmp_path / "cache3")

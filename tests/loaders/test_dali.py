@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -28,7 +29,7 @@ from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.streaming import ShardDataset
 from tests.image_files import make_mds
 from tests.loaders.jpegs import save_odd_images
-from tests.runs import pretend_gpu
+from tests.runs import ROOT, pretend_gpu
 
 SIZES = ((640, 427), (375, 500), (333, 222), (240, 320), (120, 180), (61, 47))
 
@@ -292,5 +293,12 @@ def test_unsupported_settings_are_reported_at_once(photographs: Path, monkeypatc
         with pytest.raises(DataError, match="needs a GPU"):
             require_dali("mixed")
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # makes the import fail
-    with pytest.raises(DataError, match=r"pip install -c constraints.txt nvidia-dali-cuda120==2\.4\.0"):
-        dali(train_set(photographs))
+    for cuda, lock, package in (
+        ("12.6", "constraints.txt", "nvidia-dali-cuda120==2.4.0"),
+        ("13.0", "constraints-next.txt", "nvidia-dali-cuda130==2.4.0"),
+        (None, "constraints.txt", "nvidia-dali-cuda120==2.4.0"),  # torch without CUDA: either decodes on the CPU
+    ):
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        with pytest.raises(DataError, match=re.escape(f"needs NVIDIA DALI: pip install -c {lock} {package}")):
+            dali(train_set(photographs))
+        assert package in (ROOT / lock).read_text().splitlines()

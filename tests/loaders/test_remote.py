@@ -8,9 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.exceptions import SSLError
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from common import s3
@@ -19,7 +17,7 @@ from common.store_faults import Damaged, fault
 from data import build_imagenet_dataspec
 from loaders.storage.inspection_jobs import ShardJob
 from loaders.transport import remote
-from tests.s3 import upload, use_endpoint
+from tests.s3 import s3_client, upload, use_endpoint
 from tools.convert import sources
 from tools.convert.to_mds import open_destination
 
@@ -59,7 +57,7 @@ def test_a_shard_that_is_too_large(reader: str, s3_server: str, shards: Path, tm
     index = (shards / "val/index.json").read_bytes()
     entry = json.loads(index)["shards"][0]
     name = (entry.get("zip_data") or entry["raw_data"])["basename"]
-    boto3.client("s3").upload_fileobj(io.BytesIO(bytes(3_000_000)), "images", f"set/val/{name}")
+    s3_client().upload_fileobj(io.BytesIO(bytes(3_000_000)), "images", f"set/val/{name}")
     (cache / "val").mkdir(parents=True)
     if reader != "training":
         (cache / "val/index.json").write_bytes(index)
@@ -95,6 +93,8 @@ def test_an_unreachable_file_is_not_reported_missing() -> None:
 
 
 def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import SSLError
+
     use_endpoint(monkeypatch, "https://store")
     error = SSLError(endpoint_url="https://store/b", error="self-signed certificate")
     said = "s3://b/x: https://store has a certificate that is not trusted here. Set AWS_CA_BUNDLE to"

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import torch
 from composer.core import DataSpec
@@ -24,7 +23,7 @@ from loaders.transport import shard_cache
 from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.runs import wait_for
-from tests.s3 import upload, use_endpoint
+from tests.s3 import s3_client, upload, use_endpoint
 
 REMOTE = "s3://images/set"
 DAMAGED = "shard.00002.mds"
@@ -127,7 +126,7 @@ def test_a_permanent_fault_names_the_shard(
         monkeypatch.setattr(module, name, 2.0)
     if fault == "hang":
         monkeypatch.setattr(s3, "READ_TIMEOUT", 8.0)  # longer than a busy machine needs for the other shards
-    client = boto3.client("s3")
+    client = s3_client()
     if fault == "missing":
         client.delete_object(Bucket="images", Key=f"set/val/{DAMAGED}")
     elif fault == "hash":
@@ -176,7 +175,7 @@ def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: p
 def test_no_bucket_no_index_no_credentials(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has no bucket 'image'" in sentence(lambda: build(tmp_path, path="s3://image/set"))
     assert "set/a/val/index.json: is missing" in sentence(lambda: build(tmp_path, path=f"{REMOTE}/a"))
-    boto3.client("s3").put_object(Bucket="images", Key="set/val/index.json", Body=b'{"version": 2, "shards": [{')
+    s3_client().put_object(Bucket="images", Key="set/val/index.json", Body=b'{"version": 2, "shards": [{')
     assert "val/index.json: is malformed" in sentence(lambda: build(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

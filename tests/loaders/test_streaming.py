@@ -6,7 +6,6 @@ import shutil
 import threading
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from loaders.storage.streaming import read_classes
 from loaders.transport.prefetch import AHEAD, Prefetcher
 from tests.image_files import make_mds
 from tests.runs import wait_for
-from tests.s3 import free_port, upload, use_endpoint
+from tests.s3 import free_port, s3_client, upload, use_endpoint
 
 
 def build(remote: Path | str, local: Path | str, workers: int = 0, **options) -> DataSpec:
@@ -122,7 +121,7 @@ def test_missing_shard_in_mid_epoch(
     source: Path = request.getfixturevalue(kind)
     remote = upload(source, "images", "set")
     name = sorted(path.name for path in (source / "val").glob("shard.00002*"))[0]
-    boto3.client("s3").delete_object(Bucket="images", Key=f"set/val/{name}")
+    s3_client().delete_object(Bucket="images", Key=f"set/val/{name}")
     spec = build(remote, tmp_path, workers, batch_size=2)
     batches = 0
     with pytest.raises(DataError) as caught:

@@ -41,6 +41,18 @@ def pending(pid: int) -> bool:
     return bool((int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> (signal.SIGTERM - 1) & 1)
 
 
+def test_workers_are_forks_of_the_trainer(folder: Path) -> None:
+    """Even where another way of starting processes is the default, as in Python 3.14."""
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        train = loader(folder, num_workers=1)
+        next(iter(train))
+    finally:
+        multiprocessing.set_start_method(None, force=True)
+    assert psutil.Process(train._iterator._workers[0].pid).ppid() == os.getpid()
+    assert train._iterator.slots, "batches must travel in reusable memory"
+
+
 def test_signals(folder: Path) -> None:
     train = loader(folder, num_workers=1)
     batches = iter(train)

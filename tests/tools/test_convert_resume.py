@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import boto3
 import pytest
 
 from common.errors import DataError
 from loaders.storage.unfinished import refuse_unfinished
 from tests.runs import wait_for
+from tests.s3 import s3_client
 from tests.tools.conversions import convert, files_of, images_of, make_source, originals_of
 from tools.convert.__main__ import main
 
@@ -163,7 +163,7 @@ def test_interrupted_and_killed_and_damaged(stalling: Path, tmp_path: Path, capf
 def test_resuming_to_s3_and_converting_back(
     source: Path, s3_server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    client = boto3.client("s3")
+    client = s3_client()
     client.create_bucket(Bucket="images")
     client.put_bucket_versioning(Bucket="images", VersioningConfiguration={"Status": "Enabled"})
     root = shutil.copytree(source, tmp_path / "root")

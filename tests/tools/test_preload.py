@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-import boto3
 import pytest
 
 from common import whole_files
@@ -16,7 +15,7 @@ from common.errors import DataError
 from loaders.transport.preload import copy
 from loaders.transport.preloading.source_files import list_files
 from tests.image_files import make_imagefolder, make_shards
-from tests.s3 import upload, use_endpoint
+from tests.s3 import s3_client, upload, use_endpoint
 from tests.tools.copies import is_complete, preload, tree
 from tools.preload.__main__ import run
 
@@ -171,7 +170,7 @@ def test_links_to_devices_and_pipes_are_skipped(folder: Path, tmp_path: Path) ->
 
 def test_from_s3(s3_server: str, folder: Path, shards: Path, tmp_path: Path) -> None:
     """Images and shards; a password in the address appears in neither manifest nor messages."""
-    client = boto3.client("s3")
+    client = s3_client()
     images = upload(folder, "images", "a/set")
     assert tree(preload(images, tmp_path / "images")) == tree(folder)
     upload(shards, "shards", "set")
@@ -214,7 +213,7 @@ def test_stores_without_listings_use_the_indexes(s3_server: str, shards: Path, t
 
 
 def test_names_outside_the_copy(s3_server: str, tmp_path: Path) -> None:
-    client = boto3.client("s3")
+    client = s3_client()
     client.create_bucket(Bucket="bad")
     client.put_object(Bucket="bad", Key="set/train/../../../outside", Body=b"x")
     with pytest.raises(DataError, match="is not a valid file name on a disk"):

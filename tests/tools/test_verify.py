@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +18,7 @@ from loaders.images import native
 from loaders.storage.inspection_splits import Split
 from tests.image_files import make_imagefolder, make_mds, make_shards
 from tests.runs import ROOT
-from tests.s3 import upload
+from tests.s3 import s3_client, upload
 from tools.verify.__main__ import run
 from tools.verify.compare import compare_with_imagenet
 
@@ -173,7 +172,7 @@ def test_shards_in_s3(verify: Verify, s3_server: str, shards: Path, tmp_path: Pa
     (cache / "val" / name).write_bytes((shards / "val" / name).read_bytes()[:-1])
     assert verify(remote, cache)[0] == 0
     assert (cache / "val" / name).read_bytes() == (shards / "val" / name).read_bytes()
-    boto3.client("s3").delete_object(Bucket="images", Key=f"set/val/{name}")
+    s3_client().delete_object(Bucket="images", Key=f"set/val/{name}")
     (cache / "val" / name).unlink()
     status, said = verify(remote, cache)
     assert status == 1 and f"{remote}/val/{name}: is missing" in said and "1 fault" in said
