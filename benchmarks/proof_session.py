@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -176,9 +177,9 @@ class Child:
         """Kill the process and its own, append its output to the log, and return it, the first time."""
         if self._output.closed:
             return ""
-        if self.process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # nothing is left of its group
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
         self._output.seek(0)
         text = self._output.read()
         self._output.close()

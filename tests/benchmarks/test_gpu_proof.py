@@ -18,7 +18,7 @@ from benchmarks.gpu_proof import STAGES, Results, Stage, chosen, output, run_sta
 from benchmarks.proof_session import Check, Ended, OutOfTime, Session
 from common.errors import ConfigError, UserError
 from config import load
-from tests.runs import ROOT
+from tests.runs import ROOT, wait_for
 from tests.tools.test_measured import RUN
 from tools.records.measured import problems
 
@@ -183,33 +183,33 @@ def test_command_lines(gpu: str | None, count: int, tmp_path: Path, monkeypatch:
     assert session.commands == count
 
 
-SLEEP = (
-    "import subprocess, time; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
-)
+START = "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True)"
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process is there and is not a zombie."""
+def is_over(pid: int) -> bool:
+    """Whether a process is gone or a zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
-        return False
+        return True
 
 
 @pytest.mark.slow
 def test_processes_end_in_time(session: Session) -> None:
     """With all that they started; their output is logged."""
-    ended = session.python("-c", SLEEP, limit=2)
-    assert ended.status is None and not is_running(int(ended.text))
+    ended = session.python("-c", f"{START}; child.wait()", limit=2)
+    assert ended.status is None and wait_for(lambda: is_over(int(ended.text)))
+    ended = session.python("-c", START)
+    assert ended.status == 0 and wait_for(lambda: is_over(int(ended.text)))
+    assert f"$ python -c {START}\n{ended.text}" in session.log.read_text()
     assert not session.start("-c", "").until(lambda: False, 100)
-    child = session.start("-c", SLEEP)
     session.until = time.monotonic() + 2
+    child = session.start("-c", "import time; time.sleep(600)")
     with pytest.raises(OutOfTime):
         child.wait(100)
-    assert not is_running(child.process.pid)
+    assert is_over(child.process.pid)
     with pytest.raises(OutOfTime):
         session.python("-c", "import time; time.sleep(600)")
-    assert f"$ python -c {SLEEP}\n{ended.text}" in session.log.read_text()
 
 
 @pytest.mark.slow
