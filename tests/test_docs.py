@@ -16,6 +16,7 @@ from recipes import registry
 from recipes.__main__ import best_figure, is_unverified, shortest_first
 from recipes.declared import is_per_image
 from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells, check_table
+from tools.records import measured
 
 ELSEWHERE = (
     "CUDA out of memory",
@@ -112,6 +113,19 @@ def test_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
         selected.append(f"`{chosen('auto')}`")
     auto = ["`auto`", f"{selected[0]} if it is built, else {selected[1]}", ""]
     check_table(DOCS / "data.md", "Decoders", [["decoder", "what it does", "pixels"], *rows, auto])
+
+
+def test_measured_speeds() -> None:
+    """The docs list the schema of results/measured/, field by field."""
+    table = [["field", "meaning", "must be"]]
+    for prefix, fields in (
+        ("", measured.FILE),
+        ("hardware.", measured.HARDWARE),
+        ("runs[].", measured.RUN),
+        ("stages[].", measured.STAGE),
+    ):
+        table += [[f"`{prefix}{name}`", field.meaning, field.allowed] for name, field in fields.items()]
+    check_table(DOCS / "evidence.md", "Speeds on GPUs", table)
 
 
 def test_figures() -> None:

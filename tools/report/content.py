@@ -10,6 +10,7 @@ from config.read import Tree
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
 from tools.records.groups import Group, Table, data_of, tables
+from tools.records.measured import read_all, rows, title
 from tools.records.published import MODEL, Published, for_group, read_published
 from tools.records.reading import Record, State
 from tools.report import words
@@ -86,14 +87,15 @@ class Page:
     sections: list[Section]
     left_out: list[Part]  # runs that are in no table
     published: list[tuple[str, Published]]
+    measured: list[tuple[str, list[tuple[str, ...]]]]  # speeds on GPUs: what a file's rows share, and the rows
 
 
 def page(records: Sequence[Record], prices: Prices, places: Sequence[str], command: str) -> Page:
     """Return the report of some runs."""
-    rows = read_published()
-    shown = [row for row in rows if None not in (row.number("top1"), row.number("minutes"))]
+    published = read_published()
+    shown = [row for row in published if None not in (row.number("top1"), row.number("minutes"))]
     letters = {id(row): words.letter(place) for place, row in enumerate(shown)}
-    lettered = [(letters.get(id(row), ""), row) for row in rows]
+    lettered = [(letters.get(id(row), ""), row) for row in published]
     return Page(
         made=time.strftime("%Y-%m-%d %H:%M"),
         places=[str(place) for place in places],
@@ -103,6 +105,7 @@ def page(records: Sequence[Record], prices: Prices, places: Sequence[str], comma
         sections=[section(table, prices, lettered) for table in tables(records)],
         left_out=[part(record, prices, None) for record in records if record.state is not State.FINISHED],
         published=lettered,
+        measured=[(title(content), rows(content)) for content in read_all() if content["runs"]],
     )
 
 

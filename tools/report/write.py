@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from common.errors import ConfigError, UserError
 from common.whole_files import write_whole
+from tools.records.measured import HEAD
 from tools.report import drawing
 from tools.report.charts import Chart
 from tools.report.content import Page
@@ -115,7 +116,8 @@ def _render(name: str, page: Page, finalize: Callable[[Any], Any] | None, **more
         for mark, row in page.published
     ]
     head = ("", *PUBLISHED, "source")
-    more |= {"method": METHOD, "captions": CAPTIONS, "published_head": head, "published_rows": rows}
+    more |= {"method": METHOD, "captions": CAPTIONS, "measured_head": HEAD}
+    more |= {"published_head": head, "published_rows": rows}
     return environment.get_template(name).render(page=page, **more)
 
 
