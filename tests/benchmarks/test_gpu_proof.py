@@ -197,7 +197,7 @@ def is_over(pid: int) -> bool:
 @pytest.mark.slow
 def test_processes_end_in_time(session: Session) -> None:
     """With all that they started; their output is logged."""
-    ended = session.python("-c", f"{START}; child.wait()", limit=2)
+    ended = session.python("-c", f"{START}; child.wait()", limit=8)
     assert ended.status is None and wait_for(lambda: is_over(int(ended.text)))
     ended = session.python("-c", START)
     assert ended.status == 0 and wait_for(lambda: is_over(int(ended.text)))
