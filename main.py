@@ -34,8 +34,7 @@ def main(config: DictConfig | Run) -> Trainer:
     started = time.monotonic()
     run = config if isinstance(config, Run) else complete(config)
 
-    ranks, ranks_per_node = world()
-    check_world(run.config, ranks, ranks_per_node)
+    check_world(run.config, *world())
 
     # Importing torch and Composer takes four seconds; mistyped keys are reported before that.
     from training.startup import import_composer
@@ -54,7 +53,6 @@ def main(config: DictConfig | Run) -> Trainer:
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         data = build.data(run, algorithms)
         model = build.model(run.config)
-        optimizer = build.optimizer(run.config, model)
         schedule = build.schedule(run, data)
         stop = StopRequest()
         folder.keep_output()
@@ -69,7 +67,7 @@ def main(config: DictConfig | Run) -> Trainer:
             folder=folder,
             model=model,
             data=data,
-            optimizers=optimizer,
+            optimizers=build.optimizer(run.config, model),
             max_duration=schedule.max_duration,
             algorithms=algorithms,
             # Guards run first, so that an invalid state is neither recorded nor saved.

@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, LIBJPEG, TABLES, Kind, kinds, measure
+from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, LIBJPEG, TABLES, Kind, kinds, measure, storage_of
 from benchmarks.image_files import LONGER, copy_images, make_images
 from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
@@ -151,8 +151,8 @@ def add_tables(folder: Path, console: Console) -> dict[str, Path]:
     from tools.seek.__main__ import main as seek_main
 
     folders = {name: folder / name for name in TABLES}
-    for name, (storage, every) in TABLES.items():
-        if KINDS[storage].is_streaming:
+    for name, every in TABLES.items():
+        if KINDS[storage_of(name)].is_streaming:
             run_quietly(convert_main, console, folder / "imagefolder", folders[name], "--seekable", every)
         else:
             shutil.copytree(folder / "imagefolder", folders[name], copy_function=os.link)

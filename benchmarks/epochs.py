@@ -25,9 +25,8 @@ from loaders.workers import WorkerLoader, start_worker
 DEFAULT = "torchvision default, floats"
 DEFAULT_BYTES = "torchvision default, bytes"
 LIBJPEG = "imagefolder, libjpeg"
-TABLES = {"imagefolder, tables": ("imagefolder", 0), "streaming, tables": ("streaming", 0)}
-TABLES |= {f"{name}, 8": (storage, 8) for name, (storage, _) in TABLES.items()}
-"""Loaders with seek tables: name -> storage kind, and `every` of `native.seek_table`."""
+TABLES = {"imagefolder, tables": 0, "streaming, tables": 0, "imagefolder, tables, 8": 8, "streaming, tables, 8": 8}
+"""Loaders with seek tables: storage kind and more -> `every` of `native.seek_table`."""
 BATCH = 100
 
 
@@ -58,7 +57,7 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
 
     def ours(name: str) -> Any:
         root = folders.get(name, folders["imagefolder"])
-        storage = TABLES[name][0] if name in TABLES else name.split(",")[0]
+        storage = storage_of(name)
         streams = bool(KINDS[storage].is_streaming)
         spec = build_imagenet_dataspec(
             root,
@@ -73,6 +72,11 @@ def kinds(folders: dict[str, Path], crop_size: int, workers: int, names: list[st
         return spec.dataloader
 
     return defaults + [Kind(name, partial(ours, name)) for name in names]
+
+
+def storage_of(name: str) -> str:
+    """Return the storage kind of one of our loaders."""
+    return name.split(",")[0]
 
 
 def default_loader(root: Path, crop_size: int, workers: int, floats: bool) -> DataLoader:

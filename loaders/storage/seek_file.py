@@ -46,7 +46,7 @@ def keys_of(names: Iterable[bytes]) -> np.ndarray:
 
 
 def candidates(folder: Path) -> tuple[Path, Path]:
-    """Return where the tables of a split's folder may be: beside it, or in the user's cache."""
+    """Return where the tables of a split's folder may be: next to it, or in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # works for an unknown user too
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     return folder.with_name(f"{folder.name}.seek"), cache / "resnet-recipes" / "seek" / f"{name}-{folder.name}.seek"
@@ -174,7 +174,7 @@ class FolderTables:
         return self.file.table(place) if self.file and self.file.fits(place, status) else None
 
     def remark(self, most: int = CHECKED) -> str | None:
-        """Say that the tables are damaged or out of date, after looking at so many images at most; None if not."""
+        """Say that the tables are damaged or out of date, after looking at `most` images; None if not."""
         command = shlex.join(["python", "-m", "tools.seek", str(self._folder.parent)])
         if self.file and self.file.every:
             command += f" --every {self.file.every}"

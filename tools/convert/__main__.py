@@ -19,7 +19,6 @@ from common.terminal import console, positive
 from loaders.storage.kinds import KINDS
 
 QUALITY = 90
-MOST_EVERY = 65535  # of --seekable: a 16-bit number in the table
 SEEKABLE = (
     "add seek tables, for faster decoding: an entry per row of blocks, or every N blocks of 8 or 16 pixels too "
     "(8 is fastest; about 2%% larger)"
@@ -45,6 +44,8 @@ classes.json, next to the shards, lists the class names by label."""
 
 def columns(word: str) -> int:
     """Parse the N of --seekable."""
+    from loaders.images.native import MOST_EVERY
+
     if not word.isdecimal() or int(word) > MOST_EVERY:
         raise argparse.ArgumentTypeError(f"{word}: N must be from 0 to {MOST_EVERY}; write SRC DST --seekable N")
     return int(word)

@@ -96,8 +96,8 @@ def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
     given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
     options = {key: value for key, value in given.items() if value is not None} | {"persistent_workers": False}
     again = copy.copy(spec)
-    args = section.storage, dataset, section.batch_size, False, False, options
-    again.dataloader = build_loader(*args, config.device)
+    size_and_order = section.batch_size, False, False
+    again.dataloader = build_loader(section.storage, dataset, *size_and_order, options, config.device)
     return again
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from loaders.storage.imagefolder import ImageFolderDataset
 
 CHUNK = 64  # images per thread between two looks at the progress
-MOST_EVERY = 65535  # a 16-bit number in the table
 
 
 @dataclass
@@ -124,6 +123,8 @@ def make(argv: Sequence[str]) -> int:
     add("--every", type=int, default=0, metavar="N", help="an entry every N blocks of 8 or 16 pixels, not per row only")
     add("--workers", type=positive, default=cores, help="threads (default: one per core, here %(default)s)")
     given, out = parser.parse_args(argv), console()
+    from loaders.images.native import MOST_EVERY
+
     if not 0 <= given.every <= MOST_EVERY:
         raise ConfigError(f"--every {given.every}: must be from 0 (per row only) to {MOST_EVERY}, such as 8.")
     splits = open_splits(given.path)

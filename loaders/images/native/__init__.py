@@ -17,6 +17,7 @@ import numpy as np
 
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
+MOST_EVERY = 65535  # columns of MCUs between a seek table's entries: a 16-bit number in it
 _INTERFACE = 5  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
@@ -132,8 +133,9 @@ def view_jpeg(data: bytes, view: View, table: bytes = b"") -> np.ndarray | None:
 def seek_table(data: bytes, every: int = 0) -> bytes | None:
     """Seek table of a JPEG, with which decoding a box starts at the box; None for a JPEG that cannot have one.
 
-    It has an entry at the start of each row of MCUs (blocks of 8 or 16 pixels), and if `every` is not 0, every so many
-    MCUs of the row. Progressive, CMYK and damaged JPEGs have none; also if our Huffman decoder is off.
+    It has an entry at the start of each row of MCUs (blocks of 8 or 16 pixels), and if `every` (at most MOST_EVERY) is
+    not 0, at every `every`-th MCU of the row. Progressive, CMYK and damaged JPEGs have none; also if our Huffman
+    decoder is off.
     """
     room = _built().seek_table(data, len(data), every, None, 0)
     table = ctypes.create_string_buffer(room)

@@ -61,8 +61,8 @@ EXPORTED int view_jpeg(const struct image *image, const struct view *view, uint8
     return read_jpeg(image, NULL, view, out);
 }
 
-/* Seek table of a JPEG, with an entry every so many MCUs of a row, or one per row if 0. Returns its bytes, of which none
- * are written if they exceed `room`; 0 for a JPEG without one, such as a progressive or a damaged one. */
+/* Seek table of a JPEG, with an entry at every `every`-th MCU of a row, or one per row if 0. Returns its bytes, of which
+ * none are written if they exceed `room`; 0 for a JPEG without one, such as a progressive or a damaged one. */
 EXPORTED size_t seek_table(const uint8_t *data, size_t size, size_t every, uint8_t *table, size_t room)
 {
     return has_own_huffman ? make_seek_table(&(struct image){data, size, NULL, 0}, every, table, room) : 0;

@@ -183,7 +183,7 @@ static int try_jpeg(const struct image *image, int32_t *shape, const struct view
     return done;
 }
 
-/* Write the seek table of a JPEG, with an entry every so many columns of MCUs, or if 0 at the start of each row.
+/* Write the seek table of a JPEG, with an entry at every `every`-th column of MCUs, or if 0 at the start of each row.
  *
  * Returns its bytes, of which it writes none if they exceed `room`; 0 if the JPEG cannot have a table.
  */

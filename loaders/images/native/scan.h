@@ -11,14 +11,6 @@ struct jpeg_entropy_decoder {
     boolean (*decode_mcu)(j_decompress_ptr, JBLOCKROW *);
 };
 
-/* An encoded image, and its seek table if `table_size` is not 0. */
-struct image {
-    const uint8_t *data;
-    size_t size;
-    const uint8_t *table;
-    size_t table_size;
-};
-
 /* Make sure that all bytes of the next MCU are in `plain`, if the file has them. */
 static void unstuff(struct huffman *huffman)
 {
@@ -189,6 +181,6 @@ static void open_huffman(struct huffman *huffman, j_decompress_ptr jpeg, const s
     huffman->skip = has_bmi2() ? skip_bmi2 : skip_plain;
     huffman->active = 1;
     jpeg->entropy->decode_mcu = decode_mcu;
-    open_seek_table(&huffman->table, image->table, image->table_size, image->data, image->size,
-                    huffman->end - huffman->begin, jpeg->num_components, huffman->rows, huffman->columns);
+    open_seek_table(&huffman->table, image, huffman->end - huffman->begin, jpeg->num_components, huffman->rows,
+                    huffman->columns);
 }

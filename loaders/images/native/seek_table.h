@@ -1,6 +1,6 @@
 /* Seek tables: where in a JPEG's scan decoding may start. Used by huffman.h.
  *
- * A table is stored beside its JPEG, which stays as it is. It holds, in the byte order of the machine, a header, an
+ * A table is stored next to its JPEG, which stays as it is. It holds, in the byte order of the machine, a header, an
  * entry per row of MCUs or more, and a checksum of all of it and of the JPEG. With the table of another JPEG, or a
  * damaged one, decoding goes on without.
  */
@@ -9,6 +9,14 @@
 #include <string.h>
 
 enum { SEEK_VERSION = 1 };
+
+/* An encoded image, and its seek table if `table_size` is not 0. */
+struct image {
+    const uint8_t *data;
+    size_t size;
+    const uint8_t *table;
+    size_t table_size;
+};
 
 struct seek_header {
     uint8_t version, components;
@@ -50,7 +58,8 @@ static inline void add_step(uint64_t lanes[PRODUCTS], const uint8_t *bytes)
 /* 64-bit hash. Accidents do not go unnoticed; whoever can choose the bytes can forge it. */
 static uint64_t checksum(const uint8_t *bytes, size_t size, uint64_t seed)
 {
-    uint64_t hash = product_of(seed ^ secret[0], size ^ secret[1]), lanes[PRODUCTS] = {hash, hash + 1, hash + 2, hash + 3};
+    uint64_t hash = product_of(seed ^ secret[0], size ^ secret[1]);
+    uint64_t lanes[PRODUCTS] = {hash, hash + 1, hash + 2, hash + 3};
     uint8_t rest[HASHED] = {0};
     size_t whole = size / HASHED * HASHED;
     for (size_t at = 0; at < whole; at += HASHED)
@@ -90,23 +99,24 @@ static struct seek_entry seek_entry_of(const struct seek_table *table, size_t in
 }
 
 /* Open the table of a JPEG, whose scan has this many bytes and MCUs. Leaves `table` empty if it is not its table. */
-static void open_seek_table(struct seek_table *table, const uint8_t *stored, size_t size, const uint8_t *jpeg,
-                            size_t jpeg_size, size_t scan_size, int components, size_t rows, size_t columns)
+static void open_seek_table(struct seek_table *table, const struct image *image, size_t scan_size, int components,
+                            size_t rows, size_t columns)
 {
+    const uint8_t *stored = image->table;
     struct seek_header header;
     uint64_t sum;
-    if (size < sizeof header + sizeof sum)
+    if (image->table_size < sizeof header + sizeof sum)
         return;
     memcpy(&header, stored, sizeof header);
     struct seek_header expected = seek_header_of(components, rows, columns, header.every);
     size_t bytes = seek_bytes(&expected);
-    if (memcmp(&header, &expected, sizeof header) || size != bytes + sizeof sum)
+    if (memcmp(&header, &expected, sizeof header) || image->table_size != bytes + sizeof sum)
         return;
     memcpy(&sum, stored + bytes, sizeof sum);
-    if (sum != checksum(stored, bytes, checksum(jpeg, jpeg_size, 0)))
+    if (sum != checksum(stored, bytes, checksum(image->data, image->size, 0)))
         return;
-    struct seek_table opened = {stored + sizeof header, stride_of(components), header.every,
-                                (columns + header.every - 1) / header.every, header.entries};
+    struct seek_table opened = {stored + sizeof header, stride_of(components), header.every, header.entries / rows,
+                                header.entries};
     for (size_t i = 0, last = 0; i < opened.count; i++) {
         size_t bit = seek_entry_of(&opened, i).bit;
         if (bit < last || bit >= 8 * scan_size)
