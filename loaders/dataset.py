@@ -35,6 +35,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     """
 
     classes: list[str] | None = None  # by label; None if the storage does not record them
+    class_names: list[str] | None = None  # what people call these; see loaders.class_names
     labels_are_free = True  # whether labels may be any number, instead of following from the class names
     order = "over all"  # how `epoch_order` shuffles; a position in one kind of order means nothing in another
     fetches = False  # whether images are downloaded during the epoch, which may have to wait for them

@@ -25,6 +25,7 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
+from loaders.class_names import names_of
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -47,8 +48,11 @@ class RunFolder:
         self.lock = contextlib.ExitStack()  # releases rank 0's lock; empty on other ranks
         self.tracked: Tracked | None = None
 
-    def write_start(self, data: dict[str, Any] | None = None) -> None:
-        """Write config.yaml, baseline.yaml and environment.json; `data` is the result of describe()."""
+    def write_start(self, data: dict[str, Any] | None = None, classes: dict[str, list[str]] | None = None) -> None:
+        """Write config.yaml, baseline.yaml, environment.json and classes.json.
+
+        `data` is the result of describe(), `classes` that of classes_of().
+        """
         config = OmegaConf.create(plain(self.run))
         # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
         config.run_name = config.recipe_name = None
@@ -63,11 +67,13 @@ class RunFolder:
         self.write("baseline.yaml", header + OmegaConf.to_yaml(OmegaConf.create(redacted(baseline))))
         more = {"baseline": against} | ({ID: self.tracked.id} if self.tracked else {})
         self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")
+        if classes:
+            self.write("classes.json", json.dumps(classes, indent=2) + "\n")
 
     def start_over(self) -> None:
         """Remove the figures of an overwritten run, which would be taken for this one's."""
         if dist.get_global_rank() == 0:
-            for name in ("metrics.csv", "summary.json"):
+            for name in ("metrics.csv", "summary.json", "classes.json"):
                 (self.path / name).unlink(missing_ok=True)
 
     def is_finished(self, step: int) -> bool:
@@ -222,6 +228,14 @@ def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
         "classes": len(classes) if classes else None,
         "names": hashlib.sha256("\n".join(classes).encode()).hexdigest()[:12] if classes else None,
     }
+
+
+def classes_of(*datasets: object) -> dict[str, list[str]] | None:
+    """Return the classes, by label, of the first data set that knows them, and their names; None if none does."""
+    for dataset in datasets:
+        if classes := getattr(dataset, "classes", None):
+            return {"classes": list(classes), "names": getattr(dataset, "class_names", None) or names_of(classes)}
+    return None
 
 
 def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:

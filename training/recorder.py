@@ -12,7 +12,7 @@ from config.schema import METRICS
 from recipes.algorithms._base import at_own_pace
 from training.data_wait import DataWait
 from training.earlier_run import MEASURED, plain
-from training.record import RunFolder, command, describe
+from training.record import RunFolder, classes_of, command, describe
 from training.secrets import redacted
 
 
@@ -49,7 +49,8 @@ class Recorder(Callback):
             else:
                 self.folder.start_over()
             evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
-            self.folder.write_start(describe(state.train_dataloader.dataset, evaluation.dataset))  # type: ignore
+            both = state.train_dataloader.dataset, evaluation.dataset  # type: ignore[union-attr]
+            self.folder.write_start(describe(*both), classes_of(*both))
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 

@@ -18,6 +18,8 @@ from common import terminal
 from common.addresses import is_in_place, is_s3
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
+from loaders.class_names import all_shown
+from loaders.dataset import ImageDataset
 from loaders.images import decoders
 from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.sampler import endless
@@ -167,7 +169,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
         for number, batch in enumerate(batches):
             table.add_row(split, str(number), *described(batch))
         speeds.append(f"{split} {speed:,.0f} img/s")
-        sections.append(section(split, options.crop_size, batches[0], spec.dataloader.dataset.classes))
+        sections.append(section(split, options.crop_size, batches[0], names_to_show(spec.dataloader.dataset)))
     console.print(table)
     console.print(
         f"Loader: {', '.join(speeds)} (batches of {options.batch_size}, {options.workers} workers, "
@@ -193,6 +195,11 @@ def described(batch: Batch) -> tuple[str, str, str, str]:
 def evaluation_resize(crop_size: int) -> int:
     """Short side in pixels before the central crop."""
     return round(crop_size * RESIZE_RATIO)
+
+
+def names_to_show(dataset: ImageDataset) -> list[str] | None:
+    """Return each class with its name; None if the data set does not know them."""
+    return all_shown(dataset.classes, dataset.class_names or dataset.classes) if dataset.classes else None
 
 
 def section(split: str, crop_size: int, batch: Batch, classes: Sequence[str] | None) -> Section:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import DataError
 from common.outside import is_outside
 from common.suggest import did_you_mean, listing
+from loaders.class_names import names_beside
 
 if TYPE_CHECKING:
     from loaders.dataset import ImageDataset
@@ -147,4 +148,7 @@ def open_dataset(
     if kind.dataset is None:
         return given["source"]
     given["pack_size"] = pack_size
-    return pkgutil.resolve_name(kind.dataset)(**{name: given[name] for name in kind.arguments})
+    dataset = pkgutil.resolve_name(kind.dataset)(**{name: given[name] for name in kind.arguments})
+    if dataset.classes is not None:
+        dataset.class_names = names_beside(path, dataset.classes)
+    return dataset

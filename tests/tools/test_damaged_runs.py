@@ -158,7 +158,8 @@ def test_tables_of_an_evaluation(folder: Path) -> None:
     result, names = Pass(32, np.array([0, 1]), answers, None), ["=HYPERLINK(1)", "caf\udce9"]
     (folder / "evaluation").mkdir()
     files.write_tables(folder / "evaluation", figures.findings(result, names), [result])
-    assert (folder / "evaluation/confusions.csv").read_bytes().splitlines()[1] == b"'=HYPERLINK(1),caf\xe9,1,1.000000"
+    both = b"'=HYPERLINK(1),caf\xe9"
+    assert (folder / "evaluation/confusions.csv").read_bytes().splitlines()[1] == both + b"," + both + b",1,1.000000"
     found = read_evaluation(folder)
     assert found is not None and not found.remarks
     assert found.tables[1][2] == [["=HYPERLINK(1)", "caf\udce9", "1", "100.0 %"]]

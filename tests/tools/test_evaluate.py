@@ -165,7 +165,7 @@ def test_shards_without_a_class(its_copy: Path, image_folder: Path, capsys) -> N
     Path("shards/classes.json").write_text('["cat", "dog", "person"]')
     assert run([str(its_copy), "--data=shards", "--no-flip"]) == 0
     last = rows(its_copy / "evaluation", "per_class")[-1]
-    assert last == {"class": "person", "images": "0", "top1": "", "top5": ""}
+    assert last == {"class": "person", "name": "person", "images": "0", "top1": "", "top5": ""}
     assert summary(its_copy / "evaluation")["images"] == 14
 
 

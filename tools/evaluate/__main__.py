@@ -28,7 +28,9 @@ from common import command, terminal
 from common.folders import check_folder
 from common.whole_files import whole_group
 from config import ConfigError, Run, UserError
+from loaders.class_names import names_of
 from tools.evaluate.choice import advised, choose_checkpoint, choose_data, load_run, own_target
+from tools.records.classes import run_names
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
@@ -54,6 +56,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--sizes", default="", metavar="160,176,...", help=sizes)
     add("--flip", action=argparse.BooleanOptionalAction, default=True, help="also average over a mirror image")
     add("--gallery", type=int, default=24, metavar="N", help="mistakes to show (default: %(default)s)")
+    names = "names of the classes: lines \"n01440764 tench\", or JSON (default: the data set's, or ImageNet's)"
+    add("--names", type=Path, metavar="FILE", help=names)
     add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/evaluation)")
     given = parser.parse_args(argv)
     words = given.sizes.split(",") if given.sizes else []
@@ -95,8 +99,9 @@ def main(argv: Sequence[str]) -> int:
         saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
         by_size = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
         images, result = build.image_dataset(data.evaluation), by_size[config.eval_dataset.crop_size]
-        names = images.classes or [str(label) for label in range(config.model.num_classes)]
-        found = figures.findings(result, names)
+        classes = images.classes or [str(label) for label in range(config.model.num_classes)]
+        names = names_of(classes, given.names) if given.names else run_names(given.run, classes, images.class_names)
+        found = figures.findings(result, classes, names)
         about = redacted({"checkpoint": f"{folder}/{name}", "data": config.eval_dataset.path, "size": result.size})
         sheet = files.draw_mistakes(images, figures.mistakes(result, given.gallery), called, found, about)
     try:

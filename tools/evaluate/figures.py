@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loaders.class_names import shown
+
 BINS = 15  # of confidence, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 
@@ -151,14 +153,20 @@ class Findings:
     """All figures of one pass."""
 
     result: Pass
-    names: list[str]  # of the classes, by label
+    names: dict[str, str]  # of each class, for people
     classes: list[ClassFigures]
     confusions: list[Confusion]
     bins: list[Bin]
     calibration_error: float  # in percentage points
 
+    def shown(self, one: str) -> str:
+        """Return a class with its name."""
+        return shown(one, self.names[one])
 
-def findings(result: Pass, names: list[str]) -> Findings:
-    """Return the figures of a pass over classes of these names, by label."""
+
+def findings(result: Pass, classes: list[str], names: list[str] | None = None) -> Findings:
+    """Return the figures of a pass over these classes, by label, which people call by these names."""
     bins = reliability(result.plain.confidence, result.right)
-    return Findings(result, names, per_class(result, names), confusions(result, names), bins, calibration_error(bins))
+    called = dict(zip(classes, names or classes, strict=True))
+    figures = per_class(result, classes), confusions(result, classes)
+    return Findings(result, called, *figures, bins, calibration_error(bins))

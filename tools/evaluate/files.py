@@ -28,11 +28,16 @@ def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
     A cell without a figure is empty. Class names are written so that no spreadsheet runs them as formulas (`as_cell`).
     """
     rows: list[list[Any]] = [
-        [as_cell(one.name), one.images, _figure(one.top1), _figure(one.top5)] for one in found.classes
+        [as_cell(one.name), as_cell(found.names[one.name]), one.images, _figure(one.top1), _figure(one.top5)]
+        for one in found.classes
     ]
-    _write(folder / "per_class.csv", ("class", "images", "top1", "top5"), rows)
-    rows = [[as_cell(one.true), as_cell(one.predicted), one.count, _figure(one.share, 6)] for one in found.confusions]
-    _write(folder / "confusions.csv", ("true", "predicted", "count", "share"), rows)
+    _write(folder / "per_class.csv", ("class", "name", "images", "top1", "top5"), rows)
+    rows = []
+    for pair in found.confusions:
+        both = pair.true, pair.predicted
+        names = [as_cell(name) for name in (*both, *(found.names[one] for one in both))]
+        rows.append([*names, pair.count, _figure(pair.share, 6)])
+    _write(folder / "confusions.csv", ("true", "predicted", "true_name", "predicted_name", "count", "share"), rows)
     rows = []
     for result in sorted(passes, key=lambda result: result.size):
         figures = [_figure(figure) for one in result.accuracies for figure in (one.top1, one.top5)]
@@ -80,7 +85,8 @@ def draw_mistakes(
     """Draw the mistakes with these indices on one sheet; None without any. `about` is as in summary.json."""
     if not numbers:
         return None
-    labels, plain, names = found.result.labels, found.result.plain, found.names
+    labels, plain = found.result.labels, found.result.plain
+    names = [found.shown(one.name) for one in found.classes]
     tiles = []
     for number in numbers:
         lines = [
@@ -114,9 +120,12 @@ def show(console: Console, found: Findings, passes: dict[int, Pass], title: str)
     if not found.confusions:
         console.print("no mistakes")
         return
-    rows = [[one.name, f"{one.images:,}", f"{one.top1:.2f} %"] for one in worst(found.classes, MOST)]
+    rows = [[found.shown(one.name), f"{one.images:,}", f"{one.top1:.2f} %"] for one in worst(found.classes, MOST)]
     console.print(_table("Worst classes", ["class", "images", "top-1"], rows))
-    rows = [[one.true, one.predicted, f"{one.count:,}", f"{100 * one.share:.1f} %"] for one in found.confusions[:MOST]]
+    rows = [
+        [found.shown(one.true), found.shown(one.predicted), f"{one.count:,}", f"{100 * one.share:.1f} %"]
+        for one in found.confusions[:MOST]
+    ]
     console.print(_table("Most confused", ["true", "taken for", "count", "of the class"], rows))
 
 

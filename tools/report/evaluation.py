@@ -9,6 +9,7 @@ from typing import Any
 
 from common.cells import from_cell
 from config.schema import MOST_WITHOUT_TOP5
+from loaders.class_names import all_shown, names_of
 from tools.records.trust import is_number, mapping, read_own
 from tools.report.words import number
 
@@ -21,7 +22,14 @@ FIGURES = (  # keys of a summary, their format, and their digits
     ("calibration_error", "calibration error {} points", 2),
     ("images", "{} images", 0),
 )
-TEXTS = ("class", "true", "predicted")  # columns that hold names; all others hold numbers, or nothing
+TEXTS = (
+    "class",
+    "name",
+    "true",
+    "predicted",
+    "true_name",
+    "predicted_name",
+)  # columns that hold names; all others hold numbers, or nothing
 Rows = list[dict[str, str]]
 Cells = list[list[str]]
 
@@ -31,7 +39,7 @@ class Evaluation:
     """The files of evaluation/, each empty if it is missing; accuracies are in percent."""
 
     summary: dict[str, Any]  # FIGURES; flip: the same with mirrored images
-    per_class: Rows  # class, images, top1, top5; the worst classes first
+    per_class: Rows  # class with its name, images, top1, top5; the worst classes first
     confusions: Rows  # true, predicted, count, share; the most frequent first
     sizes: Rows  # size, top1, top5, flip_top1, flip_top5
     reliability: Rows  # bin_low, bin_high, images, confidence, accuracy: 0 to 1
@@ -107,16 +115,29 @@ def read_evaluation(run: Path) -> Evaluation | None:
     def table(name: str, *columns: str) -> Rows:
         return read(f"{name}.csv", lambda path: _rows(path, columns)) or []
 
+    summary = read("summary.json", _summary) or {}
+    per_class, confusions = table("per_class", "class", "images"), table("confusions", "true", "predicted", "count")
+    _show_names(per_class, confusions)
     return Evaluation(
-        summary=read("summary.json", _summary) or {},
+        summary=summary,
         # Classes without images come last.
-        per_class=sorted(table("per_class", "class", "images"), key=lambda row: float(row.get("top1") or math.inf)),
-        confusions=sorted(table("confusions", "true", "predicted", "count"), key=lambda row: -float(row["count"])),
+        per_class=sorted(per_class, key=lambda row: float(row.get("top1") or math.inf)),
+        confusions=sorted(confusions, key=lambda row: -float(row["count"])),
         sizes=table("sizes", "size", "top1"),
         reliability=table("reliability", "bin_low", "bin_high"),
         mistakes=read("mistakes.png", _image),
         remarks=remarks,
     )
+
+
+def _show_names(per_class: Rows, confusions: Rows) -> None:
+    """Add the names to the classes in both tables; older evaluations have none, but ImageNet's are known."""
+    classes = [row["class"] for row in per_class]
+    names = [row.get("name") or name for row, name in zip(per_class, names_of(classes), strict=True)]
+    called = dict(zip(classes, all_shown(classes, names), strict=True))
+    for rows, columns in ((per_class, ("class",)), (confusions, ("true", "predicted"))):
+        for row in rows:
+            row.update({column: called.get(row[column], row[column]) for column in columns})
 
 
 def _cells(row: dict[str, str], *columns: str) -> list[str]:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from common.errors import named
+from loaders.class_names import all_shown, names_of
 from loaders.storage.inspection_splits import Split
 
 # ILSVRC 2012's classification task: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2.
@@ -56,7 +57,8 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
         parts.append(f"{number:,} of {IMAGENET_CLASSES:,} classes")
     odd = [at for at, count in enumerate(val.per_class) if count != IMAGENET_VAL_PER_CLASS]
     if odd and len(odd) < number / 2:
-        names = [f"{classes[at] if classes else at}: {val.per_class[at]}" for at in odd]
+        names = all_shown(classes, names_of(classes)) if classes else list(map(str, range(number)))
+        names = [f"{names[at]}: {val.per_class[at]}" for at in odd]
         parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} images are {named(names)}")
     return "This looks like ImageNet-1k, but is not all of it: " + "; ".join(parts) + "."
 
