@@ -18,7 +18,7 @@ from main import cli
 from recipes import registry, source
 from tests.pages import ROOT, blocks
 from tests.runs import metrics, small_yaml
-from tools.evaluate.choice import load_run
+from tools.networks.runs import load_run
 from tools.records.configs import completed, settings
 
 PAGE = ROOT / "docs" / "extending.md"

@@ -47,7 +47,7 @@ def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Ite
 
     def load_checkpoint(path: str, state: State, logger: Logger, **_: Any) -> list[dict[str, Any]] | None:
         assert saved is not None, path
-        on_all_ranks(_explained, saved, _check_fits, saved, state.model, state.algorithms, classes, anew)
+        on_all_ranks(_explained, saved, check_fits, saved, state.model, state.algorithms, classes, anew)
         return _explained(saved, _load, saved, state, logger, config.load_weights_only)
 
     if saved is not None and not anew:
@@ -110,7 +110,7 @@ def _check_classes(saved: Saved, config: Config, classes: list[str] | None) -> N
     )
 
 
-def _check_fits(
+def check_fits(
     saved: Saved, model: torch.nn.Module, algorithms: Iterable[Algorithm], classes: list[str] | None, anew: bool
 ) -> None:
     """Raise a CheckpointError if the names or shapes of tensors differ from the model's, or the model surgery differs.

@@ -69,7 +69,8 @@ class StochasticBasicBlock(_StochasticBlock, BasicBlock):
         return self.bn2(self.conv2(out))
 
 
-_STOCHASTIC: dict[type, type[_StochasticBlock]] = {Bottleneck: StochasticBottleneck, BasicBlock: StochasticBasicBlock}
+STOCHASTIC: dict[type, type[_StochasticBlock]] = {Bottleneck: StochasticBottleneck, BasicBlock: StochasticBasicBlock}
+"""Each of torchvision's blocks, and what replaces it."""
 
 
 class StochasticDepth(Surgery):
@@ -137,8 +138,8 @@ class StochasticDepth(Surgery):
             logger.log_metrics({"stochastic_depth/drop_rate": rate})
             return
         for module in list(state.model.modules()):
-            if type(module) in _STOCHASTIC:
-                module.__class__ = _STOCHASTIC[type(module)]
+            if type(module) in STOCHASTIC:
+                module.__class__ = STOCHASTIC[type(module)]
         blocks = _blocks(state.model)
         for block in blocks:
             block.drop_per_sample = self.stochastic_method == "sample"

@@ -29,7 +29,8 @@ from common.folders import check_folder
 from common.whole_files import whole_group
 from config import ConfigError, Run, UserError
 from loaders.class_names import names_of
-from tools.evaluate.choice import advised, choose_checkpoint, choose_data, load_run, own_target
+from tools.evaluate.choice import advised, choose_data, own_target
+from tools.networks.runs import choose_checkpoint, load_run
 from tools.records.classes import run_names
 
 SMALLEST, LARGEST = 16, 1024  # pixels

@@ -1,0 +1,1 @@
+"""Trained networks as programs use them: uint8 images in, probabilities out."""

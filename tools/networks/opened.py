@@ -1,0 +1,77 @@
+"""Open a trained network by its address, for programs that show it images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from config import UserError
+from tools.networks.runs import choose_checkpoint, load_run
+from tools.networks.shipped import Shipped, trained_network
+from training.saved import CheckpointError, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that takes decoded images, and what a program must know to prepare them and read the answers."""
+
+    called: str  # the run's name and the checkpoint's
+    classes: Sequence[str]  # in the order of the outputs
+    names: Sequence[str]  # what to show to a person, one per class
+    resize_size: int  # short side in pixels before the crop; -1: no resize
+    crop_size: int  # side of the square that the network sees, in pixels
+    module: nn.Module  # Shipped
+    device: torch.device
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Map RGB images, uint8 [B, 3, S, S], to probabilities, float32 [B, classes] on the CPU."""
+        with torch.inference_mode():
+            # In the layout that the network was trained in, whatever the images' own.
+            given = images.to(self.device).contiguous(memory_format=torch.channels_last)
+            return self.module(given).float().cpu()
+
+
+def open_network(
+    address: str | Path,
+    *,
+    checkpoint: str = "best",
+    unsafe_pickle: bool = False,
+    outside_code: bool = False,
+    device: str | None = None,
+) -> Network:
+    """Open the network of a run folder.
+
+    Args:
+        address: a run folder, runs/NAME.
+        checkpoint: best, latest, or the path or s3:// address of a checkpoint.
+        unsafe_pickle: whether to run the code in a checkpoint that is more than data.
+        outside_code: whether to import classes from outside this project that the run's configuration names.
+        device: cpu or cuda; None: cuda if there is one.
+
+    Raises:
+        UserError: it is not a run, or its checkpoint is missing, damaged or of another network.
+    """
+    folder = Path(address)
+    config = load_run(folder, outside_code).config
+    place, name = choose_checkpoint(folder, config, checkpoint)
+    try:
+        saved = read_checkpoint(place, name, unsafe_pickle)
+        network = trained_network(config, saved)
+    except CheckpointError as error:
+        raise UserError(f"{error.facts}; name another one: --checkpoint PATH") from error
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    module = Shipped(network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classes = classes_of(saved.state.get("dataset_state"), config.model.num_classes)
+    sizes = config.eval_dataset.resize_size, config.eval_dataset.crop_size
+    return Network(f"{folder.resolve().name}, {name}", classes, classes, *sizes, module, target)
+
+
+def classes_of(datasets: object, num_classes: int) -> list[str]:
+    """Return the classes in a checkpoint's dataset_state; the labels as text if it does not hold as many strings."""
+    train = datasets.get("train") if isinstance(datasets, dict) else None
+    classes = train.get("classes") if isinstance(train, dict) else None
+    if isinstance(classes, list | tuple) and len(classes) == num_classes and all(isinstance(c, str) for c in classes):
+        return list(classes)
+    return [str(label) for label in range(num_classes)]
