@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from config import UserError
 from tools.networks.runs import choose_checkpoint, load_run
 from tools.networks.shipped import Shipped, trained_network
+from tools.records.classes import run_names
 from training.saved import CheckpointError, read_checkpoint
 
 
@@ -65,7 +66,8 @@ def open_network(
     module = Shipped(network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = classes_of(saved.state.get("dataset_state"), config.model.num_classes)
     sizes = config.eval_dataset.resize_size, config.eval_dataset.crop_size
-    return Network(f"{folder.resolve().name}, {name}", classes, classes, *sizes, module, target)
+    names = run_names(folder, classes)
+    return Network(f"{folder.resolve().name}, {name}", classes, names, *sizes, module, target)
 
 
 def classes_of(datasets: object, num_classes: int) -> list[str]:

@@ -1,0 +1,103 @@
+"""Batches of images with the pixels of an evaluation, without the files that cannot be read."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import torch
+from PIL import Image, ImageOps
+
+from common.errors import DataError
+from common.store_faults import StoreOutOfReach
+from loaders.errors import unreadable
+from loaders.images.decoding import FORMATS, Source
+from loaders.images.transforms import EvaluationPipeline
+from tools.predict.inputs import NotAnImage, read
+
+CHUNK = 16  # encoded images in memory at a time
+READERS = 8  # threads: a store answers many requests at once
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+
+Batch = tuple[list[str], torch.Tensor]
+"""Names, and images as uint8 [B, 3, S, S]."""
+
+
+class Reader:
+    """Reads, decodes, resizes and crops images.
+
+    Args:
+        pipeline: the evaluation's.
+        upright: whether to turn images by their orientation tag, which training and evaluation ignore.
+        report: called with a sentence for each file that cannot be used.
+    """
+
+    def __init__(self, pipeline: EvaluationPipeline, upright: bool, report: Callable[[str], None]) -> None:
+        self.pipeline, self.upright, self.report = pipeline, upright, report
+        self.pipeline.threads = len(os.sched_getaffinity(0))
+        self.unreadable = 0  # files
+        self.turned = 0  # images whose tag says that they are not upright
+
+    def batches(self, names: Iterator[str], size: int) -> Iterator[Batch]:
+        """Yield all images in batches of `size`, less those that cannot be read; StoreOutOfReach if none can."""
+        with ThreadPoolExecutor(READERS) as pool:
+            while chosen := list(islice(names, size)):
+                parts = []
+                for start in range(0, len(chosen), CHUNK):
+                    chunk = chosen[start : start + CHUNK]
+                    parts.append(self._decoded(chunk, list(pool.map(_source, chunk))))
+                if kept := [name for names, _ in parts for name in names]:
+                    yield kept, torch.cat([images for _, images in parts])
+
+    def _decoded(self, names: Sequence[str], sources: Sequence[Source | Exception]) -> Batch:
+        """Decode a chunk as loaders.dataset does: in one call if the decoder can, else one by one."""
+        upright = [self._turned(source) for source in sources]
+        side = self.pipeline.crop_size
+        images = torch.empty((len(names), side, side, 3), dtype=torch.uint8)
+        rest: Sequence[int] = range(len(names))
+        if self.pipeline.batches:
+            rest = self.pipeline.fill(images, upright, [0] * len(names))  # type: ignore[arg-type]
+        failed = set()
+        for at in rest:
+            try:
+                source = upright[at]
+                if isinstance(source, Exception):
+                    raise source
+                images[at] = self.pipeline(source).permute(1, 2, 0)
+            except StoreOutOfReach:
+                raise
+            except Exception as error:  # each decoder raises its own
+                failed.add(at)
+                self._report(names[at], error)
+        kept = [at for at in range(len(names)) if at not in failed]
+        return [names[at] for at in kept], images[kept].permute(0, 3, 1, 2)
+
+    def _turned(self, source: Source | Exception) -> Source | Exception:
+        """Count an image whose tag says that it is not upright, and turn it if that was asked for."""
+        if not isinstance(source, bytes):
+            return source
+        try:
+            image = Image.open(io.BytesIO(source), formats=FORMATS)
+            if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+                self.turned += 1
+                return ImageOps.exif_transpose(image) if self.upright else source
+        except Exception:  # the decoder reports it
+            pass
+        return source
+
+    def _report(self, name: str, error: Exception) -> None:
+        self.unreadable += 1
+        if isinstance(error, DataError):  # names the address
+            self.report(str(error))
+        else:
+            self.report(f"{name}: {error if isinstance(error, NotAnImage) else unreadable(error)}")
+
+
+def _source(name: str) -> bytes | Exception:
+    try:
+        return read(name)
+    except Exception as error:
+        return error
