@@ -236,6 +236,7 @@ KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
     "apt-get": by_apt_get,
     "composer": by_composer,
     "docker": by_docker,
+    "find": lambda words, desk: by_python(words[words.index("|") + 1 :], desk),  # find ... | python ...
     "make": by_make,
     "mcli": by_mcli,
     "mkdir": by_mkdir,

@@ -93,8 +93,8 @@ def main(argv: Sequence[str]) -> int:
     given = parse(argv)
     for option, file in (("-o", given.out), ("--sheet", given.sheet)):
         if file:
-            if file.is_dir():
-                raise ConfigError(f"{option} {file}: is a folder; {ADVICE} in it")
+            if file.exists() and not file.is_file():
+                raise ConfigError(f"{option} {file}: is not a file, and would be replaced; {ADVICE}")
             check_folder(file.parent, f"{option} {file}:", ADVICE)
     names = inputs.find(given.paths, b"\0" if given.null else b"\n")
 
@@ -161,6 +161,7 @@ def write(predicted: Iterable[Prediction], given: argparse.Namespace) -> None:
                 print(text, end="", flush=True)
             return
         # A file's name may hold bytes that are not UTF-8.
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(given.out) as temporary, _opened(temporary) as file:
             file.writelines(texts)
     except BrokenPipeError:
@@ -182,13 +183,12 @@ def summarize(reader: Reader, images: int, given: argparse.Namespace) -> None:
             what = f"written: {file} ({counted(images, 'image', 'images')})"
             print(what, file=sys.stdout if given.out else sys.stderr)
     if reader.turned and not given.upright:
-        of = f"{reader.turned:,} of {counted(images + reader.unreadable, 'image', 'images')}"
-        verb = "carries" if reader.turned == 1 else "carry"
+        of = f"{reader.turned:,} of {counted(images, 'image', 'images')} {'carries' if reader.turned == 1 else 'carry'}"
         print(
-            f"{of} {verb} an orientation tag and may be seen sideways: training and evaluation ignore it; "
-            f"to turn them, add --upright",
-            file=sys.stderr,
+            f"{of} an orientation tag and may be seen sideways, as in training; --upright turns them", file=sys.stderr
         )
+    if not images + reader.unreadable:
+        print("no images were named on stdin", file=sys.stderr)
     if reader.unreadable:
         of = f"{reader.unreadable:,} of {counted(images + reader.unreadable, 'file', 'files')}"
         print(f"{of} could not be read", file=sys.stderr)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
-from loaders.images.decoding import FORMATS, Source
+from loaders.images.decoding import Source, open_file
 from loaders.images.transforms import EvaluationPipeline
 from tools.predict.inputs import NotAnImage, read
 
@@ -48,22 +48,31 @@ class Reader:
                 parts = []
                 for start in range(0, len(chosen), CHUNK):
                     chunk = chosen[start : start + CHUNK]
-                    parts.append(self._decoded(chunk, list(pool.map(_source, chunk))))
+                    parts.append(self._decoded(chunk, list(pool.map(self._source, chunk))))
                 if kept := [name for names, _ in parts for name in names]:
                     yield kept, torch.cat([images for _, images in parts])
 
-    def _decoded(self, names: Sequence[str], sources: Sequence[Source | Exception]) -> Batch:
+    def _source(self, name: str) -> tuple[Source | Exception, bool]:
+        """Read a file, or return the fault; and whether its tag says that it is not upright."""
+        try:
+            data = read(name)
+            turned = _is_turned(data)
+            return ImageOps.exif_transpose(open_file(data)) if turned and self.upright else data, turned
+        except Exception as error:  # PIL raises anything
+            return error, False
+
+    def _decoded(self, names: Sequence[str], given: Sequence[tuple[Source | Exception, bool]]) -> Batch:
         """Decode a chunk as loaders.dataset does: in one call if the decoder can, else one by one."""
-        upright = [self._turned(source) for source in sources]
+        sources = [source for source, _ in given]
         side = self.pipeline.crop_size
         images = torch.empty((len(names), side, side, 3), dtype=torch.uint8)
         rest: Sequence[int] = range(len(names))
         if self.pipeline.batches:
-            rest = self.pipeline.fill(images, upright, [0] * len(names))  # type: ignore[arg-type]
+            rest = self.pipeline.fill(images, sources, [0] * len(names))  # type: ignore[arg-type]
         failed = set()
         for at in rest:
             try:
-                source = upright[at]
+                source = sources[at]
                 if isinstance(source, Exception):
                     raise source
                 images[at] = self.pipeline(source).permute(1, 2, 0)
@@ -73,20 +82,8 @@ class Reader:
                 failed.add(at)
                 self._report(names[at], error)
         kept = [at for at in range(len(names)) if at not in failed]
+        self.turned += sum(given[at][1] for at in kept)
         return [names[at] for at in kept], images[kept].permute(0, 3, 1, 2)
-
-    def _turned(self, source: Source | Exception) -> Source | Exception:
-        """Count an image whose tag says that it is not upright, and turn it if that was asked for."""
-        if not isinstance(source, bytes):
-            return source
-        try:
-            image = Image.open(io.BytesIO(source), formats=FORMATS)
-            if image.getexif().get(ORIENTATION, 1) in range(2, 9):
-                self.turned += 1
-                return ImageOps.exif_transpose(image) if self.upright else source
-        except Exception:  # the decoder reports it
-            pass
-        return source
 
     def _report(self, name: str, error: Exception) -> None:
         self.unreadable += 1
@@ -96,8 +93,7 @@ class Reader:
             self.report(f"{name}: {error if isinstance(error, NotAnImage) else unreadable(error)}")
 
 
-def _source(name: str) -> bytes | Exception:
-    try:
-        return read(name)
-    except Exception as error:
-        return error
+def _is_turned(source: bytes) -> bool:
+    with contextlib.suppress(Exception):  # the decoder reports it
+        return open_file(source).getexif().get(ORIENTATION, 1) in range(2, 9)
+    return False

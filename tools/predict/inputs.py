@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from common.addresses import is_s3
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, UserError
 from common.folders import S3Folder
 from common.s3 import copy_object
 from common.store_faults import fault
@@ -44,8 +44,8 @@ def find(paths: Sequence[str], separator: bytes = b"\n") -> Iterator[str]:
             found.append(names if path == STDIN else chain([next(names)], names))
         except StopIteration:
             problems.append(f"{path}: holds no images ({', '.join(EXTENSIONS)}); name a file or another folder")
-        except ConfigError as error:
-            problems += error.problems
+        except UserError as error:
+            problems.append(str(error))
     if paths.count(STDIN) > 1:
         problems.append("- is given twice, but stdin can be read only once")
     if problems:

@@ -41,6 +41,7 @@ class Sheet:
         caption = f"{len(self.tiles):,} of {counted(self.images, 'image', 'images')}"
         drawn = draw_sheet([Section(self.called, caption, self.tiles)], COLUMNS, SIDE)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as temporary:
                 drawn.save(temporary, "PNG")
         except OSError as error:
