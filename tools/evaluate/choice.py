@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.suggest import did_you_mean
 from config import ConfigError, UserError
 from config.schema import Config
 from loaders.storage.digits import is_made_on_demand
@@ -23,17 +24,32 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
         if not (is_remote(path) or is_made_on_demand(path) or (path and Path(path).exists())):
             raise ConfigError(f"{dataset.path}: the run's data set is not here; name it, or another one: --data PATH")
         return
-    if is_remote(data) and not local:
-        raise ConfigError(f"--data {data}: shards need a cache folder: --local FOLDER")
-    if not is_remote(data) and not Path(data).exists():
-        raise ConfigError(f"--data {data}: no such folder; it holds val/CLASS/*.JPEG, or shards")
+    _check_named(data, local)
     dataset.storage = kind_at(Path(data), "val")
     dataset.path, dataset.local = data, local or (data if kind_of(dataset.storage).is_streaming else None)
     dataset.is_streaming, dataset.preload = bool(dataset.local), None
 
 
+def check_file(model: Path, data: str, local: str | None) -> None:
+    """Raise a ConfigError if a network's file or its data set is not there."""
+    if not model.is_file():
+        there = [path.name for path in model.parent.glob("*.*")]
+        what = "is a folder, not the file of a network" if model.is_dir() else "no such file"
+        raise ConfigError(f"--model {model}: {what}{did_you_mean(model.name, there)}")
+    _check_named(data, local)
+
+
+def _check_named(data: str, local: str | None) -> None:
+    if is_remote(data) and not local:
+        raise ConfigError(f"--data {data}: shards need a cache folder: --local FOLDER")
+    if not is_remote(data) and not Path(data).exists():
+        raise ConfigError(f"--data {data}: no such folder; it holds val/CLASS/*.JPEG, or shards")
+
+
 def own_target(run: Path) -> Path:
-    """Return the folder of a run for the results; ConfigError if it is a link out of the run."""
+    """Return the folder for the results of a run or a file; ConfigError if it is a link out of the run."""
+    if run.is_file():
+        return run.with_name(f"{run.stem}-evaluation")
     target = run / "evaluation"
     if not target.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"{target}: leads out of the run; name the folder to write to: -o {target.resolve()}")

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,19 @@ def draw_mistakes(
     return draw_sheet([Section(title, caption, tiles)], COLUMNS, SIDE)
 
 
-def show(console: Console, found: Findings, passes: dict[int, Pass], title: str) -> None:
-    """Print the figures at the run's own size, those of each size, the worst classes and the most confused pairs."""
+def show(
+    console: Console, found: Findings, passes: dict[int, Pass], title: str, real: Mapping[str, Any] | None = None
+) -> None:
+    """Print the figures at its own size, those of each size, the worst classes and the most confused pairs.
+
+    `real` is the result of `results.real_top1`.
+    """
     rows = []
     for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
         both = [form.format(getattr(figures, name)) for figures in found.result.accuracies]
         rows.append([name.replace("top", "top-"), *both])
+    if real:
+        rows.append(["top-1 by ImageNet-ReaL", f"{real['real_top1']:.2f} %", *[""] * (len(rows[0]) - 2)])
     rows.append(["calibration error", f"{found.calibration_error:.2f} points"])
     title = f"{title}: {len(found.result.labels):,} images at {found.result.size} px"
     console.print(_table(title, ["", "", "with flip"][: len(rows[0])], rows))

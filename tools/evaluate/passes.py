@@ -50,13 +50,18 @@ class Listener(Callback):
 
     def result(self, size: int) -> Pass:
         """Return the pass that has ended, over images of that size; TrainingError for outputs that are not finite."""
-        plain, *flipped = (_columns(batches) for batches in self._answers if batches)
-        if broken := int((~np.isfinite(plain.losses)).sum()):
-            raise TrainingError(
-                f"the network's outputs are not finite numbers for {broken} of {len(plain.losses)} images at "
-                f"{size} px: its weights have diverged; evaluate another one: --checkpoint PATH"
-            )
-        return Pass(size, torch.cat(self._labels).numpy(), plain, flipped[0] if flipped else None)
+        return collected(size, self._labels, self._answers)
+
+
+def collected(size: int, labels: list[torch.Tensor], batches_of_answers: list[list[torch.Tensor]]) -> Pass:
+    """Return a pass from its batches' labels and `answers`, with those to mirror images in a second list."""
+    plain, *flipped = (_columns(batches) for batches in batches_of_answers if batches)
+    if broken := int((~np.isfinite(plain.losses)).sum()):
+        raise TrainingError(
+            f"the network's outputs are not finite numbers for {broken} of {len(plain.losses)} images at "
+            f"{size} px: its weights have diverged; evaluate another one: --checkpoint PATH, or --model FILE"
+        )
+    return Pass(size, torch.cat(labels).numpy(), plain, flipped[0] if flipped else None)
 
 
 def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,6 +15,7 @@ from common.store_faults import StoreOutOfReach
 from loaders.errors import unreadable
 from loaders.images.decoding import Source, open_file
 from loaders.images.transforms import EvaluationPipeline
+from loaders.workers import decode_threads
 from tools.predict.inputs import NotAnImage, read
 
 CHUNK = 16  # encoded images in memory at a time
@@ -37,7 +37,7 @@ class Reader:
 
     def __init__(self, pipeline: EvaluationPipeline, upright: bool, report: Callable[[str], None]) -> None:
         self.pipeline, self.upright, self.report = pipeline, upright, report
-        self.pipeline.threads = len(os.sched_getaffinity(0))
+        self.pipeline.threads = decode_threads(0)
         self.unreadable = 0  # files
         self.turned = 0  # images whose tag says that they are not upright
 

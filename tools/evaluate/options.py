@@ -1,0 +1,100 @@
+"""The command line of tools.evaluate."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import command
+from common.errors import ConfigError
+from common.terminal import positive
+
+SMALLEST, LARGEST = 16, 1024  # pixels
+MOST_MISTAKES = 600
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; ConfigError for an impossible size or number."""
+    parser = command.parser("tools.evaluate", __doc__)
+    add = parser.add_argument
+    add("run", type=Path, nargs="?", help="a run folder, runs/NAME")
+    add("--model", type=Path, metavar="FILE", help="a network instead of a run: .onnx, .pt of TorchScript, or .pt2")
+    add("--data", metavar="PATH", help="another data set with the same classes: a folder, or s3://...")
+    add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
+    add("--checkpoint", metavar="best|latest|PATH", help="(default: best)")
+    trusted = "run the code in a checkpoint that is more than data; only if you trust it"
+    add("--load-unsafe-pickle", action="store_true", help=trusted)
+    trusted = (
+        "import the classes from outside this project that the run's configuration names, or load a network of "
+        "torch's, which is a program; only if you trust it"
+    )
+    add("--outside-code", action="store_true", help=trusted)
+    sizes = (
+        "sides in pixels to evaluate at, besides the run's own crop_size; images are resized before the crop in the "
+        "run's own ratio, such as 256 to 224 (with resize_size -1 not at all)"
+    )
+    add("--sizes", default="", metavar="160,176,...", help=sizes)
+    add("--flip", action=argparse.BooleanOptionalAction, default=True, help="also average over a mirror image")
+    add("--gallery", type=int, default=24, metavar="N", help="mistakes to show (default: %(default)s)")
+    names = "names of the classes: lines \"n01440764 tench\", or JSON (default: the data set's, or ImageNet's)"
+    add("--names", type=Path, metavar="FILE", help=names)
+    add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/evaluation, or FILE-evaluation)")
+    described = parser.add_argument_group("the input of --model, if its file does not say")
+    more = described.add_argument
+    more("--resize", type=resize, metavar="256", help="short side in pixels before the crop; -1: not resized")
+    more("--crop", type=positive, metavar="224", help="side of the images in pixels")
+    more(
+        "--mean",
+        type=channels,
+        metavar="R,G,B",
+        help="mean of the channels of images in 0..1; one number for all three",
+    )
+    more("--std", type=channels, metavar="R,G,B", help="their standard deviation")
+    given = parser.parse_args(argv)
+    words = given.sizes.split(",") if given.sizes else []
+    wrong = [word for word in words if not re.fullmatch(r"\d{1,5}", word) or not SMALLEST <= int(word) <= LARGEST]
+    problems = []
+    if wrong:
+        allowed = f"whole pixels from {SMALLEST} to {LARGEST}, with commas between, as in --sizes 160,176,224"
+        problems.append(f"--sizes {given.sizes}: {wrong[0]!r} is not a size; give {allowed}")
+    if not 0 <= given.gallery <= MOST_MISTAKES:
+        problems.append(f"--gallery {given.gallery}: give 0 (no image) to {MOST_MISTAKES}")
+    problems += _contradictions(given)
+    if problems:
+        raise ConfigError(*problems)
+    given.sizes = [int(word) for word in words]
+    return given
+
+
+def _contradictions(given: argparse.Namespace) -> list[str]:
+    """Return a sentence for each option that does not go with a run, or with --model."""
+    if given.model is None:
+        described = [f"--{name}" for name in ("resize", "crop", "mean", "std") if getattr(given, name) is not None]
+        if given.run is None:
+            return ["give a run folder, runs/NAME, or the file of a network: --model FILE"]
+        return [f"{', '.join(described)}: for --model FILE; a run knows its own"] if described else []
+    problems = []
+    if given.run is not None:
+        problems.append(f"{given.run}, --model {given.model}: give a run or a network, not both")
+    if given.data is None:
+        problems.append(f"--model {given.model}: add the data set to evaluate it on: --data PATH")
+    for option, value in (("--checkpoint", given.checkpoint), ("--sizes", given.sizes)):
+        if value:
+            problems.append(f"{option}: is for a run; --model takes images of one size, from one file")
+    return problems
+
+
+def resize(word: str) -> int:
+    """Parse -1 or a positive number of pixels."""
+    return -1 if word == "-1" else positive(word)
+
+
+def channels(word: str) -> tuple[float, float, float]:
+    """Parse one number, or three with commas between."""
+    try:
+        numbers = [float(part) for part in word.split(",")]
+        red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError as error:
+        text = f"{word!r} given, but it must be a number per channel, as in 0.485,0.456,0.406, or one for all"
+        raise argparse.ArgumentTypeError(text) from error
+    return red, green, blue
