@@ -84,7 +84,8 @@ def main(argv: Sequence[str]) -> int:
             files.write_summary(out, found, about | real)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); {ADVICE}") from error
-    files.show(console, found, done.passes, f"{done.called}, {Path(done.source).name}", real)
+    title = ", ".join(dict.fromkeys([done.called, Path(done.source).name]))
+    files.show(console, found, done.passes, title, real)
     written = [name for name in files.FILES if (target / name).exists()]
     console.print(f"written: {target}/ ({', '.join(written)})")
     return 0

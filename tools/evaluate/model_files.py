@@ -12,12 +12,13 @@ from rich.console import Console
 from common.errors import ConfigError, DataError, named
 from common.terminal import ImageMeter
 from data import build_imagenet_dataspec
-from loaders.class_names import imagenet
+from loaders.class_names import imagenet, names_of
 from loaders.storage.kinds import kind_at, kind_of
 from tools.evaluate.figures import Pass
 from tools.evaluate.passes import answers, collected
 from tools.evaluate.results import Evaluated
-from tools.networks.files import Input, open_file
+from tools.networks.files import open_file
+from tools.networks.inputs import stated
 from tools.networks.opened import Network
 from training.build import image_dataset, loader_of
 
@@ -27,7 +28,7 @@ _TINY = torch.finfo(torch.float32).tiny  # the least probability, so that its lo
 
 def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
     """Evaluate the file of --model on --data; UserError if their classes differ."""
-    network = open_file(given.model, Input(given.resize, given.crop, given.mean, given.std), given.outside_code)
+    network = open_file(given.model, stated(given), given.outside_code)
     storage = kind_at(Path(given.data), "val")
     local = given.local or (given.data if kind_of(storage).is_streaming else None)
     spec = build_imagenet_dataspec(
@@ -63,7 +64,7 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
             listed.append(true)
             meter(sum(map(len, listed)))
     result: Pass = collected(network.crop_size, listed, [plain, flipped])
-    names = list(network.names) if classes == list(network.classes) else None
+    names = list(network.names) if classes == list(network.classes) else names_of(classes)
     if images.classes and images.class_names and images.classes == classes:
         names = images.class_names
     return Evaluated(

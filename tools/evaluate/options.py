@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import command
 from common.errors import ConfigError
-from common.terminal import positive
+from tools.networks.inputs import INPUT, add_input_options
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
@@ -39,17 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     names = "names of the classes: lines \"n01440764 tench\", or JSON (default: the data set's, or ImageNet's)"
     add("--names", type=Path, metavar="FILE", help=names)
     add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/evaluation, or FILE-evaluation)")
-    described = parser.add_argument_group("the input of --model, if its file does not say")
-    more = described.add_argument
-    more("--resize", type=resize, metavar="256", help="short side in pixels before the crop; -1: not resized")
-    more("--crop", type=positive, metavar="224", help="side of the images in pixels")
-    more(
-        "--mean",
-        type=channels,
-        metavar="R,G,B",
-        help="mean of the channels of images in 0..1; one number for all three",
-    )
-    more("--std", type=channels, metavar="R,G,B", help="their standard deviation")
+    add_input_options(parser, "--model")
     given = parser.parse_args(argv)
     words = given.sizes.split(",") if given.sizes else []
     wrong = [word for word in words if not re.fullmatch(r"\d{1,5}", word) or not SMALLEST <= int(word) <= LARGEST]
@@ -69,7 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _contradictions(given: argparse.Namespace) -> list[str]:
     """Return a sentence for each option that does not go with a run, or with --model."""
     if given.model is None:
-        described = [f"--{name}" for name in ("resize", "crop", "mean", "std") if getattr(given, name) is not None]
+        described = [f"--{name}" for name in INPUT if getattr(given, name) is not None]
         if given.run is None:
             return ["give a run folder, runs/NAME, or the file of a network: --model FILE"]
         return [f"{', '.join(described)}: for --model FILE; a run knows its own"] if described else []
@@ -82,19 +72,3 @@ def _contradictions(given: argparse.Namespace) -> list[str]:
         if value:
             problems.append(f"{option}: is for a run; --model takes images of one size, from one file")
     return problems
-
-
-def resize(word: str) -> int:
-    """Parse -1 or a positive number of pixels."""
-    return -1 if word == "-1" else positive(word)
-
-
-def channels(word: str) -> tuple[float, float, float]:
-    """Parse one number, or three with commas between."""
-    try:
-        numbers = [float(part) for part in word.split(",")]
-        red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
-    except ValueError as error:
-        text = f"{word!r} given, but it must be a number per channel, as in 0.485,0.456,0.406, or one for all"
-        raise argparse.ArgumentTypeError(text) from error
-    return red, green, blue

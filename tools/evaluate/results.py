@@ -25,7 +25,7 @@ class Evaluated:
     data: str  # address of the data set
     images: ImageDataset
     classes: list[str]  # by output
-    names: list[str] | None  # of the classes, for people
+    names: list[str]  # of the classes, for people
     passes: dict[int, Pass]  # by image size in pixels
     size: int  # its own
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,24 +18,13 @@ from torch import Tensor, nn
 from common.errors import ConfigError, UserError
 from common.suggest import listing
 from loaders.class_names import names_of
+from tools.networks.inputs import Input, Triple
 from tools.networks.opened import Network
 
 INSTALL = "pip install -c constraints.txt '.[export]'"
 KINDS = ("ONNX (.onnx)", "TorchScript (.pt)", "torch.export's .pt2")
 _EXTRA = re.compile(r"[^/]+/extra/(.+)|extra_files/(.+)")  # texts in archives of TorchScript and pt2
 _SUM = 1e-3  # by how much the sum of an image's probabilities may differ from 1
-
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a network takes, as far as it is stated; sizes in pixels."""
-
-    resize_size: int | None = None  # short side before the crop; -1: no resize
-    crop_size: int | None = None
-    mean: Triple | None = None  # of the channels, for images in 0..1; None if it takes bytes
-    std: Triple | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +119,9 @@ def load(path: Path, outside_code: bool) -> Loaded:
         raise ConfigError(f"{path}: is a program, which loading would run; if you trust it, add --outside-code")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return _load_pt2(path, texts, device) if is_pt2 else _load_torchscript(path, texts, device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about its own files
+            return _load_pt2(path, texts, device) if is_pt2 else _load_torchscript(path, texts, device)
     except Exception as error:  # torch raises anything
         raise UserError(f"{path}: cannot be loaded ({_first(error)}); give {listing(KINDS)}") from error
 

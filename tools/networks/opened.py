@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import UserError
+from tools.networks.inputs import Input
 from tools.networks.runs import choose_checkpoint, load_run
 from tools.networks.shipped import Shipped, trained_network
 from tools.records.classes import run_names
@@ -41,20 +42,27 @@ def open_network(
     unsafe_pickle: bool = False,
     outside_code: bool = False,
     device: str | None = None,
+    stated: Input | None = None,
 ) -> Network:
-    """Open the network of a run folder.
+    """Open the network of a run folder, or of a file (tools.networks.files).
 
     Args:
-        address: a run folder, runs/NAME.
+        address: a run folder, runs/NAME, or a file.
         checkpoint: best, latest, or the path or s3:// address of a checkpoint.
         unsafe_pickle: whether to run the code in a checkpoint that is more than data.
-        outside_code: whether to import classes from outside this project that the run's configuration names.
+        outside_code: whether to import classes from outside this project that the run's configuration names, or to load
+            a file that is a program.
         device: cpu or cuda; None: cuda if there is one.
+        stated: what a file does not say about its input.
 
     Raises:
         UserError: it is not a run, or its checkpoint is missing, damaged or of another network.
     """
     folder = Path(address)
+    if folder.is_file():
+        from tools.networks.files import open_file  # which builds a Network
+
+        return open_file(folder, stated or Input(), outside_code)
     config = load_run(folder, outside_code).config
     place, name = choose_checkpoint(folder, config, checkpoint)
     try:

@@ -28,6 +28,7 @@ from common.folders import check_folder
 from common.terminal import positive
 from common.whole_files import whole_file
 from loaders.class_names import names_of
+from tools.networks.inputs import INPUT, add_input_options, stated
 from tools.predict import formats, inputs
 from tools.predict.formats import Answer, Prediction
 from tools.predict.progress import Progress
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ConfigError for options that exclude each other."""
     parser = command.parser("tools.predict", __doc__)
     add = parser.add_argument
-    add("network", help="a run folder, runs/NAME, or a network written by tools.export")
+    add("network", help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2")
     add(
         "paths",
         nargs="+",
@@ -66,14 +67,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("-0", "--null", action="store_true", help="names on stdin end with a null byte, as from find -print0")
     trusted = "run the code in a checkpoint that is more than data; only if you trust it"
     add("--load-unsafe-pickle", action="store_true", help=trusted)
-    trusted = "import the classes from outside this project that the run's configuration names; only if you trust it"
+    trusted = (
+        "import the classes from outside this project that the run's configuration names, or load a network of "
+        "torch's, which is a program; only if you trust it"
+    )
     add("--outside-code", action="store_true", help=trusted)
+    add_input_options(parser, "a network's file")
     given = parser.parse_intermixed_args(argv)
     if given.format is None:
         given.format = SUFFIXES.get(given.out.suffix.lower(), "table") if given.out else "table"
     problems = []
     if given.wide and given.format != "csv":
         problems.append(f"--wide: is for csv, but the format is {given.format}; add --format csv")
+    if Path(given.network).is_dir():
+        if described := [f"--{name}" for name in INPUT if getattr(given, name) is not None]:
+            problems.append(f"{', '.join(described)}: for the file of a network; a run knows its own")
+    elif given.checkpoint:
+        problems.append(f"--checkpoint {given.checkpoint}: is for a run; {given.network} is no folder")
     if given.sheet and given.sheet.suffix.lower() != ".png":
         problems.append(f"--sheet {given.sheet}: a sheet is a PNG; name it {given.sheet.with_suffix('.png')}")
     if problems:
@@ -108,7 +118,11 @@ def main(argv: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # of images with odd metadata
     options = {"checkpoint": given.checkpoint} if given.checkpoint else {}
     network = open_network(
-        given.network, unsafe_pickle=given.load_unsafe_pickle, outside_code=given.outside_code, **options
+        given.network,
+        unsafe_pickle=given.load_unsafe_pickle,
+        outside_code=given.outside_code,
+        stated=stated(given),
+        **options,
     )
     called = names_of(network.classes, given.names) if given.names else network.names
     given.top = min(given.top, len(network.classes))

@@ -1,0 +1,53 @@
+"""What a network takes, and the options that say it of a file that does not. No torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from common.terminal import positive
+
+INPUT = ("resize", "crop", "mean", "std")
+"""Names of the options."""
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network takes, as far as it is stated; sizes in pixels."""
+
+    resize_size: int | None = None  # short side before the crop; -1: no resize
+    crop_size: int | None = None
+    mean: Triple | None = None  # of the channels, for images in 0..1; None if it takes bytes
+    std: Triple | None = None
+
+
+def add_input_options(parser: argparse.ArgumentParser, file: str) -> None:
+    """Add the options; `file` is what the command line calls the network's file."""
+    add = parser.add_argument_group(f"the input of {file}, as far as the file does not say it").add_argument
+    add("--resize", type=resize, metavar="256", help="short side in pixels before the crop; -1: not resized")
+    add("--crop", type=positive, metavar="224", help="side of the images in pixels")
+    add("--mean", type=channels, metavar="R,G,B", help="mean of each channel of images in 0..1; one number for all")
+    add("--std", type=channels, metavar="R,G,B", help="their standard deviation")
+
+
+def stated(given: argparse.Namespace) -> Input:
+    """Return what the options say."""
+    return Input(given.resize, given.crop, given.mean, given.std)
+
+
+def resize(word: str) -> int:
+    """Parse -1 or a positive number of pixels."""
+    return -1 if word == "-1" else positive(word)
+
+
+def channels(word: str) -> Triple:
+    """Parse one number, or three with commas between."""
+    try:
+        numbers = [float(part) for part in word.split(",")]
+        red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError as error:
+        text = f"{word!r} given, but it must be a number per channel, as in 0.485,0.456,0.406, or one for all"
+        raise argparse.ArgumentTypeError(text) from error
+    return red, green, blue
