@@ -35,7 +35,7 @@ VENV := $(VENV)-lean
 # Composer and Streaming without their dependencies, which include the clients of four clouds.
 RUN = --constraint $(LOCK) --requirement launch/lean/requirements.txt $(TRACKERS) && \
 	$(PIP) --no-deps --constraint $(LOCK) mosaicml mosaicml-streaming ./launch/lean
-DEV = --constraint $(LOCK) pytest pytest-timeout pytest-xdist hypothesis 'moto[server,s3]'
+DEV = --constraint $(LOCK) pytest pytest-timeout pytest-xdist hypothesis 'moto[server,s3]' wandb tensorboard
 endif
 
 BIN := $(VENV)/bin
