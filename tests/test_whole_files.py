@@ -36,7 +36,7 @@ def test_a_failed_block_leaves_no_folder(tmp_path: Path, failure: type[BaseExcep
 
 
 def test_the_first_folder_stays(tmp_path: Path) -> None:
-    """Whoever is second gets an OSError, and leaves nothing."""
+    """The second writer gets an OSError, and leaves nothing."""
     with pytest.raises(OSError), whole_folder(tmp_path / "set"):
         with whole_folder(tmp_path / "set") as first:
             (first / "file").write_text("first")

@@ -79,7 +79,7 @@ def test_an_interrupted_stage_leaves_what_was_finished(session: Session, results
 
 
 def test_the_end_of_the_time(session: Session, results: Results) -> None:
-    """A stage that needs more than is left does not start; one whose time ends keeps its checks, and is no failure."""
+    """A stage that needs more than is left does not start; one whose time ends keeps its checks and does not fail."""
     assert run_stage(stage("half", Check(True, "one"), OutOfTime()), session, results) == "SKIP"
     assert run_stage(stage("long", AssertionError("was run"), seconds=61), session, results) == "SKIP"
     session.until = time.monotonic() - 1

@@ -104,7 +104,7 @@ def execute(plan: Plan, run: Planned, look: Callable[[], None]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,  # so that a stop reaches launcher and ranks once, whoever sent it
+            start_new_session=True,  # so that a stop reaches launcher and ranks once, no matter who sent it
             preexec_fn=partial(die_with_parent, signal.SIGTERM),  # or the next sweep would meet its run
         )
     with _forward_signals(process) as stops:

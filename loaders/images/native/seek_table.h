@@ -55,7 +55,7 @@ static inline void add_step(uint64_t lanes[PRODUCTS], const uint8_t *bytes)
         lanes[i] = product_of(words[2 * i] ^ secret[0], words[2 * i + 1] ^ lanes[i]);
 }
 
-/* 64-bit hash. Accidents do not go unnoticed; whoever can choose the bytes can forge it. */
+/* 64-bit hash. Accidents do not go unnoticed; anyone who can choose the bytes can forge it. */
 static uint64_t checksum(const uint8_t *bytes, size_t size, uint64_t seed)
 {
     uint64_t hash = product_of(seed ^ secret[0], size ^ secret[1]);
