@@ -3,7 +3,7 @@
 #
 # python:slim rather than MosaicML's image, the newest of which has a different torch, is several times larger, and is
 # no longer rebuilt. torch's wheels contain CUDA, cuDNN and NCCL, so the host only needs the NVIDIA Container Toolkit
-# and a driver: 525 or newer for constraints.txt, 580 or newer for constraints-next.txt.
+# and a driver: 525 or newer, with STACK=next 580 or newer.
 ARG PYTHON=3.11.11
 # One of the next three lines, or any image with apt, a Python and its venv.
 ARG BASE=python-${PYTHON}
@@ -22,13 +22,12 @@ RUN apt-get update && apt-get install --no-install-recommends --yes \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app
-COPY requirements.txt constraints*.txt ./
-# constraints-next.txt lists every package; pip must not resolve, because Composer's upper bounds exclude its torch.
-ARG CONSTRAINTS=constraints.txt
-RUN if [ "$CONSTRAINTS" = constraints.txt ]; \
-    then set -- --constraint constraints.txt --requirement requirements.txt wandb tensorboard mlflow comet-ml; \
-    else set -- --no-deps --requirement "$CONSTRAINTS"; fi \
-    && python3 -m venv .venv && .venv/bin/pip install --no-cache-dir "$@"
+COPY Makefile requirements.txt constraints*.txt ./
+COPY launch/lean launch/lean
+# The lean environment of docs/clusters.md, in .venv.
+ARG STACK=pinned
+ARG TRACKERS="wandb tensorboard"
+RUN PIP_NO_CACHE_DIR=1 make .venv/.run LEAN=1 VENV=.venv STACK="$STACK" TRACKERS="$TRACKERS" PYTHON=python3
 
 COPY . .
 # Any user may read everything, whatever the modes in the checkout, and write runs, data and cache, mounted or not.

@@ -5,18 +5,22 @@ ARGS ?=
 STACK ?= pinned
 # LEAN=1: only the packages that training imports, in an environment of its own; goes with either stack
 LEAN ?=
+# With LEAN=1, trackers to install, as in: make env LEAN=1 TRACKERS="wandb mlflow"
+TRACKERS ?=
 
 # The first of some names that runs; pyenv puts names on the path that do not.
 first_of = $(shell for name in $(1); do $$name -V >/dev/null 2>&1 && echo $$name && break; done)
 
 ifeq ($(STACK),pinned)
 VENV := .venv
+VERSIONS := 3.11
 PYTHON ?= $(call first_of,python3.11 python3)
 LOCK := constraints.txt
 RUN := --constraint constraints.txt --requirement requirements.txt
 DEV := $(RUN) --requirement tests/requirements.txt
 else ifeq ($(STACK),next)
 VENV := .venv-next
+VERSIONS := 3.12 3.13
 PYTHON ?= $(call first_of,python3.12 python3.13 python3)
 LOCK := constraints-next.txt
 # Composer's upper bounds exclude this torch, so pip must not resolve: the lock lists every package.
@@ -29,7 +33,7 @@ endif
 ifneq ($(LEAN),)
 VENV := $(VENV)-lean
 # Composer and Streaming without their dependencies, which include the clients of four clouds.
-RUN = --constraint $(LOCK) --requirement launch/lean/requirements.txt && \
+RUN = --constraint $(LOCK) --requirement launch/lean/requirements.txt $(TRACKERS) && \
 	$(PIP) --no-deps --constraint $(LOCK) mosaicml mosaicml-streaming ./launch/lean
 DEV = --constraint $(LOCK) pytest pytest-timeout pytest-xdist hypothesis 'moto[server,s3]'
 endif
@@ -46,6 +50,9 @@ help:  ## List these targets
 
 # The stamp .run is older than the requirements only if they have changed, so nothing is installed twice.
 $(VENV)/.run: requirements.txt $(LOCK) $(if $(LEAN),$(wildcard launch/lean/*.*))
+	@test -x $(BIN)/python || $(PYTHON) -V | grep -q $(patsubst %,-e 'Python %[.]',$(VERSIONS)) || { \
+		echo "STACK=$(STACK) needs one of Python $(VERSIONS), and '$(PYTHON)' is none of them;" \
+			"name one: make ... PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "creating the environment in $(VENV) (a few minutes and 6 to 7 GB, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) $(RUN)

@@ -32,7 +32,7 @@ def make(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def installs(said: str, environment: str) -> str:
     """Return the words after `pip install`, in short; only this environment may be touched."""
-    lines = [part for line in said.splitlines() for part in line.split(" && ") if "/pip " in part]
+    lines = [" ".join(part.split()) for line in said.splitlines() for part in line.split(" && ") if "/pip " in part]
     start = f"{environment}/bin/pip --disable-pip-version-check install --quiet "
     assert all(line.startswith(start) for line in lines), lines
     text = "; ".join(line.removeprefix(start) for line in lines)
@@ -46,6 +46,11 @@ def installs(said: str, environment: str) -> str:
         (["STACK=next"], ".venv-next", "--no-deps -r constraints-next.txt"),
         (["LEAN=1"], ".venv-lean", LEAN.format("constraints.txt")),
         (["STACK=next", "LEAN=1"], ".venv-next-lean", LEAN.format("constraints-next.txt")),
+        (
+            ["LEAN=1", "TRACKERS=wandb mlflow"],
+            ".venv-lean",
+            LEAN.format("constraints.txt").replace(";", " wandb mlflow;"),
+        ),
     ],
 )
 def test_each_environment_has_its_lock(words: list[str], environment: str, expected: str, checkout: Path) -> None:
@@ -73,3 +78,17 @@ def test_an_environment_is_reused_until_its_lock_changes(target: str, checkout: 
 def test_an_unknown_stack(checkout: Path) -> None:
     done = make(checkout, "train", "STACK=newest")
     assert done.returncode != 0 and "STACK=newest: no such stack; use STACK=pinned" in done.stderr
+
+
+@pytest.mark.parametrize(("stack", "versions"), [("pinned", "3.11"), ("next", "3.12 3.13")])
+def test_another_python(stack: str, versions: str, checkout: Path) -> None:
+    """It is refused before anything is installed: pip would fill gigabytes with packages that do not fit together."""
+    for name, said in (("old", "Python 3.10.13"), ("new", "Python 3.110.0")):
+        python = checkout / name
+        python.write_text(f"#!/bin/sh\necho {said}\n")
+        python.chmod(0o755)
+        words = ["make", "env", f"STACK={stack}", f"PYTHON={python}"]
+        done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert f"STACK={stack} needs one of Python {versions}, and '{python}' is none of them" in done.stderr
+    assert not list(checkout.glob(".venv*"))
