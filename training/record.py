@@ -25,6 +25,7 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
+from config.schema import AUTO
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -47,8 +48,11 @@ class RunFolder:
         self.lock = contextlib.ExitStack()  # releases rank 0's lock; empty on other ranks
         self.tracked: Tracked | None = None
 
-    def write_start(self, data: dict[str, Any] | None = None) -> None:
-        """Write config.yaml, baseline.yaml and environment.json; `data` is the result of describe()."""
+    def write_start(self, data: dict[str, Any] | None = None, weights: dict[str, str] | None = None) -> None:
+        """Write config.yaml, baseline.yaml and environment.json.
+
+        `data` is the result of describe(), `weights` the source and SHA-256 of pretrained ones.
+        """
         config = OmegaConf.create(plain(self.run))
         # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
         config.run_name = config.recipe_name = None
@@ -59,9 +63,15 @@ class RunFolder:
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
         # With today's recipes: a later report may be made from a checkout with other ones.
         against, baseline = baseline_of(self.run.argv)
+        if baseline["model"]["num_classes"] == AUTO:
+            baseline["model"]["num_classes"] = config.model.num_classes
         header = f"# {against}: what tools.report compares {self.name} with\n"
         self.write("baseline.yaml", header + OmegaConf.to_yaml(OmegaConf.create(redacted(baseline))))
-        more = {"baseline": against} | ({ID: self.tracked.id} if self.tracked else {})
+        more = (
+            {"baseline": against}
+            | ({"weights": weights} if weights else {})
+            | ({ID: self.tracked.id} if self.tracked else {})
+        )
         self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")
 
     def start_over(self) -> None:

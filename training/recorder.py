@@ -24,8 +24,11 @@ class Recorder(Callback):
     time counts from `started`, in time.monotonic(); `data_wait` must run before this callback.
     """
 
-    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait) -> None:
+    def __init__(
+        self, folder: RunFolder, started: float, data_wait: DataWait, weights: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self.weights = weights or {}  # source and sha256 of the pretrained weights; kept in checkpoints
         self.data_wait = data_wait
         self._started = started
         self._total_before = 0.0  # seconds taken by earlier processes of this run
@@ -49,7 +52,8 @@ class Recorder(Callback):
             else:
                 self.folder.start_over()
             evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
-            self.folder.write_start(describe(state.train_dataloader.dataset, evaluation.dataset))  # type: ignore
+            described = describe(state.train_dataloader.dataset, evaluation.dataset)  # type: ignore
+            self.folder.write_start(described, self.weights)
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
@@ -114,6 +118,7 @@ class Recorder(Callback):
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
             "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
             "peak_gpu_mib": _peak_gpu_mib(self.folder.run.machine.device),
+            **({"weights": self.weights} if self.weights else {}),
             "command": command(self.folder.run),
         }
 
@@ -123,6 +128,7 @@ class Recorder(Callback):
             "seconds": self.seconds(),
             "loss": (self._loss_sum, self._loss_count),
             "image_size": self._image_size,
+            "weights": self.weights,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +140,7 @@ class Recorder(Callback):
         self._total_before = seconds["total_seconds"]
         self._loss_sum, self._loss_count = state["loss"]
         self._image_size = state.get("image_size", 0)
+        self.weights = state.get("weights", {})
 
     def _row(self, state: State) -> dict[str, Any]:
         measured = {}

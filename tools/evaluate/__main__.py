@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
         by_size = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
         images, result = build.image_dataset(data.evaluation), by_size[config.eval_dataset.crop_size]
-        names = images.classes or [str(label) for label in range(config.model.num_classes)]
+        names = images.classes or [str(label) for label in range(config.model.classes)]
         found = figures.findings(result, names)
         about = redacted({"checkpoint": f"{folder}/{name}", "data": config.eval_dataset.path, "size": result.size})
         sheet = files.draw_mistakes(images, figures.mistakes(result, given.gallery), called, found, about)
