@@ -53,14 +53,12 @@ def main(config: DictConfig | Run) -> Trainer:
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
         folder.keep_output()
         saver = checkpoints.for_run(run, folder.name, StopRequest())
-        saved = checkpoints.to_start_from(run.config, saver)
-        pretrained = weights.read(run.config.model) if run.config.model.weights and saved is None else None
+        saved, pretrained = weights.to_start_from(run.config, saver)
         data = build.data(run, algorithms)
-        model = build.model(run.config)
-        loaded = weights.load(pretrained, run, model, data.classes, algorithms) if pretrained else None
+        model, loaded = weights.build_model(run, pretrained, data.classes, algorithms)
         schedule = build.schedule(run, data)
         data_wait = DataWait(build.loader_of(data.train) if data.train else None, run.config.train_dataset.storage)
-        recorder = Recorder(folder, started, data_wait, pretrained.record if pretrained else {})
+        recorder = Recorder(folder, started, data_wait, loaded)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
         watching = effects.for_run(run, algorithms, schedule)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
@@ -77,8 +75,6 @@ def main(config: DictConfig | Run) -> Trainer:
             saved=saved,
         )
         saver.restore_ranks(trainer.state)
-        if loaded:
-            weights.show(loaded, run, model)
         fit(trainer, progress, saver)
     return trainer
 

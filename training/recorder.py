@@ -14,6 +14,7 @@ from training.data_wait import DataWait
 from training.earlier_run import MEASURED, plain
 from training.record import RunFolder, command, describe
 from training.secrets import redacted
+from training.weights import Loaded, show
 
 
 class Recorder(Callback):
@@ -24,11 +25,10 @@ class Recorder(Callback):
     time counts from `started`, in time.monotonic(); `data_wait` must run before this callback.
     """
 
-    def __init__(
-        self, folder: RunFolder, started: float, data_wait: DataWait, weights: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait, loaded: Loaded | None = None) -> None:
         self.folder = folder
-        self.weights = weights or {}  # source and sha256 of the pretrained weights; kept in checkpoints
+        self.loaded = loaded
+        self.weights = loaded.given.record if loaded else {}  # kept in checkpoints
         self.data_wait = data_wait
         self._started = started
         self._total_before = 0.0  # seconds taken by earlier processes of this run
@@ -44,7 +44,9 @@ class Recorder(Callback):
         logger.log_hyperparameters(plain(self.folder.run))
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Write the run's first files, now that all its checks have passed."""
+        """Write the run's first files, now that all its checks have passed, and show its pretrained weights."""
+        if self.loaded:
+            show(self.loaded, self.folder.run.config.eval_dataset, state.model)
         step = state.timestamp.batch.value
         if self.folder.run.config.is_train and not self.folder.is_finished(step):
             if self.folder.run.config.autoresume:

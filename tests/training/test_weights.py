@@ -61,7 +61,7 @@ def test_every_form_is_read(name: str, is_zip: bool, capsys: pytest.CaptureFixtu
     run = run_with(name)
     model, loaded = start(run)
     assert equal(model.module, FORMS["old.pth"](held)) and not loaded.new
-    show(loaded, run, model)
+    show(loaded, run.config.eval_dataset, model)
     said = capsys.readouterr().out
     assert "head       kept: the data have the same 3 classes" in said and f"weights: {name}, SHA-256 " in said
     assert ("the averaged weights of the file" in said) == (name in ("averaged.pth", "references.pth"))
@@ -150,7 +150,7 @@ def test_a_hub_folder(capsys: pytest.CaptureFixture) -> None:
     run = run_with("hub/")
     model, loaded = start(run, ["a", "b", "c"])
     assert equal(model.module, held)
-    show(loaded, run, model)
+    show(loaded, run.config.eval_dataset, model)
     said = capsys.readouterr().out
     assert "measured with resize 235 and crop 224, this run evaluates with resize 256 and crop 224" in said
     assert "normalized with mean (0.5, 0.5, 0.5)" in said
@@ -224,7 +224,7 @@ def test_torchvisions_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     model, loaded = start(run)
     assert loaded.given.origin.address == f"torchvision:IMAGENET1K_V1 ({cached.name})"
     run.config.eval_dataset.resize_size = 232
-    show(loaded, run, model)
+    show(loaded, run.config.eval_dataset, model)
     assert "note       their 69.76 % were measured with resize 256 and crop 224" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"torchvision has no IMAGENET1K_V7 for resnet18; did you mean IMAGENET1K_V1"):
         start(run_with("torchvision:IMAGENET1K_V7"))

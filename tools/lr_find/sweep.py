@@ -101,12 +101,9 @@ def run_sweep(run: Run, seed: int, rates: list[float], began: Callable[[Sweep], 
     torch.compiler.reset()
     reproducibility.seed_all(seed)
     algorithms, saver = build.algorithms(config), checkpoints.for_run(run, "lr_find", StopRequest())
-    saved = checkpoints.to_start_from(config, saver)
-    pretrained = weights.read(config.model) if config.model.weights and saved is None else None
+    saved, pretrained = weights.to_start_from(config, saver)
     data = build.data(run, algorithms)
-    model = build.model(config)
-    if pretrained:
-        weights.load(pretrained, run, model, data.classes, algorithms)
+    model, _ = weights.build_model(run, pretrained, data.classes, algorithms)
     schedule = build.schedule(run, data)
     assert data.train is not None
     sweep = Sweep(seed, len(build.image_dataset(data.train)), data.batches_per_epoch)

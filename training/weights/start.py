@@ -11,13 +11,16 @@ from torch import nn
 
 from common.errors import named
 from config import ConfigError, Run
-from config.schema import EvalDataset, Model
+from config.schema import Config, EvalDataset, Model
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from model import head_of, initialize_head
+from training import build, checkpoints
+from training.checkpoints import Checkpoints
 from training.devices import say
+from training.saved import Saved
 from training.weights.content import AVERAGED
 from training.weights.matched import Match, match
-from training.weights.origin import Measured, Pretrained
+from training.weights.origin import Measured, Pretrained, read
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class Loaded:
     new: list[str]  # "name [shape in the file] -> [shape here]" for each tensor of a new head; empty if it was kept
     why: str  # the head is new, or was kept
     size: int  # parameters of the network, before surgery
+
+
+def to_start_from(config: Config, saver: Checkpoints) -> tuple[Saved | None, Pretrained | None]:
+    """Return the checkpoint to start from, or else the pretrained weights, which a resumed run does not read."""
+    saved = checkpoints.to_start_from(config, saver)
+    return saved, read(config.model) if config.model.weights and saved is None else None
+
+
+def build_model(
+    run: Run, given: Pretrained | None, classes: Sequence[str] | None, algorithms: Sequence[Algorithm]
+) -> tuple[ComposerClassifier, Loaded | None]:
+    """Build a run's model, start it from weights, if any, and return both; the arguments are load's."""
+    model = build.model(run.config)
+    return model, load(given, run, model, classes, algorithms) if given else None
 
 
 def load(
@@ -107,7 +124,7 @@ def _difference(of_weights: Sequence[str] | None, of_data: Sequence[str] | None)
     return next(f"label {label} was {was!r} and is {now!r} in the data" for label, (was, now) in pairs if was != now)
 
 
-def show(loaded: Loaded, run: Run, model: nn.Module) -> None:
+def show(loaded: Loaded, dataset: EvalDataset, model: nn.Module) -> None:
     """Print what was loaded, what is new and what was ignored; `model` is the Trainer's, after surgery."""
     given = loaded.given
     of_head = {line.split()[0] for line in loaded.new}
@@ -124,7 +141,7 @@ def show(loaded: Loaded, run: Run, model: nn.Module) -> None:
     say(f"weights: {given.origin.address}, SHA-256 {given.origin.sha256[:16]}")
     for title, text in rows:
         say(f"  {title:<10} {text}")
-    for remark in [*loaded.match.remarks, *_remarks(given.origin.measured, run.config.eval_dataset)]:
+    for remark in [*loaded.match.remarks, *_remarks(given.origin.measured, dataset)]:
         say(f"  {'note':<10} {remark}")
 
 
