@@ -40,7 +40,7 @@ def main(config: DictConfig | Run) -> Trainer:
     from training.startup import import_composer
 
     import_composer()
-    from training import build, checkpoints, devices, effects, guards, record
+    from training import build, checkpoints, devices, effects, guards, record, weights
     from training.data_wait import DataWait
     from training.fit import fit, make_trainer
     from training.interrupt import StopRequest
@@ -51,14 +51,14 @@ def main(config: DictConfig | Run) -> Trainer:
     folder = record.claim(run)
     with devices.leaving(), folder.held():
         algorithms, callbacks = build.algorithms(run.config), build.callbacks(run.config)
-        data = build.data(run, algorithms)
-        model = build.model(run.config)
-        schedule = build.schedule(run, data)
-        stop = StopRequest()
         folder.keep_output()
-        saver = checkpoints.for_run(run, folder.name, stop)
+        saver = checkpoints.for_run(run, folder.name, StopRequest())
+        saved, pretrained = weights.to_start_from(run.config, saver)
+        data = build.data(run, algorithms)
+        model, loaded = weights.build_model(run, pretrained, data.classes, algorithms)
+        schedule = build.schedule(run, data)
         data_wait = DataWait(build.loader_of(data.train) if data.train else None, run.config.train_dataset.storage)
-        recorder = Recorder(folder, started, data_wait)
+        recorder = Recorder(folder, started, data_wait, loaded)
         first = [*build.goes_on(run.config, schedule, data), *guards.for_run(schedule, data)]
         watching = effects.for_run(run, algorithms, schedule)
         progress = ProgressLine(recorder, bar="progress_bar" in run.config.loggers)
@@ -72,7 +72,7 @@ def main(config: DictConfig | Run) -> Trainer:
             algorithms=algorithms,
             # Guards run first, so that an invalid state is neither recorded nor saved.
             callbacks=[*first, data_wait, recorder, progress, *watching, *callbacks, saver],
-            saved=checkpoints.to_start_from(run.config, saver),
+            saved=saved,
         )
         saver.restore_ranks(trainer.state)
         fit(trainer, progress, saver)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torchvision
@@ -86,10 +87,9 @@ def build_composer_resnet(
         module = getattr(torchvision.models, model_name)(num_classes=num_classes)
         if init == "mosaic":
             initialize(module)
-    heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
-    if loss_name == "binary_cross_entropy" and heads and heads[-1].bias is not None:
-        # Start every class at probability 1 / num_classes, so that the first steps need not unlearn a prior of 1/2.
-        nn.init.constant_(heads[-1].bias, -math.log(num_classes))
+    head = head_of(module, num_classes)
+    if head is not None:
+        initialize_bias(cast(nn.Linear, module.get_submodule(head)), loss_name)
     return ResNetClassifier(
         module,
         num_classes=num_classes,
@@ -104,6 +104,32 @@ def build_composer_resnet(
         ),
         loss_fn=LOSSES[loss_name],
     )
+
+
+def head_of(module: nn.Module, num_classes: int) -> str | None:
+    """Return the name of the layer that gives the logits, the last linear one of num_classes outputs; None if none."""
+    linear = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    return next((name for name, layer in reversed(linear) if layer.out_features == num_classes), None)
+
+
+def initialize_bias(head: nn.Linear, loss_name: str) -> None:
+    """With binary cross entropy, start every class at probability 1 / num_classes.
+
+    So the first steps need not unlearn a prior of 1/2.
+    """
+    if loss_name == "binary_cross_entropy" and head.bias is not None:
+        nn.init.constant_(head.bias, -math.log(head.out_features))
+
+
+def initialize_head(head: nn.Linear, loss_name: str) -> None:
+    """Initialize in place the head of a pretrained network: small weights, so that all classes start alike.
+
+    Kaiming-normal weights, as of `initialize`, would start with large, wrong logits, whose gradients destroy features.
+    """
+    nn.init.normal_(head.weight, std=0.01)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+    initialize_bias(head, loss_name)
 
 
 def initialize(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from common import command
+from config.schema import Model
 from training.progress import ProgressLine, print_summary
 
 TARGET = Path(__file__).parent.parent / "docs/images/digits.svg"
@@ -37,8 +38,10 @@ def draw(run: Path) -> Console:
     """Return a console on which the run has been printed by the training code."""
     rows = rows_of(run)
     summary = json.loads((run / "summary.json").read_text())
-    config = OmegaConf.load(run / "config.yaml")
-    recorder = SimpleNamespace(folder=SimpleNamespace(rows=[], run=SimpleNamespace(config=config)))
+    model = Model(**OmegaConf.load(run / "config.yaml").model)
+    recorder = SimpleNamespace(
+        folder=SimpleNamespace(rows=[], run=SimpleNamespace(config=SimpleNamespace(model=model)))
+    )
     line = ProgressLine(cast(Any, recorder), bar=False)
     line.console = Console(record=True, width=116, file=io.StringIO(), force_terminal=True)
     length = SimpleNamespace(unit=SimpleNamespace(value="ep"), value=summary["epoch"])
@@ -50,7 +53,7 @@ def draw(run: Path) -> Console:
         recorder.folder.rows = [row]
         state.timestamp.epoch = SimpleNamespace(value=row["epoch"])
         line.eval_end(cast(Any, state), cast(Any, None))
-    print_summary(line.console, summary, config.model, f"{run.parent.name}/{run.name}")
+    print_summary(line.console, summary, model, f"{run.parent.name}/{run.name}")
     return line.console
 
 

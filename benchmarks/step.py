@@ -77,7 +77,7 @@ class Batches:
         self.batches = []
         for _ in range(2):
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
-            labels = torch.randint(0, config.model.num_classes, (self.batch_size,), generator=generator)
+            labels = torch.randint(0, config.model.classes, (self.batch_size,), generator=generator)
             pinned = run.machine.device == "gpu"
             self.batches.append((images.pin_memory(), labels.pin_memory()) if pinned else (images, labels))
 

@@ -23,6 +23,7 @@ from recipes.declared import is_per_image
 def check_data(config: Config, report: Report) -> None:
     """Check the data sections that the run reads; evaluation alone does not read training data."""
     places = {"runs_folder": config.runs_folder, "save_folder": config.save_folder, "load_path": config.load_path}
+    places["model.weights"] = config.model.weights
     for name, section in (("train_dataset", config.train_dataset), ("eval_dataset", config.eval_dataset)):
         places |= {f"{name}.path": section.path, f"{name}.local": section.local, f"{name}.preload": section.preload}
     for key, value in places.items():

@@ -13,9 +13,10 @@ from common.errors import ConfigError
 from common.suggest import listing
 from config.check_algorithms import check_algorithms, check_declared, check_ranks
 from config.check_data import check_data
+from config.check_model import check_model
 from config.check_trackers import check_trackers
 from config.run import durations_of
-from config.schema import AUTO, DEVICES, FULL, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
+from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
 from recipes.declared import Bound, misfit
@@ -25,9 +26,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
 BOUNDS: dict[str, Bound] = {
     "seed": "from 0 to 4294967295",
-    "model.num_classes": "at least 2 for a classifier",
     "model.loss_name": tuple(LOSSES),
     "model.init": INITS,
+    "model.head": HEADS,
     "precision": PRECISIONS,
     "device": DEVICES,
     "scale_schedule_ratio": "more than 0",
@@ -72,6 +73,7 @@ def check_values(config: Config, report: Report, lenient: bool) -> None:
     check_optimizer(config, report)
     check_saving(config, report)
     check_data(config, report)
+    check_model(config, report)
     check_algorithms(config, report)
     check_trackers(config.callbacks, config.loggers, report)
 

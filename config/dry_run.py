@@ -194,11 +194,16 @@ def size_lines(config: Config, length: Duration) -> list[str]:
 def built(run: Run, length: Duration) -> Table:
     """List the components of the run in the order in which they would be built."""
     config = run.config
-    model = f"{config.model.name}, {config.model.num_classes} classes, {config.model.loss_name}, "
+    number = config.model.num_classes
+    classes = "the data's number of classes" if number == AUTO else f"{number} classes"
+    model = f"{config.model.name}, {classes}, {config.model.loss_name}, "
     model += "its own" if "model.name" in run.outside else config.model.init
     model += " initialization"
     model += ", compiled on a GPU" if config.compile == AUTO else ", compiled" if config.compile else ""
-    rows = [("model", model), ("optimizer", call(config.optimizer))]
+    rows = [("model", model)]
+    if config.model.weights and not config.load_path:
+        rows.append(("weights", f"{config.model.weights} (not checked), head: {config.model.head}"))
+    rows.append(("optimizer", call(config.optimizer)))
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
     for key, name in (("train_dataset", "training data"), ("eval_dataset", "evaluation data")):

@@ -13,6 +13,7 @@ from typing import Any
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 INITS = ("mosaic", "torchvision")
+HEADS = ("auto", "new", "keep")
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
 METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, its unit)
@@ -24,7 +25,7 @@ MOST_WITHOUT_TOP5 = 5  # classes; with this many or fewer, top-5 accuracy is alw
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 FULL = "full"  # value of dry_run
-AUTO = "auto"  # value of compile
+AUTO = "auto"  # value of compile, model.num_classes and model.head
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}
 """Sections whose keys name classes -> the registry's word for the kind of class."""
 
@@ -36,7 +37,15 @@ class Model:
     name: str = "resnet50"  # one of MODELS (torchvision's, never pretrained), or package.module:Class
     loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
     init: str = "mosaic"  # one of INITS; how weights are initialized
-    num_classes: int = 1000  # the number of class folders in the data
+    num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there
+    weights: str | None = None  # pretrained: a file, a folder, or torchvision[:NAME] (config/weights.py); None: none
+    head: str = AUTO  # one of HEADS; what becomes of the weights' last layer
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, of a model that is built."""
+        assert isinstance(self.num_classes, int), "the data give the number: training.build.data comes first"
+        return self.num_classes
 
 
 @dataclass(slots=True)

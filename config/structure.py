@@ -14,7 +14,7 @@ from config.read import Tree
 from config.schema import OPEN_SECTIONS, Config, hints_of
 from recipes import registry
 
-PATHS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload")
+PATHS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload", "weights")
 """Keys whose value is a path, in which ~ is expanded."""
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
 HINTS = {
@@ -29,6 +29,9 @@ HINTS = {
     "path": "train_dataset.path",
     "model_name": "model.name",
     "num_classes": "model.num_classes",
+    "weights": "model.weights",
+    "pretrained": "model.weights",
+    "head": "model.head",
     "loss_name": "model.loss_name",
     "crop_size": "train_dataset.crop_size",
     "momentum": "optimizer.momentum",

@@ -65,6 +65,11 @@ CASES = [
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
+    # pretrained weights
+    "model.head=keep",
+    "is_train=false model.head=new model.weights=torchvision",
+    "model.weights=torchvision load_path=x.pt",
+    "model.name=torchvision.models:resnet18 model.weights=torchvision",
     "compile=true algorithms.stochastic_depth.target_layer_name=ResNetBottleneck "
     "algorithms.stochastic_depth.drop_warmup=0.1dur",
     "recipe_name=decentralized algorithms.sam={}",
@@ -84,6 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"path": str(folder)}
     (folder / "run.yaml").write_text(yaml.safe_dump({"train_dataset": data, "eval_dataset": data}))
     (folder / "FOLDER").mkdir()
+    (folder / "FILE").touch()
     return folder
 
 
@@ -111,7 +117,8 @@ def follow(words: list[str], problem: str, folder: Path, before: list[str]) -> i
     ways = alternatives(problem)
     assert ways or not before, f"{before[-1]!r} leads to {problem!r}, which says nothing to type"
     for advice in ways:
-        named = [word.replace("FOLDER", str(folder / "FOLDER")).replace("=VALUE", "=cross_entropy") for word in advice]
+        named = [re.sub("FOLDER|FILE", lambda match: str(folder / match[0]), word) for word in advice]
+        named = [word.replace("=VALUE", "=cross_entropy") for word in named]
         mended = applied(words, named)
         for left in problems_of(*mended):
             assert left not in [*before, problem], f"{problem!r}: {advice} does not mend it"

@@ -10,6 +10,7 @@ from tests.advice import ROOT, sentences
 
 DECLARED = "tests/test_advice.py::test_advice_mends_what_it_is_about"
 REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_train"
+WEIGHTS = "tests/training/test_weights_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
@@ -51,11 +52,21 @@ TYPED = {
     "nothing is left of": REFUSED_RUNS,
     "train its weights on the new classes": "tests/training/test_fitting.py::test_another_number_of_classes",
     "is in use by another run": "tests/training/test_refused_runs.py::test_a_run_that_is_in_use",
+    "auto needs the data": "tests/tools/test_model_summary.py::test_a_number_of_classes_that_the_data_give",
+    "name no classes to count": WEIGHTS,
+    "to start from a file of weights": WEIGHTS,
+    "a ...'s; type model.name=...": WEIGHTS,
+    "whose tensors no other network has": WEIGHTS,
+    "is not a timm model's": WEIGHTS,
+    "untrained head cannot be evaluated": WEIGHTS,
+    "outputs to replace": WEIGHTS,
+    "keep given, but ": WEIGHTS,
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
     "save_folder=null to keep no checkpoints": REFUSED_RUNS,
     "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",
 }
 NOT_TYPED = {
+    ", which is there": "a file of torchvision's",
     "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",
     "further option": "the help of an option",
     "avoids our decoder": "a decoder that crashes the process",

@@ -14,8 +14,8 @@ from composer.models import ComposerClassifier
 from composer.utils import dist
 from torch.nn.modules.batchnorm import _NormBase
 
-from config import ConfigError, DataError, Run, durations_of
-from config.schema import WEIGHT_DECAY_ON, Config, TrainDataset
+from config import ConfigError, Run, durations_of
+from config.schema import AUTO, WEIGHT_DECAY_ON, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.errors import in_section
@@ -26,6 +26,7 @@ from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks, ours
+from training.classes import check_labels, settle_classes
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
 from training.effects import Watch
@@ -55,9 +56,13 @@ def loggers(config: Config, tracked: Tracked | None = None) -> list[LoggerDestin
 def model(config: Config) -> ComposerClassifier:
     """Build the model at its published initialization, in channels_last as the batches are."""
     values = config.model
-    built = build_composer_resnet(values.name, values.loss_name, values.num_classes, values.init)
+    if values.num_classes == AUTO:  # in a program that builds the network alone
+        raise ConfigError(
+            "model.num_classes: auto needs the data, which are not open here; type model.num_classes=NUMBER"
+        )
+    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init)
     if registry.is_outside(values.name):
-        _check_logits(built, values.name, values.num_classes, config.eval_dataset.crop_size)
+        _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -124,6 +129,11 @@ class Data:
         return len(loader_of(self.train)) if self.train else 0
 
     @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes, by label; None if the data have none."""
+        return image_dataset(self.train or self.evaluation).classes
+
+    @property
     def eval_samples(self) -> int:
         """Images in the evaluation set."""
         return len(image_dataset(self.evaluation))
@@ -169,7 +179,7 @@ def goes_on(config: Config, schedule: Schedule, data: Data) -> list[Callback]:
 
 
 def data(run: Run, algorithms: list[Algorithm]) -> Data:
-    """Build the data sets with the algorithms' transforms; check that their classes and the model's are the same."""
+    """Build the data sets with the algorithms' transforms; count the classes, or check them against num_classes."""
     config = run.config
     for section in config.sections().values():
         if section.path and is_made_on_demand(section.path):
@@ -182,10 +192,10 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         say(described(decoder))
     for remark in filter(None, (image_dataset(spec).remark() for spec in (train, evaluation) if spec)):
         say(remark)
-    _check_classes(run, image_dataset(train).classes if train else None, image_dataset(evaluation).classes)
+    settle_classes(run, image_dataset(train).classes if train else None, image_dataset(evaluation).classes)
     for spec in (train, evaluation):
         if spec is not None and image_dataset(spec).labels_are_free:
-            spec.batch_transforms = functools.partial(_check_labels, config.model.num_classes)
+            spec.batch_transforms = functools.partial(check_labels, config.model.classes)
     return Data(train, evaluation)
 
 
@@ -195,17 +205,6 @@ def evaluator(run: Run, spec: DataSpec) -> Evaluator:
     per_rank = run.config.eval_dataset.batch_size // dist.get_world_size()
     size = train_size if isinstance(train_size, str) else min(train_size, per_rank)
     return Evaluator(label="eval", dataloader=spec, device_eval_microbatch_size=size)
-
-
-def _check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reject a label beyond the model's outputs, for data without class names: on a GPU it would abort the process."""
-    largest = int(batch[1].max())
-    if largest >= num_classes:
-        raise ConfigError(
-            f"model.num_classes: {num_classes} was given, but the data set has an image of class {largest}; "
-            f"set model.num_classes={largest + 1} or more"
-        )
-    return batch
 
 
 def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -> DataSpec:
@@ -268,22 +267,3 @@ def _size_in_loader(config: Config, algorithms: Sequence[Algorithm]) -> Callable
         return size
 
     return size_at
-
-
-def _check_classes(run: Run, train: list[str] | None, evaluation: list[str] | None) -> None:
-    if train is not None and evaluation is not None and train != evaluation:
-        odd = sorted(set(train) ^ set(evaluation))
-        raise DataError(f"train/ and val/ have different classes: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
-    classes = train or evaluation
-    wanted = run.config.model.num_classes
-    if classes is None or len(classes) == wanted:
-        return
-    message = (
-        f"model.num_classes: {wanted} was given, but the data set has {len(classes)} classes "
-        f"({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}); set model.num_classes={len(classes)}"
-    )
-    if len(classes) > wanted:
-        raise ConfigError(f"{message}. The first class without an output is {classes[wanted]!r}")
-    if not run.lenient:
-        raise ConfigError(f"{message}. The first output without a class is number {len(classes)}")
-    say(message)

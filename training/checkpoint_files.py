@@ -18,9 +18,9 @@ from composer.core import State
 from common.errors import UserError
 from common.folders import Folder, LocalFolder, check_folder, existing
 from common.whole_files import whole_file
+from config.weights import BEST, LATEST
 from training.devices import say
 
-LATEST, BEST = "latest-rank0.pt", "best-rank0.pt"
 _PATTERN = re.compile(r"^(ep(\d+)-ba(\d+)-)(rank0|own\d+-of-\d+)\.pt$")  # "own": see rank_states
 _UNFINISHED = ".checkpoint-"  # prefix of a file that is being written
 

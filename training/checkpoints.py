@@ -186,7 +186,7 @@ def _check_folder(folder: Folder, may_have_checkpoints: bool) -> None:
 
 def to_start_from(config: Config, saver: Checkpoints) -> Saved | None:
     """Return the checkpoint to start from, or None: the run's newest intact one under autoresume, else load_path."""
-    if not config.is_train and not config.load_path:
+    if not config.is_train and not config.load_path and not config.model.weights:
         say("load_path: none was given; evaluating untrained weights")
     newest = on_rank_zero(_newest_whole, saver.folder) if config.autoresume and saver.folder else None
     if newest and saver.folder:

@@ -14,7 +14,7 @@ from common.trees import leaves
 from config import ConfigError, Run, UserError
 from config.load import defaults
 from config.read import UNREADABLE, check_depth, reason
-from config.schema import METRICS
+from config.schema import AUTO, METRICS
 from training.secrets import redacted
 
 MEASURED = tuple(column for column, _, _ in METRICS.values())
@@ -63,6 +63,8 @@ def differences(old: Any, new: dict[str, Any]) -> list[str]:
     # Keys added since the old run count as defaults, which keep the program's earlier behavior.
     default = training_keys(defaults())
     before = {key: default[key] for key in after.keys() & default.keys()} | before
+    if after.get("model.num_classes") == AUTO:  # counted later, and compared with the checkpoint by name
+        del after["model.num_classes"], before["model.num_classes"]
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())

@@ -8,6 +8,7 @@ import ast
 import importlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -98,11 +99,13 @@ def _check_classes(saved: Saved, config: Config, classes: list[str] | None) -> N
     label = min(len(trained), len(classes)) if label is None else label
     was, now = (names[label] if label < len(names) else "nothing" for names in (trained, classes))
     advice = f"Give the data set with its {len(trained)} classes"
-    if len(trained) == len(classes):
-        # Starting from weights alone takes a new run: autoresume would load the whole checkpoint again.
-        new_run = f"autoresume=false run_name=ANOTHER load_path={saved.address} " if config.autoresume else ""
-        to_train = "" if config.is_train else "is_train=true "
-        advice += f", or train its weights on the new classes: {to_train}{new_run}load_weights_only=true"
+    # Starting from weights alone takes a new run: autoresume would load the whole checkpoint again.
+    new = ["autoresume=false", "run_name=ANOTHER"] if config.autoresume else []
+    new += [] if config.is_train else ["is_train=true"]
+    advice += (
+        f", or train its weights on the new classes: {' '.join([*new, ''])}load_path=null load_weights_only=false "
+        f"model.weights={shlex.quote(saved.address)}"
+    )
     raise CheckpointError(
         f"the checkpoint {saved.address} was trained on other classes: "
         f"label {label} was {was!r} and is {now!r} in this data set",
@@ -121,11 +124,11 @@ def check_fits(
     faults = differences(held, wanted)
     present = {type(algorithm).__qualname__: repr(algorithm) for algorithm in algorithms}
     trained = {name: str(state.get("repr", "")) for name, state in saved.state.get("algorithms", [])}
-    surgery = [name for name in sorted(present.keys() ^ trained.keys()) if _is_surgery(name)]
+    surgery = [name for name in sorted(present.keys() ^ trained.keys()) if is_surgery(name)]
     if not faults and (anew or not surgery):
         return
     source, target = recognized(held), recognized(wanted)
-    words = [word for name in surgery for word in _words(name, trained.get(name))]
+    words = [word for name in surgery for word in words_for(name, trained.get(name))]
     if source and target and source[0] != target[0]:
         words.append(f"model.name={source[0]}")
     advice = ""
@@ -133,9 +136,10 @@ def check_fits(
         if classes is None or len(classes) == source[1]:
             words.append(f"model.num_classes={source[1]}")
         else:
-            advice = f"Its weights have {source[1]} classes: use data with these classes, or train without load_path"
+            advice = f"Its weights have {source[1]} classes: use data with these classes, or train a new head on them: "
+            words += ["load_path=null", "load_weights_only=false", f"model.weights={shlex.quote(saved.address)}"]
     if words:
-        advice = f"{advice + '. ' if advice else ''}Type as well: {' '.join(words)}"
+        advice = f"{advice or 'Type as well: '}{' '.join(words)}"
     what = f"it looks like {_described(source, held)}, but the model is {_described(target, wanted)}"
     if surgery:
         used = [name for name in surgery if name in trained]
@@ -167,38 +171,51 @@ def differences(held: Shapes, wanted: Shapes) -> list[str]:
 def recognized(held: Shapes) -> tuple[str, int] | None:
     """Return the architecture and number of classes that tensors look like; None if it is not a known ResNet."""
     plain: Mapping[str, tuple[int, ...]] = {_PREFIX.sub("", name): shape for name, shape in held.items()}
-    for surgery in _surgeries():
+    for surgery in surgeries():
         plain = surgery.undone(plain)
     outputs = plain.get("fc.weight", ())
-    if len(outputs) != 2:
-        return None
+    best = architecture(plain)
+    return (best, outputs[0]) if best and len(outputs) == 2 else None
+
+
+def architecture(plain: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the ResNet that tensors look like, by name and shape, whatever their head; None if none is near."""
+    body = {entry for entry in plain.items() if not entry[0].startswith("fc.")}
     likeness: dict[str, float] = {}
     for name in MODELS:
         with torch.device("meta"):
-            known = shapes(getattr(torchvision.models, name)(num_classes=outputs[0]).state_dict())
-        likeness[name] = len(known.items() & plain.items()) / len(known.items() | plain.items())
+            known = shapes(getattr(torchvision.models, name)().state_dict())
+        wanted = {entry for entry in known.items() if not entry[0].startswith("fc.")}
+        likeness[name] = len(wanted & body) / len(wanted | body)
     best = max(likeness, key=lambda name: likeness[name])
-    return (best, outputs[0]) if likeness[best] >= _ALIKE else None
+    return best if likeness[best] >= _ALIKE else None
 
 
 def _described(model: tuple[str, int] | None, held: Shapes) -> str:
-    seen = [surgery.__name__ for surgery in _surgeries() if surgery.undone(held).keys() != held.keys()]
+    seen = [surgery.__name__ for surgery in surgeries_in(held)]
     changed = f" with {' and '.join(seen)}" if seen else ""
     return f"a {model[0]} of {model[1]} classes{changed}" if model else f"none of {', '.join(MODELS)}"
 
 
-def _surgeries() -> list[type[Surgery]]:
+def surgeries() -> list[type[Surgery]]:
+    """Return our algorithms that change the model."""
     entries = registry.own("algorithm").values()
     made = [getattr(importlib.import_module(entry.module), entry.class_name) for entry in entries]
     return [algorithm for algorithm in made if issubclass(algorithm, Surgery)]
 
 
-def _is_surgery(name: str) -> bool:
+def surgeries_in(held: Shapes) -> list[type[Surgery]]:
+    """Return those of our surgeries that have added tensors."""
+    return [surgery for surgery in surgeries() if len(surgery.undone(held)) < len(held)]
+
+
+def is_surgery(name: str) -> bool:
+    """Whether a checkpoint of an algorithm of this class needs it again."""
     kind: Any = getattr(composer.algorithms, name, None)
     return kind is not None and kind.required_on_load()
 
 
-def _words(name: str, call: str | None) -> list[str]:
+def words_for(name: str, call: str | None) -> list[str]:
     """Return the words that add an algorithm, from its repr in a checkpoint (parsed, never run); None removes it."""
     key = f"algorithms.{registry.table('algorithm')[registry.fold(name)].name}"
     if call is None:

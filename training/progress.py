@@ -60,7 +60,7 @@ class ProgressLine(Callback):
         model = self.recorder.folder.run.config.model
         train, val = LOSSES[model.loss_name]
         loss = f"{train} {row['train_loss']:.4f}  " if row["train_loss"] != "" else ""
-        top5 = f"top-5 {row['top5']:.2f} %  " if model.num_classes > MOST_WITHOUT_TOP5 else ""
+        top5 = f"top-5 {row['top5']:.2f} %  " if model.classes > MOST_WITHOUT_TOP5 else ""
         rate = f"{row['samples_per_second']:,.0f} img/s  " if row["samples_per_second"] != "" else ""
         started = state.timestamp.epoch.value + (state.timestamp.batch_in_epoch.value > 0)
         self.console.print(
@@ -93,7 +93,7 @@ def print_summary(console: Console, summary: dict[str, Any], model: Any, folder:
     figures = {
         "top-1": _percent(summary["top1"])
         + (f"  (best {_percent(summary['best_top1'])})" if summary["best_top1"] else ""),
-        "top-5": _percent(summary["top5"]) if model.num_classes > MOST_WITHOUT_TOP5 else "",
+        "top-5": _percent(summary["top5"]) if model.classes > MOST_WITHOUT_TOP5 else "",
         LOSSES[model.loss_name][1]: "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}",
         "seconds training": f"{summary['train_seconds']:.1f}" if summary["train_seconds"] else "",
         "seconds evaluating": f"{summary['eval_seconds']:.1f}",

@@ -26,6 +26,7 @@ from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
 from loaders.class_names import names_of
+from config.schema import AUTO
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -48,10 +49,16 @@ class RunFolder:
         self.lock = contextlib.ExitStack()  # releases rank 0's lock; empty on other ranks
         self.tracked: Tracked | None = None
 
-    def write_start(self, data: dict[str, Any] | None = None, classes: dict[str, list[str]] | None = None) -> None:
+    def write_start(
+        self,
+        data: dict[str, Any] | None = None,
+        classes: dict[str, list[str]] | None = None,
+        weights: dict[str, str] | None = None,
+    ) -> None:
         """Write config.yaml, baseline.yaml, environment.json and classes.json.
 
-        `data` is the result of describe(), `classes` that of classes_of().
+        `data` is the result of describe(), `classes` that of classes_of(), `weights` the source and SHA-256 of
+        pretrained ones.
         """
         config = OmegaConf.create(plain(self.run))
         # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
@@ -63,9 +70,15 @@ class RunFolder:
         self.write("config.yaml", header + OmegaConf.to_yaml(config))
         # With today's recipes: a later report may be made from a checkout with other ones.
         against, baseline = baseline_of(self.run.argv)
+        if baseline["model"]["num_classes"] == AUTO:
+            baseline["model"]["num_classes"] = config.model.num_classes
         header = f"# {against}: what tools.report compares {self.name} with\n"
         self.write("baseline.yaml", header + OmegaConf.to_yaml(OmegaConf.create(redacted(baseline))))
-        more = {"baseline": against} | ({ID: self.tracked.id} if self.tracked else {})
+        more = (
+            {"baseline": against}
+            | ({"weights": weights} if weights else {})
+            | ({ID: self.tracked.id} if self.tracked else {})
+        )
         self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")
         if classes:
             self.write("classes.json", json.dumps(classes, indent=2) + "\n")

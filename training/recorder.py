@@ -14,6 +14,7 @@ from training.data_wait import DataWait
 from training.earlier_run import MEASURED, plain
 from training.record import RunFolder, classes_of, command, describe
 from training.secrets import redacted
+from training.weights import Loaded, show
 
 
 class Recorder(Callback):
@@ -24,8 +25,10 @@ class Recorder(Callback):
     time counts from `started`, in time.monotonic(); `data_wait` must run before this callback.
     """
 
-    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait) -> None:
+    def __init__(self, folder: RunFolder, started: float, data_wait: DataWait, loaded: Loaded | None = None) -> None:
         self.folder = folder
+        self.loaded = loaded
+        self.weights = loaded.given.record if loaded else {}  # kept in checkpoints
         self.data_wait = data_wait
         self._started = started
         self._total_before = 0.0  # seconds taken by earlier processes of this run
@@ -41,7 +44,9 @@ class Recorder(Callback):
         logger.log_hyperparameters(plain(self.folder.run))
 
     def after_load(self, state: State, logger: Logger) -> None:
-        """Write the run's first files, now that all its checks have passed."""
+        """Write the run's first files, now that all its checks have passed, and show its pretrained weights."""
+        if self.loaded:
+            show(self.loaded, self.folder.run.config.eval_dataset, state.model)
         step = state.timestamp.batch.value
         if self.folder.run.config.is_train and not self.folder.is_finished(step):
             if self.folder.run.config.autoresume:
@@ -50,7 +55,7 @@ class Recorder(Callback):
                 self.folder.start_over()
             evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
             both = state.train_dataloader.dataset, evaluation.dataset  # type: ignore[union-attr]
-            self.folder.write_start(describe(*both), classes_of(*both))
+            self.folder.write_start(describe(*both), classes_of(*both), self.weights)
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
@@ -115,6 +120,7 @@ class Recorder(Callback):
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
             "samples_per_second": round(state.timestamp.sample.value / (clocks["train_seconds"] or 1.0), 1),
             "peak_gpu_mib": _peak_gpu_mib(self.folder.run.machine.device),
+            **({"weights": self.weights} if self.weights else {}),
             "command": command(self.folder.run),
         }
 
@@ -124,6 +130,7 @@ class Recorder(Callback):
             "seconds": self.seconds(),
             "loss": (self._loss_sum, self._loss_count),
             "image_size": self._image_size,
+            "weights": self.weights,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -135,6 +142,7 @@ class Recorder(Callback):
         self._total_before = seconds["total_seconds"]
         self._loss_sum, self._loss_count = state["loss"]
         self._image_size = state.get("image_size", 0)
+        self.weights = state.get("weights", {})
 
     def _row(self, state: State) -> dict[str, Any]:
         measured = {}

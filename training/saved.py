@@ -1,8 +1,10 @@
 """Read checkpoints: verify their checksums, and load data only, because a pickle can run code."""
 
 import re
+import shlex
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -83,17 +85,27 @@ def read_checkpoint(
 def read_file(path: Path, address: str, trusted: bool = False) -> Any:
     """Read a file of tensors, without running code unless `trusted`; NotDataError names an object that is not data."""
     try:
-        with torch.serialization.safe_globals(_DATA):
-            return torch.load(path, map_location="cpu", weights_only=not trusted)
+        return load_data(path, trusted)
     except UnpicklingError as error:
-        name = _NAME.search(str(error))
         raise NotDataError(
-            f"{address}: it holds {name[1] if name else 'an object'}, which is not data; nothing was loaded or run. "
+            f"{address}: it holds {object_in(error) or 'an object'}, which is not data; nothing was loaded or run. "
             "Only if you trust its author, let it run code: set load_unsafe_pickle=true (tools.evaluate: "
             "--load-unsafe-pickle)"
         ) from error
     except Exception as error:  # any, because a foreign archive can fail anywhere in torch
         raise _foreign(address) from error
+
+
+def load_data(path: Path, trusted: bool = False, more: Sequence[type] = ()) -> Any:
+    """Call torch.load on the CPU; `more` types count as data. Raises whatever torch raises."""
+    with torch.serialization.safe_globals([*_DATA, *more]):
+        return torch.load(path, map_location="cpu", weights_only=not trusted)
+
+
+def object_in(error: UnpicklingError) -> str | None:
+    """Return the name of the object that torch did not load, because it is not data; None if that is not the reason."""
+    name = _NAME.search(str(error))
+    return name[1] if name else None
 
 
 def fetch_whole(folder: Folder, name: str) -> tuple[Path, Path]:
@@ -130,4 +142,8 @@ def _are_tensors(value: object) -> bool:
 
 
 def _foreign(address: str, what: str = "") -> CheckpointError:
-    return CheckpointError(f"{address} is not a checkpoint written by this project{what}", "Give one that a run saved")
+    return CheckpointError(
+        f"{address}: is not a checkpoint written by this project{what}",
+        "Give one that a run saved; to start from a file of weights, type load_path=null load_weights_only=false "
+        f"model.weights={shlex.quote(address)}",
+    )

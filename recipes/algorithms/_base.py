@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recipes.declared import Declares, holds
+
+T = TypeVar("T")
 
 
 class Start(NamedTuple):
@@ -140,9 +142,12 @@ class Surgery(RecipeAlgorithm):
         return True
 
     @classmethod
-    def undone(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
-        """Return a checkpoint's tensor shapes, by name, as they were before this surgery; the same without it."""
-        return shapes
+    def undone(cls, tensors: Mapping[str, T]) -> Mapping[str, T]:
+        """Return a checkpoint's tensors, or their shapes, as they were named before this surgery; the same without it.
+
+        What it added is left out.
+        """
+        return tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Warn if the arguments differ from the checkpoint's, which was trained with another model then."""

@@ -13,7 +13,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from recipes.algorithms._base import Surgery
+from recipes.algorithms._base import Surgery, T
 
 _BLURRED = (StockBlurConv2d, StockBlurMaxPool2d)
 _BUFFERS = (".blur_filter", ".filt2d")
@@ -93,9 +93,9 @@ class BlurPool(Surgery):
         self.min_channels = min_channels
 
     @classmethod
-    def undone(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    def undone(cls, tensors: Mapping[str, T]) -> Mapping[str, T]:
         """Drop the filters, and name each convolution as before it was wrapped."""
-        return {_WRAPPED.sub(r".\1", name): shape for name, shape in shapes.items() if not name.endswith(_BUFFERS)}
+        return {_WRAPPED.sub(r".\1", name): value for name, value in tensors.items() if not name.endswith(_BUFFERS)}
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Replace the layers and log their numbers."""

@@ -68,3 +68,10 @@ def test_bad_numbers(option: str, capsys) -> None:
     with pytest.raises(SystemExit):
         run([f"{option}=0"])
     assert f"{option}: 0 given, but it must be 1 or more" in capsys.readouterr().err
+
+
+def test_a_number_of_classes_that_the_data_give(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program does not open them."""
+    assert run([DIGITS, "model.num_classes=auto"]) == 2
+    assert "type model.num_classes=NUMBER" in capsys.readouterr().err
+    assert run([DIGITS, "model.num_classes=10"]) == 0

@@ -24,7 +24,7 @@ def test_other_classes_are_rejected(workdir: Path, image_folder: Path, capsys: p
     for more in (["is_train=false"], [f"train_dataset.path={other}", "max_duration=2ep", "run_name=second"]):
         assert cli([str(yaml), *words, *more]) == 1
         said = capsys.readouterr().err
-        assert "label 0 was 'cat' and is 'dog'" in said and "load_weights_only=true" in said
+        assert "label 0 was 'cat' and is 'dog'" in said and "model.weights=runs/first/checkpoints/best-rank0.pt" in said
     tuning = [f"train_dataset.path={other}", "load_weights_only=true", "run_name=tuned"]
     assert cli([str(yaml), *words, *tuning]) == 0
 

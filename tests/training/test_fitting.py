@@ -107,10 +107,17 @@ def test_another_number_of_classes(
     for words in ([], ["is_train=false"]):
         said = refused(capsys, yaml, f"load_path={blurred}", *words)
         assert "label 2 was 'person' and is 'eel'" in said
-        assert "Give the data set with its 3 classes" in said and "load_weights_only" not in said
+        assert "Give the data set with its 3 classes, or train its weights on the new classes: " in said
+    words = re.findall(r"\S+=\S+", said.split("on the new classes: ")[1])
+    assert (
+        cli([str(yaml), f"load_path={blurred}", "is_train=false", *words, "max_duration=2ba", "save_folder=null"]) == 0
+    )
+    assert "new head   fc.weight [3, 512] -> [4, 512]" in capsys.readouterr().out
     said = refused(capsys, yaml, f"load_path={blurred}", "load_weights_only=true")
     assert "is a resnet18 of 4 classes with BlurPool" in said
-    assert "Its weights have 3 classes: use data with these classes, or train without load_path" in said
+    assert (
+        "Its weights have 3 classes: use data with these classes, or train a new head on them: load_path=null" in said
+    )
     paths = [f"{section}.path={image_folder}" for section in ("train_dataset", "eval_dataset")]
     more = ["model.num_classes=3", "load_weights_only=true", "max_duration=2ba", "save_folder=null"]
     assert cli([str(yaml), *paths, f"load_path={blurred}", *more]) == 0

@@ -131,7 +131,7 @@ def test_files_that_are_not_checkpoints(workdir: Path) -> None:
     Path("text.pt").write_text("hello")
     Path("empty.pt").touch()
     for name, said in (
-        ("bare.pt", r"bare\.pt is not a checkpoint written by this project; it holds bare weights \(conv1\.weight\)"),
+        ("bare.pt", r"bare\.pt: is not a checkpoint written by this project; it holds bare weights \(conv1\.weight\)"),
         ("old.pt", "is not a checkpoint"),
         ("list.pt", "is not a checkpoint"),
         ("number.pt", "is not a checkpoint"),

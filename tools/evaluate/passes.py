@@ -111,7 +111,7 @@ def open_data(run: Run) -> build.Data:
     try:
         return build.data(run, [])
     except ConfigError as error:  # about num_classes, which main.py advises to change
-        dataset, wanted = run.config.eval_dataset, run.config.model.num_classes
+        dataset, wanted = run.config.eval_dataset, run.config.model.classes
         raise DataError(
             f"{dataset.path}: does not hold the {wanted} classes that this run was trained on; give a data set "
             "with the same ones: --data PATH"

@@ -84,7 +84,7 @@ def load_run(words: list[str]) -> Run:
     config = run.config
     if not config.is_train:
         raise ConfigError("is_train: false only evaluates, and a forecast is of training; set is_train=true")
-    config.loggers, config.autoresume, config.load_path = {}, False, None
+    config.loggers, config.autoresume, config.load_path, config.model.weights = {}, False, None, None
     check_world(config, *world())
     return run
 

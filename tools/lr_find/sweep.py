@@ -13,7 +13,7 @@ from composer.utils import reproducibility
 
 from config import Run
 from tools.lr_find.rules import RunningMean, fell, smoothing_for
-from training import build, checkpoints, guards
+from training import build, checkpoints, guards, weights
 from training.fit import make_trainer
 from training.interrupt import StopRequest
 
@@ -100,13 +100,14 @@ def run_sweep(run: Run, seed: int, rates: list[float], began: Callable[[Sweep], 
     config.seed = seed
     torch.compiler.reset()
     reproducibility.seed_all(seed)
-    algorithms, model = build.algorithms(config), build.model(config)
+    algorithms, saver = build.algorithms(config), checkpoints.for_run(run, "lr_find", StopRequest())
+    saved, pretrained = weights.to_start_from(config, saver)
     data = build.data(run, algorithms)
+    model, _ = weights.build_model(run, pretrained, data.classes, algorithms)
     schedule = build.schedule(run, data)
     assert data.train is not None
     sweep = Sweep(seed, len(build.image_dataset(data.train)), data.batches_per_epoch)
     began(sweep)
-    saver = checkpoints.for_run(run, "lr_find", StopRequest())
     trainer = make_trainer(
         run,
         run_name="lr_find",
@@ -116,7 +117,7 @@ def run_sweep(run: Run, seed: int, rates: list[float], began: Callable[[Sweep], 
         max_duration=schedule.max_duration if schedule.batches >= len(rates) else f"{len(rates)}ba",
         algorithms=algorithms,
         callbacks=[guards.CommonBatchNorm(), Ramp(sweep, rates)],
-        saved=checkpoints.to_start_from(config, saver),
+        saved=saved,
     )
     trainer.state.evaluators = []
     try:

@@ -1,0 +1,111 @@
+"""The tensors in a file of weights, read without running code: torch's formats, safetensors, a run's checkpoint."""
+
+import argparse
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.errors import named
+from config import ConfigError
+from training.checkpoint_files import is_whole
+from training.saved import load_data, object_in
+
+PARTS = (("state", "model"), ("state_dict_ema",), ("model_ema",), ("state_dict",), ("model",), ("net",))
+"""Where files hold their weights, the first that exists: a run's checkpoint, averaged weights, the trained ones."""
+AVERAGED = ("state_dict_ema", "model_ema")
+KINDS = "a torch file (.pth, .pt, .bin, .pth.tar) of tensors, or .safetensors"
+
+
+@dataclass(frozen=True)
+class Content:
+    """Tensors by name, and what a run's checkpoint says about them."""
+
+    tensors: dict[str, Tensor]
+    part: str = ""  # the keys of the file under which they were; empty if it holds nothing else
+    classes: list[str] | None = None  # by label
+    surgery: dict[str, str] = field(default_factory=dict)  # algorithms, by class -> their reprs
+
+
+def read_content(path: Path, address: str) -> Content:
+    """Read a file of weights; ConfigError if it is damaged, is none, or holds more than data."""
+    content = _read(path, f"model.weights: {address}")
+    for keys in PARTS:
+        inside = content
+        for key in keys:
+            inside = inside.get(key) if isinstance(inside, Mapping) else None
+        if tensors := tensors_of(inside):
+            about = _of_a_run(content["state"]) if keys[0] == "state" else {}
+            return Content(tensors, ".".join(keys), **about)
+    if tensors := tensors_of(content):
+        return Content(tensors)
+    holds = named([str(key) for key in content], 3) if isinstance(content, Mapping) else type(content).__name__
+    where = ", ".join(".".join(keys) for keys in PARTS)
+    raise ConfigError(
+        f"model.weights: {address} holds no tensors by name, neither at its top nor in {where}; it holds "
+        f"{holds or 'nothing'}. Give {KINDS}"
+    )
+
+
+def tensors_of(value: object) -> dict[str, Tensor]:
+    """Return the tensors of a mapping by name; empty if it is none."""
+    entries = value.items() if isinstance(value, Mapping) else ()
+    return {name: tensor for name, tensor in entries if isinstance(name, str) and isinstance(tensor, Tensor)}
+
+
+def _of_a_run(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the classes and algorithms of a checkpoint's state, as fields of Content; it may be anyone's."""
+    classes: Any = state
+    for key in ("dataset_state", "train", "classes"):
+        classes = classes.get(key) if isinstance(classes, Mapping) else None
+    surgery = {}
+    for entry in state.get("algorithms") or ():
+        if isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], Mapping):
+            surgery[str(entry[0])] = str(entry[1].get("repr", ""))
+    return {"classes": list(map(str, classes)) if isinstance(classes, list | tuple) else None, "surgery": surgery}
+
+
+def _read(path: Path, what: str) -> Any:
+    """Read a file by what it is, whatever it is called; `what` starts the message if that fails."""
+    damaged = ConfigError(f"{what} is damaged (cut short or changed); copy or download it again")
+    with path.open("rb") as file:
+        start = file.read(9)
+    try:
+        if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
+            return load_file(path)
+        if start[:2] == b"PK" and _is_program(path):
+            raise ConfigError(f"{what} is a TorchScript program, which would run code; give {KINDS}")
+        if start[:2] == b"PK" and not is_whole(path):
+            raise damaged
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            # timm's and torchvision's own training scripts save their options, of this plain class.
+            return load_data(path, more=[argparse.Namespace])
+    except UnpicklingError as error:
+        if kind := object_in(error):
+            raise ConfigError(
+                f"{what}: it holds {kind}, which is not data; nothing was loaded or run. Ask its author for "
+                ".safetensors, or for torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise damaged from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in torch
+        raise damaged from error
+    if not start.strip(b"\0") or path.suffix == ".safetensors":
+        raise damaged
+    raise ConfigError(f"{what} is not a file of weights; give {KINDS}")
+
+
+def _is_program(path: Path) -> bool:
+    """Whether an archive is TorchScript's, which has a record of this name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
