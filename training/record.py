@@ -25,8 +25,8 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
-from loaders.class_names import names_of
 from config.schema import AUTO
+from loaders.class_names import names_of
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero

@@ -105,7 +105,7 @@ def evaluate_run(run: Run, given: argparse.Namespace, console: Console) -> Evalu
     saved = read_checkpoint(folder, name, given.load_unsafe_pickle)
     by_size = passes.evaluate(run, data, saved, given.sizes, given.flip, console)
     images = build.image_dataset(data.evaluation)
-    classes = images.classes or [str(label) for label in range(config.model.num_classes)]
+    classes = images.classes or [str(label) for label in range(config.model.classes)]
     return Evaluated(
         called=given.run.resolve().name,
         source=f"{folder}/{name}",

@@ -72,7 +72,7 @@ def open_network(
         raise UserError(f"{error.facts}; name another one: --checkpoint PATH") from error
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     module = Shipped(network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = classes_of(saved.state.get("dataset_state"), config.model.num_classes)
+    classes = classes_of(saved.state.get("dataset_state"), config.model.classes)
     sizes = config.eval_dataset.resize_size, config.eval_dataset.crop_size
     names = run_names(folder, classes)
     return Network(f"{folder.resolve().name}, {name}", classes, names, *sizes, module, target)
