@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_session import Check, Ended, Session, batch_of
-from config.load import as_shipped, recipe_files
+from config.load import recipe_files
 
 SEVERAL_GPUS = "decentralized"  # the recipe that needs them; NCCL refuses two ranks on one
 HALF = ("baseline", "medium", "schedulefree_adamw")  # trained in fp16 too; medium has SAM
@@ -82,8 +82,8 @@ def train_twice() -> None:
 
 
 def recipes(session: Session) -> Iterator[Check]:
-    """Every recipe but those from pretrained weights, in bf16 and some in fp16 on the digits; in fp32 without a GPU."""
-    names = [name for name in recipe_files() if name != SEVERAL_GPUS and not as_shipped(name)["model"]["weights"]]
+    """Every recipe in bf16 and some in fp16 on the digits; in fp32 without a GPU."""
+    names = [name for name in recipe_files() if name != SEVERAL_GPUS]
     pairs = [(name, "amp_bf16") for name in names] + [(name, "amp_fp16") for name in HALF]
     pairs = pairs if session.has_gpu else [(name, "fp32") for name in names]
     at_once = max(1, min(4, session.machine.get("cores", 1) // 4))
