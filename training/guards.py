@@ -13,6 +13,7 @@ from config import DataError, TrainingError
 from recipes.algorithms._base import ours
 from recipes.batchnorm_statistics import average_over_ranks
 from training.build import Data, Schedule
+from training.param_groups import learning_rate
 
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
@@ -85,7 +86,7 @@ class FiniteLoss(Callback):
             exact = "" if state.precision == Precision.FP32 else ", set precision=fp32"
             raise TrainingError(
                 f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
-                f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. Earlier checkpoints are intact. "
+                f"learning rate {learning_rate(state.optimizers[0]):g}. Earlier checkpoints are intact. "
                 f"Lower optimizer.lr{exact} or lengthen scheduler.t_warmup"
             )
 

@@ -9,7 +9,7 @@ import importlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,16 +39,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @contextmanager
-def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Iterator[None]:
+def loads(
+    saved: Saved | None, config: Config, classes: list[str] | None, prepare: Callable[[torch.nn.Module], None]
+) -> Iterator[None]:
     """Make any Trainer that is built inside with a load_path load this checkpoint.
 
-    Raises a CheckpointError on every rank if it does not fit the model, its recipe or the data's classes, if known.
+    `prepare` is called with the model after surgery, before its optimizer's state is loaded. Raises a CheckpointError
+    on every rank if the checkpoint does not fit the model, its recipe or the data's classes, if known.
     """
     anew = bool(config.is_train and config.load_weights_only)
 
     def load_checkpoint(path: str, state: State, logger: Logger, **_: Any) -> list[dict[str, Any]] | None:
         assert saved is not None, path
         on_all_ranks(_explained, saved, check_fits, saved, state.model, state.algorithms, classes, anew)
+        prepare(state.model)
         return _explained(saved, _load, saved, state, logger, config.load_weights_only)
 
     if saved is not None and not anew:
