@@ -38,6 +38,25 @@ def weights_of_torchvision(file, images):
     return about, probabilities(network.eval()(images["normalized"]))
 
 
+def folder_of_timm(file, images):
+    """Load with timm, whose own transform prepares the images; of a hub folder, compare with transformers."""
+    import timm
+    import torch
+    from PIL import Image
+
+    network = timm.create_model(f"local-dir:{file}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    prepared = torch.stack([transform(Image.open(name).convert("RGB")) for name in images["files"]])
+    found = network(prepared)
+    if file.name.endswith("-hub"):
+        from transformers import AutoModelForImageClassification
+
+        other = AutoModelForImageClassification.from_pretrained(file).eval()
+        assert torch.equal(other(prepared).logits, found) and list(other.config.id2label.values()) == list("0123456789")
+    about = network.pretrained_cfg
+    return {"classes": json.dumps(about["label_names"]), "crop_size": about["input_size"][1]}, probabilities(found)
+
+
 def program_of_torch(file, images):
     import torch
 
@@ -66,6 +85,7 @@ def onnx(file, images):
 
 
 CONSUMERS = {
+    "": folder_of_timm,
     ".pth": weights_of_torchvision,
     ".safetensors": weights_of_torchvision,
     ".pt2": program_of_torch,
@@ -84,10 +104,14 @@ def main(folders, target):
     for folder in map(Path, folders):
         prepare = runpy.run_path(str(folder / "preprocess.py"))
         pixels = np.stack([prepare["load"](file) for file in files])
-        images = {"bytes": torch.from_numpy(pixels), "normalized": torch.from_numpy(prepare["normalized"](pixels))}
+        images = {
+            "files": files,
+            "bytes": torch.from_numpy(pixels),
+            "normalized": torch.from_numpy(prepare["normalized"](pixels)),
+        }
         found[f"{folder}/pixels"] = pixels
         for file in sorted(folder.iterdir()):
-            if file.suffix in CONSUMERS:
+            if file.suffix in CONSUMERS and file.name != "__pycache__":
                 with torch.inference_mode():
                     about, answers = CONSUMERS[file.suffix](file, images)
                 assert json.loads(about["classes"]) == list("0123456789") and int(about["crop_size"]) == 32, about

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from tests.pages import DOCS, check_table
 from tests.runs import ROOT, summary
 from tools.evaluate.__main__ import run as evaluate
+from tools.export import hub
 from tools.export.__main__ import run
+from tools.export.formats import FORMATS
 from tools.networks.opened import open_network, open_run
 from tools.networks.runs import load_run
 from tools.networks.shipped import Shipped
@@ -24,7 +30,7 @@ from tools.predict.__main__ import run as predict
 slow = pytest.mark.slow
 PROGRAMS = ["pt2", "torchscript", "onnx"]
 WORDS = {
-    "baseline": ["pth", "safetensors", *PROGRAMS],
+    "baseline": ["pth", "safetensors", "timm", "hub", *PROGRAMS, "--license=cc0-1.0"],
     "mild": ["pth", "safetensors", *PROGRAMS, "--with-code"],
     "hot": ["pth", "safetensors", *PROGRAMS, "--with-code"],
 }
@@ -70,7 +76,8 @@ def test_consumers_get_the_runs_answers(exported: Path, digit_runs: Path, tmp_pa
             answers = {
                 key: found[key] for key in found.files if key.startswith(f"{exported / name}/") and "pix" not in key
             }
-            assert {Path(key).suffix for key in answers} == {".pth", ".safetensors", ".pt2", ".pt", ".onnx"}
+            suffixes = {".pth", ".safetensors", ".pt2", ".pt", ".onnx", *([""] if name == "baseline" else [])}
+            assert {Path(key).suffix for key in answers} == suffixes
             for key, values in answers.items():
                 assert np.abs(values - expected).max() < 1e-4, key
                 assert np.array_equal(values.argmax(1), expected.argmax(1)), key
@@ -101,6 +108,36 @@ def test_metadata(exported: Path, digit_runs: Path) -> None:
     assert float(about["top1"]) == summary(digit_runs / "runs/baseline")["top1"] and about["epochs"] == "1"
     assert (about["resize_size"], about["crop_size"], about["commit"]) == ("32", "32", "c0ffee")
     assert about["outputs"] == "logits" and json.loads(about["std"]) == [0.229, 0.224, 0.225]
+
+
+@slow
+def test_the_hubs_folder(exported: Path, digit_runs: Path) -> None:
+    """Its card and configuration tell of this run, and of nothing that timm knows of a network of the same name."""
+    front, text = (exported / "baseline/baseline-hub/README.md").read_text().split("---\n")[1:]
+    about, top1 = yaml.safe_load(front), summary(digit_runs / "runs/baseline")["top1"]
+    (result,) = about["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(top1 / 100, abs=1e-6) and result["dataset"]["name"] == "data"
+    assert about["license"] == "cc0-1.0" and about["library_name"] == "timm"
+    assert "trained with the recipe `baseline`" in text and f"| top-1 | {top1:.2f} % |" in text
+    assert "| trained on | 640 images of data |\n| epochs | 1 |" in text and "\npython main.py " in text
+    config = json.loads((exported / "baseline/baseline-hub/config.json").read_text())
+    assert config["pretrained_cfg"]["license"] == "cc0-1.0" and config["num_features"] == 512
+    assert config == json.loads((exported / "baseline/baseline-timm/config.json").read_text())
+    assert not {"paper_ids", "origin_url", "hf_hub_id"} & config["pretrained_cfg"].keys()
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(232, 224), (256, 224), (232, 176), (176, 160), (32, 32), (20, 16)])
+def test_timm_resizes_to_the_same_pixel(resize: int, crop: int) -> None:
+    given = argparse.Namespace(license=None)
+    network = SimpleNamespace(resize_size=resize, crop_size=crop, classes=["a", "b"], names=["a", "b"])
+    config = SimpleNamespace(model=SimpleNamespace(name="resnet18"))
+    how = hub.config_of(SimpleNamespace(network=network, config=config, name="it", given=given))["pretrained_cfg"]  # type: ignore
+    assert math.floor(crop / how["crop_pct"]) == resize and "license" not in how
+
+
+def test_the_table_of_formats() -> None:
+    rows = [(f"`{name}`", f"`{one.names[0].format('NAME')}`", one.what) for name, one in FORMATS.items()]
+    check_table(DOCS / "network.md", "Export", [("`--format`", "writes", "what it is"), *rows])
 
 
 @slow
@@ -194,6 +231,8 @@ def test_data_that_are_not_there(digit_runs: Path, workdir: Path, capsys) -> Non
         (["--format", "pth,onx", "runs/it"], "--format onx: no such format"),
         (["runs/it", "--format", "onnx", "--size=9"], "--size 9: give 16 to 1024 pixels"),
         (["runs/it", "--format", "onnx", "--with-code"], "--with-code: is for --format pth or safetensors"),
+        (["runs/it", "--format", "hub", "--license", "MIT License"], "--license MIT License: give an identifier"),
+        (["runs/it", "--format", "pth", "--license", "mit"], "--license: is for --format hub"),
         (["runs/it", "--format", "pth", "--logits"], "--logits: is for --format pt2, torchscript or onnx"),
         (["runs/itt", "--format", "onnx"], "runs/itt: no such folder; runs holds it; did you mean it?"),
         (["runs/it/config.yaml", "--format", "onnx"], "runs/it/config.yaml: is a file, not a run folder"),

@@ -1,17 +1,18 @@
 """Write a trained network for other programs.
 
     python -m tools.export runs/NAME --format onnx
-    python -m tools.export runs/NAME --format pth safetensors pt2 torchscript --checkpoint latest -o FOLDER
+    python -m tools.export runs/NAME --format pth safetensors hub --checkpoint latest -o FOLDER
 
 Programs (onnx, pt2, torchscript) take RGB images, uint8 [B, 3, S, S], and give probabilities: the normalization is
-inside. Weights (pth, safetensors) are of torchvision's network, which takes normalized images and gives logits. Each
-file holds the classes, the image size and where it comes from; preprocess.py, next to it, prepares an image.
+inside. Weights (pth, safetensors, timm, hub) are of torchvision's network, which takes normalized images and gives
+logits. Each file holds its classes and image size, and names its run; preprocess.py, next to it, prepares an image.
 
 Each file is read as its users would read it, and compared with the run on images of val/; files appear when all agree.
 """
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); {ADVICE}") from error
     print(f"written: {target}/ ({', '.join(names)})")
+    for name in given.format:
+        if then := FORMATS[name].then:
+            print(f"to share it: {then.format(shlex.quote(str(target / own[name][0])))}")
     return 0
 
 

@@ -28,17 +28,28 @@ class Format:
     packages: tuple[str, ...] = ()  # optional ones that it needs
     is_weights: bool = False  # of torchvision's network, which gives logits; otherwise a program, which normalizes
     takes_code: bool = False  # whether the weights of another network may be written, with CODE
+    then: str = ""  # what to type next, `{}` standing for the folder
 
 
 _WEIGHTS, _PROGRAMS = "tools.export.weights", "tools.export.programs"
+_HUB, _OF_TIMM = "tools.export.hub", ("timm",)
 _OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 FORMATS = {
     "pth": Format("weights for torchvision", ("{}.pth", "{}.pth.json"), _WEIGHTS, is_weights=True, takes_code=True),
-    "safetensors": Format("the same weights", ("{}.safetensors",), _WEIGHTS, is_weights=True, takes_code=True),
+    "safetensors": Format("the same, in safetensors", ("{}.safetensors",), _WEIGHTS, is_weights=True, takes_code=True),
+    "timm": Format("a folder for timm", ("{}-timm",), _HUB, _OF_TIMM, is_weights=True),
+    "hub": Format(
+        "the same with a model card, for the Hugging Face Hub",
+        ("{}-hub",),
+        _HUB,
+        _OF_TIMM,
+        is_weights=True,
+        then="hf upload USER/NAME {}",
+    ),
     "pt2": Format("a program of torch.export", ("{}.pt2",), _PROGRAMS),
     "torchscript": Format("a program of torch.jit", ("{}.pt",), _PROGRAMS),
-    "onnx": Format("for onnxruntime and many others", ("{}.onnx",), "tools.export.onnx_file", _OF_ONNX),
+    "onnx": Format("a program for onnxruntime and many others", ("{}.onnx",), "tools.export.onnx_file", _OF_ONNX),
 }
 """Name -> format."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     add("--size", type=int, metavar="N", help="side of the images in pixels (default: the run's crop_size)")
     add("--logits", action="store_true", help="programs give logits instead of probabilities")
     add("--with-code", action="store_true", help=f"also write {CODE}, with which weights of BlurPool's networks load")
+    add("--license", metavar="ID", help="of the weights, for hub, as in apache-2.0 (default: none is named)")
     add("--data", metavar="PATH", help="data set for the comparison, instead of the run's: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/export)")
@@ -50,9 +52,12 @@ def _problems(given: argparse.Namespace) -> list[str]:
             problems.append(f"--format {name}: no such format; give {listing(FORMATS)}{did_you_mean(name, FORMATS)}")
     if given.size is not None and not SMALLEST <= given.size <= LARGEST:
         problems.append(f"--size {given.size}: give {SMALLEST} to {LARGEST} pixels")
+    if given.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", given.license):
+        problems.append(f"--license {given.license}: give an identifier of the Hub, as in apache-2.0 or cc-by-nc-4.0")
     kinds = {name: kind for name, kind in FORMATS.items() if name in given.format}
     for option, is_given, fitting in (
         ("--logits", given.logits, [name for name, kind in FORMATS.items() if not kind.is_weights]),
+        ("--license", given.license, ["hub"]),
         ("--with-code", given.with_code, [name for name, kind in FORMATS.items() if kind.takes_code]),
     ):
         if is_given and kinds and not set(fitting) & set(kinds):

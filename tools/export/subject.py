@@ -24,7 +24,6 @@ from tools.networks.opened import Network, TrainedRun, network_of, open_run
 from tools.networks.shipped import Shipped
 from tools.records.reading import Record, read_run
 from training import build
-from training.secrets import redacted
 
 MOST_IMAGES = 64  # of val/, evenly spread, on which a file is compared with the run
 ALONE = Path(__file__).parent / "alone"
@@ -106,7 +105,7 @@ class Subject:
             "std": json.dumps(CHANNEL_STD),
             "outputs": outputs,
         }
-        return {key: str(value) for key, value in redacted(about).items() if value != ""}
+        return {key: str(value) for key, value in about.items() if value != ""}
 
     @property
     def program(self) -> Shipped:

@@ -85,6 +85,8 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
             if foreign := set(_foreign(subject)) - {BlurConv2d, BlurMaxPool2d}:
                 layers = listing(layer.__name__ for layer in foreign)
                 problems.append(f"--with-code: writes networks with BlurPool, but this one has {layers} too")
+        elif "timm" in kind.packages and subject.network.resize_size < 0:
+            problems.append(f"--format {name}: timm always resizes images, but the run's evaluation does not")
         elif _shapes(subject.plain) != _shapes(_torchvisions(subject)):
             problems.append(f"--format {name}: torchvision's {model} cannot hold this network{surgeries(subject)}")
     if problems:
