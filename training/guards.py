@@ -49,7 +49,8 @@ class ExactSchedule(Callback):
     def eval_start(self, state: State, logger: Logger) -> None:
         """Set the last step's learning rate: a resumed run may evaluate before its first batch."""
         if state.optimizers and state.timestamp.batch.value:
-            self._set(state, self.step(state.timestamp) - 1)
+            # Without training data, an epoch has no steps.
+            self._set(state, max(0.0, self.step(state.timestamp) - 1))
 
     def _set(self, state: State, step: float) -> None:
         factor = self.multiplier(step)

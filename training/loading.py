@@ -53,6 +53,8 @@ def loads(
         assert saved is not None, path
         on_all_ranks(_explained, saved, check_fits, saved, state.model, state.algorithms, classes, anew)
         prepare(state.model)
+        if not config.load_weights_only:
+            _check_trained(saved, state)
         return _explained(saved, _load, saved, state, logger, config.load_weights_only)
 
     if saved is not None and not anew:
@@ -78,6 +80,20 @@ def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> lis
     if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
         raise CheckpointError(f"{saved.address} is a different file on each node", "Give a folder that all nodes share")
     return saved.content.get("rng")
+
+
+def _check_trained(saved: Saved, state: State) -> None:
+    """Reject a checkpoint whose optimizer has no state for what this run trains."""
+    wanted = [name for name, parameter in state.model.named_parameters() if parameter.requires_grad]
+    for optimizer in state.optimizers:
+        of_saved = (saved.state.get("optimizers") or {}).get(type(optimizer).__qualname__) or {}
+        held = {str(name) for group in of_saved.get("param_groups", []) for name in group["params"]}
+        missing = [name for name in wanted if name not in held]
+        if held & {name for name, _ in state.model.named_parameters()} and missing:
+            raise CheckpointError(
+                f"{saved.address}: its run did not train {named(missing, 3)}, which this one does",
+                "Use load_weights_only=true to start a new training from its weights, or its model.freeze",
+            )
 
 
 def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:

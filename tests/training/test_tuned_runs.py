@@ -70,6 +70,8 @@ def test_linear_probing_changes_no_byte_of_the_backbone(
     state = torch.load(checkpoint("probe"), weights_only=False)["state"]
     [[_, optimizer]] = state["optimizers"].items()
     assert [name.split(".")[-2] for name in optimizer["state"]] == ["fc", "fc"], "momentum of the head alone"
+    given_again = [own, "recipe_name=linear_probe", f"load_path={checkpoint('probe')}", "is_train=false", *SIZES]
+    assert cli([*given_again, *more]) == 0, "its evaluation knows no length of an epoch"
     if more:
         average = dict(state["algorithms"])["EMA"]["ema_model"]
         assert {name.split(".")[-2] for name in average["named_parameters_dict"]} == {"fc"}
@@ -154,11 +156,16 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", ["whole checkpoint", *MISTAKES])
 def test_advice_makes_the_run_train(
     mistake: str, workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture
 ) -> None:
     def start(folder: Path) -> list[str]:
+        if mistake == "whole checkpoint":
+            own = small_yaml(folder, image_folder, **NO_WORKERS, max_duration="1ba", scheduler__t_warmup="0ba")
+            torch.save(resnet18(), "w.pth")
+            assert cli([str(own), "model.weights=w.pth", "model.freeze=backbone", "run_name=probe"]) == 0
+            return [str(own), f"load_path={checkpoint('probe')}", "run_name=more", "max_duration=2ba"]
         network, words = MISTAKES[mistake]
         made = network(num_classes=3)
         torch.save(made if isinstance(made, dict) else made.state_dict(), "w.pth")
