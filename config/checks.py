@@ -15,8 +15,9 @@ from config.check_algorithms import check_algorithms, check_declared, check_rank
 from config.check_data import check_data
 from config.check_model import check_model
 from config.check_trackers import check_trackers
+from config.check_tuning import check_freezing, check_grouping
 from config.run import durations_of
-from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, MODELS, PRECISIONS, WEIGHT_DECAY_ON, Config
+from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, MODELS, PRECISIONS, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry, source
 from recipes.declared import Bound, misfit
@@ -74,6 +75,7 @@ def check_values(config: Config, report: Report, lenient: bool) -> None:
     check_saving(config, report)
     check_data(config, report)
     check_model(config, report)
+    check_freezing(config, report)
     check_algorithms(config, report)
     check_trackers(config.callbacks, config.loggers, report)
 
@@ -201,8 +203,7 @@ def check_optimizer(config: Config, report: Report) -> None:
     """Check the optimizer's name and arguments."""
     args = dict(config.optimizer)
     name = args.pop("name", None)
-    if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
-        report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
+    check_grouping(args, str(name), report)
     if not isinstance(name, str) or not registry.exists("optimizer", name):
         one_of(report, "optimizer.name", name, registry.names("optimizer"), "optimizer")
         return

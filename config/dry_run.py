@@ -23,6 +23,7 @@ from config.load import defaults
 from config.plot import curve
 from config.run import Run, durations_of
 from config.schema import AUTO, FULL, Config, Dataset
+from config.stages import frozen_line, rate_line, trained_rates
 from recipes import registry
 from recipes.declared import arguments, declarations
 from recipes.schedules import learning_rate
@@ -203,7 +204,11 @@ def built(run: Run, length: Duration) -> Table:
     rows = [("model", model)]
     if config.model.weights and not config.load_path:
         rows.append(("weights", f"{config.model.weights} (not checked), head: {config.model.head}"))
+    if line := frozen_line(config):
+        rows.append(("frozen", line if config.model.weights or config.load_path else f"{line} (model.weights=FILE?)"))
     rows.append(("optimizer", call(config.optimizer)))
+    if rates := trained_rates(config):
+        rows.append(("learning rates", rate_line(rates)))
     device = config.device or "gpu if there is one, else cpu"
     rows.append(("device", f"{device}, precision {config.precision or 'by device'}"))
     for key, name in (("train_dataset", "training data"), ("eval_dataset", "evaluation data")):

@@ -25,7 +25,7 @@ MOST_WITHOUT_TOP5 = 5  # classes; with this many or fewer, top-5 accuracy is alw
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
 FULL = "full"  # value of dry_run
-AUTO = "auto"  # value of compile, model.num_classes and model.head
+AUTO = "auto"  # value of compile, model.num_classes, model.head and model.freeze_batchnorm
 OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": "logger"}
 """Sections whose keys name classes -> the registry's word for the kind of class."""
 
@@ -40,6 +40,8 @@ class Model:
     num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there
     weights: str | None = None  # pretrained: a file, a folder, or torchvision[:NAME] (config/weights.py); None: none
     head: str = AUTO  # one of HEADS; what becomes of the weights' last layer
+    freeze: str | list | bool | None = None  # what is not trained (config/stages.py); text or None once checked
+    freeze_batchnorm: bool | str = AUTO  # AUTO: of what is frozen; True: every one; False: only weights, not statistics
 
     @property
     def classes(self) -> int:
@@ -82,8 +84,9 @@ class EvalDataset(Dataset):
     resize_size: int = 256  # short side in pixels before the central crop; -1: no resize
 
 
-WEIGHT_DECAY_ON = "weight_decay_on"
-"""A key of the optimizer section that is not an argument of its class: all, or weights."""
+WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_multiplier", "layer_decay"
+GROUPING = (WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY)
+"""Keys of the optimizer section that are not arguments of its class: they divide its parameters into groups."""
 
 
 OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}

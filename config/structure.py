@@ -16,7 +16,8 @@ from recipes import registry
 
 PATHS = ("path", "local", "save_folder", "load_path", "runs_folder", "preload", "weights")
 """Keys whose value is a path, in which ~ is expanded."""
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
+WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+WORDS |= {list: "a list", type(None): "null"}
 HINTS = {
     "lr": "optimizer.lr",
     "epochs": "max_duration",
@@ -32,6 +33,11 @@ HINTS = {
     "weights": "model.weights",
     "pretrained": "model.weights",
     "head": "model.head",
+    "freeze": "model.freeze",
+    "freeze_backbone": "model.freeze",
+    "freeze_bn": "model.freeze_batchnorm",
+    "layer_decay": "optimizer.layer_decay",
+    "head_lr_multiplier": "optimizer.head_lr_multiplier",
     "loss_name": "model.loss_name",
     "crop_size": "train_dataset.crop_size",
     "momentum": "optimizer.momentum",

@@ -18,6 +18,7 @@ from loaders.dataset import ImageDataset, Key
 from loaders.images.transforms import NormalizationFn
 from loaders.workers import WorkerLoader
 from recipes.algorithms._base import unwrapped
+from recipes.frozen_batchnorm import is_frozen
 
 
 class BatchNormStatistics:
@@ -102,13 +103,15 @@ def copied_loader(train: WorkerLoader, sampler: Sampler[Key]) -> WorkerLoader:
 
 @torch.no_grad()
 def recompute(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of all BatchNorms by the means over `batches`, all images weighted equally.
+    """Replace the running statistics of BatchNorms by the means over `batches`, all images weighted equally.
+
+    Frozen BatchNorms keep theirs.
 
     The other modules are in evaluation mode meanwhile, so that dropout draws nothing; all modes are restored. Every
     rank must call this with its share, and gets the mean over the ranks. `network` must not be
     wrapped in DDP; the first dimension of its batches is the images.
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and not is_frozen(m)]
     if not layers:
         return
     modes = [(module, module.training) for module in network.modules()]

@@ -70,6 +70,14 @@ CASES = [
     "is_train=false model.head=new model.weights=torchvision",
     "model.weights=torchvision load_path=x.pt",
     "model.name=torchvision.models:resnet18 model.weights=torchvision",
+    # what is trained
+    "model.freeze=backbone",
+    "model.freeze=layr2 model.weights=torchvision",
+    "model.freeze=fc",
+    "model.freeze_batchnorm=true",
+    "model.freeze_batchnorm=false",
+    "model.freeze=backbone model.weights=torchvision optimizer.layer_decay=0.5",
+    "optimizer.head_lr_multiplyer=2",
     "compile=true algorithms.stochastic_depth.target_layer_name=ResNetBottleneck "
     "algorithms.stochastic_depth.drop_warmup=0.1dur",
     "recipe_name=decentralized algorithms.sam={}",

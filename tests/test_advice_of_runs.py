@@ -11,6 +11,7 @@ from tests.advice import ROOT, sentences
 DECLARED = "tests/test_advice.py::test_advice_mends_what_it_is_about"
 REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_train"
 WEIGHTS = "tests/training/test_weights_runs.py::test_advice_makes_the_run_train"
+TUNED = "tests/training/test_tuned_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
@@ -61,6 +62,8 @@ TYPED = {
     "untrained head cannot be evaluated": WEIGHTS,
     "outputs to replace": WEIGHTS,
     "keep given, but ": WEIGHTS,
+    "which model.freeze keeps": TUNED,
+    "to start a new training from its weights": TUNED,
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
     "save_folder=null to keep no checkpoints": REFUSED_RUNS,
     "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",

@@ -43,7 +43,7 @@ MISTAKES = {
     # keys
     "sed=3": "sed: no such key; did you mean seed?",
     "model.nam=resnet18": "model.nam: no such key; did you mean model.name?",
-    "model.depth.width=3": "model.depth: no such key (the keys are name, loss_name, init, num_classes, weights, head)",
+    "model.depth.width=3": "model.depth: no such key (the keys are name, loss_name, init, num_classes, weights,",
     "sam.rho=0.1": "sam: no such key; did you mean algorithms.sam?",
     "batch_size=64": "batch_size: no such key; did you mean train_dataset.batch_size?",
     "milld.max_duration=3ep": "milld: no such key; did you mean mild?",

@@ -152,7 +152,7 @@ def test_troubleshooting() -> None:
 
 
 def test_index() -> None:
-    named = re.findall(r"^\| \[([\w.]+)\]", (DOCS / "index.md").read_text(), re.MULTILINE)
+    named = re.findall(r"^\| \[([\w.-]+)\]", (DOCS / "index.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md") if page.name != "index.md")
 
 

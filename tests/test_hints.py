@@ -40,7 +40,8 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
             "decoder, preload, pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, "
             "min_crop_area, hflip); a name is not a level here, so write "
             "train_dataset: {path: /data/imagenet, batch_size: 2048}",
-            "model.resnet: no such key (the keys are name, loss_name, init, num_classes, weights, head); "
+            "model.resnet: no such key (the keys are name, loss_name, init, num_classes, weights, head, freeze, "
+            "freeze_batchnorm); "
             "a name is not a level here, so write model: {name: resnet50, num_classes: 1000}",
             "val_dataset: no such key; did you mean eval_dataset?",
             "schedulers: no such key; did you mean scheduler?",

@@ -128,7 +128,7 @@ def test_every_argument_of_every_algorithm_is_spelled_out(recipe: str) -> None:
 def test_cards_name_the_source_of_each_figure(recipe: str) -> None:
     card = read_recipe(recipe).card
     assert len(card["summary"]) < 100
-    assert card["published"]
+    assert bool(card["published"]) != card["summary"].startswith("Ours, unpublished: ")
     for row in card["published"]:
         assert set(row) <= {"top1", "epochs", "minutes", "hardware", "source", "note"}
         assert row["source"]

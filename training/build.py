@@ -12,10 +12,9 @@ from composer.core import Algorithm, Callback, DataSpec, Evaluator
 from composer.loggers import LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
-from torch.nn.modules.batchnorm import _NormBase
 
 from config import ConfigError, Run, durations_of
-from config.schema import AUTO, WEIGHT_DECAY_ON, Config, TrainDataset
+from config.schema import AUTO, GROUPING, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.errors import BatchTooLarge, in_section
@@ -31,6 +30,7 @@ from training.classes import check_labels, settle_classes
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
 from training.effects import Watch
+from training.param_groups import Grouping, freeze, set_hyperparameters
 from training.trackers import Tracked, arguments
 
 
@@ -55,7 +55,7 @@ def loggers(config: Config, tracked: Tracked | None = None) -> list[LoggerDestin
 
 
 def model(config: Config) -> ComposerClassifier:
-    """Build the model at its published initialization, in channels_last as the batches are."""
+    """Build the model at its published initialization, frozen as configured, in channels_last as the batches are."""
     values = config.model
     if values.num_classes == AUTO:  # in a program that builds the network alone
         raise ConfigError(
@@ -64,6 +64,7 @@ def model(config: Config) -> ComposerClassifier:
     built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init)
     if registry.is_outside(values.name):
         _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
+    freeze(built, config)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -78,33 +79,13 @@ def _check_logits(model: ComposerClassifier, name: str, num_classes: int, side: 
 
 
 def optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer; with weight_decay_on=weights, BatchNorm and biases have no weight decay."""
-    args = {key: value for key, value in config.optimizer.items() if key not in ("name", WEIGHT_DECAY_ON)}
-    parameters = _groups(model) if config.optimizer.get(WEIGHT_DECAY_ON) == "weights" else model.parameters()
+    """Build the optimizer of the parameters that are trained, in groups of the same rate and weight decay."""
+    args = {key: value for key, value in config.optimizer.items() if key not in ("name", *GROUPING)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     built = registry.build("optimizer", config.optimizer["name"], args, parameters)
+    Grouping(config, model, built).split(model)
     set_hyperparameters(built, config)
     return built
-
-
-def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Split the parameters into a group with weight decay and one without: biases and BatchNorm."""
-    weights: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            # By module type: a test for "bn" in the name would miss the BatchNorms of the shortcuts.
-            is_weight = name != "bias" and not isinstance(module, _NormBase)
-            (weights if is_weight else rest).append(parameter)
-    return [{"params": weights}, {"params": rest, "weight_decay": 0.0, "decays": False}]
-
-
-def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> None:
-    """Set every param group's hyperparameters as configured: the command line overrides those in a checkpoint."""
-    numbers = {key: value for key, value in config.optimizer.items() if isinstance(value, int | float)}
-    for group in optimizer.param_groups:
-        kept = () if group.get("decays", True) else ("weight_decay",)
-        group.update({key: value for key, value in numbers.items() if key in group and key not in kept})
-        group["initial_lr"] = numbers["lr"]
 
 
 def image_dataset(spec: DataSpec) -> ImageDataset:

@@ -65,11 +65,16 @@ class Watch:
         return isinstance(self.algorithm, RecipeAlgorithm) and not (self.algorithm.rare or self.starts)
 
     def __call__(self, event: Event, state: State, logger: Logger) -> int | None:
-        """Apply the algorithm; raise a TrainingError if it is model surgery that changed nothing."""
+        """Apply the algorithm; raise a TrainingError for surgery that changed nothing, or replaced what is frozen."""
         if self.acted:
             return self._apply(event, state, logger)
-        before = _seen(state)
+        before, frozen = _seen(state), {id(p): name for name, p in _frozen(state)}
         code = self._apply(event, state, logger)
+        for lost in frozen.keys() - {id(p) for _, p in _frozen(state)}:
+            raise TrainingError(
+                f"algorithms.{self.name}: replaces {frozen[lost].removeprefix('module.')}, which model.freeze keeps; "
+                f"type algorithms.{self.name}=null or model.freeze=null"
+            )
         self._acted = not _same(before, _seen(state))
         if event == Event.INIT and self.algorithm.required_on_load() and not self.acted:
             raise TrainingError(self.idle(f"in {type(state.model.module).__name__}"))
@@ -230,6 +235,11 @@ def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
     facts += [str(state.max_duration), {k: v for k, v in vars(state).items() if isinstance(v, _PLAIN)}]
     facts += [_settings(pipeline)] if pipeline is not None else []
     return facts, [t.detach().clone() for t in _tensors((state.batch, state.outputs, state.loss))]
+
+
+def _frozen(state: State) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters that are not trained, by name."""
+    return ((name, p) for name, p in state.model.named_parameters() if not p.requires_grad)
 
 
 def _settings(thing: object) -> tuple[type, dict[str, Any]]:

@@ -27,6 +27,7 @@ from training.devices import say
 from training.guards import ExactRandomState
 from training.interrupt import Interrupted
 from training.loading import LOST_RANK, loads
+from training.param_groups import Grouping, set_hyperparameters
 from training.progress import ProgressLine, print_summary
 from training.record import RunFolder
 from training.recorder import Recorder, TrainAccuracy
@@ -53,12 +54,12 @@ def make_trainer(
     config, machine = run.config, run.machine
     loggers = build.loggers(config, folder.tracked if folder else None)
     arguments |= {"run_name": folder.name} if folder else {}
-    random_state = ExactRandomState()
+    random_state, groups = ExactRandomState(), Grouping(config, model, arguments["optimizers"])
     out_of_memory.install()
     try:
         with (
             warnings.catch_warnings(),
-            loads(saved, config, getattr(build.image_dataset(data.evaluation), "classes", None)),
+            loads(saved, config, getattr(build.image_dataset(data.evaluation), "classes", None), groups.split),
         ):
             warnings.simplefilter("error", NoEffectWarning)
             trainer = Trainer(
@@ -89,7 +90,8 @@ def make_trainer(
         _allow_graphs(trainer)
     _closed_at_exit(trainer)
     random_state.states, trainer._rng_state = trainer._rng_state, None
-    build.set_hyperparameters(trainer.state.optimizers[0], config)
+    groups.split(trainer.state.model)
+    set_hyperparameters(trainer.state.optimizers[0], config)
     return trainer
 
 

@@ -13,6 +13,7 @@ from config import DataError, TrainingError
 from recipes.algorithms._base import ours
 from recipes.batchnorm_statistics import average_over_ranks
 from training.build import Data, Schedule
+from training.param_groups import learning_rate
 
 
 def for_run(schedule: Schedule, data: Data) -> list[Callback]:
@@ -48,7 +49,8 @@ class ExactSchedule(Callback):
     def eval_start(self, state: State, logger: Logger) -> None:
         """Set the last step's learning rate: a resumed run may evaluate before its first batch."""
         if state.optimizers and state.timestamp.batch.value:
-            self._set(state, self.step(state.timestamp) - 1)
+            # Without training data, an epoch has no steps.
+            self._set(state, max(0.0, self.step(state.timestamp) - 1))
 
     def _set(self, state: State, step: float) -> None:
         factor = self.multiplier(step)
@@ -85,7 +87,7 @@ class FiniteLoss(Callback):
             exact = "" if state.precision == Precision.FP32 else ", set precision=fp32"
             raise TrainingError(
                 f"the loss is {loss} at step {state.timestamp.batch.value - 1} (epoch {state.timestamp.epoch.value}), "
-                f"learning rate {state.optimizers[0].param_groups[0]['lr']:g}. Earlier checkpoints are intact. "
+                f"learning rate {learning_rate(state.optimizers[0]):g}. Earlier checkpoints are intact. "
                 f"Lower optimizer.lr{exact} or lengthen scheduler.t_warmup"
             )
 

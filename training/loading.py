@@ -9,7 +9,7 @@ import importlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,16 +39,22 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @contextmanager
-def loads(saved: Saved | None, config: Config, classes: list[str] | None) -> Iterator[None]:
+def loads(
+    saved: Saved | None, config: Config, classes: list[str] | None, prepare: Callable[[torch.nn.Module], None]
+) -> Iterator[None]:
     """Make any Trainer that is built inside with a load_path load this checkpoint.
 
-    Raises a CheckpointError on every rank if it does not fit the model, its recipe or the data's classes, if known.
+    `prepare` is called with the model after surgery, before its optimizer's state is loaded. Raises a CheckpointError
+    on every rank if the checkpoint does not fit the model, its recipe or the data's classes, if known.
     """
     anew = bool(config.is_train and config.load_weights_only)
 
     def load_checkpoint(path: str, state: State, logger: Logger, **_: Any) -> list[dict[str, Any]] | None:
         assert saved is not None, path
         on_all_ranks(_explained, saved, check_fits, saved, state.model, state.algorithms, classes, anew)
+        prepare(state.model)
+        if not config.load_weights_only:
+            _check_trained(saved, state)
         return _explained(saved, _load, saved, state, logger, config.load_weights_only)
 
     if saved is not None and not anew:
@@ -74,6 +80,20 @@ def _load(saved: Saved, state: State, logger: Logger, weights_only: bool) -> lis
     if len(set(dist.all_gather_object(state.timestamp.batch.value))) > 1:
         raise CheckpointError(f"{saved.address} is a different file on each node", "Give a folder that all nodes share")
     return saved.content.get("rng")
+
+
+def _check_trained(saved: Saved, state: State) -> None:
+    """Reject a checkpoint whose optimizer has no state for what this run trains."""
+    wanted = [name for name, parameter in state.model.named_parameters() if parameter.requires_grad]
+    for optimizer in state.optimizers:
+        of_saved = (saved.state.get("optimizers") or {}).get(type(optimizer).__qualname__) or {}
+        held = {str(name) for group in of_saved.get("param_groups", []) for name in group["params"]}
+        missing = [name for name in wanted if name not in held]
+        if held & {name for name, _ in state.model.named_parameters()} and missing:
+            raise CheckpointError(
+                f"{saved.address}: its run did not train {named(missing, 3)}, which this one does",
+                "Use load_weights_only=true to start a new training from its weights, or its model.freeze",
+            )
 
 
 def _explained(saved: Saved, do: Any, *arguments: Any) -> Any:

@@ -54,11 +54,12 @@ class RunFolder:
         data: dict[str, Any] | None = None,
         classes: dict[str, list[str]] | None = None,
         weights: dict[str, str] | None = None,
+        trained: dict[str, Any] | None = None,
     ) -> None:
         """Write config.yaml, baseline.yaml, environment.json and classes.json.
 
         `data` is the result of describe(), `classes` that of classes_of(), `weights` the source and SHA-256 of
-        pretrained ones.
+        pretrained ones, `trained` the result of training.param_groups.trained().
         """
         config = OmegaConf.create(plain(self.run))
         # The name would collide with this folder, only a named run resumes, and the recipe is already merged in.
@@ -77,6 +78,7 @@ class RunFolder:
         more = (
             {"baseline": against}
             | ({"weights": weights} if weights else {})
+            | (trained or {})
             | ({ID: self.tracked.id} if self.tracked else {})
         )
         self.write("environment.json", json.dumps(environment(self.run, data) | more, indent=2) + "\n")

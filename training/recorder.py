@@ -11,7 +11,9 @@ from composer.utils import dist
 from config.schema import METRICS
 from recipes.algorithms._base import at_own_pace
 from training.data_wait import DataWait
+from training.devices import say
 from training.earlier_run import MEASURED, plain
+from training.param_groups import learning_rate, trained, trained_line
 from training.record import RunFolder, classes_of, command, describe
 from training.secrets import redacted
 from training.weights import Loaded, show
@@ -47,15 +49,17 @@ class Recorder(Callback):
         """Write the run's first files, now that all its checks have passed, and show its pretrained weights."""
         if self.loaded:
             show(self.loaded, self.folder.run.config.eval_dataset, state.model)
-        step = state.timestamp.batch.value
-        if self.folder.run.config.is_train and not self.folder.is_finished(step):
-            if self.folder.run.config.autoresume:
+        config, step = self.folder.run.config, state.timestamp.batch.value
+        if (facts := trained(state.model, config)) and config.is_train:
+            say(trained_line(facts))
+        if config.is_train and not self.folder.is_finished(step):
+            if config.autoresume:
                 self._total_before = max(self._total_before, self.folder.seconds_paid())
             else:
                 self.folder.start_over()
             evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
             both = state.train_dataloader.dataset, evaluation.dataset  # type: ignore[union-attr]
-            self.folder.write_start(describe(*both), classes_of(*both), self.weights)
+            self.folder.write_start(describe(*both), classes_of(*both), self.weights, facts)
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
@@ -157,7 +161,7 @@ class Recorder(Callback):
             "step": state.timestamp.batch.value,
             "train_loss": round(self._loss_sum / self._loss_count, 6) if self._loss_count else "",
             **measured,
-            "lr": state.optimizers[0].param_groups[0]["lr"] if state.optimizers else "",
+            "lr": learning_rate(state.optimizers[0]) if state.optimizers else "",
             "image_size": self._image_size,
             **{key: round(value, 3) for key, value in clocks.items()},
             "samples_per_second": round(samples / seconds, 1) if seconds > 0 else "",

@@ -190,8 +190,8 @@ def _data_parallel(state: State) -> DistributedDataParallel:
 
 
 def _weights(model: nn.Module) -> list[Tensor]:
-    """Return all parameters, including frozen ones, so that every exchange has the same layout."""
-    return [p.detach() for p in model.parameters()]
+    """Return the trained parameters: frozen ones are the same on every rank, but rounding would change their mean."""
+    return [p.detach() for p in model.parameters() if p.requires_grad]
 
 
 def _flat(model: nn.Module) -> Tensor:

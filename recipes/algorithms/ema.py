@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.durations import parse
 from common.errors import TrainingError
 from recipes.algorithms._base import Length, RecipeAlgorithm, Start, unwrapped
+from recipes.frozen_batchnorm import frozen_buffers
 
 _UPDATE_EVENTS = {TimeUnit.BATCH: Event.BATCH_END, TimeUnit.EPOCH: Event.EPOCH_END}
 _SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
@@ -220,10 +221,14 @@ class EMA(RecipeAlgorithm):
 
 
 def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return a model's trainable parameters and all its buffers, by their names in the unwrapped model."""
+    """Return a model's trained parameters and its buffers, by their names in the unwrapped model.
+
+    Frozen ones are left out: their average is themselves, but rounding would change it.
+    """
     model = unwrapped(model)
+    frozen = frozen_buffers(model)
     parameters = {_plain(name): p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return parameters, {_plain(name): buffer for name, buffer in model.named_buffers()}
+    return parameters, {_plain(name): buffer for name, buffer in model.named_buffers() if id(buffer) not in frozen}
 
 
 def _plain(name: str) -> str:

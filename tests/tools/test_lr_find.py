@@ -172,10 +172,10 @@ def test_recipes(recipe: str, workdir: Path, image_folder: Path, capsys) -> None
 
 
 def test_ramp(workdir: Path) -> None:
-    """Parameter groups keep their ratio, `initial_lr` follows for decoupled decay, and an exploding loss stops it."""
+    """Param groups keep their multipliers, `initial_lr` follows for decoupled decay, an exploding loss stops it."""
     model = build_composer_resnet("resnet18", "cross_entropy", 3)
     weights = list(model.parameters())
-    optimizer = DecoupledSGDW([{"params": weights[:9]}, {"params": weights[9:], "lr": 0.5}], lr=2.0)
+    optimizer = DecoupledSGDW([{"params": weights[:9]}, {"params": weights[9:], "lr_multiplier": 0.25}], lr=2.0)
     state = State(rank_zero_seed=0, model=model, run_name="ramp", device=DeviceCPU(), optimizers=optimizer)
     logger, rates, sweep = Logger(state), np.geomspace(1e-4, 1e-2, 20).tolist(), Sweep(17, 48, 4)
     ramp = Ramp(sweep, rates)

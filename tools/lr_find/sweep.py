@@ -16,6 +16,7 @@ from tools.lr_find.rules import RunningMean, fell, smoothing_for
 from training import build, checkpoints, guards, weights
 from training.fit import make_trainer
 from training.interrupt import StopRequest
+from training.param_groups import MULTIPLIER
 
 TOO_HIGH = 4.0  # times the lowest loss; ends the sweep
 
@@ -46,7 +47,7 @@ class Sweep:
 class Ramp(Callback):
     """Sets each batch's learning rate to the next of `rates`, records the loss, and stops when the loss explodes.
 
-    Param groups keep their ratios. `initial_lr` rises too: decoupled weight decay is that of a run with this peak.
+    Param groups keep their multipliers. `initial_lr` rises too: decoupled weight decay is that of a run with this peak.
     """
 
     def __init__(self, sweep: Sweep, rates: list[float]) -> None:
@@ -55,10 +56,9 @@ class Ramp(Callback):
         self._ratios: list[float] = []
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """Record the param groups' ratios, and disable the warm-up inside schedule-free optimizers."""
+        """Record the param groups' multipliers, and disable the warm-up inside schedule-free optimizers."""
         groups = state.optimizers[0].param_groups
-        largest = max(group["lr"] for group in groups) or 1.0
-        self._ratios = [group["lr"] / largest or 1.0 for group in groups]
+        self._ratios = [group.get(MULTIPLIER, 1.0) for group in groups]
         for group in groups:
             if "warmup_steps" in group:
                 group["warmup_steps"] = 0

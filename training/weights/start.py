@@ -135,7 +135,7 @@ def show(loaded: Loaded, dataset: EvalDataset, model: nn.Module) -> None:
         rows.append(("from", f"{given.content.part}, the averaged weights of the file"))
     head = f"{', '.join(loaded.new)}: {loaded.why}" if loaded.new else f"kept: {loaded.why}"
     rows.append(("new head" if loaded.new else "head", head))
-    if added := _parameters(model) - loaded.size:
+    if (added := _parameters(model) - loaded.size) > 0:
         rows.append(("untrained", f"{added:,} parameters that the recipe's algorithms add"))
     rows.append(("ignored", named(loaded.match.ignored) or "nothing"))
     say(f"weights: {given.origin.address}, SHA-256 {given.origin.sha256[:16]}")
