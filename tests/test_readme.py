@@ -193,11 +193,10 @@ def by_apt_get(words: list[str], desk: SimpleNamespace) -> None:
 
 
 def by_curl(words: list[str], desk: SimpleNamespace) -> None:
-    """`curl [--data-binary @FILE] ADDRESS`: tools.serve answers it."""
+    """`curl --data-binary @FILE ADDRESS`: tools.serve answers it."""
     from tools.serve.server import ROUTES
 
-    address = words[-1].removeprefix("http://127.0.0.1:8000")
-    assert ROUTES[address][0] == ("POST" if "--data-binary" in words else "GET")
+    assert "--data-binary" in words and ROUTES[words[-1].removeprefix("http://127.0.0.1:8000")][0] == "POST"
 
 
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:

@@ -50,6 +50,13 @@ FORMATS = {
     "pt2": Format("a program of torch.export", ("{}.pt2",), _PROGRAMS),
     "torchscript": Format("a program of torch.jit", ("{}.pt",), _PROGRAMS),
     "onnx": Format("a program for onnxruntime and many others", ("{}.onnx",), "tools.export.onnx_file", _OF_ONNX),
+    "space": Format(
+        "a page over ONNX, for a Hugging Face Space",
+        ("{}-space",),
+        "tools.export.space",
+        _OF_ONNX,
+        then="hf upload USER/NAME {} --repo-type space",
+    ),
 }
 """Name -> format."""
 

@@ -25,7 +25,10 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     add("--size", type=int, metavar="N", help="side of the images in pixels (default: the run's crop_size)")
     add("--logits", action="store_true", help="programs give logits instead of probabilities")
     add("--with-code", action="store_true", help=f"also write {CODE}, with which weights of BlurPool's networks load")
-    add("--license", metavar="ID", help="of the weights, for hub, as in apache-2.0 (default: none is named)")
+    add("--license", metavar="ID", help="of the weights, for hub and space, as in apache-2.0 (default: none is named)")
+    add(
+        "--examples", metavar="FOLDER", help="put its first 8 images into a space, which publishes them (default: none)"
+    )
     add("--data", metavar="PATH", help="data set for the comparison, instead of the run's: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/export)")
@@ -57,9 +60,22 @@ def _problems(given: argparse.Namespace) -> list[str]:
     kinds = {name: kind for name, kind in FORMATS.items() if name in given.format}
     for option, is_given, fitting in (
         ("--logits", given.logits, [name for name, kind in FORMATS.items() if not kind.is_weights]),
-        ("--license", given.license, ["hub"]),
+        ("--license", given.license, ["hub", "space"]),
+        ("--examples", given.examples, ["space"]),
         ("--with-code", given.with_code, [name for name, kind in FORMATS.items() if kind.takes_code]),
     ):
         if is_given and kinds and not set(fitting) & set(kinds):
             problems.append(f"{option}: is for --format {listing(fitting)}")
-    return problems
+    if given.logits and "space" in kinds:
+        problems.append("--logits: a space shows probabilities; leave it out")
+    return problems + (_without_images(given.examples) if given.examples else [])
+
+
+def _without_images(folder: str) -> list[str]:
+    from tools.predict import inputs  # which imports torch
+
+    try:
+        inputs.find([folder])
+    except ConfigError as error:
+        return error.problems
+    return []
