@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,36 @@ class Scaled(Algorithm):
 
 
 @slow
+def test_eight_bits(digit_runs: Path, workdir: Path, capsys) -> None:
+    """A quarter of the size; a network that does not survive it is not written."""
+    assert run([str(digit_runs / "runs/baseline"), "-o", "out", "--format", "onnx", "--int8"]) == 0
+    printed = capsys.readouterr().out
+    before, after = map(
+        float, re.search("120 images of val/: (.*) % in 32 bits, (.*) % in 8, calibrated with 256", printed).groups()
+    )  # type: ignore
+    assert before == pytest.approx(summary(digit_runs / "runs/baseline")["top1"], abs=0.01) and after >= before - 1
+    assert Path("out/baseline-int8.onnx").stat().st_size < 12e6
+    assert sorted(path.name for path in Path("out").iterdir()) == ["baseline-int8.onnx", "preprocess.py"]
+    evaluated = ["--model=out/baseline-int8.onnx", "--data", str(digit_runs / "data"), "--no-flip", "--gallery=0"]
+    assert evaluate([*evaluated, "-o", "measured"]) == 0
+    assert json.loads(Path("measured/summary.json").read_text())["top1"] == pytest.approx(after, abs=0.01)
+
+    # Equal outputs in floats, but a channel that leaves no integers to the others.
+    shutil.copytree(digit_runs / "runs/baseline", "it")
+    file = Path("it/checkpoints/best-rank0.pt")
+    content = torch.load(file, weights_only=False)
+    weights = content["state"]["model"]
+    for name, values in (("bn1.weight", 1e4), ("bn1.bias", 1e4)):
+        weights[f"module.layer1.0.{name}"][0] *= values
+    weights["module.layer1.0.conv2.weight"][:, 0] /= 1e4
+    file.unlink()
+    torch.save(content, file)
+    assert run(["it", "-o", "it/out", "--checkpoint", str(file), "--format", "onnx", "--int8"]) == 1
+    assert re.search("--int8: top-1 on 120 .*, a loss of more than 1 point; leave --int8 out", capsys.readouterr().err)
+    assert not Path("it/out").exists()
+
+
+@slow
 def test_data_that_are_not_there(digit_runs: Path, workdir: Path, capsys) -> None:
     shutil.copytree(digit_runs / "runs/baseline", "it", ignore=shutil.ignore_patterns("checkpoints"))
     config = yaml.safe_load(Path("it/config.yaml").read_text())
@@ -232,6 +263,7 @@ def test_data_that_are_not_there(digit_runs: Path, workdir: Path, capsys) -> Non
         (["runs/it", "--format", "onnx", "--size=9"], "--size 9: give 16 to 1024 pixels"),
         (["runs/it", "--format", "onnx", "--with-code"], "--with-code: is for --format pth or safetensors"),
         (["runs/it", "--format", "hub", "--license", "MIT License"], "--license MIT License: give an identifier"),
+        (["runs/it", "--format", "pth", "--int8"], "--int8: is for --format onnx"),
         (["runs/it", "--format", "pth", "--license", "mit"], "--license: is for --format hub"),
         (["runs/it", "--format", "pth", "--logits"], "--logits: is for --format pt2, torchscript or onnx"),
         (["runs/itt", "--format", "onnx"], "runs/itt: no such folder; runs holds it; did you mean it?"),

@@ -123,7 +123,7 @@ def test_the_folder(space: Path, named_run: Path) -> None:
         "app.py",
         "examples/1.jpeg",
         "examples/2.png",
-        "model.onnx",
+        "network.onnx",
         "preprocess.py",
         "requirements.txt",
     ]
@@ -153,7 +153,8 @@ def test_the_folder(space: Path, named_run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--format=space", "--logits"], "--logits: a space shows probabilities; leave it out"),
+        (["--format=space", "--logits"], "--logits: is for --format pt2, torchscript or onnx\n"),
+        (["--format=space,onnx", "--logits"], "--logits: a space shows probabilities; write it with another command"),
         (["--format=onnx", "--examples=."], "--examples: is for --format space"),
         (["--format=space", "--examples=none"], "none: no such file or folder"),
         (["--format=space", "--examples=empty"], "empty: holds no images"),

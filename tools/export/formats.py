@@ -15,6 +15,9 @@ PREPROCESS, CODE = "preprocess.py", "network.py"
 """Files that are written with every network, and with the weights of one that torchvision does not have."""
 
 
+INT8 = "onnx --int8"
+
+
 @dataclass(frozen=True)
 class Format:
     """A format. Its module has `write_NAME(subject, path)`, and `read_NAME(subject, path)`, which reads as users do.
@@ -28,6 +31,7 @@ class Format:
     packages: tuple[str, ...] = ()  # optional ones that it needs
     is_weights: bool = False  # of torchvision's network, which gives logits; otherwise a program, which normalizes
     takes_code: bool = False  # whether the weights of another network may be written, with CODE
+    is_exact: bool = True  # whether it must give the run's answers
     then: str = ""  # what to type next, `{}` standing for the folder
 
 
@@ -50,6 +54,9 @@ FORMATS = {
     "pt2": Format("a program of torch.export", ("{}.pt2",), _PROGRAMS),
     "torchscript": Format("a program of torch.jit", ("{}.pt",), _PROGRAMS),
     "onnx": Format("a program for onnxruntime and many others", ("{}.onnx",), "tools.export.onnx_file", _OF_ONNX),
+    INT8: Format(
+        "the same in 8 bits, less exact", ("{}-int8.onnx",), "tools.export.quantized", _OF_ONNX, is_exact=False
+    ),
     "space": Format(
         "a page over ONNX, for a Hugging Face Space",
         ("{}-space",),
@@ -63,7 +70,7 @@ FORMATS = {
 
 def function(verb: str, name: str) -> Callable[..., Any]:
     """Return the function that writes or reads a format."""
-    return pkgutil.resolve_name(f"{FORMATS[name].module}:{verb}_{name}")
+    return pkgutil.resolve_name(f"{FORMATS[name].module}:{verb}_{name.replace(' --', '_')}")
 
 
 def check_packages(formats: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from tools.export.programs import Reader
 from tools.export.subject import ALONE, Subject, prepare
 from tools.serve.examples import of_files
 
-APP, NETWORK = "app.py", "model.onnx"
+APP, NETWORK = "app.py", "network.onnx"
 NEEDS = ("gradio", "onnxruntime", "numpy", "pillow")
 PINS = Path(__file__).parents[2] / "constraints.txt"
 

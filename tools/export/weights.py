@@ -96,7 +96,7 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
 def works(subject: Subject) -> str:
     """Return what to do about a network that torchvision does not have."""
     code = f", or --format safetensors --with-code, which also writes {CODE}" if _is_blurred(subject) else ""
-    programs = listing(name for name, kind in FORMATS.items() if not kind.is_weights)
+    programs = listing(name for name, kind in FORMATS.items() if not kind.is_weights and kind.is_exact)
     return f"give --format {programs}, which hold any network{code}"
 
 

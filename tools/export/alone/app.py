@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 SECONDS = (600, 3600)  # between deletions of uploaded files, and the age of those that are deleted
 
 FOLDER = Path(__file__).parent
-SESSION = onnxruntime.InferenceSession(FOLDER / "model.onnx", providers=["CPUExecutionProvider"])
+SESSION = onnxruntime.InferenceSession(FOLDER / "network.onnx", providers=["CPUExecutionProvider"])
 ABOUT = SESSION.get_modelmeta().custom_metadata_map
 CLASSES, NAMES = json.loads(ABOUT["classes"]), json.loads(ABOUT["class_names"])
 LABELS = [one if name == one else f"{name} ({one})" for one, name in zip(CLASSES, NAMES, strict=True)]
