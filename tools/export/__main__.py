@@ -6,6 +6,7 @@
 Programs (onnx, pt2, torchscript) take RGB images, uint8 [B, 3, S, S], and give probabilities: the normalization is
 inside. Weights (pth, safetensors, timm, hub) are of torchvision's network, which takes normalized images and gives
 logits. Each file holds its classes and image size, and names its run; preprocess.py, next to it, prepares an image.
+A space is a folder with a page that runs the ONNX program.
 
 Each file is read as its users would read it, and compared with the run on images of val/; files appear when all agree.
 """
@@ -75,13 +76,10 @@ def main(argv: Sequence[str]) -> int:
 
 def shared_files(subject: Subject) -> dict[str, str]:
     """Return the texts of the files that all formats share, by name."""
-    from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
-    from tools.export.subject import filled
+    from tools.export.subject import prepare
     from tools.export.weights import code
 
-    sizes = {"RESIZE": subject.network.resize_size, "CROP": subject.network.crop_size}
-    prepare = filled(PREPROCESS, **sizes, MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)
-    return ({CODE: code(subject)} if subject.given.with_code else {}) | {PREPROCESS: prepare}
+    return ({CODE: code(subject)} if subject.given.with_code else {}) | {PREPROCESS: prepare(subject)}
 
 
 def write(subject: Subject, files: Mapping[str, Path]) -> None:

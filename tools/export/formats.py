@@ -57,6 +57,13 @@ FORMATS = {
     INT8: Format(
         "the same in 8 bits, less exact", ("{}-int8.onnx",), "tools.export.quantized", _OF_ONNX, is_exact=False
     ),
+    "space": Format(
+        "a page over ONNX, for a Hugging Face Space",
+        ("{}-space",),
+        "tools.export.space",
+        _OF_ONNX,
+        then="hf upload USER/NAME {} --repo-type space",
+    ),
 }
 """Name -> format."""
 

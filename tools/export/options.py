@@ -26,7 +26,10 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     add("--logits", action="store_true", help="programs give logits instead of probabilities")
     add("--int8", action="store_true", help="onnx in 8 bits, a quarter of the size; prints what that costs in top-1")
     add("--with-code", action="store_true", help=f"also write {CODE}, with which weights of BlurPool's networks load")
-    add("--license", metavar="ID", help="of the weights, for hub, as in apache-2.0 (default: none is named)")
+    add("--license", metavar="ID", help="of the weights, for hub and space, as in apache-2.0 (default: none is named)")
+    add(
+        "--examples", metavar="FOLDER", help="put its first 8 images into a space, which publishes them (default: none)"
+    )
     add("--data", metavar="PATH", help="data set for the comparison, instead of the run's: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/export)")
@@ -56,13 +59,26 @@ def _problems(given: argparse.Namespace) -> list[str]:
         problems.append(f"--size {given.size}: give {SMALLEST} to {LARGEST} pixels")
     if given.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", given.license):
         problems.append(f"--license {given.license}: give an identifier of the Hub, as in apache-2.0 or cc-by-nc-4.0")
-    programs = [name for name, kind in FORMATS.items() if not kind.is_weights and kind.is_exact]
+    programs = [name for name, kind in FORMATS.items() if not kind.is_weights and kind.is_exact and name != "space"]
     for option, is_given, fitting in (
         ("--logits", given.logits, programs),
         ("--int8", given.int8, ["onnx"]),
-        ("--license", given.license, ["hub"]),
+        ("--license", given.license, ["hub", "space"]),
+        ("--examples", given.examples, ["space"]),
         ("--with-code", given.with_code, [name for name, kind in FORMATS.items() if kind.takes_code]),
     ):
         if is_given and given.format and not set(fitting) & set(given.format):
             problems.append(f"{option}: is for --format {listing(fitting)}")
-    return problems
+    if given.logits and "space" in given.format and set(programs) & set(given.format):
+        problems.append("--logits: a space shows probabilities; write it with another command")
+    return problems + (_without_images(given.examples) if given.examples else [])
+
+
+def _without_images(folder: str) -> list[str]:
+    from tools.predict import inputs  # which imports torch
+
+    try:
+        inputs.find([folder])
+    except ConfigError as error:
+        return error.problems
+    return []

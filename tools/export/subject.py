@@ -20,6 +20,7 @@ from config.schema import Config
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from tools.evaluate import passes
+from tools.export.formats import PREPROCESS
 from tools.networks.opened import Network, TrainedRun, network_of, open_run
 from tools.networks.shipped import Shipped
 from tools.records.reading import Record, read_run
@@ -157,3 +158,9 @@ def filled(name: str, **constants: Any) -> str:
         _, hash_sign, comment = line.partition("  #")
         text = f"{before}{start}{pprint.pformat(value, width=110, sort_dicts=False)}{hash_sign}{comment}{end}{rest}"
     return text
+
+
+def prepare(subject: Subject) -> str:
+    """Return the text of preprocess.py for this network."""
+    sizes = {"RESIZE": subject.network.resize_size, "CROP": subject.network.crop_size}
+    return filled(PREPROCESS, **sizes, MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)
