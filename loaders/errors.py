@@ -13,6 +13,15 @@ class LocalMissing(DataError, ValueError):
     """Streaming without a cache folder (a ValueError too, as in the published example)."""
 
 
+class BatchTooLarge(DataError):
+    """A batch, of all `ranks` together, larger than a data set of so many `images`; `facts` says so without advice."""
+
+    def __init__(self, batch_size: int, images: int, ranks: int) -> None:
+        self.images, self.ranks = images, ranks
+        self.facts = f"a batch of {batch_size} images is larger than the data set of {images}"
+        super().__init__(f"{self.facts}: set train_dataset.batch_size={images // ranks * ranks} or less.")
+
+
 class DamagedScan(Exception):
     """A JPEG that PIL decodes but libjpeg-turbo warns about; the message is libjpeg-turbo's."""
 

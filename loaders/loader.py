@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from common.errors import DataError
 from loaders.dataset import ImageDataset
+from loaders.errors import BatchTooLarge
 from loaders.images.transforms import collate
 from loaders.memory import allow_many_files, check_shared_memory, prefetch_factor
 from loaders.sampler import EpochSampler
@@ -34,11 +34,7 @@ def build_loader(
     """
     sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
     if drop_last and len(sampler) < batch_size:
-        ranks = sampler.num_replicas
-        raise DataError(
-            f"a batch of {batch_size * ranks} images is larger than the data set of {len(dataset)}: "
-            f"set train_dataset.batch_size={len(dataset) // ranks * ranks} or less."
-        )
+        raise BatchTooLarge(batch_size * sampler.num_replicas, len(dataset), sampler.num_replicas)
     device = device or ("gpu" if torch.cuda.is_available() else "cpu")
     if own := kind_of(storage).loader:
         workers = dataloader_kwargs.get("num_workers")

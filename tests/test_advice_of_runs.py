@@ -31,7 +31,7 @@ TYPED = {
     "decoded images take": REFUSED_DATA + "test_too_little_memory_for_packed_images",
     "or copy one split alone": REFUSED_DATA + "test_a_copy_of_one_split",
     "cannot be copied to": REFUSED_DATA + "test_a_cache_folder_that_cannot_be_written",
-    "is larger than the data set": REFUSED_RUNS,
+    "; make the run longer": REFUSED_RUNS,
     "shards are cached in a folder of this machine": REFUSED_RUNS,
     "streaming needs a cache folder": REFUSED_RUNS,
     "for folders of images set is_streaming": REFUSED_RUNS,
@@ -69,6 +69,7 @@ TYPED = {
     "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",
 }
 NOT_TYPED = {
+    ": set train_dataset.batch_size=": "reached by callers of build_imagenet_dataspec alone; a run says more",
     ", which is there": "a file of torchvision's",
     "#!/usr/bin/env bash": "a script, which tests/launch/test_slurm.py runs",
     "further option": "the help of an option",

@@ -32,7 +32,8 @@ def test_more_classes_than_outputs(workdir: Path, image_folder: Path, capfd: pyt
 
 def test_batch_larger_than_the_data_set(workdir: Path, image_folder: Path, capfd: pytest.CaptureFixture) -> None:
     said = fails(capfd, 1, small_yaml(workdir, image_folder), "train_dataset.batch_size=64")
-    assert "a batch of 64 images is larger than the data set of 48: set train_dataset.batch_size=48 or less" in said
+    together = "train_dataset.batch_size=16 optimizer.lr=0.0125 scheduler.t_warmup=0.05dur"
+    assert f"a batch of 64 images is larger than the data set of 48: type {together}" in said
     assert not (workdir / "runs").exists()
 
 

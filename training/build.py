@@ -17,7 +17,7 @@ from config import ConfigError, Run, durations_of
 from config.schema import AUTO, GROUPING, Config, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
-from loaders.errors import in_section
+from loaders.errors import BatchTooLarge, in_section
 from loaders.images.decoders import described
 from loaders.sampler import EpochSampler
 from loaders.storage.digits import is_made_on_demand, make_digits
@@ -25,6 +25,7 @@ from loaders.workers import WorkerLoader
 from model import build_composer_resnet
 from recipes import registry, schedules
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks, ours
+from training import small_data
 from training.classes import check_labels, settle_classes
 from training.clock import Clock, GoesOn
 from training.devices import on_local_leaders, say
@@ -143,10 +144,13 @@ def schedule(run: Run, data: Data) -> Schedule:
     if config.is_train and warmup_batches >= total and not run.lenient:
         raise ConfigError(
             f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, but the run of {length} has "
-            f"only {total:g}; make the run longer or the warm-up shorter"
+            f"only {total:g}; make the run longer, or type scheduler.t_warmup={small_data.WARMUP:g}dur"
         )
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
     train_images = len(image_dataset(data.train)) if data.train else 0
+    advice = small_data.warning(config, train_images, data.batches_per_epoch, dist.get_world_size())
+    if advice and config.is_train and not run.lenient:
+        say(f"warning: {advice}")
     clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, train_images)
     momentum = schedules.momentum(config.scheduler, total)
     return Schedule(f"{int(length.value)}{length.unit}", math.ceil(total), multiplier, momentum, clock)
@@ -166,7 +170,10 @@ def data(run: Run, algorithms: list[Algorithm]) -> Data:
         if section.path and is_made_on_demand(section.path):
             on_local_leaders(make_digits, Path(section.path))
     with in_section("train_dataset"):
-        train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
+        try:
+            train = _dataspec(config, "train_dataset", algorithms) if config.is_train else None
+        except BatchTooLarge as error:
+            raise small_data.explain(error, config) from error
     with in_section("eval_dataset"):
         evaluation = _dataspec(config, "eval_dataset")
     for decoder in dict.fromkeys(run.decoders.values()):

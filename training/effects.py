@@ -14,9 +14,10 @@ from torch import Tensor
 from common.durations import parse
 from common.errors import counted
 from config import ConfigError, Run, TrainingError
-from recipes.algorithms._base import RecipeAlgorithm, Start, ours
+from recipes.algorithms._base import Length, RecipeAlgorithm, Start, ours
 from recipes.declared import declarations
 from training.clock import Clock, is_over
+from training.devices import say
 
 if TYPE_CHECKING:
     from training.build import Schedule
@@ -161,6 +162,8 @@ def for_run(run: Run, algorithms: Sequence[Algorithm], schedule: Schedule) -> li
     # Callers of the published example's functions run recipes for a batch or two.
     if (problems := [sentence for sentence in late if sentence]) and not run.lenient:
         raise ConfigError(*problems)
+    for sentence in filter(None, (_shortfall(watch, schedule) for watch in watches)) if not run.lenient else ():
+        say(f"warning: {sentence}")
     return [Effects(watches, schedule.clock, schedule.batches)]
 
 
@@ -181,6 +184,18 @@ def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
         f"batches per epoch, so {watch.name} would change nothing; give "
         f"{' or '.join([*options, 'a longer max_duration'])}, or remove it: algorithms.{watch.name}=null"
     )
+
+
+def _shortfall(watch: Watch, schedule: Schedule) -> str:
+    """Return the warning about a run that is too short for an algorithm; empty if it is not."""
+    length = Length(schedule.batches, schedule.clock.batches_per_epoch, last_seen(Event.BATCH_START, "dur", schedule))
+    for algorithm in ours([watch.algorithm]):
+        if found := algorithm.shortfall(length):
+            why, arguments = found
+            words = [f"algorithms.{watch.name}.{name}={value}" for name, value in (arguments or {}).items()]
+            run = f"in a run of {schedule.max_duration}, {counted(schedule.batches, 'batch', 'batches')}"
+            return f"algorithms.{watch.name}: {why} {run}; type {' '.join(words or [f'algorithms.{watch.name}=null'])}"
+    return ""
 
 
 def last_seen(event: Event, unit: str, schedule: Schedule) -> float:

@@ -98,6 +98,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
+def is_of_a_program(name: str) -> bool:
+    """Whether a folder's name looks as if a program had made it, such as .ipynb_checkpoints."""
+    return _PROGRAMS.fullmatch(name) is not None
+
+
 class Listing(NamedTuple):
     """Contents of a class folder, following links; paths are relative to it."""
 
@@ -128,7 +133,7 @@ def _list_below(folder: Path, prefix: str, above: tuple[str, ...], listing: List
                 listing.images.append(prefix + entry.name)
             else:
                 listing.others.append(prefix + entry.name)
-    listing.programs.extend(name for name in below if _PROGRAMS.fullmatch(os.path.basename(name)))
+    listing.programs.extend(name for name in below if is_of_a_program(os.path.basename(name)))
     for name in below:
         _list_below(folder, name + os.sep, (*above, real), listing)
     return listing
@@ -172,7 +177,7 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
     with _scanning(folder):
         loose = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
     others = [name for listing in listings for name in listing.others]
-    programs = [name for name in classes if _PROGRAMS.fullmatch(name)]
+    programs = [name for name in classes if is_of_a_program(name)]
     programs += [
         f"{name}/{below}" for name, listing in zip(classes, listings, strict=True) for below in listing.programs
     ]

@@ -31,6 +31,14 @@ class Start(NamedTuple):
     event: Event  # BATCH_START, BATCH_END or EPOCH_END: when the algorithm checks the time
 
 
+class Length(NamedTuple):
+    """The length of a run, known once its data are."""
+
+    batches: int
+    batches_per_epoch: int
+    last: float  # elapsed fraction of the run in its last batch; changes only between epochs if the length is in epochs
+
+
 class RecipeAlgorithm(Declares, Algorithm):
     """A Composer Algorithm with the additional hooks that the trainer and the tools use.
 
@@ -87,6 +95,13 @@ class RecipeAlgorithm(Declares, Algorithm):
     def first_effect(self) -> list[Start]:
         """Moments that must all be reached before the first effect; a run too short for one of them is an error."""
         return []
+
+    def shortfall(self, length: Length) -> tuple[str, dict[str, Any] | None] | None:
+        """Return why a run of this length is too short for it, and the arguments that help; None if it is not.
+
+        The arguments are None if the algorithm should be removed. The run starts all the same.
+        """
+        return None
 
     def match(self, event: Event, state: State) -> bool:
         """Return whether apply() runs now."""

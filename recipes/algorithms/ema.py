@@ -11,12 +11,14 @@ from composer.core import Event, State, Time, TimeUnit
 from composer.loggers import Logger
 from torch import Tensor, nn
 
+from common.durations import parse
 from common.errors import TrainingError
-from recipes.algorithms._base import RecipeAlgorithm, Start, unwrapped
+from recipes.algorithms._base import Length, RecipeAlgorithm, Start, unwrapped
 from recipes.frozen_batchnorm import frozen_buffers
 
 _UPDATE_EVENTS = {TimeUnit.BATCH: Event.BATCH_END, TimeUnit.EPOCH: Event.EPOCH_END}
 _SWAP_IN = (Event.EVAL_START, Event.PREDICT_START)
+_MOST_KEPT = 0.01  # share of the final average that its first weights may make up
 _SWAP_OUT = (Event.EVAL_END, Event.PREDICT_END)
 
 
@@ -93,6 +95,19 @@ class EMA(RecipeAlgorithm):
         event = _UPDATE_EVENTS[self.update_interval.unit]
         moments = {"ema_start": self.ema_start, "update_interval": self.update_interval}
         return [Start(name, moment.to_timestring(), event) for name, moment in moments.items()]
+
+    def shortfall(self, length: Length) -> tuple[str, dict[str, Any]] | None:
+        """Warn of an average that is still made of the weights at its start, which are untrained in most runs."""
+        start = parse(self.ema_start.to_timestring()).batches(length.batches_per_epoch, 1, length.batches)
+        by_epoch = self.update_interval.unit == TimeUnit.EPOCH
+        updates = (length.batches - start) / (length.batches_per_epoch if by_epoch else 1) // self.update_interval.value
+        kept = self.smoothing_per_update**updates
+        if kept < _MOST_KEPT:
+            return None
+        shorter = {"half_life": f"{max(1, int(length.batches - start) // 20)}ba", "update_interval": "1ba"}
+        if self.smoothing is not None:
+            shorter = {"smoothing": "null", **shorter}
+        return f"{kept:.0%} of the final average are the weights with which it starts", shorter
 
     def match(self, event: Event, state: State) -> bool:
         """Run on the events where weights are updated or swapped."""

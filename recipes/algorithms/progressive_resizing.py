@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from composer.core import Event, State
 from composer.loggers import Logger
 from torch import Tensor
 
-from recipes.algorithms._base import RecipeAlgorithm, in_layout_of, seeded_generator
+from recipes.algorithms._base import Length, RecipeAlgorithm, in_layout_of, seeded_generator
 from recipes.schedules import progressive_size
 
 
@@ -89,6 +92,15 @@ class ProgressiveResizing(RecipeAlgorithm):
         state.batch_set_item(0, self._shrink(inputs, corner))
         if self.resize_targets:
             state.batch_set_item(1, self._shrink_targets(state.batch_get_item(1), corner))
+
+    def shortfall(self, length: Length) -> tuple[str, dict[str, Any] | None] | None:
+        """Warn if the last images are smaller than the full size, at which the network is evaluated."""
+        full = self.crop_size or 0
+        if not full or (size := self._size_at(length.last, full)) >= full:
+            return None
+        share = math.ceil(100 * (1 - length.last)) / 100
+        fits = share + self.delay_fraction <= 1
+        return f"the images reach {size} px, never {full} px", {"finetune_fraction": share} if fits else None
 
     def size_in_loader(self, wanted: int, crop_size: int, elapsed: float) -> int:
         """Return the image side that this algorithm needs as input after a fraction `elapsed` of the run."""

@@ -169,7 +169,7 @@ class Refusing(Session):
         return SimpleNamespace(wait=lambda _limit: ended, until=lambda *_: False, kill=lambda: "", process=process)
 
 
-@pytest.mark.parametrize(("gpu", "count"), [("NVIDIA T9", 28), (None, 17)])
+@pytest.mark.parametrize(("gpu", "count"), [("NVIDIA T9", 30), (None, 19)])
 def test_command_lines(gpu: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a GPU too, which no test can run: they are valid, and a stage whose processes fail fails with them."""
     monkeypatch.chdir(ROOT)

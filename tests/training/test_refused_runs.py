@@ -70,6 +70,7 @@ MISTAKES: dict[str, Mistake] = {
     "classes": words("model.num_classes=10"),
     "labels": shards(*for_both("path=shards", "is_streaming=true", "local=cache"), "model.num_classes=2"),
     "batch": words("train_dataset.batch_size=64"),
+    "warm-up in another unit": words("max_duration=2ba", "scheduler.t_warmup=1ep"),
     "device": words("device=gpu"),
     "precision": words("precision=amp_bf16"),
     "not streaming": shards(*for_both("path=shards")),

@@ -22,7 +22,8 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
         there = f"; {folder.parent} holds {named(runs)}" if runs else ""
-        raise ConfigError(f"{folder}: no such folder{there}{did_you_mean(folder.name, runs)}")
+        what = "is a file, not a run folder" if folder.is_file() else "no such folder"
+        raise ConfigError(f"{folder}: {what}{there}{did_you_mean(folder.name, runs)}")
     try:
         file = own_file(real(folder), "config.yaml")
     except FileNotFoundError as error:
