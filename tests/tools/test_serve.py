@@ -75,8 +75,13 @@ def test_examples(named_run: Path, workdir: Path) -> None:
     Image.new("CMYK", (8, 8)).save("photos/b.jpg")
     for name in ("a.png", "c.bmp", "d.webp"):
         Image.new("RGB", (8, 8)).save(f"photos/{name}")
+    Path("photos/_.png").write_text("hello")
     Path("photos/e.png").write_bytes(encoded() + bytes(examples.MOST_BYTES))
     assert [(one.shown, one.kind) for one in examples.of_files("photos")] == [("a", "image/png"), ("d", "image/webp")]
+    with pytest.raises(
+        ConfigError, match=r"--examples photos/c.bmp: holds no JPEG, PNG, WEBP or GIF of at most 1.0 MB"
+    ):
+        examples.of_files("photos/c.bmp")
     with pytest.raises(ConfigError, match=r"nowhere: no such file or folder"):
         examples.of_files("nowhere")
 

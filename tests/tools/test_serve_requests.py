@@ -149,9 +149,10 @@ def test_a_flood(served: server.Server, tiny: Network) -> None:
     assert ask(served, "/predict", encoded())[0] == 200
 
 
+@pytest.mark.slow
 def test_slow_clients(served: server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have a time in all, not per byte, and do not keep others from answers."""
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.4)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 1.5)
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     for start, answer in ((head, b"HTTP/1.1 408 "), (b"GET / HT", b"")):
         with socket.create_connection(("127.0.0.1", served.server_port), timeout=60) as slow_one:

@@ -29,8 +29,8 @@ from tools.networks.options import add_network_options, network_problems, open_g
 OPEN = "anyone who can reach this machine can ask it: there is neither a password nor encryption"
 
 
-class Terminated(Exception):
-    """SIGTERM was received."""
+class Terminated(BaseException):
+    """SIGTERM was received; no Exception, which a server survives."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -89,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
     raise Terminated
 
 

@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
     """A thread per connection, up to MOST_CONNECTIONS, until `close`.
 
     Args:
-        bound: the socket to listen on.
+        bound_socket: where to listen.
         classifier: answers images.
         examples: images for the page.
     """
@@ -76,15 +76,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, bound: socket.socket, classifier: Classifier, examples: list[Example]) -> None:
+    def __init__(self, bound_socket: socket.socket, classifier: Classifier, examples: list[Example]) -> None:
         self.classifier, self.examples = classifier, examples
         self.connections = BoundedSemaphore(MOST_CONNECTIONS)
-        self.address_family = bound.family
-        super().__init__(bound.getsockname()[:2], Handler, bind_and_activate=False)
+        self.address_family = bound_socket.family
+        super().__init__(bound_socket.getsockname()[:2], Handler, bind_and_activate=False)
         self.socket.close()
-        self.socket = bound
-        self.host, self.server_port = bound.getsockname()[:2]
-        self.is_local = is_local(bound)
+        self.socket = bound_socket
+        self.host, self.server_port = bound_socket.getsockname()[:2]
+        self.is_local = is_local(bound_socket)
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}"
         self.server_activate()
 
@@ -254,9 +254,9 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing: a flood would fill the disk."""
 
 
-def is_local(bound: socket.socket) -> bool:
+def is_local(bound_socket: socket.socket) -> bool:
     """Whether only this machine reaches a socket."""
-    return ip_address(bound.getsockname()[0]).is_loopback
+    return ip_address(bound_socket.getsockname()[0]).is_loopback
 
 
 def check_sender(server: Server, host: str, origin: str | None) -> None:
