@@ -160,7 +160,7 @@ def test_the_page_in_a_browser(named_run: Path, tmp_path: Path) -> None:
         bars = page.run("[...document.querySelectorAll('.bar')].map(one => parseFloat(one.style.width))")
         assert bars == [round(100 * one["probability"], 1) for one in expected]  # type: ignore[attr-defined]
         element = page.call("Runtime.evaluate", expression="document.querySelector('#file')")["result"]["objectId"]
-        for name, seen in (("text.png", "Not classified: the body is not an image"), ("photo.jpg", "Most probable")):
+        for name, seen in (("text.png", "Not classified: this is not an image"), ("photo.jpg", "Most probable")):
             page.call("DOM.setFileInputFiles", objectId=element, files=[str(tmp_path / name)])
             page.wait_for(f"document.querySelector('main').innerText.includes('{seen}')")
             assert page.run("document.querySelector('#answer').hidden") == (name == "text.png")

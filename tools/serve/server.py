@@ -17,7 +17,7 @@ from threading import BoundedSemaphore
 from typing import Any
 
 from tools.serve.address import is_local
-from tools.serve.classifier import SENSE, Classifier, Rejected
+from tools.serve.classifier import SEND, Classifier, Rejected
 from tools.serve.examples import Example
 from tools.serve.page import PAGE, POLICY
 
@@ -198,10 +198,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Rejected(HTTPStatus.BAD_REQUEST, "Content-Length: must be a number of bytes")
         size = int(text[:20])
         if size > MOST_BYTES:
-            why = f"the body has {size:,} bytes; at most {MOST_BYTES:,} are read"
+            why = f"the image has {size:,} bytes; send one of at most {MOST_BYTES:,}"
             raise Rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
         if size == 0:
-            raise Rejected(HTTPStatus.BAD_REQUEST, f"the body is empty; send {SENSE}")
+            raise Rejected(HTTPStatus.BAD_REQUEST, f"the body is empty; {SEND}")
         if self.headers.get_content_maintype() == "multipart":
             why = "the body is a form; send the image itself, as curl --data-binary @cat.jpg does"
             raise Rejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, why)
