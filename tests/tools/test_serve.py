@@ -89,7 +89,7 @@ def test_examples(named_run: Path, workdir: Path) -> None:
 @slow
 def test_the_program(named_run: Path) -> None:
     """A process that is attacked answers afterwards, has not grown much, and ends when it is told to."""
-    command = [sys.executable, "-m", "tools.serve", str(named_run), "--port=0", "--host=localhost"]
+    command = [sys.executable, "-m", "tools.serve", str(named_run), "--port=0"]
     settings = bare_shell(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=named_run.parent, env=settings, text=True, **pipes)

@@ -62,7 +62,6 @@ def _port(word: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Serve until Ctrl-C or SIGTERM; return 0 after SIGTERM."""
     given = parse(argv)
-
     with contextlib.closing(bound(given.host, given.port)) as listening:
         return serve(given, listening)
 
