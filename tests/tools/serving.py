@@ -20,6 +20,7 @@ from torch import nn
 
 from tools.networks.opened import Network
 from tools.serve import server
+from tools.serve.address import bound
 from tools.serve.classifier import Classifier
 from tools.serve.examples import Example
 
@@ -41,7 +42,7 @@ class Brightness(nn.Module):
 
 @contextlib.contextmanager
 def serving(classifier: Classifier, shown: list[Example] | None = None) -> Iterator[server.Server]:
-    made = server.Server(server.bound("127.0.0.1", 0), classifier, shown or [])
+    made = server.Server(bound("127.0.0.1", 0), classifier, shown or [])
     thread = threading.Thread(target=made.serve_forever, args=(0.01,))
     thread.start()
     try:

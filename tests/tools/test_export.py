@@ -17,6 +17,8 @@ import pytest
 import torch
 import yaml
 
+from config import load
+from main import main
 from tests.pages import DOCS, check_table
 from tests.runs import ROOT, summary
 from tools.evaluate.__main__ import run as evaluate
@@ -191,6 +193,38 @@ def test_weights_that_torchvisions_network_does_not_hold(
     assert not Path("out").exists()
 
 
+@slow
+def test_a_model_that_torch_cannot_export(
+    digit_runs: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    """A user's own, with a branch on its data: one sentence, and none of torch's pages."""
+    Path("branching_model.py").write_text(BRANCHING)
+    monkeypatch.syspath_prepend(workdir)
+    words = [f"{digit_runs}/runs/baseline/config.yaml", "model.name=branching_model:Branching", "run_name=it"]
+    main(load([*words, "runs_folder=.", "max_duration=1ba", "scheduler.t_warmup=0ba"])).close()
+    capfd.readouterr()
+    for name in ("pt2", "onnx"):
+        assert run(["it", "-o", "out", "--outside-code", "--format", "torchscript", name]) == 1
+        printed = capfd.readouterr()
+        said = f"--format {name}: torch cannot export branching_model:Branching (Could not guard on data-dependent"
+        assert printed.err.startswith(f"\n{said}") and len(printed.err.splitlines()) == 2, printed.err
+    assert not Path("out").exists()
+    assert run(["it", "-o", "out", "--outside-code", "--format", "hub"]) == 2
+    assert "--format hub: holds weights of torchvision's networks, but the run's is branching" in capfd.readouterr().err
+
+
+BRANCHING = """
+from torch import nn
+
+class Branching(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body, self.fc = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        found = self.body(images)
+        return self.fc(found) if float(found.sum()) > 0 else self.fc(found)
+"""
 SCALED = """
 from composer.core import Algorithm, Event
 
@@ -267,7 +301,7 @@ def test_data_that_are_not_there(digit_runs: Path, workdir: Path, capsys) -> Non
         (["runs/it", "--format", "pth", "--license", "mit"], "--license: is for --format hub"),
         (["runs/it", "--format", "pth", "--logits"], "--logits: is for --format pt2, torchscript or onnx"),
         (["runs/itt", "--format", "onnx"], "runs/itt: no such folder; runs holds it; did you mean it?"),
-        (["runs/it/config.yaml", "--format", "onnx"], "runs/it/config.yaml: is a file, not a run folder"),
+        (["runs/it/config.yaml", "--format", "onnx"], "runs/it/config.yaml: is a file; give a run folder"),
         (["runs", "--format", "onnx"], "runs: is not a run folder"),
     ],
 )

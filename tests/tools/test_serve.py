@@ -75,8 +75,13 @@ def test_examples(named_run: Path, workdir: Path) -> None:
     Image.new("CMYK", (8, 8)).save("photos/b.jpg")
     for name in ("a.png", "c.bmp", "d.webp"):
         Image.new("RGB", (8, 8)).save(f"photos/{name}")
+    Path("photos/_.png").write_text("hello")
     Path("photos/e.png").write_bytes(encoded() + bytes(examples.MOST_BYTES))
     assert [(one.shown, one.kind) for one in examples.of_files("photos")] == [("a", "image/png"), ("d", "image/webp")]
+    with pytest.raises(
+        ConfigError, match=r"--examples photos/c.bmp: holds no JPEG, PNG, WEBP or GIF of at most 1.0 MB"
+    ):
+        examples.of_files("photos/c.bmp")
     with pytest.raises(ConfigError, match=r"nowhere: no such file or folder"):
         examples.of_files("nowhere")
 
@@ -84,7 +89,7 @@ def test_examples(named_run: Path, workdir: Path) -> None:
 @slow
 def test_the_program(named_run: Path) -> None:
     """A process that is attacked answers afterwards, has not grown much, and ends when it is told to."""
-    command = [sys.executable, "-m", "tools.serve", str(named_run), "--port=0", "--host=localhost"]
+    command = [sys.executable, "-m", "tools.serve", str(named_run), "--port=0"]
     settings = bare_shell(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=named_run.parent, env=settings, text=True, **pipes)
@@ -155,7 +160,7 @@ def test_the_page_in_a_browser(named_run: Path, tmp_path: Path) -> None:
         bars = page.run("[...document.querySelectorAll('.bar')].map(one => parseFloat(one.style.width))")
         assert bars == [round(100 * one["probability"], 1) for one in expected]  # type: ignore[attr-defined]
         element = page.call("Runtime.evaluate", expression="document.querySelector('#file')")["result"]["objectId"]
-        for name, seen in (("text.png", "Not classified: the body is not an image"), ("photo.jpg", "Most probable")):
+        for name, seen in (("text.png", "Not classified: this is not an image"), ("photo.jpg", "Most probable")):
             page.call("DOM.setFileInputFiles", objectId=element, files=[str(tmp_path / name)])
             page.wait_for(f"document.querySelector('main').innerText.includes('{seen}')")
             assert page.run("document.querySelector('#answer').hidden") == (name == "text.png")

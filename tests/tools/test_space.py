@@ -15,7 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.browser import PROGRAM, Browser
 from tests.runs import ROOT, bare_shell, wait_for
+from tests.tools.conftest import WNIDS
 from tests.tools.serving import bomb, encoded
 from tools.export.__main__ import run
 from tools.predict.__main__ import run as predict
@@ -60,13 +62,14 @@ def space(named_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "it-space"
 
 
-@pytest.fixture
-def page(space: Path, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def page(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the page, served by a process without torch and this project."""
+    folder = tmp_path_factory.mktemp("page")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = bare_shell(GRADIO_SERVER_PORT=str(port), GRADIO_TEMP_DIR=str(tmp_path / "uploads"), OMP_NUM_THREADS="1")
-    log = tmp_path / "log"
+    settings = bare_shell(GRADIO_SERVER_PORT=str(port), GRADIO_TEMP_DIR=str(folder / "uploads"), OMP_NUM_THREADS="1")
+    log = folder / "log"
     with log.open("w") as file:
         command = [sys.executable, "-uB", "-c", ALONE]
         process = subprocess.Popen(command, cwd=space, env=settings, stdout=file, stderr=subprocess.STDOUT)
@@ -114,6 +117,20 @@ def test_the_page_gives_the_runs_answers(
     assert "exceeds the maximum file size" in found["large.png"]
     for name in ("text.png", "bomb.png"):  # Gradio opens them before the page does
         assert "has raised an exception but has not enabled verbose error reporting" in found[name]
+
+
+@slow
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed: apt-get install chromium")
+def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
+    """An example is chosen and submitted, and its labels are read."""
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        browser.wait_for("document.querySelectorAll('button.gallery-item img').length === 2")
+        browser.click("button.gallery-item")
+        browser.wait_for("document.querySelector('[data-testid=image] img, .image-container img')?.complete")
+        browser.run("[...document.querySelectorAll('button')].find(one => one.innerText === 'Submit').click()")
+        text = browser.wait_for("document.body.innerText.includes('%') && document.body.innerText")
+        assert all(f"{name} ({one})" in text for one, name in WNIDS.items())
 
 
 @slow

@@ -25,6 +25,7 @@ from common import command
 from common.errors import ConfigError, UserError, counted
 from common.folders import check_folder
 from common.whole_files import whole_group
+from recipes.registry import is_outside
 from tools.evaluate.choice import choose_data, own_target
 from tools.export.formats import CODE, FORMATS, PREPROCESS, check_packages, function
 from tools.export.options import parse
@@ -88,7 +89,17 @@ def write(subject: Subject, files: Mapping[str, Path]) -> None:
 
     width = max(len(path.name) for path in files.values())
     for name, path in files.items():
-        function("write", name)(subject, path)
+        try:
+            function("write", name)(subject, path)
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # torch raises anything
+            model = subject.config.model.name
+            if not is_outside(model):
+                raise
+            cause = error.__cause__ or error  # of torch.onnx's own, which tells how to report it
+            why = str(cause).strip().partition("\n")[0][:200]
+            raise UserError(f"--format {name}: torch cannot export {model} ({why}); give another format") from error
         found = check(subject, name, path)
         inside = [path] if path.is_file() else path.rglob("*")
         size = sum(file.stat().st_size for file in inside) / 1e6

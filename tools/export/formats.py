@@ -30,6 +30,7 @@ class Format:
     module: str
     packages: tuple[str, ...] = ()  # optional ones that it needs
     is_weights: bool = False  # of torchvision's network, which gives logits; otherwise a program, which normalizes
+    is_page: bool = False  # a folder with a program inside
     takes_code: bool = False  # whether the weights of another network may be written, with CODE
     is_exact: bool = True  # whether it must give the run's answers
     then: str = ""  # what to type next, `{}` standing for the folder
@@ -62,10 +63,13 @@ FORMATS = {
         ("{}-space",),
         "tools.export.space",
         _OF_ONNX,
+        is_page=True,
         then="hf upload USER/NAME {} --repo-type space",
     ),
 }
 """Name -> format."""
+PROGRAMS = [name for name, one in FORMATS.items() if not one.is_weights and one.is_exact and not one.is_page]
+"""Files that hold any network, and give its answers."""
 
 
 def function(verb: str, name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from common import command
 from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
 from tools.evaluate.options import LARGEST, SMALLEST
-from tools.export.formats import CODE, FORMATS, INT8
+from tools.export.formats import CODE, FORMATS, INT8, PROGRAMS
 
 
 def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
@@ -59,9 +59,8 @@ def _problems(given: argparse.Namespace) -> list[str]:
         problems.append(f"--size {given.size}: give {SMALLEST} to {LARGEST} pixels")
     if given.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", given.license):
         problems.append(f"--license {given.license}: give an identifier of the Hub, as in apache-2.0 or cc-by-nc-4.0")
-    programs = [name for name, kind in FORMATS.items() if not kind.is_weights and kind.is_exact and name != "space"]
     for option, is_given, fitting in (
-        ("--logits", given.logits, programs),
+        ("--logits", given.logits, PROGRAMS),
         ("--int8", given.int8, ["onnx"]),
         ("--license", given.license, ["hub", "space"]),
         ("--examples", given.examples, ["space"]),
@@ -69,7 +68,7 @@ def _problems(given: argparse.Namespace) -> list[str]:
     ):
         if is_given and given.format and not set(fitting) & set(given.format):
             problems.append(f"{option}: is for --format {listing(fitting)}")
-    if given.logits and "space" in given.format and set(programs) & set(given.format):
+    if given.logits and "space" in given.format and set(PROGRAMS) & set(given.format):
         problems.append("--logits: a space shows probabilities; write it with another command")
     return problems + (_without_images(given.examples) if given.examples else [])
 

@@ -18,7 +18,7 @@ from config.schema import MODELS
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD, NormalizationFn
 from recipes import registry
 from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d
-from tools.export.formats import CODE, FORMATS
+from tools.export.formats import CODE, FORMATS, PROGRAMS
 from tools.export.subject import Subject, filled
 from training import build
 
@@ -96,8 +96,7 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
 def works(subject: Subject) -> str:
     """Return what to do about a network that torchvision does not have."""
     code = f", or --format safetensors --with-code, which also writes {CODE}" if _is_blurred(subject) else ""
-    programs = listing(name for name, kind in FORMATS.items() if not kind.is_weights and kind.is_exact)
-    return f"give --format {programs}, which hold any network{code}"
+    return f"give --format {listing(PROGRAMS)}, which hold any network{code}"
 
 
 def surgeries(subject: Subject) -> str:

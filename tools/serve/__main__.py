@@ -19,18 +19,20 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from socket import socket
 from types import FrameType
 
 from common import command
 from common.errors import ConfigError, counted
 from common.terminal import not_negative, positive
 from tools.networks.options import add_network_options, network_problems, open_given
+from tools.serve.address import bound, is_local
 
 OPEN = "anyone who can reach this machine can ask it: there is neither a password nor encryption"
 
 
-class Terminated(Exception):
-    """SIGTERM was received."""
+class Terminated(BaseException):
+    """SIGTERM was received; no Exception, which a server survives."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -60,36 +62,41 @@ def _port(word: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Serve until Ctrl-C or SIGTERM; return 0 after SIGTERM."""
     given = parse(argv)
+    with contextlib.closing(bound(given.host, given.port)) as listening:
+        return serve(given, listening)
 
+
+def serve(given: argparse.Namespace, listening: socket) -> int:
+    """Open the network and answer requests, as `main`."""
     # Imported late: torch takes seconds, and mistakes are reported before.
     from tools.networks.runs import load_run
     from tools.serve import examples
     from tools.serve.classifier import Classifier
-    from tools.serve.server import Server, bound, is_local
+    from tools.serve.server import Server
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module="PIL")  # of images with odd metadata
     try:
-        with contextlib.closing(bound(given.host, given.port)) as listening:
-            shown = examples.of_files(given.examples) if given.examples else []
-            network, called = open_given(given)
-            if not given.examples and is_local(listening) and Path(given.network).is_dir():
-                shown = examples.of_run(load_run(Path(given.network), given.outside_code).config)
-            server = Server(listening, Classifier(network, called, given.top, given.upright), shown)
-            with contextlib.closing(server):
-                classes = counted(len(network.classes), "class", "classes")
-                print(f"{network.called}: {classes}, images of {network.crop_size} px")
-                print(f"serving on {server.url}; Ctrl-C stops it", flush=True)
-                if not server.is_local:
-                    print(OPEN, file=sys.stderr)
-                server.serve_forever()
+        shown = examples.of_files(given.examples) if given.examples else []
+        network, called = open_given(given)
+        if not given.examples and is_local(listening) and Path(given.network).is_dir():
+            shown = examples.of_run(load_run(Path(given.network), given.outside_code).config)
+        server = Server(listening, Classifier(network, called, given.top, given.upright), shown)
+        with contextlib.closing(server):
+            classes = counted(len(network.classes), "class", "classes")
+            print(f"{network.called}: {classes}, images of {network.crop_size} px")
+            print(f"serving on {server.url}; Ctrl-C stops it", flush=True)
+            if not server.is_local:
+                print(OPEN, file=sys.stderr)
+            server.serve_forever()
     except Terminated:
         print("stopped", file=sys.stderr)
     return 0
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
     raise Terminated
 
 

@@ -24,8 +24,8 @@ MOST_SCANS = 100  # of a progressive JPEG, which usually has 10: each is a pass 
 MOST_WAITING = 16  # requests, besides the one whose image is being classified
 _SCAN = b"\xff\xda"  # the marker; in the data of a scan, a null byte follows each FF
 
-SENSE = "an image: a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM file"
-TURNED = "The image carries an orientation tag, which this network ignores, so it may see it sideways."
+SEND = "send a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM file"
+TURNED = "The image carries an orientation tag. The network ignores it, as in training, and may see the image sideways."
 
 
 class Rejected(Exception):
@@ -110,7 +110,7 @@ def check(data: bytes) -> None:
         why = f"the image has more than {MOST_PIXELS:,} pixels; send a smaller one"
         raise Rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why) from error
     except UnidentifiedImageError as error:
-        raise Rejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body is not {SENSE}") from error
+        raise Rejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"this is not an image; {SEND}") from error
     except Exception as error:  # PIL raises anything
         raise Rejected(HTTPStatus.UNPROCESSABLE_ENTITY, "the image's header is damaged") from error
     if data.startswith(b"\xff\xd8") and data.count(_SCAN) > MOST_SCANS:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from common.errors import DataError
-from config.schema import Config
+from common.errors import ConfigError, DataError
+from common.sizes import amount
+from common.suggest import listing
+from config.schema import Config, EvalDataset
 from loaders.class_names import all_shown
+from loaders.dataset import ImageDataset
 from loaders.images.decoding import Source, open_file
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.kinds import kind_of, open_dataset
@@ -32,26 +34,42 @@ class Example:
 
 
 def of_files(folder: str) -> list[Example]:
-    """Return the first images of a folder; ConfigError if it holds none."""
-    return _chosen((inputs.read(name), Path(name).stem) for name in islice(inputs.find([folder]), 4 * MOST))
+    """Return the first images of a folder; ConfigError if it holds none that browsers show."""
+    found = []
+    for name in inputs.find([folder]):
+        with contextlib.suppress(Exception):  # PIL raises anything
+            found += _shown(inputs.read(name), Path(name).stem)
+        if len(found) == MOST:
+            break
+    if not found:
+        kinds = listing(KINDS)
+        raise ConfigError(f"--examples {folder}: holds no {kinds} of at most {amount(MOST_BYTES)}; name another folder")
+    return found
 
 
 def of_run(config: Config) -> list[Example]:
     """Return images of a run's val/, called by their classes; none if it is not on this machine."""
     given = config.eval_dataset
-    folder = (given.local if given.is_streaming else given.path) or ""
-    if not kind_of(given.storage).reads_path or not folder or is_remote(folder) or not Path(folder).is_dir():
+    path = given.path or ""
+    if not kind_of(given.storage).reads_path or not path or is_remote(path) or not Path(path).is_dir():
         return []
     try:
-        return _chosen(_spread(config))
+        dataset = _opened(given)
+        # At equal distances, so that each is of another class if they are sorted by it.
+        read = [dataset.read((2 * number + 1) * len(dataset) // (2 * MOST)) for number in range(MOST)]
     except DataError:  # it is no longer there, or not whole
         return []
+    classes = dataset.classes or []
+    names = dict(enumerate(all_shown(classes, dataset.class_names or classes)))
+    found = []
+    for source, label in read:
+        with contextlib.suppress(Exception):
+            found += _shown(source, names.get(label, str(label)))
+    return found
 
 
-def _spread(config: Config) -> Iterator[tuple[Source, str]]:
-    """Yield images at equal distances, so that each is of another class if they are sorted by it."""
-    given = config.eval_dataset
-    dataset = open_dataset(
+def _opened(given: EvalDataset) -> ImageDataset:
+    return open_dataset(
         given.storage,
         given.path or "",
         is_streaming=bool(given.is_streaming),
@@ -60,20 +78,12 @@ def _spread(config: Config) -> Iterator[tuple[Source, str]]:
         pipeline=EvaluationPipeline(given.resize_size, given.crop_size),
         seed=0,
     )
-    classes = dataset.classes or []
-    names = all_shown(classes, dataset.class_names or classes)
-    for number in range(MOST):
-        source, label = dataset.read((2 * number + 1) * len(dataset) // (2 * MOST))
-        yield source, names[label] if label < len(names) else str(label)
 
 
-def _chosen(images: Iterable[tuple[Source, str]]) -> list[Example]:
-    """Keep those that a browser shows."""
-    found = []
-    for data, shown in images:
-        if isinstance(data, bytes) and len(data) <= MOST_BYTES:
-            with open_file(data) as image:
-                kind = KINDS.get(image.format or "") if image.mode != "CMYK" else None
-            if kind:
-                found.append(Example(data, kind, shown))
-    return found[:MOST]
+def _shown(source: Source, called: str) -> list[Example]:
+    """Return the example of an image that browsers show, or none; raises as `open_file`."""
+    if not isinstance(source, bytes) or len(source) > MOST_BYTES:
+        return []
+    with open_file(source) as image:
+        kind = KINDS.get(image.format or "") if image.mode != "CMYK" else None
+    return [Example(source, kind, called)] if kind else []

@@ -13,12 +13,11 @@ import traceback
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from threading import BoundedSemaphore
 from typing import Any
 
-from common.errors import ConfigError
-from tools.serve.classifier import SENSE, Classifier, Rejected
+from tools.serve.address import is_local
+from tools.serve.classifier import SEND, Classifier, Rejected
 from tools.serve.examples import Example
 from tools.serve.page import PAGE, POLICY
 
@@ -41,34 +40,11 @@ Route = tuple[str, "Callable[[Handler], None]"]
 """A method, and what answers it."""
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """Return a socket of this address, which does not listen yet; port 0: a free one.
-
-    Raises:
-        ConfigError: it is not an address of this machine, or not free.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(
-            f"--host {host}: is not an address; use 127.0.0.1, or 0.0.0.0 for all of this machine"
-        ) from error
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that was stopped leaves its port waiting
-        made.bind(address)
-    except OSError as error:
-        made.close()
-        why = f"cannot be used on {host} ({error.strerror})"
-        raise ConfigError(f"--port {port}: {why}; name another one, or 0 for a free one: --port 0") from error
-    return made
-
-
 class Server(ThreadingHTTPServer):
     """A thread per connection, up to MOST_CONNECTIONS, until `close`.
 
     Args:
-        bound: the socket to listen on.
+        bound_socket: where to listen.
         classifier: answers images.
         examples: images for the page.
     """
@@ -76,15 +52,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, bound: socket.socket, classifier: Classifier, examples: list[Example]) -> None:
+    def __init__(self, bound_socket: socket.socket, classifier: Classifier, examples: list[Example]) -> None:
         self.classifier, self.examples = classifier, examples
         self.connections = BoundedSemaphore(MOST_CONNECTIONS)
-        self.address_family = bound.family
-        super().__init__(bound.getsockname()[:2], Handler, bind_and_activate=False)
+        self.address_family = bound_socket.family
+        super().__init__(bound_socket.getsockname()[:2], Handler, bind_and_activate=False)
         self.socket.close()
-        self.socket = bound
-        self.host, self.server_port = bound.getsockname()[:2]
-        self.is_local = is_local(bound)
+        self.socket = bound_socket
+        self.host, self.server_port = bound_socket.getsockname()[:2]
+        self.is_local = is_local(bound_socket)
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.server_port}"
         self.server_activate()
 
@@ -222,10 +198,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Rejected(HTTPStatus.BAD_REQUEST, "Content-Length: must be a number of bytes")
         size = int(text[:20])
         if size > MOST_BYTES:
-            why = f"the body has {size:,} bytes; at most {MOST_BYTES:,} are read"
+            why = f"the image has {size:,} bytes; send one of at most {MOST_BYTES:,}"
             raise Rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
         if size == 0:
-            raise Rejected(HTTPStatus.BAD_REQUEST, f"the body is empty; send {SENSE}")
+            raise Rejected(HTTPStatus.BAD_REQUEST, f"the body is empty; {SEND}")
         if self.headers.get_content_maintype() == "multipart":
             why = "the body is a form; send the image itself, as curl --data-binary @cat.jpg does"
             raise Rejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, why)
@@ -252,11 +228,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing: a flood would fill the disk."""
-
-
-def is_local(bound: socket.socket) -> bool:
-    """Whether only this machine reaches a socket."""
-    return ip_address(bound.getsockname()[0]).is_loopback
 
 
 def check_sender(server: Server, host: str, origin: str | None) -> None:

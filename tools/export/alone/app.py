@@ -48,7 +48,7 @@ def check(file):
             short, long = sorted(image.size)
     except Exception as problem:  # PIL raises anything
         raise error(f"This is not an image of at most {MOST_PIXELS:,} pixels.") from problem
-    if RESIZE > 0 and RESIZE * RESIZE * long / short > MOST_PIXELS:
+    if RESIZE > 0 and RESIZE * RESIZE * long > MOST_PIXELS * short:
         raise error("The image is too thin.")
     data = Path(file).read_bytes()
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
