@@ -62,7 +62,9 @@ class Ended:
     @property
     def warned(self) -> str:
         """The distinct warnings in its output, for the end of a phrase."""
-        lines = {" ".join(line.split())[:120] for line in self.text.splitlines() if WARNING.search(line)}
+        ours = "warning: "  # about a run that is this short
+        said = [line for line in self.text.splitlines() if WARNING.search(line) and not line.startswith(ours)]
+        lines = {" ".join(line.split())[:120] for line in said}
         return f" (warned: {named(sorted(lines), 2)})" if lines else ""
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_session import Check, Ended, Session, batch_of
-from config.load import recipe_files
+from config.load import read_recipe, recipe_files
 
 SEVERAL_GPUS = "decentralized"  # the recipe that needs them; NCCL refuses two ranks on one
+SAVED = "baseline"  # the recipe whose weights those start from that need any
 HALF = ("baseline", "medium", "schedulefree_adamw")  # trained in fp16 too; medium has SAM
 ABOVE_CHANCE = 20.0  # percent of the ten digits, after 4 epochs
 SYNTHETIC = ("yamls/resnet50.yaml", "train_dataset.storage=synthetic", "eval_dataset.storage=synthetic")
@@ -84,19 +85,29 @@ def train_twice() -> None:
 def recipes(session: Session) -> Iterator[Check]:
     """Every recipe in bf16 and some in fp16 on the digits; in fp32 without a GPU."""
     names = [name for name in recipe_files() if name != SEVERAL_GPUS]
-    pairs = [(name, "amp_bf16") for name in names] + [(name, "amp_fp16") for name in HALF]
-    pairs = pairs if session.has_gpu else [(name, "fp32") for name in names]
+    tuned = [name for name in names if starts_from_weights(name)]
+    own = "amp_bf16" if session.has_gpu else "fp32"
+    pairs = [(name, own) for name in names if name not in tuned]
+    pairs += [(name, "amp_fp16") for name in HALF if session.has_gpu]
     at_once = max(1, min(4, session.machine.get("cores", 1) // 4))
+    groups = [pairs[first : first + at_once] for first in range(0, len(pairs), at_once)]
     length = f"max_duration={4 if session.has_gpu else 2}ep"
-    for first in range(0, len(pairs), at_once):
+    for group in [*groups, [(name, own) for name in tuned]]:
         started = []
-        for recipe, precision in pairs[first : first + at_once]:
+        for recipe, precision in group:
             name = f"{recipe}-{precision}"
-            words = [*session.digits(), f"recipe_name={recipe}", f"precision={precision}", length, "save_folder=null"]
+            words = [*session.digits(), f"recipe_name={recipe}", f"precision={precision}", length]
+            words += [f"model.weights={session.runs}/{SAVED}-{own}"] if recipe in tuned else []
+            words += ["save_folder=null"] if recipe != SAVED else []
             started.append((name, session.start(*session.main(name, *words))))
         for name, child in started:
             yield trained(session, name, child.wait(120))
     yield Check(True, f"{SEVERAL_GPUS} needs several GPUs")
+
+
+def starts_from_weights(recipe: str) -> bool:
+    """Whether a recipe names pretrained weights, which this machine may not have."""
+    return bool(read_recipe(recipe).changes.get("model", {}).get("weights"))
 
 
 def trained(session: Session, name: str, ended: Ended) -> Check:

@@ -194,6 +194,13 @@ def by_apt_get(words: list[str], desk: SimpleNamespace) -> None:
     assert f" {words[2]} " in (ROOT / "Dockerfile").read_text()
 
 
+def by_curl(words: list[str], desk: SimpleNamespace) -> None:
+    """`curl --data-binary @FILE ADDRESS`: tools.serve answers it."""
+    from tools.serve.server import ROUTES
+
+    assert "--data-binary" in words and ROUTES[words[-1].removeprefix("http://127.0.0.1:8000")][0] == "POST"
+
+
 def by_mcli(words: list[str], desk: SimpleNamespace) -> None:
     """`mcli run -f YAML`: its parameters are a valid run, and its command starts main.py."""
     assert words[1:3] == ["run", "-f"]
@@ -237,6 +244,7 @@ def by_source(words: list[str], desk: SimpleNamespace) -> None:
 KINDS: dict[str, Callable[[list[str], SimpleNamespace], None]] = {
     "apt-get": by_apt_get,
     "composer": by_composer,
+    "curl": by_curl,
     "docker": by_docker,
     "find": lambda words, desk: by_python(words[words.index("|") + 1 :], desk),  # find ... | python ...
     "make": by_make,

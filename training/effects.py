@@ -68,9 +68,10 @@ class Watch:
         """Apply the algorithm; raise a TrainingError for surgery that changed nothing, or replaced what is frozen."""
         if self.acted:
             return self._apply(event, state, logger)
-        before, frozen = _seen(state), {id(p): name for name, p in _frozen(state)}
+        before = _seen(state)
+        frozen = {id(p): name for name, p in state.model.named_parameters() if not p.requires_grad}
         code = self._apply(event, state, logger)
-        for lost in frozen.keys() - {id(p) for _, p in _frozen(state)}:
+        for lost in frozen.keys() - {id(p) for p in state.model.parameters()}:
             raise TrainingError(
                 f"algorithms.{self.name}: replaces {frozen[lost].removeprefix('module.')}, which model.freeze keeps; "
                 f"type algorithms.{self.name}=null or model.freeze=null"
@@ -235,11 +236,6 @@ def _seen(state: State) -> tuple[list[Any], list[Tensor]]:
     facts += [str(state.max_duration), {k: v for k, v in vars(state).items() if isinstance(v, _PLAIN)}]
     facts += [_settings(pipeline)] if pipeline is not None else []
     return facts, [t.detach().clone() for t in _tensors((state.batch, state.outputs, state.loss))]
-
-
-def _frozen(state: State) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters that are not trained, by name."""
-    return ((name, p) for name, p in state.model.named_parameters() if not p.requires_grad)
 
 
 def _settings(thing: object) -> tuple[type, dict[str, Any]]:

@@ -230,6 +230,9 @@ class _Tee(io.TextIOBase):
         for stream in self.streams:
             stream.flush()
 
+    def close(self) -> None:
+        """Leave the streams to their owners: Python closes an object that nobody uses any more."""
+
     def fileno(self) -> int:
         return self.streams[0].fileno()
 

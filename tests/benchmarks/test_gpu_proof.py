@@ -145,7 +145,7 @@ def test_what_a_process_said() -> None:
     assert Ended(0, "well", 1).fault == "" and Ended(3, "a\n b", 1).fault == "exit status 3: a b"
     assert Ended(None, "a", 7.2).fault == "killed after 7 s: a"
     assert Ended(0, "UserWarning: x\nUserWarning: x\nfine\n", 1).warned == " (warned: UserWarning: x)"
-    assert Ended(0, "fine", 1).warned == ""
+    assert Ended(0, "fine\nwarning: algorithms.ema: 25%", 1).warned == ""
     assert Ended(0, '{"a": 1}\nSomeWarning', 1).json() == {"a": 1}
 
 
@@ -169,7 +169,7 @@ class Refusing(Session):
         return SimpleNamespace(wait=lambda _limit: ended, until=lambda *_: False, kill=lambda: "", process=process)
 
 
-@pytest.mark.parametrize(("gpu", "count"), [("NVIDIA T9", 28), (None, 17)])
+@pytest.mark.parametrize(("gpu", "count"), [("NVIDIA T9", 30), (None, 19)])
 def test_command_lines(gpu: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a GPU too, which no test can run: they are valid, and a stage whose processes fail fails with them."""
     monkeypatch.chdir(ROOT)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.image_files import make_imagefolder
-from tests.runs import run_main, small_yaml
+from tests.runs import ROOT, run_main, small_yaml
 
 WNIDS = {"n01440764": "tench", "n02123045": "tabby", "n02123159": "tiger cat"}
 """Three of ImageNet's classes and their names."""
@@ -21,3 +21,32 @@ def named_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_main(small_yaml(folder, data, max_duration="1ep"), "run_name=it", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "it"
+
+
+@pytest.fixture(scope="session")
+def digit_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of runs/baseline, mild and hot, briefly trained on a part of the digits in data/; 120 images are in val/.
+
+    mild and hot start from the weights of baseline. Tests do not write to it.
+    """
+    from config import load
+    from loaders.storage.digits import make_digits
+    from main import main
+
+    folder = tmp_path_factory.mktemp("digits")
+    data = make_digits(folder / "data")
+    for split, most in (("train", 64), ("val", 12)):
+        for one in (data / split).iterdir():
+            for surplus in sorted(one.iterdir())[most:]:
+                surplus.unlink()
+    words = [f"train_dataset.path={data}", f"eval_dataset.path={data}", f"runs_folder={folder}/runs", "loggers={}"]
+    words += ["train_dataset.num_workers=0", "eval_dataset.num_workers=0", "device=cpu", "scheduler.t_warmup=1ba"]
+    short = ["max_duration=5ba", "algorithms.ema.half_life=1ba", f"model.weights={folder}/runs/baseline"]
+    short += ["train_dataset.batch_size=32", "optimizer.lr=0.003"]
+    for recipe, more in {
+        "baseline": ["train_dataset.batch_size=16", "max_duration=1ep"],
+        "mild": short,
+        "hot": short,
+    }.items():
+        main(load([f"{ROOT}/yamls/digits.yaml", f"recipe_name={recipe}", f"run_name={recipe}", *words, *more])).close()
+    return folder

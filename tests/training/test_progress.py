@@ -57,7 +57,7 @@ def test_the_summary_table(loss: str, label: str, classes: int) -> None:
     summary |= {"peak_gpu_mib": 1536.0 if classes > 5 else None}
     summary |= {"run_name": "it", "ended": "finished", "command": "python main.py " + "key=value " * 20 + "end"}
     out = io.StringIO()
-    print_summary(Console(file=out, width=60), summary, SimpleNamespace(loss_name=loss, num_classes=classes), "runs/it")
+    print_summary(Console(file=out, width=60), summary, SimpleNamespace(loss_name=loss, classes=classes), "runs/it")
     *table, command = out.getvalue().splitlines()
     assert command == f"repeat it with: {summary['command']}"
     rows = [cells[1].strip() for line in table if len(cells := line.split("│")) > 2]

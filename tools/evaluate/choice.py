@@ -46,11 +46,11 @@ def _check_named(data: str, local: str | None) -> None:
         raise ConfigError(f"--data {data}: no such folder; it holds val/CLASS/*.JPEG, or shards")
 
 
-def own_target(run: Path) -> Path:
+def own_target(run: Path, name: str = "evaluation") -> Path:
     """Return the folder for the results of a run or a file; ConfigError if it is a link out of the run."""
     if run.is_file():
-        return run.with_name(f"{run.stem}-evaluation")
-    target = run / "evaluation"
+        return run.with_name(f"{run.stem}-{name}")
+    target = run / name
     if not target.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"{target}: leads out of the run; name the folder to write to: -o {target.resolve()}")
     return target

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from common.errors import ConfigError, UserError
 from common.suggest import listing
 from loaders.class_names import names_of
-from tools.networks.inputs import Input, Triple
+from tools.networks.inputs import INSTALL, Input, Triple
 from tools.networks.opened import Network
 
-INSTALL = "pip install -c constraints.txt '.[export]'"
 KINDS = ("ONNX (.onnx)", "TorchScript (.pt)", "torch.export's .pt2")
 _EXTRA = re.compile(r"[^/]+/extra/(.+)|extra_files/(.+)")  # texts in archives of TorchScript and pt2
 _SUM = 1e-3  # by how much the sum of an image's probabilities may differ from 1

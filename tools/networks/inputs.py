@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from common.terminal import positive
 
+INSTALL = "pip install -c constraints.txt '.[export]'"  # what networks outside a run folder need
 INPUT = ("resize", "crop", "mean", "std")
 """Names of the options."""
 

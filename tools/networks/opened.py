@@ -1,5 +1,7 @@
 """Open a trained network by its address, for programs that show it images."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from config import UserError
+from config import Run, UserError
 from tools.networks.inputs import Input
 from tools.networks.runs import choose_checkpoint, load_run
 from tools.networks.shipped import Shipped, trained_network
 from tools.records.classes import run_names
-from training.saved import CheckpointError, read_checkpoint
+from training.saved import CheckpointError, Saved, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,22 @@ class Network:
             # In the layout that the network was trained in, whatever the images' own.
             given = images.to(self.device).contiguous(memory_format=torch.channels_last)
             return self.module(given).float().cpu()
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder, one of its checkpoints, and the network as it was trained, on the CPU."""
+
+    folder: Path
+    run: Run  # for evaluation
+    checkpoint: str  # name of its file
+    saved: Saved
+    network: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.folder.resolve().name
 
 
 def open_network(
@@ -63,19 +81,29 @@ def open_network(
         from tools.networks.files import open_file  # which builds a Network
 
         return open_file(folder, stated or Input(), outside_code)
-    config = load_run(folder, outside_code).config
-    place, name = choose_checkpoint(folder, config, checkpoint)
+    return network_of(open_run(folder, load_run(folder, outside_code), checkpoint, unsafe_pickle), device)
+
+
+def open_run(folder: Path, run: Run, checkpoint: str = "best", unsafe_pickle: bool = False) -> TrainedRun:
+    """Read a checkpoint of a run folder, which `load_run` has read; otherwise as `open_network`."""
+    place, name = choose_checkpoint(folder, run.config, checkpoint)
     try:
         saved = read_checkpoint(place, name, unsafe_pickle)
-        network = trained_network(config, saved)
+        network = trained_network(run.config, saved)
     except CheckpointError as error:
         raise UserError(f"{error.facts}; name another one: --checkpoint PATH") from error
+    return TrainedRun(folder, run, name, saved, network)
+
+
+def network_of(trained: TrainedRun, device: str | None = None) -> Network:
+    """Return a run's network for programs, on `device`; None: on a GPU if there is one."""
+    config = trained.run.config
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    module = Shipped(network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = classes_of(saved.state.get("dataset_state"), config.model.classes)
+    module = Shipped(trained.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classes = classes_of(trained.saved.state.get("dataset_state"), config.model.classes)
     sizes = config.eval_dataset.resize_size, config.eval_dataset.crop_size
-    names = run_names(folder, classes)
-    return Network(f"{folder.resolve().name}, {name}", classes, names, *sizes, module, target)
+    names = run_names(trained.folder, classes)
+    return Network(f"{trained.name}, {trained.checkpoint}", classes, names, *sizes, module, target)
 
 
 def classes_of(datasets: object, num_classes: int) -> list[str]:

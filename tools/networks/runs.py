@@ -22,6 +22,10 @@ def load_run(folder: Path, outside_code: bool = False) -> Run:
     if not folder.is_dir():
         runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
         there = f"; {folder.parent} holds {named(runs)}" if runs else ""
+        if folder.is_file():
+            raise ConfigError(
+                f"{folder}: is a file; give a run folder, runs/NAME, and a checkpoint as --checkpoint PATH"
+            )
         raise ConfigError(f"{folder}: no such folder{there}{did_you_mean(folder.name, runs)}")
     try:
         file = own_file(real(folder), "config.yaml")
@@ -61,5 +65,6 @@ def choose_checkpoint(run: Path, config: Config, which: str) -> tuple[Folder, st
         what = "nor any other"
         if others:
             what = f"that folder holds {named(others)}: --checkpoint {shlex.quote(f'{folder}/{others[-1]}')}"
-        raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}")
+        meant = did_you_mean(which, ("best", "latest")) if "/" not in which else ""
+        raise UserError(f"--checkpoint {which}: there is no {folder}/{name}, {what}{meant}")
     return folder, name

@@ -27,10 +27,10 @@ from common.errors import ConfigError, UserError, counted
 from common.folders import check_folder
 from common.terminal import positive
 from common.whole_files import whole_file
-from loaders.class_names import names_of
-from tools.networks.inputs import INPUT, add_input_options, stated
+from tools.networks.options import add_network_options, network_problems, open_given
 from tools.predict import formats, inputs
-from tools.predict.formats import Answer, Prediction
+from tools.predict.answers import best_answers
+from tools.predict.formats import Prediction
 from tools.predict.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,43 +47,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ConfigError for options that exclude each other."""
     parser = command.parser("tools.predict", __doc__)
     add = parser.add_argument
-    add("network", help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2")
+    add_network_options(parser)
     add(
         "paths",
         nargs="+",
         metavar="PATH",
         help="an image, a folder, a pattern, s3://bucket/..., or - for names on stdin",
     )
-    add("--checkpoint", metavar="best|latest|PATH", help="of a run (default: best)")
     add("--top", type=positive, default=5, metavar="K", help="classes per image (default: %(default)s)")
     add("--threshold", type=_share, default=0.0, metavar="P", help="leave out classes less probable than this, 0 to 1")
     add("--format", choices=formats.FORMATS, help="(default: table, or by the suffix of -o)")
     add("--wide", action="store_true", help="csv with a row per image instead of a row per class")
     add("-o", "--out", type=Path, metavar="FILE", help="write to this file instead of printing")
     add("--sheet", type=Path, metavar="FILE.png", help="also draw the first 120 images with their answers")
-    add("--names", type=Path, metavar="FILE", help='names of the classes: lines "n01440764 tench", or JSON')
     add("--upright", action="store_true", help="turn images by their orientation tag, which training ignores")
     add("--batch", type=positive, default=64, metavar="N", help="images per step (default: %(default)s)")
     add("-0", "--null", action="store_true", help="names on stdin end with a null byte, as from find -print0")
-    trusted = "run the code in a checkpoint that is more than data; only if you trust it"
-    add("--load-unsafe-pickle", action="store_true", help=trusted)
-    trusted = (
-        "import the classes from outside this project that the run's configuration names, or load a network of "
-        "torch's, which is a program; only if you trust it"
-    )
-    add("--outside-code", action="store_true", help=trusted)
-    add_input_options(parser, "a network's file")
     given = parser.parse_intermixed_args(argv)
     if given.format is None:
         given.format = SUFFIXES.get(given.out.suffix.lower(), "table") if given.out else "table"
-    problems = []
+    problems = network_problems(given)
     if given.wide and given.format != "csv":
         problems.append(f"--wide: is for csv, but the format is {given.format}; add --format csv")
-    if Path(given.network).is_dir():
-        if described := [f"--{name}" for name in INPUT if getattr(given, name) is not None]:
-            problems.append(f"{', '.join(described)}: for the file of a network; a run knows its own")
-    elif given.checkpoint:
-        problems.append(f"--checkpoint {given.checkpoint}: is for a run; {given.network} is no folder")
     if given.sheet and given.sheet.suffix.lower() != ".png":
         problems.append(f"--sheet {given.sheet}: a sheet is a PNG; name it {given.sheet.with_suffix('.png')}")
     if problems:
@@ -110,21 +95,12 @@ def main(argv: Sequence[str]) -> int:
 
     # Imported late: torch takes seconds, and mistakes are reported before.
     from loaders.images.transforms import EvaluationPipeline
-    from tools.networks.opened import open_network
     from tools.predict.images import Reader
     from tools.predict.sheet import Sheet
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
     warnings.filterwarnings("ignore", module="PIL")  # of images with odd metadata
-    options = {"checkpoint": given.checkpoint} if given.checkpoint else {}
-    network = open_network(
-        given.network,
-        unsafe_pickle=given.load_unsafe_pickle,
-        outside_code=given.outside_code,
-        stated=stated(given),
-        **options,
-    )
-    called = names_of(network.classes, given.names) if given.names else network.names
+    network, called = open_given(given)
     given.top = min(given.top, len(network.classes))
     show = Progress(given.out is not None or not sys.stdout.isatty())
     reader = Reader(EvaluationPipeline(network.resize_size, network.crop_size), given.upright, show.line)
@@ -148,19 +124,9 @@ def predictions(
 ) -> Iterator[Prediction]:
     """Yield the answers to each image, as they are needed; UserError for outputs that are not finite."""
     for files, images in batches:
-        probabilities = network.probabilities(images)
-        if not probabilities.isfinite().all():
-            raise UserError(
-                f"{network.called}: its outputs are not finite numbers, so its weights have diverged; name another "
-                "checkpoint: --checkpoint PATH"
-            )
-        best, labels = (part.tolist() for part in probabilities.topk(given.top, dim=1))
-        for file, image, values, classes in zip(files, images, best, labels, strict=True):
-            answers = [
-                Answer(label, network.classes[label], called[label], value)
-                for label, value in zip(classes, values, strict=True)
-                if value >= given.threshold
-            ]
+        for file, image, answers in zip(
+            files, images, best_answers(network, called, images, given.top, given.threshold), strict=True
+        ):
             prediction = Prediction(file, answers)
             sheet.add(prediction, image if given.sheet else None)
             yield prediction

@@ -87,11 +87,15 @@ def _row(*cells: str | int) -> str:
 
 
 def _object(prediction: Prediction) -> str:
-    top = [
+    return json.dumps({"file": prediction.file, "top": as_objects(prediction.answers)})
+
+
+def as_objects(answers: Iterable[Answer]) -> list[dict[str, object]]:
+    """Return an object per class of an image, for JSON."""
+    return [
         {"class": one.one, "name": one.name, "label": one.label, "probability": round(one.probability, DIGITS)}
-        for one in prediction.answers
+        for one in answers
     ]
-    return json.dumps({"file": prediction.file, "top": top})
 
 
 Format = Callable[[Iterable[Prediction], int], Iterator[str]]

@@ -55,33 +55,16 @@ class Reader:
     def _source(self, name: str) -> tuple[Source | Exception, bool]:
         """Read a file, or return the fault; and whether its tag says that it is not upright."""
         try:
-            data = read(name)
-            turned = _is_turned(data)
-            return ImageOps.exif_transpose(open_file(data)) if turned and self.upright else data, turned
+            return turned(read(name), self.upright)
         except Exception as error:  # PIL raises anything
             return error, False
 
     def _decoded(self, names: Sequence[str], given: Sequence[tuple[Source | Exception, bool]]) -> Batch:
-        """Decode a chunk as loaders.dataset does: in one call if the decoder can, else one by one."""
-        sources = [source for source, _ in given]
-        side = self.pipeline.crop_size
-        images = torch.empty((len(names), side, side, 3), dtype=torch.uint8)
-        rest: Sequence[int] = range(len(names))
-        if self.pipeline.batches:
-            rest = self.pipeline.fill(images, sources, [0] * len(names))  # type: ignore[arg-type]
-        failed = set()
-        for at in rest:
-            try:
-                source = sources[at]
-                if isinstance(source, Exception):
-                    raise source
-                images[at] = self.pipeline(source).permute(1, 2, 0)
-            except StoreOutOfReach:
-                raise
-            except Exception as error:  # each decoder raises its own
-                failed.add(at)
-                self._report(names[at], error)
-        kept = [at for at in range(len(names)) if at not in failed]
+        """Decode a chunk, without what cannot be read."""
+        images, faults = decode(self.pipeline, [source for source, _ in given])
+        for at, error in faults.items():
+            self._report(names[at], error)
+        kept = [at for at in range(len(names)) if at not in faults]
         self.turned += sum(given[at][1] for at in kept)
         return [names[at] for at in kept], images[kept].permute(0, 3, 1, 2)
 
@@ -93,7 +76,43 @@ class Reader:
             self.report(f"{name}: {error if isinstance(error, NotAnImage) else unreadable(error)}")
 
 
-def _is_turned(source: bytes) -> bool:
+def turned(data: bytes, upright: bool) -> tuple[Source, bool]:
+    """Return an encoded image, turned by its orientation tag if `upright`; and whether its tag says that it should be.
+
+    Raises whatever PIL raises, for an image that it cannot turn.
+    """
+    is_turned = False
     with contextlib.suppress(Exception):  # the decoder reports it
-        return open_file(source).getexif().get(ORIENTATION, 1) in range(2, 9)
-    return False
+        is_turned = open_file(data).getexif().get(ORIENTATION, 1) in range(2, 9)
+    return ImageOps.exif_transpose(open_file(data)) if is_turned and upright else data, is_turned
+
+
+def decode(
+    pipeline: EvaluationPipeline, sources: Sequence[Source | Exception]
+) -> tuple[torch.Tensor, dict[int, Exception]]:
+    """Decode, resize and crop images as loaders.dataset does: in one call if the decoder can, else one by one.
+
+    Args:
+        pipeline: the evaluation's.
+        sources: images, or faults that were met before.
+
+    Returns:
+        Images, uint8 [B, S, S, 3], and by their indices the faults of those that cannot be used.
+    """
+    side = pipeline.crop_size
+    images = torch.empty((len(sources), side, side, 3), dtype=torch.uint8)
+    rest: Sequence[int] = range(len(sources))
+    if pipeline.batches:
+        rest = pipeline.fill(images, sources, [0] * len(sources))  # type: ignore[arg-type]
+    faults = {}
+    for at in rest:
+        try:
+            source = sources[at]
+            if isinstance(source, Exception):
+                raise source
+            images[at] = pipeline(source).permute(1, 2, 0)
+        except StoreOutOfReach:
+            raise
+        except Exception as error:  # each decoder raises its own
+            faults[at] = error
+    return images, faults

@@ -1,0 +1,1 @@
+"""Serve a trained network to a browser and to programs."""
