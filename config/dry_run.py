@@ -205,7 +205,7 @@ def built(run: Run, length: Duration) -> Table:
     if config.model.weights and not config.load_path:
         rows.append(("weights", f"{config.model.weights} (not checked), head: {config.model.head}"))
     if line := frozen_line(config):
-        rows.append(("frozen", line if config.model.weights or config.load_path else f"{line} (model.weights=FILE?)"))
+        rows.append(("frozen", line + ("" if config.model.weights or config.load_path else " (needs model.weights)")))
     rows.append(("optimizer", call(config.optimizer)))
     if rates := trained_rates(config):
         rows.append(("learning rates", rate_line(rates)))

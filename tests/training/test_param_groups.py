@@ -14,6 +14,7 @@ from config.schema import Config, Model
 from config.stages import HEAD, STAGES, frozen, rate_line, trained_rates
 from recipes.batchnorm_statistics import recompute
 from recipes.frozen_batchnorm import is_frozen
+from tests.algorithms.tiny import graph_breaks
 from tests.pretrained import Convolutional, Own
 from training import build
 from training.param_groups import Grouping, freeze, learning_rate, network_of, stage_of
@@ -81,6 +82,14 @@ def test_what_is_frozen(given: str | None, stages: tuple[str, ...], batchnorm: s
     trained = [p for p in model.parameters() if p.requires_grad]
     held = [p for group in build.optimizer(config, model).param_groups for p in group["params"]]
     assert list(map(id, held)) == list(map(id, trained))
+
+
+@pytest.mark.slow
+def test_a_frozen_network_is_one_graph() -> None:
+    for batchnorm in ("auto", False):
+        model = network()
+        freeze(model, config_of(freeze="through:layer2", freeze_batchnorm=batchnorm))
+        assert graph_breaks(model.train()) == 0
 
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ from main import cli
 from tests.following import assert_advice_trains
 from tests.pretrained import Convolutional, resnet18
 from tests.runs import COMPOSER, ROOT, assert_same_weights, metrics, run_main, small_yaml, weights
+from tools.networks.opened import open_network
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,18 @@ def test_rates_are_the_runs_not_the_checkpoints(workdir: Path, image_folder: Pat
     [[_, optimizer]] = torch.load(checkpoint("second"), weights_only=False)["state"]["optimizers"].items()
     found = {(group["initial_lr"], group["weight_decay"]) for group in optimizer["param_groups"]}
     assert found == {(0.05, 5e-4), (0.05, 0.0), (0.4, 5e-4), (0.4, 0.0)}
+
+
+def test_a_frozen_network_is_shipped_as_torchvisions(workdir: Path, image_folder: Path) -> None:
+    """Neither its BatchNorms nor its stochastic blocks are of other classes, so it can be exported as plain weights."""
+    torch.save(resnet18(7), "w.pth")
+    own = str(small_yaml(workdir, image_folder, **NO_WORKERS))
+    words = ["recipe_name=finetune", "model.weights=w.pth", "model.freeze=through:layer2", *SIZES, "max_duration=1ba"]
+    words += ["scheduler.t_warmup=0ba", "algorithms.stochastic_depth.target_layer_name=ResNetBasicBlock"]
+    assert cli([own, *words, "run_name=tuned"]) == 0
+    kinds = {type(module) for module in open_network("runs/tuned").module.modules()}
+    assert {BasicBlock, torch.nn.BatchNorm2d} <= kinds
+    assert not any("Frozen" in kind.__name__ or "Stochastic" in kind.__name__ for kind in kinds)
 
 
 def test_two_ranks_probe_alike(workdir: Path, image_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The network as shipped: uint8 images in, normalization inside, probabilities out."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from composer.devices import DeviceCPU
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from config.schema import Config
+from config.schema import AUTO, Config
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from recipes.algorithms.stochastic_depth import STOCHASTIC
 from training import build
@@ -70,7 +71,9 @@ def trained_network(config: Config, saved: Saved) -> nn.Module:
 
     A checkpoint's model entry holds the evaluation weights, such as EMA's average. CheckpointError if it does not fit.
     """
-    model = build.model(config)
+    # Not frozen, which matters to training alone: a frozen BatchNorm is of another class.
+    thawed = replace(config.model, freeze=None, freeze_batchnorm=AUTO)
+    model = build.model(replace(config, model=thawed))
     surgeries = [made for made in build.algorithms(config) if type(made).required_on_load()]
     state = State(rank_zero_seed=config.seed, model=model, device=DeviceCPU(), run_name="network", algorithms=surgeries)
     engine = Engine(state, Logger(state))
