@@ -97,6 +97,8 @@ def by_python(words: list[str], desk: SimpleNamespace) -> None:
     module = words[2] if words[1] == "-m" else None
     if words[1] == "main.py":
         check_run(words[2:])
+    elif f"# {words[1]}" in {text.split("\n")[0] for page in PAGES for text in blocks(page, "python")}:
+        assert len(words) == 2  # a script of the page's: tests/test_own_images.py runs it
     elif words[1] == "data.py":
         check_data(words[2:], desk)
     elif module in ("recipes", "recipes.__main__"):

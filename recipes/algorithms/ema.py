@@ -96,7 +96,7 @@ class EMA(RecipeAlgorithm):
         moments = {"ema_start": self.ema_start, "update_interval": self.update_interval}
         return [Start(name, moment.to_timestring(), event) for name, moment in moments.items()]
 
-    def shortfall(self, length: Length) -> tuple[str, dict[str, Any]] | None:
+    def shortfall(self, length: Length) -> tuple[str, dict[str, Any] | None] | None:
         """Warn of an average that is still made of the weights at its start, which are untrained in most runs."""
         start = parse(self.ema_start.to_timestring()).batches(length.batches_per_epoch, 1, length.batches)
         by_epoch = self.update_interval.unit == TimeUnit.EPOCH
@@ -104,10 +104,12 @@ class EMA(RecipeAlgorithm):
         kept = self.smoothing_per_update**updates
         if kept < _MOST_KEPT:
             return None
-        shorter = {"half_life": f"{max(1, int(length.batches - start) // 20)}ba", "update_interval": "1ba"}
+        half_life = max(1, int(length.batches - start) // 20)
+        shorter = {"half_life": f"{half_life}ba", "update_interval": "1ba"}
         if self.smoothing is not None:
             shorter = {"smoothing": "null", **shorter}
-        return f"{kept:.0%} of the final average are the weights with which it starts", shorter
+        helps = 2 ** (-(length.batches - start) / half_life) < _MOST_KEPT
+        return f"{kept:.0%} of the final average are the weights with which it starts", shorter if helps else None
 
     def match(self, event: Event, state: State) -> bool:
         """Run on the events where weights are updated or swapped."""

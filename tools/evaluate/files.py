@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.cells import as_cell
+from config.schema import MOST_WITHOUT_TOP5
 from loaders.dataset import ImageDataset
 from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
 from tools.evaluate.figures import Accuracy, Findings, Pass, worst
@@ -108,8 +109,9 @@ def show(
 
     `real` is the result of `results.real_top1`.
     """
+    accuracies = ["top1", "top5"] if len(found.classes) > MOST_WITHOUT_TOP5 else ["top1"]
     rows = []
-    for name, form in (("top1", "{:.2f} %"), ("top5", "{:.2f} %"), ("loss", "{:.4f}")):
+    for name, form in [*((name, "{:.2f} %") for name in accuracies), ("loss", "{:.4f}")]:
         both = [form.format(getattr(figures, name)) for figures in found.result.accuracies]
         rows.append([name.replace("top", "top-"), *both])
     if real:
@@ -120,9 +122,10 @@ def show(
     if len(passes) > 1:
         rows = []
         for size, result in sorted(passes.items()):
-            figures = [figure for one in result.accuracies for figure in (one.top1, one.top5)]
+            figures = [getattr(one, name) for one in result.accuracies for name in accuracies]
             rows.append([f"{size} px", *(f"{figure:.2f} %" for figure in figures)])
-        columns = ["size", "top-1", "top-5", "top-1 with flip", "top-5 with flip"]
+        titles = [name.replace("top", "top-") for name in accuracies]
+        columns = ["size", *titles, *(f"{name} with flip" for name in titles)]
         console.print(_table("By size", columns[: len(rows[0])], rows))
     if not found.confusions:
         console.print("no mistakes")

@@ -24,10 +24,11 @@ from rich.console import Console
 from common import command, terminal
 from common.errors import DataError
 from common.terminal import ImageMeter, not_negative, positive
-from tools.split.source import Source, check_places, read_source
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tools.split.source import Source
 
 PER_JOB = 64  # images
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")
     given = parser.parse_args(argv)
+    from tools.split.source import check_places, read_source  # late: torch takes seconds
+
     check_places(given.source, given.target)
     source = read_source(Path(given.source), given.target)
     split(terminal.console(), source, given)

@@ -22,7 +22,7 @@ _FARTHEST = 0.2  # shift, in halves of the image's side, and stretch of an align
 _BORDER = 2 / SIDE  # not compared, in halves of the image's side: a blurred edge depends on what was cropped
 _FLAT = 2.0  # standard deviation of gray values, of 255, below which an image shows nothing to compare
 _STEPS = 4  # of the alignment
-_ROWS, _PAIRS = 512, 4096  # computed at once: they bound the memory
+_ROWS, _PAIRS = 128, 1024  # computed at once: they bound the memory
 
 
 def groups(digests: np.ndarray, thumbnails: np.ndarray | None, progress: Callable[[int], None]) -> np.ndarray:

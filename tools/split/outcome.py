@@ -127,11 +127,13 @@ class Outcome:
         kinds += [counted(near, "near-duplicate", "near-duplicates")] if near else []
         found = f"Found {' and '.join(kinds)} in {counted(len(groups), 'group', 'groups')}, each kept on one side"
         said = [f"{found}: {self._listed(groups)}."]
-        labels_of = {group: self.labels[self.groups == group] for group in groups}
-        if mixed := [group for group, labels in labels_of.items() if len(np.unique(labels)) > 1]:
+        lowest, highest = np.full(len(sizes), len(self.source.classes)), np.full(len(sizes), -1)  # label in each group
+        np.minimum.at(lowest, self.groups, self.labels)
+        np.maximum.at(highest, self.groups, self.labels)
+        if mixed := [group for group in groups if lowest[group] < highest[group]]:
             those = counted(len(mixed), "group has", "groups have")
             said.append(f"{those} images of different classes; is a label wrong? {self._listed(mixed)}.")
-        largest, own = sizes[groups[0]], (self.labels == labels_of[groups[0]][0]).sum()
+        largest, own = sizes[groups[0]], (self.labels == lowest[groups[0]]).sum()
         if largest > max(5, LARGE * own):
             said.append(f"The largest group has {largest} images; if they are alike by nature, use --exact.")
         return said
@@ -139,11 +141,11 @@ class Outcome:
     def _listed(self, groups: Sequence[int]) -> str:
         """Name the first groups by two of their images."""
         shown = []
-        for group in groups:
+        for group in groups[:MOST_GROUPS]:
             members = np.flatnonzero(self.groups == group)
             more = f" = ... ({len(members)} images)" if len(members) > 2 else ""
             shown.append(" = ".join(printable(self.name(place)) for place in members[:2]) + more)
-        return named(shown, MOST_GROUPS)
+        return named([*shown, *[""] * (len(groups) - len(shown))], MOST_GROUPS)
 
 
 def _certainty(val: int) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from common.errors import DataError, counted, named
 from common.folders import check_folder
+from common.terminal import printable
 from loaders.storage.imagefolder import EXTENSIONS, SPLITS, class_names, is_image, is_of_a_program, list_class
 from loaders.transport.remote import is_remote
 
@@ -71,7 +72,7 @@ def read_source(folder: Path, target: str) -> Source:
         remarks.append(f"Ignored: {files} outside of the class folders or without an image's extension.")
     made += [f"{name}/{below}" for name, listing in zip(classes, listings, strict=True) for below in listing.programs]
     if made:
-        remarks.append(f"Folders of programs are left out: {named(made)}.")
+        remarks.append(f"Folders of programs are left out: {named(list(map(printable, made)))}.")
     names = [f"{name}/{image}" for name, found in zip(classes, images, strict=True) for image in found]
     labels = [label for label, found in enumerate(images) for _ in found]
     remarks += [*_same_but_for_case(classes), *_links_out(folder, names)]
@@ -109,7 +110,7 @@ def _same_but_for_case(classes: list[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
-    pairs = [" and ".join(found) for found in alike.values() if len(found) > 1]
+    pairs = [printable(" and ".join(found)) for found in alike.values() if len(found) > 1]
     return [f"Are these one class? Their names differ in case or spaces only: {named(pairs)}."] if pairs else []
 
 
@@ -125,6 +126,6 @@ def _links_out(folder: Path, names: list[str]) -> list[str]:
             real[above] = os.path.realpath(above)
         target = os.path.realpath(path) if os.path.islink(path) else real[above]
         if os.path.commonpath([root, target]) != root:
-            outside.append(name)
+            outside.append(printable(name))
     images = counted(len(outside), "image is a link", "images are links")
     return [f"{images} out of {folder} ({named(outside, 3)})."] if outside else []
