@@ -24,7 +24,7 @@ INFINIBAND = {"rdma-core", "libibverbs1", "ibverbs-providers", "librdmacm1"}
 
 def pinned(lock: str = "constraints.txt") -> dict[str, str]:
     """Return the packages of a list of versions: name -> version."""
-    lines = [line.split("#")[0].strip() for line in (ROOT / lock).read_text().splitlines()]
+    lines = [re.split("[#;]", line)[0].strip() for line in (ROOT / lock).read_text().splitlines()]
     return {canonical(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 
 
