@@ -13,8 +13,6 @@ from tools.networks.inputs import INSTALL
 
 PREPROCESS, CODE = "preprocess.py", "network.py"
 """Files that are written with every network, and with the weights of one that torchvision does not have."""
-
-
 INT8 = "onnx --int8"
 
 

@@ -47,7 +47,9 @@ def write_torchscript(subject: Subject, path: Path) -> None:
     """Write a trace, which works for batches of any size."""
     with quiet():
         traced = torch.jit.trace(subject.program, example(subject))
-        traced.save(path, _extra_files=subject.texts(outputs(subject)))
+        buffer = io.BytesIO()  # on a full disk, torch aborts the process
+        torch.jit.save(traced, buffer, _extra_files=subject.texts(outputs(subject)))
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_torchscript(_: Subject, path: Path) -> Reader:

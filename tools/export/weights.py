@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import runpy
 from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ Reader = Callable[[Tensor], Tensor]
 
 def write_pth(subject: Subject, path: Path) -> None:
     """Write a state dict, and its metadata next to it."""
-    torch.save(_tensors(subject), path)
+    buffer = io.BytesIO()  # on a full disk, torch raises errors of its own
+    torch.save(_tensors(subject), buffer)
+    path.write_bytes(buffer.getbuffer())
     path.with_name(f"{path.name}.json").write_text(json.dumps(subject.texts("logits"), indent=2) + "\n")
 
 

@@ -1,0 +1,66 @@
+"""tools.export: its command line, its table of formats, and what timm makes of its figures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.pages import DOCS, check_table
+from tools.export import hub
+from tools.export.__main__ import run
+from tools.export.formats import FORMATS
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(232, 224), (256, 224), (232, 176), (176, 160), (32, 32), (20, 16)])
+def test_timm_resizes_to_the_same_pixel(resize: int, crop: int) -> None:
+    given = argparse.Namespace(license=None)
+    network = SimpleNamespace(resize_size=resize, crop_size=crop, classes=["a", "b"], names=["a", "b"])
+    config = SimpleNamespace(model=SimpleNamespace(name="resnet18"))
+    how = hub.config_of(SimpleNamespace(network=network, config=config, name="it", given=given))["pretrained_cfg"]  # type: ignore
+    assert math.floor(crop / how["crop_pct"]) == resize and "license" not in how
+
+
+def test_the_table_of_formats() -> None:
+    rows = [(f"`{name}`", f"`{one.names[0].format('NAME')}`", one.what) for name, one in FORMATS.items()]
+    check_table(DOCS / "network.md", "Export", [("`--format`", "writes", "what it is"), *rows])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs/it"], "give a format: --format pth, safetensors,"),
+        (["--format", "onnx"], "give a run folder, runs/NAME"),
+        (["runs/it", "--format", "onx"], "--format onx: no such format; give pth, "),
+        (["runs/it", "--format", "onx"], "; did you mean onnx?"),
+        (["--format", "pth,onx", "runs/it"], "--format onx: no such format"),
+        (["runs/it", "--format", "onnx", "--size=9"], "--size 9: give 16 to 1024 pixels"),
+        (["runs/it", "--format", "onnx", "--with-code"], "--with-code: is for --format pth or safetensors"),
+        (["runs/it", "--format", "hub", "--license", "MIT License"], "--license MIT License: give an identifier"),
+        (["runs/it", "--format", "pth", "--int8"], "--int8: is for --format onnx"),
+        (["runs/it", "--format", "pth", "--license", "mit"], "--license: is for --format hub"),
+        (["runs/it", "--format", "pth", "--logits"], "--logits: is for --format pt2, torchscript or onnx"),
+        (["runs/itt", "--format", "onnx"], "runs/itt: no such folder; runs holds it; did you mean it?"),
+        (["runs/it/config.yaml", "--format", "onnx"], "runs/it/config.yaml: is a file; give a run folder"),
+        (["runs", "--format", "onnx"], "runs: is not a run folder"),
+    ],
+)
+def test_bad_words(words: list[str], said: str, workdir: Path, capsys) -> None:
+    Path("runs/it").mkdir(parents=True)
+    Path("runs/it/config.yaml").touch()
+    assert run(words) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in Path("runs/it").iterdir()] == ["config.yaml"]
+
+
+def test_packages_that_are_not_installed(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    Path("runs/it").mkdir(parents=True)
+    for name in ("onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert run(["runs/it", "--format", "pth", "onnx"]) == 1
+    said = "--format onnx: needs onnxscript, onnxruntime; type: pip install -c constraints.txt '.[export]'"
+    assert said in capsys.readouterr().err
