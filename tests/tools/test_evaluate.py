@@ -230,6 +230,7 @@ def foreign(folder: Path) -> None:
         (["runs/it", "--data=s3://bucket/set"], None, 2, "shards need a cache folder: --local FOLDER"),
         (["runs/it", "--local=cache"], None, 2, "--local cache: is the cache folder of --data"),
         (["runs/it", "--checkpoint=ep9.pt"], None, 1, "--checkpoint ep9.pt: there is no ./ep9.pt, nor any other"),
+        (["runs/it", "--checkpoint=lastest"], None, 1, "there is no ./lastest, nor any other; did you mean latest?"),
         (["runs/it"], unlearn, 1, "there is no runs/it/checkpoints/best-rank0.pt, nor any other"),
         (["runs/it"], damage, 1, "best-rank0.pt: is damaged (cut short or changed); name another one: --checkpoint"),
         (["runs/it", "--checkpoint=runs/it/checkpoints/foreign.pt"], foreign, 1, "is not a checkpoint"),

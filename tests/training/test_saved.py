@@ -18,6 +18,7 @@ from config.load import read_recipe, recipe_files
 from config.schema import MODELS
 from main import cli
 from model import build_composer_resnet
+from tests.pretrained import resnet18
 from tests.runs import small_yaml
 from tools.evaluate.__main__ import run as evaluate
 from training.loading import recognized, shapes
@@ -114,7 +115,11 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_
     words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
     soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}
     words += [soon[name] for name in read_recipe(recipe).changes.get("algorithms") or {} if name in soon]
-    assert cli([str(yaml), *words]) == 0
+    starts = []
+    if read_recipe(recipe).changes.get("model", {}).get("weights"):
+        torch.save(resnet18(), "w.pth")
+        starts = ["model.weights=w.pth"]
+    assert cli([str(yaml), *words, *starts]) == 0
     last = "it/checkpoints/ep0-ba2-rank0.pt"
     assert read_checkpoint(LocalFolder("runs"), last).state["timestamp"]["Timestamp"]["batch"] == 2
     assert (

@@ -52,7 +52,8 @@ def write_torchscript(subject: Subject, path: Path) -> None:
 
 def read_torchscript(_: Subject, path: Path) -> Reader:
     """Load a trace as torch's documentation says."""
-    return torch.jit.load(path)
+    with quiet():
+        return torch.jit.load(path)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import json
 import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -16,7 +17,6 @@ from common.errors import ConfigError
 from common.suggest import listing
 from config.schema import MODELS
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD, NormalizationFn
-from recipes import registry
 from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d
 from tools.export.formats import CODE, FORMATS, PROGRAMS
 from tools.export.subject import Subject, filled
@@ -73,24 +73,32 @@ def _torchvisions(subject: Subject) -> nn.Module:
 
 
 def check_fits(subject: Subject, formats: Sequence[str]) -> None:
-    """Raise a ConfigError for formats of weights if torchvision does not have the network; its outputs come later."""
+    """Raise a ConfigError for formats of weights if no network of torchvision's has them; its outputs come later."""
     problems = []
     for name in formats:
         kind, model = FORMATS[name], subject.config.model.name
         if not kind.is_weights:
             continue
+        with_code = kind.takes_code and subject.given.with_code
         if model not in MODELS:
             problems.append(f"--format {name}: holds weights of torchvision's networks, but the run's is {model}")
-        elif kind.takes_code and subject.given.with_code:
-            if foreign := set(_foreign(subject)) - {BlurConv2d, BlurMaxPool2d}:
-                layers = listing(layer.__name__ for layer in foreign)
-                problems.append(f"--with-code: writes networks with BlurPool, but this one has {layers} too")
         elif "timm" in kind.packages and subject.network.resize_size < 0:
             problems.append(f"--format {name}: timm always resizes images, but the run's evaluation does not")
-        elif _shapes(subject.plain) != _shapes(_torchvisions(subject)):
-            problems.append(f"--format {name}: torchvision's {model} cannot hold this network{surgeries(subject)}")
+        elif _shapes(subject.plain) != _shapes(_holder(subject, with_code)):
+            holder = f"{CODE}, for networks with BlurPool alone," if with_code else f"torchvision's {model}"
+            problems.append(f"--format {name}: {holder} cannot hold this network{surgeries(subject)}")
     if problems:
         raise ConfigError(*(f"{problem}; {works(subject)}" for problem in problems))
+
+
+def _holder(subject: Subject, with_code: bool) -> nn.Module:
+    """Return the network that shall load the weights, without memory."""
+    space: dict[str, Any] = {}
+    with torch.device("meta"):
+        if not with_code:
+            return _torchvisions(subject)
+        exec(code(subject), space)
+        return space["build"]()
 
 
 def works(subject: Subject) -> str:
@@ -115,10 +123,9 @@ def _is_blurred(subject: Subject) -> bool:
 
 def _foreign(subject: Subject) -> set[type]:
     """Return the types of layers that torchvision's network does not have."""
-    name = subject.config.model.name
-    if registry.is_outside(name):
+    if subject.config.model.name not in MODELS:
         return set()
-    known = {type(layer) for layer in _torchvisions(subject).modules()}
+    known = {type(layer) for layer in _holder(subject, with_code=False).modules()}
     return {type(layer) for layer in subject.plain.modules()} - known
 
 
