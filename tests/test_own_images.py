@@ -14,6 +14,7 @@ from main import cli
 from tests.pages import DOCS, blocks, commands
 from tests.runs import summary
 from tools.evaluate.__main__ import run as evaluate
+from tools.export.__main__ import run as export
 from tools.predict.__main__ import run as predict
 from tools.split.__main__ import run as split
 
@@ -63,3 +64,5 @@ def test_from_a_folder_to_a_figure(
     assert re.search(rf"top-1\W+{figure['best_top1']:.2f} %", said) and "top-5" not in said  # 100 % of three classes
     assert predict(typed("python -m tools.predict ")) == 0
     assert "crops/flower/0-0.jpg" in capfd.readouterr().out
+    assert export(typed("python -m tools.export ")) == 0
+    assert (workdir / "runs/crops/export/crops.onnx").is_file() and "0 with another top-1" in capfd.readouterr().out

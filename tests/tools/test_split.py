@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from common.cells import from_cell
+from loaders.storage.imagefolder import structure_faults
 from tests.photos import photo_crops
 from tools.split.__main__ import run
 from tools.split.writing import RECORD
@@ -79,6 +81,18 @@ def test_a_folder_of_classes(split: Split, photos: Path, workdir: Path) -> None:
         "composer main.py yamls/own.yaml train_dataset.path=out",
     ]
     assert not list(workdir.glob(".*"))
+
+
+@pytest.mark.slow
+def test_the_advice_for_a_folder_of_classes(split: Split, photos: Path, workdir: Path) -> None:
+    """A folder that is not split yet is named as such, with the command that splits it."""
+    source = shutil.copytree(photos, workdir / "my photos")
+    [fault] = structure_faults(source)
+    said, _, command = fault.partition("To split it: ")
+    assert said == f"{source}: holds folders of images (china, flower), but no train/ and val/. "
+    beginning, words = shlex.split(command)[:3], shlex.split(command)[3:]
+    assert beginning == ["python", "-m", "tools.split"] and split(*words)[0] == 0
+    assert structure_faults(Path(words[1])) == []
 
 
 @pytest.mark.slow

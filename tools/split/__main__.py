@@ -5,8 +5,8 @@
 
 SRC holds one folder per class, with images at any depth; it is not changed. DST gets train/CLASS and val/CLASS, as hard
 links, which take no space, or as copies on another file system. Every class is split by the same share. Copies of an
-image, and the same picture re-encoded, resized or slightly cropped, stay on one side. Images that cannot be read are
-listed and left out. DST/split.csv says where each image went. The same command gives the same split.
+image, also re-encoded, resized or slightly cropped ones, stay on one side. Images that cannot be read are listed and
+left out. DST/split.csv says where each image went. The same command gives the same split.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("source", metavar="SRC", help="folder with one folder of images per class")
     parser.add_argument("target", metavar="DST", help="new folder, for train/ and val/")
     parser.add_argument("--val", type=share, default=0.2, help="share for evaluation (default: %(default)s)")
-    parser.add_argument("--seed", type=not_negative, default=17, help="another one, another split (%(default)s)")
+    parser.add_argument("--seed", type=not_negative, default=17, help="another seed gives another split (%(default)s)")
     parser.add_argument("--exact", action="store_true", help="keep only exact copies together, not near-duplicates")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")

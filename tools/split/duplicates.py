@@ -1,4 +1,4 @@
-"""Find near-duplicates: images that show the same picture, re-encoded, resized, slightly cropped or brightened.
+"""Find near-duplicates: copies of an image that were re-encoded, resized, slightly cropped or brightened.
 
 Each image is reduced to a gray thumbnail. Its nearest neighbors among all thumbnails are candidates, and a candidate
 is a near-duplicate if it can be moved and stretched a little so that it agrees with the image almost everywhere.
