@@ -1,9 +1,10 @@
-"""The classes of the data against the model's outputs: counted, or compared with the number given."""
+"""The classes of the data: against the model's outputs, counted or compared with the number given; their names."""
 
 import torch
 
 from config import ConfigError, DataError, Run
 from config.schema import AUTO
+from loaders.class_names import names_of
 from training.devices import say
 
 
@@ -44,3 +45,11 @@ def check_labels(num_classes: int, batch: tuple[torch.Tensor, torch.Tensor]) -> 
             f"set model.num_classes={largest + 1} or more"
         )
     return batch
+
+
+def named_classes(*datasets: object) -> dict[str, list[str]] | None:
+    """Return the classes, by label, of the first data set that knows them, and their names; None if none does."""
+    for dataset in datasets:
+        if classes := getattr(dataset, "classes", None):
+            return {"classes": list(classes), "names": getattr(dataset, "class_names", None) or names_of(classes)}
+    return None

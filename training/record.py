@@ -26,7 +26,6 @@ from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
 from config.schema import AUTO
-from loaders.class_names import names_of
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -58,7 +57,7 @@ class RunFolder:
     ) -> None:
         """Write config.yaml, baseline.yaml, environment.json and classes.json.
 
-        `data` is the result of describe(), `classes` that of classes_of(), `weights` the source and SHA-256 of
+        `data` is the result of describe(), `classes` that of named_classes(), `weights` the source and SHA-256 of
         pretrained ones, `trained` the result of training.param_groups.trained().
         """
         config = OmegaConf.create(plain(self.run))
@@ -246,14 +245,6 @@ def describe(train: Sized, evaluation: Sized) -> dict[str, Any]:
         "classes": len(classes) if classes else None,
         "names": hashlib.sha256("\n".join(classes).encode()).hexdigest()[:12] if classes else None,
     }
-
-
-def classes_of(*datasets: object) -> dict[str, list[str]] | None:
-    """Return the classes, by label, of the first data set that knows them, and their names; None if none does."""
-    for dataset in datasets:
-        if classes := getattr(dataset, "classes", None):
-            return {"classes": list(classes), "names": getattr(dataset, "class_names", None) or names_of(classes)}
-    return None
 
 
 def environment(run: Run, data: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from composer.utils import dist
 
 from config.schema import METRICS
 from recipes.algorithms._base import at_own_pace
+from training.classes import named_classes
 from training.data_wait import DataWait
 from training.devices import say
 from training.earlier_run import MEASURED, plain
 from training.param_groups import learning_rate, trained, trained_line
-from training.record import RunFolder, classes_of, command, describe
+from training.record import RunFolder, command, describe
 from training.secrets import redacted
 from training.weights import Loaded, show
 
@@ -59,7 +60,7 @@ class Recorder(Callback):
                 self.folder.start_over()
             evaluation: Any = state.evaluators[0].dataloader.dataloader  # Evaluator > DataSpec > loader
             both = state.train_dataloader.dataset, evaluation.dataset  # type: ignore[union-attr]
-            self.folder.write_start(describe(*both), classes_of(*both), self.weights, facts)
+            self.folder.write_start(describe(*both), named_classes(*both), self.weights, facts)
             self.folder.load_rows(step - 1 if self.is_evaluation_due else step)
         self._start_interval(state)
 
