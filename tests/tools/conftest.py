@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.image_files import make_imagefolder
 from tests.runs import ROOT, run_main, small_yaml
@@ -49,4 +51,22 @@ def digit_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hot": short,
     }.items():
         main(load([f"{ROOT}/yamls/digits.yaml", f"recipe_name={recipe}", f"run_name={recipe}", *words, *more])).close()
+    return folder
+
+
+@pytest.fixture
+def photos(workdir: Path) -> Path:
+    """Seven files of which four are images, one of them with an orientation tag."""
+    folder = workdir / "photos"
+    (folder / "b").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    image, exif = Image.fromarray(noise), Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "a.jpg", exif=exif)
+    image.convert("CMYK").save(folder / "b/=c.jpg")
+    image.convert("RGBA").save(folder / "b/d.PNG")
+    image.convert("L").save(folder / "e.webp")
+    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:700])
+    (folder / "text.png").write_text("hello")
+    (folder / "notes.txt").write_text("not named like an image")
     return folder

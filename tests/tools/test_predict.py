@@ -12,12 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from common.errors import ConfigError
 from config import load
 from loaders.images.transforms import EvaluationPipeline, NormalizationFn
 from main import main
@@ -26,30 +24,10 @@ from tests.s3 import upload
 from tests.tools.conftest import WNIDS
 from tools.evaluate.__main__ import run as evaluate
 from tools.networks.opened import open_network
-from tools.predict import formats, inputs
 from tools.predict.__main__ import run
-from tools.predict.formats import Answer, Prediction
 from tools.predict.images import Reader
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture
-def photos(workdir: Path) -> Path:
-    """Seven files of which four are images, one of them with an orientation tag."""
-    folder = workdir / "photos"
-    (folder / "b").mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    image, exif = Image.fromarray(noise), Image.Exif()
-    exif[0x0112] = 6
-    image.save(folder / "a.jpg", exif=exif)
-    image.convert("CMYK").save(folder / "b/=c.jpg")
-    image.convert("RGBA").save(folder / "b/d.PNG")
-    image.convert("L").save(folder / "e.webp")
-    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:700])
-    (folder / "text.png").write_text("hello")
-    (folder / "notes.txt").write_text("not named like an image")
-    return folder
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -228,36 +206,6 @@ def test_pipes_and_ctrl_c(named_run: Path, photos: Path) -> None:
         process.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["photos/b/d.png"], "photos/b/d.png: no such file or folder; did you mean d.PNG?"),
-        (["photos/*.gif", "nowhere"], "photos/*.gif: matches no file\nnowhere: no such file or folder"),
-        (["empty"], "empty: holds no images (.jpg, .jpeg, "),
-        (["https://a/b.jpg"], "https://a/b.jpg: is not read; give files, folders or s3://bucket/..."),
-        (["s3:/bucket/a.jpg"], "s3:/bucket/a.jpg: is neither an address nor a folder; did you mean s3://bucket/a.jpg?"),
-        (["s3://"], "s3://: names no bucket; write s3://bucket/folder"),
-        (["-", "-"], "- is given twice"),
-        (["photos", "--wide"], "--wide: is for csv, but the format is table; add --format csv"),
-        (["photos", "--sheet=a.jpg"], "--sheet a.jpg: a sheet is a PNG; name it a.png"),
-        (["photos", "-o", "photos"], "-o photos: is not a file, and would be replaced; name another file"),
-        (["photos", "-o", "/dev/null"], "-o /dev/null: is not a file, and would be replaced"),
-    ],
-)
-def test_bad_words(words: list[str], said: str, photos: Path, capsys: pytest.CaptureFixture) -> None:
-    """Before the network is opened."""
-    Path("empty").mkdir()
-    assert run(["runs/none", *words]) == 2
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("word", ["--top=0", "--batch=x", "--threshold=1.5", "--threshold=nan", "--format=xml"])
-def test_bad_numbers(word: str, photos: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(["runs/none", "photos", word])
-    assert ended.value.code == 2 and word.split("=")[0] in capsys.readouterr().err
-
-
 @slow
 def test_bad_networks(named_run: Path, photos: Path, capsys: pytest.CaptureFixture) -> None:
     for words, said in (
@@ -269,69 +217,3 @@ def test_bad_networks(named_run: Path, photos: Path, capsys: pytest.CaptureFixtu
         assert run([*words[:1], "photos", *words[1:], "-o", "out.csv"]) in (1, 2)
         assert said in capsys.readouterr().err
     assert not Path("out.csv").exists()
-
-
-def test_bombs_and_pipes_are_not_read(workdir: Path) -> None:
-    """Nor links in a circle, and files of gigabytes; the others of the batch are classified."""
-    Image.new("1", (20_000, 20_000)).save("bomb.png")
-    Image.new("RGB", (8, 8)).save("good.png")
-    os.mkfifo("pipe.png")
-    with open("large.png", "wb") as file:
-        file.truncate(inputs.MOST_BYTES + 1)
-    said: list[str] = []
-    reader = Reader(EvaluationPipeline(8, 8), True, said.append)
-    (batch,) = reader.batches(inputs.find(["."]), 8)
-    assert batch[0] == ["./good.png"] and batch[1].shape == (1, 3, 8, 8) and reader.unreadable == 3
-    assert "./bomb.png: cannot be read as an image (DecompressionBombError: " in said[0]
-    assert said[1].startswith("./large.png: is too large (268,435,457 bytes") and said[2] == "./pipe.png: is not a file"
-    Path("sub").mkdir()
-    os.symlink("..", "sub/up")
-    with pytest.raises(Exception, match=r"sub/up: is a link to .*, which contains it"):
-        list(inputs.find(["."]))
-
-
-def test_images_are_read_as_they_are_needed(workdir: Path) -> None:
-    """So that memory does not grow with their number, and names may come from a pipe."""
-    Image.new("RGB", (8, 8)).save("a.png")
-    asked = []
-
-    def names():
-        for number in range(100):
-            asked.append(number)
-            yield "a.png"
-
-    batches = Reader(EvaluationPipeline(8, 8), False, pytest.fail).batches(names(), 10)
-    assert next(batches)[1].shape[0] == 10 and len(asked) == 10
-    assert next(batches)[1].shape[0] == 10 and len(asked) == 20
-
-
-def test_names_are_found_in_order(photos: Path) -> None:
-    expected = [
-        "photos/a.jpg",
-        "photos/cut.jpg",
-        "photos/e.webp",
-        "photos/text.png",
-        "photos/b/=c.jpg",
-        "photos/b/d.PNG",
-    ]
-    assert list(inputs.find(["photos"])) == expected
-    assert list(inputs.find(["photos/**/*.[jP]*"])) == [
-        "photos/a.jpg",
-        "photos/b/=c.jpg",
-        "photos/b/d.PNG",
-        "photos/cut.jpg",
-    ]
-    assert list(inputs.find(["photos/b*", "photos/notes.txt"])) == [*expected[-2:], "photos/notes.txt"]
-    (photos / "[x].jpg").touch()
-    assert list(inputs.find(["photos/[x].jpg"])) == ["photos/[x].jpg"]
-    with pytest.raises(ConfigError, match="photo: no such file or folder; did you mean photos"):
-        inputs.find(["photo"])
-
-
-def test_cells_and_names_that_are_not_text() -> None:
-    one = Prediction("=a\udce9.jpg", [Answer(0, "+cat", "\x1b[31mCat", 0.5)])
-    assert next(formats.as_table([one], 1)) == " 50.0 %  \\x1b[31mCat (+cat)  =a\\udce9.jpg\n"
-    assert list(formats.as_csv([one], 1))[1] == "'=a\udce9.jpg,1,'+cat,\x1b[31mCat,0.500000\n"
-    assert json.loads(next(formats.as_json_lines([one], 1)))["file"] == one.file
-    assert json.loads("".join(formats.as_json([], 5))) == []
-    assert list(formats.as_table([Prediction("a", [])], 5)) == ["a\n      -    \n"]
