@@ -14,6 +14,7 @@ LATEST, BEST = "latest-rank0.pt", "best-rank0.pt"  # of a run's checkpoints
 CONFIG = "config.json"  # of a timm or Hub folder
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", BEST, LATEST)
 """Files that stand for their folder, the first that exists: those of a timm or Hub folder, and a run's checkpoints."""
+SUFFIXES = (".safetensors", ".pth", ".bin", ".tar", ".pt")  # the surest first: a .pt may be a program
 ALLOWED = (
     "a file (.pth, .pt, .bin, .pth.tar or .safetensors), a run's folder, or a timm or Hub folder, here or in S3; "
     f"or {TORCHVISION}, or {TORCHVISION}:IMAGENET1K_V1"
@@ -45,7 +46,7 @@ def find(weights: str) -> tuple[Folder, str]:
         advice = f"did you mean model.weights={meant}?" if meant else f"give {ALLOWED}"
         here = "" if is_s3(path) or Path(path).is_absolute() else f" (looked in {Path.cwd()})"
         raise ConfigError(f"model.weights: no such file or folder: {weights}{here}; {advice}")
-    files = [name for name in names if Path(name).suffix in (".pth", ".pt", ".bin", ".tar", ".safetensors")]
+    files = [name for suffix in SUFFIXES for name in names if name.endswith(suffix)]
     if files:
         raise ConfigError(f"model.weights: {path} is a folder; name its file: model.weights={path}/{files[0]}")
     raise ConfigError(f"model.weights: {path} holds {named(names, 3) or 'nothing'}, and no weights; give {ALLOWED}")

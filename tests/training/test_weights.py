@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ def script(name: str) -> None:
     torch.jit.script(nn.Linear(1, 1)).save(name)
 
 
+def export(name: str) -> None:
+    """Write a program of torch.export."""
+    torch.export.save(torch.export.export(nn.Linear(1, 1), (torch.zeros(1, 1),)), name)
+
+
 WRONG: dict[str, tuple[Callable[[str], None], str]] = {
     "cut.pth": (cut, "is damaged"),
     "cut.safetensors": (cut, "is damaged"),
@@ -107,7 +113,12 @@ WRONG: dict[str, tuple[Callable[[str], None], str]] = {
     "full_disk.pth": (lambda name: write_bytes(name, bytes(100)), "is damaged"),
     "text.pth": (lambda name: write_bytes(name, b"hello"), "is not a file of weights; give a torch file"),
     "header.safetensors": (lambda name: write_bytes(name, b"\x02" + bytes(7) + b"{]" + bytes(9)), "is damaged"),
-    "script.pt": (script, "is a TorchScript program, which would run code"),
+    "script.pt": (script, "is a program of TorchScript or torch.export, which would run code"),
+    "export.pt2": (export, "is a program of TorchScript or torch.export, which would run code"),
+    "pickle.pth": (
+        lambda name: write_bytes(name, pickle.dumps(Program())),
+        "is a pickle that torch did not write; nothing was loaded or run",
+    ),
     "module.pt": (
         lambda name: torch.save(nn.Linear(1, 1), name),
         r"holds torch\.nn\.modules\.linear\.Linear, which is not data; nothing was loaded or run",

@@ -80,9 +80,11 @@ def _read(path: Path, what: str) -> Any:
         if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
             return load_file(path)
         if start[:2] == b"PK" and _is_program(path):
-            raise ConfigError(f"{what} is a TorchScript program, which would run code; give {KINDS}")
+            raise ConfigError(f"{what} is a program of TorchScript or torch.export, which would run code; give {KINDS}")
         if start[:2] == b"PK" and not is_whole(path):
             raise damaged
+        if start[:1] == b"\x80" and start[2:4] != b"\x8a\n":  # torch's files start with a large number
+            raise ConfigError(f"{what} is a pickle that torch did not write; nothing was loaded or run. Give {KINDS}")
         if start[:2] == b"PK" or start[:1] == b"\x80":
             # timm's and torchvision's own training scripts save their options, of this plain class.
             return load_data(path, more=[argparse.Namespace])
@@ -103,9 +105,10 @@ def _read(path: Path, what: str) -> Any:
 
 
 def _is_program(path: Path) -> bool:
-    """Whether an archive is TorchScript's, which has a record of this name."""
+    """Whether an archive is TorchScript's or torch.export's, by its records."""
+    marks = ("/constants.pkl", "serialized_exported_program.json", "/archive_format")
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+            return any(name.endswith(marks) for name in archive.namelist())
     except zipfile.BadZipFile:
         return False
