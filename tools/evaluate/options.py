@@ -8,6 +8,7 @@ from pathlib import Path
 from common import command
 from common.errors import ConfigError
 from tools.networks.inputs import INPUT, add_input_options
+from tools.networks.options import add_trust_options
 
 SMALLEST, LARGEST = 16, 1024  # pixels
 MOST_MISTAKES = 600
@@ -22,13 +23,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--data", metavar="PATH", help="another data set with the same classes: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     add("--checkpoint", metavar="best|latest|PATH", help="(default: best)")
-    trusted = "run the code in a checkpoint that is more than data; only if you trust it"
-    add("--load-unsafe-pickle", action="store_true", help=trusted)
-    trusted = (
-        "import the classes from outside this project that the run's configuration names, or load a network of "
-        "torch's, which is a program; only if you trust it"
-    )
-    add("--outside-code", action="store_true", help=trusted)
+    add_trust_options(parser)
     sizes = (
         "sides in pixels to evaluate at, besides the run's own crop_size; images are resized before the crop in the "
         "run's own ratio, such as 256 to 224 (with resize_size -1 not at all)"

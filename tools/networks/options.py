@@ -20,6 +20,13 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("network", help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2")
     add("--checkpoint", metavar="best|latest|PATH", help="of a run (default: best)")
     add("--names", type=Path, metavar="FILE", help='names of the classes: lines "n01440764 tench", or JSON')
+    add_trust_options(parser)
+    add_input_options(parser, "a network's file")
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that let code from outside this project run."""
+    add = parser.add_argument
     trusted = "run the code in a checkpoint that is more than data; only if you trust it"
     add("--load-unsafe-pickle", action="store_true", help=trusted)
     trusted = (
@@ -27,7 +34,6 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "torch's, which is a program; only if you trust it"
     )
     add("--outside-code", action="store_true", help=trusted)
-    add_input_options(parser, "a network's file")
 
 
 def network_problems(given: argparse.Namespace) -> list[str]:
