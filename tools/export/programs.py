@@ -34,7 +34,9 @@ def write_pt2(subject: Subject, path: Path) -> None:
     batch = {0: torch.export.Dim("batch", min=1)}
     with quiet():
         program = torch.export.export(subject.program, (example(subject),), dynamic_shapes=(batch,), strict=False)
-        torch.export.save(program, path, extra_files=subject.texts(outputs(subject)))
+        buffer = io.BytesIO()  # on a full disk, torch aborts the process
+        torch.export.save(program, buffer, extra_files=subject.texts(outputs(subject)))
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_pt2(_: Subject, path: Path) -> Reader:
@@ -47,7 +49,7 @@ def write_torchscript(subject: Subject, path: Path) -> None:
     """Write a trace, which works for batches of any size."""
     with quiet():
         traced = torch.jit.trace(subject.program, example(subject))
-        buffer = io.BytesIO()  # on a full disk, torch aborts the process
+        buffer = io.BytesIO()
         torch.jit.save(traced, buffer, _extra_files=subject.texts(outputs(subject)))
     path.write_bytes(buffer.getbuffer())
 
