@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,11 @@ def parser(program: str, description: str | None, **more: Any) -> argparse.Argum
     """Return a parser for `python -m program` whose help shows the description as it is written."""
     layout = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(f"python -m {program}", description=description, formatter_class=layout, **more)
+
+
+def restore_ctrl_c() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, after the import of Composer, whose handler exits silently."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def answer(error: Exception, explain: Callable[[Exception], str | None] = sentence_of) -> int:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -66,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     from training.secrets import redacted
 
     console = terminal.console()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
+    command.restore_ctrl_c()
     with advised():
         done = evaluate_run(run, given, console) if run else evaluate_file(given, console)
         names = names_of(done.classes, given.names) if given.names else done.names

@@ -14,7 +14,6 @@ Each file is read as its users would read it, and compared with the run on image
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -53,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     from tools.export.subject import open_subject
     from tools.export.weights import check_fits
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
+    command.restore_ctrl_c()
     subject = open_subject(run, given)
     check_fits(subject, given.format)
     shared = shared_files(subject)

@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     from tools.predict.images import Reader
     from tools.predict.sheet import Sheet
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
+    command.restore_ctrl_c()
     warnings.filterwarnings("ignore", module="PIL")  # of images with odd metadata
     network, called = open_given(given)
     given.top = min(given.top, len(network.classes))

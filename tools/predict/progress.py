@@ -32,9 +32,7 @@ class Progress:
             self.rate.add(now := time.monotonic(), done)
             if self.shown and now - self.last > self.EVERY:
                 self.last = now
-                print(
-                    f"\r\033[K{done:,} images  {self.rate.per_second:,.0f} img/s", end="", file=sys.stderr, flush=True
-                )
+                self._print(f"{done:,} images  {self.rate.per_second:,.0f} img/s")
 
     def line(self, text: str) -> None:
         """Print a sentence on a line of its own."""

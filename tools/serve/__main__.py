@@ -74,7 +74,7 @@ def serve(given: argparse.Namespace, listening: socket) -> int:
     from tools.serve.classifier import Classifier
     from tools.serve.server import Server
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Composer's exits silently
+    command.restore_ctrl_c()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module="PIL")  # of images with odd metadata
     try:
