@@ -232,7 +232,7 @@ def surgeries_in(held: Shapes) -> list[type[Surgery]]:
 def is_surgery(name: str) -> bool:
     """Whether a checkpoint of an algorithm of this class needs it again."""
     kind: Any = getattr(composer.algorithms, name, None)
-    return kind is not None and kind.required_on_load()
+    return isinstance(kind, type) and issubclass(kind, Algorithm) and kind.required_on_load()
 
 
 def words_for(name: str, call: str | None) -> list[str]:

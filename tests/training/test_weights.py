@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -49,6 +51,16 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "lightning.ckpt": lambda held: {"state_dict": prefixed("model.backbone.", held)},
     "without_ema.pth": lambda held: {"state_dict": held, "state_dict_ema": None},
     "ours.pt": lambda held: {"state": {"model": prefixed("module.", held), "algorithms": []}, "rng": []},
+    "tutorial.tar": lambda held: {"model_state_dict": held, "optimizer_state_dict": {"state": {}}},
+    "own_key.pth": lambda held: {"best": torch.tensor(3.0), "weights": held},
+    "compiled_stage.pth": lambda held: {name.replace("layer1.", "layer1._orig_mod."): t for name, t in held.items()},
+    "larger_network.pth": lambda held: prefixed("module.encoder_q.", held),
+    "odd_record.pth": lambda held: {
+        "state": {"model": prefixed("module.", held), "algorithms": 5, "dataset_state": {"train": 7}}
+    },
+    "odd_surgery.pth": lambda held: {
+        "state": {"model": prefixed("module.", held), "algorithms": [("blurpool", {}), ("__file__", {})]}
+    },
     "old.pth": lambda held: {name: t for name, t in held.items() if not name.endswith("num_batches_tracked")},
 }
 
@@ -100,6 +112,12 @@ def script(name: str) -> None:
     torch.jit.script(nn.Linear(1, 1)).save(name)
 
 
+def zipped(name: str) -> None:
+    """Write an archive as they are downloaded, with a file of weights in it."""
+    with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net.pth", bytes(9999))
+
+
 def export(name: str) -> None:
     """Write a program of torch.export."""
     torch.export.save(torch.export.export(nn.Linear(1, 1), (torch.zeros(1, 1),)), name)
@@ -123,9 +141,19 @@ WRONG: dict[str, tuple[Callable[[str], None], str]] = {
         lambda name: torch.save(nn.Linear(1, 1), name),
         r"holds torch\.nn\.modules\.linear\.Linear, which is not data; nothing was loaded or run",
     ),
-    "list.pt": (lambda name: torch.save([1], name), "holds no tensors by name.* it holds list"),
-    "other.pt": (lambda name: torch.save({"a": 1, "b": 2}, name), "it holds a, b. Give a torch file"),
-    "nothing.pt": (lambda name: torch.save({}, name), "it holds nothing. Give"),
+    "list.pt": (lambda name: torch.save([1], name), "holds list, and no tensors by name; give a torch file"),
+    "other.pt": (lambda name: torch.save({"a": 1, "b": 2}, name), "holds a, b, and no tensors by name"),
+    "nothing.pt": (lambda name: torch.save({}, name), "holds nothing, and no tensors by name"),
+    "two.pt": (
+        lambda name: torch.save(dict.fromkeys(("student", "teacher"), resnet18()), name),
+        "holds tensors under student and teacher; save those you mean to a file of their own",
+    ),
+    "array.npz": (lambda name: np.savez(name, a=np.zeros(1)), r"is an archive that torch did not write \(a\.npy\)"),
+    "zipped.pth": (zipped, r"is an archive that torch did not write \(net\.pth\)"),
+    "pointer.safetensors": (
+        lambda name: write_bytes(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"),
+        "is a pointer of Git LFS, not the file; type git lfs pull",
+    ),
 }
 
 

@@ -23,13 +23,24 @@ def small(workdir: Path, few_channels: None) -> None:
     """Each test in its folder, with a ResNet-18 of few channels."""
 
 
-def test_prefixes_are_removed_as_long_as_more_names_match() -> None:
+def test_the_prefix_under_which_most_names_match_is_removed() -> None:
     """A user's network may have such names itself."""
     wanted = {"backbone.conv1.weight": 0, "fc.weight": 0}
     held = {"module.model.backbone.conv1.weight": 1, "module.model.fc.weight": 2}
-    assert stripped(held, wanted) == {"backbone.conv1.weight": 1, "fc.weight": 2}
-    assert stripped({"backbone.conv1.weight": 1}, wanted) == {"backbone.conv1.weight": 1}
-    assert stripped({"module.x": 1}, wanted) == {"module.x": 1}
+    assert stripped(held, wanted, "w.pth") == ({"backbone.conv1.weight": 1, "fc.weight": 2}, [])
+    for plain in ({"backbone.conv1.weight": 1}, {"module.x": 1}):
+        assert stripped(plain, wanted, "w.pth") == (plain, [])
+
+
+def test_what_is_outside_of_the_prefix_is_ignored_by_name_but_a_head() -> None:
+    held, head = resnet18(), {"head.weight": torch.zeros(9), "queue": torch.zeros(1)}
+    body = {name: tensor for name, tensor in held.items() if not name.startswith("fc.")}
+    own = {name: tensor for name, tensor in held.items() if name.startswith("fc.")}
+    torch.save(prefixed("backbone.", body) | own | head, "w.pth")
+    model, loaded = start(run_with("w.pth"))
+    assert equal(model.module, held) and loaded.match.ignored == ["head.weight", "queue"] and not loaded.new
+    torch.save(prefixed("backbone.", body) | head, "w.pth")
+    assert start(run_with("w.pth"))[1].why == "the weights have no head"
 
 
 def resnet50() -> dict[str, Tensor]:
@@ -55,7 +66,19 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     ),
     "quantized": (
         lambda held: {**held, "conv1.weight": held["conv1.weight"].to(torch.int8)},
-        r"conv1\.weight of w\.pth holds int8.*give weights that are not quantized",
+        r"conv1\.weight of w\.pth holds int8.*give dense floating-point numbers, which are not quantized",
+    ),
+    "without values": (
+        lambda held: {**held, "bn1.bias": torch.zeros(64, device="meta")},
+        r"bn1\.bias of w\.pth holds no values",
+    ),
+    "too large for 32 bits": (
+        lambda held: {**held, "bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)},
+        r"bn1\.bias of w\.pth has values that are not finite",
+    ),
+    "two networks": (
+        lambda held: prefixed("encoder_q.", held) | prefixed("encoder_k.", held) | {"queue": torch.zeros(1)},
+        r"holds more than one network, encoder_k\.\* and encoder_q\.\*; save the one you mean",
     ),
     "diverged": (
         lambda held: {**held, "bn1.bias": held["bn1.bias"] / 0},
@@ -86,6 +109,14 @@ def test_weights_that_do_not_fit(what: str) -> None:
     with pytest.raises(ConfigError, match=rf"^model\.weights: .*{said}") as error:
         start(run_with("w.pth"))
     assert error.value.exit_status == 2
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bfloat16, torch.float16, torch.float64])
+def test_other_floating_point_numbers(kind: torch.dtype) -> None:
+    held = resnet18() | {"bn1.bias": torch.full((64,), 0.5, dtype=kind)}
+    torch.save(held, "w.pth")
+    model, _ = start(run_with("w.pth"))
+    assert model.module.bn1.bias.tolist() == [0.5] * 64
 
 
 def test_surgery_is_repeated() -> None:

@@ -17,9 +17,11 @@ from config import ConfigError
 from training.checkpoint_files import is_whole
 from training.saved import load_data, object_in
 
-PARTS = (("state", "model"), ("state_dict_ema",), ("model_ema",), ("state_dict",), ("model",), ("net",))
+PARTS = (("state", "model"), ("state_dict_ema",), ("model_ema",), ("state_dict",), ("model_state_dict",), ("model",))
 """Where files hold their weights, the first that exists: a run's checkpoint, averaged weights, the trained ones."""
 AVERAGED = ("state_dict_ema", "model_ema")
+_OF_PROGRAMS = ("/constants.pkl", "serialized_exported_program.json", "/archive_format")  # records in an archive
+_LFS = b"version https://git-lfs"  # starts the file that stands for a large one in a repository
 KINDS = "a torch file (.pth, .pt, .bin, .pth.tar) of tensors, or .safetensors"
 
 
@@ -43,14 +45,19 @@ def read_content(path: Path, address: str) -> Content:
         if tensors := tensors_of(inside):
             about = _of_a_run(content["state"]) if keys[0] == "state" else {}
             return Content(tensors, ".".join(keys), **about)
-    if tensors := tensors_of(content):
-        return Content(tensors)
-    holds = named([str(key) for key in content], 3) if isinstance(content, Mapping) else type(content).__name__
-    where = ", ".join(".".join(keys) for keys in PARTS)
-    raise ConfigError(
-        f"model.weights: {address} holds no tensors by name, neither at its top nor in {where}; it holds "
-        f"{holds or 'nothing'}. Give {KINDS}"
-    )
+    entries = content.items() if isinstance(content, Mapping) else ()
+    held = {"": tensors_of(content)} | {str(key): tensors_of(value) for key, value in entries}
+    most = max(map(len, held.values()))
+    likely = [part for part, tensors in held.items() if 2 * len(tensors) > most]
+    if len(likely) == 1:
+        return Content(held[likely[0]], likely[0])
+    if likely:
+        keys = " and ".join(part or "its top" for part in likely)
+        what = f"tensors under {keys}; save those you mean to a file of their own"
+    else:
+        inside = named(list(held)[1:], 3) or "nothing" if isinstance(content, Mapping) else type(content).__name__
+        what = f"{inside}, and no tensors by name; give {KINDS}"
+    raise ConfigError(f"model.weights: {address} holds {what}")
 
 
 def tensors_of(value: object) -> dict[str, Tensor]:
@@ -65,7 +72,8 @@ def _of_a_run(state: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("dataset_state", "train", "classes"):
         classes = classes.get(key) if isinstance(classes, Mapping) else None
     surgery = {}
-    for entry in state.get("algorithms") or ():
+    algorithms = state.get("algorithms")
+    for entry in algorithms if isinstance(algorithms, list | tuple) else ():
         if isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], Mapping):
             surgery[str(entry[0])] = str(entry[1].get("repr", ""))
     return {"classes": list(map(str, classes)) if isinstance(classes, list | tuple) else None, "surgery": surgery}
@@ -75,12 +83,17 @@ def _read(path: Path, what: str) -> Any:
     """Read a file by what it is, whatever it is called; `what` starts the message if that fails."""
     damaged = ConfigError(f"{what} is damaged (cut short or changed); copy or download it again")
     with path.open("rb") as file:
-        start = file.read(9)
+        start = file.read(len(_LFS))
     try:
-        if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
+        if start == _LFS:
+            raise ConfigError(f"{what} is a pointer of Git LFS, not the file; type git lfs pull where it was cloned")
+        if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
             return load_file(path)
-        if start[:2] == b"PK" and _is_program(path):
+        records = _records(path) if start[:2] == b"PK" else []
+        if any(name.endswith(_OF_PROGRAMS) for name in records):
             raise ConfigError(f"{what} is a program of TorchScript or torch.export, which would run code; give {KINDS}")
+        if records and not any(name.endswith("/data.pkl") for name in records):
+            raise ConfigError(f"{what} is an archive that torch did not write ({named(records, 2)}); give {KINDS}")
         if start[:2] == b"PK" and not is_whole(path):
             raise damaged
         if start[:1] == b"\x80" and start[2:4] != b"\x8a\n":  # torch's files start with a large number
@@ -104,11 +117,10 @@ def _read(path: Path, what: str) -> Any:
     raise ConfigError(f"{what} is not a file of weights; give {KINDS}")
 
 
-def _is_program(path: Path) -> bool:
-    """Whether an archive is TorchScript's or torch.export's, by its records."""
-    marks = ("/constants.pkl", "serialized_exported_program.json", "/archive_format")
+def _records(path: Path) -> list[str]:
+    """Return the names of an archive's records; none if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(marks) for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+            return archive.namelist()
+    except Exception:  # zipfile raises all sorts of errors for damaged archives
+        return []

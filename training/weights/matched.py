@@ -1,6 +1,7 @@
 """Match pretrained weights with a network: names without their prefixes, surgery undone, shapes compared."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,8 +15,7 @@ from config.schema import MODELS, Model
 from training.loading import Shapes, architecture, differences, is_surgery, shapes, surgeries, surgeries_in, words_for
 from training.weights.origin import Pretrained
 
-PREFIXES = ("module", "_orig_mod", "model", "_model", "backbone")  # of DDP, torch.compile, wrappers
-_PREFIX = re.compile(rf"^(?:{'|'.join(PREFIXES)})\.")
+_WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # at any depth
 _SUPERFLUOUS = {"n_averaged"}  # counts the averages of torch's AveragedModel
 _MAY_BE_MISSING = ".num_batches_tracked"  # in files from before PyTorch 0.4.1; starts at 0
 
@@ -43,7 +43,7 @@ def match(
     """
     wanted = network.state_dict()
     tensors, remarks = _plain(given, algorithms)
-    tensors = stripped(tensors, wanted)
+    tensors, outside = stripped(tensors, wanted, given.origin.address)
     inside = () if head is None else (f"{head}.",)
     body = {
         name: tensor for name, tensor in tensors.items() if not name.startswith(inside) and name not in _SUPERFLUOUS
@@ -53,25 +53,44 @@ def match(
     _check(given, shapes(body), shapes(body_wanted), model)
     loaded = {name: tensor for name, tensor in tensors.items() if name in wanted}
     for name, tensor in loaded.items():
-        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.layout != torch.strided:
+        what = f"model.weights: {name} of {given.origin.address}"
+        is_float = tensor.is_floating_point()
+        if is_float != wanted[name].is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            held = "no values" if tensor.is_meta else f"{str(tensor.dtype).removeprefix('torch.')} ({tensor.layout})"
+            raise ConfigError(f"{what} holds {held}; give dense floating-point numbers, which are not quantized")
+        # As they will be used: large numbers of 64 bits have no finite counterpart, those of 8 bits no isfinite.
+        if is_float and not bool(torch.isfinite(tensor.to(wanted[name].dtype)).all()):
             raise ConfigError(
-                f"model.weights: {name} of {given.origin.address} holds {str(tensor.dtype).removeprefix('torch.')} "
-                f"({tensor.layout}), not dense floating-point numbers; give weights that are not quantized"
+                f"{what} has values that are not finite: its training had diverged; give weights from before that"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ConfigError(
-                f"model.weights: {name} of {given.origin.address} has values that are not finite: its training had "
-                "diverged; give weights from before that"
-            )
-    return Match(loaded, [name for name in tensors if name not in wanted], remarks)
+    return Match(loaded, [*(name for name in tensors if name not in wanted), *outside], remarks)
 
 
-def stripped(tensors: Mapping[str, T], wanted: Mapping[str, Any]) -> dict[str, T]:
-    """Remove as many prefixes from all names as make most of them match; none if that matches as many."""
-    candidates = [dict(tensors)]
-    while (shorter := {_PREFIX.sub("", name): value for name, value in candidates[-1].items()}) != candidates[-1]:
-        candidates.append(shorter)
-    return max(candidates, key=lambda names: len(names.keys() & wanted.keys()))
+def stripped(tensors: Mapping[str, T], wanted: Mapping[str, Any], address: str) -> tuple[dict[str, T], list[str]]:
+    """Remove the prefix under which a file has most of the wanted names, as of DDP or of a larger network.
+
+    Return the tensors and the names that are outside of that prefix and not wanted either, such as another head's.
+    ConfigError if there is more than one such network, as a student and its teacher.
+    """
+    plain = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    found = Counter(name[:at] for name in plain for at in _starts(name) if name[at:] in wanted)
+    prefix = max(["", *found], key=found.__getitem__)
+    if not prefix:
+        return plain, []
+    if rivals := [other for other, count in found.items() if other != prefix and 2 * count > found[prefix]]:
+        there = " and ".join(sorted(f"{other}*" for other in [prefix, *rivals]))
+        raise ConfigError(
+            f"model.weights: {address} holds more than one network, {there}; save the one you mean to a file of its own"
+        )
+    inside = {name.removeprefix(prefix): tensor for name, tensor in plain.items() if name.startswith(prefix)}
+    outside = {name: tensor for name, tensor in plain.items() if not name.startswith(prefix)}
+    also = {name: tensor for name, tensor in outside.items() if name in wanted and name not in inside}
+    return inside | also, [name for name in outside if name not in also]
+
+
+def _starts(name: str) -> list[int]:
+    """Return where the name could start if what is before it was a prefix."""
+    return [0, *(at + 1 for at, letter in enumerate(name) if letter == ".")]
 
 
 def _check(given: Pretrained, held: Shapes, wanted: Shapes, model: Model) -> None:
