@@ -26,6 +26,13 @@ LEAST_BAR = 10  # columns
 RATE_SECONDS = 10.0  # averaging window of rates: long enough to be steady, short enough to show a stall
 
 
+def local_path(word: str) -> Path:
+    """Parse the path of a file or folder on this machine."""
+    if "://" in word:
+        raise argparse.ArgumentTypeError(f"{word} given, but it must be a path on this machine")
+    return Path(word)
+
+
 def positive(word: str) -> int:
     """Parse a command-line argument that must be a whole number of at least 1."""
     return _from(1, word)

@@ -206,7 +206,17 @@ def test_a_model_that_torch_cannot_export(
         assert printed.err.startswith(f"\n{said}") and len(printed.err.splitlines()) == 2, printed.err
     assert not Path("out").exists()
     assert run(["it", "-o", "out", "--outside-code", "--format", "hub"]) == 2
-    assert "--format hub: holds weights of torchvision's networks, but the run's is branching" in capfd.readouterr().err
+    assert "resnet101 or resnet152, but the run's network is branching" in capfd.readouterr().err
+
+
+@slow
+def test_ghost_batchnorm_is_batchnorm_in_evaluation(digit_runs: Path, workdir: Path) -> None:
+    """Composer's rejects a batch smaller than its own, and would fix the size of exported batches."""
+    words = [f"{digit_runs}/runs/baseline/config.yaml", "run_name=it", "runs_folder=.", "max_duration=1ba"]
+    words += ["scheduler.t_warmup=0ba", "algorithms.ghost_batchnorm.ghost_batch_size=4"]
+    main(load(words)).close()
+    assert open_network("it").probabilities(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
+    assert run(["it", "-o", "out", "--format", "pth", "torchscript"]) == 0
 
 
 BRANCHING = """

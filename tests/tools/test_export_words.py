@@ -57,6 +57,14 @@ def test_bad_words(words: list[str], said: str, workdir: Path, capsys) -> None:
     assert [path.name for path in Path("runs/it").iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.parametrize("option", ["run", "-o"])
+def test_addresses_are_not_taken_for_folders(option: str, workdir: Path, capsys) -> None:
+    """A Path would drop a slash, and write to a folder called s3:."""
+    with pytest.raises(SystemExit) as ended:
+        run([*(["-o", "s3://b/x", "it"] if option == "-o" else ["s3://b/x"]), "--format", "pth"])
+    assert ended.value.code == 2 and "s3://b/x given, but it must be a path on this machine" in capsys.readouterr().err
+
+
 def test_packages_that_are_not_installed(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     Path("runs/it").mkdir(parents=True)
     for name in ("onnxscript", "onnxruntime"):

@@ -3,10 +3,10 @@
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from common import command
 from common.errors import ConfigError
+from common.terminal import local_path
 from tools.networks.inputs import INPUT, add_input_options
 from tools.networks.options import add_trust_options
 
@@ -18,8 +18,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ConfigError for an impossible size or number."""
     parser = command.parser("tools.evaluate", __doc__)
     add = parser.add_argument
-    add("run", type=Path, nargs="?", help="a run folder, runs/NAME")
-    add("--model", type=Path, metavar="FILE", help="a network instead of a run: .onnx, .pt of TorchScript, or .pt2")
+    add("run", type=local_path, nargs="?", help="a run folder, runs/NAME")
+    add(
+        "--model",
+        type=local_path,
+        metavar="FILE",
+        help="a network instead of a run: .onnx, .pt of TorchScript, or .pt2",
+    )
     add("--data", metavar="PATH", help="another data set with the same classes: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
     add("--checkpoint", metavar="best|latest|PATH", help="(default: best)")
@@ -32,8 +37,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--flip", action=argparse.BooleanOptionalAction, default=True, help="also average over a mirror image")
     add("--gallery", type=int, default=24, metavar="N", help="mistakes to show (default: %(default)s)")
     names = "names of the classes: lines \"n01440764 tench\", or JSON (default: the data set's, or ImageNet's)"
-    add("--names", type=Path, metavar="FILE", help=names)
-    add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/evaluation, or FILE-evaluation)")
+    add("--names", type=local_path, metavar="FILE", help=names)
+    add("-o", "--out", type=local_path, metavar="FOLDER", help="(default: RUN/evaluation, or FILE-evaluation)")
     add_input_options(parser, "--model")
     given = parser.parse_args(argv)
     words = given.sizes.split(",") if given.sizes else []

@@ -90,6 +90,7 @@ def write(subject: Subject, files: Mapping[str, Path]) -> None:
     for name, path in files.items():
         try:
             function("write", name)(subject, path)
+            found = check(subject, name, path)
         except (UserError, OSError):
             raise
         except Exception as error:  # torch raises anything
@@ -99,7 +100,6 @@ def write(subject: Subject, files: Mapping[str, Path]) -> None:
             cause = error.__cause__ or error  # of torch.onnx's own, which tells how to report it
             why = str(cause).strip().partition("\n")[0][:200]
             raise UserError(f"--format {name}: torch cannot export {model} ({why}); give another format") from error
-        found = check(subject, name, path)
         inside = [path] if path.is_file() else path.rglob("*")
         size = sum(file.stat().st_size for file in inside) / 1e6
         print(

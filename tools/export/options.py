@@ -10,6 +10,7 @@ from pathlib import Path
 from common import command
 from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
+from common.terminal import local_path
 from tools.evaluate.options import LARGEST, SMALLEST
 from tools.export.formats import CODE, FORMATS, INT8, PROGRAMS
 
@@ -19,7 +20,7 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:12} {one.names[0].format('NAME'):18} {one.what}" for name, one in FORMATS.items())
     parser = command.parser("tools.export", description, epilog=f"formats:\n{listed}")
     add = parser.add_argument
-    add("run", type=Path, nargs="?", help="a run folder, runs/NAME")
+    add("run", type=local_path, nargs="?", help="a run folder, runs/NAME")
     add("--format", nargs="+", action="extend", default=[], metavar="FORMAT", help="one or more of those below")
     add("--checkpoint", default="best", metavar="best|latest|PATH", help="(default: best)")
     add("--size", type=int, metavar="N", help="side of the images in pixels (default: the run's crop_size)")
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     )
     add("--data", metavar="PATH", help="data set for the comparison, instead of the run's: a folder, or s3://...")
     add("--local", metavar="FOLDER", help="cache folder for the shards of --data")
-    add("-o", "--out", type=Path, metavar="FOLDER", help="(default: RUN/export)")
+    add("-o", "--out", type=local_path, metavar="FOLDER", help="(default: RUN/export)")
     trusted = "run the code in a checkpoint that is more than data; only if you trust it"
     add("--load-unsafe-pickle", action="store_true", help=trusted)
     trusted = "import the classes from outside this project that the run's configuration names; only if you trust it"

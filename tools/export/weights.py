@@ -84,7 +84,7 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
             continue
         with_code = kind.takes_code and subject.given.with_code
         if model not in MODELS:
-            problems.append(f"--format {name}: holds weights of torchvision's networks, but the run's is {model}")
+            problems.append(f"--format {name}: holds weights of {listing(MODELS)}, but the run's network is {model}")
         elif "timm" in kind.packages and subject.network.resize_size < 0:
             problems.append(f"--format {name}: timm always resizes images, but the run's evaluation does not")
         elif _shapes(subject.plain) != _shapes(_holder(subject, with_code)):

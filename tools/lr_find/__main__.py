@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import command
 from common.folders import check_folder
+from common.terminal import local_path
 from config import ConfigError, Run, TrainingError, check_world, durations_of, load
 from main import explained
 from recipes.declared import declarations
@@ -45,8 +46,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--to", dest="highest", type=float, default=10, help="highest rate (default: %(default)g)")
     add("--points", type=int, default=100, help="batches, each at its rate (default: %(default)s)")
     add("--seeds", type=int, default=1, help="sweeps, each with its own weights and order (default: 1)")
-    add("--out", type=Path, default=Path("lr_find"), help="folder (default: %(default)s)")
-    add("--write", type=Path, metavar="FILE", help="put the rate into this YAML; a new one is a copy of the run's")
+    add("--out", type=local_path, default=Path("lr_find"), help="folder (default: %(default)s)")
+    add("--write", type=local_path, metavar="FILE", help="put the rate into this YAML; a new one copies the run's")
     given = parser.parse_intermixed_args(argv)
     problems = []
     if not 0 < given.lowest < given.highest < math.inf:

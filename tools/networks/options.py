@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.terminal import local_path
 from loaders.class_names import names_of
 from tools.networks.inputs import INPUT, add_input_options, stated
 
@@ -19,7 +20,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2")
     add("--checkpoint", metavar="best|latest|PATH", help="of a run (default: best)")
-    add("--names", type=Path, metavar="FILE", help='names of the classes: lines "n01440764 tench", or JSON')
+    add("--names", type=local_path, metavar="FILE", help='names of the classes: lines "n01440764 tench", or JSON')
     add_trust_options(parser)
     add_input_options(parser, "a network's file")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from composer.algorithms.ghost_batchnorm.ghost_batchnorm import _GhostBatchNorm
 from composer.core import Event, State
 from composer.core.engine import Engine
 from composer.devices import DeviceCPU
@@ -83,4 +84,9 @@ def trained_network(config: Config, saved: Saved) -> nn.Module:
         engine.close()
     check_fits(saved, model, surgeries, None, anew=False)
     model.load_state_dict(saved.state["model"])
-    return model.module.eval()
+    network = model.module.eval()
+    for name, layer in list(network.named_modules()):
+        # The same in evaluation, where Composer's rejects batches smaller than its own, and fixes their size on export.
+        if isinstance(layer, _GhostBatchNorm):
+            network.set_submodule(name, layer.batchnorm)
+    return network

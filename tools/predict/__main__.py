@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TextIO
 from common import command
 from common.errors import ConfigError, UserError, counted
 from common.folders import check_folder
-from common.terminal import positive
+from common.terminal import local_path, positive
 from common.whole_files import whole_file
 from tools.networks.options import add_network_options, network_problems, open_given
 from tools.predict import formats, inputs
@@ -58,8 +58,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--threshold", type=_share, default=0.0, metavar="P", help="leave out classes less probable than this, 0 to 1")
     add("--format", choices=formats.FORMATS, help="(default: table, or by the suffix of -o)")
     add("--wide", action="store_true", help="csv with a row per image instead of a row per class")
-    add("-o", "--out", type=Path, metavar="FILE", help="write to this file instead of printing")
-    add("--sheet", type=Path, metavar="FILE.png", help="also draw the first 120 images with their answers")
+    add("-o", "--out", type=local_path, metavar="FILE", help="write to this file instead of printing")
+    add("--sheet", type=local_path, metavar="FILE.png", help="also draw the first 120 images with their answers")
     add("--upright", action="store_true", help="turn images by their orientation tag, which training ignores")
     add("--batch", type=positive, default=64, metavar="N", help="images per step (default: %(default)s)")
     add("-0", "--null", action="store_true", help="names on stdin end with a null byte, as from find -print0")

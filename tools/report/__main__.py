@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common import command
 from common.errors import ConfigError
+from common.terminal import local_path
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("places", nargs="+", metavar="FOLDER", help="runs/, or folders of single runs")
     where = "report.html or report.md; may be given twice (default: report.html)"
-    add("-o", "--output", action="append", type=Path, metavar="FILE", help=where)
+    add("-o", "--output", action="append", type=local_path, metavar="FILE", help=where)
     add("--price", type=float, metavar="DOLLARS", help="per hour of a run, instead of the price list's")
     add("--spot", action="store_true", help="use the list's spot prices")
     add("--storage", type=float, metavar="GB", help="size of the disk that was rented for the data")
