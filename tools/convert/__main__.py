@@ -16,6 +16,7 @@ from common.addresses import without_credentials
 from common.errors import ConfigError, DataError
 from common.folders import LocalFolder
 from common.terminal import console, positive
+from loaders.archives.forms import add_options, read_options
 from loaders.storage.kinds import KINDS
 
 QUALITY = 90
@@ -72,6 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
     cores = len(os.sched_getaffinity(0))
     add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
@@ -121,7 +123,7 @@ def convert(argv: Sequence[str]) -> int:
         raise DataError(f"{given.destination}: {given.to} is read only from local files. Name a local folder.")
     destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
-    sources, classes = open_sources(given.source, given.local)
+    sources, classes = open_sources(given.source, given.local, read_options(given))
     images = ImageOptions(given.max_size, given.quality or QUALITY)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20), given.seekable)
     plans = [plan_split(split, source, images, shards) for split, source in sources.items()]

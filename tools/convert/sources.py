@@ -16,6 +16,8 @@ import numpy as np
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
+from loaders.archives.catalog import Catalog
+from loaders.archives.forms import ReadOptions, open_copy
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
 from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
@@ -143,8 +145,38 @@ class ShardSource:
         return ShardPart(indices, *self.place)
 
 
-Part = FolderPart | ShardPart
-Source = FolderSource | ShardSource
+@dataclass(frozen=True)
+class CatalogPart:
+    """A shard's images of a catalog."""
+
+    indices: np.ndarray  # in the split, int64 [n]
+    catalog: Catalog  # of these alone
+
+    def name_of(self, place: int) -> str:
+        """Return where the image is."""
+        return self.catalog.name_of(place)
+
+    def read(self, place: int) -> tuple[bytes, int]:
+        """Return the image's bytes and label."""
+        return self.catalog.read(place), int(self.catalog.labels[place])
+
+
+class CatalogSource:
+    """One split of a data set in another form (loaders.archives)."""
+
+    def __init__(self, catalog: Catalog, classes: list[str] | None, remarks: Sequence[str]) -> None:
+        self.catalog, self.remarks = catalog, remarks
+        self.sizes = catalog.sizes
+        self.sorted_by_class = not catalog.mixed
+        self.fingerprint = catalog.fingerprint(classes)
+
+    def part(self, indices: np.ndarray) -> CatalogPart:
+        """Return the images at these indices."""
+        return CatalogPart(indices, self.catalog.take(indices))
+
+
+Part = FolderPart | ShardPart | CatalogPart
+Source = FolderSource | ShardSource | CatalogSource
 
 
 @functools.lru_cache(maxsize=4)
@@ -162,11 +194,20 @@ def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, 
     return entry, ShardJob(0, remote, local, split, entry).unpacked()
 
 
-def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
+def open_sources(
+    path: str, local: str | None, options: ReadOptions | None = None
+) -> tuple[dict[str, Source], list[str] | None]:
     """Return the splits of a data set, and the class names by label (None if they are not recorded).
 
-    `path` holds train/, val/ or both; `local` is the cache folder for shards in a store.
+    `path` holds train/, val/ or both, or a data set in another form, which `options` are for; `local` is the cache
+    folder for shards in a store.
     """
+    if copy := open_copy(path, options or ReadOptions()):
+        remarks = iter([copy.remarks])  # once, not for each split
+        opened = {
+            name: CatalogSource(catalog, copy.classes, next(remarks, [])) for name, catalog in copy.splits.items()
+        }
+        return dict(opened), copy.classes
     if is_remote(path):
         if not local:
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")

@@ -1,0 +1,102 @@
+"""The table of forms in which people have data sets, and how each is recognized and opened.
+
+A new form needs its file and its row here; a test writes the table of docs/data.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import DataError, named
+from common.suggest import did_you_mean, listing
+from loaders.archives.catalog import Catalog, DataCopy
+from loaders.archives.place import Place
+from loaders.class_names import imagenet
+
+_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the content does not say."""
+
+    kind: str | None = None  # a name in FORMS, where the content could be several
+    label: str | None = None  # what holds the label; each form says what that may be
+    label_offset: int = 0  # added to each stored number
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form; functions are given as package.module:name and imported when they are needed."""
+
+    reads: str  # files, for the docs
+    recognize: str  # a function (Place) -> bool, which looks at names and first bytes only
+    open: str  # a function (Place, ReadOptions) -> DataCopy
+
+
+FORMS = {
+    "webdataset": Form(
+        "WebDataset tars: `NAME.jpg`, `NAME.cls`",
+        "loaders.archives.webdataset:is_webdataset",
+        "loaders.archives.webdataset:open_webdataset",
+    ),
+}
+"""In the order in which they are tried."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ReadOptions to a program's."""
+    group = parser.add_argument_group("data sets in other forms")
+    group.add_argument("--kind", metavar="KIND", help=f"what it is, if the content leaves doubt: {listing(FORMS)}")
+    group.add_argument("--label", metavar="KEY", help="what holds the labels, such as a column's name")
+    group.add_argument("--label-offset", type=int, default=0, metavar="N", help="add N to each label; -1: from 1")
+
+
+def read_options(given: argparse.Namespace) -> ReadOptions:
+    """Return the options that `add_options` has parsed."""
+    return ReadOptions(given.kind, given.label, given.label_offset)
+
+
+def recognize(place: Place, options: ReadOptions) -> str | None:
+    """Return the form of a data set, a key of FORMS, or the one that `options` names; None if it has none of them."""
+    if options.kind is not None and options.kind not in FORMS:
+        raise DataError(f"--kind {options.kind}: must be {listing(FORMS)}{did_you_mean(options.kind, FORMS)}")
+    return options.kind or next((name for name, form in FORMS.items() if _function(form.recognize)(place)), None)
+
+
+def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
+    """Open the data set at a path or an s3:// address; None if it has none of these forms.
+
+    Raises:
+        DataError: it is damaged, or its images and labels do not fit together; the message names the first place.
+    """
+    place = Place(path)
+    if (name := recognize(place, options)) is None:
+        return None
+    copy: DataCopy = _function(FORMS[name].open)(place, options)
+    if not any(len(catalog) for catalog in copy.splits.values()):
+        raise DataError(f"{place.given}: holds no images.")
+    for catalog in copy.splits.values():
+        check_wordnet_ids(catalog, copy.classes)
+    return copy
+
+
+def _function(name: str) -> Any:
+    return pkgutil.resolve_name(name)
+
+
+def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
+    """Raise a DataError at the first image whose name holds a WordNet id other than its label's class."""
+    if not classes or not set(classes) <= set(imagenet()):
+        return
+    for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
+        found = {one.decode() for one in _WORDNET_ID.findall(name)}
+        if found and classes[label] not in found:
+            raise DataError(
+                f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "
+                f"{classes[label]}. Are the labels in another order, or counted from 1? (--label-offset -1)"
+            )

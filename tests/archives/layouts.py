@@ -1,0 +1,86 @@
+"""One small ImageNet in each of the forms in which people have it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from loaders.class_names import imagenet
+from loaders.storage.imagefolder import ImageFolderDataset
+from loaders.storage.streaming import ShardDataset
+from tests.tools.conversions import PIPELINE, convert, files_of
+
+CLASSES = [list(imagenet())[number] for number in (0, 3, 217, 530, 999)]
+TRAIN, VAL = 8, 4  # images of a class
+
+Sample = tuple[str, bytes, str]
+"""Name, bytes and class of an image, as in the folder."""
+
+
+def make_folder(root: Path) -> Path:
+    """Write the images as the image folder that the other forms hold: train/CLASS/CLASS_N.JPEG, val/CLASS/ILSVRC..."""
+    random = np.random.default_rng(0)
+    for number in range(len(CLASSES) * (TRAIN + VAL)):
+        label, count = number % len(CLASSES), number // len(CLASSES)
+        # Numbers of different length, which no sorting by number orders as names are.
+        name = f"{CLASSES[label]}_{count * 97}.JPEG" if count < TRAIN else f"ILSVRC2012_val_{number - 39:08}.JPEG"
+        path = root / ("train" if count < TRAIN else "val") / CLASSES[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = random.integers(24, 60, 2)
+        pixels = np.full((height, width, 3), 40 * label, np.uint8) + random.integers(0, 30, (height, width, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(path, quality=85)
+    return root
+
+
+def samples(folder: Path, split: str) -> list[Sample]:
+    """Return the images of a split of the folder, in its order."""
+    dataset = ImageFolderDataset(folder, split, PIPELINE, seed=0)
+    return [(path.name, path.read_bytes(), path.parent.name) for path in map(dataset.path_of, range(len(dataset)))]
+
+
+def write_tar(path: Path | io.BytesIO, members: Iterable[tuple[str, bytes]], mode: str = "w") -> None:
+    """Write a tar of these files."""
+    given = {"fileobj": path} if isinstance(path, io.BytesIO) else {"name": path}
+    with tarfile.open(mode=mode, **given) as archive:  # type: ignore[call-overload]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def make_webdataset(folder: Path, root: Path, per_tar: int = 15) -> Path:
+    """Write WebDataset tars as timm/imagenet-1k-wds has them, in shuffled order, with labels of ImageNet."""
+    labels = list(imagenet())
+    root.mkdir(parents=True)
+    for split, called in (("train", "train"), ("val", "validation")):
+        given = samples(folder, split)
+        shuffled = [given[at] for at in np.random.default_rng(1).permutation(len(given))]
+        for number, start in enumerate(range(0, len(shuffled), per_tar)):
+            members = []
+            for name, data, one in shuffled[start : start + per_tar]:
+                stem, label = name.removesuffix(".JPEG"), labels.index(one)
+                described = json.dumps({"label": label, "filename": name}).encode()
+                members += [(f"{stem}.cls", b"%d" % label), (f"{stem}.jpg", data), (f"{stem}.json", described)]
+            write_tar(root / f"imagenet1k-{called}-{number:04}.tar", members)
+    return root
+
+
+def contents(shards: Path, split: str) -> list[tuple[bytes, int]]:
+    """Return the images and labels in converted shards, in order."""
+    dataset = ShardDataset(str(shards), str(shards), split, PIPELINE, seed=0)
+    return [dataset.read(index) for index in range(len(dataset))]  # type: ignore[misc]
+
+
+def converted(source: Path | str, target: Path, *words: object) -> dict[str, bytes]:
+    """Convert a data set, and return the files of the result."""
+    if target.exists():
+        shutil.rmtree(target)
+    assert convert(source, target, "--shard-mb", 0.02, *words) == 0
+    return files_of(target)
