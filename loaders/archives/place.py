@@ -18,7 +18,8 @@ from loaders.transport.remote import is_remote, join
 
 OPEN_FILES = 256  # of a process, at most
 READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, while a file is indexed: on a disk, in a store
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
+TARS = (".tar",)
+SUFFIXES = (*TARS, ".tar.gz", ".tgz", ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
 
 
 class Place:
@@ -44,6 +45,11 @@ class Place:
     def read(self, name: str) -> bytes:
         """Return a small file's bytes; raises a DataError if it cannot be read."""
         return self.folder.read(name)
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file's name is a tar archive's, compressed by gzip or not."""
+    return name.endswith(TARS) and not name.startswith("._")
 
 
 class Ranges(Protocol):
