@@ -46,6 +46,11 @@ FORMS = {
         "loaders.archives.webdataset:is_webdataset",
         "loaders.archives.webdataset:open_webdataset",
     ),
+    "table": Form(
+        "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
+        "loaders.archives.tables:is_tables",
+        "loaders.archives.tables:open_tables",
+    ),
 }
 """In the order in which they are tried."""
 
