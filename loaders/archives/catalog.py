@@ -116,6 +116,16 @@ class DataCopy:
     splits: dict[str, Catalog]  # `train`, `val`, or UNSPLIT alone
     classes: list[str] | None  # by label; None if they have no names
     remarks: list[str] = field(default_factory=list)  # one sentence each
+    val_labels: str = ""  # what tells the labels of val/, if it is another file
+
+    @property
+    def headline(self) -> str:
+        """What it is and what it holds, in a line."""
+        counts = " + ".join(f"{len(catalog):,}" for catalog in self.splits.values())
+        only = f" of {next(iter(self.splits))}/" if len(self.splits) == 1 and UNSPLIT not in self.splits else ""
+        classes = f", {len(self.classes):,} classes" if self.classes else ""
+        labels = f"; labels of val/ from {self.val_labels}" if self.val_labels else ""
+        return f"{self.what}: {counts} images{only}{classes}{labels}"
 
 
 UNSPLIT = "all"  # key of the images of a data set that has no train and val

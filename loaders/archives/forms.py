@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,7 @@ from common.errors import DataError, named
 from common.suggest import did_you_mean, listing
 from loaders.archives.catalog import Catalog, DataCopy, check_label
 from loaders.archives.place import Place
-from loaders.class_names import imagenet
-
-_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
+from loaders.class_names import are_imagenet, wordnet_ids
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,11 @@ class Form:
 
 
 FORMS = {
+    "imagenet": Form(
+        "ImageNet's archives, whole or unpacked one level, and Kaggle's tree",
+        "loaders.archives.imagenet:is_imagenet",
+        "loaders.archives.imagenet:open_imagenet",
+    ),
     "webdataset": Form(
         "WebDataset tars: `NAME.jpg`, `NAME.cls`",
         "loaders.archives.webdataset:is_webdataset",
@@ -106,10 +108,10 @@ def check_labels(catalog: Catalog, classes: list[str] | None) -> None:
 
 def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     """Raise a DataError at the first image whose name holds a WordNet id other than its label's class."""
-    if not classes or not set(classes) <= set(imagenet()):
+    if not classes or not are_imagenet(classes):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        found = {one.decode() for one in _WORDNET_ID.findall(name)}
+        found = wordnet_ids(name.decode("utf-8", "surrogateescape"))
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "

@@ -124,6 +124,8 @@ def convert(argv: Sequence[str]) -> int:
     destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
     sources, classes = open_sources(given.source, given.local, read_options(given))
+    for headline in {source.headline: None for source in sources.values() if source.headline}:
+        out.print(headline)
     images = ImageOptions(given.max_size, given.quality or QUALITY)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20), given.seekable)
     plans = [plan_split(split, source, images, shards) for split, source in sources.items()]

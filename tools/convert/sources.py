@@ -51,6 +51,7 @@ class FolderPart:
 class FolderSource:
     """One split of the image folder `root`, which holds train/ or val/."""
 
+    headline = ""
     sorted_by_class = True  # so that training needs it shuffled
 
     def __init__(self, root: str, split: str) -> None:
@@ -119,6 +120,7 @@ class ShardPart:
 class ShardSource:
     """One split of a data set in MDS shards; arguments as for ShardPart."""
 
+    headline = ""
     remarks: Sequence[str] = ()
     sorted_by_class = False  # assumed, and the order is kept, so that each shard is fetched once
 
@@ -164,8 +166,8 @@ class CatalogPart:
 class CatalogSource:
     """One split of a data set in another form (loaders.archives)."""
 
-    def __init__(self, catalog: Catalog, classes: list[str] | None, remarks: Sequence[str]) -> None:
-        self.catalog, self.remarks = catalog, remarks
+    def __init__(self, catalog: Catalog, classes: list[str] | None, headline: str, remarks: Sequence[str]) -> None:
+        self.catalog, self.headline, self.remarks = catalog, headline, remarks
         self.sizes = catalog.sizes
         self.sorted_by_class = not catalog.mixed
         self.fingerprint = catalog.fingerprint(classes)
@@ -205,7 +207,8 @@ def open_sources(
     if copy := open_copy(path, options or ReadOptions()):
         remarks = iter([copy.remarks])  # once, not for each split
         opened = {
-            name: CatalogSource(catalog, copy.classes, next(remarks, [])) for name, catalog in copy.splits.items()
+            name: CatalogSource(catalog, copy.classes, copy.headline, next(remarks, []))
+            for name, catalog in copy.splits.items()
         }
         return dict(opened), copy.classes
     if is_remote(path):
