@@ -44,6 +44,16 @@ FORMS = {
         "loaders.archives.webdataset:is_webdataset",
         "loaders.archives.webdataset:open_webdataset",
     ),
+    "hf-tars": Form(
+        "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
+        "loaders.archives.folder_tars:is_hugging_face_tars",
+        "loaders.archives.folder_tars:open_hugging_face_tars",
+    ),
+    "tar": Form(
+        "tars, `.tar` or `.tgz`, that hold `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
+        "loaders.archives.folder_tars:is_folder_tar",
+        "loaders.archives.folder_tars:open_folder_tar",
+    ),
 }
 """In the order in which they are tried."""
 
@@ -94,7 +104,7 @@ def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     if not classes or not set(classes) <= set(imagenet()):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        found = {one.decode() for one in _WORDNET_ID.findall(name)}
+        found = {one.decode() for one in _WORDNET_ID.findall(name.rpartition(b"/")[2]) or _WORDNET_ID.findall(name)}
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "

@@ -72,6 +72,33 @@ def make_webdataset(folder: Path, root: Path, per_tar: int = 15) -> Path:
     return root
 
 
+def make_folder_tar(folder: Path, path: Path, prefix: str = "", *, in_order: bool = False) -> Path:
+    """Write train/CLASS/NAME and val/CLASS/NAME into a tar, compressed if its name says so."""
+    members = [
+        (f"{prefix}{split}/{one}/{name}", data)
+        for split in ("train", "val")
+        for name, data, one in samples(folder, split)
+    ]
+    if not in_order:
+        members = [members[at] for at in np.random.default_rng(2).permutation(len(members))]
+    write_tar(path, [*members, (f"{prefix}noisy_imagenette.csv", b"path")], "w" if path.suffix == ".tar" else "w:gz")
+    return path
+
+
+def make_hugging_face_tars(folder: Path, root: Path) -> Path:
+    """Write the tars of Hugging Face's former copy, with the class at the end of each name."""
+    root.mkdir(parents=True, exist_ok=True)
+    train, val = (
+        [(f"{Path(name).stem}_{one}.JPEG", data) for name, data, one in samples(folder, split)]
+        for split in ("train", "val")
+    )
+    test = [("ILSVRC2012_test_00000001.JPEG", b"")]
+    named = {"train_images_0": train[:15], "train_images_1": train[15:], "val_images": val, "test_images": test}
+    for name, members in named.items():
+        write_tar(root / f"{name}.tar.gz", members, "w:gz")
+    return root
+
+
 def contents(shards: Path, split: str) -> list[tuple[bytes, int]]:
     """Return the images and labels in converted shards, in order."""
     dataset = ShardDataset(str(shards), str(shards), split, PIPELINE, seed=0)
