@@ -44,6 +44,11 @@ FORMS = {
         "loaders.archives.webdataset:is_webdataset",
         "loaders.archives.webdataset:open_webdataset",
     ),
+    "parquet": Form(
+        "parquet files with columns `image` and `label`, as Hugging Face has them",
+        "loaders.archives.parquet:is_parquet",
+        "loaders.archives.parquet:open_parquet",
+    ),
     "hf-tars": Form(
         "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
         "loaders.archives.folder_tars:is_hugging_face_tars",

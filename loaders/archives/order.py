@@ -20,14 +20,15 @@ def is_mixed(labels: np.ndarray) -> bool:
     return alike <= 0.5 + by_chance / 2 or by_chance == 1.0
 
 
-def near(catalog: Catalog, groups: np.ndarray) -> Catalog:
+def near(catalog: Catalog, groups: np.ndarray, window: int = WINDOW) -> Catalog:
     """Return the images in an order for training that reads each group, int64 [N], few times.
 
-    That is their own order if it mixes classes. Otherwise, groups are shuffled, and the images of each WINDOW of them.
+    That is their own order if it mixes classes. Otherwise, groups are shuffled, and the images of each `window` of
+    them, WINDOW at most.
     """
-    if is_mixed(catalog.labels):
+    if not len(catalog) or is_mixed(catalog.labels):
         return catalog
     random = np.random.default_rng(_SEED)
     _, group = np.unique(groups, return_inverse=True)
     rank = random.permutation(int(group.max()) + 1)[group]
-    return catalog.take(np.lexsort((random.random(len(rank)), rank // WINDOW)))
+    return catalog.take(np.lexsort((random.random(len(rank)), rank // min(window, WINDOW))))
