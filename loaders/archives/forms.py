@@ -48,6 +48,21 @@ FORMS = {
         "loaders.archives.webdataset:is_webdataset",
         "loaders.archives.webdataset:open_webdataset",
     ),
+    "parquet": Form(
+        "parquet files with columns `image` and `label`, as Hugging Face has them",
+        "loaders.archives.parquet:is_parquet",
+        "loaders.archives.parquet:open_parquet",
+    ),
+    "hf-tars": Form(
+        "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
+        "loaders.archives.folder_tars:is_hugging_face_tars",
+        "loaders.archives.folder_tars:open_hugging_face_tars",
+    ),
+    "tar": Form(
+        "tars, `.tar` or `.tgz`, that hold `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
+        "loaders.archives.folder_tars:is_folder_tar",
+        "loaders.archives.folder_tars:open_folder_tar",
+    ),
     "table": Form(
         "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
         "loaders.archives.tables:is_tables",
@@ -111,7 +126,8 @@ def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     if not classes or not are_imagenet(classes):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        found = wordnet_ids(name.decode("utf-8", "surrogateescape"))
+        text = name.decode("utf-8", "surrogateescape")
+        found = wordnet_ids(text.rpartition("/")[2]) or wordnet_ids(text)
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "

@@ -12,6 +12,7 @@ from common.errors import DataError
 from loaders.archives.place import stream
 
 _BLOCK = 512
+_CHUNK = 1 << 20
 _AGAIN = "Copy or download it again."
 
 
@@ -55,6 +56,8 @@ def members(address: str, start: int = 0, size: int | None = None, within: str =
         if len(file.read(_BLOCK)) < _BLOCK:  # tarfile does not mind if the mark of the end is missing
             after = f"after {info.name}" if info is not None else "at its start"
             raise DataError(f"{place}: is truncated, {after}. {_AGAIN}")
+        while file.read(_CHUNK):  # gzip's checksum is at the end
+            pass
 
 
 def first_names(address: str, count: int) -> list[str]:

@@ -14,7 +14,7 @@ from common.errors import DataError, counted, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
 from loaders.archives.forms import ReadOptions
 from loaders.archives.labels import resolve
-from loaders.archives.place import Place, is_tar, read_range
+from loaders.archives.place import GZIPPED, Place, is_tar, read_range
 from loaders.archives.samples import is_image, samples, split_name
 from loaders.archives.tars import first_names
 from loaders.class_names import imagenet
@@ -89,7 +89,8 @@ def open_webdataset(place: Place, options: ReadOptions) -> DataCopy:
     ends = np.cumsum([len(rows.values) for rows in read.values()])
     parts = np.split(labels, ends[:-1])
     splits = {split: rows.catalog(part) for (split, rows), part in zip(read.items(), parts, strict=True)}
-    if of_imagenet:  # whose names give the order of the image folder
+    if of_imagenet and not any(name.endswith(GZIPPED) for tars in by_split.values() for name in tars):
+        # Its names give the order of the image folder; files of gzip are not read in any order but their own.
         splits = {split: catalog.by_name() for split, catalog in splits.items()}
     return DataCopy("WebDataset tars", splits, classes, remarks)
 

@@ -14,6 +14,8 @@ from PIL import Image
 from common.errors import DataError
 from loaders.archives.catalog import DataCopy
 from loaders.archives.forms import ReadOptions, open_copy
+from loaders.archives.place import Place
+from loaders.archives.webdataset import is_webdataset
 from loaders.class_names import imagenet
 from tests.archives.layouts import CLASSES, contents, converted, make_webdataset, samples, write_tar
 
@@ -196,7 +198,7 @@ def test_imagenets_labels_are_checked(tmp_path: Path) -> None:
 def test_what_is_not_webdataset(plain: Path, tmp_path: Path) -> None:
     assert open_copy(str(plain), ReadOptions()) is None
     write_tar(tmp_path / "n01440764.tar", [("n01440764_1.JPEG", JPEG), ("n01440764_2.JPEG", JPEG)])
-    assert open_copy(str(tmp_path), ReadOptions()) is None
+    assert not is_webdataset(Place(str(tmp_path)))
     tar_of(tmp_path, name="test-0.tar")
     (tmp_path / "n01440764.tar").unlink()
     assert "holds tars of test images alone" in fault(tmp_path)
