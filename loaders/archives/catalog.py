@@ -11,7 +11,10 @@ from typing import Self
 
 import numpy as np
 
+from common.addresses import without_credentials
 from common.errors import DataError
+from loaders.archives.place import read_file
+from loaders.transport.remote import join
 
 Reader = Callable[[str, str, int, int], bytes]
 """Return an image's bytes, given its file, its name, its offset and its size; a function at a module's top level.
@@ -36,10 +39,11 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> Self:
+    def take(self, indices: np.ndarray | slice) -> Self:
         """Return a catalog of these images, in this order."""
-        chosen = {name: getattr(self, name)[indices] for name in ("file", "names", "offsets", "sizes", "labels")}
-        return replace(self, **chosen)
+        chosen = {name: getattr(self, name)[indices] for name in ("names", "offsets", "sizes", "labels")}
+        used, file = np.unique(self.file[indices], return_inverse=True)  # the other files' names would be pickled too
+        return replace(self, files=[self.files[at] for at in used], file=file.astype(np.int32), **chosen)
 
     def read(self, index: int) -> bytes:
         """Return an image's bytes; raises a DataError if it cannot be read."""
@@ -52,7 +56,8 @@ class Catalog:
 
     def name_of(self, index: int) -> str:
         """Return where an image is, for messages."""
-        return f"{self.files[self.file[index]]}, {self.name(index)}"
+        file = without_credentials(self.files[self.file[index]])
+        return join(file, self.name(index)) if self.reader is read_file else f"{file}, {self.name(index)}"
 
     def by_name(self) -> Self:
         """Return the images as an image folder orders them, by class and name, whatever the order in the archive."""

@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from common.errors import DataError, named
 from common.suggest import did_you_mean, listing
-from loaders.archives.catalog import Catalog, DataCopy
+from loaders.archives.catalog import Catalog, DataCopy, check_label
 from loaders.archives.place import Place
 from loaders.class_names import imagenet
 
@@ -53,6 +55,11 @@ FORMS = {
         "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
         "loaders.archives.folder_tars:is_hugging_face_tars",
         "loaders.archives.folder_tars:open_hugging_face_tars",
+    ),
+    "table": Form(
+        "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
+        "loaders.archives.tables:is_tables",
+        "loaders.archives.tables:open_tables",
     ),
     "tar": Form(
         "tars, `.tar` or `.tgz`, that hold `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
@@ -96,12 +103,20 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
+        check_labels(catalog, copy.classes)
         check_wordnet_ids(catalog, copy.classes)
     return copy
 
 
 def _function(name: str) -> Any:
     return pkgutil.resolve_name(name)
+
+
+def check_labels(catalog: Catalog, classes: list[str] | None) -> None:
+    """Raise a DataError at the first image whose label is not that of a class."""
+    wrong = catalog.labels < 0 if classes is None else (catalog.labels < 0) | (catalog.labels >= len(classes))
+    for index in np.flatnonzero(wrong)[:1]:
+        check_label(int(catalog.labels[index]), len(classes) if classes else None, catalog.name_of(index))
 
 
 def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
