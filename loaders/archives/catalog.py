@@ -13,7 +13,6 @@ import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.archives.place import read_file
 from loaders.transport.remote import join
 
 Reader = Callable[[str, str, int, int], bytes]
@@ -35,6 +34,7 @@ class Catalog:
     sizes: np.ndarray  # bytes, int64 [N]
     labels: np.ndarray  # int64 [N]
     mixed: bool = False  # whether the classes are mixed already, so that a conversion keeps the order
+    in_folders: bool = False  # whether `files` are folders, so that images have paths
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,7 +57,7 @@ class Catalog:
     def name_of(self, index: int) -> str:
         """Return where an image is, for messages."""
         file = without_credentials(self.files[self.file[index]])
-        return join(file, self.name(index)) if self.reader is read_file else f"{file}, {self.name(index)}"
+        return join(file, self.name(index)) if self.in_folders else f"{file}, {self.name(index)}"
 
     def by_name(self) -> Self:
         """Return the images as an image folder orders them, by class and name, whatever the order in the archive."""
@@ -100,12 +100,14 @@ class Rows:
             for name in ("file", "names", "offsets", "sizes", "labels"):
                 getattr(self, name).extend(getattr(other, name))
 
-    def catalog(self, files: Sequence[str], reader: Reader, *, mixed: bool = False) -> Catalog:
+    def catalog(
+        self, files: Sequence[str], reader: Reader, *, mixed: bool = False, in_folders: bool = False
+    ) -> Catalog:
         """Return the images as a Catalog."""
         file = np.array(self.file, np.int32)
         offsets, sizes, labels = (np.array(values, np.int64) for values in (self.offsets, self.sizes, self.labels))
         names = np.array(self.names, np.bytes_) if self.names else np.empty(0, "S1")
-        return Catalog(files, reader, file, names, offsets, sizes, labels, mixed)
+        return Catalog(files, reader, file, names, offsets, sizes, labels, mixed, in_folders)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,16 @@ class DataCopy:
     splits: dict[str, Catalog]  # `train`, `val`, or UNSPLIT alone
     classes: list[str] | None  # by label; None if they have no names
     remarks: list[str] = field(default_factory=list)  # one sentence each
+    val_labels: str = ""  # what tells the labels of val/, if it is another file
+
+    @property
+    def headline(self) -> str:
+        """What it is and what it holds, in a line."""
+        counts = " + ".join(f"{len(catalog):,}" for catalog in self.splits.values())
+        only = f" of {next(iter(self.splits))}/" if len(self.splits) == 1 and UNSPLIT not in self.splits else ""
+        classes = f", {len(self.classes):,} classes" if self.classes else ""
+        labels = f"; labels of val/ from {self.val_labels}" if self.val_labels else ""
+        return f"{self.what}: {counts} images{only}{classes}{labels}"
 
 
 UNSPLIT = "all"  # key of the images of a data set that has no train and val

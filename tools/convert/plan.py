@@ -13,6 +13,7 @@ from common.errors import DataError
 from loaders.images.decoding import check, open_image
 from loaders.storage.mds_writer import SAMPLE_OVERHEAD, ShardFormat
 from tools.convert.sources import Part, Source
+from tools.split.options import Rule
 
 SHUFFLE_SEED = 0
 HEADER = 512  # bytes of a shard beyond its samples, rounded up
@@ -106,6 +107,9 @@ def stored_ratio(source: Source, images: ImageOptions, shards: ShardFormat) -> f
     return after / before if before else 1.0
 
 
-def recorded(plans: Sequence[SplitPlan], images: ImageOptions, shards: ShardFormat) -> dict[str, Any]:
+def recorded(
+    plans: Sequence[SplitPlan], rule: Rule | None, images: ImageOptions, shards: ShardFormat
+) -> dict[str, Any]:
     """Return what must be equal to continue an unfinished conversion, as JSON holds it."""
-    return {**asdict(images), **asdict(shards), "source": {plan.split: plan.fingerprint() for plan in plans}}
+    split = asdict(rule) if rule else {}
+    return {**split, **asdict(images), **asdict(shards), "source": {plan.split: plan.fingerprint() for plan in plans}}

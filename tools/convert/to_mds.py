@@ -23,6 +23,7 @@ from loaders.transport.remote import is_remote
 from tools.convert.crew import Crew
 from tools.convert.plan import ImageOptions, SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
+from tools.split.options import Rule
 
 CLASSES, SKIPPED, INDEX = "classes.json", "skipped.txt", "index.json"
 READ_THREADS = 16  # a store answers one request per round trip
@@ -85,6 +86,7 @@ class Conversion:
     destination: Folder
     plans: list[SplitPlan]
     classes: list[str] | None  # names by label
+    rule: Rule | None  # by which the data were split, if they were
     images: ImageOptions
     shards: ShardFormat
     skip: bool  # leave unreadable images out, instead of failing
@@ -109,7 +111,7 @@ class Conversion:
 
     def _begin(self) -> list[SplitResult]:
         """Inspect the destination, and return the shards that an earlier process has finished."""
-        plan = recorded(self.plans, self.images, self.shards)
+        plan = recorded(self.plans, self.rule, self.images, self.shards)
         if "plan.json" in self.destination.names(WORK):
             other = json.loads(self.destination.read(PLAN))
             if differ := [key for key in plan if plan[key] != other.get(key)]:
@@ -191,6 +193,12 @@ class Conversion:
             self.destination.write(f"{result.split}/{INDEX}", json.dumps(index, sort_keys=True).encode())
         self.destination.delete(PLAN)
         self.destination.remove(WORK)
+
+
+def check_unused(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
+    """Check that a conversion is unfinished, or that nothing would be overwritten."""
+    if "plan.json" not in destination.names(WORK):
+        check_empty(destination, splits, classes)
 
 
 def check_empty(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
