@@ -174,3 +174,8 @@ def read_file(folder: str, name: str, _offset: int, _size: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+
+
+def is_direct(reader: object) -> bool:
+    """Whether a catalog's Reader finds each image at once, so that training can read them in any order."""
+    return reader in (read_range, read_file)

@@ -23,6 +23,7 @@ from loaders.images.native import Encoded
 from loaders.storage.columns import WrongValue
 from loaders.storage.mds_writer import count_samples, read_sample, read_table, stored_file, unpack
 from loaders.storage.seek_file import SeekFile, keys_of, open_tables, read_file
+from loaders.transport.checksums import size_of
 from loaders.transport.remote import download, is_remote, join
 
 Sample = tuple[str, int, Callable[[], Stored]]
@@ -52,6 +53,10 @@ class FolderJob:
             if tables.fits(place, status):
                 return Encoded(data, tables.table(place))
         return data
+
+    def lengths(self) -> list[int]:
+        """Return the files' sizes in bytes; -1 for a missing one."""
+        return [size_of(self.folder / name) for name in self.names]
 
     @property
     def renewal(self) -> str:
@@ -144,6 +149,10 @@ class CatalogJob:
         """Yield the images."""
         for place, label in enumerate(self.catalog.labels.tolist()):
             yield self.catalog.name_of(place), label, functools.partial(self.catalog.read, place)
+
+    def lengths(self) -> list[int]:
+        """Return the images' sizes in bytes."""
+        return list(map(int, self.catalog.sizes))
 
     def only(self, index: int) -> CatalogJob:
         """Return a job for one of the images, given its index in the split."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from data import build_imagenet_dataspec
 from loaders.archives.forms import ReadOptions, open_copy
+from loaders.storage.inspection import main as inspect
 from tests.archives.layouts import make_webdataset
 from tools.verify.__main__ import run
 
@@ -60,3 +62,26 @@ def test_an_image_of_both_splits_is_named(plain: Path, tmp_path: Path, capsys: p
     assert run([str(make_webdataset(folder, tmp_path / "wds")), "--workers", "1"]) == 1
     said = "".join(capsys.readouterr().out.split())
     assert f"{image.stem}.jpg:isthesamefileas" in said
+
+
+def test_data_py_shows_tars_as_they_are(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert inspect([str(tars), "--workers", "0", "--crop-size", "16"], build_imagenet_dataspec) == 0
+    said = capsys.readouterr().out
+    assert "WebDataset tars." in said and "img/s" in said and (tmp_path / "contact_sheet.png").is_file()
+
+
+def test_data_py_samples_large_splits_and_says_what_needs_a_conversion(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("loaders.storage.inspection.SMALL", 10)
+    monkeypatch.setattr("loaders.storage.inspection.SAMPLE", 7)
+    (damaged / "imagenet1k-validation-0000.tar").unlink()
+    (damaged / "imagenet1k-validation-0001.tar").unlink()
+    assert inspect([str(damaged)], build_imagenet_dataspec) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "7 of its 40 images were decoded" in said and "has no images of val, only of train" in said
