@@ -19,7 +19,7 @@ from loaders.archives.catalog import Catalog, DataCopy, check_label
 from loaders.archives.place import Place
 from loaders.class_names import imagenet
 
-_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
+WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ FORMS = {
         "parquet files with columns `image` and `label`, as Hugging Face has them",
         "loaders.archives.parquet:is_parquet",
         "loaders.archives.parquet:open_parquet",
+    ),
+    "tfrecord": Form(
+        "TFRecord files with `image/encoded` and `image/class/label`, or TensorFlow Datasets' `image` and `label`",
+        "loaders.archives.tfrecord:is_tfrecord",
+        "loaders.archives.tfrecord:open_tfrecord",
     ),
     "hf-tars": Form(
         "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
@@ -124,7 +129,7 @@ def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     if not classes or not set(classes) <= set(imagenet()):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        found = {one.decode() for one in _WORDNET_ID.findall(name.rpartition(b"/")[2]) or _WORDNET_ID.findall(name)}
+        found = {one.decode() for one in WORDNET_ID.findall(name.rpartition(b"/")[2]) or WORDNET_ID.findall(name)}
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "
