@@ -20,7 +20,7 @@ OPEN_FILES = 256  # of a process, at most
 READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, while a file is indexed: on a disk, in a store
 GZIPPED = (".tar.gz", ".tgz")
 TARS = (".tar", *GZIPPED)
-SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
+SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord")  # of single files, whose kind a name must tell
 
 
 class Place:
