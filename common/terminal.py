@@ -189,12 +189,18 @@ class Meter(ABC):
 
 
 class ImageMeter(Meter):
-    """A meter of images."""
+    """A meter of images; `size` is the bytes of all of them, if they are known."""
+
+    def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
+        super().__init__(console, what, total, shown)
+        self.mean = size / max(1, total)  # bytes of an image
 
     def figures(self, done: int) -> str:
-        """Return img/s, and the time left at the average rate, since a disk's slow minutes come and go."""
+        """Return img/s, the time left at the average rate, since a disk's slow minutes come and go, and bytes/s."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
-        return f"{self.rate.per_second:,.0f} img/s  left {left}"
+        rate = self.rate.per_second
+        speed = f"  {amount(rate * self.mean)}/s" if self.mean else ""
+        return f"{rate:,.0f} img/s  left {left}{speed}"
 
 
 class ByteMeter(Meter):
