@@ -11,7 +11,9 @@ from typing import Self
 
 import numpy as np
 
+from common.addresses import without_credentials
 from common.errors import DataError
+from loaders.transport.remote import join
 
 Reader = Callable[[str, str, int, int], bytes]
 """Return an image's bytes, given its file, its name, its offset and its size; a function at a module's top level.
@@ -37,10 +39,11 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> Self:
+    def take(self, indices: np.ndarray | slice) -> Self:
         """Return a catalog of these images, in this order."""
-        chosen = {name: getattr(self, name)[indices] for name in ("file", "names", "offsets", "sizes", "labels")}
-        return replace(self, **chosen)
+        chosen = {name: getattr(self, name)[indices] for name in ("names", "offsets", "sizes", "labels")}
+        used, file = np.unique(self.file[indices], return_inverse=True)  # the other files' names would be pickled too
+        return replace(self, files=[self.files[at] for at in used], file=file.astype(np.int32), **chosen)
 
     def read(self, index: int) -> bytes:
         """Return an image's bytes; raises a DataError if it cannot be read."""
@@ -53,7 +56,8 @@ class Catalog:
 
     def name_of(self, index: int) -> str:
         """Return where an image is, for messages."""
-        return f"{self.files[self.file[index]]}{'/' if self.in_folders else ', '}{self.name(index)}"
+        file = without_credentials(self.files[self.file[index]])
+        return join(file, self.name(index)) if self.in_folders else f"{file}, {self.name(index)}"
 
     def by_name(self) -> Self:
         """Return the images as an image folder orders them, by class and name, whatever the order in the archive."""
@@ -114,6 +118,16 @@ class DataCopy:
     splits: dict[str, Catalog]  # `train`, `val`, or UNSPLIT alone
     classes: list[str] | None  # by label; None if they have no names
     remarks: list[str] = field(default_factory=list)  # one sentence each
+    val_labels: str = ""  # what tells the labels of val/, if it is another file
+
+    @property
+    def headline(self) -> str:
+        """What it is and what it holds, in a line."""
+        counts = " + ".join(f"{len(catalog):,}" for catalog in self.splits.values())
+        only = f" of {next(iter(self.splits))}/" if len(self.splits) == 1 and UNSPLIT not in self.splits else ""
+        classes = f", {len(self.classes):,} classes" if self.classes else ""
+        labels = f"; labels of val/ from {self.val_labels}" if self.val_labels else ""
+        return f"{self.what}: {counts} images{only}{classes}{labels}"
 
 
 UNSPLIT = "all"  # key of the images of a data set that has no train and val

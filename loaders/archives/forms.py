@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
-import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from common.errors import DataError, named
 from common.suggest import did_you_mean, listing
-from loaders.archives.catalog import Catalog, DataCopy
+from loaders.archives.catalog import Catalog, DataCopy, check_label
 from loaders.archives.place import Place
-from loaders.class_names import imagenet
-
-_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
+from loaders.class_names import are_imagenet, wordnet_ids
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,35 @@ class Form:
 
 
 FORMS = {
+    "imagenet": Form(
+        "ImageNet's archives, whole or unpacked one level, and Kaggle's tree",
+        "loaders.archives.imagenet:is_imagenet",
+        "loaders.archives.imagenet:open_imagenet",
+    ),
     "webdataset": Form(
         "WebDataset tars: `NAME.jpg`, `NAME.cls`",
         "loaders.archives.webdataset:is_webdataset",
         "loaders.archives.webdataset:open_webdataset",
+    ),
+    "parquet": Form(
+        "parquet files with columns `image` and `label`, as Hugging Face has them",
+        "loaders.archives.parquet:is_parquet",
+        "loaders.archives.parquet:open_parquet",
+    ),
+    "hf-tars": Form(
+        "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
+        "loaders.archives.folder_tars:is_hugging_face_tars",
+        "loaders.archives.folder_tars:open_hugging_face_tars",
+    ),
+    "table": Form(
+        "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
+        "loaders.archives.tables:is_tables",
+        "loaders.archives.tables:open_tables",
+    ),
+    "tar": Form(
+        "tars, `.tar` or `.tgz`, that hold `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
+        "loaders.archives.folder_tars:is_folder_tar",
+        "loaders.archives.folder_tars:open_folder_tar",
     ),
     "table": Form(
         "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
@@ -86,6 +110,7 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
+        check_labels(catalog, copy.classes)
         check_wordnet_ids(catalog, copy.classes)
     return copy
 
@@ -94,12 +119,20 @@ def _function(name: str) -> Any:
     return pkgutil.resolve_name(name)
 
 
+def check_labels(catalog: Catalog, classes: list[str] | None) -> None:
+    """Raise a DataError at the first image whose label is not that of a class."""
+    wrong = catalog.labels < 0 if classes is None else (catalog.labels < 0) | (catalog.labels >= len(classes))
+    for index in np.flatnonzero(wrong)[:1]:
+        check_label(int(catalog.labels[index]), len(classes) if classes else None, catalog.name_of(index))
+
+
 def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     """Raise a DataError at the first image whose name holds a WordNet id other than its label's class."""
-    if not classes or not set(classes) <= set(imagenet()):
+    if not classes or not are_imagenet(classes):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        found = {one.decode() for one in _WORDNET_ID.findall(name)}
+        text = name.decode("utf-8", "surrogateescape")
+        found = wordnet_ids(text.rpartition("/")[2]) or wordnet_ids(text)
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "

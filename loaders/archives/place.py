@@ -18,7 +18,9 @@ from loaders.transport.remote import is_remote, join
 
 OPEN_FILES = 256  # of a process, at most
 READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, while a file is indexed: on a disk, in a store
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
+GZIPPED = (".tar.gz", ".tgz")
+TARS = (".tar", *GZIPPED)
+SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
 
 
 class Place:
@@ -46,10 +48,17 @@ class Place:
         return self.folder.read(name)
 
 
+def is_tar(name: str) -> bool:
+    """Whether a file's name is a tar archive's, compressed by gzip or not."""
+    return name.endswith(TARS) and not name.startswith("._")
+
+
 class Ranges(Protocol):
     """A file that is read at any offset."""
 
-    size: int  # bytes
+    @property
+    def size(self) -> int:
+        """Bytes."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes, fewer at the end of the file; raises a DataError if they cannot be read."""
@@ -95,9 +104,18 @@ class StoreRanges:
             raise fault(error, self.address) from error
 
 
-@functools.lru_cache(maxsize=OPEN_FILES)
 def ranges(address: str) -> Ranges:
-    """Open a file, once per process; raises a DataError if it cannot be read."""
+    """Open a file, once per process, one that gzip has compressed as the file inside; DataError if it is not there."""
+    if address.endswith(GZIPPED):
+        from loaders.archives.gzips import gzip_ranges
+
+        return gzip_ranges(address)
+    return plain_ranges(address)
+
+
+@functools.lru_cache(maxsize=OPEN_FILES)
+def plain_ranges(address: str) -> Ranges:
+    """Open a file as it is, once per process; raises a DataError if it cannot be read."""
     if is_s3(address):
         return StoreRanges(address)
     if is_remote(address):
@@ -108,7 +126,7 @@ def ranges(address: str) -> Ranges:
 class _Stream(io.RawIOBase):
     """A file object over Ranges."""
 
-    def __init__(self, source: Ranges, start: int, size: int) -> None:
+    def __init__(self, source: Ranges, start: int, size: int | None) -> None:
         self._source, self._start, self._size, self._at = source, start, size, 0
 
     def readable(self) -> bool:
@@ -121,11 +139,14 @@ class _Stream(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if whence == io.SEEK_END:
+            offset += self._source.size - self._start if self._size is None else self._size
+        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._source.read(self._start + self._at, max(0, min(len(buffer), self._size - self._at)))
+        size = len(buffer) if self._size is None else max(0, min(len(buffer), self._size - self._at))
+        data = self._source.read(self._start + self._at, size)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -133,9 +154,7 @@ class _Stream(io.RawIOBase):
 
 def stream(address: str, start: int = 0, size: int | None = None) -> io.BufferedReader:
     """Open a file, or `size` bytes of it from `start`, as a file object for libraries."""
-    source = ranges(address)
-    raw = _Stream(source, start, source.size - start if size is None else size)
-    return io.BufferedReader(raw, READ_AHEAD[is_remote(address)])
+    return io.BufferedReader(_Stream(ranges(address), start, size), READ_AHEAD[is_remote(address)])
 
 
 def read_range(file: str, name: str, offset: int, size: int) -> bytes:
@@ -155,3 +174,8 @@ def read_file(folder: str, name: str, _offset: int, _size: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+
+
+def is_direct(reader: object) -> bool:
+    """Whether a catalog's Reader finds each image at once, so that training can read them in any order."""
+    return reader in (read_range, read_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from common.errors import DataError
 from loaders.archives.place import stream
 
 _BLOCK = 512
+_CHUNK = 1 << 20
 _AGAIN = "Copy or download it again."
 
 
@@ -34,31 +36,45 @@ def members(address: str, start: int = 0, size: int | None = None, within: str =
         DataError: it is not a tar, is truncated, or holds a link, a device or a name that leads out of a folder.
     """
     place = without_credentials(address) + (f", {within}" if within else "")
+    info, at = None, 0
     with stream(address, start, size) as file:
-        end = file.seek(0, 2)
-        file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (info := archive.next()) is not None:
+                while (following := archive.next()) is not None:
+                    info, at = following, archive.offset
                     archive.members = []  # type: ignore[attr-defined]  # which tarfile would keep: a million of them
                     if info.isdir():
                         continue
-                    _check(info, place, end)
+                    _check(info, place)
                     yield Member(info.name, start + info.offset_data, info.size)
-                at = archive.offset
         except tarfile.TarError as error:
+            file.seek(max(0, at - 1))
+            if info is not None and not file.read(1):
+                raise DataError(f"{place}: is truncated in {info.name}. {_AGAIN}") from error
             raise DataError(f"{place}: is not a whole tar archive ({error}). {_AGAIN}") from error
         file.seek(at)
         if len(file.read(_BLOCK)) < _BLOCK:  # tarfile does not mind if the mark of the end is missing
-            raise DataError(f"{place}: is truncated, after {end:,} bytes. {_AGAIN}")
+            after = f"after {info.name}" if info is not None else "at its start"
+            raise DataError(f"{place}: is truncated, {after}. {_AGAIN}")
+        while file.read(_CHUNK):  # gzip's checksum is at the end
+            pass
 
 
-def _check(info: tarfile.TarInfo, place: str, end: int) -> None:
-    """Raise a DataError for a member that is not a plain file, or is not whole."""
+def first_names(address: str, count: int) -> list[str]:
+    """Return the names of an archive's first files, as many as can be read: to recognize what it holds."""
+    names: list[str] = []
+    with contextlib.suppress(DataError, tarfile.TarError, OSError), stream(address) as file:
+        archive = tarfile.open(fileobj=file, mode="r:")
+        while len(names) < count and (info := archive.next()) is not None:
+            if not info.isdir():
+                names.append(info.name)
+    return names
+
+
+def _check(info: tarfile.TarInfo, place: str) -> None:
+    """Raise a DataError for a member that is not a plain file."""
     if info.name.startswith("/") or ".." in info.name.split("/"):
         raise DataError(f"{place}: its member {info.name} leads out of the archive. Do not use this archive.")
     if not info.isreg() or info.sparse is not None:
         kind = "a link" if info.issym() or info.islnk() else "not a plain file"
         raise DataError(f"{place}: its member {info.name} is {kind}. Write the archive again, with plain files only.")
-    if info.offset_data + info.size > end:
-        raise DataError(f"{place}: is truncated in {info.name}. {_AGAIN}")

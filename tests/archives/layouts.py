@@ -8,8 +8,10 @@ import shutil
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from loaders.class_names import imagenet
@@ -69,6 +71,62 @@ def make_webdataset(folder: Path, root: Path, per_tar: int = 15) -> Path:
                 described = json.dumps({"label": label, "filename": name}).encode()
                 members += [(f"{stem}.cls", b"%d" % label), (f"{stem}.jpg", data), (f"{stem}.json", described)]
             write_tar(root / f"imagenet1k-{called}-{number:04}.tar", members)
+    return root
+
+
+def make_folder_tar(folder: Path, path: Path, prefix: str = "", *, in_order: bool = False) -> Path:
+    """Write train/CLASS/NAME and val/CLASS/NAME into a tar, compressed if its name says so."""
+    members = [
+        (f"{prefix}{split}/{one}/{name}", data)
+        for split in ("train", "val")
+        for name, data, one in samples(folder, split)
+    ]
+    if not in_order:
+        members = [members[at] for at in np.random.default_rng(2).permutation(len(members))]
+    write_tar(path, [*members, (f"{prefix}noisy_imagenette.csv", b"path")], "w" if path.suffix == ".tar" else "w:gz")
+    return path
+
+
+def make_hugging_face_tars(folder: Path, root: Path) -> Path:
+    """Write the tars of Hugging Face's former copy, with the class at the end of each name."""
+    root.mkdir(parents=True, exist_ok=True)
+    train, val = (
+        [(f"{Path(name).stem}_{one}.JPEG", data) for name, data, one in samples(folder, split)]
+        for split in ("train", "val")
+    )
+    test = [("ILSVRC2012_test_00000001.JPEG", b"")]
+    named = {"train_images_0": train[:15], "train_images_1": train[15:], "val_images": val, "test_images": test}
+    for name, members in named.items():
+        write_tar(root / f"{name}.tar.gz", members, "w:gz")
+    return root
+
+
+def table_of(rows: list[Sample], classes: list[str]) -> Any:
+    """Return images as a table of Hugging Face's; skips the test where pyarrow is not installed."""
+    pyarrow = pytest.importorskip("pyarrow")
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = [{"bytes": data, "path": f"{Path(name).stem}_{one}.JPEG"} for name, data, one in rows]
+    labels = [classes.index(one) if one in classes else -1 for _, _, one in rows]
+    table = pyarrow.table({"image": pyarrow.array(images, image), "label": pyarrow.array(labels, pyarrow.int64())})
+    features = {"image": {"_type": "Image"}, "label": {"names": classes, "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    return table.replace_schema_metadata(about)
+
+
+def make_parquet(folder: Path, root: Path, classes: list[str], *, in_order: bool = False) -> Path:
+    """Write parquet files as Hugging Face has ImageNet, two for train and one each for val and test."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    root.mkdir(parents=True, exist_ok=True)
+    for split, called in (("train", "train"), ("val", "validation")):
+        rows = samples(folder, split)
+        if not in_order:
+            rows = [rows[at] for at in np.random.default_rng(3).permutation(len(rows))]
+        step = 24
+        for number, start in enumerate(range(0, len(rows), step)):
+            table = table_of(rows[start : start + step], classes)
+            name = f"{called}-{number:05}-of-{-(-len(rows) // step):05}.parquet"
+            parquet.write_table(table, root / name, row_group_size=5)
+    parquet.write_table(table_of([("x.JPEG", b"x", "")], classes), root / "test-00000-of-00001.parquet")
     return root
 
 

@@ -134,7 +134,9 @@ def convert(argv: Sequence[str]) -> int:
         raise DataError(f"{given.destination}: {given.to} is read only from local files. Name a local folder.")
     destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
-    sources, classes = open_sources(given.source, given.local, read_options(given))
+    sources, classes, headline = open_sources(given.source, given.local, read_options(given))
+    if headline:
+        out.print(headline)
     again = ["python", "-m", "tools.convert", *argv]
     if given.classes:
         sources, classes = subsets.with_classes(sources, classes, given.classes, given.source)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class FolderPart:
 class FolderSource:
     """One split of the image folder `root`, which holds train/ or val/."""
 
-    sorted_by_class = True
+    sorted_by_class = True  # so that training needs it shuffled
 
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
@@ -232,37 +232,41 @@ def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, 
     return entry, ShardJob(0, remote, local, split, entry).unpacked()
 
 
-def open_sources(
-    path: str, local: str | None, options: ReadOptions | None = None
-) -> tuple[dict[str, Source], list[str] | None]:
-    """Return the splits of a data set, and the class names by label (None if they are not recorded).
+class Opened(NamedTuple):
+    """A data set to be converted."""
+
+    sources: dict[str, Source]  # train, val or both, or UNSPLIT alone
+    classes: list[str] | None  # by label; None if they are not recorded
+    headline: str = ""  # what it is, if it is one of loaders.archives.forms
+
+
+def open_sources(path: str, local: str | None, options: ReadOptions | None = None) -> Opened:
+    """Open a data set.
 
     `path` holds train/, val/ or both, or a data set in another form, which `options` are for; `local` is the cache
-    folder for shards in a store. A data set without splits is UNSPLIT alone.
+    folder for shards in a store.
     """
     if copy := open_copy(path, options or ReadOptions()):
         remarks = iter([copy.remarks])  # once, not for each split
-        opened = {
+        found: dict[str, Source] = {
             name: CatalogSource(catalog, copy.classes, next(remarks, [])) for name, catalog in copy.splits.items()
         }
-        return dict(opened), copy.classes
+        return Opened(found, copy.classes, copy.headline)
     if is_remote(path):
         if not local:
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
         return _open_remote(path, local)
     splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # broken links too
     if any(Path(path, split, "index.json").is_file() for split in splits):
-        shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
-        return shards, read_classes(path)
+        return Opened({split: ShardSource(path, path, split) for split in splits}, read_classes(path))
     if not splits and not_split(Path(path)):
         return open_classes(path)
     if problems := structure_faults(Path(path), needed=tuple(splits) or SPLITS):
         raise DataError("\n".join(problems))
-    folders: dict[str, Source] = {split: FolderSource(path, split) for split in splits}
-    return folders, class_names(Path(path, splits[0]))
+    return Opened({split: FolderSource(path, split) for split in splits}, class_names(Path(path, splits[0])))
 
 
-def open_classes(path: str) -> tuple[dict[str, Source], list[str]]:
+def open_classes(path: str) -> Opened:
     """Return the images of a folder of classes that has no train/ and val/, in the order of an image folder's."""
     found, rows = read_source(Path(path), ""), Rows()
     with ThreadPoolExecutor(STAT_THREADS) as pool:
@@ -270,10 +274,10 @@ def open_classes(path: str) -> tuple[dict[str, Source], list[str]]:
         for name, label, size in zip(found.names, found.labels, sizes, strict=True):
             rows.add(0, name, 0, size, label)
     source = CatalogSource(rows.catalog([path.rstrip("/")], read_file, in_folders=True), found.classes, found.remarks)
-    return {UNSPLIT: source}, found.classes
+    return Opened({UNSPLIT: source}, found.classes)
 
 
-def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
+def _open_remote(remote: str, local: str) -> Opened:
     """Return the splits of a store that have an index; DataError if none has one."""
     found: dict[str, Source] = {}
     absent: list[DataError] = []
@@ -288,4 +292,4 @@ def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] 
             absent.append(error)
     if not found:
         raise absent[0]
-    return found, read_classes(remote)
+    return Opened(found, read_classes(remote))
