@@ -13,6 +13,7 @@ from tests.archives.layouts import (
     make_folder_tar,
     make_hugging_face_tars,
     make_parquet,
+    make_table,
     make_webdataset,
 )
 from tests.tools.conversions import convert, files_of
@@ -23,6 +24,7 @@ FORMS = {
     "images.tar": make_folder_tar,
     "hf": make_hugging_face_tars,
     "parquet": lambda folder, path: make_parquet(folder, path, CLASSES),
+    "table.jsonl": make_table,
     "wds": make_webdataset,
 }
 

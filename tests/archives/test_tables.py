@@ -137,13 +137,13 @@ def written(rows: list[tuple[str, str]], kind: str) -> str:
 def test_labels_that_are_numbers(folder: Path) -> None:
     rows = [(f"images/{path}", CLASSES.index(label) + 1) for path, label in listed(folder / "images", "train")]
     (folder / "a.jsonl").write_text("\n".join(json.dumps({"path": path, "class": label}) for path, label in rows))
-    copy = opened(folder, "class")
+    copy = opened(folder / "a.jsonl", "class")
     assert copy.classes is None and sorted(set(copy.splits[UNSPLIT].labels)) == [1, 2, 3, 4, 5]
     assert copy.remarks == ["No image has the label 0. Are the labels counted from 1? Add --label-offset -1"]
-    found = images_of(opened(folder, "class", -1), UNSPLIT)
+    found = images_of(opened(folder / "a.jsonl", "class", -1), UNSPLIT)
     assert [(data, CLASSES[int(label)]) for data, label in found] == as_folder(folder / "images", "train")
     with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are at least 0\."):
-        opened(folder, "class", -2)
+        opened(folder / "a.jsonl", "class", -2)
 
 
 FAULTS = {
@@ -216,7 +216,9 @@ def test_what_is_not_a_table_is_left_to_others(plain: Path, workdir: Path) -> No
     (workdir / "data/train/metadata.csv").write_text("file_name,caption\na.jpg,cat")
     (workdir / "other").mkdir()
     (workdir / "other/scores.csv").write_bytes(b'\xff\0,,\n"')
-    for name in ("data", "other"):
+    shutil.copytree(plain / "train", workdir / "classes")
+    (workdir / "classes/sizes.csv").write_text("path,size\na.jpg,1")
+    for name in ("data", "other", "classes"):
         assert recognize(Place(str(workdir / name)), ReadOptions()) is None
 
 
