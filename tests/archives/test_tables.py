@@ -160,6 +160,7 @@ FAULTS = {
     "empty label": ('path,label\n\nA,""', "line 3: its label is empty. Fill it in, or remove the line."),
     "empty path": ("path,label\n,cat", "line 2: its path is empty."),
     "null": ("path,label\nA\0B,cat", "line 2: its path, 'A\\x00B', holds unprintable characters."),
+    "line break": ('path,label\nA,"c\nat"', "line 2: its label, 'c\\nat', holds unprintable characters."),
     "cells": ("path,label\nA,cat\nB,cat,x", "line 3: has 3 cells for 2 columns (path, label). A cell that holds a"),
     "quotes": ('path,label\nA,cat\n"B,cat\nC,cat', "line 3: is not CSV (unexpected end of data). Is a quotation mark"),
     "columns": ("path,label,label\nA,cat,dog", "line 1: has two columns label. Rename one."),
