@@ -193,13 +193,21 @@ class ImageMeter(Meter):
 
     def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
         super().__init__(console, what, total, shown)
-        self.mean = size / max(1, total)  # bytes of an image
+        self._weighed, self._bytes = (total, size) if size else (0, 0)
+
+    def __enter__(self) -> ImageMeter:
+        super().__enter__()
+        return self
+
+    def weigh(self, images: int, size: int) -> None:
+        """Add the bytes of some images, of whose mean the speed is calculated."""
+        self._weighed, self._bytes = self._weighed + images, self._bytes + size
 
     def figures(self, done: int) -> str:
         """Return img/s, the time left at the average rate, since a disk's slow minutes come and go, and bytes/s."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
         rate = self.rate.per_second
-        speed = f"  {amount(rate * self.mean)}/s" if self.mean else ""
+        speed = f"  {amount(rate * self._bytes / self._weighed)}/s" if self._weighed else ""
         return f"{rate:,.0f} img/s  left {left}{speed}"
 
 

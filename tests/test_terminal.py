@@ -124,6 +124,10 @@ def test_a_run(tmp_path: Path, image_folder: Path) -> None:
 
 @pytest.mark.parametrize(("size", "speed"), [(0, ""), (50_000_000, r"  [\d,.]+ [MG]B/s")])
 def test_a_meter_of_images_shows_bytes_where_they_are_known(size: int, speed: str) -> None:
-    meter = ImageMeter(console(), "train", 100, size=size)
+    meter, weighed = ImageMeter(console(), "train", 100, size=size), ImageMeter(console(), "train", 100)
     meter(10)
+    weighed(10)
+    if size:
+        weighed.weigh(10, size // 10)
+    assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", weighed.figures(10))
     assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", meter.figures(10))
