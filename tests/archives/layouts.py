@@ -103,6 +103,19 @@ def make_hugging_face_tars(folder: Path, root: Path) -> Path:
     return root
 
 
+def make_table(folder: Path, path: Path) -> Path:
+    """Write a table of paths, JSON lines, with the images beside it, in the order of their reversed names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = shutil.copytree(folder, path.parent / "images")
+    files = sorted(images.rglob("*.JPEG"), key=lambda file: file.name[::-1])
+    rows = [
+        {"label": file.parent.name, "split": file.parts[-3], "path": f"images/{file.relative_to(images)}"}
+        for file in files
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def table_of(rows: list[Sample], classes: list[str]) -> Any:
     """Return images as a table of Hugging Face's; skips the test where pyarrow is not installed."""
     pyarrow = pytest.importorskip("pyarrow")

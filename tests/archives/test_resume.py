@@ -13,6 +13,7 @@ from tests.archives.layouts import (
     make_folder_tar,
     make_hugging_face_tars,
     make_parquet,
+    make_table,
     make_tfrecord,
     make_webdataset,
 )
@@ -25,6 +26,7 @@ FORMS = {
     "hf": make_hugging_face_tars,
     "parquet": lambda folder, path: make_parquet(folder, path, CLASSES),
     "tfrecord": make_tfrecord,
+    "table.jsonl": make_table,
     "wds": make_webdataset,
 }
 
