@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 
 from common.errors import DataError, named
-from loaders.archives.catalog import UNSPLIT, DataCopy
+from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
 from loaders.archives.index_file import open_indexed
-from loaders.archives.place import is_direct
+from loaders.archives.place import GZIPPED, read_file, read_range
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import Pipeline
 from loaders.storage.kinds import ARCHIVES
@@ -43,6 +43,12 @@ class ArchiveDataset(ImageDataset):
         return self.catalog.read(index), int(self.catalog.labels[index])
 
 
+def is_direct(catalog: Catalog) -> bool:
+    """Whether each image is found at once, so that training can read them in any order."""
+    compressed = any(name.endswith(GZIPPED) for name in catalog.files)
+    return catalog.reader in (read_range, read_file) and not compressed
+
+
 def why_not(path: str, copy: DataCopy, split: str) -> str | None:
     """Return why training cannot read a split of a data set as it is, and what to do; None if it can."""
     command = f"python -m tools.convert {shlex.quote(path)} {shlex.quote(path.removesuffix('/') + '-mds')}"
@@ -50,6 +56,6 @@ def why_not(path: str, copy: DataCopy, split: str) -> str | None:
         return f"{path}: has no train and val. To make them: {command} --val 0.1"
     if split not in copy.splits:
         return f"{path}: has no images of {split}, only of {named(sorted(copy.splits))}."
-    if not is_direct(copy.splits[split].reader):
+    if not is_direct(copy.splits[split]):
         return f"{path}: {copy.what}: training on them as they are would be slow. Convert them: {command}"
     return None
