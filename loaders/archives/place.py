@@ -96,7 +96,7 @@ class StoreRanges:
 
     def read(self, offset: int, size: int) -> bytes:
         """As Ranges.read."""
-        size = min(size, self.size - offset)
+        indexing, size = size == SCANNED[True], min(size, self.size - offset)
         if size <= 0:
             self._scanned = (0, b"")  # the index is complete
             return b""
@@ -109,7 +109,7 @@ class StoreRanges:
             raise
         except Exception as error:
             raise fault(error, self.address) from error
-        if size == SCANNED[True]:
+        if indexing:
             self._scanned = (offset, data)
         return data
 

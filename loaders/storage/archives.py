@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from common.addresses import is_s3
 from common.errors import DataError, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
 from loaders.archives.index_file import open_indexed
@@ -56,6 +57,9 @@ def why_not(path: str, copy: DataCopy, split: str) -> str | None:
         return f"{path}: has no train and val. To make them: {command} --val 0.1"
     if split not in copy.splits:
         return f"{path}: has no images of {split}, only of {named(sorted(copy.splits))}."
+    if is_s3(path):
+        preload = f"python -m tools.preload {shlex.quote(path)} /local/folder"
+        return f"{path}: training reads {copy.what} on disks alone. Copy them: {preload}; or convert them: {command}"
     if not is_direct(copy.splits[split]):
         return f"{path}: {copy.what}: training on them as they are would be slow. Convert them: {command}"
     return None

@@ -20,9 +20,7 @@ from tools.verify.__main__ import run
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["webdataset", "parquet", "tgz", "official"])
-def test_shards_are_those_of_the_image_folder(
-    form: str, plain: Path, expected: dict[str, bytes], s3_server: str, tmp_path: Path
-) -> None:
+def test_shards_are_those_of_a_copy_on_a_disk(form: str, plain: Path, s3_server: str, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     if form == "webdataset":
         make_webdataset(plain, tmp_path / "source/wds")
@@ -31,12 +29,11 @@ def test_shards_are_those_of_the_image_folder(
     elif form == "tgz":
         make_folder_tar(plain, tmp_path / "source/small.tgz", "small/", in_order=True)
     else:
-        make("tars and development kit", plain, tmp_path / "source/archives")
+        (tmp_path / "source/archives").mkdir()
+        make("archives", plain, tmp_path / "source/archives")
     name = next((tmp_path / "source").iterdir()).name
     address = f"{upload(tmp_path / 'source', 'photos', 'all')}/{name}"
-    found = converted(address, tmp_path / "mds")
-    shards = {file: data for file, data in found.items() if file != "classes.json"}
-    assert shards == {file: data for file, data in expected.items() if file != "classes.json"}
+    assert converted(address, tmp_path / "mds") == converted(tmp_path / "source" / name, tmp_path / "local")
 
 
 @pytest.mark.slow
@@ -66,7 +63,7 @@ def test_an_index_takes_few_requests(
 
 def test_a_store_out_of_reach_is_named(s3_server: str, capsys: pytest.CaptureFixture) -> None:
     assert run(["s3://nowhere/wds", "--workers", "1"]) == 1
-    assert "s3://nowhere/wds" in " ".join(capsys.readouterr().out.split())
+    assert "s3://nowhere/wds" in capsys.readouterr().err
     s3_client().create_bucket(Bucket="empty")
     assert run(["s3://empty/wds", "--workers", "1"]) == 1
-    assert "needs a cache folder" in " ".join(capsys.readouterr().out.split())
+    assert "needs a cache folder" in capsys.readouterr().err
