@@ -30,7 +30,7 @@ from loaders.transport.remote import is_remote
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train", "ILSVRC2012_img_val"
 KAGGLE = "ILSVRC/Data/CLS-LOC"  # holds train/ and val/ in Kaggle's tree
 MOST_TARS = 16  # in a folder whose tars are opened to recognize them; hundreds of tars are another form
-_VAL_IMAGE = re.compile(r"(?:.*/)?ILSVRC2012_val_\d{8}\.JPEG", re.IGNORECASE)
+_VAL_IMAGE = re.compile(r"(?:\./)?(?:(?!n\d{8}/)[^/]+/)?ILSVRC2012_val_\d{8}\.JPEG", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

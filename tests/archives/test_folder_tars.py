@@ -79,7 +79,7 @@ def test_faults(tmp_path: Path) -> None:
     assert fault(path) == f"{path}: train/b/1.jpg is there twice. Write the archive again."
     write_tar(path, [*good, ("val/a/1.jpg", b"x")])
     assert fault(path).startswith(f"{path}: 1 class has no images in val/ (b).")
-    write_tar(path, [("n01440764.tar", b"x")])
+    write_tar(path, [("tench.tar", b"x")])
     assert fault(path).startswith(f"{path}: holds other archives; unpack it once. Tars may hold train/CLASS/*.JPEG")
     write_tar(path, [("1.jpg", b"x"), ("2.jpg", b"x")])
     assert fault(path).startswith(f"{path}: holds no images in folders. Tars may")

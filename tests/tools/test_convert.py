@@ -14,7 +14,7 @@ from loaders.images import native
 from loaders.images.decoding import decode, open_image
 from loaders.storage.beton import BetonDataset
 from tests.image_files import make_imagefolder, make_mds
-from tests.s3 import use_endpoint
+from tests.s3 import s3_client, use_endpoint
 from tests.tools.conversions import PIPELINE, convert, files_of, images_of, make_source, originals_of
 
 pytestmark = pytest.mark.slow
@@ -144,6 +144,7 @@ def test_impossible_conversions_give_a_sentence(
     assert "--hash crc: no such kind" in refused(source, out, "--hash", "crc", "--quality", 0, status=2)
     assert "--quality 80: images stay as they are" in refused(source, out, "--quality", 80, status=2)
     assert "did you mean s3://b/set?" in refused(source, "s3:/b/set")
+    s3_client().create_bucket(Bucket="images")
     assert "--local" in refused("s3://images/set", out)
     assert "nowhere else" in refused(source, "gs://bucket/set")
     assert "has no bucket 'nowhere'" in refused(source, "s3://nowhere/set")
