@@ -25,7 +25,12 @@ class ArchiveDataset(ImageDataset):
 
     def __init__(self, path: str, split: str, pipeline: Pipeline, seed: int) -> None:
         super().__init__(pipeline, seed)
-        copy = open_indexed(path)
+        try:
+            copy = open_indexed(path)
+        except DataError as error:
+            if "--label" in str(error):
+                raise DataError(f"{error} These options are tools.convert's: {_conversion(path)}") from error
+            raise
         if copy is None:
             raise DataError(f"{path}: holds no archives and no table of images; storage={ARCHIVES} reads those.")
         if fault := why_not(path, copy, split):
@@ -52,7 +57,7 @@ def is_direct(catalog: Catalog) -> bool:
 
 def why_not(path: str, copy: DataCopy, split: str) -> str | None:
     """Return why training cannot read a split of a data set as it is, and what to do; None if it can."""
-    command = f"python -m tools.convert {shlex.quote(path)} {shlex.quote(path.removesuffix('/') + '-mds')}"
+    command = _conversion(path)
     if UNSPLIT in copy.splits:
         return f"{path}: has no train and val. To make them: {command} --val 0.1"
     if split not in copy.splits:
@@ -63,3 +68,8 @@ def why_not(path: str, copy: DataCopy, split: str) -> str | None:
     if not is_direct(copy.splits[split]):
         return f"{path}: {copy.what}: training on them as they are would be slow. Convert them: {command}"
     return None
+
+
+def _conversion(path: str) -> str:
+    """Return the command that converts a data set."""
+    return shlex.join(["python", "-m", "tools.convert", path, f"{path.removesuffix('/')}-mds"])
