@@ -58,11 +58,6 @@ FORMS = {
         "loaders.archives.folder_tars:is_hugging_face_tars",
         "loaders.archives.folder_tars:open_hugging_face_tars",
     ),
-    "table": Form(
-        "tables of paths, CSV, TSV or JSON lines: `path,label[,split]`; `metadata.csv` of Hugging Face's image folders",
-        "loaders.archives.tables:is_tables",
-        "loaders.archives.tables:open_tables",
-    ),
     "tar": Form(
         "tars, `.tar` or `.tgz`, that hold `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
         "loaders.archives.folder_tars:is_folder_tar",
