@@ -6,6 +6,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -13,8 +14,9 @@ import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.transport.remote import join
+from loaders.transport.remote import is_remote, join
 
+AHEAD = 8  # images in flight, of a process that reads from a store: each takes tens of milliseconds
 Reader = Callable[[str, str, int, int], bytes]
 """Return an image's bytes, given its file, its name, its offset and its size; a function at a module's top level.
 
@@ -50,6 +52,10 @@ class Catalog:
         file, name = self.files[self.file[index]], self.name(index)
         return self.reader(file, name, int(self.offsets[index]), int(self.sizes[index]))
 
+    def reads_in_order(self) -> Callable[[int], bytes]:
+        """Return a function like `read` for indices in rising order; images in a store are fetched ahead of them."""
+        return _Ahead(self).read if any(map(is_remote, self.files)) else self.read
+
     def name(self, index: int) -> str:
         """Return an image's name in its file."""
         return self.names[index].decode("utf-8", "surrogateescape")
@@ -70,6 +76,21 @@ class Catalog:
         for values in (self.names, self.labels, self.sizes):
             digest.update(values.tobytes())
         return digest.hexdigest()
+
+
+class _Ahead:
+    """Images of a catalog, of which AHEAD are in flight."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog, self._pool = catalog, ThreadPoolExecutor(AHEAD)
+        self._flying: dict[int, Future[bytes]] = {}
+
+    def read(self, index: int) -> bytes:
+        """As Catalog.read."""
+        for one in range(index, min(index + AHEAD, len(self._catalog))):
+            if one not in self._flying:
+                self._flying[one] = self._pool.submit(self._catalog.read, one)
+        return self._flying.pop(index).result()
 
 
 def _numbers() -> array[int]:

@@ -22,23 +22,30 @@ from common.addresses import is_s3
 from common.folders import S3Folder
 from common.whole_files import whole_file
 from loaders.archives.catalog import Catalog, DataCopy
-from loaders.archives.forms import ReadOptions, open_copy
+from loaders.archives.forms import ReadOptions, open_copy, recognize
 from loaders.archives.place import Place, read_range
 
 MOST_FILES = 10_000  # of a data set whose index is kept; more are a tree of images, which is quick to list
+DEFAULT = ReadOptions()
 _ARRAYS = ("file", "names", "offsets", "sizes", "labels")
 
 
-def open_indexed(path: str) -> DataCopy | None:
-    """Call `open_copy` for the data set at a path, unless the cache folder has its index; raises as that does."""
+def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: bool = False) -> DataCopy | None:
+    """Call `open_copy` for the data set at a path, unless the cache folder has its index; raises as that does.
+
+    `in_stores_alone` leaves the cache alone for disks, for programs that read every image anyway.
+    """
     place = Place(path)
-    if (state := _state(place)) is None:
-        return open_copy(path, ReadOptions())
+    if recognize(place, options) is None:
+        return None
+    state = _state(place, options) if is_s3(path) or not in_stores_alone else None
+    if state is None:
+        return open_copy(path, options)
     kept = _cache() / f"{hashlib.sha256(os.fsencode(_identity(place))).hexdigest()[:16]}.npz"
     if copy := _read(kept, state):
         return copy
     with _alone(kept):
-        copy = _read(kept, state) or open_copy(path, ReadOptions())  # another process may have built it meanwhile
+        copy = _read(kept, state) or open_copy(path, options)  # another process may have built it meanwhile
         if copy and all(catalog.reader is read_range for catalog in copy.splits.values()):
             with contextlib.suppress(OSError), whole_file(kept) as temporary:
                 temporary.write_bytes(_packed(copy, state))
@@ -58,14 +65,14 @@ def _identity(place: Place) -> str:
     return place.given if is_s3(place.given) else os.path.realpath(place.given)
 
 
-def _state(place: Place) -> str | None:
+def _state(place: Place, options: ReadOptions) -> str | None:
     """Return the names, sizes and times of a data set's files, with the code's digest; None for too many files."""
     files: list[tuple[str, int, int | str]] = []
     for entry in _files(place):
         files.append(entry)
         if len(files) > MOST_FILES:
             return None
-    return json.dumps([_code(), _identity(place), sorted(files)])
+    return json.dumps([_code(), _identity(place), vars(options), sorted(files)])
 
 
 def _files(place: Place) -> Iterator[tuple[str, int, int | str]]:
@@ -99,6 +106,7 @@ def _packed(copy: DataCopy, state: str) -> bytes:
         "what": copy.what,
         "classes": copy.classes,
         "remarks": copy.remarks,
+        "val_labels": copy.val_labels,
         "splits": {split: [list(catalog.files), catalog.mixed] for split, catalog in copy.splits.items()},
     }
     arrays = {f"{split} {name}": getattr(catalog, name) for split, catalog in copy.splits.items() for name in _ARRAYS}
@@ -118,7 +126,7 @@ def _read(kept: Path, state: str) -> DataCopy | None:
                 split: Catalog(files, read_range, **{n: file[f"{split} {n}"] for n in _ARRAYS}, mixed=mixed)
                 for split, (files, mixed) in about["splits"].items()
             }
-            return DataCopy(about["what"], splits, about["classes"], about["remarks"])
+            return DataCopy(about["what"], splits, about["classes"], about["remarks"], about["val_labels"])
     except Exception:  # damaged files make numpy and zipfile raise anything; the index is then built again
         return None
 

@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,8 @@ from common.store_faults import fault
 from loaders.transport.remote import is_remote, join
 
 OPEN_FILES = 256  # of a process, at most
-READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, while a file is indexed: on a disk, in a store
+READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, by libraries that read a file: on a disk, in a store
+SCANNED = {False: 4096, True: 1 << 22}  # the same while a file is indexed: a store takes longer to answer than to send
 GZIPPED = (".tar.gz", ".tgz")
 TARS = (".tar", *GZIPPED)
 SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord")  # of single files, whose kind a name must tell
@@ -90,18 +92,26 @@ class StoreRanges:
     def __init__(self, address: str) -> None:
         self.address = address
         self.size = s3.size_of(address)
+        self._scanned = (0, b"")  # offset and bytes of what indexing has read last, in which labels lie
 
     def read(self, offset: int, size: int) -> bytes:
         """As Ranges.read."""
-        size = min(size, self.size - offset)
+        indexing, size = size == SCANNED[True], min(size, self.size - offset)
         if size <= 0:
+            self._scanned = (0, b"")  # the index is complete
             return b""
+        start, scanned = self._scanned
+        if start <= offset and offset + size <= start + len(scanned):
+            return scanned[offset - start : offset - start + size]
         try:
-            return s3.read_range(self.address, offset, size)
+            data = s3.read_range(self.address, offset, size)
         except DataError:
             raise
         except Exception as error:
             raise fault(error, self.address) from error
+        if indexing:
+            self._scanned = (offset, data)
+        return data
 
 
 def ranges(address: str) -> Ranges:
@@ -152,9 +162,11 @@ class _Stream(io.RawIOBase):
         return len(data)
 
 
-def stream(address: str, start: int = 0, size: int | None = None) -> io.BufferedReader:
-    """Open a file, or `size` bytes of it from `start`, as a file object for libraries."""
-    return io.BufferedReader(_Stream(ranges(address), start, size), READ_AHEAD[is_remote(address)])
+def stream(
+    address: str, start: int = 0, size: int | None = None, ahead: Mapping[bool, int] = READ_AHEAD
+) -> io.BufferedReader:
+    """Open a file, or `size` bytes of it from `start`, as a file object that reads ahead, for libraries."""
+    return io.BufferedReader(_Stream(ranges(address), start, size), ahead[is_remote(address)])
 
 
 def read_range(file: str, name: str, offset: int, size: int) -> bytes:
@@ -174,8 +186,3 @@ def read_file(folder: str, name: str, _offset: int, _size: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
-
-
-def is_direct(reader: object) -> bool:
-    """Whether a catalog's Reader finds each image at once, so that training can read them in any order."""
-    return reader in (read_range, read_file)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.archives.place import stream
+from loaders.archives.place import SCANNED, stream
 
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -37,7 +37,7 @@ def members(address: str, start: int = 0, size: int | None = None, within: str =
     """
     place = without_credentials(address) + (f", {within}" if within else "")
     info, at = None, 0
-    with stream(address, start, size) as file:
+    with stream(address, start, size, SCANNED) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (following := archive.next()) is not None:

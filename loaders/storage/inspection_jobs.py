@@ -147,8 +147,9 @@ class CatalogJob:
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images."""
+        read = self.catalog.reads_in_order()
         for place, label in enumerate(self.catalog.labels.tolist()):
-            yield self.catalog.name_of(place), label, functools.partial(self.catalog.read, place)
+            yield self.catalog.name_of(place), label, functools.partial(read, place)
 
     def lengths(self) -> list[int]:
         """Return the images' sizes in bytes."""

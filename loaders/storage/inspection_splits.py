@@ -16,7 +16,8 @@ from rich.table import Table
 from common.errors import DataError, counted, named
 from common.store_faults import StoreOutOfReach
 from loaders.archives.catalog import DataCopy
-from loaders.archives.forms import ReadOptions, open_copy
+from loaders.archives.forms import ReadOptions
+from loaders.archives.index_file import open_indexed
 from loaders.images.decoding import unchecked
 from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
 from loaders.storage.inspection_jobs import CatalogJob, FolderJob, Job, Looked, ShardJob
@@ -94,7 +95,7 @@ def open_splits(path: str, local: str | None, options: ReadOptions | None = None
         DataError: shards in a store are given without a cache folder, the store cannot be reached, the shards exceed
             the cache folder's disk, or a data set in another form is damaged.
     """
-    if copy := None if local else open_copy(path, options or ReadOptions()):
+    if copy := None if local else open_indexed(path, options or ReadOptions(), in_stores_alone=True):
         return catalog_splits(copy), []
     if is_remote(path) and not local:
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
@@ -125,7 +126,7 @@ def catalog_splits(copy: DataCopy) -> list[Split]:
         split = Split(name, jobs, len(catalog), copy.classes, catalog.name_of)
         split.per_class = np.bincount(catalog.labels, minlength=len(copy.classes or [])).tolist()
         splits.append(split)
-    splits[0].remarks = [f"{copy.what}.", *copy.remarks]
+    splits[0].remarks = [f"{copy.headline}.", *copy.remarks]
     return splits
 
 

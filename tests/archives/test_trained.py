@@ -115,5 +115,14 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_do(tmp_path: Path) ->
     assert len(opened(tmp_path)) == 1
     with pytest.raises(DataError, match="has no images of val, only of train"):
         opened(tmp_path, "val")
+    write_tar(tmp_path / "train-0.tar", [("a.jpg", b"x"), ("a.txt", b"cat")])
+    with pytest.raises(
+        DataError, match=r"--label.* These options are tools\.convert's: python -m tools\.convert .*-mds"
+    ):
+        opened(tmp_path)
+    write_tar(tmp_path / "train-0.tar.gz", [("a.jpg", b"x"), ("a.cls", b"0")], "w:gz")
+    (tmp_path / "train-0.tar").unlink()
+    with pytest.raises(DataError, match=r"would be slow\. Convert them: python -m tools\.convert"):
+        opened(tmp_path)
     with pytest.raises(DataError, match="holds no archives"):
         ArchiveDataset(str(tmp_path.parent / "nowhere"), "train", PIPELINE, 0)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
 from loaders.archives.catalog import UNSPLIT, Catalog, Rows
-from loaders.archives.forms import ReadOptions, open_copy
+from loaders.archives.forms import ReadOptions
+from loaders.archives.index_file import open_indexed
 from loaders.archives.place import read_file
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
@@ -200,7 +201,11 @@ class CatalogPart:
 
     def read(self, place: int) -> tuple[bytes, int]:
         """Return the image's bytes and label."""
-        return self.catalog.read(place), int(self.catalog.labels[place])
+        return self._read(place), int(self.catalog.labels[place])
+
+    @functools.cached_property
+    def _read(self) -> Callable[[int], bytes]:
+        return self.catalog.reads_in_order()
 
 
 class CatalogSource:
@@ -246,7 +251,7 @@ def open_sources(path: str, local: str | None, options: ReadOptions | None = Non
     `path` holds train/, val/ or both, or a data set in another form, which `options` are for; `local` is the cache
     folder for shards in a store.
     """
-    if copy := open_copy(path, options or ReadOptions()):
+    if copy := open_indexed(path, options or ReadOptions(), in_stores_alone=True):
         remarks = iter([copy.remarks])  # once, not for each split
         found: dict[str, Source] = {
             name: CatalogSource(catalog, copy.classes, next(remarks, [])) for name, catalog in copy.splits.items()
