@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.epochs import BATCH, DEFAULT, DEFAULT_BYTES, LIBJPEG, TABLES, Kind, kinds, measure, storage_of
-from benchmarks.image_files import LONGER, copy_images, make_images
+from benchmarks.image_files import LONGER, copy_images, make_images, write_tars
 from benchmarks.pairs import compare_images, spread
 from benchmarks.peer_loaders import peer_kinds
 from benchmarks.stages import measure_stages
@@ -39,7 +39,7 @@ from common.terminal import check_writable, positive
 from config import UserError, load
 from data import build_imagenet_dataspec
 from loaders.images import native
-from loaders.storage.kinds import KINDS, kind_of
+from loaders.storage.kinds import ARCHIVES, KINDS, kind_of
 from loaders.workers import default_num_workers
 from training.build import image_dataset
 
@@ -142,6 +142,8 @@ def convert(names: list[str], folder: Path, console: Console) -> dict[str, Path]
         if row.written_as and kind in names:
             folders[kind] = folder / kind
             run_quietly(convert_main, console, folder / "imagefolder", folders[kind], "--to", row.written_as)
+    if ARCHIVES in names:
+        folders[ARCHIVES] = write_tars(folder / "imagefolder", folder / ARCHIVES)
     return folders
 
 

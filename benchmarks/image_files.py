@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def copy_images(dataset: ImageDataset, root: Path, count: int) -> None:
             (Image.fromarray(source) if isinstance(source, np.ndarray) else source).save(out, "PNG")
             source = out.getvalue()
         _write(root, number, source, number % CLASSES)
+
+
+def write_tars(folder: Path, root: Path) -> Path:
+    """Write the images of an image folder as WebDataset tars, one for each split, and return `root`."""
+    root.mkdir()
+    for split in SPLITS:
+        classes = sorted(path.name for path in (folder / split).iterdir())
+        with tarfile.open(root / f"{split}-0.tar", "w") as archive:
+            for path in sorted((folder / split).rglob("*.jpeg"), key=lambda path: path.name):
+                archive.add(path, path.name)
+                label = str(classes.index(path.parent.name)).encode()
+                info = tarfile.TarInfo(f"{path.stem}.cls")
+                info.size = len(label)
+                archive.addfile(info, io.BytesIO(label))
+    return root
 
 
 def _write(root: Path, number: int, content: bytes, label: int) -> None:

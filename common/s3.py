@@ -95,6 +95,24 @@ def copy_object(address: str, out: BinaryIO, size: int | None = None) -> None:
         pause = min(2 * pause, _PAUSES[1])
 
 
+def size_of(address: str) -> int:
+    """Return the bytes of an object; raises a DataError if the store does not say."""
+    bucket, key = split_s3(address)
+    return int(call(client().head_object, address, Bucket=bucket, Key=key)["ContentLength"])
+
+
+def read_range(address: str, offset: int, size: int) -> bytes:
+    """Return `size` bytes of an object from `offset`; attempts and errors are those of `copy_object`."""
+    since, pause = time.monotonic(), _PAUSES[0]
+    while True:
+        try:
+            return b"".join(within(size, _object(address, Range=f"bytes={offset}-{offset + size - 1}")))
+        except Exception as error:
+            if not _wait(error, since, pause):
+                raise
+        pause = min(2 * pause, _PAUSES[1])
+
+
 def within(size: int | None, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the chunks of a file; raises Damaged if they are more than `size` bytes."""
     seen = 0
@@ -105,12 +123,12 @@ def within(size: int | None, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _object(address: str) -> Iterator[bytes]:
+def _object(address: str, **options: str) -> Iterator[bytes]:
     """Yield the chunks of an object."""
     bucket, key = split_s3(address)
     payers = [name.strip() for name in os.environ.get("MOSAICML_STREAMING_AWS_REQUESTER_PAYS", "").split(",")]
     extra = {"RequestPayer": "requester"} if bucket in payers else {}
-    answer = client(download=True).get_object(Bucket=bucket, Key=key, **extra)
+    answer = client(download=True).get_object(Bucket=bucket, Key=key, **extra, **options)
     _reached.add(endpoint())
     with contextlib.closing(answer["Body"]) as body:
         yield from body.iter_chunks(_CHUNK)

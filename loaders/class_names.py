@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from common.errors import DataError, named
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 """ImageNet-1k's 1000 WordNet ids in label order, each with torchvision's name for it, which no other class has."""
+# Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2: ILSVRC 2012's classification task.
+IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 BESIDE = "classes.txt"  # next to train/ and val/
 MOST_BYTES = 2**24  # of a file of names
+_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
 FORMS = 'write lines such as "n01440764 tench" (a tab, if the class has spaces), or JSON: a list by label, or an object'
 
 
@@ -50,6 +54,16 @@ def imagenet() -> Mapping[str, str]:
     """Return the name of each of ImageNet-1k's WordNet ids, in label order."""
     lines = IMAGENET.read_text(encoding="ascii").splitlines()
     return {one: name for one, _, name in (line.partition(" ") for line in lines)}
+
+
+def are_imagenet(classes: Sequence[str] | None) -> bool:
+    """Whether classes are known, and all of them are WordNet ids of ImageNet-1k."""
+    return bool(classes) and set(classes or ()) <= set(imagenet())
+
+
+def wordnet_ids(name: bytes) -> list[str]:
+    """Return the WordNet ids in a file's name."""
+    return [one.decode() for one in _WORDNET_ID.findall(name)]
 
 
 def _from_file(classes: Sequence[str], file: Path) -> list[str]:

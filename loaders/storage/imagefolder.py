@@ -207,7 +207,7 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
     if not root.is_dir():
         return [f"{root}: is a file. A data set is a folder with train/ and val/ in it; unpack archives first."]
     present = [split for split in SPLITS if (root / split).is_dir()]
-    if not present and (fault := _not_split(root)):
+    if not present and (fault := not_split(root)):
         return [fault]
     problems = [_missing_split(root, split) for split in needed if split not in present]
     problems += [fault for split in present if split in needed for fault in _split_faults(root / split)]
@@ -216,9 +216,9 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
     return problems
 
 
-def _not_split(root: Path) -> str:
+def not_split(root: Path) -> str:
     """Describe a folder of classes that has yet to be split; empty if it is something else."""
-    classes = class_names(root)
+    classes = class_names(root) if root.is_dir() else []
     with _scanning(root):
         if len(classes) < 2 or not all(any(map(is_image, os.listdir(root / name))) for name in classes[:2]):
             return ""

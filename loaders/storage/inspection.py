@@ -18,16 +18,26 @@ from common import terminal
 from common.addresses import is_in_place, is_s3
 from common.errors import DataError
 from common.terminal import check_writable, not_negative, positive
+from loaders.archives.catalog import DataCopy
+from loaders.archives.index_file import open_indexed
 from loaders.class_names import all_shown
 from loaders.dataset import ImageDataset
 from loaders.images import decoders
 from loaders.images.sheet import INK, Section, Tile, draw_sheet
 from loaders.sampler import endless
-from loaders.storage.inspection_jobs import EMPTY, FolderJob, ShardJob, look
-from loaders.storage.inspection_splits import Split, open_folder, open_shards, print_faults, show_summary
+from loaders.storage.archives import why_not
+from loaders.storage.imagefolder import SPLITS
+from loaders.storage.inspection_jobs import EMPTY, CatalogJob, FolderJob, ShardJob, look
+from loaders.storage.inspection_splits import (
+    Split,
+    catalog_splits,
+    open_folder,
+    open_shards,
+    print_faults,
+    show_summary,
+)
 from loaders.storage.shard_index import files_of
 from loaders.storage.unfinished import refuse_unfinished
-from loaders.transport.checksums import size_of
 from loaders.transport.preloading.source_files import list_s3
 from loaders.transport.remote import is_remote, join
 from loaders.workers import default_num_workers
@@ -61,23 +71,31 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
     add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
     options, console = parser.parse_args(arguments), terminal.console()
-    if options.local is None and is_remote(options.path):
+    copy = None if options.local else open_indexed(options.path)
+    if copy is None and options.local is None and is_remote(options.path):
         raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)
-    splits, faults = inspect(options.path, options.local)
+    splits, faults = inspect(options.path, options.local, copy)
     if any(split.images for split in splits):
         show_summary(console, options.path, splits, [remark for split in splits for remark in split.remarks])
     if faults:
         print_faults(console, options.path, faults, MOST_FAULTS)
         return 1
+    if copy and (reason := next(filter(None, (why_not(options.path, copy, split) for split in SPLITS)), None)):
+        console.print(reason, highlight=False)
+        return 0
     check_writable(SHEET)
     show_batches(console, options, build)
     return 0
 
 
-def inspect(path: str, local: str | None) -> tuple[list[Split], list[str]]:
-    """Check a sample of a data set; return its splits and all faults. `local` is None for a folder of images."""
-    splits, faults = open_shards(path, local) if local else open_folder(Path(path))
+def inspect(path: str, local: str | None, copy: DataCopy | None = None) -> tuple[list[Split], list[str]]:
+    """Check a sample of a data set; return its splits and all faults.
+
+    `local` is None for a folder of images; `copy` is a data set in another form.
+    """
+    splits, faults = open_shards(path, local) if local else ([], []) if copy else open_folder(Path(path))
+    splits = catalog_splits(copy) if copy else splits
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         for split in splits:
@@ -98,11 +116,11 @@ def sample(split: Split) -> None:
     if shards := [job for job in split.jobs if isinstance(job, ShardJob)]:
         _sample_shards(split, shards)
     elif split.images > SMALL:
-        _sample_files(split, [job for job in split.jobs if isinstance(job, FolderJob)])
+        _sample_files(split, [job for job in split.jobs if not isinstance(job, ShardJob)])
 
 
-def _sample_files(split: Split, jobs: list[FolderJob]) -> None:
-    lengths = np.array([size_of(job.folder / name) for job in jobs for name in job.names])
+def _sample_files(split: Split, jobs: Sequence[FolderJob | CatalogJob]) -> None:
+    lengths = np.concatenate([job.lengths() for job in jobs])
     split.stored = int(lengths.clip(min=0).sum())
     split.faults += [f"{split.name_of(index)}: {EMPTY}" for index in np.flatnonzero(lengths == 0)]
     nonempty = np.flatnonzero(lengths)  # reading will report missing files
@@ -152,7 +170,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
         table.add_column(name, no_wrap=name != "images")
     speeds, sections, decoder = [], [], "auto"
-    for split in ("train", "val"):
+    for split in SPLITS:
         spec = build(
             data_path=options.path,
             is_streaming=options.local is not None,

@@ -15,6 +15,7 @@ import xxhash
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
+from loaders.archives.catalog import Catalog
 from loaders.errors import unreadable
 from loaders.images import native
 from loaders.images.decoding import Stored, check, is_too_deep
@@ -22,6 +23,7 @@ from loaders.images.native import Encoded
 from loaders.storage.columns import WrongValue
 from loaders.storage.mds_writer import count_samples, read_sample, read_table, stored_file, unpack
 from loaders.storage.seek_file import SeekFile, keys_of, open_tables, read_file
+from loaders.transport.checksums import size_of
 from loaders.transport.remote import download, is_remote, join
 
 Sample = tuple[str, int, Callable[[], Stored]]
@@ -51,6 +53,10 @@ class FolderJob:
             if tables.fits(place, status):
                 return Encoded(data, tables.table(place))
         return data
+
+    def lengths(self) -> list[int]:
+        """Return the files' sizes in bytes; -1 for a missing one."""
+        return [size_of(self.folder / name) for name in self.names]
 
     @property
     def renewal(self) -> str:
@@ -131,7 +137,30 @@ class ShardJob:
         return [unpack(variant, path.read_bytes()) for variant, path in pairs if path.is_file()][-1]
 
 
-Job = FolderJob | ShardJob
+@dataclass(frozen=True)
+class CatalogJob:
+    """Some images of a data set in another form (loaders.archives)."""
+
+    start: int  # index of the first one in the split
+    catalog: Catalog  # of these alone
+    renewal = ""
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the images."""
+        read = self.catalog.reads_in_order()
+        for place, label in enumerate(self.catalog.labels.tolist()):
+            yield self.catalog.name_of(place), label, functools.partial(read, place)
+
+    def lengths(self) -> list[int]:
+        """Return the images' sizes in bytes."""
+        return list(map(int, self.catalog.sizes))
+
+    def only(self, index: int) -> CatalogJob:
+        """Return a job for one of the images, given its index in the split."""
+        return CatalogJob(index, self.catalog.take(slice(index - self.start, index - self.start + 1)))
+
+
+Job = FolderJob | ShardJob | CatalogJob
 
 
 @dataclass
@@ -153,7 +182,7 @@ def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
         for name, label, image in job.samples():
             stored, size, fault, deep = _open(image, job.renewal)
             if fault:
-                result.faults.append(f"{name}: {fault}")
+                result.faults.append(fault if fault.startswith(f"{name}: ") else f"{name}: {fault}")
             result.deep += deep
             result.digests.append(xxhash.xxh3_64_intdigest(stored))
             result.bytes.append(len(stored))
@@ -192,5 +221,9 @@ def _open(read: Callable[[], Stored], renewal: str) -> tuple[bytes, tuple[int, i
         height, width = check(source)
         fault = native.seek_table_fault(stored, bytes(table)) if table is not None else None
         return stored, (width, height), f"{fault} {renewal}" if fault else "", is_too_deep(source)
+    except StoreOutOfReach:
+        raise
+    except DataError as error:
+        return stored, (0, 0), str(error), False
     except Exception as error:  # each decoder raises its own
         return stored, (0, 0), f"{unreadable(error)}. Replace or delete it.", False

@@ -15,9 +15,12 @@ from rich.table import Table
 
 from common.errors import DataError, counted, named
 from common.store_faults import StoreOutOfReach
+from loaders.archives.catalog import DataCopy
+from loaders.archives.forms import ReadOptions
+from loaders.archives.index_file import open_indexed
 from loaders.images.decoding import unchecked
 from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_faults
-from loaders.storage.inspection_jobs import FolderJob, Job, Looked, ShardJob
+from loaders.storage.inspection_jobs import CatalogJob, FolderJob, Job, Looked, ShardJob
 from loaders.storage.kinds import kind_at, kind_of
 from loaders.storage.seek_file import FolderTables
 from loaders.storage.streaming import check_index, read_classes
@@ -83,12 +86,17 @@ class Split:
             self.remarks.append(f"{self.name}: {images} in it.")
 
 
-def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
-    """Open the splits of a data set of images or shards, and list the faults that show without opening an image.
+def open_splits(path: str, local: str | None, options: ReadOptions | None = None) -> tuple[list[Split], list[str]]:
+    """Open the splits of a data set, and list the faults that show without opening an image.
+
+    `options` are for data sets in other forms than image folders and shards.
 
     Raises:
-        DataError: a store is given without a cache folder, cannot be reached, or exceeds the cache folder's disk.
+        DataError: shards in a store are given without a cache folder, the store cannot be reached, the shards exceed
+            the cache folder's disk, or a data set in another form is damaged.
     """
+    if copy := None if local else open_indexed(path, options or ReadOptions(), in_stores_alone=True):
+        return catalog_splits(copy), []
     if is_remote(path) and not local:
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
         raise DataError(f"{path}: needs a cache folder: {command}")
@@ -107,6 +115,19 @@ def open_splits(path: str, local: str | None) -> tuple[list[Split], list[str]]:
     if splits and local and is_remote(path):
         _check_room(splits, Path(local))
     return splits, faults
+
+
+def catalog_splits(copy: DataCopy) -> list[Split]:
+    """Return the splits of a data set in another form (loaders.archives)."""
+    splits = []
+    for name, catalog in sorted(copy.splits.items()):
+        starts = range(0, len(catalog), IMAGES_PER_JOB)
+        jobs = [CatalogJob(start, catalog.take(slice(start, start + IMAGES_PER_JOB))) for start in starts]
+        split = Split(name, jobs, len(catalog), copy.classes, catalog.name_of)
+        split.per_class = np.bincount(catalog.labels, minlength=len(copy.classes or [])).tolist()
+        splits.append(split)
+    splits[0].remarks = [f"{copy.headline}.", *copy.remarks]
+    return splits
 
 
 def open_folder(root: Path) -> tuple[list[Split], list[str]]:

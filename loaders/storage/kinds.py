@@ -45,6 +45,7 @@ class Kind:
 
 OUTSIDE = Kind("what its class reads", "no other kind reads them", None, remote=True)
 """Row of a class from outside this project, which `data.py` opens."""
+ARCHIVES = "archives"
 KINDS = {
     "imagefolder": Kind(
         "`train/CLASS/*.JPEG`, `val/CLASS/*.JPEG`",
@@ -75,6 +76,11 @@ KINDS = {
         "loaders.storage.beton:BetonDataset",
         mark="{split}.beton",
         written_as="ffcv",
+    ),
+    ARCHIVES: Kind(
+        "WebDataset tars, ImageNet's archives, tables of paths ([archives.md](archives.md))",
+        "the data set is in this form and you train once; recognized without `storage`",
+        "loaders.storage.archives:ArchiveDataset",
     ),
     "dali": Kind(
         "either of the first two, decoded by NVIDIA DALI",
@@ -119,6 +125,14 @@ def kind_at(folder: Path, split: str) -> str | None:
     return next((n for n, k in KINDS.items() if k.mark and (folder / k.mark.format(split=split)).is_file()), None)
 
 
+def is_archives(path: str) -> bool:
+    """Whether a folder, a file or an address holds a data set in another form than image folders and shards."""
+    from loaders.archives.forms import ReadOptions, recognize  # numpy, which a dry run does not need
+    from loaders.archives.place import Place
+
+    return recognize(Place(path), ReadOptions()) is not None
+
+
 def open_dataset(
     storage: str | None,
     path: str,
@@ -136,6 +150,8 @@ def open_dataset(
     The other arguments are those of `data.build_imagenet_dataspec`. Raises a DataError if the data set is missing,
     incomplete, or of another kind.
     """
+    if storage is None and not is_streaming and path and is_archives(path):
+        storage = ARCHIVES
     kind = kind_of(storage, is_streaming)
     if kind.reads_path and not path:
         raise DataError("no data set was named: give its folder, or s3://bucket/folder (train_dataset.path=...).")

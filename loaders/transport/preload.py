@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.addresses import cut_off, is_s3, without_credentials
 from common.errors import DataError
+from loaders.storage.kinds import is_archives
 from loaders.transport.preloading.copying import Copied, Copier
 from loaders.transport.preloading.records import Records
 from loaders.transport.preloading.source_files import OWN_FOLDER, identity
@@ -31,7 +32,8 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
     Args:
         source: a folder, or a store's address such as s3://bucket/folder.
         destination: a folder of this machine, new or made by an earlier preload.
-        splits: copy only these (`train`, `val`) and classes.json; None for everything.
+        splits: copy only these (`train`, `val`) and classes.json; None for everything. Archives and the like
+            (loaders.archives) are always copied whole.
         shown: whether to show progress. A process that does not gives one that does a head start.
 
     Raises:
@@ -45,6 +47,8 @@ def copy(source: str, destination: str | Path, splits: Sequence[str] | None = No
         raise DataError(without_credentials(problem))
     folder = _prepare(source, destination)
     records = Records(folder, source)
+    if splits and is_archives(str(folder) if records.is_complete(splits) else source):
+        splits = None  # their files belong to no split by name
     if not records.is_current(splits):
         if not shown:
             time.sleep(HEAD_START)

@@ -89,8 +89,8 @@ def test_help(check: Check) -> None:
 def test_structure(check: Check, broken: Path, tmp_path: Path) -> None:
     status, said = check(tmp_path / "nowhere")
     assert status == 1 and "no such folder" in said
-    (tmp_path / "archive.tar").write_bytes(b"")
-    assert "unpack" in check(tmp_path / "archive.tar")[1]
+    (tmp_path / "archive.7z").write_bytes(b"")
+    assert "unpack" in check(tmp_path / "archive.7z")[1]
     shutil.move(broken / "val", broken / "test")
     status, said = check(broken)
     assert status == 1 and "has no val/ but has test/" in said and "mv " in said

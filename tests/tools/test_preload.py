@@ -268,7 +268,7 @@ def test_a_mistyped_source_does_not_claim_the_destination(folder: Path, tmp_path
     """Nor does a source that is not a data set."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("buy milk")
-    for wrong, said in (("nothing", "no such folder"), ("notes", "no train/, no val/ and no .beton file")):
+    for wrong, said in (("nothing", "no such folder"), ("notes", "no train/, no val/, no .beton file and no archives")):
         with pytest.raises(DataError, match=said):
             copy(str(tmp_path / wrong), tmp_path / "copy")
     assert copy(str(folder), tmp_path / "copy").copied_files

@@ -102,7 +102,7 @@ def test_faults_of_structure(verify: Verify, folder: Path, tmp_path: Path) -> No
     status, said = verify(root)
     assert status == 1 and "has no val/" in said and "15 images in" in said, "train/ must be checked anyway"
     assert "no such folder" in verify(tmp_path / "nowhere")[1]
-    assert "needs a cache folder" in verify("s3://bucket/set")[1]
+    assert "needs a cache folder" in verify("gs://bucket/set")[1]
 
 
 def test_shards_without_fault(verify: Verify, shards: Path) -> None:

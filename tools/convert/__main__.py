@@ -16,7 +16,10 @@ from common.addresses import without_credentials
 from common.errors import ConfigError, DataError
 from common.folders import LocalFolder
 from common.terminal import console, positive
+from loaders.archives.catalog import UNSPLIT
+from loaders.archives.forms import add_options, read_options
 from loaders.storage.kinds import KINDS
+from tools.split import options as split
 
 QUALITY = 90
 SEEKABLE = (
@@ -34,12 +37,15 @@ EXAMPLES = """examples:
   python -m tools.convert s3://bucket/imagenet /data/small --local /ssd/cache --max-size 256
   # with seek tables, so that `decoder: native` starts decoding at the crop's box
   python -m tools.convert /data/imagenet /data/imagenet-mds --seekable 8
+  # a folder of classes, split on the way; a table of paths and labels
+  python -m tools.convert /data/photos /data/photos-mds --val 0.2
+  python -m tools.convert /data/photos/table.csv /data/table-mds
   # train.beton and val.beton for FFCV
   python -m tools.convert /data/imagenet /data/imagenet-ffcv --to ffcv --max-size 500
 
 Images of train/ are shuffled once, so that each shard mixes classes; shards from shards keep their order. Every
-image is decoded on the way. The column i is the image's index in the source: files sorted by class and name.
-classes.json, next to the shards, lists the class names by label."""
+image is decoded on the way, to find faults. The column i is the image's index in the source: files sorted by class
+and name. classes.json, next to the shards, lists the class names by label."""
 
 
 def columns(word: str) -> int:
@@ -70,8 +76,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, needed if SRC is in a store")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
+    add("--no-decode", action="store_true", help="trust the images: read headers only, except of those to resize")
     cores = len(os.sched_getaffinity(0))
     add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")
+    add_options(parser)
+    group = parser.add_argument_group("some of the images, and splits")
+    split.add_options(group, val=None)
+    group.add_argument("--classes", metavar="FILE", help="convert these classes alone: one per line, or JSON")
     return parser.parse_args(argv)
 
 
@@ -97,6 +108,8 @@ def check(given: argparse.Namespace) -> None:
         problems.append(f"--hash {given.hash_name}: no such kind. Choose from {', '.join(HASHES)}.")
     if given.seekable is not None and not TARGETS[given.to].is_streaming:
         problems.append(f"--seekable: only MDS shards hold seek tables; leave it out, or leave out --to {given.to}.")
+    if given.val is None and (given.exact or given.seed is not None):
+        problems.append("--seed and --exact say how --val splits; add --val 0.2, or leave them out.")
     if problems:
         raise ConfigError(*problems)
 
@@ -108,10 +121,10 @@ def convert(argv: Sequence[str]) -> int:
     from loaders.images import native
     from loaders.images.decoding import unchecked
     from loaders.storage.mds_writer import ShardFormat
-    from tools.convert import to_beton
+    from tools.convert import subsets, to_beton
     from tools.convert.plan import ImageOptions, plan_split
     from tools.convert.sources import open_sources
-    from tools.convert.to_mds import Conversion, open_destination, result_table
+    from tools.convert.to_mds import Conversion, check_unused, open_destination, result_table
 
     destination = open_destination(given.destination)
     if given.seekable is not None and (fault := native.no_seek_tables()):
@@ -121,17 +134,34 @@ def convert(argv: Sequence[str]) -> int:
         raise DataError(f"{given.destination}: {given.to} is read only from local files. Name a local folder.")
     destination.names()  # a mistyped bucket shows here, before the source is read
     out.print(f"Looking through {given.source}")
-    sources, classes = open_sources(given.source, given.local)
-    images = ImageOptions(given.max_size, given.quality or QUALITY)
+    sources, classes, headline = open_sources(given.source, given.local, read_options(given))
+    if headline:
+        out.print(headline)
+    again = ["python", "-m", "tools.convert", *argv]
+    if given.classes:
+        sources, classes = subsets.with_classes(sources, classes, given.classes, given.source)
+    rule = None if given.val is None else split.rule(given)
+    if rule and "val" in sources:
+        raise DataError(f"--val {rule.val:g}: {given.source} has a val/ already. Leave --val out.")
+    if rule:
+        check_unused(destination, ["train", "val"], classes)
+        sources = subsets.split(sources, classes, rule, given.skip_unreadable, given.source, out, given.workers)
+    if UNSPLIT in sources:
+        raise DataError(f"{given.source}: has no train/ and val/. To split it: {shlex.join([*again, '--val', '0.2'])}")
+    images = ImageOptions(given.max_size, given.quality or QUALITY, not given.no_decode)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20), given.seekable)
-    plans = [plan_split(split, source, images, shards) for split, source in sources.items()]
-    again = without_credentials(shlex.join(["python", "-m", "tools.convert", *argv]))
-    conversion = Conversion(destination, plans, classes, images, shards, given.skip_unreadable, out, again)
+    plans = [plan_split(name, source, images, shards) for name, source in sources.items()]
+    words = without_credentials(shlex.join(again))
+    conversion = Conversion(destination, plans, classes, rule, images, shards, given.skip_unreadable, out, words)
     rows = conversion.run(given.workers) if to_shards else to_beton.convert(conversion, given.workers)
-    out.print(result_table(given.destination, rows))
+    cores = min(given.workers, len(os.sched_getaffinity(0)))
+    out.print(result_table(given.destination, rows, cores))
     if skipped := sum(len(plan.order) for plan in plans) - sum(row.images for row in rows):
         out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
-    for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
+    look = shlex.join(["python", "-m", "tools.verify", given.destination])
+    trusted = f"The images were not decoded (--no-decode), only their headers read. To check them: {look}"
+    unseen = trusted if given.no_decode else unchecked()
+    for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unseen]):
         out.print(remark)
     if classes is None:
         out.print(f"{given.source} has no classes.json, so that the labels have no names here either.")

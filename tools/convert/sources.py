@@ -6,32 +6,67 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
+from loaders.archives.catalog import UNSPLIT, Catalog, Rows
+from loaders.archives.forms import ReadOptions
+from loaders.archives.index_file import open_indexed
+from loaders.archives.place import read_file
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
-from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, structure_faults
+from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, not_split, structure_faults
 from loaders.storage.inspection_jobs import ShardJob
 from loaders.storage.mds_writer import read_sample, stored_file
 from loaders.storage.shard_index import parse_index
 from loaders.storage.streaming import check_index, read_classes
 from loaders.transport.remote import download, is_remote, join
+from tools.split.source import read_source
 
 _one_reader = threading.Lock()  # keeps many threads from reading the same next shard
 STAT_THREADS = 16  # a network file system answers one request per round trip
 
 
+class Part(Protocol):
+    """A shard's images, small enough to send to a worker process."""
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Indices in the split, int64 [n]."""
+
+    def name_of(self, place: int) -> str:
+        """Return where an image is."""
+
+    def read(self, place: int) -> tuple[bytes, int]:
+        """Return an image's bytes and label."""
+
+
+class Source(Protocol):
+    """One split of a data set."""
+
+    sizes: np.ndarray  # bytes of each image, int64 [N]
+    fingerprint: str  # of all that the converted bytes depend on
+    remarks: Sequence[str]
+    sorted_by_class: bool  # so that training needs it shuffled
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all images, int64 [N]; those of shards are read."""
+
+    def part(self, indices: np.ndarray) -> Part:
+        """Return the images at these indices."""
+
+
 @dataclass(frozen=True)
 class FolderPart:
-    """A shard's files of an image folder, small enough to send to a worker process."""
+    """A shard's files of an image folder."""
 
     indices: np.ndarray  # in the split, int64 [n]
     paths: Sequence[str]
@@ -53,14 +88,15 @@ class FolderSource:
 
     def __init__(self, root: str, split: str) -> None:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
-        self.remarks = self.files.remarks
+        self.remarks: Sequence[str] = self.files.remarks
+        self.labels = self.files.labels
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
-            self.sizes = np.concatenate(list(runs))  # bytes of each image, int64 [N]
+            self.sizes = np.concatenate(list(runs))
         digest = hashlib.sha256(json.dumps(self.files.classes).encode())
         for array in (self.files.names, self.files.labels, self.sizes):
             digest.update(array.tobytes())
-        self.fingerprint = digest.hexdigest()  # of all that the converted bytes depend on
+        self.fingerprint = digest.hexdigest()
 
     def part(self, indices: np.ndarray) -> FolderPart:
         """Return the files at these indices."""
@@ -73,12 +109,15 @@ class FolderSource:
         return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
 
     def _sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Return the bytes of these files, int64; 0 for a missing one, which reading it will report."""
-        sizes = np.zeros(len(indices), np.int64)
-        for place, path in enumerate(self._paths(indices)):
-            with contextlib.suppress(OSError):
-                sizes[place] = os.stat(path).st_size
-        return sizes
+        """Return the bytes of these files, int64."""
+        return np.array([file_size(path) for path in self._paths(indices)], np.int64)
+
+
+def file_size(path: str) -> int:
+    """Return a file's bytes; 0 for a missing one, which reading it will report."""
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_size
+    return 0
 
 
 @dataclass(frozen=True)
@@ -142,9 +181,45 @@ class ShardSource:
         """Return the samples at these indices."""
         return ShardPart(indices, *self.place)
 
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Labels of all images, int64 [N], from the shards."""
+        whole = self.part(np.arange(len(self.sizes)))
+        return np.array([whole.read(place)[1] for place in range(len(self.sizes))], np.int64)
 
-Part = FolderPart | ShardPart
-Source = FolderSource | ShardSource
+
+@dataclass(frozen=True)
+class CatalogPart:
+    """A shard's images of a catalog."""
+
+    indices: np.ndarray  # in the split, int64 [n]
+    catalog: Catalog  # of these alone
+
+    def name_of(self, place: int) -> str:
+        """Return where the image is."""
+        return self.catalog.name_of(place)
+
+    def read(self, place: int) -> tuple[bytes, int]:
+        """Return the image's bytes and label."""
+        return self._read(place), int(self.catalog.labels[place])
+
+    @functools.cached_property
+    def _read(self) -> Callable[[int], bytes]:
+        return self.catalog.reads_in_order()
+
+
+class CatalogSource:
+    """One split of a data set in another form (loaders.archives)."""
+
+    def __init__(self, catalog: Catalog, classes: list[str] | None, remarks: Sequence[str]) -> None:
+        self.catalog, self.remarks = catalog, remarks
+        self.sizes, self.labels = catalog.sizes, catalog.labels
+        self.sorted_by_class = not catalog.mixed
+        self.fingerprint = catalog.fingerprint(classes)
+
+    def part(self, indices: np.ndarray) -> CatalogPart:
+        """Return the images at these indices."""
+        return CatalogPart(indices, self.catalog.take(indices))
 
 
 @functools.lru_cache(maxsize=4)
@@ -162,26 +237,52 @@ def _shard(remote: str, local: str, split: str, number: int) -> tuple[dict[str, 
     return entry, ShardJob(0, remote, local, split, entry).unpacked()
 
 
-def open_sources(path: str, local: str | None) -> tuple[dict[str, Source], list[str] | None]:
-    """Return the splits of a data set, and the class names by label (None if they are not recorded).
+class Opened(NamedTuple):
+    """A data set to be converted."""
 
-    `path` holds train/, val/ or both; `local` is the cache folder for shards in a store.
+    sources: dict[str, Source]  # train, val or both, or UNSPLIT alone
+    classes: list[str] | None  # by label; None if they are not recorded
+    headline: str = ""  # what it is, if it is one of loaders.archives.forms
+
+
+def open_sources(path: str, local: str | None, options: ReadOptions | None = None) -> Opened:
+    """Open a data set.
+
+    `path` holds train/, val/ or both, or a data set in another form, which `options` are for; `local` is the cache
+    folder for shards in a store.
     """
+    if copy := open_indexed(path, options or ReadOptions(), in_stores_alone=True):
+        remarks = iter([copy.remarks])  # once, not for each split
+        found: dict[str, Source] = {
+            name: CatalogSource(catalog, copy.classes, next(remarks, [])) for name, catalog in copy.splits.items()
+        }
+        return Opened(found, copy.classes, copy.headline)
     if is_remote(path):
         if not local:
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
         return _open_remote(path, local)
     splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # broken links too
     if any(Path(path, split, "index.json").is_file() for split in splits):
-        shards: dict[str, Source] = {split: ShardSource(path, path, split) for split in splits}
-        return shards, read_classes(path)
+        return Opened({split: ShardSource(path, path, split) for split in splits}, read_classes(path))
+    if not splits and not_split(Path(path)):
+        return open_classes(path)
     if problems := structure_faults(Path(path), needed=tuple(splits) or SPLITS):
         raise DataError("\n".join(problems))
-    folders: dict[str, Source] = {split: FolderSource(path, split) for split in splits}
-    return folders, class_names(Path(path, splits[0]))
+    return Opened({split: FolderSource(path, split) for split in splits}, class_names(Path(path, splits[0])))
 
 
-def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] | None]:
+def open_classes(path: str) -> Opened:
+    """Return the images of a folder of classes that has no train/ and val/, in the order of an image folder's."""
+    found, rows = read_source(Path(path), ""), Rows()
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        sizes = pool.map(lambda name: file_size(os.path.join(path, name)), found.names)
+        for name, label, size in zip(found.names, found.labels, sizes, strict=True):
+            rows.add(0, name, 0, size, label)
+    source = CatalogSource(rows.catalog([path.rstrip("/")], read_file, in_folders=True), found.classes, found.remarks)
+    return Opened({UNSPLIT: source}, found.classes)
+
+
+def _open_remote(remote: str, local: str) -> Opened:
     """Return the splits of a store that have an index; DataError if none has one."""
     found: dict[str, Source] = {}
     absent: list[DataError] = []
@@ -196,4 +297,4 @@ def _open_remote(remote: str, local: str) -> tuple[dict[str, Source], list[str] 
             absent.append(error)
     if not found:
         raise absent[0]
-    return found, read_classes(remote)
+    return Opened(found, read_classes(remote))

@@ -45,7 +45,7 @@ def convert(conversion: Conversion, workers: int) -> list[Row]:
 
 def _stage(conversion: Conversion, target: LocalFolder) -> LocalFolder:
     """Return the folder of the intermediate shards; DataError if there is another conversion's, or a finished file."""
-    plan = recorded(conversion.plans, conversion.images, conversion.shards)
+    plan = recorded(conversion.plans, conversion.rule, conversion.images, conversion.shards)
     own = STAGE + hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
     present = target.names()
     others = [name.rstrip("/") for name in present if name.startswith(STAGE) and name != f"{own}/"]
@@ -72,7 +72,7 @@ def _write(
     path = target.path / f"{split}.beton"
     began = time.monotonic()
     if not path.is_file():
-        with ImageMeter(conversion.console, path.name, count) as meter:
+        with ImageMeter(conversion.console, path.name, count, size=int(source.sizes.sum())) as meter:
             write_beton(path, count, part.read, workers, meter)
     _check(path, split, part)
     seconds = time.monotonic() - began + (made.seconds if made else 0.0)

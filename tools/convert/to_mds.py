@@ -23,6 +23,7 @@ from loaders.transport.remote import is_remote
 from tools.convert.crew import Crew
 from tools.convert.plan import ImageOptions, SplitPlan, recorded
 from tools.convert.shard_work import Note, ShardJob, check_shard, make_shard, note_name
+from tools.split.options import Rule
 
 CLASSES, SKIPPED, INDEX = "classes.json", "skipped.txt", "index.json"
 READ_THREADS = 16  # a store answers one request per round trip
@@ -40,15 +41,16 @@ class Row:
     seconds: float  # of that, without checking
 
 
-def result_table(title: str, rows: list[Row]) -> Table:
-    """Return the table that a conversion ends with."""
+def result_table(title: str, rows: list[Row], cores: int) -> Table:
+    """Return the table that a conversion on so many cores ends with."""
     table = Table(title=title, title_justify="left")
-    for name in ("split", "images", "files", "bytes", "seconds", "img/s"):
+    for name in ("split", "images", "files", "bytes", "seconds", "img/s", "per core"):
         table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
     for row in rows:
-        rate = f"{row.made / row.seconds:,.0f}" if row.made and row.seconds else "-"
-        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}", rate)
-        table.add_row(row.split, *cells)
+        rate = row.made / row.seconds if row.made and row.seconds else None
+        rates = ["-" if rate is None else f"{rate / over:,.0f}" for over in (1, cores)]
+        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}")
+        table.add_row(row.split, *cells, *rates)
     return table
 
 
@@ -85,6 +87,7 @@ class Conversion:
     destination: Folder
     plans: list[SplitPlan]
     classes: list[str] | None  # names by label
+    rule: Rule | None  # by which the data were split, if they were
     images: ImageOptions
     shards: ShardFormat
     skip: bool  # leave unreadable images out, instead of failing
@@ -109,7 +112,7 @@ class Conversion:
 
     def _begin(self) -> list[SplitResult]:
         """Inspect the destination, and return the shards that an earlier process has finished."""
-        plan = recorded(self.plans, self.images, self.shards)
+        plan = recorded(self.plans, self.rule, self.images, self.shards)
         if "plan.json" in self.destination.names(WORK):
             other = json.loads(self.destination.read(PLAN))
             if differ := [key for key in plan if plan[key] != other.get(key)]:
@@ -151,7 +154,8 @@ class Conversion:
         missing = [number for number in range(len(plan.sizes)) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
-        with ImageMeter(self.console, plan.split, result.made) as meter:
+        size = sum(int(plan.sizes[number]) for number in missing)
+        with ImageMeter(self.console, plan.split, result.made, size=size) as meter:
             jobs = ((self.job(plan, number),) for number in missing)
             for (job,), note in crew.run(make_shard, jobs, meter):
                 result.notes[job.number] = note
@@ -167,7 +171,9 @@ class Conversion:
                 yield from ((self.job(plan, number), note) for number, note in sorted(result.notes.items()))
 
         faults = []
-        with ImageMeter(self.console, "checking", sum(result.row().images for result in results)) as meter:
+        rows = [result.row() for result in results]
+        count, size = sum(row.images for row in rows), sum(row.bytes for row in rows)
+        with ImageMeter(self.console, "checking", count, size=size) as meter:
             for (job, note), fault in crew.run(check_shard, jobs(), meter):
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))
@@ -191,6 +197,12 @@ class Conversion:
             self.destination.write(f"{result.split}/{INDEX}", json.dumps(index, sort_keys=True).encode())
         self.destination.delete(PLAN)
         self.destination.remove(WORK)
+
+
+def check_unused(destination: Folder, splits: list[str], classes: list[str] | None) -> None:
+    """Check that a conversion is unfinished, or that nothing would be overwritten."""
+    if "plan.json" not in destination.names(WORK):
+        check_empty(destination, splits, classes)
 
 
 def check_empty(destination: Folder, splits: list[str], classes: list[str] | None) -> None:

@@ -22,15 +22,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from common import command, terminal
-from common.errors import DataError
-from common.terminal import ImageMeter, not_negative, positive
+from common.terminal import ImageMeter, positive
+from tools.split.options import add_options, rule
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from tools.split.source import Source
-
-PER_JOB = 64  # images
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,72 +34,36 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("tools.split", __doc__)
     parser.add_argument("source", metavar="SRC", help="folder with one folder of images per class")
     parser.add_argument("target", metavar="DST", help="new folder, for train/ and val/")
-    parser.add_argument("--val", type=share, default=0.2, help="share for evaluation (default: %(default)s)")
-    parser.add_argument("--seed", type=not_negative, default=17, help="another seed gives another split (%(default)s)")
-    parser.add_argument("--exact", action="store_true", help="keep only exact copies together, not near-duplicates")
+    add_options(parser, val=0.2)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")
     given = parser.parse_args(argv)
-    from tools.split.source import check_places, read_source  # late: torch takes seconds
+    from tools.split.source import check_places  # late: torch takes seconds
 
     check_places(given.source, given.target)
-    source = read_source(Path(given.source), given.target)
-    split(terminal.console(), source, given)
+    split(terminal.console(), Path(given.source), given)
     return 0
 
 
-def share(word: str) -> float:
-    """Parse a share of the images."""
-    try:
-        value = float(word)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{word!r} given, but it must be a number, as in 0.2") from error
-    if not 0 < value < 1:
-        meant = f"{value / 100:g}" if 1 < value < 100 else "0.2"
-        raise argparse.ArgumentTypeError(f"{word} given, but it must be more than 0 and less than 1, as in {meant}")
-    return value
-
-
-def split(console: Console, source: Source, given: argparse.Namespace) -> None:
+def split(console: Console, folder: Path, given: argparse.Namespace) -> None:
     """Look at the images, decide, write, and print what was done and what to type next."""
-    import numpy as np
-
-    from tools.split.allotment import TooFew, allot
-    from tools.split.duplicates import groups
-    from tools.split.outcome import Outcome
+    from tools.convert.sources import FolderPart
+    from tools.split.sides import decide, look_at_all
+    from tools.split.source import read_source
     from tools.split.writing import write
 
-    digests, thumbnails, faults = _look(console, source, given.workers)
-    used = np.array([index for index, fault in enumerate(faults) if not fault], dtype=int)
-    digests, thumbnails, labels = digests[used], thumbnails[used], np.array(source.labels)[used]
-    with ImageMeter(console, "Comparing", len(used)) as meter:
-        alike = groups(digests, None if given.exact else thumbnails, meter)
-    outcome = Outcome(source, faults, used, alike, digests, np.zeros(len(used), bool))
-    try:
-        outcome.is_val = allot(labels, alike, digests, len(source.classes), given.val, given.seed)
-    except TooFew as error:
-        raise DataError(outcome.too_few(error.labels)) from error
-    with ImageMeter(console, "Linking", len(used)) as meter:
-        copies = write(source.folder, Path(given.target), outcome.rows(), meter)
+    source = read_source(folder, given.target)
+    paths, labels = [f"{folder}/{name}" for name in source.names], source.labels
+
+    def part(indices: np.ndarray) -> FolderPart:
+        return FolderPart(indices, [paths[index] for index in indices], [labels[index] for index in indices])
+
+    found = look_at_all(console, len(paths), part, given.workers)
+    advice = f"Add images to them, or move their folders out of {folder}."
+    outcome = decide(console, source, found, rule(given), advice)
+    with ImageMeter(console, "Linking", len(outcome.used)) as meter:
+        copies = write(folder, Path(given.target), outcome.rows(), meter)
     outcome.show(console, given.target, copies)
-
-
-def _look(console: Console, source: Source, workers: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the hash, the thumbnail and the fault of every image."""
-    import numpy as np
-
-    from tools.convert.crew import Crew, report
-    from tools.split.looking import SIDE, look
-
-    count = len(source.names)
-    digests, thumbnails, faults = np.zeros(count, np.uint64), np.zeros((count, SIDE, SIDE), np.uint8), [""] * count
-    paths = [source.folder / name for name in source.names]
-    jobs = ((start, paths[start : start + PER_JOB], report) for start in range(0, count, PER_JOB))
-    with Crew(min(workers, -(-count // PER_JOB))) as crew, ImageMeter(console, "Reading", count) as meter:
-        for _, found in crew.run(look, jobs, meter):
-            images = slice(found.start, found.start + len(found.faults))
-            digests[images], thumbnails[images], faults[images] = found.digests, found.thumbnails, found.faults
-    return digests, thumbnails, faults
 
 
 run = partial(command.run, main, stopped="stopped; nothing was written")

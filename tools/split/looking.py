@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import xxhash
 from PIL import Image
 
+from common.errors import DataError
 from loaders.errors import unreadable
 from loaders.images.decoding import open_file, open_image
+from tools.convert.sources import Part
 from tools.split.duplicates import SIDE
 
 EMPTY = "is an empty file"
@@ -24,24 +25,37 @@ class Looked:
     start: int  # index of the first image
     digests: np.ndarray  # uint64, hashes of the files' bytes
     thumbnails: np.ndarray  # uint8 [N, SIDE, SIDE], gray
+    labels: np.ndarray  # int64
     faults: list[str]  # why an image cannot be used, to follow its name; empty if it can
 
+    @classmethod
+    def of(cls, count: int, start: int = 0) -> Looked:
+        """Return what is known of images before they are read."""
+        thumbnails = np.zeros((count, SIDE, SIDE), np.uint8)
+        return cls(start, np.zeros(count, np.uint64), thumbnails, np.zeros(count, np.int64), [""] * count)
 
-def look(start: int, paths: list[Path], progress: Callable[[int], None]) -> Looked:
+    def put(self, part: Looked) -> None:
+        """Take over what was found in a part of the images."""
+        images = slice(part.start, part.start + len(part.faults))
+        for name in ("digests", "thumbnails", "labels", "faults"):
+            getattr(self, name)[images] = getattr(part, name)
+
+
+def look(start: int, part: Part, progress: Callable[[int], None]) -> Looked:
     """Look at some images, whose first index is `start`; call `progress` with 1 after each."""
-    found = Looked(start, np.zeros(len(paths), np.uint64), np.zeros((len(paths), SIDE, SIDE), np.uint8), [])
-    for number, path in enumerate(paths):
-        fault = ""
+    found = Looked.of(len(part.indices), start)
+    for place in range(len(part.indices)):
         try:
-            data = path.read_bytes()
-            found.digests[number] = xxhash.xxh3_64_intdigest(data)
+            data, found.labels[place] = part.read(place)
+            found.digests[place] = xxhash.xxh3_64_intdigest(data)
             if data:
-                found.thumbnails[number] = thumbnail(data)
+                found.thumbnails[place] = thumbnail(data)
             else:
-                fault = EMPTY
+                found.faults[place] = EMPTY
+        except (DataError, MemoryError):
+            raise
         except Exception as error:  # each format of PIL raises its own
-            fault = unreadable(error)
-        found.faults.append(fault)
+            found.faults[place] = unreadable(error)
         progress(1)
     return found
 

@@ -50,8 +50,8 @@ class Outcome:
         """Labels of the used images, [N]."""
         return np.array(self.source.labels)[self.used]
 
-    def too_few(self, labels: Sequence[int]) -> str:
-        """Return the sentence for classes that cannot be on both sides."""
+    def too_few(self, labels: Sequence[int], advice: str) -> str:
+        """Return the sentence for classes that cannot be on both sides, and what to do."""
         unreadable = np.bincount(np.array(self.source.labels)[[bool(fault) for fault in self.faults]], minlength=1)
         classes, are_alike = [], False
         for label in labels:
@@ -64,7 +64,6 @@ class Outcome:
             if label < len(unreadable) and unreadable[label]:
                 what += f", and {unreadable[label]} unreadable"
             classes.append(f"{printable(self.source.classes[label])} ({what})")
-        advice = f"Add images to them, or move their folders out of {self.source.folder}."
         if are_alike:
             advice += " If they are different images, use --exact, which keeps only exact copies together."
         have = counted(len(labels), "class has", "classes have")
@@ -77,7 +76,7 @@ class Outcome:
         sides = f"{len(self.used) - val:,} for training and {val:,} for evaluation"
         console.print(f"{source.folder}: {images} of {classes}, {sides}.")
         self._show_counts(console)
-        for remark in [*self._left_out(), *source.remarks, *self._duplicates(), _certainty(val)]:
+        for remark in [*self._left_out(), *source.remarks, *self.duplicates(), _certainty(val)]:
             console.print(remark)
         linked = len(self.used) - copies
         how = [f"{linked:,} hard links, which take no space (editing one in place changes both)"] if linked else []
@@ -115,7 +114,7 @@ class Outcome:
         more = [f"  and {len(lines) - MOST_FAULTS} more, which {RECORD} lists"] if len(lines) > MOST_FAULTS else []
         return [f"Left out: {counted(len(lines), 'unreadable file', 'unreadable files')}", *lines[:MOST_FAULTS], *more]
 
-    def _duplicates(self) -> list[str]:
+    def duplicates(self) -> list[str]:
         """Return sentences on groups of duplicates, those of several classes, and those that are large."""
         sizes = np.bincount(self.groups, minlength=1)
         groups = [int(group) for group in np.argsort(-sizes, kind="stable") if sizes[group] > 1]

@@ -20,9 +20,9 @@ ADVICE = "Expected one folder per class, as in {}/cat/1.jpg."
 
 
 class Source(NamedTuple):
-    """The images of a folder of classes."""
+    """The images of a folder of classes, or of another source."""
 
-    folder: Path
+    folder: Path | str
     classes: list[str]
     names: list[str]  # CLASS/NAME
     labels: list[int]  # indices of `classes`

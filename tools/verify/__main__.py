@@ -24,6 +24,7 @@ from rich.console import Console
 from common import command, terminal
 from common.errors import DataError
 from common.terminal import ImageMeter, positive
+from loaders.archives.forms import add_options, read_options
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("path", help="folder with train/ and val/, of images or of MDS shards; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
     parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")
+    add_options(parser)
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument("--fold", metavar="MAPPING", help="first sort a flat val/ into one folder per class")
     sort.add_argument("--unfold", action="store_true", help="only move back what --fold moved")
@@ -66,13 +68,14 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     from tools.convert.crew import Crew, report
     from tools.verify import compare
 
-    splits, faults = open_splits(given.path, given.local)
+    splits, faults = open_splits(given.path, given.local, read_options(given))
     began = time.monotonic()
     with Crew(given.workers) as crew:
         for split in splits:
             with ImageMeter(console, split.name, split.images) as meter:
                 for (job, _), found in crew.run(look, ((job, report) for job in split.jobs), meter):
                     split.add(job, found)
+                    meter.weigh(len(found.bytes), sum(found.bytes))
             split.finish()
     seconds, images = time.monotonic() - began, sum(split.images for split in splits)
     remarks = [remark for split in splits for remark in split.remarks]

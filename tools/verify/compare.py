@@ -5,11 +5,9 @@ import re
 import numpy as np
 
 from common.errors import named
-from loaders.class_names import all_shown, names_of
+from loaders.class_names import IMAGENET_IMAGES, all_shown, names_of
 from loaders.storage.inspection_splits import Split
 
-# ILSVRC 2012's classification task: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2.
-IMAGENET = {"train": 1_281_167, "val": 50_000}
 IMAGENET_CLASSES = 1000
 IMAGENET_VAL_PER_CLASS = 50
 _WNID = re.compile(r"n\d{8}")
@@ -47,12 +45,15 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
     known = classes is None or all(map(_WNID.fullmatch, classes))
     counts = {"train": train.images, "val": val.images}
     number = train.num_classes or 0
-    if counts == IMAGENET and number == IMAGENET_CLASSES:
+    if counts == IMAGENET_IMAGES and number == IMAGENET_CLASSES:
         return "This is ImageNet-1k, complete: 1,281,167 and 50,000 images of 1,000 classes."
-    near = abs(counts["train"] / IMAGENET["train"] - 1) < _CLOSE and abs(number / IMAGENET_CLASSES - 1) < _CLOSE
+    near = abs(counts["train"] / IMAGENET_IMAGES["train"] - 1) < _CLOSE and abs(number / IMAGENET_CLASSES - 1) < _CLOSE
     if not known or not (near or (classes is not None and number == IMAGENET_CLASSES)):
         return None
-    parts = [_against("train", counts["train"], IMAGENET["train"]), _against("val", counts["val"], IMAGENET["val"])]
+    parts = [
+        _against("train", counts["train"], IMAGENET_IMAGES["train"]),
+        _against("val", counts["val"], IMAGENET_IMAGES["val"]),
+    ]
     if number != IMAGENET_CLASSES:
         parts.append(f"{number:,} of {IMAGENET_CLASSES:,} classes")
     odd = [at for at, count in enumerate(val.per_class) if count != IMAGENET_VAL_PER_CLASS]

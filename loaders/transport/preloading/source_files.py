@@ -13,6 +13,7 @@ from typing import Any
 from common.addresses import is_s3, without_credentials
 from common.errors import DataError
 from common.folders import S3Folder
+from loaders.storage.kinds import is_archives
 from loaders.transport.checksums import quick_hash, recorded_hash
 from loaders.transport.remote import is_remote, join, read
 
@@ -61,10 +62,11 @@ def list_files(source: str, splits: Sequence[str] | None) -> list[SourceFile]:
     files = {name: file for name, file in files.items() if not name.startswith(f"{OWN_FOLDER}/")}
     if not files:
         raise DataError(f"{without_credentials(source)}: holds no files. Check the path.")
-    if splits is None and not any(name.startswith(("train/", "val/")) or name.endswith(".beton") for name in files):
+    known = any(name.startswith(("train/", "val/")) or name.endswith(".beton") for name in files)
+    if splits is None and not (known or is_archives(source)):
         raise DataError(
-            f"{without_credentials(source)}: is not a data set: it has no train/, no val/ and no .beton file. "
-            "Check the path."
+            f"{without_credentials(source)}: is not a data set: it has no train/, no val/, no .beton file and no "
+            "archives. Check the path."
         )
     for split in splits or ():
         if not any(name.startswith((f"{split}/", split)) for name in files):
