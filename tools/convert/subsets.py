@@ -127,7 +127,7 @@ def split(
     found = look_at_all(console, count, source.part, workers, int(source.sizes.sum()))
     _check_labels(found.labels, classes, path)
     whole = source.part(np.arange(count))
-    names = [whole.name_of(place).removeprefix(f"{path.rstrip('/')}/") for place in range(count)]
+    names = [whole.name_of(place).removeprefix(f"{path.rstrip('/')}/").removeprefix("./") for place in range(count)]
     if (faults := [f"{name}: {fault}" for name, fault in zip(names, found.faults, strict=True) if fault]) and not skip:
         advice = "Replace or delete them, or add --skip-unreadable to leave out whatever cannot be read."
         raise DataError("\n".join([*faults, advice]))
