@@ -189,12 +189,26 @@ class Meter(ABC):
 
 
 class ImageMeter(Meter):
-    """A meter of images."""
+    """A meter of images; `size` is the bytes of all of them, if they are known."""
+
+    def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
+        super().__init__(console, what, total, shown)
+        self._weighed, self._bytes = (total, size) if size else (0, 0)
+
+    def __enter__(self) -> ImageMeter:
+        super().__enter__()
+        return self
+
+    def weigh(self, images: int, size: int) -> None:
+        """Add the bytes of some images, of whose mean the speed is calculated."""
+        self._weighed, self._bytes = self._weighed + images, self._bytes + size
 
     def figures(self, done: int) -> str:
-        """Return img/s, and the time left at the average rate, since a disk's slow minutes come and go."""
+        """Return img/s, the time left at the average rate, since a disk's slow minutes come and go, and bytes/s."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
-        return f"{self.rate.per_second:,.0f} img/s  left {left}"
+        rate = self.rate.per_second
+        speed = f"  {amount(rate * self._bytes / self._weighed)}/s" if self._weighed else ""
+        return f"{rate:,.0f} img/s  left {left}{speed}"
 
 
 class ByteMeter(Meter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 BESIDE = "classes.txt"  # next to train/ and val/
 MOST_BYTES = 2**24  # of a file of names
-_WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)")
+_WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")
 FORMS = 'write lines such as "n01440764 tench" (a tab, if the class has spaces), or JSON: a list by label, or an object'
 
 
@@ -56,14 +56,14 @@ def imagenet() -> Mapping[str, str]:
     return {one: name for one, _, name in (line.partition(" ") for line in lines)}
 
 
-def are_imagenet(classes: Iterable[str]) -> bool:
-    """Whether all classes are WordNet ids of ImageNet-1k."""
-    return set(classes) <= set(imagenet())
+def are_imagenet(classes: Sequence[str] | None) -> bool:
+    """Whether classes are known, and all of them are WordNet ids of ImageNet-1k."""
+    return bool(classes) and set(classes or ()) <= set(imagenet())
 
 
-def wordnet_ids(name: str) -> set[str]:
+def wordnet_ids(name: bytes) -> list[str]:
     """Return the WordNet ids in a file's name."""
-    return set(_WORDNET_ID.findall(name))
+    return [one.decode() for one in _WORDNET_ID.findall(name)]
 
 
 def _from_file(classes: Sequence[str], file: Path) -> list[str]:

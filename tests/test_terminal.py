@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.terminal import ImageMeter, console
 from tests.runs import ROOT, small_yaml
 from tests.terminal import in_terminal, screen
 
@@ -119,3 +120,14 @@ def test_a_run(tmp_path: Path, image_folder: Path) -> None:
     (table,) = [row for row, line in enumerate(lines) if re.fullmatch(r"\S+: finished", line)]
     assert len(evaluations) == 2 and max(evaluations) < bar < table
     assert " 100% loss " in lines[bar]
+
+
+@pytest.mark.parametrize(("size", "speed"), [(0, ""), (50_000_000, r"  [\d,.]+ [MG]B/s")])
+def test_a_meter_of_images_shows_bytes_where_they_are_known(size: int, speed: str) -> None:
+    meter, weighed = ImageMeter(console(), "train", 100, size=size), ImageMeter(console(), "train", 100)
+    meter(10)
+    weighed(10)
+    if size:
+        weighed.weigh(10, size // 10)
+    assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", weighed.figures(10))
+    assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", meter.figures(10))

@@ -19,8 +19,8 @@ from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
 from loaders.archives.forms import ReadOptions
 from loaders.archives.order import near
 from loaders.archives.place import GZIPPED, Place, is_tar, plain_ranges, read_range
+from loaders.archives.splits import TEST, split_of
 from loaders.archives.tars import members
-from loaders.archives.webdataset import TEST, split_of
 from loaders.storage.imagefolder import EXTENSIONS
 
 WITHIN_REACH = 4 << 30  # bytes of .tgz files, up to which any image is decompressed as fast as it is decoded

@@ -53,6 +53,11 @@ FORMS = {
         "loaders.archives.parquet:is_parquet",
         "loaders.archives.parquet:open_parquet",
     ),
+    "tfrecord": Form(
+        "TFRecord files with `image/encoded` and `image/class/label`, or TensorFlow Datasets' `image` and `label`",
+        "loaders.archives.tfrecord:is_tfrecord",
+        "loaders.archives.tfrecord:open_tfrecord",
+    ),
     "hf-tars": Form(
         "the tars of Hugging Face's former ImageNet: `train_images_0.tar.gz`, `val_images.tar.gz`",
         "loaders.archives.folder_tars:is_hugging_face_tars",
@@ -123,11 +128,10 @@ def check_labels(catalog: Catalog, classes: list[str] | None) -> None:
 
 def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     """Raise a DataError at the first image whose name holds a WordNet id other than its label's class."""
-    if not classes or not are_imagenet(classes):
+    if classes is None or not are_imagenet(classes):
         return
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
-        text = name.decode("utf-8", "surrogateescape")
-        found = wordnet_ids(text.rpartition("/")[2]) or wordnet_ids(text)
+        found = set(wordnet_ids(name.rpartition(b"/")[2]) or wordnet_ids(name))
         if found and classes[label] not in found:
             raise DataError(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "

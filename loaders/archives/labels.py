@@ -3,17 +3,79 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.archives.catalog import check_label, numbered
+from loaders.archives.catalog import Catalog, Reader, Rows, check_label, numbered
 from loaders.archives.forms import ReadOptions
+from loaders.class_names import imagenet, wordnet_ids
+from loaders.transport.remote import is_remote
 
 FEW = 10  # images, from which on a class for each of them is taken for a mistake
 _NUMBER = re.compile(r"[+-]?\d{1,18}")
 ADVICE = "Give --label KEY."
+THREADS = {False: 1, True: 16}  # a store answers one request per round trip
+
+
+@dataclass
+class Images:
+    """Images of a split, whose labels have yet to be understood."""
+
+    files: Sequence[str]
+    rows: Rows = field(default_factory=Rows)
+    values: list[str] = field(default_factory=list)  # what is stored as the label of each
+
+    def add(self, file: int, name: str, offset: int, size: int, value: str) -> None:
+        """Add an image; the arguments are as in Catalog."""
+        self.rows.add(file, name, offset, size, 0)
+        self.values.append(value)
+
+    def where(self, index: int) -> str:
+        """Return where an image is, for messages."""
+        name = self.rows.names[index].decode("utf-8", "surrogateescape")
+        return f"{without_credentials(self.files[self.rows.file[index]])}, {name}"
+
+
+def index_files(files: Sequence[str], index: Callable[[int], Images]) -> Images:
+    """Return the images of a split's files, in order; `index` returns those of one, given its number."""
+    whole = Images(files)
+    with ThreadPoolExecutor(THREADS[is_remote(files[0])]) as pool:
+        for part in pool.map(index, range(len(files))):
+            whole.rows.extend([part.rows])
+            whole.values += part.values
+    return whole
+
+
+def labeled(
+    splits: dict[str, Images], reader: Reader, options: ReadOptions, classes: list[str] | None
+) -> tuple[dict[str, Catalog], list[str] | None]:
+    """Return the images with their labels, in the order of the files, and the classes; the rest is as in `resolve`."""
+    places = [(images, index) for images in splits.values() for index in range(len(images.values))]
+    values = [images.values[index] for images, index in places]
+    labels, classes = resolve(values, options, classes, lambda at: places[at][0].where(places[at][1]))
+    parts = np.split(labels, np.cumsum([len(images.values) for images in splits.values()])[:-1])
+    catalogs = {
+        split: replace(images.rows.catalog(images.files, reader, mixed=True), labels=part)
+        for (split, images), part in zip(splits.items(), parts, strict=True)
+    }
+    return catalogs, classes
+
+
+def classes_by_names(catalogs: Iterable[Catalog]) -> list[str] | None:
+    """Return ImageNet's classes if labels have no names, but the images' names, of a split, have ImageNet's."""
+    for catalog in catalogs:
+        names = catalog.names.tolist()
+        found = [next(iter(wordnet_ids(name)), "") for name in names]
+        labels = list(imagenet())
+        agreeing = [one == labels[at] for one, at in zip(found, catalog.labels.tolist(), strict=True) if at < 1000]
+        if all(found) and len(agreeing) == len(found) and sum(agreeing) > len(found) / 2:
+            return labels
+    return None
 
 
 def resolve(

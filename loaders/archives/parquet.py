@@ -3,85 +3,64 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError, counted, named
-from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
+from loaders.archives.catalog import Catalog, DataCopy
 from loaders.archives.forms import ReadOptions
-from loaders.archives.labels import ADVICE, resolve
+from loaders.archives.labels import ADVICE, Images, index_files, labeled
 from loaders.archives.order import near
 from loaders.archives.place import Place
 from loaders.archives.row_groups import CACHE, LARGEST, RowReader, column, opened, starts
-from loaders.archives.webdataset import TEST, split_of
-from loaders.class_names import imagenet
+from loaders.archives.splits import by_split, split_of
+from loaders.class_names import imagenet, wordnet_ids
 
 LABEL = "label"
 IMAGES = ("image", "img", "jpg", "picture")  # the first of them, if several columns hold images
 _FOLDERS = ("data/", "default/")  # Hugging Face's
-_WITH_CLASS = re.compile(r"(.*)_n\d{8}(\.\w+)")
+_WITH_CLASS = re.compile(rb"(.*)_n\d{8}(\.\w+)")
 
 
-def split_files(place: Place) -> dict[str | None, list[str]]:
-    """Return the parquet files by the split of their name, or of the folder that they are in."""
+def parquet_files(place: Place) -> list[str]:
+    """Return the parquet files in a place, or those in data/ or default/, or in folders of splits."""
     top = place.names()
-    if place.only or not any(split_of(name) for name in top if name.endswith("/")):
+    if place.only or not any(name.endswith("/") and split_of(name) for name in top):
         if files := [name for name in top if name.endswith(".parquet")]:
-            return _by_split(files)
+            return files
     for folder in ["", *(name for name in top if name in _FOLDERS)]:
-        below = [folder + name for name in (place.names(folder[:-1]) if folder else top)]
-        folders = [name for name in below if name.endswith("/") and split_of(name.removeprefix(folder))]
-        files = [name for name in below if name.endswith(".parquet") and folder]
-        files += [one + name for one in folders for name in place.names(one[:-1]) if name.endswith(".parquet")]
+        below = place.names(folder[:-1])
+        files = [folder + name for name in below if name.endswith(".parquet") and folder]
+        for split in [folder + name for name in below if name.endswith("/") and split_of(name)]:
+            files += [split + name for name in place.names(split[:-1]) if name.endswith(".parquet")]
         if files:
-            return _by_split(files)
-    return {}
-
-
-def _by_split(files: Iterable[str]) -> dict[str | None, list[str]]:
-    found: dict[str | None, list[str]] = {}
-    for name in files:
-        *folders, last = name.split("/")
-        found.setdefault(split_of(folders[-1] if folders else "") or split_of(last), []).append(name)
-    return found
+            return files
+    return []
 
 
 def is_parquet(place: Place) -> bool:
     """Whether a place is or holds parquet files."""
-    return bool(split_files(place))
+    return bool(parquet_files(place))
 
 
 def open_parquet(place: Place, options: ReadOptions) -> DataCopy:
     """Open parquet files; `options.label` is the name of the column of labels."""
-    by_split, remarks = split_files(place), []
-    if tests := by_split.pop(TEST, []):
-        remarks.append(f"{counted(len(tests), 'file is', 'files are')} left out, as test images ({named(tests)}).")
-    if odd := by_split.pop(None, []):
-        if by_split:
-            raise DataError(f"{place.given}: the names of {named(odd)} say neither train nor val. Rename or move them.")
-        by_split = {UNSPLIT: odd}
-    if not by_split:
-        raise DataError(f"{place.given}: holds test images alone. To use them as val/, rename their files.")
-    read = {str(split): _read(place, names, options) for split, names in sorted(by_split.items(), key=str)}
-    first = next(iter(read.values()))
-    known = next((split.columns.classes for split in read.values() if split.columns.classes), None)
-    if (
-        known
-        and len(known) == len(imagenet())
-        and any(re.search(rb"n\d{8}[_.]", name) for name in first.rows.names[:1])
-    ):
+    found, remarks = by_split(place, parquet_files(place))
+    files = {split: [place.address(name) for name in names] for split, names in found.items()}
+    columns = _columns(next(iter(files.values()))[0], options)
+    read = {split: index_files(names, partial(_index, names, columns, options)) for split, names in files.items()}
+    known = columns.classes
+    of_imagenet = [wordnet_ids(name) for images in read.values() for name in images.rows.names[:1]]
+    if known and len(known) == len(imagenet()) and all(of_imagenet):
         known = list(imagenet())  # Hugging Face names its classes by words; these are compared with the files' names
-    places = [(split, index) for split in read.values() for index in range(len(split.values))]
-    values = [split.values[index] for split, index in places]
-    labels, classes = resolve(values, options, known, lambda at: places[at][0].where(places[at][1]))
-    parts = np.split(labels, np.cumsum([len(split.values) for split in read.values()])[:-1])
-    splits = {name: split.catalog(name, part) for (name, split), part in zip(read.items(), parts, strict=True)}
-    return DataCopy("parquet files", splits, classes, remarks)
+    splits, classes = labeled(read, RowReader(columns.image), options, known)
+    return DataCopy("parquet files", {split: _ordered(split, one) for split, one in splits.items()}, classes, remarks)
 
 
 @dataclass(frozen=True)
@@ -94,73 +73,56 @@ class _Columns:
     classes: list[str] | None  # by label, if Hugging Face's description names them
 
 
-@dataclass
-class _Split:
-    """Images of a split, whose labels have yet to be understood."""
-
-    columns: _Columns
-    files: list[str]
-    rows: Rows
-    values: list[str]  # what is stored as each image's label
-    groups: list[int]  # of each image, counted through all files
-    has_paths: bool
-
-    def where(self, index: int) -> str:
-        """Return where an image is, for messages."""
-        return f"{without_credentials(self.files[self.rows.file[index]])}, row {self.rows.offsets[index]:,}"
-
-    def catalog(self, name: str, labels: np.ndarray) -> Catalog:
-        """Return the images with these labels, in an image folder's order if all of them fit into memory."""
-        stored = self.rows.catalog(self.files, RowReader(self.columns.image), mixed=True)
-        stored = replace(stored, labels=labels)
-        groups = np.array(self.groups)
-        if self.has_paths and stored.sizes.sum() <= CACHE:
-            sizes = [len(stored.read(index)) for index in range(len(stored))]
-            names = [_WITH_CLASS.sub(r"\1\2", path.decode().rpartition("/")[2]) for path in self.rows.names]
-            order = sorted(range(len(names)), key=lambda index: (labels[index], names[index]))
-            return replace(stored, sizes=np.array(sizes, np.int64), mixed=False).take(np.array(order, np.int64))
-        largest = int(np.bincount(groups, stored.sizes).max()) if len(groups) else 1
-        return near(stored, groups, max(1, CACHE // max(1, largest))) if name != "val" else stored
+def _index(files: list[str], columns: _Columns, options: ReadOptions, file: int) -> Images:
+    """Index a file."""
+    found, address = Images(files), files[file]
+    if replace(_columns(address, options), classes=None) != replace(columns, classes=None):
+        first = os.path.basename(files[0])
+        raise DataError(f"{without_credentials(address)}: its columns are other ones than those of {first}.")
+    for group in range(opened(address).metadata.num_row_groups):
+        size = _image_size(address, group, columns.image)
+        values = column(address, group, columns.label).to_pylist()
+        paths = column(address, group, columns.path).to_pylist() if columns.path else [None] * len(values)
+        for row, (value, path) in enumerate(zip(values, paths, strict=True), int(starts(address)[group])):
+            found.add(file, path or f"row {row}", row, size, "" if value is None else str(value).strip())
+    return found
 
 
-def _read(place: Place, names: list[str], options: ReadOptions) -> _Split:
-    """Index the files of a split."""
-    files = [place.address(name) for name in names]
-    split = _Split(_columns(files[0], options), files, Rows(), [], [], True)
-    for file, address in enumerate(files):
-        columns = _columns(address, options)
-        if replace(columns, classes=None) != replace(split.columns, classes=None):
-            raise DataError(f"{without_credentials(address)}: its columns are other ones than those of {names[0]}.")
-        for group in range(opened(address).metadata.num_row_groups):
-            _read_group(split, file, address, group)
-    return split
-
-
-def _read_group(split: _Split, file: int, address: str, group: int) -> None:
-    """Add the rows of a row group."""
-    columns, first = split.columns, int(starts(address)[group])
+def _image_size(address: str, group: int, name: str) -> int:
+    """Return the mean size of the images in a row group; raises a DataError if some are missing, or it is too large."""
     about = opened(address).metadata.row_group(group)
-    image = next(one for one in map(about.column, range(about.num_columns)) if one.path_in_schema == columns.image)
+    images = next(one for one in map(about.column, range(about.num_columns)) if one.path_in_schema == name)
     where = f"{without_credentials(address)}, row group {group}"
-    if image.statistics is not None and image.statistics.has_null_count and image.statistics.null_count:
+    if images.statistics is not None and images.statistics.has_null_count and images.statistics.null_count:
         raise DataError(
-            f"{where}: {counted(image.statistics.null_count, 'row has', 'rows have')} no image, a path at most. "
+            f"{where}: {counted(images.statistics.null_count, 'row has', 'rows have')} no image, a path at most. "
             "Write the images themselves into the file, or a table of their paths (docs/archives.md)."
         )
-    if image.total_uncompressed_size > LARGEST:
+    if images.total_uncompressed_size > LARGEST:
         raise DataError(
-            f"{where}: takes {image.total_uncompressed_size / 2**30:.1f} GiB, all of which has to be read for an "
+            f"{where}: takes {images.total_uncompressed_size / 2**30:.1f} GiB, all of which has to be read for an "
             "image. Write the file again in smaller row groups, of 100 images."
         )
-    values = column(address, group, columns.label).to_pylist()
-    paths = column(address, group, columns.path).to_pylist() if columns.path else [None] * len(values)
-    size = image.total_uncompressed_size // max(1, about.num_rows)
-    for row, (value, path) in enumerate(zip(values, paths, strict=True), first):
-        split.has_paths = split.has_paths and bool(path)
-        split.rows.add(file, path or f"row {row}", row, size, 0)
-        split.values.append("" if value is None else str(value).strip())
-    number = split.groups[-1] + 1 if split.groups else 0
-    split.groups += [number] * len(values)
+    return int(images.total_uncompressed_size // max(1, about.num_rows))
+
+
+def _ordered(split: str, catalog: Catalog) -> Catalog:
+    """Return the images in an image folder's order if all of them fit into memory; else so that reading is fast."""
+    has_paths = not np.char.startswith(catalog.names, b"row ").any()
+    if has_paths and catalog.sizes.sum() <= CACHE:
+        sizes = np.array([len(catalog.read(index)) for index in range(len(catalog))], np.int64)
+        stems = [_WITH_CLASS.sub(rb"\1\2", path.rpartition(b"/")[2]) for path in catalog.names.tolist()]
+        order = np.lexsort((np.array(stems, np.bytes_), catalog.labels))
+        return replace(catalog, sizes=sizes, mixed=False).take(order)
+    if split == "val" or not len(catalog):
+        return catalog
+    groups = np.empty(len(catalog), np.int64)
+    for file, address in enumerate(catalog.files):
+        here = catalog.file == file
+        groups[here] = (file << 32) + np.searchsorted(starts(address), catalog.offsets[here], side="right")
+    _, counts = np.unique(groups, return_counts=True)
+    largest = int(counts.max() * catalog.sizes.max())
+    return near(catalog, groups, max(1, CACHE // max(1, largest)))
 
 
 def _columns(address: str, options: ReadOptions) -> _Columns:

@@ -22,7 +22,7 @@ READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, by libraries that read a fil
 SCANNED = {False: 4096, True: 1 << 22}  # the same while a file is indexed: a store takes longer to answer than to send
 GZIPPED = (".tar.gz", ".tgz")
 TARS = (".tar", *GZIPPED)
-SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet")  # of single files that are data sets
+SUFFIXES = (*TARS, ".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord")  # of single files, whose kind a name must tell
 
 
 class Place:

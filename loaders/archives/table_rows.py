@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from common.errors import DataError, named
 from common.suggest import listing
+from common.terminal import printable
 
 TABLES = (".csv", ".tsv", ".jsonl")
 PATHS = {"path", "file_name", "filename", "image"}  # columns that hold the path; Hugging Face's is file_name
@@ -77,13 +78,18 @@ def rows(where: str, data: bytes, label: str) -> Iterator[Row]:
         row = Row(line, *(_text(place, name, values.get(name)) for name in (path, label, SPLIT)))
         if not row.path:
             raise DataError(f"{place}: its {path} is empty. Fill it in, or remove the line.")
-        if not row.path.isprintable():
-            raise DataError(f"{place}: its path, {row.path!r}, holds unprintable characters. Rename the file.")
+        for name, value in zip((path, label, SPLIT), row[1:], strict=True):
+            if not value.isprintable():
+                raise DataError(f"{place}: its {name}, {value[:80]!r}, holds unprintable characters. Replace them.")
         yield row
 
 
+def _named(columns: Iterable[str]) -> str:
+    return named([printable(column) for column in columns])
+
+
 def _given(values: Iterable[str]) -> str:
-    return f"only {named(list(values))}" if values else "nothing"
+    return f"only {_named(values)}" if values else "nothing"
 
 
 def _text(place: str, name: str, value: Any) -> str:
@@ -110,11 +116,11 @@ def _cells(where: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not header:
                 header = [cell.strip() for cell in cells]
                 if twice := sorted({name for name in header if header.count(name) > 1 and name}):
-                    raise DataError(f"{where}, line {line}: has two columns {named(twice)}. Rename one.")
+                    raise DataError(f"{where}, line {line}: has two columns {_named(twice)}. Rename one.")
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{where}, line {line}: has {len(cells)} cells for {len(header)} columns ({named(header)}). "
+                    f"{where}, line {line}: has {len(cells)} cells for {len(header)} columns ({_named(header)}). "
                     "A cell that holds a comma must be quoted."
                 )
             yield line, dict(zip(header, cells, strict=True))

@@ -85,7 +85,7 @@ def open_tables(place: Place, options: ReadOptions) -> DataCopy:
 
 
 def _tables(place: Place) -> list[_Table]:
-    """Return the tables of a place: the one file, metadata files, those of splits, or the only one in a folder."""
+    """Return the tables of a place: the one file, metadata files, those of splits, or the only one with labels."""
     if place.only:
         return [_Table(place.only, "")] if is_table(place.only) else []
     names = place.names()
@@ -99,7 +99,8 @@ def _tables(place: Place) -> list[_Table]:
     found = [_Table(name, _SPLIT_OF.get(_stem(name), "")) for name in names if PATHS & _columns(place, name)]
     metadata = [table for table in found if _is_metadata(table.name)]
     of_splits = [table for table in found if table.split]
-    return inside or metadata or of_splits or (found if len(found) == 1 else [])
+    labeled = [table for table in found if LABEL in _columns(place, table.name)]
+    return inside or metadata or of_splits or (labeled if len(labeled) == 1 else [])
 
 
 def _is_other(place: Place, folder: str) -> bool:

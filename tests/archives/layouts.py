@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import shutil
+import struct
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,6 +103,19 @@ def make_hugging_face_tars(folder: Path, root: Path) -> Path:
     return root
 
 
+def make_table(folder: Path, path: Path) -> Path:
+    """Write a table of paths, JSON lines, with the images beside it, in the order of their reversed names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = shutil.copytree(folder, path.parent / "images")
+    files = sorted(images.rglob("*.JPEG"), key=lambda file: file.name[::-1])
+    rows = [
+        {"label": file.parent.name, "split": file.parts[-3], "path": f"images/{file.relative_to(images)}"}
+        for file in files
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def table_of(rows: list[Sample], classes: list[str]) -> Any:
     """Return images as a table of Hugging Face's; skips the test where pyarrow is not installed."""
     pyarrow = pytest.importorskip("pyarrow")
@@ -127,6 +142,82 @@ def make_parquet(folder: Path, root: Path, classes: list[str], *, in_order: bool
             name = f"{called}-{number:05}-of-{-(-len(rows) // step):05}.parquet"
             parquet.write_table(table, root / name, row_group_size=5)
     parquet.write_table(table_of([("x.JPEG", b"x", "")], classes), root / "test-00000-of-00001.parquet")
+    return root
+
+
+def example(**features: bytes | int | float) -> bytes:
+    """Return a tf.train.Example, written by protobuf; keys have two underscores in place of a slash."""
+    made = _example_class()()
+    for key, value in features.items():
+        kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(value)]
+        getattr(made.features.feature[key.replace("__", "/")], kind).value.append(value)
+    return made.SerializeToString(deterministic=True)
+
+
+@functools.cache
+def _example_class() -> Any:
+    """Return the class of TensorFlow's message, from its definition in tensorflow/core/example."""
+    pytest.importorskip("google.protobuf")
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+    field = descriptor_pb2.FieldDescriptorProto
+
+    def message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+        made = file.message_type.add(name=name)
+        for called, number, label, kind, of in fields:
+            made.field.add(name=called, number=number, label=label, type=kind, type_name=of or None)
+        return made
+
+    one, many, inner = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
+    message("BytesList", ("value", 1, many, field.TYPE_BYTES, ""))
+    message("FloatList", ("value", 1, many, field.TYPE_FLOAT, ""))
+    message("Int64List", ("value", 1, many, field.TYPE_INT64, ""))
+    lists = [("bytes_list", 1, "BytesList"), ("float_list", 2, "FloatList"), ("int64_list", 3, "Int64List")]
+    message("Feature", *((name, number, one, inner, f".tensorflow.{kind}") for name, number, kind in lists))
+    features = message("Features", ("feature", 1, many, inner, ".tensorflow.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=one, type=field.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=one, type=inner, type_name=".tensorflow.Feature")
+    message("Example", ("features", 1, one, inner, ".tensorflow.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Write a TFRecord file, its checksums computed by Google's library."""
+    crc32c = pytest.importorskip("google_crc32c")
+
+    def masked(data: bytes) -> bytes:
+        crc = crc32c.value(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    with path.open("wb") as out:
+        for record in records:
+            length = struct.pack("<Q", len(record))
+            out.write(length + masked(length) + record + masked(record))
+
+
+def make_tfrecord(folder: Path, root: Path, *, slim: bool = False) -> Path:
+    """Write TFRecord files as TensorFlow Datasets has ImageNet, or the older ones, whose labels start at 1."""
+    root.mkdir(parents=True, exist_ok=True)
+    labels = list(imagenet())
+    for split, called in (("train", "train"), ("val", "validation")):
+        given = samples(folder, split)
+        shuffled = [given[at] for at in np.random.default_rng(4).permutation(len(given))]
+        for number in range(2):
+            records = []
+            for name, data, one in shuffled[number::2]:
+                file, label = name.encode(), labels.index(one)
+                if slim:
+                    about = {"image__filename": file, "image__class__label": label + 1, "image__height": 3}
+                    records.append(example(image__encoded=data, image__class__synset=one.encode(), **about))
+                else:
+                    records.append(example(image=data, label=label, file_name=file, score=0.5))
+            name = f"{called}-{number:05}-of-00002"
+            write_records(root / (name if slim else f"imagenet2012-{called}.tfrecord-{number:05}-of-00002"), records)
     return root
 
 

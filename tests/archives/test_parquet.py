@@ -134,7 +134,7 @@ def test_labels_outside_of_the_classes(tmp_path: Path) -> None:
     table = table_of([("a", b"1", "cat"), ("b", b"2", "dog")], ["cat", "dog"])
     about = table_of([], ["cat"]).schema.metadata
     parquet.write_table(table.replace_schema_metadata(about), tmp_path / "a.parquet")
-    assert fault(tmp_path) == f"{tmp_path}/a.parquet, row 1: its label is 1; labels are from 0 to 0."
+    assert fault(tmp_path) == f"{tmp_path}/a.parquet, b_dog.JPEG: its label is 1; labels are from 0 to 0."
 
 
 def test_faulty_files(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from tests.archives.layouts import (
     make_folder_tar,
     make_hugging_face_tars,
     make_parquet,
+    make_table,
+    make_tfrecord,
     make_webdataset,
 )
 from tests.tools.conversions import convert, files_of
@@ -23,6 +25,8 @@ FORMS = {
     "images.tar": make_folder_tar,
     "hf": make_hugging_face_tars,
     "parquet": lambda folder, path: make_parquet(folder, path, CLASSES),
+    "tfrecord": make_tfrecord,
+    "table.jsonl": make_table,
     "wds": make_webdataset,
 }
 

@@ -137,13 +137,13 @@ def written(rows: list[tuple[str, str]], kind: str) -> str:
 def test_labels_that_are_numbers(folder: Path) -> None:
     rows = [(f"images/{path}", CLASSES.index(label) + 1) for path, label in listed(folder / "images", "train")]
     (folder / "a.jsonl").write_text("\n".join(json.dumps({"path": path, "class": label}) for path, label in rows))
-    copy = opened(folder, "class")
+    copy = opened(folder / "a.jsonl", "class")
     assert copy.classes is None and sorted(set(copy.splits[UNSPLIT].labels)) == [1, 2, 3, 4, 5]
     assert copy.remarks == ["No image has the label 0. Are the labels counted from 1? Add --label-offset -1"]
-    found = images_of(opened(folder, "class", -1), UNSPLIT)
+    found = images_of(opened(folder / "a.jsonl", "class", -1), UNSPLIT)
     assert [(data, CLASSES[int(label)]) for data, label in found] == as_folder(folder / "images", "train")
     with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are at least 0\."):
-        opened(folder, "class", -2)
+        opened(folder / "a.jsonl", "class", -2)
 
 
 FAULTS = {
@@ -160,6 +160,7 @@ FAULTS = {
     "empty label": ('path,label\n\nA,""', "line 3: its label is empty. Fill it in, or remove the line."),
     "empty path": ("path,label\n,cat", "line 2: its path is empty."),
     "null": ("path,label\nA\0B,cat", "line 2: its path, 'A\\x00B', holds unprintable characters."),
+    "line break": ('path,label\nA,"c\nat"', "line 2: its label, 'c\\nat', holds unprintable characters."),
     "cells": ("path,label\nA,cat\nB,cat,x", "line 3: has 3 cells for 2 columns (path, label). A cell that holds a"),
     "quotes": ('path,label\nA,cat\n"B,cat\nC,cat', "line 3: is not CSV (unexpected end of data). Is a quotation mark"),
     "columns": ("path,label,label\nA,cat,dog", "line 1: has two columns label. Rename one."),
@@ -216,7 +217,9 @@ def test_what_is_not_a_table_is_left_to_others(plain: Path, workdir: Path) -> No
     (workdir / "data/train/metadata.csv").write_text("file_name,caption\na.jpg,cat")
     (workdir / "other").mkdir()
     (workdir / "other/scores.csv").write_bytes(b'\xff\0,,\n"')
-    for name in ("data", "other"):
+    shutil.copytree(plain / "train", workdir / "classes")
+    (workdir / "classes/sizes.csv").write_text("path,size\na.jpg,1")
+    for name in ("data", "other", "classes"):
         assert recognize(Place(str(workdir / name)), ReadOptions()) is None
 
 

@@ -201,8 +201,8 @@ def test_what_is_not_webdataset(plain: Path, tmp_path: Path) -> None:
     assert not is_webdataset(Place(str(tmp_path)))
     tar_of(tmp_path, name="test-0.tar")
     (tmp_path / "n01440764.tar").unlink()
-    assert "holds tars of test images alone" in fault(tmp_path)
+    assert "holds test images alone. To use them as val/, rename test-0.tar." in fault(tmp_path)
     tar_of(tmp_path, name="train-0.tar")
-    assert opened(tmp_path).remarks == ["1 tar is left out, as test images (test-0.tar)."]
+    assert opened(tmp_path).remarks == ["1 file is left out, as test images (test-0.tar)."]
     tar_of(tmp_path, name="odd.tar")
     assert "the names of odd.tar say neither train nor val" in fault(tmp_path)

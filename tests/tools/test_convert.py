@@ -174,3 +174,23 @@ def test_impossible_conversions_give_a_sentence(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "no credentials" in refused(source, "s3://images/set")
+
+
+def test_without_decoding_the_shards_are_the_same(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Damage behind the header is not seen then; what is not an image still is."""
+    assert convert(source, tmp_path / "decoded") == 0 and "per core" in capfd.readouterr().out
+    assert convert(source, tmp_path / "trusted", "--no-decode") == 0
+    check = f"only their headers read. To check them: python -m tools.verify {tmp_path}/trusted"
+    assert check in capfd.readouterr().out
+    assert files_of(tmp_path / "trusted") == files_of(tmp_path / "decoded")
+    shutil.copytree(source, tmp_path / "damaged")
+    image = sorted((tmp_path / "damaged/val/cat").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:-100])
+    assert convert(tmp_path / "damaged", tmp_path / "refused") == 1
+    assert convert(tmp_path / "damaged", tmp_path / "kept", "--no-decode") == 0
+    assert image.read_bytes() in [data for data, _ in images_of(tmp_path / "kept", "val")]
+    image.write_bytes(b"text")
+    assert convert(tmp_path / "damaged", tmp_path / "text", "--no-decode") == 1
+    assert f"{image}: cannot be read as an image" in capfd.readouterr().err

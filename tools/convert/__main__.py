@@ -37,12 +37,15 @@ EXAMPLES = """examples:
   python -m tools.convert s3://bucket/imagenet /data/small --local /ssd/cache --max-size 256
   # with seek tables, so that `decoder: native` starts decoding at the crop's box
   python -m tools.convert /data/imagenet /data/imagenet-mds --seekable 8
+  # a folder of classes, split on the way; a table of paths and labels
+  python -m tools.convert /data/photos /data/photos-mds --val 0.2
+  python -m tools.convert /data/photos/table.csv /data/table-mds
   # train.beton and val.beton for FFCV
   python -m tools.convert /data/imagenet /data/imagenet-ffcv --to ffcv --max-size 500
 
 Images of train/ are shuffled once, so that each shard mixes classes; shards from shards keep their order. Every
-image is decoded on the way. The column i is the image's index in the source: files sorted by class and name.
-classes.json, next to the shards, lists the class names by label."""
+image is decoded on the way, to find faults. The column i is the image's index in the source: files sorted by class
+and name. classes.json, next to the shards, lists the class names by label."""
 
 
 def columns(word: str) -> int:
@@ -73,6 +76,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--hash", default="sha1", dest="hash_name", metavar="KIND", help="recorded for each shard (default: sha1)")
     add("--local", metavar="FOLDER", help="cache for shards, needed if SRC is in a store")
     add("--skip-unreadable", action="store_true", help="leave unreadable images out, listed in DST/skipped.txt")
+    add("--no-decode", action="store_true", help="trust the images: read headers only, except of those to resize")
     cores = len(os.sched_getaffinity(0))
     add("--workers", type=positive, default=cores, help="processes (default: one per core, here %(default)s)")
     add_options(parser)
@@ -144,16 +148,20 @@ def convert(argv: Sequence[str]) -> int:
         sources = subsets.split(sources, classes, rule, given.skip_unreadable, given.source, out, given.workers)
     if UNSPLIT in sources:
         raise DataError(f"{given.source}: has no train/ and val/. To split it: {shlex.join([*again, '--val', '0.2'])}")
-    images = ImageOptions(given.max_size, given.quality or QUALITY)
+    images = ImageOptions(given.max_size, given.quality or QUALITY, not given.no_decode)
     shards = ShardFormat(given.compression, given.hash_name, int(given.shard_mb * 2**20), given.seekable)
     plans = [plan_split(name, source, images, shards) for name, source in sources.items()]
     words = without_credentials(shlex.join(again))
     conversion = Conversion(destination, plans, classes, rule, images, shards, given.skip_unreadable, out, words)
     rows = conversion.run(given.workers) if to_shards else to_beton.convert(conversion, given.workers)
-    out.print(result_table(given.destination, rows))
+    cores = min(given.workers, len(os.sched_getaffinity(0)))
+    out.print(result_table(given.destination, rows, cores))
     if skipped := sum(len(plan.order) for plan in plans) - sum(row.images for row in rows):
         out.print(f"{skipped} unreadable images are left out: {destination}/skipped.txt lists them.")
-    for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unchecked()]):
+    look = shlex.join(["python", "-m", "tools.verify", given.destination])
+    trusted = f"The images were not decoded (--no-decode), only their headers read. To check them: {look}"
+    unseen = trusted if given.no_decode else unchecked()
+    for remark in filter(None, [*(remark for source in sources.values() for remark in source.remarks), unseen]):
         out.print(remark)
     if classes is None:
         out.print(f"{given.source} has no classes.json, so that the labels have no names here either.")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import DataError
-from loaders.images.decoding import check, open_image
+from loaders.images.decoding import check, open_image, shape_of
 from loaders.storage.mds_writer import SAMPLE_OVERHEAD, ShardFormat
 from tools.convert.sources import Part, Source
 from tools.split.options import Rule
@@ -26,10 +26,15 @@ class ImageOptions:
 
     max_size: int | None  # pixels of the longer side of larger images (FFCV's max_resolution); None keeps all
     quality: int  # of the JPEGs that resized images are stored as, 1 to 100
+    decode: bool = True  # to find faults; otherwise only headers are read
+
+    def check(self, data: bytes) -> tuple[int, int]:
+        """Return an image's height and width in pixels; raises an Exception for a fault."""
+        return check(data) if self.decode else shape_of(data)
 
     def remake(self, data: bytes) -> bytes:
         """Return an image's encoded bytes as they are to be stored: checked, and the same if it is small enough."""
-        height, width = check(data)
+        height, width = self.check(data)
         longer = max(height, width)
         if self.max_size is None or longer <= self.max_size:
             return data

@@ -9,7 +9,6 @@ import numpy as np
 from common.errors import DataError
 from common.folders import Folder
 from loaders.errors import unreadable
-from loaders.images.decoding import check
 from loaders.storage.mds_writer import Sample, ShardFormat, count_samples, read_sample, stored_file, unpack
 from loaders.storage.unfinished import WORK
 from tools.convert import crew
@@ -83,8 +82,9 @@ def check_shard(job: ShardJob, note: Note) -> str | None:
     index, image, label = read_sample(entry, raw, job.number % planned)
     place = int(np.flatnonzero(job.part.indices == index)[0])
     data, source_label = job.part.read(place)
-    if label != source_label or image != job.images.remake(data):
+    remade = job.images.remake(data)
+    if label != source_label or image != remade:
         return f"holds something other than {job.part.name_of(place)}"
-    check(image)
+    job.images.check(remade)
     crew.report(planned)
     return None

@@ -124,7 +124,7 @@ def split(
     """
     (source,) = sources.values()
     count = len(source.sizes)
-    found = look_at_all(console, count, source.part, workers)
+    found = look_at_all(console, count, source.part, workers, int(source.sizes.sum()))
     _check_labels(found.labels, classes, path)
     whole = source.part(np.arange(count))
     names = [whole.name_of(place).removeprefix(f"{path.rstrip('/')}/") for place in range(count)]

@@ -72,7 +72,7 @@ def _write(
     path = target.path / f"{split}.beton"
     began = time.monotonic()
     if not path.is_file():
-        with ImageMeter(conversion.console, path.name, count) as meter:
+        with ImageMeter(conversion.console, path.name, count, size=int(source.sizes.sum())) as meter:
             write_beton(path, count, part.read, workers, meter)
     _check(path, split, part)
     seconds = time.monotonic() - began + (made.seconds if made else 0.0)

@@ -41,15 +41,16 @@ class Row:
     seconds: float  # of that, without checking
 
 
-def result_table(title: str, rows: list[Row]) -> Table:
-    """Return the table that a conversion ends with."""
+def result_table(title: str, rows: list[Row], cores: int) -> Table:
+    """Return the table that a conversion on so many cores ends with."""
     table = Table(title=title, title_justify="left")
-    for name in ("split", "images", "files", "bytes", "seconds", "img/s"):
+    for name in ("split", "images", "files", "bytes", "seconds", "img/s", "per core"):
         table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
     for row in rows:
-        rate = f"{row.made / row.seconds:,.0f}" if row.made and row.seconds else "-"
-        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}", rate)
-        table.add_row(row.split, *cells)
+        rate = row.made / row.seconds if row.made and row.seconds else None
+        rates = ["-" if rate is None else f"{rate / over:,.0f}" for over in (1, cores)]
+        cells = (f"{row.images:,}", f"{row.files:,}", f"{row.bytes / 1e6:,.1f} MB", f"{row.seconds:,.1f}")
+        table.add_row(row.split, *cells, *rates)
     return table
 
 
@@ -153,7 +154,8 @@ class Conversion:
         missing = [number for number in range(len(plan.sizes)) if number not in result.notes]
         result.made = sum(plan.count(number) for number in missing)
         began = time.monotonic()
-        with ImageMeter(self.console, plan.split, result.made) as meter:
+        size = sum(int(plan.sizes[number]) for number in missing)
+        with ImageMeter(self.console, plan.split, result.made, size=size) as meter:
             jobs = ((self.job(plan, number),) for number in missing)
             for (job,), note in crew.run(make_shard, jobs, meter):
                 result.notes[job.number] = note
@@ -169,7 +171,9 @@ class Conversion:
                 yield from ((self.job(plan, number), note) for number, note in sorted(result.notes.items()))
 
         faults = []
-        with ImageMeter(self.console, "checking", sum(result.row().images for result in results)) as meter:
+        rows = [result.row() for result in results]
+        count, size = sum(row.images for row in rows), sum(row.bytes for row in rows)
+        with ImageMeter(self.console, "checking", count, size=size) as meter:
             for (job, note), fault in crew.run(check_shard, jobs(), meter):
                 if fault:
                     self.destination.delete(note_name(job.split, job.number))

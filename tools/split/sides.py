@@ -21,12 +21,18 @@ from tools.split.source import Source
 PER_JOB = 64  # images
 
 
-def look_at_all(console: Console, count: int, part: Callable[[np.ndarray], Part], workers: int) -> Looked:
-    """Look at `count` images; `part` returns those at some indices. Raises whatever DataError their source raises."""
+def look_at_all(
+    console: Console, count: int, part: Callable[[np.ndarray], Part], workers: int, size: int = 0
+) -> Looked:
+    """Look at `count` images of `size` bytes in all, if that is known; `part` returns those at some indices.
+
+    Raises:
+        DataError: their source is damaged.
+    """
     all_ = Looked.of(count)
     starts = range(0, count, PER_JOB)
     jobs = ((start, part(np.arange(start, min(start + PER_JOB, count))), report) for start in starts)
-    with Crew(min(workers, max(1, len(starts)))) as crew, ImageMeter(console, "Reading", count) as meter:
+    with Crew(min(workers, max(1, len(starts)))) as crew, ImageMeter(console, "Reading", count, size=size) as meter:
         for _, found in crew.run(look, jobs, meter):
             all_.put(found)
     return all_

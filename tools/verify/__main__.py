@@ -75,6 +75,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
             with ImageMeter(console, split.name, split.images) as meter:
                 for (job, _), found in crew.run(look, ((job, report) for job in split.jobs), meter):
                     split.add(job, found)
+                    meter.weigh(len(found.bytes), sum(found.bytes))
             split.finish()
     seconds, images = time.monotonic() - began, sum(split.images for split in splits)
     remarks = [remark for split in splits for remark in split.remarks]

@@ -1,0 +1,49 @@
+"""Which split a file belongs to, by its name or its folder's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from common.errors import DataError, counted, named
+from loaders.archives.catalog import UNSPLIT
+from loaders.archives.place import Place
+
+TEST = "test"
+_SPLITS = {
+    split: re.compile(rf"(?<![a-z])({words})(?![a-z])", re.I)
+    for split, words in (("val", "val|valid|validation"), ("train", "train|training"), (TEST, "test"))
+}
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a file's or a folder's name tells, `train`, `val` or TEST; None for no or several ones."""
+    found = [split for split, pattern in _SPLITS.items() if pattern.search(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def split_of_path(path: str) -> str | None:
+    """Return the split that the name of a file's folder tells, or else the file's name."""
+    *folders, name = path.split("/")
+    return (split_of(folders[-1]) if folders else None) or split_of(name)
+
+
+def by_split(place: Place, paths: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the files of each split, and remarks; those of no split are UNSPLIT, if there are no others.
+
+    Raises:
+        DataError: some names say neither train nor val, as others do, or there are test images alone.
+    """
+    found: dict[str | None, list[str]] = {}
+    for path in paths:
+        found.setdefault(split_of_path(path), []).append(path)
+    remarks = []
+    if tests := found.pop(TEST, []):
+        remarks.append(f"{counted(len(tests), 'file is', 'files are')} left out, as test images ({named(tests)}).")
+    if odd := found.pop(None, []):
+        if found:
+            raise DataError(f"{place.given}: the names of {named(odd)} say neither train nor val. Rename or move them.")
+        return {UNSPLIT: odd}, remarks
+    if not found:
+        raise DataError(f"{place.given}: holds test images alone. To use them as val/, rename {named(tests, 1)}.")
+    return {str(split): sorted(names) for split, names in sorted(found.items(), key=str)}, remarks
