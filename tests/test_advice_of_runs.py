@@ -78,6 +78,7 @@ NOT_TYPED = {
     "is in a store": "reached by callers of build_imagenet_dataspec alone: config refuses it first",
     "no data set was named": "the same",
     "pip install -c constraints.txt": "a package index",
+    "pip install --force-reinstall": "the same",
     "this runs in one process": "several ranks; the command is the one without a launcher",
     "a learning rate is for training": "the same words as tools.forecast's",
     "is a recipe that this run does not use": "a recipe that is written to must be the run's",

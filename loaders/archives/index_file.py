@@ -23,9 +23,10 @@ from common.folders import S3Folder
 from common.whole_files import whole_file
 from loaders.archives.catalog import Catalog, DataCopy
 from loaders.archives.forms import ReadOptions, open_copy, recognize
-from loaders.archives.place import Place, read_range
+from loaders.archives.place import GZIPPED, Place, read_range
 
 MOST_FILES = 10_000  # of a data set whose index is kept; more are a tree of images, which is quick to list
+LARGE = 1 << 30  # bytes of a data set from which indexing takes long enough to be announced
 DEFAULT = ReadOptions()
 _ARRAYS = ("file", "names", "offsets", "sizes", "labels")
 
@@ -45,11 +46,23 @@ def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: 
     if copy := _read(kept, state):
         return copy
     with _alone(kept):
-        copy = _read(kept, state) or open_copy(path, options)  # another process may have built it meanwhile
-        if copy and all(catalog.reader is read_range for catalog in copy.splits.values()):
+        if copy := _read(kept, state):  # another process has built it meanwhile
+            return copy
+        if sum(size for _, size, _ in json.loads(state)[-1]) > LARGE:
+            print(f"{place.given}: indexing its images, once; the index is kept in {kept.parent}", flush=True)
+        copy = open_copy(path, options)
+        if copy and all(map(is_in_ranges, copy.splits.values())):
             with contextlib.suppress(OSError), whole_file(kept) as temporary:
                 temporary.write_bytes(_packed(copy, state))
     return copy
+
+
+def is_in_ranges(catalog: Catalog) -> bool:
+    """Whether each image is a range of bytes of a file as it is.
+
+    Files of gzip are not: what makes reading from their middle fast is in the process that has indexed them.
+    """
+    return catalog.reader is read_range and not any(name.endswith(GZIPPED) for name in catalog.files)
 
 
 def _cache() -> Path:

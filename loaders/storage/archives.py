@@ -7,8 +7,8 @@ import shlex
 from common.addresses import is_s3
 from common.errors import DataError, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
-from loaders.archives.index_file import open_indexed
-from loaders.archives.place import GZIPPED, read_file, read_range
+from loaders.archives.index_file import is_in_ranges, open_indexed
+from loaders.archives.place import read_file
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import Pipeline
 from loaders.storage.kinds import ARCHIVES
@@ -51,8 +51,7 @@ class ArchiveDataset(ImageDataset):
 
 def is_direct(catalog: Catalog) -> bool:
     """Whether each image is found at once, so that training can read them in any order."""
-    compressed = any(name.endswith(GZIPPED) for name in catalog.files)
-    return catalog.reader in (read_range, read_file) and not compressed
+    return catalog.reader is read_file or is_in_ranges(catalog)
 
 
 def why_not(path: str, copy: DataCopy, split: str) -> str | None:

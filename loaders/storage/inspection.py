@@ -65,7 +65,10 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("path", help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or of MDS shards")
+    add(
+        "path",
+        help="folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, of MDS shards, or archives (docs/archives.md)",
+    )
     add("local", nargs="?", help="cache folder; only for MDS shards")
     add("--batch-size", type=positive, default=32, help="images per batch (default: 32)")
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")

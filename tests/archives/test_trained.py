@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from loaders.storage.archives import ArchiveDataset
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.kinds import open_dataset
 from loaders.transport.preload import copy
-from tests.archives.layouts import make_webdataset, write_tar
+from tests.archives.layouts import make_folder_tar, make_webdataset, samples, write_tar
+from tests.archives.test_imagenet import make
 
 PIPELINE = EvaluationPipeline(-1, 16)
 
@@ -57,6 +59,26 @@ def test_the_path_alone_gives_an_image_folders_pixels(plain: Path, tars: Path, s
         pixels, label = dataset[found[folder.path_of(at).stem]]
         expected, wanted = folder[at]
         assert torch.equal(pixels, expected) and dataset.classes[label] == folder.classes[wanted]
+
+
+@pytest.mark.parametrize("form", ["archives", "class tars", "kaggle", "table", "tar"])
+def test_a_seed_gives_an_image_folders_batches(form: str, plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    if form == "table":
+        path = shutil.copytree(plain, path / "photos").parent / "table.csv"
+        lines = [
+            f"photos/{split}/{one}/{name},{one},{split}"
+            for split in ("train", "val")
+            for name, _, one in samples(plain, split)
+        ]
+        path.write_text("\n".join(["path,label,split", *lines]))
+    elif form == "tar":
+        make_folder_tar(plain, path / "small.tar")
+    else:
+        path = make(form, plain, path)
+    for found, expected in zip(batches(path, 0), batches(plain, 0), strict=True):
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 @pytest.mark.slow
@@ -100,10 +122,19 @@ def test_an_index_is_built_once_and_again_after_a_change(
     assert len(built) == 2, "a damaged index must be built again"
 
 
+def test_a_large_index_is_announced_once(
+    tars: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(index_file, "LARGE", 0)
+    opened(tars)
+    opened(tars)
+    assert capsys.readouterr().out.count("indexing its images, once") == 1
+
+
 def test_a_preload_copies_them_whole_for_either_split(tars: Path, tmp_path: Path) -> None:
     destination = tmp_path / "copy"
-    assert copy(str(tars), destination, ["train"], shown=False).copied_files == len(list(tars.iterdir()))
-    assert copy(str(tars), destination, ["val"], shown=False).copied_files == 0
+    assert copy(str(tars), destination, ["train"]).copied_files == len(list(tars.iterdir()))
+    assert copy(str(tars), destination, ["val"]).copied_files == 0
     assert len(opened(destination, "val")) == len(opened(tars, "val"))
 
 

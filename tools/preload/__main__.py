@@ -23,7 +23,7 @@ DATASETS = {"train": "train_dataset", "val": "eval_dataset"}  # each split's sec
 def main(argv: Sequence[str]) -> int:
     """Copy, and print what was copied and how to train on it; return 0."""
     parser = command.parser("tools.preload", __doc__)
-    parser.add_argument("source", help="a folder (images, MDS shards, .beton files), or s3://bucket/folder")
+    parser.add_argument("source", help="a folder (images, MDS shards, .beton files, archives), or s3://bucket/folder")
     parser.add_argument("destination", help="the copy: a new folder on a local disk")
     alone = "copy this one alone; by default everything"
     parser.add_argument("--split", action="append", choices=tuple(DATASETS), help=alone)

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """Verify, sort or unsort a data set; return 1 if there are faults."""
     parser = command.parser("tools.verify", __doc__)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("path", help="folder with train/ and val/, of images or of MDS shards; or s3://bucket/folder")
+    parser.add_argument("path", help="folder of images, MDS shards or archives; or s3://bucket/folder")
     parser.add_argument("local", nargs="?", help="cache folder, for shards in a store")
     parser.add_argument("--workers", type=positive, default=cores, help="processes (default: %(default)s)")
     add_options(parser)
