@@ -1,4 +1,4 @@
-"""Time converting each form of data set, image for image on one core, with and without decoding.
+"""Time the conversion of each form of data set on one core.
 
     python -m benchmarks.convert [--images 300] [--rounds 5]
 

@@ -5,6 +5,7 @@ A new kind needs its file and its row here; a test writes the table of docs/data
 
 from __future__ import annotations
 
+import contextlib
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from common.errors import DataError
 from common.outside import is_outside
 from common.suggest import did_you_mean, listing
 from loaders.class_names import names_beside
+from loaders.transport.remote import is_remote
 
 if TYPE_CHECKING:
     from loaders.dataset import ImageDataset
@@ -130,7 +132,10 @@ def is_archives(path: str) -> bool:
     from loaders.archives.forms import ReadOptions, recognize  # numpy, which a dry run does not need
     from loaders.archives.place import Place
 
-    return recognize(Place(path), ReadOptions()) is not None
+    # Of a store that cannot be reached, the storage kind says what it needs.
+    with contextlib.suppress(DataError) if is_remote(path) else contextlib.nullcontext():
+        return recognize(Place(path), ReadOptions()) is not None
+    return False
 
 
 def open_dataset(
