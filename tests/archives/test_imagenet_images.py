@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
+from loaders.archives.forms import ReadOptions, open_copy
 from loaders.storage.inspection_jobs import look
 from loaders.storage.inspection_splits import Split, open_folder
-from tests.archives.layouts import CLASSES
+from tests.archives.layouts import CLASSES, samples
+from tests.archives.test_imagenet import make
+from tests.s3 import upload
 from tools.convert.sources import open_sources
 from tools.verify.compare import kind_of_copy
 
@@ -66,3 +69,14 @@ def test_a_whole_imagenet_tells_by_its_numbers(monkeypatch: pytest.MonkeyPatch) 
     assert kind_of_copy(splits) == "1 PNG and 23 CMYK images, as in the original."
     splits[0].sizes = [(500, 375)]
     assert "no side is longer than 500 pixels, so that this is a resized copy" in str(kind_of_copy(splits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["", "/ILSVRC/Data/CLS-LOC"])
+def test_kaggles_tree_in_a_store(folder: str, plain: Path, s3_server: str, tmp_path: Path) -> None:
+    make("kaggle", plain, tmp_path)
+    copy = open_copy(upload(tmp_path, "photos", "kaggle") + folder, ReadOptions())
+    assert copy is not None and copy.headline.endswith("5 classes; labels of val/ from LOC_val_solution.csv")
+    for split, catalog in copy.splits.items():
+        found = [(catalog.read(at), CLASSES[catalog.labels[at]]) for at in range(len(catalog))]
+        assert found == [(data, one) for _, data, one in samples(plain, split)]
