@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import DataError, counted, named
+from loaders.class_names import are_imagenet, wordnet_ids
 from loaders.dataset import ImageDataset
 from loaders.images.decoding import Stored, shape_of
 from loaders.images.native import Encoded
@@ -160,16 +161,28 @@ def _scanning(folder: Path) -> Iterator[None]:
 
 
 def list_split(folder: Path) -> tuple[list[str], list[list[str]], list[str], str | None]:
-    """Return a split's classes, the images of each class, remarks, and the fault of empty classes if there are any."""
+    """Return a split's classes, the images of each, remarks, and a fault: empty classes, or an image of another one."""
     classes = class_names(folder)
     listings = [list_class(folder / name) for name in classes]
-    fault = None
+    fault = _misplaced(folder, classes, listings)
     if empty := [name for name, listing in zip(classes, listings, strict=True) if not listing.images]:
         fault = (
             f"{folder}: no images in {len(empty)} of its classes ({named(empty)}). "
             f"Add some ({', '.join(EXTENSIONS)}), or remove the folders from both train/ and val/."
         )
     return classes, [listing.images for listing in listings], _remarks(folder, classes, listings), fault
+
+
+def _misplaced(folder: Path, classes: list[str], listings: Sequence[Listing]) -> str | None:
+    """Describe the first image whose name holds the WordNet id of a class of ImageNet other than its folder's."""
+    if not are_imagenet(classes):
+        return None
+    for one, listing in zip(classes, listings, strict=True):
+        for name in listing.images:
+            own = name.rpartition(os.sep)[2]
+            if not own.startswith(one) and (ids := wordnet_ids(os.fsencode(own))) and one not in ids:
+                return f"{folder / one / name}: its name says {named(ids)}. Move it to that class, or delete it."
+    return None
 
 
 def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from loaders.errors import unreadable
 from loaders.images import native
 from loaders.images.decoding import Stored, check, is_too_deep
 from loaders.images.native import Encoded
+from loaders.images.odd_files import expected_oddity, oddity
 from loaders.storage.columns import WrongValue
 from loaders.storage.mds_writer import count_samples, read_sample, read_table, stored_file, unpack
 from loaders.storage.seek_file import SeekFile, keys_of, open_tables, read_file
@@ -173,6 +175,7 @@ class Looked:
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels; (0, 0) if not an image
     faults: list[str] = field(default_factory=list)  # one sentence each
     deep: int = 0  # gray images with more than 8 bits
+    odd: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)  # (what it is, what it should be)
 
 
 def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
@@ -184,6 +187,8 @@ def look(job: Job, progress: Callable[[int], None] = lambda _: None) -> Looked:
             if fault:
                 result.faults.append(fault if fault.startswith(f"{name}: ") else f"{name}: {fault}")
             result.deep += deep
+            if (kinds := (oddity(stored), expected_oddity(name))) != (None, None):
+                result.odd[kinds] += 1
             result.digests.append(xxhash.xxh3_64_intdigest(stored))
             result.bytes.append(len(stored))
             result.labels.append(label)

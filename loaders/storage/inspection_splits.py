@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Split:
         self.per_class: list[int] = []  # images per class; empty if unknown
         self.stored = 0  # bytes of all files; 0 to sum up the images' own
         self.deep = 0  # gray images with more than 8 bits
+        self.odd = Counter[tuple[str | None, str | None]]()  # as in Looked
         self.sizes: list[tuple[int, int]] = []  # width, height in pixels of the decoded images
         self.remarks: list[str] = []
         self.faults: list[str] = []
@@ -59,6 +61,7 @@ class Split:
         self.sizes += [size for size in result.sizes if size != (0, 0)]
         self.faults += result.faults
         self.deep += result.deep
+        self.odd += result.odd
         wrong = [label for label in result.labels if self.classes and label >= len(self.classes)]
         if self.classes and wrong and isinstance(job, ShardJob):
             labels = counted(len(wrong), f"label, {wrong[0]}, is", f"labels such as {wrong[0]} are")

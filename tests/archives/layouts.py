@@ -221,6 +221,39 @@ def make_tfrecord(folder: Path, root: Path, *, slim: bool = False) -> Path:
     return root
 
 
+def make_train_tar(folder: Path, path: Path) -> Path:
+    """Write the tar of a tar per class; neither these nor their images are in the order of labels."""
+    inner = []
+    for one in reversed(CLASSES):
+        held = io.BytesIO()
+        write_tar(held, [(name, data) for name, data, of in reversed(samples(folder, "train")) if of == one])
+        inner.append((f"{one}.tar", held.getvalue()))
+    write_tar(path, inner)
+    return path
+
+
+def make_val_tar(folder: Path, path: Path) -> Path:
+    """Write the flat tar of the validation images."""
+    write_tar(path, sorted((name, data) for name, data, _ in samples(folder, "val")))
+    return path
+
+
+def make_val_table(folder: Path, path: Path) -> Path:
+    """Write Kaggle's table of the validation images' classes."""
+    rows = [f"{Path(name).stem},{one} 1 2 30 40 {one} 5 6 7 8 \n" for name, _, one in samples(folder, "val")]
+    path.write_text("ImageId,PredictionString\n" + "".join(rows))
+    return path
+
+
+def make_archives(folder: Path, root: Path) -> Path:
+    """Write ImageNet's two archives, next to Kaggle's table."""
+    root.mkdir()
+    make_train_tar(folder, root / "ILSVRC2012_img_train.tar")
+    make_val_tar(folder, root / "ILSVRC2012_img_val.tar")
+    make_val_table(folder, root / "LOC_val_solution.csv")
+    return root
+
+
 def contents(shards: Path, split: str) -> list[tuple[bytes, int]]:
     """Return the images and labels in converted shards, in order."""
     dataset = ShardDataset(str(shards), str(shards), split, PIPELINE, seed=0)

@@ -17,19 +17,14 @@ from scipy.io import savemat
 from common.errors import ConfigError, DataError
 from loaders.archives.forms import ReadOptions, open_copy
 from loaders.class_names import imagenet
-from tests.archives.layouts import CLASSES, converted, samples, write_tar
+from tests.archives.layouts import CLASSES, converted, make_train_tar, make_val_table, make_val_tar, samples, write_tar
 
 Make = Callable[[Path, Path], None]
 """Writes a part of a form, given the image folder and the new root."""
 
 
 def train_tar(plain: Path, root: Path) -> None:
-    inner = []
-    for one in reversed(CLASSES):  # not in the order of labels, nor the images of a class in that of names
-        held = io.BytesIO()
-        write_tar(held, [(name, data) for name, data, of in reversed(samples(plain, "train")) if of == one])
-        inner.append((f"{one}.tar", held.getvalue()))
-    write_tar(root / "ILSVRC2012_img_train.tar", inner)
+    make_train_tar(plain, root / "ILSVRC2012_img_train.tar")
 
 
 def class_tars(plain: Path, root: Path) -> None:
@@ -44,7 +39,7 @@ def train_folders(plain: Path, root: Path) -> None:
 
 
 def val_tar(plain: Path, root: Path) -> None:
-    write_tar(root / "ILSVRC2012_img_val.tar", sorted((name, data) for name, data, _ in samples(plain, "val")))
+    make_val_tar(plain, root / "ILSVRC2012_img_val.tar")
 
 
 def val_flat(plain: Path, root: Path) -> None:
@@ -86,8 +81,7 @@ def torchvisions(plain: Path, root: Path) -> None:
 
 
 def kaggles(plain: Path, root: Path) -> None:
-    rows = [f"{Path(name).stem},{one} 1 2 30 40 {one} 5 6 7 8 \n" for name, _, one in samples(plain, "val")]
-    (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(rows))
+    make_val_table(plain, root / "LOC_val_solution.csv")
 
 
 def kaggle_tree(plain: Path, root: Path) -> None:

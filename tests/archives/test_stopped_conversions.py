@@ -10,6 +10,7 @@ from common.errors import DataError
 from tests.archives.layouts import (
     CLASSES,
     converted,
+    make_archives,
     make_folder_tar,
     make_hugging_face_tars,
     make_parquet,
@@ -21,6 +22,7 @@ from tests.tools.conversions import convert, files_of
 from tools.convert.to_mds import Conversion
 
 FORMS = {
+    "archives": make_archives,
     "imagenette.tgz": make_folder_tar,
     "images.tar": make_folder_tar,
     "hf": make_hugging_face_tars,

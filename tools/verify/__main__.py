@@ -82,6 +82,7 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     if len(splits) == 2:
         faults += compare.labels_apart(*splits) + compare.shared_images(*splits)
         remarks += filter(None, [compare.compare_with_imagenet(*splits)])
+    remarks += filter(None, [compare.kind_of_copy(splits)])
     faults = [fault for split in splits for fault in split.faults] + faults
     if splits:
         pace = f"{images:,} images in {seconds:,.1f} s: {images / seconds:,.0f} img/s, {given.workers} processes."

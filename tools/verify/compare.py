@@ -1,16 +1,20 @@
 """Compare splits: images that both have, labels that one lacks, and the counts of ImageNet."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from common.errors import named
 from loaders.class_names import IMAGENET_IMAGES, all_shown, names_of
+from loaders.images.odd_files import CMYK, IMAGENET_CMYK, PNG
 from loaders.storage.inspection_splits import Split
 
 IMAGENET_CLASSES = 1000
 IMAGENET_VAL_PER_CLASS = 50
 _WNID = re.compile(r"n\d{8}")
+MOST_RESIZED = 1024  # pixels; the original has sides of several thousand
 _CLOSE = 0.1  # relative deviation of the numbers of classes and images
 
 
@@ -62,6 +66,27 @@ def compare_with_imagenet(train: Split, val: Split) -> str | None:
         names = [f"{names[at]}: {val.per_class[at]}" for at in odd]
         parts.append(f"in val, classes without their {IMAGENET_VAL_PER_CLASS} images are {named(names)}")
     return "This looks like ImageNet-1k, but is not all of it: " + "; ".join(parts) + "."
+
+
+def kind_of_copy(splits: Sequence[Split]) -> str | None:
+    """Return a sentence on what has been done to the images of ImageNet; None if they do not tell.
+
+    They tell if all of ImageNet is here, or one of its odd files by its name.
+    """
+    odd = sum((split.odd for split in splits), Counter())
+    here = {kind: sum(count for (found, _), count in odd.items() if found == kind) for kind in (PNG, CMYK)}
+    named_odd = sum(count for (_, expected), count in odd.items() if expected)
+    whole = {split.name: split.images for split in splits} == IMAGENET_IMAGES
+    if not (whole or named_odd):
+        return None
+    files = f"{here[PNG]} PNG and {here[CMYK]} CMYK {'image' if here[CMYK] == 1 else 'images'}"
+    longest = max((max(size) for split in splits for size in split.sizes), default=0)
+    if whole and longest <= MOST_RESIZED:
+        return f"{files}; no side is longer than {longest} pixels, so that this is a resized copy."
+    is_original = all(found == expected for found, expected in odd if expected)
+    if is_original and (not whole or here == {PNG: 1, CMYK: len(IMAGENET_CMYK)}):
+        return f"{files}, as in the original."
+    return f"{files}; the original has 1 and {len(IMAGENET_CMYK)}, so that this is a re-encoded copy."
 
 
 def _against(split: str, count: int, whole: int) -> str:
