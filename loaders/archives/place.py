@@ -7,7 +7,6 @@ import io
 import os
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 from common import s3
@@ -15,6 +14,7 @@ from common.addresses import is_s3, without_credentials
 from common.errors import DataError
 from common.folders import open_folder
 from common.store_faults import fault
+from loaders.storage import seek_file
 from loaders.transport.remote import is_remote, join
 
 OPEN_FILES = 256  # of a process, at most
@@ -181,8 +181,8 @@ def read_file(folder: str, name: str, _offset: int, _size: int) -> bytes:
     """Return an image that is a file of its own in a folder (a catalog's Reader)."""
     if is_remote(folder):
         return open_folder(folder).read(name)
-    path = Path(folder, name)
+    path = os.path.join(folder, name)
     try:
-        return path.read_bytes()
+        return seek_file.read_file(path)[0]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error

@@ -18,7 +18,7 @@ from loaders.storage.archives import ArchiveDataset
 from loaders.storage.imagefolder import ImageFolderDataset
 from loaders.storage.kinds import open_dataset
 from loaders.transport.preload import copy
-from tests.archives.layouts import make_folder_tar, make_webdataset, samples, write_tar
+from tests.archives.layouts import make_folder_tar, make_tfrecord, make_webdataset, samples, write_tar
 from tests.archives.test_imagenet import make
 
 PIPELINE = EvaluationPipeline(-1, 16)
@@ -61,7 +61,7 @@ def test_the_path_alone_gives_an_image_folders_pixels(plain: Path, tars: Path, s
         assert torch.equal(pixels, expected) and dataset.classes[label] == folder.classes[wanted]
 
 
-@pytest.mark.parametrize("form", ["archives", "class tars", "kaggle", "table", "tar"])
+@pytest.mark.parametrize("form", ["archives", "class tars", "kaggle", "table", "tar", "tfrecord"])
 def test_a_seed_gives_an_image_folders_batches(form: str, plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.mkdir()
@@ -73,12 +73,16 @@ def test_a_seed_gives_an_image_folders_batches(form: str, plain: Path, tmp_path:
             for name, _, one in samples(plain, split)
         ]
         path.write_text("\n".join(["path,label,split", *lines]))
+    elif form == "tfrecord":
+        make_tfrecord(plain, path)
     elif form == "tar":
         make_folder_tar(plain, path / "small.tar")
     else:
         path = make(form, plain, path)
+    classes, folders = opened(path).classes, ImageFolderDataset(plain, "train", PIPELINE, seed=3).classes
     for found, expected in zip(batches(path, 0), batches(plain, 0), strict=True):
-        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+        assert torch.equal(found[0], expected[0])
+        assert [classes[label] for label in found[1]] == [folders[label] for label in expected[1]]
 
 
 @pytest.mark.slow
