@@ -10,6 +10,7 @@ import pytest
 
 from config import ConfigError, load
 from config.load import read_recipe
+from loaders.archives.forms import FORMS
 from loaders.images.decoders import DECODERS, chosen
 from loaders.storage.kinds import KINDS
 from recipes import registry
@@ -102,6 +103,12 @@ def test_kinds_of_storage() -> None:
         why = f"no: {classes} work{'' if ' and ' in classes else 's'} on single images in the loader"
         rows.append([", ".join(recipes), "yes", *([why, "yes, not augmented"] if classes else ["yes", "yes"])])
     check_table(page, "Kinds of storage", rows, number=1)
+
+
+def test_forms() -> None:
+    """The docs list the forms of data sets in the order in which they are tried."""
+    rows = [[f"`{name}`", form.reads] for name, form in FORMS.items()]
+    check_table(DOCS / "archives.md", "Data sets in other forms", [["`--kind`", "reads"], *rows])
 
 
 def test_decoders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The table of forms in which people have data sets, and how each is recognized and opened.
 
-A new form needs its file and its row here; a test writes the table of docs/data.md.
+A new form needs its file and its row here; a test writes the table of docs/archives.md.
 """
 
 from __future__ import annotations
