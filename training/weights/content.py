@@ -52,8 +52,8 @@ def read_content(path: Path, address: str) -> Content:
     if len(likely) == 1:
         return Content(held[likely[0]], likely[0])
     if likely:
-        keys = " and ".join(part or "its top" for part in likely)
-        what = f"tensors under {keys}; save those you mean to a file of their own"
+        parts = " and ".join(part or "its top" for part in likely)
+        what = f"tensors under {parts}; save those you mean to a file of their own"
     else:
         inside = named(list(held)[1:], 3) or "nothing" if isinstance(content, Mapping) else type(content).__name__
         what = f"{inside}, and no tensors by name; give {KINDS}"
