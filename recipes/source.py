@@ -161,7 +161,20 @@ def definition(module: str, name: str) -> Definition | None:
     nested = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     if name in nested or {"*", "__getattr__"} & {*imports(file), *defined}:
         return None
-    raise ConfigError(f"{file} has no {name}{did_you_mean(name, defined)} (it has {listing(defined)})")
+    if inside := _below(module, file, name):
+        raise ConfigError(f"{file} has no {name}; did you mean {inside}:{name}?")
+    known = defined or [word for word in imports(file) if not word.startswith("_")]
+    raise ConfigError(f"{file} has no {name}{did_you_mean(name, known)} (it has {listing(known)})")
+
+
+def _below(package: str, file: Path, name: str) -> str | None:
+    """Return the first module of a package, from the top, that defines a class or function; `file` is the package's."""
+    pattern = re.compile(rf"^(?:class|def) {re.escape(name)}\b".encode(), re.MULTILINE)
+    files = file.parent.rglob("[!_]*.py") if file.name == "__init__.py" else ()
+    for path in sorted(files, key=lambda path: (len(path.parts), path)):
+        if pattern.search(path.read_bytes()):
+            return ".".join([package, *path.relative_to(file.parent).with_suffix("").parts])
+    return None
 
 
 def _require_module(module: str) -> None:

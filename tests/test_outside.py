@@ -55,6 +55,17 @@ def problems(*words: str) -> list[str]:
     return [problem.removesuffix(" [command line]") for problem in error.value.problems]
 
 
+def test_a_name_of_a_packages_module(own: Callable, workdir: Path) -> None:
+    """The package has others or none; the module that has it is named, and is right."""
+    own("ours/__init__.py", "from .tools import helper, _hidden\n")
+    own("ours/tools.py", "def helper(): pass\ndef _hidden(): pass\n")
+    own("ours/nets/small.py", "def net(num_classes):\n    pass\n")
+    file = f"model.name: {workdir}/ours/__init__.py has no"
+    assert problems("model.name=ours:net") == [f"{file} net; did you mean ours.nets.small:net?"]
+    load([str(ROOT / "yamls/digits.yaml"), "dry_run=true", "model.name=ours.nets.small:net"])
+    assert problems("model.name=ours:none") == [f"{file} none (it has helper)"]
+
+
 def commands() -> list[list[str]]:
     return [shlex.split(line)[2:] for text in blocks(PAGE, "sh") for line in text.splitlines()]
 

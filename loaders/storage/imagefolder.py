@@ -235,6 +235,9 @@ def not_split(root: Path) -> str:
     with _scanning(root):
         if len(classes) < 2 or not all(any(map(is_image, os.listdir(root / name))) for name in classes[:2]):
             return ""
+    whole = root.absolute().parent
+    if root.absolute().name in SPLITS and all((whole / split).is_dir() for split in SPLITS):
+        return f"{root}: is one side of a split data set. Give the folder that holds both: {shlex.quote(str(whole))}"
     command = shlex.join(["python", "-m", "tools.split", str(root), f"{root}-split"])
     return f"{root}: holds folders of images ({named(classes)}), but no train/ and val/. To split it: {command}"
 

@@ -69,6 +69,13 @@ def test_circular_links_are_rejected(root: Path, target: str) -> None:
         assert "is a link to" in said and ", which contains it. " in said
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_side_of_a_split(root: Path, split: str) -> None:
+    """It is not to be split again."""
+    said = f"{root / split}: is one side of a split data set. Give the folder that holds both: {root}"
+    assert structure_faults(root / split) == [said]
+
+
 def test_class_folders_that_are_dangling_links(root: Path) -> None:
     for split in ("train", "val"):
         (root / split / "mounted").symlink_to("/nowhere/at/all")

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.errors import UserError
 from tests.pages import DOCS, check_table
 from tools.export import hub
-from tools.export.__main__ import run
+from tools.export.__main__ import run, write
 from tools.export.formats import FORMATS
 
 
@@ -63,6 +64,22 @@ def test_addresses_are_not_taken_for_folders(option: str, workdir: Path, capsys)
     with pytest.raises(SystemExit) as ended:
         run([*(["-o", "s3://b/x", "it"] if option == "-o" else ["s3://b/x"]), "--format", "pth"])
     assert ended.value.code == 2 and "s3://b/x given, but it must be a path on this machine" in capsys.readouterr().err
+
+
+def test_an_export_that_cannot_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence for a user's model; a traceback for one of ours, which is a bug."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Expected a batch of 2\nmore lines")
+
+    monkeypatch.setattr("tools.export.__main__.function", lambda *_: lambda *_: None)
+    monkeypatch.setattr("tools.export.check.check", fail)
+    for name, kind in (("mine:Net", UserError), ("resnet18", RuntimeError)):
+        subject = SimpleNamespace(config=SimpleNamespace(model=SimpleNamespace(name=name)))
+        with pytest.raises(kind) as error:
+            write(subject, {"onnx": Path("it.onnx")})  # type: ignore
+        said = "--format onnx: torch cannot export mine:Net (Expected a batch of 2); give another format"
+        assert kind is RuntimeError or str(error.value) == said
 
 
 def test_packages_that_are_not_installed(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

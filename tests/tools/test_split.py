@@ -173,6 +173,20 @@ def test_odd_files_and_names(split: Split, photos: Path, workdir: Path) -> None:
     assert any(name.endswith(f"/{odd}/000.jpg") for name in made)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_near", [False, True])
+def test_a_large_group(is_near: bool, split: Split, photos: Path, workdir: Path) -> None:
+    """--exact is advised only where it would change something."""
+    source = shutil.copytree(photos, workdir / "photos")
+    with Image.open(photos / "china/003.jpg") as image:
+        for number in range(8):
+            image.save(source / f"china/again {number}.jpg", quality=60 + (number if is_near else 0))
+    (source / "china/003.jpg").unlink()
+    status, said = split(source, "out")
+    assert status == 0 and ("The largest group has 8 images" in said) == is_near, said
+    assert f"Found {'7 near-duplicates' if is_near else '7 exact copies'} in 1 group" in said
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int = 0) -> None:
     """Make os.link fail, after some calls that work."""
     link, calls = os.link, iter(range(1000))

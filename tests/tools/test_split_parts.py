@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.photos import photo_crops
 from tools.split.allotment import TooFew, allot
 from tools.split.duplicates import NEIGHBORS, groups
 from tools.split.looking import thumbnail
+from tools.split.source import _same_but_for_case
 
 
 def encoded(image: Image.Image, quality: int = 90) -> bytes:
@@ -75,7 +77,9 @@ def test_more_copies_than_neighbors(crops: list[Image.Image]) -> None:
 
 def test_one_and_no_image(crops: list[Image.Image]) -> None:
     assert grouped(crops[:1]) == [0]
-    assert groups(np.zeros(0, np.uint64), None, lambda _: None).tolist() == []
+    for thumbnails in (None, np.zeros((0, 32, 32), np.uint8)):
+        with warnings.catch_warnings(action="error"):
+            assert groups(np.zeros(0, np.uint64), thumbnails, lambda _: None).tolist() == []
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
@@ -129,3 +133,10 @@ def test_thumbnails_of_large_and_odd_images(tmp_path: Path, crops: list[Image.Im
         image = Image.new("I;16", (20, 10)) if mode == "I;16" else small.convert(mode)
         image.save(path)
         assert thumbnail(path.read_bytes()).shape == (32, 32)
+
+
+def test_classes_that_look_the_same() -> None:
+    assert _same_but_for_case(["caf\u00e9", "cafe\u0301", "b", "C", "c "]) == [
+        "Are these one class? Their names differ only in case, spaces or how accents are encoded: caf\u00e9 and "
+        "cafe\u0301, C and c ."
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def names(photos: Path, workdir: Path) -> Path:
     shutil.copytree(photos / "china", workdir / "one/china")
     shutil.copytree(photos / "china", workdir / "flat")
     shutil.copy(photos / "china/000.jpg", workdir / "hollow/a")
+    (workdir / "link").symlink_to("empty")
     for name in ("photos.zip", "ours/split.csv", "full/a.txt"):
         (workdir / name).touch()
     return workdir
@@ -51,12 +53,15 @@ def names(photos: Path, workdir: Path) -> Path:
         ("photos photos.zip", "photos.zip: exists and is not a folder. Choose another name."),
         ("photos full", "full: is not empty. Choose another folder."),
         ("photos ours", "ours: is not empty. Choose another folder, or remove it: rm -r ours"),
+        ("photos link", "link: is a link, but DST must be a new folder. Choose another name."),
+        (f"photos {'n' * 300}", f"{'n' * 300} cannot be written (File name too long); choose another folder"),
+        ("photos ''", "DST is empty; give a new folder, for train/ and val/."),
         ("photos /proc/none/out", "/proc/none/out cannot be written (No such file or directory)"),
     ],
 )
 def test_folders_that_cannot_be_meant(words: str, sentence: str, split: Split, names: Path) -> None:
     before = sorted(names.rglob("*"))
-    status, said = split(*words.split())
+    status, said = split(*shlex.split(words))
     assert status == 1 and said.startswith(sentence), said
     assert sorted(names.rglob("*")) == before
 

@@ -228,13 +228,22 @@ def test_folders() -> None:
     Path("empty").mkdir()
     Path("more").mkdir()
     Path("more/epoch9.pth").touch()
+    Path("runs/early/checkpoints").mkdir(parents=True)
+    Path("runs/early/checkpoints/ep1-ba4-rank0.pt").touch()
+    Path("large").mkdir()
+    for name in ("1-of-00002.safetensors", "2-of-00002.safetensors", "1-of-00001.bin"):
+        (Path("large") / f"model-0000{name}").touch()
+    assert find("large/model-00001-of-00001.bin")[1] == "model-00001-of-00001.bin"
     for given, said in (
+        ("runs/early", "its file: model.weights=runs/early/checkpoints/ep1-ba4-rank0.pt"),
+        ("large", "large/model-00001-of-00002.safetensors holds .* together with 1 more .* save the tensors as one"),
+        ("large/model-00002-of-00002.safetensors", "together with 1 more"),
         ("pipe.pth", "no such file or folder: pipe.pth"),
         ("empty", "empty holds nothing, and no weights"),
         ("more", "more is a folder; name its file: model.weights=more/epoch9.pth"),
         ("runs/its", "no such file or folder: runs/its.*did you mean model.weights=runs/it\\?"),
         ("torchvison", "did you mean model.weights=torchvision"),
-        ("runs", "runs holds it/, and no weights; give a file"),
+        ("runs", "runs holds early/, it/, and no weights; give a file"),
     ):
         with pytest.raises(ConfigError, match=said):
             find(given)

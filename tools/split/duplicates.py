@@ -35,7 +35,7 @@ def groups(digests: np.ndarray, thumbnails: np.ndarray | None, progress: Callabl
     """
     _, first, twins = np.unique(digests, return_index=True, return_inverse=True)
     parents = first[twins]
-    if thumbnails is not None:
+    if thumbnails is not None and len(thumbnails):
         distinct = np.unique(parents)
         small = torch.from_numpy(thumbnails[distinct])
         for pairs in candidates(small, progress):

@@ -133,7 +133,8 @@ class Outcome:
             those = counted(len(mixed), "group has", "groups have")
             said.append(f"{those} images of different classes; is a label wrong? {self._listed(mixed)}.")
         largest, own = sizes[groups[0]], (self.labels == lowest[groups[0]]).sum()
-        if largest > max(5, LARGE * own):
+        is_near = len(np.unique(self.digests[self.groups == groups[0]])) > 1  # --exact would keep copies together too
+        if is_near and largest > max(5, LARGE * own):
             said.append(f"The largest group has {largest} images; if they are alike by nature, use --exact.")
         return said
 

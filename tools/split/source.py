@@ -38,6 +38,10 @@ def check_places(source: str, target: str) -> None:
         raise DataError(f"{source}: is a file. If it is an archive, unpack it, and give the folder.")
     if not os.path.isdir(source):
         raise DataError(f"{source}: no such folder. {ADVICE.format(source)}")
+    if not target:
+        raise DataError("DST is empty; give a new folder, for train/ and val/.")
+    if os.path.islink(target):
+        raise DataError(f"{target}: is a link, but DST must be a new folder. Choose another name.")
     here, there = Path(source).resolve(), Path(target).resolve()
     beside = f"Choose another folder, such as {here.parent / f'{here.name}-split'}."
     if there == here or here in there.parents:
@@ -49,7 +53,8 @@ def check_places(source: str, target: str) -> None:
     if os.path.isdir(target) and (names := os.listdir(target)):
         remove = f", or remove it: {shlex.join(['rm', '-r', target])}" if RECORD in names else "."
         raise DataError(f"{target}: is not empty. Choose another folder{remove}")
-    check_folder(there.parent, target, "choose another folder")
+    for folder in (there, there.parent):  # the first may have an impossible name
+        check_folder(folder, target, "choose another folder")
 
 
 def read_source(folder: Path, target: str) -> Source:
@@ -111,7 +116,8 @@ def _same_but_for_case(classes: list[str]) -> list[str]:
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
     pairs = [printable(" and ".join(found)) for found in alike.values() if len(found) > 1]
-    return [f"Are these one class? Their names differ in case or spaces only: {named(pairs)}."] if pairs else []
+    differ = "Their names differ only in case, spaces or how accents are encoded"
+    return [f"Are these one class? {differ}: {named(pairs)}."] if pairs else []
 
 
 def _links_out(folder: Path, names: list[str]) -> list[str]:
