@@ -15,6 +15,7 @@ from tests.pages import DOCS, check_table
 from tools.export import hub
 from tools.export.__main__ import run, write
 from tools.export.formats import FORMATS
+from tools.export.quantized import is_loss
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(232, 224), (256, 224), (232, 176), (176, 160), (32, 32), (20, 16)])
@@ -89,3 +90,13 @@ def test_packages_that_are_not_installed(workdir: Path, monkeypatch: pytest.Monk
     assert run(["runs/it", "--format", "pth", "onnx"]) == 1
     said = "--format onnx: needs onnxscript, onnxruntime; type: pip install -c constraints.txt '.[export]'"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "wrong", "is_found"),
+    [(18, 1, False), (18, 3, False), (18, 4, True), (999, 10, True)],
+)
+def test_a_loss_of_few_images_is_chance(images: int, wrong: int, is_found: bool) -> None:
+    """`wrong`: images that 8 bits get wrong and 32 get right."""
+    right = images - 2
+    assert is_loss(100 * right / images, 100 * (right - wrong) / images, images) is is_found

@@ -222,7 +222,7 @@ def test_descriptions_that_do_not_fit(data: str, capsys: pytest.CaptureFixture) 
         (["net.pt"], "add --crop, the side of the images that it takes, as in --crop 224; add --resize"),
         (["net.pt", *SIZES, "--mean=0.5"], "add --mean and --std, of images in 0..1"),
         (["four.pt", *FLOATS], "four.pt: has 4 outputs, which it does not name, but data has 3 classes"),
-        (["regression.pt", *FLOATS], "regression.pt: gives [768] for 1 images, but a classifier gives [1, classes]"),
+        (["regression.pt", *FLOATS], "regression.pt: gives [768] for 1 image, but a classifier gives [1, classes]"),
         (
             ["layers.pt", "--crop=20", "--resize=20", *FLOATS[2:]],
             "layers.pt: takes other images than float32 [1, 3, 20",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,25 @@ def test_cells_and_names_that_are_not_text() -> None:
     assert json.loads(next(formats.as_json_lines([one], 1)))["file"] == one.file
     assert json.loads("".join(formats.as_json([], 5))) == []
     assert list(formats.as_table([Prediction("a", [])], 5)) == ["a\n      -    \n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "separator", "names"),
+    [(b"\n\na.png\r\nb \r\n\r\nc", b"\n", ["a.png", "b ", "c"]), (b"a\r\0\0b\nc\0", b"\0", ["a\r", "b\nc"])],
+)
+def test_names_on_stdin_by_line_or_null_byte(
+    content: bytes, separator: bytes, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists from Windows are read, too."""
+    (tmp_path / "list").write_bytes(content)
+    with (tmp_path / "list").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert list(inputs.find(["-"], separator)) == names
+
+
+def test_null_bytes_on_stdin_need_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_bytes(b"a.png\0b.png\0")
+    with (tmp_path / "list").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        with pytest.raises(ConfigError, match="end with null bytes, as from find -print0; add -0"):
+            list(inputs.find(["-"]))

@@ -200,12 +200,12 @@ def test_bad_words(workdir: Path, capsys: pytest.CaptureFixture) -> None:
             (["run", f"--port={port}"], f"--port {port}: cannot be used on 127.0.0.1 (Address already in use); name"),
             (["run", "--host=256.0.0.1"], "--host 256.0.0.1: is not an address; use 127.0.0.1"),
             (["run", "--host=a..b"], "--host a..b: is not an address"),
-            (["run", "--host=192.0.2.1"], "cannot be used on 192.0.2.1 (Cannot assign requested address)"),
+            (["run", "--host=192.0.2.1"], "--host 192.0.2.1: is not an address of this machine; use 127.0.0.1"),
             (["run", "--port=0", "--examples=none"], "none: no such file or folder"),
             (["run", "--port=0"], "run: is not a run folder"),
             (["run", "--crop=8"], "--crop: for the file of a network; a run knows its own"),
             (["net.onnx", "--checkpoint=best"], "--checkpoint best: is for a run; net.onnx is no folder"),
-            (["net.onnx", "--port=0"], "net.onnx: no such folder"),
+            (["net.onnx", "--port=0"], "net.onnx: no such file; give a network"),
         ):
             assert run(words) == 2
             printed = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
@@ -15,14 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.errors import ConfigError, UserError
-from common.suggest import listing
+from common.errors import ConfigError, UserError, counted
+from common.pointers import POINTER, is_pointer
+from common.suggest import did_you_mean, listing
 from loaders.class_names import names_of
 from tools.networks.inputs import INSTALL, Input, Triple
 from tools.networks.opened import Network
 
 KINDS = ("ONNX (.onnx)", "TorchScript (.pt)", "torch.export's .pt2")
+_INPUT = "one tensor of bytes or floats, [B, 3, S, S]"
 _EXTRA = re.compile(r"[^/]+/extra/(.+)|extra_files/(.+)")  # texts in archives of TorchScript and pt2
+_OF_PT2 = ("serialized_exported_program.json", "/archive_format")  # records that only pt2 has, by torch's version
+_MOST_PIXELS = 2**26  # of the images of one call: as floats, 0.8 GB
 _SUM = 1e-3  # by how much the sum of an image's probabilities may differ from 1
 
 
@@ -88,30 +93,36 @@ class FromFile(nn.Module):
         except Exception as error:  # onnxruntime and torch raise their own
             what = f"takes other images than {_described(given)}"
             raise UserError(f"{self.path}: {what} ({_first(error)}); see --crop, --mean and --std") from error
-        while isinstance(found, Mapping | Sequence) and found:
+        while isinstance(found, Mapping | list | tuple) and found:
             found = next(iter(found.values())) if isinstance(found, Mapping) else found[0]
-        found = torch.as_tensor(found).float()
+        try:
+            found = torch.as_tensor(found).float()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.path}: its outputs are not numbers; a classifier gives [B, classes]") from error
         if found.ndim < 2 or len(found) != size or found[0].numel() != found.shape[1] or found.shape[1] < 2:
-            raise UserError(
-                f"{self.path}: gives {list(found.shape)} for {size} images, but a classifier gives [{size}, classes]"
-            )
+            what = f"gives {list(found.shape)} for {counted(size, 'image', 'images')}"
+            raise UserError(f"{self.path}: {what}, but a classifier gives [{size}, classes]")
         return found.flatten(1)[: len(images)]
 
 
 def load(path: Path, outside_code: bool) -> Loaded:
     """Load a network file; UserError if it is not one, or is a program that was not allowed."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {what}; give a network: {listing(KINDS)}")
-    if path.suffix.lower() == ".onnx":
-        return _load_onnx(path)
+        what, near = "is a folder" if path.is_dir() else "no such file", path.parent
+        meant = did_you_mean(path.name, sorted(one.name for one in near.iterdir()) if near.is_dir() else [])
+        raise ConfigError(f"{path}: {what}; give a network: {listing(KINDS)}{meant}")
+    if is_pointer(path):
+        raise UserError(f"{path}: {POINTER}")
     if not zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".onnx":
+            return _load_onnx(path)
         raise UserError(f"{path}: is not a network, or is damaged; give {listing(KINDS)}")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         texts = {match[1] or match[2]: _text(archive, name) for name in names if (match := _EXTRA.fullmatch(name))}
-    is_pt2 = path.suffix.lower() == ".pt2"
-    if not is_pt2 and not any("/code/" in name for name in names):
+    is_script = any("/code/" in name for name in names)
+    is_pt2 = not is_script and (path.suffix.lower() == ".pt2" or any(name.endswith(_OF_PT2) for name in names))
+    if not is_script and not is_pt2:
         raise UserError(f"{path}: holds tensors, but no network; give {listing(KINDS)}, or evaluate a run")
     if not outside_code:
         # sympy evaluates expressions of a pt2; TorchScript's operators read and write files.
@@ -121,6 +132,8 @@ def load(path: Path, outside_code: bool) -> Loaded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about its own files
             return _load_pt2(path, texts, device) if is_pt2 else _load_torchscript(path, texts, device)
+    except UserError:
+        raise
     except Exception as error:  # torch raises anything
         raise UserError(f"{path}: cannot be loaded ({_first(error)}); give {listing(KINDS)}") from error
 
@@ -141,8 +154,7 @@ def _load_onnx(path: Path) -> Loaded:
     inputs = session.get_inputs()
     types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
     if len(inputs) != 1 or inputs[0].type not in types or len(inputs[0].shape) != 4:
-        taken = listing(f"{one.type} {one.shape}" for one in inputs)
-        raise UserError(f"{path}: takes {taken}, but must take one tensor of bytes or floats, [B, 3, S, S]")
+        raise _takes(path, [f"{one.type} {_sizes(one.shape)}" for one in inputs])
     kind, name = types[inputs[0].type], inputs[0].name
     shape = _shape(path, [size if isinstance(size, int) else None for size in inputs[0].shape])
 
@@ -155,8 +167,11 @@ def _load_onnx(path: Path) -> Loaded:
 
 def _load_pt2(path: Path, texts: Mapping[str, str], device: torch.device) -> Loaded:
     program = torch.export.load(path)
-    (name,) = program.graph_signature.user_inputs
-    value = next(node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    values = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
+    value = values[0] if len(values) == 1 else None
+    if not isinstance(value, Tensor) or value.ndim != 4 or value.dtype not in (torch.uint8, torch.float32):
+        raise _takes(path, [_described(one) if isinstance(one, Tensor) else "a number" for one in values])
     sizes = [size if isinstance(size, int) else None for size in value.shape]
     return Loaded(program.module().to(device), value.dtype != torch.uint8, _shape(path, sizes), texts, device)
 
@@ -169,8 +184,7 @@ def _shape(path: Path, sizes: Sequence[int | None]) -> tuple[int | None, int | N
     """Return images per call and their side, which are None if they are free."""
     batch, channels, height, width = sizes
     if channels not in (3, None) or height != width:
-        shown = ["any" if size is None else size for size in sizes]
-        raise UserError(f"{path}: takes images of {shown}, but must take [B, 3, S, S]: channels first, square")
+        raise UserError(f"{path}: takes images of {_sizes(sizes)}, but must take [B, 3, S, S]: channels first, square")
     return batch, height
 
 
@@ -179,7 +193,11 @@ def _input(path: Path, loaded: Loaded, stated: Input) -> Input:
     texts, problems = loaded.texts, []
     resize = stated.resize_size if stated.resize_size is not None else _whole(texts.get("resize_size"))
     crop = stated.crop_size or _whole(texts.get("crop_size")) or loaded.shape[1]
-    if crop is None:
+    together = loaded.shape[0] or 1
+    if crop is not None and together * crop**2 > _MOST_PIXELS:
+        what = counted(together, "image", "images")
+        problems.append(f"{what} of {crop:,} px at a time would not fit into memory; give another --crop or network")
+    elif crop is None or crop < 1:
         problems.append("add --crop, the side of the images that it takes, as in --crop 224")
     elif loaded.shape[1] not in (None, crop):
         problems.append(f"--crop {crop}: it takes images of {loaded.shape[1]} px")
@@ -209,9 +227,17 @@ def _texts(path: Path, texts: Mapping[str, str], key: str, outputs: int) -> list
         found = json.loads(texts[key])
     except (ValueError, RecursionError):
         found = None
-    if isinstance(found, list) and len(found) == outputs and all(isinstance(one, str) and one for one in found):
+
+    if isinstance(found, list) and len(found) == outputs and all(map(_is_text, found)):
         return found
     raise UserError(f"{path}: its metadata {key!r} does not list its {outputs} outputs; write the file again")
+
+
+def _is_text(one: object) -> bool:
+    """Whether it is a text, not empty, that can be written to a file as names of files are."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return isinstance(one, str) and bool(one.encode(errors="surrogateescape"))
+    return False
 
 
 def _whole(text: str | None) -> int | None:
@@ -223,12 +249,21 @@ def _text(archive: zipfile.ZipFile, name: str) -> str:
         return file.read(1 << 24).decode(errors="replace")
 
 
+def _takes(path: Path, inputs: Sequence[str]) -> UserError:
+    return UserError(f"{path}: takes {' and '.join(inputs) or 'nothing'}, but must take {_INPUT}")
+
+
+def _sizes(sizes: Sequence[object]) -> str:
+    """Return a shape for a sentence; sizes that are free have names, or none."""
+    return f"[{', '.join(str(size) if isinstance(size, int) else 'any' for size in sizes)}]"
+
+
 def _channels(values: Triple) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
 
 
 def _described(images: Tensor) -> str:
-    return f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+    return f"{str(images.dtype).removeprefix('torch.')} {_sizes(images.shape)}"
 
 
 def _first(error: Exception) -> str:

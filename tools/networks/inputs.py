@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 
 from common.terminal import positive
 
 INSTALL = "pip install -c constraints.txt '.[export]'"  # what networks outside a run folder need
+SUFFIXES = (".onnx", ".pt", ".pt2")  # of networks
 INPUT = ("resize", "crop", "mean", "std")
 """Names of the options."""
 
@@ -30,7 +32,7 @@ def add_input_options(parser: argparse.ArgumentParser, file: str) -> None:
     add("--resize", type=resize, metavar="256", help="short side in pixels before the crop; -1: not resized")
     add("--crop", type=positive, metavar="224", help="side of the images in pixels")
     add("--mean", type=channels, metavar="R,G,B", help="mean of each channel of images in 0..1; one number for all")
-    add("--std", type=channels, metavar="R,G,B", help="their standard deviation")
+    add("--std", type=deviations, metavar="R,G,B", help="their standard deviation")
 
 
 def stated(given: argparse.Namespace) -> Input:
@@ -48,7 +50,20 @@ def channels(word: str) -> Triple:
     try:
         numbers = [float(part) for part in word.split(",")]
         red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
     except ValueError as error:
         text = f"{word!r} given, but it must be a number per channel, as in 0.485,0.456,0.406, or one for all"
         raise argparse.ArgumentTypeError(text) from error
+    if max(numbers) > 1:
+        text = f"{word!r} given, but it must be of images in 0..1; divide numbers for images in 0..255 by 255"
+        raise argparse.ArgumentTypeError(text)
     return red, green, blue
+
+
+def deviations(word: str) -> Triple:
+    """Parse `channels`, which must be more than 0."""
+    numbers = channels(word)
+    if min(numbers) <= 0:
+        raise argparse.ArgumentTypeError(f"{word!r} given, but it must be more than 0")
+    return numbers

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Run, UserError
-from tools.networks.inputs import Input
+from tools.networks.inputs import SUFFIXES, Input
 from tools.networks.runs import choose_checkpoint, load_run
 from tools.networks.shipped import Shipped, trained_network
 from tools.records.classes import run_names
@@ -77,7 +77,7 @@ def open_network(
         UserError: it is not a run, or its checkpoint is missing, damaged or of another network.
     """
     folder = Path(address)
-    if folder.is_file():
+    if folder.is_file() or (folder.suffix in SUFFIXES and not folder.is_dir()):
         from tools.networks.files import open_file  # which builds a Network
 
         return open_file(folder, stated or Input(), outside_code)

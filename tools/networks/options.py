@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.terminal import local_path
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the network's argument, and the options that say how to open it and what its classes are called."""
     add = parser.add_argument
-    add("network", help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2")
+    add(
+        "network",
+        type=local_path,
+        help="a run folder, runs/NAME, or the file of a network: .onnx, .pt of TorchScript, .pt2",
+    )
     add("--checkpoint", metavar="best|latest|PATH", help="of a run (default: best)")
     add("--names", type=local_path, metavar="FILE", help='names of the classes: lines "n01440764 tench", or JSON')
     add_trust_options(parser)
@@ -39,7 +42,7 @@ def add_trust_options(parser: argparse.ArgumentParser) -> None:
 
 def network_problems(given: argparse.Namespace) -> list[str]:
     """List the options that are not for this network."""
-    if Path(given.network).is_dir():
+    if given.network.is_dir():
         described = [f"--{name}" for name in INPUT if getattr(given, name) is not None]
         return [f"{', '.join(described)}: for the file of a network; a run knows its own"] if described else []
     return [f"--checkpoint {given.checkpoint}: is for a run; {given.network} is no folder"] if given.checkpoint else []

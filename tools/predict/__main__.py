@@ -62,8 +62,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--sheet", type=local_path, metavar="FILE.png", help="also draw the first 120 images with their answers")
     add("--upright", action="store_true", help="turn images by their orientation tag, which training ignores")
     add("--batch", type=positive, default=64, metavar="N", help="images per step (default: %(default)s)")
-    add("-0", "--null", action="store_true", help="names on stdin end with a null byte, as from find -print0")
-    given = parser.parse_intermixed_args(argv)
+    add("--null", action="store_true", help="or -0: names on stdin end with a null byte, as from find -print0")
+    # Not as an option of its own, with which argparse would take the -1 of --resize -1 for another one.
+    given = parser.parse_intermixed_args(["--null" if word == "-0" else word for word in argv])
     if given.format is None:
         given.format = SUFFIXES.get(given.out.suffix.lower(), "table") if given.out else "table"
     problems = network_problems(given)

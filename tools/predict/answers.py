@@ -33,7 +33,7 @@ def best_answers(
     if not probabilities.isfinite().all():
         raise UserError(
             f"{network.called}: its outputs are not finite numbers, so its weights have diverged; name another "
-            "checkpoint: --checkpoint PATH"
+            "network, or another checkpoint of the run: --checkpoint PATH"
         )
     best, labels = (part.tolist() for part in probabilities.topk(top, dim=1))
     return [

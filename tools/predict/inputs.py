@@ -98,9 +98,18 @@ def _from_stdin(separator: bytes) -> Iterator[str]:
     rest, file = b"", sys.stdin.buffer.fileno()
     while data := os.read(file, 1 << 16):
         *names, rest = (rest + data).split(separator)
-        yield from (os.fsdecode(name) for name in names if name)
-    if rest:
-        yield os.fsdecode(rest)
+        yield from _named(names, separator)
+    yield from _named([rest], separator)
+
+
+def _named(names: Sequence[bytes], separator: bytes) -> Iterator[str]:
+    """Yield the names that are not empty; ConfigError if they end otherwise than stated."""
+    for name in names:
+        if b"\0" in name:
+            raise ConfigError("-: the names on stdin end with null bytes, as from find -print0; add -0")
+        # A list that was written on Windows.
+        if stripped := name.removesuffix(b"\r") if separator == b"\n" else name:
+            yield os.fsdecode(stripped)
 
 
 def read(name: str) -> bytes:

@@ -18,7 +18,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from socket import socket
 from types import FrameType
 
@@ -80,8 +79,8 @@ def serve(given: argparse.Namespace, listening: socket) -> int:
     try:
         shown = examples.of_files(given.examples) if given.examples else []
         network, called = open_given(given)
-        if not given.examples and is_local(listening) and Path(given.network).is_dir():
-            shown = examples.of_run(load_run(Path(given.network), given.outside_code).config)
+        if not given.examples and is_local(listening) and given.network.is_dir():
+            shown = examples.of_run(load_run(given.network, given.outside_code).config)
         server = Server(listening, Classifier(network, called, given.top, given.upright), shown)
         with contextlib.closing(server):
             classes = counted(len(network.classes), "class", "classes")

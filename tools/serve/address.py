@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from ipaddress import ip_address
 
@@ -26,6 +27,9 @@ def bound(host: str, port: int) -> socket.socket:
         made.bind(address)
     except OSError as error:
         made.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            why = "is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all of them"
+            raise ConfigError(f"--host {host}: {why}") from error
         why = f"cannot be used on {host} ({error.strerror})"
         raise ConfigError(f"--port {port}: {why}; name another one, or 0 for a free one: --port 0") from error
     return made

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.errors import named
+from common.pointers import POINTER, is_pointer
 from config import ConfigError
 from training.checkpoint_files import is_whole
 from training.saved import load_data, object_in
@@ -21,7 +22,6 @@ PARTS = (("state", "model"), ("state_dict_ema",), ("model_ema",), ("state_dict",
 """Where files hold their weights, the first that exists: a run's checkpoint, averaged weights, the trained ones."""
 AVERAGED = ("state_dict_ema", "model_ema")
 _OF_PROGRAMS = ("/constants.pkl", "serialized_exported_program.json", "/archive_format")  # records in an archive
-_LFS = b"version https://git-lfs"  # starts the file that stands for a large one in a repository
 KINDS = "a torch file (.pth, .pt, .bin, .pth.tar) of tensors, or .safetensors"
 
 
@@ -82,11 +82,11 @@ def _of_a_run(state: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path, what: str) -> Any:
     """Read a file by what it is, whatever it is called; `what` starts the message if that fails."""
     damaged = ConfigError(f"{what} is damaged (cut short or changed); copy or download it again")
+    if is_pointer(path):
+        raise ConfigError(f"{what} {POINTER}")
     with path.open("rb") as file:
-        start = file.read(len(_LFS))
+        start = file.read(16)
     try:
-        if start == _LFS:
-            raise ConfigError(f"{what} is a pointer of Git LFS, not the file; type git lfs pull where it was cloned")
         if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
             return load_file(path)
         records = _records(path) if start[:2] == b"PK" else []
