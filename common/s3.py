@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import random
 import time
@@ -70,19 +71,22 @@ def call(request: Callable[..., Any], address: str, **arguments: object) -> Any:
         pause = min(2 * pause, _PAUSES[1])
 
 
-def copy_object(address: str, out: BinaryIO, size: int | None = None) -> None:
-    """Download an object, from its start again after a fault that may pass, as long as attempts get further.
+def copy_object(address: str, out: BinaryIO, size: int | None = None, offset: int | None = None) -> None:
+    """Download an object, or `size` bytes of it from `offset`.
+
+    After a fault that may pass, the download starts again, as long as attempts get further.
 
     Raises:
         Damaged: the object has more than `size` bytes, or another checksum than its own.
         Exception: whatever botocore raises, for `fault`.
     """
+    part = {} if offset is None or size is None else {"Range": f"bytes={offset}-{offset + size - 1}"}
     furthest, since, pause = 0, time.monotonic(), _PAUSES[0]
     while True:
         out.seek(0)
         out.truncate()
         try:
-            for chunk in within(size, _object(address)):
+            for chunk in within(size, _object(address, **part)):
                 out.write(chunk)
                 if out.tell() > furthest:
                     furthest, since = out.tell(), time.monotonic()
@@ -102,15 +106,10 @@ def size_of(address: str) -> int:
 
 
 def read_range(address: str, offset: int, size: int) -> bytes:
-    """Return `size` bytes of an object from `offset`; attempts and errors are those of `copy_object`."""
-    since, pause = time.monotonic(), _PAUSES[0]
-    while True:
-        try:
-            return b"".join(within(size, _object(address, Range=f"bytes={offset}-{offset + size - 1}")))
-        except Exception as error:
-            if not _wait(error, since, pause):
-                raise
-        pause = min(2 * pause, _PAUSES[1])
+    """Return `size` bytes of an object from `offset`; raises as `copy_object`."""
+    content = io.BytesIO()
+    copy_object(address, content, size, offset)
+    return content.getvalue()
 
 
 def within(size: int | None, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -173,7 +173,7 @@ class Meter(ABC):
     def figures(self, done: int) -> str:
         """Return the speed and the remaining time as text."""
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         if self.shown and self.console.is_interactive:
             self._bar.start()
         return self
@@ -201,10 +201,6 @@ class ImageMeter(Meter):
     def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
         super().__init__(console, what, total, shown)
         self._weighed, self._bytes = (total, size) if size else (0, 0)
-
-    def __enter__(self) -> ImageMeter:
-        super().__enter__()
-        return self
 
     def weigh(self, images: int, size: int) -> None:
         """Add the bytes of some images, of whose mean the speed is calculated."""

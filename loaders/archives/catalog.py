@@ -161,8 +161,12 @@ def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
     return classes, [label_of[name] for name in names]
 
 
-def check_label(label: int, classes: int | None, where: str) -> None:
-    """Raise a DataError unless a label is from 0 to `classes` - 1 (None: any number that is not negative)."""
-    if label < 0 or (classes is not None and label >= classes):
-        allowed = f"from 0 to {classes - 1}" if classes is not None else "at least 0"
-        raise DataError(f"{where}: its label is {label}; labels are {allowed}.")
+def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: Callable[[int], str]) -> None:
+    """Raise a DataError at the first image whose label, of int64 [N], is not that of a class, or negative.
+
+    `where` returns the place of an image, given its index.
+    """
+    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= len(classes))
+    for index in np.flatnonzero(wrong)[:1].tolist():
+        allowed = f"from 0 to {len(classes) - 1}" if classes is not None else "at least 0"
+        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are {allowed}.")

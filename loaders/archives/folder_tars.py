@@ -19,7 +19,7 @@ from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
 from loaders.archives.forms import ReadOptions
 from loaders.archives.order import near
 from loaders.archives.place import GZIPPED, Place, is_tar, plain_ranges, read_range
-from loaders.archives.splits import TEST, split_of
+from loaders.archives.splits import SPLIT_OF, TEST, split_of
 from loaders.archives.tars import members
 from loaders.storage.imagefolder import EXTENSIONS
 
@@ -36,7 +36,6 @@ class Inside(NamedTuple):
     by_folder: bool  # whether a folder, train/ or val/, tells the split
 
 
-_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", TEST: TEST}
 _HUGGING_FACE = re.compile(r"(train|val|test)_images(_\d+)?\.tar\.gz")
 _WITH_CLASS = re.compile(r"(.*)_(n\d{8})(\.\w+)")
 
@@ -102,11 +101,11 @@ def _by_last_word(split: str, path: str) -> Inside | None:
 def _in_folders(split: str, path: str) -> Inside | None:
     """Return where a path says that an image belongs; without train/ or val/, all of its folders are its class."""
     *folders, name = path.removeprefix("./").split("/")
-    splits = [at for at, folder in enumerate(folders[:-1]) if folder.lower() in _FOLDERS]
+    splits = [at for at, folder in enumerate(folders[:-1]) if folder.lower() in SPLIT_OF]
     if splits:
         one, *below = folders[splits[0] + 1 :]
-        return Inside(_FOLDERS[folders[splits[0]].lower()], one, "/".join([*below, name]), True)
-    return Inside(split, "/".join(folders), name, False) if folders and folders[-1].lower() not in _FOLDERS else None
+        return Inside(SPLIT_OF[folders[splits[0]].lower()], one, "/".join([*below, name]), True)
+    return Inside(split, "/".join(folders), name, False) if folders and folders[-1].lower() not in SPLIT_OF else None
 
 
 class _Found:

@@ -10,11 +10,9 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from common.errors import DataError, named
 from common.suggest import did_you_mean, listing
-from loaders.archives.catalog import Catalog, DataCopy, check_label
+from loaders.archives.catalog import Catalog, DataCopy, check_labels
 from loaders.archives.place import Place
 from loaders.class_names import are_imagenet, wordnet_ids
 
@@ -104,26 +102,23 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
         DataError: it is damaged, or its images and labels do not fit together; the message names the first place.
     """
     place = Place(path)
-    if (name := recognize(place, options)) is None:
-        return None
+    name = recognize(place, options)
+    return open_as(name, place, options) if name else None
+
+
+def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
+    """Open a data set in the form that `recognize` has named; raises as `open_copy`."""
     copy: DataCopy = _function(FORMS[name].open)(place, options)
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
-        check_labels(catalog, copy.classes)
+        check_labels(catalog.labels, copy.classes, catalog.name_of)
         check_wordnet_ids(catalog, copy.classes)
     return copy
 
 
 def _function(name: str) -> Any:
     return pkgutil.resolve_name(name)
-
-
-def check_labels(catalog: Catalog, classes: list[str] | None) -> None:
-    """Raise a DataError at the first image whose label is not that of a class."""
-    wrong = catalog.labels < 0 if classes is None else (catalog.labels < 0) | (catalog.labels >= len(classes))
-    for index in np.flatnonzero(wrong)[:1]:
-        check_label(int(catalog.labels[index]), len(classes) if classes else None, catalog.name_of(index))
 
 
 def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from common.errors import DataError, counted, named
 from common.folders import S3Folder
 from loaders.archives.catalog import Catalog, Reader, Rows, numbered
-from loaders.archives.place import Place, ranges, read_file, read_range
+from loaders.archives.place import Place, file_sizes, ranges, read_file, read_range
 from loaders.archives.tars import Member, members
 from loaders.storage.imagefolder import is_image, list_split
 from loaders.transport.remote import is_remote, join
@@ -86,7 +86,7 @@ def class_folders(place: Place, folder: str) -> Images:
     if fault:
         raise DataError(fault)
     each = [(f"{one}/{name}", label) for label, one in enumerate(classes) for name in per_class[label]]
-    return Images([address], read_file, _of_files(address, each), classes, remarks)
+    return Images([address], read_file, rows_of(address, each), classes, remarks)
 
 
 def flat_tar(place: Place, name: str) -> Images:
@@ -105,7 +105,7 @@ def flat_folder(place: Place, folder: str) -> Images:
             if "/" not in name and is_image(name):
                 rows.add(0, name, 0, size, 0)
         return Images([address], read_file, rows)
-    return Images([address], read_file, _of_files(address, [(one, 0) for one in place.names(folder) if is_image(one)]))
+    return Images([address], read_file, rows_of(address, [(one, 0) for one in place.names(folder) if is_image(one)]))
 
 
 def _class_of(name: str, where: str) -> str:
@@ -148,17 +148,10 @@ def _add_images(rows: Rows, file: int, images: Iterable[Member], label: int, whe
         raise DataError(f"{where}: holds no images. Download it again.")
 
 
-def _of_files(folder: str, names: Sequence[tuple[str, int]]) -> Rows:
-    """Return the files of a folder, given their names and labels; a missing one has 0 bytes, which reading reports."""
-
-    def size_of(one: tuple[str, int]) -> int:
-        try:
-            return os.stat(join(folder, one[0])).st_size
-        except OSError:
-            return 0
-
+def rows_of(folder: str, names: Sequence[tuple[str, int]]) -> Rows:
+    """Return the files of a folder, given their names and labels."""
     rows = Rows()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for (name, label), size in zip(names, pool.map(size_of, names, chunksize=4096), strict=True):
-            rows.add(0, name, 0, size, label)
+    sizes = file_sizes([join(folder, name) for name, _ in names]).clip(min=0)  # reading a missing one reports it
+    for (name, label), size in zip(names, sizes.tolist(), strict=True):
+        rows.add(0, name, 0, size, label)
     return rows

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.errors import DataError
 from loaders.archives.catalog import Catalog, DataCopy
@@ -57,7 +58,7 @@ def is_imagenet(place: Place) -> bool:
 def layout_of(place: Place) -> Layout | None:
     """Return where the images are; None for any other data set."""
     whole, base = _whole_tree(place)
-    train, val = _train(whole, base), _val(whole, base)
+    train, val = _holder(whole, base, _TRAIN), _holder(whole, base, _VAL)
     found = Layout(whole, base, train, val)
     of_folders = train is None or train.indexer is class_folders
     if of_folders and (val is None or val.indexer is class_folders):
@@ -91,36 +92,34 @@ def _without(place: Place, parts: list[str]) -> Place | None:
     return Place(root.rstrip("/").removesuffix(end) or "/") if root.rstrip("/").endswith(end) else None
 
 
-def _train(place: Place, base: str) -> Holder | None:
-    """Find what holds the training images."""
-    names = place.names(base)
-    for name in _tars(names, TRAIN_TAR):
-        if name.startswith(TRAIN_TAR) or CLASS_TAR.fullmatch(_first(place, _in(base, name))):
-            return Holder(tar_of_tars, _in(base, name))
-    for folder in ("train/", f"{TRAIN_TAR}/", ""):
-        if folder and folder not in names:
-            continue
-        inside = place.names(_in(base, folder)) if folder else names
-        if any(map(CLASS_TAR.fullmatch, inside)):
-            return Holder(class_tars, _in(base, folder))
-        if folder == "train/" and any(name.endswith("/") for name in inside):
-            return Holder(class_folders, _in(base, folder))
-    return None
+class _Side(NamedTuple):
+    """What may hold one split, and how it is indexed."""
+
+    folder: str
+    archive: str  # the official name of the tar of the whole split, or of the folder that it was unpacked to
+    holds: re.Pattern[str]  # names in either
+    of_archive: Callable[[Place, str], Images]
+    of_folder: Callable[[Place, str], Images]
+    may_be_flat: bool = False  # whether `folder` may hold images of any names
 
 
-def _val(place: Place, base: str) -> Holder | None:
-    """Find what holds the validation images."""
+_TRAIN = _Side("train/", TRAIN_TAR, CLASS_TAR, tar_of_tars, class_tars)
+_VAL = _Side("val/", VAL_TAR, _VAL_IMAGE, flat_tar, flat_folder, may_be_flat=True)
+
+
+def _holder(place: Place, base: str, side: _Side) -> Holder | None:
+    """Find what holds the images of a split."""
     names = place.names(base)
-    for name in _tars(names, VAL_TAR):
-        if name.startswith(VAL_TAR) or _VAL_IMAGE.fullmatch(_first(place, _in(base, name))):
-            return Holder(flat_tar, _in(base, name))
-    for folder in ("val/", f"{VAL_TAR}/", ""):
+    for name in _tars(names, side.archive):
+        if name.startswith(side.archive) or side.holds.fullmatch(_first(place, _in(base, name))):
+            return Holder(side.of_archive, _in(base, name))
+    for folder in (side.folder, f"{side.archive}/", ""):
         if folder and folder not in names:
             continue
-        inside = place.names(_in(base, folder)) if folder else names
-        if any(map(_VAL_IMAGE.fullmatch, inside)) or (folder == "val/" and any(map(is_image, inside))):
-            return Holder(flat_folder, _in(base, folder))
-        if folder == "val/" and any(name.endswith("/") for name in inside):
+        inside, is_own = place.names(_in(base, folder)) if folder else names, folder == side.folder
+        if any(map(side.holds.fullmatch, inside)) or (is_own and side.may_be_flat and any(map(is_image, inside))):
+            return Holder(side.of_folder, _in(base, folder))
+        if is_own and any(name.endswith("/") for name in inside):
             return Holder(class_folders, _in(base, folder))
     return None
 

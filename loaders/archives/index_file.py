@@ -22,7 +22,7 @@ from common.addresses import is_s3
 from common.folders import S3Folder
 from common.whole_files import whole_file
 from loaders.archives.catalog import Catalog, DataCopy
-from loaders.archives.forms import ReadOptions, open_copy, recognize
+from loaders.archives.forms import ReadOptions, open_as, recognize
 from loaders.archives.place import GZIPPED, Place, read_range
 
 MOST_FILES = 10_000  # of a data set whose index is kept; more are a tree of images, which is quick to list
@@ -32,16 +32,16 @@ _ARRAYS = ("file", "names", "offsets", "sizes", "labels")
 
 
 def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: bool = False) -> DataCopy | None:
-    """Call `open_copy` for the data set at a path, unless the cache folder has its index; raises as that does.
+    """Open the data set at a path from its index in the cache folder, or as `open_copy` does, and raise as that does.
 
     `in_stores_alone` leaves the cache alone for disks, for programs that read every image anyway.
     """
     place = Place(path)
-    if recognize(place, options) is None:
+    if (name := recognize(place, options)) is None:
         return None
     state = _state(place, options) if is_s3(path) or not in_stores_alone else None
     if state is None:
-        return open_copy(path, options)
+        return open_as(name, place, options)
     kept = _cache() / f"{hashlib.sha256(os.fsencode(_identity(place))).hexdigest()[:16]}.npz"
     if copy := _read(kept, state):
         return copy
@@ -50,8 +50,8 @@ def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: 
             return copy
         if sum(size for _, size, _ in json.loads(state)[-1]) > LARGE:
             print(f"{place.given}: indexing its images, once; the index is kept in {kept.parent}", flush=True)
-        copy = open_copy(path, options)
-        if copy and all(map(is_in_ranges, copy.splits.values())):
+        copy = open_as(name, place, options)
+        if all(map(is_in_ranges, copy.splits.values())):
             with contextlib.suppress(OSError), whole_file(kept) as temporary:
                 temporary.write_bytes(_packed(copy, state))
     return copy

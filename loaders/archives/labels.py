@@ -11,7 +11,7 @@ import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError
-from loaders.archives.catalog import Catalog, Reader, Rows, check_label, numbered
+from loaders.archives.catalog import Catalog, Reader, Rows, check_labels, numbered
 from loaders.archives.forms import ReadOptions
 from loaders.class_names import imagenet, wordnet_ids
 from loaders.transport.remote import is_remote
@@ -97,9 +97,7 @@ def resolve(
     if not all(map(_NUMBER.fullmatch, values)):
         return _named(values, options, classes, where)
     labels = np.array([int(value) for value in values], np.int64) + options.label_offset
-    outside = labels < 0 if classes is None else (labels < 0) | (labels >= len(classes))
-    for index in np.flatnonzero(outside)[:1].tolist():
-        check_label(int(labels[index]), len(classes) if classes else None, where(index))
+    check_labels(labels, classes, where)
     return labels, classes
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
+import stat
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+
+import numpy as np
 
 from common import s3
 from common.addresses import is_s3, without_credentials
@@ -17,6 +22,8 @@ from common.store_faults import fault
 from loaders.storage import seek_file
 from loaders.transport.remote import is_remote, join
 
+STAT_THREADS = 16  # a network file system answers one request per round trip
+_STAT_CHUNK = 1024  # files
 OPEN_FILES = 256  # of a process, at most
 READ_AHEAD = {False: 4096, True: 1 << 16}  # bytes, by libraries that read a file: on a disk, in a store
 SCANNED = {False: 4096, True: 1 << 22}  # the same while a file is indexed: a store takes longer to answer than to send
@@ -35,10 +42,13 @@ class Place:
         self.only: str | None = name or None
         self.root = folder or ("/" if address.startswith("/") else ".")
         self.folder = open_folder(self.root)
+        self._names: dict[str, list[str]] = {}  # of its folders, because every form looks at them
 
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted names in a folder of it, those of folders with a slash at the end; none if it is absent."""
-        names = self.folder.names(folder)
+        if folder not in self._names:
+            self._names[folder] = self.folder.names(folder)
+        names = self._names[folder]
         return [name for name in names if name == self.only] if self.only and not folder else names
 
     def address(self, name: str) -> str:
@@ -53,6 +63,25 @@ class Place:
 def is_tar(name: str) -> bool:
     """Whether a file's name is a tar archive's, compressed by gzip or not."""
     return name.endswith(TARS) and not name.startswith("._")
+
+
+def file_sizes(paths: Sequence[str]) -> np.ndarray:
+    """Return the bytes of files on a disk, int64 [N]; -1 for what is not a plain file."""
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        chunks = (paths[start : start + _STAT_CHUNK] for start in range(0, len(paths), _STAT_CHUNK))
+        return np.array([size for sizes in pool.map(_sizes, chunks) for size in sizes], np.int64)
+
+
+def _sizes(paths: Sequence[str]) -> list[int]:
+    sizes = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                sizes.append(status.st_size)
+                continue
+        sizes.append(-1)
+    return sizes
 
 
 class Ranges(Protocol):

@@ -10,16 +10,15 @@ from loaders.archives.catalog import UNSPLIT
 from loaders.archives.place import Place
 
 TEST = "test"
-_SPLITS = {
-    split: re.compile(rf"(?<![a-z])({words})(?![a-z])", re.I)
-    for split, words in (("val", "val|valid|validation"), ("train", "train|training"), (TEST, "test"))
-}
+SPLIT_OF = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", TEST: TEST}
+"""The split that a name tells which is one of these words, in lower case."""
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)})(?![a-z])", re.I)
 
 
 def split_of(name: str) -> str | None:
     """Return the split that a file's or a folder's name tells, `train`, `val` or TEST; None for no or several ones."""
-    found = [split for split, pattern in _SPLITS.items() if pattern.search(name)]
-    return found[0] if len(found) == 1 else None
+    found = {SPLIT_OF[word.lower()] for word in _WORD.findall(name)}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_of_path(path: str) -> str | None:

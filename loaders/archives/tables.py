@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,23 +13,18 @@ import numpy as np
 from common.errors import DataError, counted
 from common.folders import S3Folder
 from common.suggest import did_you_mean, listing
-from loaders.archives.catalog import UNSPLIT, DataCopy, check_label, numbered
+from loaders.archives.catalog import UNSPLIT, DataCopy, check_labels, numbered
 from loaders.archives.catalog import Rows as CatalogRows
 from loaders.archives.forms import ReadOptions
-from loaders.archives.place import Place, ranges, read_file
+from loaders.archives.place import Place, file_sizes, ranges, read_file
+from loaders.archives.splits import SPLIT_OF, TEST
 from loaders.archives.table_rows import LABEL, PATHS, Row, columns, is_table, rows
 from loaders.transport.remote import is_remote
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev", "eval"),
-    "test": ("test", "testing"),  # which is left out
-}
-_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+_SPLIT_OF = SPLIT_OF | {"dev": "val", "eval": "val", "testing": TEST}  # the test split is left out
 _METADATA = "metadata"  # the stem of Hugging Face's tables
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _HEAD = 1 << 16  # bytes of a table that are looked at to recognize it
-_STAT_THREADS = 16  # a network file system answers one request per round trip
 
 
 class _Table(NamedTuple):
@@ -63,12 +56,12 @@ def open_tables(place: Place, options: ReadOptions) -> DataCopy:
     if not tables:
         raise DataError(f"{place.given}: holds no table with a column {listing(sorted(PATHS))}.")
     column = options.label or LABEL
-    images = [image for table in tables if table.split != "test" for image in _images(place, table, column)]
+    images = [image for table in tables if table.split != TEST for image in _images(place, table, column)]
     if all(image.split == UNSPLIT and _first_folder(image) in _SPLIT_OF for image in images):
         images = [image._replace(split=_SPLIT_OF[_first_folder(image)]) for image in images]
     _check(images)
-    remarks = [f"{place.address(table.name)}: the test split is left out." for table in tables if table.split == "test"]
-    used = [image for image in images if image.split != "test"]
+    remarks = [f"{place.address(table.name)}: the test split is left out." for table in tables if table.split == TEST]
+    used = [image for image in images if image.split != TEST]
     if tests := len(images) - len(used):
         one, many = "image of the test split is", "images of the test split are"
         remarks.append(f"{place.given}: {counted(tests, one, many)} left out.")
@@ -132,7 +125,7 @@ def _images(place: Place, table: _Table, column: str) -> Iterator[_Image]:
     for row in rows(address, place.read(table.name), column):
         where = f"{address}, line {row.line}"
         split = _split(table, row, where)
-        if not row.label and split != "test":
+        if not row.label and split != TEST:
             raise DataError(f"{where}: its {column} is empty. Fill it in, or remove the line.")
         given = "/" + row.path if is_remote(row.path) else row.path
         path = posixpath.normpath(posixpath.join(root, posixpath.dirname(table.name), given))
@@ -177,8 +170,7 @@ def _labels(images: list[_Image], offset: int, remarks: list[str]) -> tuple[list
         _check_classes(images)
         return classes, labels
     labels = [int(image.label) + offset for image in images]
-    for image, label in zip(images, labels, strict=True):
-        check_label(label, None, image.where)
+    check_labels(np.array(labels, np.int64), None, lambda index: images[index].where)
     if labels and min(labels) == 1:
         remarks.append("No image has the label 0. Are the labels counted from 1? Add --label-offset -1")
     return None, labels
@@ -197,29 +189,14 @@ def _sizes(place: Place, images: list[_Image]) -> list[int]:
     """Return the bytes of each image; raises a DataError if some are not there."""
     if isinstance(place.folder, S3Folder):
         stored = {name: size for name, size, _ in place.folder.walk()}
-        sizes = [stored.get(image.path) for image in images]
+        sizes = [stored.get(image.path, -1) for image in images]
     else:
-        with ThreadPoolExecutor(_STAT_THREADS) as pool:
-            runs = pool.map(lambda run: [_size(place.root, images[at].path) for at in run], _runs(len(images)))
-            sizes = [size for run in runs for size in run]
-    if missing := [image for image, size in zip(images, sizes, strict=True) if size is None]:
+        sizes = file_sizes([os.path.join(place.root, image.path) for image in images]).tolist()
+    if missing := [image for image, size in zip(images, sizes, strict=True) if size < 0]:
         more = f", and so do {len(missing) - 1} more lines" if len(missing) > 1 else ""
         first = missing[0]
         raise DataError(
             f"{first.where}: names {first.path}, which is not a file in {place.root}{more}. "
             "Paths are relative to the table."
         )
-    return [size for size in sizes if size is not None]
-
-
-def _runs(count: int) -> list[list[int]]:
-    return [run.tolist() for run in np.array_split(np.arange(count), 100 * _STAT_THREADS)]
-
-
-def _size(root: str, path: str) -> int | None:
-    """Return the bytes of a plain file; None if it is not one."""
-    try:
-        status = os.stat(os.path.join(root, path))
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return sizes

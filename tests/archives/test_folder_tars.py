@@ -7,23 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import DataError
 from loaders.archives import folder_tars, order
-from loaders.archives.catalog import DataCopy
-from loaders.archives.forms import ReadOptions, open_copy
 from tests.archives.layouts import CLASSES, converted, make_folder_tar, make_hugging_face_tars, samples, write_tar
-
-
-def opened(path: Path) -> DataCopy:
-    copy = open_copy(str(path), ReadOptions())
-    assert copy is not None
-    return copy
-
-
-def fault(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path)
-    return str(caught.value)
+from tests.archives.opening import fault, opened
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def test_an_image_in_the_folder_of_another_class_is_named(plain: Path, tmp_path:
         open_sources(str(root), None)
 
 
-def picture(mode: str, kind: str) -> bytes:
+def encoded(mode: str, kind: str) -> bytes:
     held = io.BytesIO()
     Image.new(mode, (30, 20)).save(held, kind)
     return held.getvalue()
@@ -52,7 +52,7 @@ def test_the_odd_files_tell_what_kind_of_copy_it_is(kept: int, said: str | None,
     for name, (mode, kind) in images.items():
         path = folder.with_name(name[:9]) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(mode, kind))
+        path.write_bytes(encoded(mode, kind))
     (split,), _ = open_folder(tmp_path)
     for job in split.jobs:
         split.add(job, look(job))

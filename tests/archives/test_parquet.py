@@ -8,29 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.errors import DataError
 from loaders.archives import parquet as reading
 from loaders.archives import row_groups
-from loaders.archives.catalog import DataCopy
-from loaders.archives.forms import ReadOptions, open_copy
 from loaders.class_names import imagenet
 from tests.archives.layouts import CLASSES, converted, make_parquet, samples, table_of
+from tests.archives.opening import fault, opened
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 REMARK = "1 file is left out, as test images ({}test-00000-of-00001.parquet)."
-
-
-def opened(path: Path, **options: object) -> DataCopy:
-    copy = open_copy(str(path), ReadOptions(**options))  # type: ignore[arg-type]
-    assert copy is not None
-    return copy
-
-
-def fault(path: Path, **options: object) -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path, **options)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import DataError
-from loaders.archives.catalog import DataCopy
 from loaders.archives.forms import ReadOptions, open_copy
 from loaders.class_names import imagenet
 from tests.archives.layouts import CLASSES, converted, example, make_tfrecord, samples, write_records
-
-
-def opened(path: Path, **options: object) -> DataCopy:
-    copy = open_copy(str(path), ReadOptions(**options))  # type: ignore[arg-type]
-    assert copy is not None
-    return copy
-
-
-def fault(path: Path, **options: object) -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path, **options)
-    return str(caught.value)
+from tests.archives.opening import fault, opened
 
 
 @pytest.mark.parametrize("slim", [False, True])

@@ -110,8 +110,8 @@ def test_an_index_is_built_once_and_again_after_a_change(
 ) -> None:
     first = opened(tars)
     assert len(list(cache.glob("*.npz"))) == 1
-    built, really = [], index_file.open_copy
-    monkeypatch.setattr(index_file, "open_copy", lambda *given: (built.append(given), really(*given))[1])
+    built, really = [], index_file.open_as
+    monkeypatch.setattr(index_file, "open_as", lambda *given: (built.append(given), really(*given))[1])
     again = opened(tars)
     assert not built and again.catalog.files == first.catalog.files and again.classes == first.classes
     for name in ("file", "names", "offsets", "sizes", "labels"):

@@ -11,23 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import DataError
-from loaders.archives.catalog import DataCopy
 from loaders.archives.forms import ReadOptions, open_copy
 from loaders.archives.place import Place
 from loaders.archives.webdataset import is_webdataset
 from loaders.class_names import imagenet
 from tests.archives.layouts import CLASSES, contents, converted, make_webdataset, samples, write_tar
+from tests.archives.opening import fault, opened
 
 IMAGE = io.BytesIO()
 Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(IMAGE, "JPEG")
 JPEG = IMAGE.getvalue()
-
-
-def opened(path: Path, **options: object) -> DataCopy:
-    copy = open_copy(str(path), ReadOptions(**options))  # type: ignore[arg-type]
-    assert copy is not None
-    return copy
 
 
 def tar_of(folder: Path, *members: tuple[str, bytes], name: str = "train.tar") -> Path:
@@ -36,12 +29,6 @@ def tar_of(folder: Path, *members: tuple[str, bytes], name: str = "train.tar") -
     first = [("first.cls", b"0"), ("first.jpg", JPEG), ("second.cls", b"1"), ("second.jpg", JPEG)]
     write_tar(folder / name, [*first, *members])
     return folder
-
-
-def fault(path: Path, **options: object) -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path, **options)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

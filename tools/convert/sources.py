@@ -1,13 +1,11 @@
 """Sources of a conversion: one split of an image folder, or of MDS shards."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -16,10 +14,11 @@ import numpy as np
 
 from common.errors import DataError
 from common.store_faults import StoreOutOfReach
-from loaders.archives.catalog import UNSPLIT, Catalog, Rows
+from loaders.archives.catalog import UNSPLIT, Catalog
 from loaders.archives.forms import ReadOptions
+from loaders.archives.holders import rows_of
 from loaders.archives.index_file import open_indexed
-from loaders.archives.place import read_file
+from loaders.archives.place import file_sizes, read_file
 from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.columns import FILES, WrongValue
 from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names, not_split, structure_faults
@@ -31,7 +30,6 @@ from loaders.transport.remote import download, is_remote, join
 from tools.split.source import read_source
 
 _one_reader = threading.Lock()  # keeps many threads from reading the same next shard
-STAT_THREADS = 16  # a network file system answers one request per round trip
 
 
 class Part(Protocol):
@@ -90,9 +88,7 @@ class FolderSource:
         self.files = ImageFolderDataset(root, split, EvaluationPipeline(-1, 1), seed=0)
         self.remarks: Sequence[str] = self.files.remarks
         self.labels = self.files.labels
-        with ThreadPoolExecutor(STAT_THREADS) as pool:
-            runs = pool.map(self._sizes, np.array_split(np.arange(len(self.files)), 100 * STAT_THREADS))
-            self.sizes = np.concatenate(list(runs))
+        self.sizes = file_sizes(self._paths(np.arange(len(self.files)))).clip(min=0)  # reading a missing one reports it
         digest = hashlib.sha256(json.dumps(self.files.classes).encode())
         for array in (self.files.names, self.files.labels, self.sizes):
             digest.update(array.tobytes())
@@ -107,17 +103,6 @@ class FolderSource:
         folders = [f"{self.files.folder}/{name}/" for name in self.files.classes]
         labels, names = self.files.labels[indices].tolist(), self.files.names[indices].tolist()
         return [folders[label] + os.fsdecode(name) for label, name in zip(labels, names, strict=True)]
-
-    def _sizes(self, indices: np.ndarray) -> np.ndarray:
-        """Return the bytes of these files, int64."""
-        return np.array([file_size(path) for path in self._paths(indices)], np.int64)
-
-
-def file_size(path: str) -> int:
-    """Return a file's bytes; 0 for a missing one, which reading it will report."""
-    with contextlib.suppress(OSError):
-        return os.stat(path).st_size
-    return 0
 
 
 @dataclass(frozen=True)
@@ -273,11 +258,8 @@ def open_sources(path: str, local: str | None, options: ReadOptions | None = Non
 
 def open_classes(path: str) -> Opened:
     """Return the images of a folder of classes that has no train/ and val/, in the order of an image folder's."""
-    found, rows = read_source(Path(path), ""), Rows()
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
-        sizes = pool.map(lambda name: file_size(os.path.join(path, name)), found.names)
-        for name, label, size in zip(found.names, found.labels, sizes, strict=True):
-            rows.add(0, name, 0, size, label)
+    found = read_source(Path(path), "")
+    rows = rows_of(path, list(zip(found.names, found.labels, strict=True)))
     source = CatalogSource(rows.catalog([path.rstrip("/")], read_file, in_folders=True), found.classes, found.remarks)
     return Opened({UNSPLIT: source}, found.classes)
 
