@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_session import Check, Ended, Session, batch_of
-from config.load import read_recipe, recipe_files
+from config.load import as_shipped, recipe_files
 
 SEVERAL_GPUS = "decentralized"  # the recipe that needs them; NCCL refuses two ranks on one
 SAVED = "baseline"  # the recipe whose weights those start from that need any
@@ -107,7 +107,7 @@ def recipes(session: Session) -> Iterator[Check]:
 
 def starts_from_weights(recipe: str) -> bool:
     """Whether a recipe names pretrained weights, which this machine may not have."""
-    return bool(read_recipe(recipe).changes.get("model", {}).get("weights"))
+    return bool(as_shipped(recipe)["model"]["weights"])
 
 
 def trained(session: Session, name: str, ended: Ended) -> Check:

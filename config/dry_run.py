@@ -42,8 +42,8 @@ def show(run: Run, console: Console | None = None) -> None:
     is_full = run.config.dry_run == FULL
     shown = "all values" if is_full else "values that differ from the defaults"
     section(out, "Configuration", f"{shown}, with the layers that set them", configuration(run, out.width - 2))
-    if run.card:
-        show_card(out, f"Recipe {run.config.recipe_name}", run.card)
+    if run.recipe and run.card:
+        show_card(out, f"Recipe {run.recipe.title}", run.card)
     plot = rate_plot(run.config, length, warmup, max(30, min(80, out.width - 16)), out.options.ascii_only)
     section(out, "Learning rate", schedule_line(run.config, length, warmup), Text("\n".join(plot)))
     if sizes := size_lines(run.config, length):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -32,19 +33,31 @@ def recipe_files() -> dict[str, Path]:
     return {file.stem: file for file in sorted((ROOT / "recipes").glob("*.yaml"))}
 
 
-def read_recipe(name: str) -> Recipe:
-    """Read a recipe, given by name or by the path of a YAML; a ConfigError if there is none, or it is not valid."""
+def read_recipe(name: str, heirs: tuple[Recipe, ...] = ()) -> Recipe:
+    """Read a recipe and those that it is based on, given by name or by the path of a YAML.
+
+    Args:
+        name: for a recipe that another one is based on, a path is relative to the other's folder.
+        heirs: the recipes that are based on this one, the nearest last.
+
+    Raises:
+        ConfigError: there is no such recipe, it is not valid, or it is based on itself.
+    """
     known = recipe_files()
     if "/" in name or name.endswith((".yaml", ".yml")):
         path, label = Path(name).expanduser(), name
+        if heirs and not path.is_absolute():
+            path, label = heirs[-1].path.parent / name, os.path.join(os.path.dirname(heirs[-1].label), name)
     elif name in known:
         path, label = known[name], f"recipes/{name}.yaml"
     else:
         raise ConfigError(
-            f"recipe_name: unknown recipe {name!r}{did_you_mean(name, known)} "
+            f"{'' if heirs else 'recipe_name: '}unknown recipe {name!r}{did_you_mean(name, known)} "
             f"(choose {listing(known)}, or give the path of a YAML; python -m recipes describes them)"
         )
     tree, holders = read_file(path, label, known.values())
+    if path.resolve() in [heir.path.resolve() for heir in heirs]:
+        raise ConfigError(f"{label} is based on itself; remove one of the keys based_on")
     card = tree.pop("card", None) or {}
     if not isinstance(card, dict):
         raise ConfigError(f"{label}: card must be a mapping with the keys summary and published")
@@ -52,8 +65,31 @@ def read_recipe(name: str) -> Recipe:
     if not isinstance(figures, list) or not all(isinstance(figure, dict) for figure in figures):
         raise ConfigError(f"{label}: card.published must be a list of figures, each with top1, epochs and source")
     if "recipe_name" in tree:
-        raise ConfigError(f"{label}: recipe_name has no effect in a recipe; remove it")
-    return Recipe(label, path.stem, card, tree, holders)
+        raise ConfigError(f"{label}: recipe_name has no effect in a recipe; remove it, or call it based_on")
+    parent = tree.pop("based_on", None)
+    recipe = Recipe(label, path, card, tree, holders)
+    return recipe if parent is None else _with_parent(recipe, parent, heirs)
+
+
+def _with_parent(recipe: Recipe, name: Any, heirs: tuple[Recipe, ...]) -> Recipe:
+    """Return a recipe with the one that it is based on."""
+    where = f"{recipe.label}: based_on"
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: {name!r} given, but it must be the name of a recipe, or the path of a YAML")
+    if not recipe.card.get("summary"):
+        raise ConfigError(f"{recipe.label}: a card is not inherited; add card: {{summary: what differs from {name}}}")
+    try:
+        recipe.parent = read_recipe(name, (*heirs, recipe))
+    except ConfigError as error:
+        raise ConfigError(*(f"{where}: {problem}" for problem in error.problems)) from error
+    return recipe
+
+
+def _add_recipe(layers: Layers, recipe: Recipe) -> None:
+    """Merge a recipe on top of those that it is based on."""
+    for each in recipe.lineage:
+        layers.add(each.label, each.changes)
+        layers.holders = layers.holders | each.holders
 
 
 def defaults() -> Tree:
@@ -64,8 +100,8 @@ def defaults() -> Tree:
 @functools.cache
 def as_shipped(recipe: str) -> Tree:
     """Return a recipe merged with the schema's defaults."""
-    layers, shipped = Layers(defaults()), read_recipe(recipe)
-    layers.add(shipped.label, shipped.changes)
+    layers = Layers(defaults())
+    _add_recipe(layers, read_recipe(recipe))
     return layers.tree
 
 
@@ -112,10 +148,10 @@ def load(argv: list[str]) -> Run:
     blocks = take_blocks(in_yaml, recipe), take_blocks(typed, recipe)
     layers = Layers(defaults())
     layers.problems += problems + more + [line for block in blocks for line in unused_blocks(block, recipe)]
-    layers.holders = holders | (recipe.holders if recipe else set())
+    layers.holders = holders
     layers.add(yaml_path, in_yaml)
     if recipe:
-        layers.add(recipe.label, recipe.changes)
+        _add_recipe(layers, recipe)
         layers.add(f"block {recipe.name}", blocks[0].get(recipe.name, {}))
         layers.add(COMMAND_LINE, blocks[1].get(recipe.name, {}), may_remove_nothing=True)
     layers.add(COMMAND_LINE, typed, may_remove_nothing=True)
@@ -136,7 +172,7 @@ def complete(config: DictConfig) -> Run:
     layers = Layers(defaults())
     layers.problems += problems
     if recipe:
-        layers.add(recipe.label, recipe.changes)
+        _add_recipe(layers, recipe)
     layers.add(CALLER, differing(merged, defaults()), may_remove_nothing=True)
     if recipe:
         layers.add(f"block {recipe.name}", blocks.get(recipe.name, {}), may_remove_nothing=True)

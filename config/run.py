@@ -82,8 +82,8 @@ class Run:
         return {key: name for key, name in names.items() if registry.is_outside(str(name))}
 
     def is_of_recipe(self, key: str) -> bool:
-        """Return whether the recipe's own file set a key."""
-        return self.recipe is not None and self.sources.get(key) == self.recipe.label
+        """Return whether the recipe's own file set a key, or one that it is based on."""
+        return self.recipe is not None and self.sources.get(key) in [each.label for each in self.recipe.lineage]
 
 
 @dataclass
@@ -91,10 +91,26 @@ class Recipe:
     """A recipe's YAML as read."""
 
     label: str  # recipes/mild.yaml, or the path as given by the user
-    name: str  # also the name of its override blocks
+    path: Path
     card: dict[str, Any] = field(default_factory=dict)
     changes: Tree = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)  # first-level keys that hold YAML anchors
+    parent: Recipe | None = None  # the recipe that it is based on, below its changes
+
+    @property
+    def name(self) -> str:
+        """Its name, also that of its override blocks."""
+        return self.path.stem
+
+    @property
+    def lineage(self) -> list[Recipe]:
+        """The recipes that it is based on, the first ancestor first, and itself."""
+        return [*(self.parent.lineage if self.parent else []), self]
+
+    @property
+    def title(self) -> str:
+        """Its name, and the names of those that it is based on."""
+        return ", based on ".join(recipe.name for recipe in reversed(self.lineage))
 
 
 def durations_of(config: Config) -> tuple[Duration, Duration]:

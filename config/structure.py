@@ -23,6 +23,7 @@ HINTS = {
     "epochs": "max_duration",
     "num_epochs": "max_duration",
     "recipe": "recipe_name",
+    "based_on": "recipe_name",
     "name": "run_name",
     "batch_size": "train_dataset.batch_size",
     "num_workers": "train_dataset.num_workers",

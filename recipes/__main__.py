@@ -66,7 +66,7 @@ def changes(name: str) -> Table:
 def describe(out: Console, name: str) -> None:
     """Print the card, the changes and the algorithms of a recipe."""
     recipe, algorithms = read_recipe(name), as_shipped(name)["algorithms"]
-    show_card(out, name, recipe.card)
+    show_card(out, recipe.title, recipe.card)
     if (differences := changes(name)).row_count:
         section(out, "Changes from baseline", body=differences)
     else:
@@ -75,7 +75,8 @@ def describe(out: Console, name: str) -> None:
     for algorithm, arguments in algorithms.items():
         table.add_row(algorithm, ", ".join(f"{key}={yaml_like(value)}" for key, value in arguments.items()))
     section(out, "Algorithms" if algorithms else "No algorithms", body=table)
-    section(out, "Read more", f"{recipe.label} gives the reason for each value")
+    files = " and ".join(each.label for each in reversed(recipe.lineage))
+    section(out, "Read more", f"{files} give{'' if recipe.parent else 's'} the reason for each value")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ import pytest
 from common.command import run
 from config import Run, durations_of, load
 from config.dry_run import size_per_epoch
-from config.load import read_recipe, recipe_files
+from config.load import as_shipped, read_recipe, recipe_files
 from recipes import registry
 from recipes.__main__ import best_figure, is_unverified
 from recipes.__main__ import main as recipes_main
@@ -119,7 +119,7 @@ def test_baseline_is_the_same_as_no_recipe() -> None:
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_every_argument_of_every_algorithm_is_spelled_out(recipe: str) -> None:
-    for name, args in (read_recipe(recipe).changes.get("algorithms") or {}).items():
+    for name, args in as_shipped(recipe)["algorithms"].items():
         assert set(args) == set(registry.signature("algorithm", name)), name
         assert registry.canonical("algorithm", name) == name
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from common.addresses import without_credentials
-from common.errors import DataError
+from common.errors import DataError, counted
 from loaders.transport.remote import is_remote, join
 
 AHEAD = 8  # images in flight, of a process that reads from a store: each takes tens of milliseconds
@@ -146,11 +146,12 @@ class DataCopy:
         """What it is and what it holds, in a line."""
         counts = " + ".join(f"{len(catalog):,}" for catalog in self.splits.values())
         only = f" of {next(iter(self.splits))}/" if len(self.splits) == 1 and UNSPLIT not in self.splits else ""
-        classes = f", {len(self.classes):,} classes" if self.classes else ""
+        classes = f", {counted(len(self.classes), 'class', 'classes')}" if self.classes else ""
         labels = f"; labels of val/ from {self.val_labels}" if self.val_labels else ""
         return f"{self.what}: {counts} images{only}{classes}{labels}"
 
 
+MOST_CLASSES = 1_000_000  # of labels without names; larger numbers are taken for something else, such as ids
 UNSPLIT = "all"  # key of the images of a data set that has no train and val
 
 
@@ -166,7 +167,6 @@ def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: Calla
 
     `where` returns the place of an image, given its index.
     """
-    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= len(classes))
-    for index in np.flatnonzero(wrong)[:1].tolist():
-        allowed = f"from 0 to {len(classes) - 1}" if classes is not None else "at least 0"
-        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are {allowed}.")
+    end = MOST_CLASSES if classes is None else len(classes)
+    for index in np.flatnonzero((labels < 0) | (labels >= end))[:1].tolist():
+        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are from 0 to {end - 1}.")

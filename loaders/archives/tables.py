@@ -65,7 +65,7 @@ def open_tables(place: Place, options: ReadOptions) -> DataCopy:
     if tests := len(images) - len(used):
         one, many = "image of the test split is", "images of the test split are"
         remarks.append(f"{place.given}: {counted(tests, one, many)} left out.")
-    classes, labels = _labels(used, options.label_offset, remarks)
+    classes, labels = _labels(used, options.label_offset)
     sizes = _sizes(place, used)
     splits = {split: CatalogRows() for split in sorted({image.split for image in used})}
     for image, size, label in zip(used, sizes, labels, strict=True):
@@ -161,7 +161,7 @@ def _check(images: list[_Image]) -> None:
             raise DataError(f"{image.where}: names no split, as others do. Fill in its column split: train or val.")
 
 
-def _labels(images: list[_Image], offset: int, remarks: list[str]) -> tuple[list[str] | None, list[int]]:
+def _labels(images: list[_Image], offset: int) -> tuple[list[str] | None, list[int]]:
     """Return the classes and the labels: numbers as they are, if all are numbers; otherwise classes in sorted order."""
     if words := [image for image in images if not _NUMBER.fullmatch(image.label)]:
         if offset:
@@ -171,8 +171,6 @@ def _labels(images: list[_Image], offset: int, remarks: list[str]) -> tuple[list
         return classes, labels
     labels = [int(image.label) + offset for image in images]
     check_labels(np.array(labels, np.int64), None, lambda index: images[index].where)
-    if labels and min(labels) == 1:
-        remarks.append("No image has the label 0. Are the labels counted from 1? Add --label-offset -1")
     return None, labels
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from composer.core import Algorithm
 
-from config.load import read_recipe, recipe_files
+from config.load import as_shipped, recipe_files
 from config.schema import Config
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks
 from recipes.algorithms.sam import SAM
@@ -67,5 +67,4 @@ def test_a_transform_that_is_not_declared() -> None:
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_the_recipes_algorithms_pass(recipe: str) -> None:
-    algorithms = read_recipe(recipe).changes.get("algorithms") or {}
-    build.algorithms(Config(algorithms=algorithms))
+    build.algorithms(Config(algorithms=as_shipped(recipe)["algorithms"]))

@@ -104,7 +104,7 @@ FAULTS = {
     ": has several columns of images": {"a": [b"1"], "b": [b"1"], "label": [0]},
     ": its column label has type double, not integers or names": {"image": [b"1"], "label": [0.5]},
     ", row 1: its label is empty": {"image": [b"1", b"2"], "label": [0, None]},
-    ", row 1: its label is -1; labels are at least 0": {"image": [b"1", b"2"], "label": [0, -1]},
+    ", row 1: its label is -1; labels are from 0 to 999999": {"image": [b"1", b"2"], "label": [0, -1]},
 }
 
 

@@ -14,6 +14,7 @@ from loaders.archives.forms import ReadOptions, open_copy, recognize
 from loaders.archives.place import Place
 from tests.archives.layouts import CLASSES, converted
 from tests.s3 import upload
+from tools.convert.sources import open_sources
 
 SPLITS = ("train", "val")
 
@@ -142,7 +143,7 @@ def test_labels_that_are_numbers(folder: Path) -> None:
     assert copy.remarks == ["No image has the label 0. Are the labels counted from 1? Add --label-offset -1"]
     found = images_of(opened(folder / "a.jsonl", "class", -1), UNSPLIT)
     assert [(data, CLASSES[int(label)]) for data, label in found] == as_folder(folder / "images", "train")
-    with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are at least 0\."):
+    with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are from 0 to 999999\."):
         opened(folder / "a.jsonl", "class", -2)
 
 
@@ -171,7 +172,8 @@ FAULTS = {
     "empty": ("", ": is empty. Its first line should name the columns: path,label"),
     "alone": ("path,label", ": holds no images."),
     "long": (f"path,label\nA,{'x' * 200_000}", "line 2: is not CSV (field larger than field limit"),
-    "huge": ("path,label\nA,1\nB,-1", "line 3: its label is -1; labels are at least 0."),
+    "an id": ("path,label\nA,1\nB,1000000", "line 3: its label is 1000000; labels are from 0 to 999999."),
+    "huge": ("path,label\nA,1\nB,-1", "line 3: its label is -1; labels are from 0 to 999999."),
 }
 
 
@@ -208,6 +210,25 @@ def test_each_fault_of_json_lines_is_one_sentence(text: str, said: str, workdir:
     with pytest.raises(DataError) as caught:
         open_copy(f"{workdir}/t.jsonl", ReadOptions(kind="table"))
     assert str(caught.value).startswith(f"{workdir}/t.jsonl, {said}")
+
+
+def test_labels_that_no_image_has_are_a_remark(workdir: Path) -> None:
+    for name in ("A", "B"):
+        Path(name).write_bytes(b"x")
+    Path("t.csv").write_text("path,label\nA,1\nB,9")
+    said = "The largest label is 9; 8 labels below it have no images (0, 2, 3, 4, 5 and 3 more)."
+    assert opened(workdir / "t.csv").remarks == [said]
+
+
+def test_tables_with_other_columns_are_named(workdir: Path) -> None:
+    """Where nothing else is recognized, as for Kaggle's tables of names without extensions."""
+    Path("images").mkdir()
+    Path("labels.csv").write_text("id,breed\na,cat\n")
+    Path("folder.csv").mkdir()
+    with pytest.raises(
+        DataError, match=rf"\n{workdir}/labels\.csv: has the columns id, breed\. A table of paths has path and"
+    ):
+        open_sources(str(workdir), None)
 
 
 def test_what_is_not_a_table_is_left_to_others(plain: Path, workdir: Path) -> None:

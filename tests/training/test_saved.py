@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from common.folders import LocalFolder
-from config.load import read_recipe, recipe_files
+from config.load import as_shipped, recipe_files
 from config.schema import MODELS
 from main import cli
 from model import build_composer_resnet
@@ -114,9 +114,9 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_
     words = ["run_name=it", "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ba"]
     words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
     soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}
-    words += [soon[name] for name in read_recipe(recipe).changes.get("algorithms") or {} if name in soon]
+    words += [soon[name] for name in as_shipped(recipe)["algorithms"] if name in soon]
     starts = []
-    if read_recipe(recipe).changes.get("model", {}).get("weights"):
+    if as_shipped(recipe)["model"]["weights"]:
         torch.save(resnet18(), "w.pth")
         starts = ["model.weights=w.pth"]
     assert cli([str(yaml), *words, *starts]) == 0
