@@ -33,6 +33,7 @@ def build_imagenet_dataspec(
     image_transforms: Sequence[PixelTransform] = (),
     min_crop_area: float = 0.08,
     hflip: bool = True,
+    repeats: int = 1,
     decoder: str = "auto",
     device: str | None = None,
     **dataloader_kwargs: Any,
@@ -59,6 +60,7 @@ def build_imagenet_dataspec(
         image_transforms: additional steps after crop and flip, uint8 [3, H, W] to the same; training only.
         min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
         hflip: mirror images with probability 1/2; training only.
+        repeats: how often an epoch shows each of its images, of which it then has fewer; training only.
         decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
         device: cpu or gpu, where the trainer computes; None: gpu if there is one.
         **dataloader_kwargs: arguments of torch's DataLoader, overriding the defaults.
@@ -74,6 +76,7 @@ def build_imagenet_dataspec(
         pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
     given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
+    dataset.repeats = repeats if is_train else 1
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, device)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 

@@ -246,7 +246,9 @@ def data_line(section: Dataset) -> str:
     kind = "streamed shards" if section.is_streaming else "folder of images"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
     path = section.path or "no path yet"
-    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
+    repeats = getattr(section, "repeats", 1)
+    repeated = f", {repeats} crops of each image" if repeats > 1 else ""
+    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px{repeated}, batch {section.batch_size}"
 
 
 def checkpoint_line(config: Config) -> str:

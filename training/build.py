@@ -147,7 +147,7 @@ def schedule(run: Run, data: Data) -> Schedule:
             f"only {total:g}; make the run longer, or type scheduler.t_warmup={small_data.WARMUP:g}dur"
         )
     multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
-    train_images = len(image_dataset(data.train)) if data.train else 0
+    train_images = image_dataset(data.train).epoch_size if data.train else 0
     advice = small_data.warning(config, train_images, data.batches_per_epoch, dist.get_world_size())
     if advice and config.is_train and not run.lenient:
         say(f"warning: {advice}")
@@ -205,7 +205,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         local = path if dataset.is_streaming else None
     given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
     if isinstance(dataset, TrainDataset):
-        given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
+        given |= {key: getattr(dataset, key) for key in ("min_crop_area", "hflip", "repeats")}
     size_in_loader = _size_in_loader(config, algorithms)
     spec = build_imagenet_dataspec(
         path,
