@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     """A key, spelled out."""
 
     epoch: int
-    index: int
+    image: int  # its index in the data set
     size: int | None = None  # of the square image, in pixels; None: the pipeline's
     copy: int = 0  # which of an image's repetitions in the epoch
 
@@ -83,7 +83,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         sample = split_key(key)
-        source, label = (self.borrow if self.pipeline.native else self.read)(sample.index)
+        source, label = (self.borrow if self.pipeline.native else self.read)(sample.image)
         return self._image(source, sample), label
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
@@ -97,9 +97,9 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         step = READ_AHEAD * self.pipeline.threads
         for start in range(0, len(samples), step):
             chunk, out = samples[start : start + step], images[start : start + step]
-            sources, chunk_labels = zip(*(self.borrow(sample.index) for sample in chunk), strict=True)
+            sources, chunk_labels = zip(*(self.borrow(sample.image) for sample in chunk), strict=True)
             labels += chunk_labels
-            seeds = [sample_seed(self.seed, sample.epoch, sample.index, sample.copy) for sample in chunk]
+            seeds = [sample_seed(self.seed, sample.epoch, sample.image, sample.copy) for sample in chunk]
             for n in self.pipeline.fill(out, sources, seeds):
                 out[n] = self._image(sources[n], chunk[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
@@ -145,8 +145,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         if not from_beginning:
             raise NotImplementedError("samples are counted from the start of the epoch")
         position = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
-        position |= {"size": len(self), "repeats": self.repeats, "order": self.order}
-        return position | {"classes": self.classes}
+        return position | {"size": len(self), "repeats": self.repeats, "order": self.order, "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Resume from a checkpoint's `state_dict`: the next iteration of its epoch starts at its sample.

@@ -184,7 +184,7 @@ class _Feed:
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
-        index = split_key(key).index
+        index = split_key(key).image
         source, label = self.dataset.read(index)
         try:
             return _Sample(*encoded(source), label)
@@ -193,7 +193,7 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append([(split_key(key).index, s.label) for key, s in zip(keys, samples, strict=True)])
+        self.in_flight.append([(split_key(key).image, s.label) for key, s in zip(keys, samples, strict=True)])
         with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data is loaded
             views = [self._view(split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)
@@ -214,7 +214,7 @@ class _Feed:
         if not isinstance(pipeline, TrainingPipeline):
             return whole, central(*whole, size), size
         # Same as loaders.seeding.seeded in a tenth of the time, because boxes only need torch's generator.
-        torch.default_generator.manual_seed(sample_seed(self.dataset.seed, key.epoch, key.index, key.copy))
+        torch.default_generator.manual_seed(sample_seed(self.dataset.seed, key.epoch, key.image, key.copy))
         return whole, pipeline.draw(*whole), size
 
 

@@ -223,9 +223,7 @@ def test_repeated_images_resume_at_the_copy(world: int) -> None:
         resumed.load_state_dict(state)
         ranks.append(list(EpochSampler(resumed, shuffle=True, drop_last=True, world_size=world, rank=rank)))
     assert [key for step in zip(*ranks, strict=True) for key in step] == whole[56:]
-    with pytest.raises(
-        DataError, match="shown 3 times, but this run shows it 1 times: resume with train_dataset.repeats=3"
-    ):
+    with pytest.raises(DataError, match=r"shown 3 times, .* 1 times: resume with train_dataset\.repeats=3"):
         Numbers(300).load_state_dict(state)
     with pytest.raises(DataError, match="shown 1 times, but this run shows it 3 times"):
         repeated(300, 3).load_state_dict({**Numbers(300).state_dict(56, True), "repeats": 1})
