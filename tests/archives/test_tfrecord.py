@@ -55,9 +55,14 @@ FAULTS = {
     "record 0: its label is empty, or not bytes or an integer": {"image": b"x", "label": 0.5},
     "record 0: image is not bytes": {"image": 1, "label": 1},
     "record 0: its label is -3; labels are at least 0": {"image": b"x", "label": -3},
-    "record 0: its label or name is not text": {"image": b"x", "label": b"\xff"},
+    "record 0: its label is not text": {"image": b"x", "label": b"\xff"},
     "record 0: its label is empty. Write": {"image": b"x", "label": b""},
 }
+
+
+def test_a_name_in_latin_1_is_kept(tmp_path: Path) -> None:
+    write_records(tmp_path / "x.tfrecord", [example(image=b"x", label=0, file_name=b"caf\xe9.jpg")])
+    assert opened(tmp_path / "x.tfrecord").splits["all"].names.tolist() == [b"caf\xe9.jpg"]
 
 
 @pytest.mark.parametrize("said", FAULTS)
