@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.addresses import without_credentials
 from common.errors import DataError, counted, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
 from loaders.archives.forms import ReadOptions
@@ -147,11 +146,10 @@ class _Found:
         classes = sorted({found.one for found, _ in rows if found.split != TEST})
         label_of = {one: label for label, one in enumerate(classes)}
         rows.sort(key=lambda row: (row[0].split, row[0].one, _as_listed(row[0].name)))
+        whole, splits = self.rows.catalog(self.files, read_range), dict[str, Catalog]()
         for (found, index), (other, _) in itertools.pairwise(rows):
             if found[:3] == other[:3]:
-                where = without_credentials(self.files[self.rows.file[index]])
-                raise DataError(f"{where}: {self.rows.names[index].decode()} is there twice. Write the archive again.")
-        whole, splits = self.rows.catalog(self.files, read_range), dict[str, Catalog]()
+                raise DataError(f"{whole.name_of(index)}: is there twice. Write the archive again.")
         for split, group in itertools.groupby(rows, lambda row: row[0].split):
             chosen = list(group)
             labels = np.array([label_of.get(found.one, 0) for found, _ in chosen], np.int64)
