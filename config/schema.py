@@ -97,11 +97,14 @@ class Scheduler:
     """The learning rate schedule."""
 
     name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES, or package.module:function
+    every: str = "step"  # one of recipes.schedules.EVERY: how often the rate changes; epoch: held from its first step
     t_warmup: str = "8ep"  # length of the linear warm-up to optimizer.lr
     alpha_i: float = 0.0  # initial learning rate, as a fraction of optimizer.lr
     alpha_f: float = 0.0  # final learning rate, as a fraction of optimizer.lr
     eta_min: float | None = None  # final learning rate, absolute; replaces alpha_f
     scale_warmup: bool = True  # whether scale_schedule_ratio applies to the warm-up too
+    power: float = 2.0  # polynomial_with_warmup
+    milestones: list = field(default_factory=list)  # multistep_, piecewise_with_warmup: [time, fraction of lr]
     pct_start: float = 0.3  # one_cycle: fraction of the run in which the learning rate rises
     div_factor: float = 25.0  # one_cycle: the initial learning rate is optimizer.lr divided by this
     final_div_factor: float = 1.0e4  # one_cycle: the final learning rate is the initial one divided by this

@@ -43,6 +43,10 @@ CASES = [
     "optimizer.lr=null",
     "recipe_name=onecycle scheduler.pct_start=1",
     "recipe_name=onecycle optimizer={name: lbfgs, lr: 0.1}",
+    "scheduler.name=multistep_with_warmup",
+    "scheduler={name: piecewise_with_warmup, milestones: [[9ep, nan]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[9ba, 0.1]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[99ep, 0.1]]}",
     # data
     "train_dataset.path=nowhere",
     "train_dataset.path=null",
