@@ -69,7 +69,8 @@ def build_composer_resnet(
         num_classes: number of outputs; the model maps [B, 3, H, W] to logits [B, num_classes].
         init: one of INITS; ignored for a user's model. "mosaic": as in Mosaic's ResNet example (see `initialize`);
             "torchvision": as torchvision's constructor does (Kaiming-normal convolutions with fan out; BatchNorm
-            weights 1, biases 0).
+            weights 1, biases 0); "zero_last": the same, but the last BatchNorm of each block starts at 0, as timm's
+            ResNets; "nvidia": torchvision's with fan in.
 
     Raises:
         ConfigError: the model, loss or initialization does not exist.
@@ -84,9 +85,15 @@ def build_composer_resnet(
     if is_outside:
         module = registry.build("model", model_name, {"num_classes": num_classes})
     else:
-        module = getattr(torchvision.models, model_name)(num_classes=num_classes)
+        module = getattr(torchvision.models, model_name)(
+            num_classes=num_classes, zero_init_residual=init == "zero_last"
+        )
         if init == "mosaic":
             initialize(module)
+        elif init == "nvidia":
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     head = head_of(module, num_classes)
     if head is not None:
         initialize_bias(cast(nn.Linear, module.get_submodule(head)), loss_name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-INITS = ("mosaic", "torchvision")
+INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
@@ -88,8 +88,8 @@ WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_m
 GROUPING = (WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY)
 """Keys of the optimizer section that are not arguments of its class: they divide its parameters into groups."""
 DECAYED = ("all", "weights", "not_norm", "not_named_bn")
-"""Values of weight_decay_on: every parameter; all but normalization layers and biases; all but normalization layers; those
-without "bn" in the name, as in sources that thus decay the shortcuts' BatchNorms of torchvision's ResNets."""
+"""Values of weight_decay_on: every parameter; all but normalization layers and biases; all but normalization layers;
+those without "bn" in the name, as in sources that thus decay the shortcuts' BatchNorms of torchvision's ResNets."""
 
 
 OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}

@@ -58,8 +58,8 @@ def test_initialization() -> None:
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03), "Kaiming normal, fan in"
 
 
-# Standard deviations of the initial weights. Kaiming normal: sqrt(2 / fan), fan in (Mosaic) or out (torchvision);
-# torchvision's classifier is uniform in +-1 / sqrt(in_features).
+# Standard deviations of the initial weights. Kaiming normal: sqrt(2 / fan), fan in (Mosaic, NVIDIA) or out
+# (torchvision); torchvision's classifier is uniform in +-1 / sqrt(in_features).
 STARTS = {
     "mosaic": {
         "conv1": math.sqrt(2 / (3 * 49)),
@@ -76,6 +76,8 @@ STARTS = {
         "fc": 1 / math.sqrt(3 * 2048),
     },
 }
+STARTS["zero_last"] = STARTS["torchvision"]
+STARTS["nvidia"] = {**STARTS["mosaic"], "fc": STARTS["torchvision"]["fc"]}
 
 
 @pytest.mark.parametrize("init", STARTS)
@@ -90,24 +92,42 @@ def test_statistics_of_an_initialization(init: str) -> None:
     gammas = torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
     betas = torch.cat([m.bias for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
     assert not betas.any()
-    if init == "torchvision":
+    last = torch.cat([block.bn3.weight for name, block in layers.items() if hasattr(block, "bn3")])
+    assert last.numel() == 15_104
+    if init in ("torchvision", "nvidia"):
         assert gammas.eq(1).all()
+    elif init == "zero_last":
+        assert not last.any() and gammas.eq(1).sum() == len(gammas) - len(last)
     else:
         assert gammas.mean().item() == pytest.approx(0.5, abs=0.02)
         assert gammas.std().item() == pytest.approx(math.sqrt(1 / 12), abs=0.02)
 
 
-def test_torchvision_initialization_equals_torchvisions() -> None:
+@pytest.mark.parametrize(("init", "zeroed"), [("torchvision", False), ("zero_last", True)])
+def test_torchvision_initialization_equals_torchvisions(init: str, zeroed: bool) -> None:
     """Bitwise, with the same seed: the recipes from torchvision start from it."""
     torch.manual_seed(3)
-    ours = build_composer_resnet("resnet18", num_classes=10, init="torchvision").module.state_dict()
+    ours = build_composer_resnet("resnet18", num_classes=10, init=init).module.state_dict()
     torch.manual_seed(3)
-    theirs = torchvision.models.resnet18(num_classes=10).state_dict()
+    theirs = torchvision.models.resnet18(num_classes=10, zero_init_residual=zeroed).state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow  # imports timm
+def test_zero_last_starts_as_timms_resnets() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    theirs, ours = timm.create_model("resnet50"), build_composer_resnet(init="zero_last").module
+    theirs_by_name, ours_by_name = (dict(model.requires_grad_(False).named_parameters()) for model in (theirs, ours))
+    assert theirs_by_name.keys() == ours_by_name.keys()
+    for name, weight in theirs_by_name.items():
+        pairs = [(w.mean().item(), w.std(correction=0).item()) for w in (ours_by_name[name], weight)]
+        assert pairs[0] == pytest.approx(pairs[1], rel=0.06, abs=2e-3), name
+
+
 def test_unknown_initialization() -> None:
-    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic or torchvision"):
+    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic, torchvision, zero_last or nvidia"):
         build_composer_resnet("resnet18", init="zero")
     with pytest.raises(ConfigError, match=r"model\.init: unknown value 'torchvison'; did you mean torchvision\?"):
         load(["yamls/digits.yaml", "model.init=torchvison", "dry_run=true"])
