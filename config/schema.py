@@ -14,7 +14,8 @@ from typing import Any
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
-LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
+MEAN_BCE = "mean_binary_cross_entropy"
+LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE"), MEAN_BCE: ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
 METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, its unit)
     "CrossEntropy": ("val_loss", "validation loss", ""),
@@ -35,7 +36,10 @@ class Model:
     """The network and its loss."""
 
     name: str = "resnet50"  # one of MODELS (torchvision's, never pretrained), or package.module:Class
-    loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
+    loss_name: str = (
+        "cross_entropy"  # one of LOSSES; binary_cross_entropy: summed over classes, averaged over the batch
+    )
+    target_threshold: float | None = None  # MEAN_BCE: targets above it count as 1, others as 0; None: as they are
     init: str = "mosaic"  # one of INITS; how weights are initialized
     num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there
     weights: str | None = None  # pretrained: a file, a folder, or torchvision[:NAME] (config/weights.py); None: none

@@ -69,6 +69,8 @@ CASES = [
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
+    "model.target_threshold=0.2",
+    "model.loss_name=mean_binary_cross_entropy model.target_threshold=0.2 algorithms.label_smoothing={}",
     # pretrained weights
     "model.head=keep",
     "is_train=false model.head=new model.weights=torchvision",

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
+from torch import nn
 
 from common.errors import ConfigError
 from config import load
@@ -20,6 +21,27 @@ def test_binary_cross_entropy_is_summed_over_classes() -> None:
     logits = torch.full((4, 1000), -math.log(1000))
     loss = model.loss(logits, (None, torch.tensor([0, 1, 2, 3])))
     assert loss.item() == pytest.approx(7.907, abs=2e-3)
+
+
+@pytest.mark.slow  # imports timm
+@pytest.mark.parametrize("threshold", [None, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mean_binary_cross_entropy_is_timms(threshold: float | None, smoothing: float) -> None:
+    """Of labels, smoothed labels and mixed targets; no bias is initialized for it, so it starts at ln 2."""
+    from timm.loss import BinaryCrossEntropy
+
+    model = build_composer_resnet("resnet18", "mean_binary_cross_entropy", 5, "zero_last", threshold)
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(12, 5, generator=generator), torch.arange(12) % 5
+    mixed = torch.rand(12, 5, generator=generator).softmax(1)
+    smoothed = nn.functional.one_hot(labels, 5) * (1 - smoothing) + smoothing / 5
+    for theirs, ours in ((labels, smoothed), (labels, labels), (mixed, mixed)):
+        if theirs is labels and ours is labels and smoothing:
+            continue  # timm smooths labels in its loss, we smooth them before
+        expected = BinaryCrossEntropy(smoothing=smoothing, target_threshold=threshold)(logits, theirs)
+        torch.testing.assert_close(model.loss(logits, (None, ours)), expected)
+    assert model.loss(torch.zeros(2, 5), (None, labels[:2])).item() == pytest.approx(math.log(2))
+    assert model.module.fc.bias.abs().max() <= 1 / math.sqrt(512)
 
 
 def test_cross_entropy_of_smoothed_targets() -> None:

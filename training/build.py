@@ -62,7 +62,7 @@ def model(config: Config) -> ComposerClassifier:
         raise ConfigError(
             "model.num_classes: auto needs the data, which are not open here; type model.num_classes=NUMBER"
         )
-    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init)
+    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init, values.target_threshold)
     if registry.is_outside(values.name):
         _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
     freeze(built, config)
