@@ -100,13 +100,18 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Its name, also that of its override blocks."""
+        """Its name."""
         return self.path.stem
 
     @property
     def lineage(self) -> list[Recipe]:
         """The recipes that it is based on, the first ancestor first, and itself."""
         return [*(self.parent.lineage if self.parent else []), self]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its override blocks: those of its lineage."""
+        return [*dict.fromkeys(recipe.name for recipe in self.lineage)]
 
     @property
     def title(self) -> str:
