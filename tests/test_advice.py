@@ -66,6 +66,7 @@ CASES = [
     "train_dataset.resize_size=100",
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",
+    "algorithms.mix={} algorithms.mixup={}",
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
