@@ -11,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+MODELS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+"""torchvision's ResNets, for which every recipe and tool is made."""
 INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
 MEAN_BCE = "mean_binary_cross_entropy"
