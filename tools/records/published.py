@@ -13,7 +13,6 @@ from tools.records.configs import settings
 from tools.records.groups import Group
 
 REFERENCE = ROOT / "results/reference.csv"
-MODEL = "resnet50"
 TRAINED = ("optimizer.", "scheduler.", "algorithms.", "model.", "train_dataset.", "eval_dataset.")
 IGNORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {  # follow from the length, or from where images are
     f"{section}_dataset.{key}" for section in ("train", "eval") for key in ("is_streaming", "storage")
@@ -22,15 +21,17 @@ IGNORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {  # follow from t
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure of a ResNet-50 on ImageNet; fields are text, empty if the source does not give them."""
+    """One published figure on ImageNet-1k; fields are text, empty if the source does not give them."""
 
     recipe: str  # one of ours, or a name used elsewhere
+    model: str
     variant: str  # distinguishes figures of one recipe
     top1: str  # percent, may be a range such as 75-78.1
     top5: str  # likewise
     epochs: str
-    minutes: str
+    minutes: str  # as the source says
     hardware: str
+    inferred_minutes: str  # by us, on 8x A100, where the source has none: training images / img/s
     n: str  # number of runs
     sd: str  # standard deviation over them, ddof=1, in points of top-1
     resolution: str  # resize/crop of the evaluation in pixels, or one number
@@ -78,7 +79,10 @@ def read_published(file: Path = REFERENCE) -> list[Published]:
     """Read all rows; DataError if the file is missing or is not such a table."""
     try:
         with file.open(newline="") as open_file:
-            return [Published(**row) for row in csv.DictReader(open_file, strict=True)]
+            rows = [Published(**row) for row in csv.DictReader(open_file, strict=True)]
+            if short := [row for row in rows if row.note is None]:
+                raise TypeError(f"a row of {short[0].recipe} has too few cells")
+            return rows
     except (OSError, TypeError, csv.Error) as error:
         columns = ",".join(field.name for field in fields(Published))
         raise DataError(f"{file}: is not a table of published figures ({error}); its columns are {columns}") from error
