@@ -21,9 +21,9 @@ from recipes import registry
 from recipes.__main__ import best_figure, is_unverified
 from recipes.__main__ import main as recipes_main
 from recipes.declared import declarations
+from recipes.published import REFERENCE, Published, read_published
 from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
 from tests.pages import ROOT, UPDATE
-from tools.records.published import REFERENCE, Published, read_published
 
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]

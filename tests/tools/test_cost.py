@@ -11,10 +11,11 @@ import pytest
 import torchvision
 
 from common.errors import DataError
+from recipes.published import REFERENCE, read_published
 from tests.tools.left_runs import A10G, A100, leave_run
 from tools.records.cost import Prices
 from tools.records.groups import over_steps, over_time, seconds_to, tables
-from tools.records.published import REFERENCE, for_group, read_published
+from tools.records.published import differs_from, for_group
 from tools.records.reading import Record, read_run, read_runs
 
 
@@ -166,18 +167,18 @@ def test_which_figures_may_be_compared(tmp_path: Path) -> None:
     rows = read_published()
     groups = {(g.recipe, g.length): g for g in tables(read_runs([tmp_path]))[0].groups}
     baseline = groups["baseline", "90ep"]
-    assert for_group(baseline, rows).epochs == "90" and for_group(baseline, rows).differs_from(baseline) == []
+    assert for_group(baseline, rows).epochs == "90" and differs_from(for_group(baseline, rows), baseline) == []
     mild = groups["mild", "36ep"]
-    assert for_group(mild, rows).differs_from(mild) == ["32 epochs"]
+    assert differs_from(for_group(mild, rows), mild) == ["32 epochs"]
     short = groups["mild", "32ep"]
-    assert for_group(short, rows).differs_from(short) == []
+    assert differs_from(for_group(short, rows), short) == []
     ffcv = next(row for row in rows if row.recipe == "ffcv_88")
-    assert ffcv.differs_from(baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
+    assert differs_from(ffcv, baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
     leave_run(tmp_path / "changed/a", "optimizer.lr=1.5", "algorithms.channels_last={}", "seed=4")
     (changed,) = tables(read_runs([tmp_path / "changed"]))[0].groups
     own = "here with algorithms.channels_last, optimizer.lr of its own"
-    assert for_group(changed, rows).differs_from(changed) == [own]
-    assert "no EMA" in next(row for row in rows if row.recipe == "adam").differs_from(mild)
+    assert differs_from(for_group(changed, rows), changed) == [own]
+    assert "no EMA" in differs_from(next(row for row in rows if row.recipe == "adam"), mild)
 
 
 def test_no_table(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from config.load import BASELINE, baseline_of
 from config.read import Tree
+from recipes.published import Published, read_published
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
 from tools.records.groups import Group, Table, data_of, tables
 from tools.records.measured import read_all, rows, title
-from tools.records.published import Published, for_group, read_published
+from tools.records.published import differs_from, for_group
 from tools.records.reading import Record, State
 from tools.report import words
 from tools.report.charts import COLORED, Chart, charts
@@ -137,7 +138,7 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
     assert top1 is not None  # a finished run has one
     difference = ""
     if reference is not None:
-        forbids = reference.differs_from(group)
+        forbids = differs_from(reference, group)
         gap = top1.mean - (reference.number("top1") or 0)
         difference = f"but {', '.join(forbids)}" if forbids else f"here {gap:+.2f}"
     return {
