@@ -39,15 +39,12 @@ def check_model(config: Config, report: Report) -> None:
 
 
 def _check_threshold(config: Config, report: Report) -> None:
-    """Check that the loss uses the threshold, and that it leaves the targets their meaning."""
+    """Check that the loss uses the threshold."""
     key, loss = "model.target_threshold", config.model.loss_name
     if fault := misfit("at least 0 and less than 1", config.model.target_threshold):
         report.add(key, fault)
     if loss != MEAN_BCE:
         report.add(key, f"{loss} has none; type model.loss_name={MEAN_BCE}, or model.target_threshold=null")
-    if "label_smoothing" in config.algorithms:
-        undo = "type algorithms.label_smoothing=null, or model.target_threshold=null"
-        report.add(key, f"targets of 0 and 1 are not smoothed any more; {undo}")
 
 
 def _check_weights(config: Config, weights: str, report: Report) -> None:

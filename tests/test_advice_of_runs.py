@@ -15,6 +15,7 @@ TUNED = "tests/training/test_tuned_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
+    "makes targets 0 or 1 again": DECLARED,
     "recompile the model": DECLARED,
     "finds nothing to switch": DECLARED,
     "changes the learning rate over the run": DECLARED,
