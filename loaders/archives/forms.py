@@ -10,7 +10,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import DataError, named
+from common.errors import DataError, counted, named
 from common.suggest import did_you_mean, listing
 from loaders.archives.catalog import Catalog, DataCopy, check_labels
 from loaders.archives.place import Place
@@ -109,6 +109,9 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
 def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
     """Open a data set in the form that `recognize` has named; raises as `open_copy`."""
     copy: DataCopy = _function(FORMS[name].open)(place, options)
+    if dangling := place.dangling():
+        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
+        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
