@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import ConfigError
-from common.output import take_any_text
+from common.output import take_any_text, visible
 from common.sizes import amount
 
 LOG_SECONDS = 60.0  # between progress lines in a log file, which would otherwise become unreadable
@@ -64,13 +64,22 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
+class _VisibleConsole(Console):
+    """A console that escapes control characters."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As Console's, of `visible` text."""
+        return super().render_str(visible(text), **options)
+
+
 def console(log_width: int = 100) -> Console:
     """Return a console for tables, as wide as the terminal or COLUMNS; at least `log_width` columns in a log file.
 
-    Paths are printed literally: brackets are not markup, and bytes that are not UTF-8 are escaped.
+    Paths are printed literally: brackets are not markup, and control characters and bytes that are not UTF-8 are
+    escaped.
     """
     take_any_text()
-    made = Console(soft_wrap=True, highlight=False, markup=False)
+    made = _VisibleConsole(soft_wrap=True, highlight=False, markup=False)
     if "COLUMNS" not in os.environ:
         if made.is_dumb_terminal:
             made.size = shutil.get_terminal_size()  # Rich assumes 80 columns for every dumb terminal

@@ -110,7 +110,7 @@ def test_names_are_found_in_order(photos: Path) -> None:
 def test_cells_and_names_that_are_not_text() -> None:
     one = Prediction("=a\udce9.jpg", [Answer(0, "+cat", "\x1b[31mCat", 0.5)])
     assert next(formats.as_table([one], 1)) == " 50.0 %  \\x1b[31mCat (+cat)  =a\\udce9.jpg\n"
-    assert list(formats.as_csv([one], 1))[1] == "'=a\udce9.jpg,1,'+cat,\x1b[31mCat,0.500000\n"
+    assert list(formats.as_csv([one], 1))[1] == "'=a\udce9.jpg,1,'+cat,\\x1b[31mCat,0.500000\n"
     assert json.loads(next(formats.as_json_lines([one], 1)))["file"] == one.file
     assert json.loads("".join(formats.as_json([], 5))) == []
     assert list(formats.as_table([Prediction("a", [])], 5)) == ["a\n      -    \n"]
