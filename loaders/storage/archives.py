@@ -77,6 +77,10 @@ class ArchiveDataset(ImageDataset):
     def __len__(self) -> int:
         return len(self.catalog)
 
+    @property
+    def stored_bytes(self) -> int:
+        return int(self.catalog.sizes.sum())
+
     def name_of(self, index: int) -> str:
         return self.catalog.name_of(index)
 

@@ -80,6 +80,10 @@ class ShardDataset(ImageDataset):
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def stored_bytes(self) -> int:
+        return sum(entry["raw_data"]["bytes"] for entry in self.cache.shards)
+
     def name_of(self, index: int) -> str:
         shard, position = self._find(index)
         return f"{self.cache.place_of(shard)}, sample {position}"

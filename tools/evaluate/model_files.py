@@ -49,7 +49,7 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
     listed: list[torch.Tensor] = []
     plain: list[torch.Tensor] = []
     flipped: list[torch.Tensor] = []
-    with ImageMeter(console, f"{network.crop_size} px", len(images)) as meter:
+    with ImageMeter(console, f"{network.crop_size} px", len(images), size=images.stored_bytes) as meter:
         for batch, numbers in loader_of(spec):
             if int(numbers.max()) >= len(labels):
                 raise DataError(
