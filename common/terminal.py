@@ -205,7 +205,7 @@ class Meter(ABC):
 
 
 class ImageMeter(Meter):
-    """A meter of images; `size` is the bytes of all of them, if they are known."""
+    """A meter of images; `total` is 0 if it is unknown, `size` is the bytes of all of them, if they are known."""
 
     def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
         super().__init__(console, what, total, shown)
@@ -219,15 +219,19 @@ class ImageMeter(Meter):
         """Return img/s, the time left at the average rate, since a disk's slow minutes come and go, and bytes/s."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
         rate = self.rate.per_second
+        left = f"  left {left}" if self.total else ""
         speed = f"  {amount(rate * self._bytes / self._weighed)}/s" if self._weighed else ""
-        return f"{rate:,.0f} img/s  left {left}{speed}"
+        return f"{rate:,.0f} img/s{left}{speed}"
 
 
 class ByteMeter(Meter):
-    """A meter of bytes."""
+    """A meter of the bytes of files."""
+
+    files = 0  # that are done
 
     def figures(self, done: int) -> str:
-        """Return the bytes that are done, the speed, and the time left at this speed."""
-        speed = self.rate.per_second
+        """Return the bytes that are done, the speed, the files per second so far, and the time left at this speed."""
+        speed, passed = self.rate.per_second, time.monotonic() - self.began
         left = f", {clock((self.total - done) / speed)} left" if speed > 0 else ""
-        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"
+        files = f", {self.files / passed:,.0f} files/s" if self.files else ""
+        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{files}{left}"

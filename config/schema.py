@@ -64,7 +64,7 @@ class Dataset:
 
     is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<image>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; required
-    local: str | None = None  # cache folder for streamed shards; required if is_streaming
+    local: str | None = None  # cache folder for streamed shards or archives in S3; required if is_streaming
     cache_limit: int | str | None = None  # bytes of shards to keep in the cache, a number or 200gb; None: all
     storage: str | None = None  # a kind in loaders.storage.kinds; None: streaming or imagefolder, by is_streaming
     decoder: str = "auto"  # one of loaders.images.decoders; auto: native if it is built, else torchvision

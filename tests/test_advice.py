@@ -53,6 +53,7 @@ CASES = [
     "train_dataset.is_streaming=true",
     S3,
     f"{S3} train_dataset.storage=ffcv",
+    f"{S3} train_dataset.storage=archives train_dataset.cache_limit=1gb",
     "train_dataset.path=s3:/bucket/data train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
     "train_dataset.storage=streaming",
     "train_dataset.storage=ffcv train_dataset.is_streaming=true train_dataset.local=/tmp/cache",

@@ -127,7 +127,8 @@ MISTAKES = {
     "eval_dataset.path=/no/such": "eval_dataset.path: no such folder: /no/such; type eval_dataset.path=FOLDER",
     "train_dataset.path=/daat/digits": "train_dataset.path: no such folder: /daat/digits",
     "train_dataset.path=daat/digits": "train_dataset.path: no such folder: daat/digits (looked in ",
-    "train_dataset.path=s3://b/x": "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
+    "train_dataset.path=s3://b/x": "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache, or "
+    "train_dataset.local=/tmp/cache alone for WebDataset tars",
     "train_dataset.path=s3:/b/x": "train_dataset.path: s3:/b/x is neither an address nor a folder; did you mean s3://b/x?",
     "save_folder=s3:b/x": "save_folder: s3:b/x is neither an address nor a folder; did you mean s3://b/x?",
     "train_dataset.is_streaming=true": "train_dataset.local: missing; streaming needs a cache folder",
