@@ -101,12 +101,19 @@ def test_merged_values_are_the_published_ones(recipe: str) -> None:
     assert list(algorithms) == list(ALGORITHMS[recipe])  # in this order
 
 
-TORCHVISION = ("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized")
+STARTS = {
+    "mosaic": MOSAIC,
+    "torchvision": [
+        *("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized", "torchvision_v1"),
+        *("mlperf_lars_1632", "mlperf_lars_3264", "mlperf_lars_8192"),
+    ],
+    "nvidia": ["nvidia_50", "nvidia_90", "nvidia_250"],
+}
 
 
-@pytest.mark.parametrize("recipe", [*MOSAIC, *TORCHVISION])
-def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
-    assert run_of(recipe).config.model.init == ("mosaic" if recipe in MOSAIC else "torchvision")
+@pytest.mark.parametrize(("init", "recipe"), [(init, recipe) for init, recipes in STARTS.items() for recipe in recipes])
+def test_each_recipe_starts_as_its_source_does(init: str, recipe: str) -> None:
+    assert run_of(recipe).config.model.init == init
 
 
 def test_baseline_is_the_same_as_no_recipe() -> None:
