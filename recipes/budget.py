@@ -10,11 +10,22 @@ from common.errors import ConfigError
 from common.suggest import did_you_mean, listing
 from launch.machines import PEAKS
 
-EXAMPLES = ("8x H100, 1 hour", "1x RTX 4090, 1 day", "8x A100, $50", "8x A100, 78 %")
+EXAMPLES = ("8x H100, 1 hour", "1x RTX 4090, 1 day", "8x A100, $50", "8x A100, 77 %")
 ADVICE = f"write GPUs and a time, dollars or a top-1, as in {listing(map(repr, EXAMPLES))}"
 DEFAULT = (8, "A100")
-UNITS = {"m": 1, "min": 1, "minute": 1, "h": 60, "hr": 60, "hour": 60, "d": 1440, "day": 1440, "w": 10080, "week": 10080}
-FILLERS = "a an and at budget cost for in less most of on or than the to under up with within".split()
+UNITS = {
+    "m": 1,
+    "min": 1,
+    "minute": 1,
+    "h": 60,
+    "hr": 60,
+    "hour": 60,
+    "d": 1440,
+    "day": 1440,
+    "w": 10080,
+    "week": 10080,
+}
+FILLERS = "a an and at budget cost for in least less most of on or than the to under up with within".split()
 
 
 def _folded(kind: str) -> str:
@@ -28,11 +39,11 @@ _KIND = "|".join(
 )
 _NUMBER = r"(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
 _DOLLARS = re.compile(rf"\$ *{_NUMBER}|{_NUMBER} *(?:\$|dollars?\b|usd\b)", re.IGNORECASE)
-_TOP1 = re.compile(rf"\btop-? ?1\b[ :=>]*{_NUMBER} *%?|{_NUMBER} *(?:%|percent\b)(?: *top-? ?1\b)?", re.IGNORECASE)
-_COUNT = r"(?:\b(\d+)(?: *[x×*] *| +)|\b)"
-_GPUS = re.compile(
-    rf"{_COUNT}(?:NVIDIA )?({_KIND})\b(?:[ -]?\d+ ?GB\b)?(?:[ -]?SXM\d?\b)?(?: GPUs?\b)?", re.IGNORECASE
+_TOP1 = re.compile(
+    rf"\btop-? ?1\b(?: of\b|[ :=>])* *{_NUMBER} *%?|{_NUMBER} *(?:%|percent\b)(?: *top-? ?1\b)?", re.IGNORECASE
 )
+_COUNT = r"(?:\b(\d+)(?: *[x*\u00d7] *| +)|\b)"
+_GPUS = re.compile(rf"{_COUNT}(?:NVIDIA )?({_KIND})\b(?:[ -]?(?:\d+ ?GB|SXM\d?)\b)*(?: GPUs?\b)?", re.IGNORECASE)
 _TIME = re.compile(rf"(?:{_NUMBER}|\b(?:an?|one)) *({'|'.join(UNITS)})s?(?![a-z])", re.IGNORECASE)
 
 
@@ -66,7 +77,8 @@ def parse(text: str) -> Budget:
         found = pattern.findall(rest)
         if len(found) > 1:
             raise ConfigError(f"--budget: {text!r} has {name} twice; {ADVICE}")
-        limits |= {name: float("".join(one).replace(",", "")) for one in found}
+        if found:
+            limits[name] = float("".join(found[0]).replace(",", ""))
         rest = pattern.sub(" ", rest)
     machines = [match[0] for match in _GPUS.finditer(rest)]
     count, kind = gpus_of(machines[0]) or DEFAULT if machines else DEFAULT

@@ -7,7 +7,7 @@ How wrong that is, is known from recipes that were published on other GPUs too: 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,23 +38,32 @@ class Choice:
 
 @dataclass(frozen=True)
 class Scale:
-    """From minutes on 8x A100 to those of other GPUs."""
+    """From published minutes to those on some GPUs."""
 
+    gpus: tuple[int, str]  # number and kind
     speed: float  # times as fast as 8x A100, by the peaks
     lowest: float  # the real time of published runs on other GPUs, divided by that of this arithmetic
     highest: float
     runs: int  # how many were compared
 
+    def published(self, choice: Choice) -> float | None:
+        """Return the minutes that the source took on the same GPUs; None if it did not use them."""
+        own = choice.point.figure
+        if self.gpus == DEFAULT:
+            return choice.minutes if choice.point.basis == PUBLISHED else None
+        return own.number("minutes") if gpus_of(own.hardware) == self.gpus and not choice.shorter else None
+
     def minutes(self, choice: Choice) -> float:
         """Return the forecast."""
-        return choice.minutes / self.speed
+        return self.published(choice) or choice.minutes / self.speed
 
     def span(self, choice: Choice) -> tuple[float, float]:
-        """Return the range of the minutes; a single number for a published time on the same GPUs."""
+        """Return the range of the minutes, of no width for a published time."""
         minutes = self.minutes(choice)
-        if self.speed == 1 and choice.point.basis == PUBLISHED:
+        if self.published(choice):
             return minutes, minutes
-        return minutes * self.lowest, minutes * self.highest
+        lowest = 1.0 if self.gpus == DEFAULT else self.lowest  # minutes inferred there are a lower bound
+        return minutes * lowest, minutes * self.highest
 
 
 def speed_of(count: int, kind: str) -> float:
@@ -84,7 +93,8 @@ def _same_length(row: Published, other: Published) -> bool:
 def scale_for(budget: Budget, rows: Iterable[Published]) -> Scale:
     """Return the scale to a budget's GPUs, its errors those of the published figures."""
     errors = errors_of(rows)
-    return Scale(speed_of(budget.count, budget.kind), min(errors, default=1.0), max(errors, default=1.0), len(errors))
+    gpus = (budget.count, budget.kind)
+    return Scale(gpus, speed_of(*gpus), min(errors, default=1.0), max(errors, default=1.0), len(errors))
 
 
 def choices(everything: Iterable[Point]) -> Iterator[Choice]:
@@ -94,11 +104,15 @@ def choices(everything: Iterable[Point]) -> Iterator[Choice]:
         epochs = point.figure.number("epochs")
         yield Choice(point, epochs, point.minutes, point.top1)
         if epochs:
-            family = point.recipe.removesuffix(f"_{point.figure.epochs}")
-            families.setdefault((family, point.protocol, point.basis), []).append(point)
-    for family in families.values():
-        for shorter, longer in pairwise(sorted(family, key=lambda point: float(point.figure.epochs))):
+            families.setdefault((family_of(point), point.protocol, point.basis), []).append(point)
+    for alike in families.values():
+        for shorter, longer in pairwise(sorted(alike, key=lambda point: float(point.figure.epochs))):
             yield from between(shorter, longer)
+
+
+def family_of(point: Point) -> str:
+    """Return the name that the lengths of a recipe share: ffcv for ffcv_16 in 16 epochs."""
+    return point.recipe.removesuffix(f"_{point.figure.epochs}")
 
 
 def between(shorter: Point, longer: Point) -> Iterator[Choice]:
@@ -131,32 +145,53 @@ def fits(choice: Choice, budget: Budget, scale: Scale, price: Price) -> bool:
 class Answer:
     """What fits a budget."""
 
-    best: list[Choice]  # one of each protocol, the preferred first
-    unverified: list[Choice]  # more accurate by figures that nobody has checked
+    best: list[Choice]  # one of each protocol, the most accurate first
+    unverified: list[Choice]  # those more accurate by figures that nobody has checked
 
 
-def answer(rows: list[Published], lengths: Mapping[str, float], budget: Budget, scale: Scale, price: Price) -> Answer:
-    """Return what fits; a ConfigError that names the nearest if nothing does.
+def answer(rows: list[Published], shipped: Collection[str], budget: Budget, scale: Scale, price: Price) -> Answer:
+    """Return what fits; a ConfigError that names the cheapest if nothing does.
 
-    `lengths` are the epochs of the recipes that can be trained here, by name. With a top-1 to reach, the fastest is
-    preferred, else the most accurate.
+    `shipped` are the names of the recipes that can be trained here.
     """
     if budget.dollars and price.dollars is None:
         raise ConfigError(f"--budget: ${budget.dollars:g} given, but {price.why}, in dollars per hour of all GPUs")
-    known = [choice for choice in choices(points(rows)) if choice.recipe in lengths]
+    known = [choice for choice in choices(points(rows)) if choice.recipe in shipped]
     counted = [choice for choice in known if choice.point.is_counted]
     fitting = [choice for choice in counted if fits(choice, budget, scale, price)]
-
-    def preference(choice: Choice) -> tuple[float, float]:
-        slow = scale.span(choice)[1]
-        return (-slow, choice.top1) if budget.top1 else (round(choice.top1, 2), -slow)
-
     if not fitting:
         raise ConfigError(nothing_fits(counted, budget, scale, price))
-    by_protocol = {choice.point.protocol: choice for choice in sorted(fitting, key=preference)}
-    best = sorted(by_protocol.values(), key=preference, reverse=True)
-    doubtful = [choice for choice in known if choice.point.basis == UNVERIFIED and fits(choice, budget, scale, price)]
-    return Answer(best, [choice for choice in doubtful if preference(choice) > preference(best[0])])
+    protocols = {choice.point.protocol: list[Choice]() for choice in fitting}
+    for choice in fitting:
+        protocols[choice.point.protocol].append(choice)
+    best = [preferred(alike, budget, scale, spread_of(rows)) for alike in protocols.values()]
+    best.sort(key=lambda choice: -choice.top1)
+    unverified = [
+        choice
+        for choice in known
+        if choice.point.basis == UNVERIFIED and fits(choice, budget, scale, price) and choice.top1 > best[0].top1
+    ]
+    return Answer(best, [] if budget.top1 else unverified)
+
+
+def preferred(fitting: Iterable[Choice], budget: Budget, scale: Scale, spread: float) -> Choice:
+    """Return the fastest with a top-1 to reach, or else the most accurate; the faster of two that seeds may reverse."""
+
+    def slow(choice: Choice) -> float:
+        return scale.span(choice)[1]
+
+    if budget.top1:
+        return min(fitting, key=slow)
+    families: dict[str, Choice] = {}
+    for choice in sorted(fitting, key=lambda choice: (choice.top1, -slow(choice))):
+        families[family_of(choice.point)] = choice
+    most = max(choice.top1 for choice in families.values())
+    return min((choice for choice in families.values() if choice.top1 >= most - spread), key=slow)
+
+
+def spread_of(rows: Iterable[Published]) -> float:
+    """Return the half width of a top-1 whose source ran once: that of the source whose repeated runs vary the most."""
+    return SIGMAS * max((row.number("sd") or 0.0 for row in rows if row.model == MODEL), default=0.0)
 
 
 def nothing_fits(known: list[Choice], budget: Budget, scale: Scale, price: Price) -> str:
@@ -164,22 +199,26 @@ def nothing_fits(known: list[Choice], budget: Budget, scale: Scale, price: Price
     most = max(known, key=lambda choice: choice.top1)
     if budget.top1 and most.top1 < budget.top1:
         return (
-            f"--budget: no recipe here has a published top-1 of {budget.top1:g} % that was checked; the most accurate is "
+            f"--budget: no recipe here has a published and checked top-1 of {budget.top1:g} %; the most accurate is "
             f"{most.recipe}, {most.top1:.2f} %"
         )
-    able = [choice for choice in known if choice.top1 >= (budget.top1 or 0)]
-    least = min(able, key=lambda choice: choice.minutes)
-    slow = scale.span(least)[1]
-    dollars = cost(slow, price)
-    worth = f"{spelled(slow)}{f' and ${dollars:,.2f}' if dollars else ''}"
+    least = min((choice for choice in known if choice.top1 >= (budget.top1 or 0)), key=lambda choice: choice.minutes)
+    low, high = scale.span(least)
+    worth = spelled(high) if low == high else f"{spelled(low)} to {spelled(high)}"
+    dollars = cost(high, price)
     return (
-        f"--budget: nothing fits {budget}; the cheapest published figure{' of that top-1' if budget.top1 else ''} is of "
-        f"{least.recipe}, {least.epochs:g} epochs, {least.top1:.2f} %, which may take {worth} there"
+        f"--budget: nothing fits {budget}; the cheapest that exists{' with that top-1' if budget.top1 else ''} is "
+        f"{least.recipe}, {least.epochs:g} epochs, {least.top1:.2f} %, which takes {worth}"
+        f"{f' and up to ${dollars:,.2f}' if dollars else ''} there"
     )
 
 
+def unit_of(minutes: float) -> tuple[int, str]:
+    """Return the minutes of the unit that suits a time, and its name."""
+    return (1, "min") if minutes < 120 else (60, "h") if minutes < 48 * 60 else (1440, "days")
+
+
 def spelled(minutes: float) -> str:
-    """Return minutes in the unit that fits: 52 min, 3.4 h, 5.1 days."""
-    if minutes < 120:
-        return f"{minutes:.0f} min"
-    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
+    """Return minutes in the unit that suits them: 52 min, 3.4 h, 5.1 days."""
+    per_unit, unit = unit_of(minutes)
+    return f"{minutes / per_unit:.{int(per_unit > 1)}f} {unit}"
