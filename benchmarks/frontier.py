@@ -150,7 +150,7 @@ def description(everything: Sequence[Point]) -> str:
     return "; ".join(f"{point.recipe} {point.minutes:g} min {point.top1:g} % {point.protocol}" for point in everything)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; return 0."""
     words = command.parser("benchmarks.frontier", __doc__)
     words.add_argument("-o", "--output", type=Path, default=TARGET, metavar="FILE", help="docs/images/frontier.svg")
