@@ -84,6 +84,7 @@ class TrainDataset(Dataset):
 
     min_crop_area: float = 0.08  # smallest fraction of an image's area that a crop covers
     hflip: bool = True  # mirror images with probability 1/2; False where left and right differ, as in writing
+    repeats: int = 1  # how often an epoch shows each of its images, cropped anew; it has as many fewer images
 
 
 @dataclass(slots=True)

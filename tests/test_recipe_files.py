@@ -28,7 +28,7 @@ from tests.pages import ROOT, UPDATE
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]
 BLURPOOL = {"replace_convs": True, "replace_maxpools": True, "blur_first": True, "min_channels": 16}
-EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba"}
+EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba", "decay": None}
 RESIZE: dict[str, Any] = {
     "mode": "resize",
     "size_increment": 4,

@@ -152,7 +152,7 @@ def schedule(run: Run, data: Data) -> Schedule:
         )
     peak = config.optimizer["lr"]
     multiplier = schedules.learning_rate(config.scheduler, peak, total, warmup_batches, epoch, milestones)
-    train_images = len(image_dataset(data.train)) if data.train else 0
+    train_images = image_dataset(data.train).epoch_size if data.train else 0
     advice = small_data.warning(config, train_images, per_epoch, dist.get_world_size())
     if advice and config.is_train and not run.lenient:
         say(f"warning: {advice}")
@@ -210,7 +210,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         local = path if dataset.is_streaming else None
     given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
     if isinstance(dataset, TrainDataset):
-        given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
+        given |= {key: getattr(dataset, key) for key in ("min_crop_area", "hflip", "repeats")}
     if isinstance(dataset, EvalDataset):
         given["crop_ratio"] = dataset.crop_ratio
     size_in_loader = _size_in_loader(config, algorithms)

@@ -122,7 +122,7 @@ def test_odd_images_equal_pils_rgb(kind: str, workers: int, roots: dict[str, Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["streaming", "packed", "packed shards", "ffcv"])
 def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path, tmp_path: Path) -> None:
-    """Unshuffled samples with crops, flips and random operations."""
+    """Unshuffled samples with crops, flips and random operations, of repeated images too."""
     make_shards(folder, tmp_path / "mds", size_limit=20_000)
     images = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     if kind == "ffcv":
@@ -130,8 +130,9 @@ def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path,
         write_beton(tmp_path / "ffcv/train.beton", len(images), images.read)
     roots = {"imagefolder": folder, "streaming": tmp_path / "mds", "ffcv": tmp_path / "ffcv"}
     options = {"image_transforms": [RandomOperations(9, 1, "all")], "batch_size": 12}
-    reference = everything(build(roots, "imagefolder", **options).dataloader)
-    for workers in (0, 1):
+    for workers, repeats in ((0, 1), (1, 3)):
+        options["repeats"] = repeats
+        reference = everything(build(roots, "imagefolder", **options).dataloader)
         found = everything(build(roots, kind, num_workers=workers, **options).dataloader)
         assert torch.equal(found[0], reference[0]) and torch.equal(found[1], reference[1])
 
@@ -217,6 +218,8 @@ def test_synthetic_batches_need_no_data() -> None:
     assert images.dtype == torch.uint8 and images.is_contiguous(memory_format=torch.channels_last)
     assert images.shape == (64, 3, 32, 32) and set(labels.tolist()) == {0, 1}
     assert batches[-1][0].data_ptr() == batches[-2][0].data_ptr(), "the batch must be shared"
+    repeated = build_imagenet_dataspec("", False, 64, storage="synthetic", crop_size=32, repeats=3)
+    assert [len(list(repeated.dataloader)), next(iter(repeated.dataloader))[0].shape[-1]] == [12_800 // 64, 32]
 
 
 def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
