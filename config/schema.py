@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-INITS = ("mosaic", "torchvision")
+MODELS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+"""torchvision's ResNets, for which every recipe and tool is made."""
+INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
-LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
+MEAN_BCE = "mean_binary_cross_entropy"
+LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE"), MEAN_BCE: ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
 METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, its unit)
     "CrossEntropy": ("val_loss", "validation loss", ""),
@@ -35,7 +40,10 @@ class Model:
     """The network and its loss."""
 
     name: str = "resnet50"  # one of MODELS (torchvision's, never pretrained), or package.module:Class
-    loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
+    loss_name: str = (
+        "cross_entropy"  # one of LOSSES; binary_cross_entropy: summed over classes, averaged over the batch
+    )
+    target_threshold: float | None = None  # MEAN_BCE: targets above it count as 1, others as 0; None: as they are
     init: str = "mosaic"  # one of INITS; how weights are initialized
     num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there
     weights: str | None = None  # pretrained: a file, a folder, or torchvision[:NAME] (config/weights.py); None: none
@@ -89,6 +97,9 @@ class EvalDataset(Dataset):
 WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_multiplier", "layer_decay"
 GROUPING = (WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY)
 """Keys of the optimizer section that are not arguments of its class: they divide its parameters into groups."""
+DECAYED = ("all", "weights", "not_norm", "not_named_bn")
+"""Values of weight_decay_on: every parameter; all but normalization layers and biases; all but normalization layers;
+those without "bn" in the name, as in sources that thus decay the shortcuts' BatchNorms of torchvision's ResNets."""
 
 
 OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
@@ -99,11 +110,14 @@ class Scheduler:
     """The learning rate schedule."""
 
     name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES, or package.module:function
+    every: str = "step"  # one of recipes.schedules.EVERY: how often the rate changes; epoch: held from its first step
     t_warmup: str = "8ep"  # length of the linear warm-up to optimizer.lr
     alpha_i: float = 0.0  # initial learning rate, as a fraction of optimizer.lr
     alpha_f: float = 0.0  # final learning rate, as a fraction of optimizer.lr
     eta_min: float | None = None  # final learning rate, absolute; replaces alpha_f
     scale_warmup: bool = True  # whether scale_schedule_ratio applies to the warm-up too
+    power: float = 2.0  # polynomial_with_warmup
+    milestones: list = field(default_factory=list)  # multistep_, piecewise_with_warmup: [time, fraction of lr]
     pct_start: float = 0.3  # one_cycle: fraction of the run in which the learning rate rises
     div_factor: float = 25.0  # one_cycle: the initial learning rate is optimizer.lr divided by this
     final_div_factor: float = 1.0e4  # one_cycle: the final learning rate is the initial one divided by this

@@ -43,6 +43,10 @@ CASES = [
     "optimizer.lr=null",
     "recipe_name=onecycle scheduler.pct_start=1",
     "recipe_name=onecycle optimizer={name: lbfgs, lr: 0.1}",
+    "scheduler.name=multistep_with_warmup",
+    "scheduler={name: piecewise_with_warmup, milestones: [[9ep, nan]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[9ba, 0.1]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[99ep, 0.1]]}",
     # data
     "train_dataset.path=nowhere",
     "train_dataset.path=null",
@@ -64,9 +68,12 @@ CASES = [
     "train_dataset.resize_size=100",
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",
+    "algorithms.mix={} algorithms.mixup={}",
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
+    "model.target_threshold=0.2",
+    "model.loss_name=mean_binary_cross_entropy model.target_threshold=0.2 algorithms.label_smoothing={}",
     # pretrained weights
     "model.head=keep",
     "is_train=false model.head=new model.weights=torchvision",
