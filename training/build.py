@@ -13,6 +13,7 @@ from composer.loggers import LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
 
+from common.durations import parse
 from config import ConfigError, Run, durations_of
 from config.run import milestones_of
 from config.schema import AUTO, GROUPING, Config, EvalDataset, TrainDataset
@@ -236,6 +237,9 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
     )
     if size_in_loader is not None:
         loader = loader_of(spec)
+        whole = parse(config.max_duration).batches(len(loader), dataset.batch_size)
+        for algorithm in ours(algorithms):
+            algorithm.epochs = whole / len(loader)
         cast(EpochSampler, loader.sampler).size_at = functools.partial(size_in_loader, len(loader))
     return spec
 
