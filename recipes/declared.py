@@ -61,6 +61,8 @@ class Declarations:
     """Expression: whether it has an `image_transform`, which needs a loader of single images."""
     IMAGE_SIZE: ClassVar[str] = ""
     """`package.module:function` of (elapsed, crop_size, arguments of the class by name) that returns the image size."""
+    RESIZES: ClassVar[bool] = False
+    """Whether it changes the size of training images, which a network for one size does not take."""
     RANKS: ClassVar[str] = ""
     """`package.module:function` that returns why a training run does not fit its ranks, or None. It is called with what
     it takes of `nodes`, `per_node`, `key` (that of the class in a YAML) and the arguments of the class."""

@@ -53,6 +53,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             "one pixel"
         ),
     }
+    RESIZES = True
     IMAGE_SIZE = "recipes.schedules:progressive_size"
     NO_LR_FIND = "changes the image size, and a learning rate is found at a single size"
 

@@ -102,6 +102,10 @@ class StochasticDepth(Surgery):
         "drop_warmup": "a fraction of the run, from 0 to 1, in dur",
     }
     RULES = {
+        "config.model.is_resnet": (
+            "is for the blocks of torchvision's ResNets, which {config.model.name} has not; type "
+            "algorithms.stochastic_depth=null"
+        ),
         "stochastic_method != 'sample' or not drop_warmup.value": (
             "drop_warmup: must be 0 with stochastic_method=sample"
         ),
