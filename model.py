@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
 import torchvision
 from composer.loss import binary_cross_entropy_with_logits
+from composer.loss.utils import ensure_targets_one_hot
 from composer.models import ComposerClassifier
 from torch import nn
 from torchmetrics import Metric, MetricCollection
@@ -16,15 +18,33 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from common.errors import ConfigError
 from common.suggest import listing
-from config.schema import INITS, MODELS
+from config.schema import INITS, MEAN_BCE, MODELS
 from recipes import networks, registry
 
-# Both accept class indices or dense targets. As published, binary cross entropy is summed over classes and divided by
+
+def mean_binary_cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, threshold: float | None = None
+) -> torch.Tensor:
+    """Return binary cross entropy averaged over batch and classes, as in timm; see model.target_threshold.
+
+    Args:
+        logits: [B, classes].
+        targets: class indices [B], or probabilities [B, classes].
+        threshold: above it, a target counts as 1, otherwise as 0; None leaves them as they are.
+    """
+    dense = ensure_targets_one_hot(logits, targets)
+    if threshold is not None:
+        dense = (dense > threshold).to(dense.dtype)
+    return nn.functional.binary_cross_entropy_with_logits(logits, dense)
+
+
+# All accept class indices or dense targets. As published, binary cross entropy is summed over classes and divided by
 # the batch size (initially 7.907 for 1000 classes), not averaged over classes. Cross entropy is torch's: Composer's
 # synchronizes with the GPU to check the targets' sum, and warns of smoothed targets that rounding leaves at 0.99999994.
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": nn.functional.cross_entropy,
     "binary_cross_entropy": binary_cross_entropy_with_logits,
+    MEAN_BCE: mean_binary_cross_entropy,
 }
 
 Head = nn.Linear | nn.Conv2d
@@ -64,6 +84,7 @@ def build_composer_resnet(
     loss_name: str = "cross_entropy",
     num_classes: int = 1000,
     init: str = "mosaic",
+    target_threshold: float | None = None,
     image_size: int = 224,
 ) -> ComposerClassifier:
     """Build a ResNet, or another network, with top-1 and top-5 accuracy as metrics.
@@ -74,9 +95,10 @@ def build_composer_resnet(
         loss_name: one of LOSSES.
         num_classes: number of outputs; the model maps [B, 3, H, W] to logits [B, num_classes].
         init: one of INITS; ignored for others than MODELS, which keep their own. "mosaic": as in Mosaic's ResNet
-            example (see `initialize`);
-            "torchvision": as torchvision's constructor does (Kaiming-normal convolutions with fan out; BatchNorm
-            weights 1, biases 0).
+            example (see `initialize`); "torchvision": as torchvision's constructor does (Kaiming-normal convolutions
+            with fan out; BatchNorm weights 1, biases 0); "zero_last": the same, but the last BatchNorm of each block
+            starts at 0, as timm's ResNets; "nvidia": torchvision's with fan in.
+        target_threshold: of mean_binary_cross_entropy.
         image_size: side of the images in pixels, for networks that take images of one size, such as vit_b_16.
 
     Raises:
@@ -94,9 +116,15 @@ def build_composer_resnet(
     elif model_name not in MODELS:
         module = networks.build(model_name, num_classes, image_size)
     else:
-        module = getattr(torchvision.models, model_name)(num_classes=num_classes)
+        module = getattr(torchvision.models, model_name)(
+            num_classes=num_classes, zero_init_residual=init == "zero_last"
+        )
         if init == "mosaic":
             initialize(module)
+        elif init == "nvidia":
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     head = head_of(module, num_classes)
     layer = None if head is None else cast(Head, module.get_submodule(head))
     if layer is not None and layer.bias is not None:
@@ -118,7 +146,7 @@ def build_composer_resnet(
             # The two accuracies share no state, so the search for groups on the first batch would be wasted.
             compute_groups=False,
         ),
-        loss_fn=LOSSES[loss_name],
+        loss_fn=partial(LOSSES[loss_name], **({"threshold": target_threshold} if loss_name == MEAN_BCE else {})),
     )
 
 

@@ -25,7 +25,6 @@ from torchvision.datasets import ImageFolder
 from common import command
 from config import ConfigError, load
 from config.read import ROOT
-from config.schema import INITS
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from loaders.storage.digits import make_digits
 from model import build_composer_resnet
@@ -33,6 +32,7 @@ from tools.compare import __main__ as compare
 from tools.records.groups import Spread
 
 SIZE, BATCH = 32, 64  # pixels and images, as in yamls/digits.yaml
+INITS = ("mosaic", "torchvision")
 LR, MOMENTUM, DECAY = 0.064, 0.875, 5e-4
 FLOATS = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD)])
 AUGMENTED = transforms.Compose([transforms.RandomResizedCrop(SIZE, scale=(0.5, 1.0)), FLOATS])

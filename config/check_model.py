@@ -5,10 +5,11 @@ from __future__ import annotations
 from common.addresses import is_s3
 from common.errors import ConfigError, DataError
 from common.suggest import address_meant
-from config.schema import AUTO, Config
+from config.schema import AUTO, MEAN_BCE, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from config.weights import ALLOWED, TORCHVISION, find, torchvision_name
 from recipes import networks, registry
+from recipes.declared import misfit
 
 
 def check_model(config: Config, report: Report) -> None:
@@ -17,6 +18,8 @@ def check_model(config: Config, report: Report) -> None:
     number = model.num_classes
     if number != AUTO and (isinstance(number, str) or number < 2):
         report.add("model.num_classes", f"{number!r} given, but it must be {AUTO}, or a whole number of at least 2")
+    if model.target_threshold is not None:
+        _check_threshold(config, report)
     if model.weights is None:
         if model.head == "keep":
             report.add("model.head", "keep given, but there is no pretrained head; type model.weights=FILE as well")
@@ -33,6 +36,18 @@ def check_model(config: Config, report: Report) -> None:
             "load_path=null or model.weights=null",
         )
     _check_weights(config, model.weights, report)
+
+
+def _check_threshold(config: Config, report: Report) -> None:
+    """Check that the loss uses the threshold, and that it leaves the targets their meaning."""
+    key, loss = "model.target_threshold", config.model.loss_name
+    if fault := misfit("at least 0 and less than 1", config.model.target_threshold):
+        report.add(key, fault)
+    if loss != MEAN_BCE:
+        report.add(key, f"{loss} has none; type model.loss_name={MEAN_BCE}, or model.target_threshold=null")
+    if "label_smoothing" in config.algorithms:
+        undo = "type algorithms.label_smoothing=null, or model.target_threshold=null"
+        report.add(key, f"targets of 0 and 1 are not smoothed any more; {undo}")
 
 
 def _check_weights(config: Config, weights: str, report: Report) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from common.suggest import closest
-from config.schema import AUTO, GROUPING, HEAD_LR_MULTIPLIER, LAYER_DECAY, WEIGHT_DECAY_ON, Config
+from config.schema import AUTO, DECAYED, GROUPING, HEAD_LR_MULTIPLIER, LAYER_DECAY, WEIGHT_DECAY_ON, Config
 from config.stages import NONE, STAGES, frozen
 from config.structure import Report
 from recipes import registry, source
@@ -47,8 +47,8 @@ def check_freezing(config: Config, report: Report) -> None:
 
 def check_grouping(args: dict[str, Any], name: str, report: Report) -> None:
     """Remove from an optimizer's arguments the keys that divide its parameters into groups, and check them."""
-    if (decays := args.pop(WEIGHT_DECAY_ON, "all")) not in ("all", "weights"):
-        report.add(f"optimizer.{WEIGHT_DECAY_ON}", f"{decays!r} given, but it must be all or weights")
+    if fault := misfit(DECAYED, args.pop(WEIGHT_DECAY_ON, "all")):
+        report.add(f"optimizer.{WEIGHT_DECAY_ON}", fault)
     for key, bound in FACTORS.items():
         if (factor := args.pop(key, None)) is None:
             continue

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from operator import attrgetter
+from collections.abc import Iterable
 from typing import Any
 
 from common.durations import parse
@@ -15,14 +14,15 @@ from config.check_algorithms import check_algorithms, check_declared, check_rank
 from config.check_data import check_data
 from config.check_model import check_model
 from config.check_network import check_network
+from config.check_schedule import check_bounds, check_schedule
 from config.check_trackers import check_trackers
 from config.check_tuning import check_freezing, check_grouping
 from config.run import durations_of
 from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, PRECISIONS, Config
 from config.structure import CALLER, COMMAND_LINE, Report
-from recipes import registry, source
+from recipes import registry
 from recipes.declared import Bound, misfit
-from recipes.schedules import SCHEDULES
+from recipes.schedules import EVERY, SCHEDULES
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_NAME = 200  # bytes; most file systems limit a folder name to 255
@@ -34,17 +34,14 @@ BOUNDS: dict[str, Bound] = {
     "precision": PRECISIONS,
     "device": DEVICES,
     "scale_schedule_ratio": "more than 0",
+    "scheduler.every": EVERY,
+    "scheduler.power": "more than 0",
     "scheduler.alpha_i": "a fraction, from 0 to 1",
     "scheduler.alpha_f": "a fraction, from 0 to 1",
     "save_num_checkpoints_to_keep": "-1 (all) or at least 1",
     "dist_timeout": "more than 0 seconds",
 }
 """Key -> its bound, in the vocabulary of recipes/declared.py."""
-ONE_CYCLE: dict[str, Bound] = {
-    "scheduler.pct_start": "a fraction of the run, more than 0 and less than 1, as in scheduler.pct_start=0.3",
-    "scheduler.div_factor": "at least 1, because the learning rate is divided by it",
-    "scheduler.final_div_factor": "at least 1, because the learning rate is divided by it",
-}
 EVALUATION_DATA: dict[str, Bound] = {
     "crop_size": "at least 1 pixel",
     "resize_size": "at least 1 pixel, or -1 for no resize",
@@ -54,7 +51,7 @@ EVALUATION_DATA: dict[str, Bound] = {
 }
 DATA = {
     "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1"},
-    "eval_dataset": EVALUATION_DATA,
+    "eval_dataset": {**EVALUATION_DATA, "crop_ratio": "more than 0 and at most 1"},
 }
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 
@@ -102,41 +99,6 @@ def check_names(config: Config, report: Report) -> None:
     set_by_recipe = report.sources.get("precision", "").startswith("recipes/")
     if config.device == "cpu" and str(config.precision).startswith("amp") and not set_by_recipe:
         report.add("precision", f"{config.precision} needs a GPU; with device=cpu use precision=fp32")
-
-
-def check_bounds(config: Config, bounds: Mapping[str, Bound], report: Report) -> None:
-    """Check the values of dotted keys; null is always allowed, and -1 where the bound mentions it."""
-    for key, bound in bounds.items():
-        value = attrgetter(key)(config)
-        is_allowed = value is None or (value == -1 and "-1" in bound)
-        given = int(value) if isinstance(value, float) and value.is_integer() else value  # as it was typed
-        if not is_allowed and (fault := misfit(bound, given)):
-            report.add(key, fault)
-
-
-def check_schedule(config: Config, report: Report) -> None:
-    """Check the learning rate and momentum schedules."""
-    scheduler, lr = config.scheduler, config.optimizer.get("lr")
-    if isinstance(lr, int | float) and scheduler.eta_min is not None and not 0 <= scheduler.eta_min <= lr:
-        report.add("scheduler.eta_min", f"{scheduler.eta_min:g} given, but it must be from 0 to optimizer.lr ({lr})")
-    if scheduler.name != "one_cycle":
-        return
-    if isinstance(lr, int | float) and lr <= 0:
-        report.add("optimizer.lr", f"{lr} given, but the peak of one_cycle must be more than 0")
-    check_bounds(config, ONE_CYCLE, report)
-    low, high = scheduler.base_momentum, scheduler.max_momentum
-    if low is None:
-        return
-    name = str(config.optimizer.get("name"))
-    takes = registry.signature("optimizer", name) if registry.exists("optimizer", name) else source.ANYTHING
-    if not 0 <= low <= high < 1:
-        given = f"{low:g} and scheduler.max_momentum={high:g} given"
-        report.add("scheduler.base_momentum", f"{given}; use 0 <= base_momentum <= max_momentum < 1, or null")
-    elif not {"momentum", "betas", *source.ANYTHING} & set(takes):
-        report.add(
-            "scheduler.base_momentum",
-            f"{config.optimizer['name']} has no momentum to cycle; type scheduler.base_momentum=null",
-        )
 
 
 def check_lengths(config: Config, report: Report, lenient: bool) -> None:

@@ -21,8 +21,8 @@ from common.durations import UNITS, Duration
 from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
-from config.run import Run, durations_of
-from config.schema import AUTO, FULL, MODELS, Config, Dataset
+from config.run import Run, durations_of, milestones_of
+from config.schema import AUTO, FULL, MODELS, Config, Dataset, EvalDataset
 from config.stages import frozen_line, rate_line, trained_rates
 from recipes import registry
 from recipes.declared import arguments, declarations
@@ -130,28 +130,36 @@ def schedule_line(config: Config, length: Duration, warmup: Duration) -> str:
     words = [name if registry.is_outside(name) else name.replace("_", " ")]
     words.append(f"{config.scheduler.pct_start:g}" if words[0] == "one cycle" else f"{warmup}")
     words[-1] += f" of {length}"
+    words += ["once per epoch"] if config.scheduler.every == "epoch" else []
     if config.scale_schedule_ratio != 1:
         words.append(f"scaled by {config.scale_schedule_ratio:g} from {config.max_duration}")
     return ", ".join(words)
 
 
-def steps(length: Duration, warmup: Duration) -> float | None:
-    """Return the warm-up in the unit of the run; None if that depends on the number of images."""
-    if warmup.unit == "dur" or not warmup.value:
-        return warmup.value * length.value
-    return warmup.value if warmup.unit == length.unit else None
+def steps(length: Duration, time: Duration) -> float | None:
+    """Return a time in the unit of the run; None if that depends on the number of images."""
+    if time.unit == "dur" or not time.value:
+        return time.value * length.value
+    return time.value if time.unit == length.unit else None
 
 
 def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, ascii_only: bool) -> list[str]:
     """Return the lines of a plot of the learning rate, or of a sentence why there is none."""
-    if registry.is_outside(config.scheduler.name):
-        return [f"no curve: a dry run does not import {config.scheduler.name}"]
-    rise = steps(length, warmup)
-    if rise is None:
-        return [f"no curve: what fraction of {length} the warm-up of {warmup} is depends on the number of images"]
+    scheduler = config.scheduler
+    if registry.is_outside(scheduler.name):
+        return [f"no curve: a dry run does not import {scheduler.name}"]
+    epoch = Duration(1, "ep")
+    times = {f"the warm-up of {warmup}": warmup}
+    times |= {f"the milestone {time}": time for time, _ in milestones_of(config)}
+    times |= {"an epoch": epoch} if scheduler.every == "epoch" else {}
+    for what, time in times.items():
+        if steps(length, time) is None:
+            return [f"no curve: what fraction of {length} {what} is depends on the number of images"]
     peak = float(config.optimizer["lr"])
     fine = 1000  # steps per unit; fine steps, because the last value of a curve depends on the step size
-    multiplier = learning_rate(config.scheduler, peak, fine * length.value, fine * rise)
+    marks = [(fine * (steps(length, time) or 0), factor) for time, factor in milestones_of(config)]
+    rise, period = (fine * (steps(length, time) or 0) for time in (warmup, epoch))
+    multiplier = learning_rate(scheduler, peak, fine * length.value, rise, period, marks)
 
     def rate(step: float) -> float:
         return peak * multiplier(fine * step)
@@ -245,8 +253,11 @@ def data_line(section: Dataset) -> str:
     """Describe a data section in a line."""
     kind = "streamed shards" if section.is_streaming else "folder of images"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
+    if isinstance(section, EvalDataset) and section.crop_ratio:
+        resize = f"central {section.crop_ratio:g} of the short side resized to "
+    how = "" if section.interpolation == "bilinear" else f" ({section.interpolation})"
     path = section.path or "no path yet"
-    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
+    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px{how}, batch {section.batch_size}"
 
 
 def checkpoint_line(config: Config) -> str:

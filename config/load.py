@@ -143,8 +143,8 @@ def load(argv: list[str]) -> Run:
     if "parameters" in in_yaml and "command" in in_yaml:
         raise ConfigError(f"{yaml_path}: this is a job for the MosaicML platform; submit it: mcli run -f {yaml_path}")
     typed, problems = read_words(words)
-    name = {"recipe_name": typed.get("recipe_name", in_yaml.get("recipe_name"))}
-    recipe, more = find_recipe(resolve(name, lambda _: "")["recipe_name"])
+    named = {"recipe_name": typed.get("recipe_name", in_yaml.get("recipe_name"))}
+    recipe, more = find_recipe(resolve(named, lambda _: "")["recipe_name"])
     blocks = take_blocks(in_yaml, recipe), take_blocks(typed, recipe)
     layers = Layers(defaults())
     layers.problems += problems + more + [line for block in blocks for line in unused_blocks(block, recipe)]
@@ -152,8 +152,10 @@ def load(argv: list[str]) -> Run:
     layers.add(yaml_path, in_yaml)
     if recipe:
         _add_recipe(layers, recipe)
-        layers.add(f"block {recipe.name}", blocks[0].get(recipe.name, {}))
-        layers.add(COMMAND_LINE, blocks[1].get(recipe.name, {}), may_remove_nothing=True)
+        for name in recipe.names:
+            layers.add(f"block {name}", blocks[0].get(name, {}))
+        for name in recipe.names:
+            layers.add(COMMAND_LINE, blocks[1].get(name, {}), may_remove_nothing=True)
     layers.add(COMMAND_LINE, typed, may_remove_nothing=True)
     config = finish(layers, lenient=False)
     return Run(config, layers.sources, yaml_path, list(argv), recipe=recipe)
@@ -174,8 +176,8 @@ def complete(config: DictConfig) -> Run:
     if recipe:
         _add_recipe(layers, recipe)
     layers.add(CALLER, differing(merged, defaults()), may_remove_nothing=True)
-    if recipe:
-        layers.add(f"block {recipe.name}", blocks.get(recipe.name, {}), may_remove_nothing=True)
+    for name in recipe.names if recipe else ():
+        layers.add(f"block {name}", blocks.get(name, {}), may_remove_nothing=True)
     return Run(finish(layers, lenient=True), layers.sources, lenient=True, recipe=recipe)
 
 
@@ -201,7 +203,7 @@ def find_recipe(name: Any) -> tuple[Recipe | None, list[str]]:
 
 def take_blocks(tree: Tree, recipe: Recipe | None) -> dict[str, Tree]:
     """Remove and return a tree's override blocks: first-level mappings named after a recipe."""
-    recipes = {*recipe_files(), *([recipe.name] if recipe else [])} - set(Config.__dataclass_fields__)
+    recipes = {*recipe_files(), *(recipe.names if recipe else [])} - set(Config.__dataclass_fields__)
     names = [key for key, value in tree.items() if key in recipes and (isinstance(value, dict) or value is None)]
     return {key: tree.pop(key) or {} for key in names}
 
@@ -210,7 +212,7 @@ def unused_blocks(blocks: dict[str, Tree], recipe: Recipe | None) -> list[str]:
     """Return the misspelled keys in blocks for unused recipes; no other check would catch them."""
     problems = []
     for name, block in blocks.items():
-        if recipe is None or name != recipe.name:
+        if recipe is None or name not in recipe.names:
             structure = Structure({})
             structure.conform({k: v for k, v in block.items() if isinstance(v, dict) or k not in SECTIONS})
             problems += [f"{name}.{problem}" for problem in structure.problems]

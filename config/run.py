@@ -15,6 +15,7 @@ from config.schema import Config
 from loaders.images.decoders import chosen
 from loaders.storage.kinds import kind_of
 from recipes import registry
+from recipes.schedules import WITH_MILESTONES
 
 BASELINE = "baseline"
 
@@ -99,13 +100,18 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Its name, also that of its override blocks."""
+        """Its name."""
         return self.path.stem
 
     @property
     def lineage(self) -> list[Recipe]:
         """The recipes that it is based on, the first ancestor first, and itself."""
         return [*(self.parent.lineage if self.parent else []), self]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its override blocks: those of its lineage."""
+        return [*dict.fromkeys(recipe.name for recipe in self.lineage)]
 
     @property
     def title(self) -> str:
@@ -141,3 +147,11 @@ def durations_of(config: Config) -> tuple[Duration, Duration]:
         )
     scale = config.scheduler.scale_warmup and warmup.unit != "dur"
     return length, warmup.scaled(ratio) if scale else warmup
+
+
+def milestones_of(config: Config) -> list[tuple[Duration, float]]:
+    """Return the schedule's milestones, which config.check_schedule has checked, with scale_schedule_ratio applied."""
+    if config.scheduler.name not in WITH_MILESTONES:
+        return []
+    parsed = [(parse(time), float(factor)) for time, factor in config.scheduler.milestones]
+    return [(time if time.unit == "dur" else time.scaled(config.scale_schedule_ratio), each) for time, each in parsed]

@@ -18,9 +18,10 @@ MODELS = (
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 """torchvision's ResNets, for which every recipe and tool is made."""
-INITS = ("mosaic", "torchvision")
+INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
-LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE")}
+MEAN_BCE = "mean_binary_cross_entropy"
+LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE"), MEAN_BCE: ("BCE", "val CE")}
 """Loss -> the labels of its training and validation figures; validation always measures cross entropy."""
 METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, its unit)
     "CrossEntropy": ("val_loss", "validation loss", ""),
@@ -40,10 +41,11 @@ OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": 
 class Model:
     """The network and its loss."""
 
-    name: str = (
-        "resnet50"  # one of MODELS, torchvision's others or timm:NAME (recipes/networks.py), package.module:Class
+    name: str = "resnet50"  # one of MODELS, another of torchvision's, timm:NAME, or package.module:Class
+    loss_name: str = (
+        "cross_entropy"  # one of LOSSES; binary_cross_entropy: summed over classes, averaged over the batch
     )
-    loss_name: str = "cross_entropy"  # one of LOSSES; the binary one is summed over classes, averaged over the batch
+    target_threshold: float | None = None  # MEAN_BCE: targets above it count as 1, others as 0; None: as they are
     init: str = "mosaic"  # one of INITS; how weights are initialized
     num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there
     weights: str | None = None  # pretrained: a file, a folder, or torchvision[:NAME] (config/weights.py); None: none
@@ -77,6 +79,7 @@ class Dataset:
     pack_size: int | None = None  # storage packed: short side of the images in memory, in pixels; None: full size
     resize_size: int = -1  # short side in pixels before the random crop; -1: no resize
     crop_size: int = 224  # side in pixels of the square input of the network
+    interpolation: str = "bilinear"  # filter of a resize, one of loaders.images.decoders.INTERPOLATIONS
     batch_size: int = 2048  # images per step over ALL devices
     num_workers: int | None = None  # loader processes per device; None: one per core of the device's share, at most 8
     prefetch_factor: int | None = None  # batches that each worker prepares in advance; None: PyTorch's default
@@ -95,11 +98,15 @@ class EvalDataset(Dataset):
     """The evaluation data: a central crop of each image."""
 
     resize_size: int = 256  # short side in pixels before the central crop; -1: no resize
+    crop_ratio: float | None = None  # central square / short side, resized to crop_size; None: resize_size decides
 
 
 WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_multiplier", "layer_decay"
 GROUPING = (WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY)
 """Keys of the optimizer section that are not arguments of its class: they divide its parameters into groups."""
+DECAYED = ("all", "weights", "not_norm", "not_named_bn")
+"""Values of weight_decay_on: every parameter; all but normalization layers and biases; all but normalization layers;
+those without "bn" in the name, as in sources that thus decay the shortcuts' BatchNorms of torchvision's ResNets."""
 
 
 OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
@@ -110,11 +117,14 @@ class Scheduler:
     """The learning rate schedule."""
 
     name: str = "cosine_with_warmup"  # one of recipes.schedules.SCHEDULES, or package.module:function
+    every: str = "step"  # one of recipes.schedules.EVERY: how often the rate changes; epoch: held from its first step
     t_warmup: str = "8ep"  # length of the linear warm-up to optimizer.lr
     alpha_i: float = 0.0  # initial learning rate, as a fraction of optimizer.lr
     alpha_f: float = 0.0  # final learning rate, as a fraction of optimizer.lr
     eta_min: float | None = None  # final learning rate, absolute; replaces alpha_f
     scale_warmup: bool = True  # whether scale_schedule_ratio applies to the warm-up too
+    power: float = 2.0  # polynomial_with_warmup
+    milestones: list = field(default_factory=list)  # multistep_, piecewise_with_warmup: [time, fraction of lr]
     pct_start: float = 0.3  # one_cycle: fraction of the run in which the learning rate rises
     div_factor: float = 25.0  # one_cycle: the initial learning rate is optimizer.lr divided by this
     final_div_factor: float = 1.0e4  # one_cycle: the final learning rate is the initial one divided by this

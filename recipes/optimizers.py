@@ -27,9 +27,13 @@ class _Foreach:
         """Update every parameter that has a gradient; `closure` computes gradients and returns the loss."""
         with torch.enable_grad():
             loss = closure() if closure else None
+        self._prepare([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None])
         for group in self.param_groups:
             self._update(group, [p for p in group["params"] if p.grad is not None])
         return loss
+
+    def _prepare(self, gradients: list[Tensor]) -> None:
+        """Compute what the groups' updates share."""
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         raise NotImplementedError

@@ -77,10 +77,10 @@ def own(kind: str) -> dict[str, Entry]:
         derived = [name for name in source.classes(file) if source.derives(file, name, base)]
         for name in (named or derived)[:1]:
             found[fold(file.stem)] = Entry(file.stem, name, f"recipes.{kind}s.{file.stem}", file)
-    if kind == "optimizer" and (file := HERE / "optimizers.py").exists():
+    for file in (HERE / "optimizers.py", HERE / "layerwise.py") if kind == "optimizer" else ():
         for name in source.classes(file):
             if not name.startswith("_"):
-                found[fold(name)] = Entry(snake(name), name, "recipes.optimizers", file)
+                found[fold(name)] = Entry(snake(name), name, f"recipes.{file.stem}", file)
     return found
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from recipes import registry
 from recipes.source import taken
 
+Curve = Callable[[float], float]
+Milestones = Sequence[tuple[float, float]]  # (step, multiplier), in order
+EVERY = ("step", "epoch")
+
 
 def warm_up(step: float, warmup: float, alpha_i: float) -> float:
     """Return the multiplier of a linear rise from alpha_i to 1 over `warmup` steps."""
     return alpha_i + (1 - alpha_i) * step / warmup
+
+
+def progress(step: float, total: float, warmup: float = 0.0) -> float:
+    """Return the elapsed fraction of what follows the warm-up, at most 1."""
+    return min(1.0, (step - warmup) / max(total - warmup, 1e-12))
+
+
+def half_cosine(progress: float, end: float) -> float:
+    """Return a value on a half cosine from 1 to `end`."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0) -> float:
@@ -24,8 +38,25 @@ def cosine_with_warmup(step: float, total: float, warmup: float, alpha_f: float 
     """
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
-    progress = min(1.0, (step - warmup) / max(total - warmup, 1e-12))
-    return alpha_f + (1 - alpha_f) * 0.5 * (1 + math.cos(math.pi * progress))
+    return half_cosine(progress(step, total, warmup), alpha_f)
+
+
+def whole_cosine_with_warmup(
+    step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0
+) -> float:
+    """Return the multiplier of a half cosine over the whole run, whose start the warm-up replaces, as in timm.
+
+    The peak is never reached: the curve jumps down at the end of the warm-up.
+    """
+    return warm_up(step, warmup, alpha_i) if step < warmup else half_cosine(progress(step, total), alpha_f)
+
+
+def cosine_with_warmup_from_one(step: float, total: float, warmup: float, stride: float, alpha_f: float = 0.0) -> float:
+    """Return the multiplier of a cosine after a warm-up that counts from 1, as NVIDIA's: 1/w, 2/w ... 1, 1, then down.
+
+    `stride` is what is counted, in steps: 1, or an epoch if the rate changes once per epoch.
+    """
+    return min(1.0, (step + stride) / warmup) if step < warmup else half_cosine(progress(step, total, warmup), alpha_f)
 
 
 def constant_with_warmup(step: float, warmup: float, alpha_i: float = 0.0, **_: float) -> float:
@@ -37,7 +68,38 @@ def linear_with_warmup(step: float, total: float, warmup: float, alpha_f: float 
     """Return the multiplier of a straight line from 1 at the end of the warm-up to alpha_f at `total`."""
     if step < warmup:
         return warm_up(step, warmup, alpha_i)
-    return 1 + (alpha_f - 1) * min(1.0, (step - warmup) / max(total - warmup, 1e-12))
+    return 1 + (alpha_f - 1) * progress(step, total, warmup)
+
+
+def polynomial_with_warmup(
+    step: float, total: float, warmup: float, alpha_f: float = 0.0, alpha_i: float = 0.0, power: float = 2.0
+) -> float:
+    """Return the multiplier of a polynomial from 1 at the end of the warm-up to alpha_f at `total`."""
+    if step < warmup:
+        return warm_up(step, warmup, alpha_i)
+    return alpha_f + (1 - alpha_f) * (1 - progress(step, total, warmup)) ** power
+
+
+def multistep_with_warmup(step: float, warmup: float, milestones: Milestones, alpha_i: float = 0.0) -> float:
+    """Return the multiplier of the last milestone reached, 1 before the first, after a linear warm-up from alpha_i."""
+    if step < warmup:
+        return warm_up(step, warmup, alpha_i)
+    return next((factor for at, factor in reversed(milestones) if step >= at), 1.0)
+
+
+def piecewise_with_warmup(step: float, warmup: float, milestones: Milestones, alpha_i: float = 0.0) -> float:
+    """Return the multiplier of straight lines between the milestones, the first from 1 at the end of the warm-up.
+
+    Two milestones at the same step are a jump. After the last one, its multiplier holds.
+    """
+    if step < warmup:
+        return warm_up(step, warmup, alpha_i)
+    begin, before = warmup, 1.0
+    for at, factor in milestones:
+        if step < at:
+            return before + (factor - before) * (step - begin) / (at - begin)
+        begin, before = at, factor
+    return before
 
 
 def one_cycle(step: float, total: float, pct_start: float, bottom: float, top: float, end: float) -> float:
@@ -53,36 +115,60 @@ def one_cycle(step: float, total: float, pct_start: float, bottom: float, top: f
     return finish + (begin - finish) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-_WITH_WARMUP: tuple[Callable[..., float], ...] = (cosine_with_warmup, linear_with_warmup, constant_with_warmup)
+_WITH_WARMUP: tuple[Callable[..., float], ...] = (
+    *(cosine_with_warmup, whole_cosine_with_warmup, cosine_with_warmup_from_one),
+    *(linear_with_warmup, polynomial_with_warmup, multistep_with_warmup, piecewise_with_warmup, constant_with_warmup),
+)
 WITH_WARMUP = {schedule.__name__: schedule for schedule in _WITH_WARMUP}
 SCHEDULES = (*WITH_WARMUP, "one_cycle")
-Curve = Callable[[float], float]
+WITH_MILESTONES = ("multistep_with_warmup", "piecewise_with_warmup")
 
 
-def learning_rate(scheduler: Any, peak: float, total: float, warmup: float) -> Curve:
+def learning_rate(
+    scheduler: Any, peak: float, total: float, warmup: float, epoch: float = 1.0, milestones: Milestones = ()
+) -> Curve:
     """Return the multiplier of the peak learning rate, optimizer.lr, as a function of the step.
 
-    `scheduler` is the section of a configuration; `total` and `warmup` are in steps.
+    Args:
+        scheduler: the section of a configuration.
+        peak: optimizer.lr.
+        total: length of the run, in steps, as all that follow.
+        warmup: length of the warm-up.
+        epoch: length of an epoch, for scheduler.every.
+        milestones: the schedule's.
     """
+    return _held(scheduler, epoch, _each_step(scheduler, peak, total, warmup, epoch, milestones))
+
+
+def _held(scheduler: Any, epoch: float, curve: Curve) -> Curve:
+    """Return a curve that changes as often as scheduler.every says."""
+    return curve if scheduler.every == "step" else lambda step: curve(step // epoch * epoch)
+
+
+def _each_step(scheduler: Any, peak: float, total: float, warmup: float, epoch: float, milestones: Milestones) -> Curve:
     if scheduler.name == "one_cycle":
         bottom = 1 / scheduler.div_factor
         end = bottom / scheduler.final_div_factor
         return partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=bottom, top=1.0, end=end)
     alpha_f = scheduler.alpha_f if scheduler.eta_min is None else scheduler.eta_min / peak if peak else 0.0
-    values = {"total": total, "warmup": warmup, "alpha_f": alpha_f, "alpha_i": scheduler.alpha_i}
+    values: dict[str, Any] = {"total": total, "warmup": warmup, "alpha_f": alpha_f, "alpha_i": scheduler.alpha_i}
     if not registry.is_outside(scheduler.name):
-        return partial(WITH_WARMUP[scheduler.name], **values)
-    function = registry.load("schedule", scheduler.name, {}, "scheduler.name")
+        values |= {"power": scheduler.power, "milestones": milestones}
+        values |= {"stride": epoch if scheduler.every == "epoch" else 1.0}
+        function = WITH_WARMUP[scheduler.name]
+    else:
+        function = registry.load("schedule", scheduler.name, {}, "scheduler.name")
     arguments = taken(function, values)
     return lambda step: function(step=step, **arguments)
 
 
-def momentum(scheduler: Any, total: float) -> Curve | None:
+def momentum(scheduler: Any, total: float, epoch: float = 1.0) -> Curve | None:
     """Return the momentum as a function of the step; None if it is constant."""
     if scheduler.name != "one_cycle" or scheduler.base_momentum is None:
         return None
     low, high = scheduler.base_momentum, scheduler.max_momentum
-    return partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=high, top=low, end=high)
+    cycle = partial(one_cycle, total=total, pct_start=scheduler.pct_start, bottom=high, top=low, end=high)
+    return _held(scheduler, epoch, cycle)
 
 
 def size_ladder(crop_size: int, initial_scale: float, size_increment: int = 4, max_sizes: int = 8) -> list[int]:

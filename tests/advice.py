@@ -39,6 +39,7 @@ def applied(words: list[str], advice: list[str]) -> list[str]:
         if arrow:
             words = [re.sub(rf"^{re.escape(old)}(?=[.=]|$)", new, one) for one in words]
             continue
+        word = word.replace("'", "")  # as the shell does
         key = word.split("=")[0]
         old_ones = [one for one in words if one.split("=")[0] == key or one.startswith(f"{key}.")]
         place = words.index(old_ones[0]) if old_ones else len(words)

@@ -43,6 +43,10 @@ CASES = [
     "optimizer.lr=null",
     "recipe_name=onecycle scheduler.pct_start=1",
     "recipe_name=onecycle optimizer={name: lbfgs, lr: 0.1}",
+    "scheduler.name=multistep_with_warmup",
+    "scheduler={name: piecewise_with_warmup, milestones: [[9ep, nan]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[9ba, 0.1]]}",
+    "scheduler={name: multistep_with_warmup, milestones: [[99ep, 0.1]]}",
     # data
     "train_dataset.path=nowhere",
     "train_dataset.path=null",
@@ -58,13 +62,18 @@ CASES = [
     "train_dataset.cache_limit=200gb",
     "train_dataset.storage=dali train_dataset.decoder=pil",
     "train_dataset.storage=dali algorithms.randaugment={}",
+    "train_dataset.storage=dali train_dataset.interpolation=bicubic",
+    "eval_dataset.crop_ratio=0.875",
     "train_dataset.storage=dali algorithms.colout.batch=false",
     "train_dataset.resize_size=100",
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",
+    "algorithms.mix={} algorithms.mixup={}",
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
+    "model.target_threshold=0.2",
+    "model.loss_name=mean_binary_cross_entropy model.target_threshold=0.2 algorithms.label_smoothing={}",
     # pretrained weights
     "model.head=keep",
     "is_train=false model.head=new model.weights=torchvision",
@@ -171,7 +180,7 @@ def test_every_advising_sentence_has_a_case(folder: Path) -> None:
 
 def test_advice_names_only_what_exists() -> None:
     # Keys that loaders.errors.in_section prefixes with their section.
-    own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "key"}
+    own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "interpolation", "key"}
     known = {
         name
         for key, value in defaults().items()

@@ -44,7 +44,7 @@ TYPED = {
     "its configuration differs": REFUSED_RUNS,
     "already exists": REFUSED_RUNS,
     "use another one: runs_folder=FOLDER": REFUSED_RUNS,
-    "give the checkpoint different positions": "tests/training/test_clock.py::test_a_data_set_of_another_size",
+    ": type scheduler.t_warmup=": "tests/training/test_clock.py::test_a_data_set_of_another_size",
     "decode too slowly": "tests/training/test_data_wait.py::test_advice_names_the_next_setting",
     "the trainer decodes the images itself": "tests/training/test_data_wait.py::test_advice_names_the_next_setting",
     "needs a C compiler": "tests/training/test_refused_runs.py::test_a_machine_without_a_compiler",

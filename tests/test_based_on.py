@@ -54,6 +54,20 @@ def test_a_recipe_states_its_differences(family: Path) -> None:
     assert as_shipped(moved)["max_duration"] == "50ep"
 
 
+def test_a_block_of_the_parent_counts_below_its_own(family: Path) -> None:
+    blocks = {
+        "grand": {"optimizer.lr": 0.3, "max_duration": "8ep"},
+        "child": {"max_duration": "9ep"},
+        "mild": {"seed": 9},
+    }
+    write(family, "run.yaml", {"seed": 1, **blocks})
+    run = load(["run.yaml", "recipe_name=child.yaml", "parent.scheduler.t_warmup=1ep", "dry_run=true"])
+    config = run.config
+    assert (config.optimizer["lr"], config.max_duration, config.seed) == (0.3, "9ep", 1)
+    assert config.scheduler.t_warmup == "1ep"
+    assert [run.sources[key] for key in ("optimizer.lr", "max_duration")] == ["block grand", "block child"]
+
+
 def test_another_optimizer_drops_the_parents_arguments(family: Path) -> None:
     write(family, "child.yaml", {**CHILD, "optimizer": {"name": "adamw", "lr": 0.1}})
     run = load(["run.yaml", "recipe_name=child.yaml", "dry_run=true"])

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from composer.loss import soft_cross_entropy
 from composer.metrics import CrossEntropy
+from torch import nn
 
 from common.errors import ConfigError
 from config import load
@@ -20,6 +21,27 @@ def test_binary_cross_entropy_is_summed_over_classes() -> None:
     logits = torch.full((4, 1000), -math.log(1000))
     loss = model.loss(logits, (None, torch.tensor([0, 1, 2, 3])))
     assert loss.item() == pytest.approx(7.907, abs=2e-3)
+
+
+@pytest.mark.slow  # imports timm
+@pytest.mark.parametrize("threshold", [None, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mean_binary_cross_entropy_is_timms(threshold: float | None, smoothing: float) -> None:
+    """Of labels, smoothed labels and mixed targets; no bias is initialized for it, so it starts at ln 2."""
+    from timm.loss import BinaryCrossEntropy
+
+    model = build_composer_resnet("resnet18", "mean_binary_cross_entropy", 5, "zero_last", threshold)
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(12, 5, generator=generator), torch.arange(12) % 5
+    mixed = torch.rand(12, 5, generator=generator).softmax(1)
+    smoothed = nn.functional.one_hot(labels, 5) * (1 - smoothing) + smoothing / 5
+    for theirs, ours in ((labels, smoothed), (labels, labels), (mixed, mixed)):
+        if theirs is labels and ours is labels and smoothing:
+            continue  # timm smooths labels in its loss, we smooth them before
+        expected = BinaryCrossEntropy(smoothing=smoothing, target_threshold=threshold)(logits, theirs)
+        torch.testing.assert_close(model.loss(logits, (None, ours)), expected)
+    assert model.loss(torch.zeros(2, 5), (None, labels[:2])).item() == pytest.approx(math.log(2))
+    assert model.module.fc.bias.abs().max() <= 1 / math.sqrt(512)
 
 
 def test_cross_entropy_of_smoothed_targets() -> None:
@@ -58,8 +80,8 @@ def test_initialization() -> None:
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03), "Kaiming normal, fan in"
 
 
-# Standard deviations of the initial weights. Kaiming normal: sqrt(2 / fan), fan in (Mosaic) or out (torchvision);
-# torchvision's classifier is uniform in +-1 / sqrt(in_features).
+# Standard deviations of the initial weights. Kaiming normal: sqrt(2 / fan), fan in (Mosaic, NVIDIA) or out
+# (torchvision); torchvision's classifier is uniform in +-1 / sqrt(in_features).
 STARTS = {
     "mosaic": {
         "conv1": math.sqrt(2 / (3 * 49)),
@@ -76,6 +98,8 @@ STARTS = {
         "fc": 1 / math.sqrt(3 * 2048),
     },
 }
+STARTS["zero_last"] = STARTS["torchvision"]
+STARTS["nvidia"] = {**STARTS["mosaic"], "fc": STARTS["torchvision"]["fc"]}
 
 
 @pytest.mark.parametrize("init", STARTS)
@@ -90,24 +114,44 @@ def test_statistics_of_an_initialization(init: str) -> None:
     gammas = torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
     betas = torch.cat([m.bias for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
     assert not betas.any()
-    if init == "torchvision":
+    last = torch.cat([block.bn3.weight for name, block in layers.items() if hasattr(block, "bn3")])
+    assert last.numel() == 15_104
+    if init in ("torchvision", "nvidia"):
         assert gammas.eq(1).all()
+    elif init == "zero_last":
+        assert not last.any() and gammas.eq(1).sum() == len(gammas) - len(last)
     else:
         assert gammas.mean().item() == pytest.approx(0.5, abs=0.02)
         assert gammas.std().item() == pytest.approx(math.sqrt(1 / 12), abs=0.02)
 
 
-def test_torchvision_initialization_equals_torchvisions() -> None:
+@pytest.mark.parametrize(("init", "zeroed"), [("torchvision", False), ("zero_last", True)])
+def test_torchvision_initialization_equals_torchvisions(init: str, zeroed: bool) -> None:
     """Bitwise, with the same seed: the recipes from torchvision start from it."""
     torch.manual_seed(3)
-    ours = build_composer_resnet("resnet18", num_classes=10, init="torchvision").module.state_dict()
+    ours = build_composer_resnet("resnet18", num_classes=10, init=init).module.state_dict()
     torch.manual_seed(3)
-    theirs = torchvision.models.resnet18(num_classes=10).state_dict()
+    theirs = torchvision.models.resnet18(num_classes=10, zero_init_residual=zeroed).state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow  # imports timm
+def test_zero_last_starts_as_timms_resnets() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    theirs, ours = timm.create_model("resnet50"), build_composer_resnet(init="zero_last").module
+    theirs_by_name, ours_by_name = (dict(model.requires_grad_(False).named_parameters()) for model in (theirs, ours))
+    assert theirs_by_name.keys() == ours_by_name.keys()
+    for name, weight in theirs_by_name.items():
+        (mean, std), (mean_2, std_2) = ((w.mean(), w.std(correction=0)) for w in (ours_by_name[name], weight))
+        assert mean.item() == pytest.approx(mean_2.item(), abs=0.02) and std.item() == pytest.approx(
+            std_2.item(), rel=0.08
+        )
+
+
 def test_unknown_initialization() -> None:
-    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic or torchvision"):
+    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic, torchvision, zero_last or nvidia"):
         build_composer_resnet("resnet18", init="zero")
     with pytest.raises(ConfigError, match=r"model\.init: unknown value 'torchvison'; did you mean torchvision\?"):
         load(["yamls/digits.yaml", "model.init=torchvison", "dry_run=true"])

@@ -132,6 +132,25 @@ def test_only_weights_decay() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "decayed", "spared"),
+    [("all", 161, 0), ("weights", 54, 107), ("not_norm", 55, 106), ("not_named_bn", 63, 98)],
+)
+def test_rules_of_weight_decay(rule: str, decayed: int, spared: int) -> None:
+    """In a ResNet-50; by name, the BatchNorms of the 4 shortcuts (8 tensors) and the classifier's bias decay."""
+    model = resnet50()
+    config = load(["yamls/resnet50.yaml", f"optimizer.weight_decay_on={rule}", "dry_run=true"]).config
+    groups = {bool(group["weight_decay"]): group["params"] for group in build.optimizer(config, model).param_groups}
+    assert (len(groups[True]), len(groups.get(False, []))) == (decayed, spared)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    shortcuts = [p for p in groups[True] if "downsample.1" in names[id(p)]]
+    if rule in ("all", "not_named_bn"):
+        assert len(shortcuts) == 8 and sum(p.numel() for p in shortcuts) == 7680
+    else:
+        assert not shortcuts
+    assert any(p is model.fc.bias for p in groups[True]) == (rule != "weights")
+
+
+@pytest.mark.parametrize(
     "words, said",
     [
         (["optimizer.lr=0"], "optimizer.lr: 0 given, but the peak of one_cycle must be"),
@@ -143,7 +162,7 @@ def test_only_weights_decay() -> None:
         (["optimizer={name: rprop, lr: 0.1}"], "rprop has no momentum to cycle; type scheduler.base_momentum=null"),
         (["scheduler.alpha_i=2"], "scheduler.alpha_i: 2 given"),
         (["scheduler.eta_min=1"], "scheduler.eta_min: 1 given, but it must be from 0 to optimizer.lr (0.175)"),
-        (["optimizer.weight_decay_on=convolutions"], "'convolutions' given, but it must be all or weights"),
+        (["optimizer.weight_decay_on=convolutions"], "unknown value 'convolutions' (choose all, weights,"),
     ],
 )
 def test_impossible_curves_are_rejected(words: list[str], said: str) -> None:

@@ -15,7 +15,8 @@ from composer.utils import dist
 
 from config import ConfigError, Run, durations_of
 from config.check_network import sizes_that_differ
-from config.schema import AUTO, GROUPING, Config, TrainDataset
+from config.run import milestones_of
+from config.schema import AUTO, GROUPING, Config, EvalDataset, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.errors import BatchTooLarge, in_section
@@ -62,8 +63,8 @@ def model(config: Config) -> ComposerClassifier:
         raise ConfigError(
             "model.num_classes: auto needs the data, which are not open here; type model.num_classes=NUMBER"
         )
-    size = config.train_dataset.crop_size
-    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init, size)
+    threshold, size = values.target_threshold, config.train_dataset.crop_size
+    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init, threshold, size)
     if registry.is_outside(values.name):
         _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
     elif networks.is_timms(values.name):
@@ -146,20 +147,24 @@ def schedule(run: Run, data: Data) -> Schedule:
     """
     config = run.config
     length, warmup = durations_of(config)
-    total = length.batches(data.batches_per_epoch, config.train_dataset.batch_size)
-    warmup_batches = warmup.batches(data.batches_per_epoch, config.train_dataset.batch_size, total)
+    per_epoch, batch_size = data.batches_per_epoch, config.train_dataset.batch_size
+    total = length.batches(per_epoch, batch_size)
+    warmup_batches = warmup.batches(per_epoch, batch_size, total)
+    milestones = [(time.batches(per_epoch, batch_size, total), factor) for time, factor in milestones_of(config)]
+    epoch = max(1, per_epoch)
     if config.is_train and warmup_batches >= total and not run.lenient:
         raise ConfigError(
             f"scheduler.t_warmup: a warm-up of {warmup} is {warmup_batches:g} batches, but the run of {length} has "
             f"only {total:g}; make the run longer, or type scheduler.t_warmup={small_data.WARMUP:g}dur"
         )
-    multiplier = schedules.learning_rate(config.scheduler, config.optimizer["lr"], total, warmup_batches)
+    peak = config.optimizer["lr"]
+    multiplier = schedules.learning_rate(config.scheduler, peak, total, warmup_batches, epoch, milestones)
     train_images = len(image_dataset(data.train)) if data.train else 0
-    advice = small_data.warning(config, train_images, data.batches_per_epoch, dist.get_world_size())
+    advice = small_data.warning(config, train_images, per_epoch, dist.get_world_size())
     if advice and config.is_train and not run.lenient:
         say(f"warning: {advice}")
-    clock = Clock(length.unit, data.batches_per_epoch, config.train_dataset.batch_size, train_images)
-    momentum = schedules.momentum(config.scheduler, total)
+    clock = Clock(length.unit, per_epoch, batch_size, train_images)
+    momentum = schedules.momentum(config.scheduler, total, epoch)
     return Schedule(f"{int(length.value)}{length.unit}", math.ceil(total), multiplier, momentum, clock)
 
 
@@ -213,6 +218,8 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
     given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
     if isinstance(dataset, TrainDataset):
         given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
+    if isinstance(dataset, EvalDataset):
+        given["crop_ratio"] = dataset.crop_ratio
     size_in_loader = _size_in_loader(config, algorithms)
     spec = build_imagenet_dataspec(
         path,
@@ -229,6 +236,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         pack_size=dataset.pack_size,
         cache_limit=dataset.cache_limit,
         decoder=dataset.decoder,
+        interpolation=dataset.interpolation,
         device=config.device,
         image_transforms=[a.image_transform for a in ours(algorithms) if a.image_transform is not None],
         **{key: value for key, value in given.items() if value is not None},

@@ -9,6 +9,7 @@ from composer.loggers import Logger
 
 from common.durations import parse
 from config import ConfigError
+from config.run import milestones_of
 from config.schema import Config
 from loaders.sampler import EpochSampler
 from recipes.declared import arguments, declarations, units
@@ -76,7 +77,7 @@ class GoesOn(Callback):
             batches = now.sample_in_epoch.value // clock.batch_size
             state.timestamp = now.copy(batch_in_epoch=batches)
         if before["images"] != clock.images:
-            self._check_warmup()
+            self._check_schedule()
         if self.sampler.size_at is not None:
             size_at, offset = self.sampler.size_at, clock.step(now) - clock.step_by_epochs(now)
             if offset:
@@ -103,18 +104,21 @@ class GoesOn(Callback):
                 "was trained on; give a batch size that does, or load a checkpoint from the end of an epoch"
             )
 
-    def _check_warmup(self) -> None:
-        warmup = parse(self.config.scheduler.t_warmup)
-        odd = warmup.unit not in ("dur", self.clock.unit) and "ep" in (warmup.unit, self.clock.unit)
-        if odd and warmup.value and self.config.scheduler.name != "one_cycle":
-            length = parse(self.config.max_duration)
-            batches = warmup.batches(self.clock.batches_per_epoch, self.clock.batch_size)
-            total = length.batches(self.clock.batches_per_epoch, self.clock.batch_size)
-            raise ConfigError(
-                f"scheduler.t_warmup: {warmup} and max_duration {length} give the checkpoint different positions, "
-                f"because its data set had another size; give both in {self.clock.unit}: "
-                f"scheduler.t_warmup={batches / total * length.value:.6g}{length.unit}"
-            )
+    def _check_schedule(self) -> None:
+        """Check that the schedule's times keep their fraction of the run with a data set of another size."""
+        scheduler, length = self.config.scheduler, parse(self.config.max_duration)
+        times = [("scheduler.milestones", time, "") for time, _ in milestones_of(self.config)]
+        if scheduler.name != "one_cycle":
+            warmup, sizes = parse(scheduler.t_warmup), (self.clock.batches_per_epoch, self.clock.batch_size)
+            part = warmup.batches(*sizes) / length.batches(*sizes)
+            how = f": type scheduler.t_warmup={part * length.value:.6g}{length.unit}"
+            times.append(("scheduler.t_warmup", warmup, how))
+        for key, time, how in times:
+            if time.value and time.unit not in ("dur", length.unit) and "ep" in (time.unit, length.unit):
+                raise ConfigError(
+                    f"{key}: {time} and max_duration {length} give the checkpoint different positions, "
+                    f"because its data set had another size; give both in {length.unit}{how}"
+                )
 
 
 def _moments(config: Config) -> Iterator[tuple[str, str]]:

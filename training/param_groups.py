@@ -14,6 +14,7 @@ from model import head_of
 from recipes import frozen_batchnorm
 from recipes.algorithms._base import unwrapped
 
+NORM = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 MULTIPLIER, DECAYS = "lr_multiplier", "decays"  # keys of a param group beside torch's
 
 
@@ -95,15 +96,14 @@ class Grouping:
         Called again after a checkpoint was loaded, it restores what the configuration says.
         """
         held = {id(p): (p, group) for group in self.optimizer.param_groups for p in group["params"]}
-        spares = self.config.optimizer.get(WEIGHT_DECAY_ON) == "weights"
+        rule = self.config.optimizer.get(WEIGHT_DECAY_ON, "all")
         factors = multipliers(self.config)
         groups: dict[tuple[float, bool], list[tuple[nn.Parameter, dict[str, Any]]]] = {}
         for path, module in network_of(model).named_modules():
             for name, parameter in module.named_parameters(recurse=False):
-                # By module type: a test for "bn" in the name would miss the BatchNorms of the shortcuts.
-                decays = not spares or (name != "bias" and not isinstance(module, _NormBase))
+                full = f"{path}.{name}".lstrip(".")
                 if id(parameter) in held:
-                    key = factors[self.stage(f"{path}.{name}".lstrip("."))], decays
+                    key = factors[self.stage(full)], _decays(rule, full, module)
                     groups.setdefault(key, []).append(held.pop(id(parameter)))
         if held:  # a loss with parameters
             groups.setdefault((1.0, True), []).extend(held.values())
@@ -119,6 +119,14 @@ class Grouping:
         if not decays:
             group |= {"weight_decay": 0.0, DECAYS: False}
         return group if factor == 1 else {**group, MULTIPLIER: factor}
+
+
+def _decays(rule: str, name: str, module: nn.Module) -> bool:
+    """Return whether a rule of config.schema.DECAYED decays a parameter of a module."""
+    if rule == "not_named_bn":
+        return "bn" not in name
+    spared = isinstance(module, NORM) and rule != "all"
+    return not spared and not (rule == "weights" and name.endswith("bias"))
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> None:

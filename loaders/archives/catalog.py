@@ -14,6 +14,7 @@ import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError, counted
+from loaders.class_names import MOST_CLASSES
 from loaders.transport.remote import is_remote, join
 
 AHEAD = 8  # images in flight, of a process that reads from a store: each takes tens of milliseconds
@@ -151,7 +152,6 @@ class DataCopy:
         return f"{self.what}: {counts} images{only}{classes}{labels}"
 
 
-MOST_CLASSES = 1_000_000  # of labels without names; larger numbers are taken for something else, such as ids
 UNSPLIT = "all"  # key of the images of a data set that has no train and val
 
 
@@ -163,10 +163,10 @@ def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: Callable[[int], str]) -> None:
-    """Raise a DataError at the first image whose label, of int64 [N], is not that of a class, or negative.
+    """Raise a DataError at the first image whose label, of int64 [N], is not that of a class.
 
     `where` returns the place of an image, given its index.
     """
-    end = MOST_CLASSES if classes is None else len(classes)
-    for index in np.flatnonzero((labels < 0) | (labels >= end))[:1].tolist():
-        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are from 0 to {end - 1}.")
+    most = MOST_CLASSES if classes is None else len(classes)
+    for index in np.flatnonzero((labels < 0) | (labels >= most))[:1].tolist():
+        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are from 0 to {most - 1:,}.")

@@ -73,6 +73,11 @@ FORMS = {
         "loaders.archives.tables:is_tables",
         "loaders.archives.tables:open_tables",
     ),
+    "folder": Form(
+        "image folders in a store: `s3://.../train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
+        "loaders.archives.folders:is_folder_in_store",
+        "loaders.archives.folders:open_folder_in_store",
+    ),
 }
 """In the order in which they are tried."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plain_loop
-from config.schema import INITS
 from loaders.storage.digits import make_digits
 from recipes.schedules import cosine_with_warmup
 
@@ -38,10 +37,12 @@ def test_both_sides_are_trained(workdir: Path, monkeypatch: pytest.MonkeyPatch, 
     each = re.findall(
         r"^(main\.py|by hand), model\.init=(\w+): ([\d.]+) \+- [\d.]+ % \(([\d.]+), ([\d.]+)\)$", said, re.M
     )
-    assert [(name, init) for name, init, *_ in each] == [(name, i) for i in INITS for name in ("main.py", "by hand")]
+    assert [(name, init) for name, init, *_ in each] == [
+        (name, i) for i in plain_loop.INITS for name in ("main.py", "by hand")
+    ]
     means = {(name, init): float(mean) for name, init, mean, *_ in each}
     for name, init, mean, *values in each:
         assert float(mean) == pytest.approx(statistics.fmean(map(float, values)), abs=0.01), (name, init)
     gaps = dict(re.findall(r"^main\.py - by hand, model\.init=(\w+): ([+-][\d.]+) \(", said, re.M))
-    for init in INITS:
+    for init in plain_loop.INITS:
         assert float(gaps[init]) == pytest.approx(means["main.py", init] - means["by hand", init], abs=0.02)

@@ -182,6 +182,17 @@ def test_a_schedule_ratio_counts_as_its_length(tmp_path: Path) -> None:
     ]
 
 
+def test_milestones_are_scaled_with_the_length(tmp_path: Path) -> None:
+    steps = "scheduler.name=multistep_with_warmup"
+    leave_run(tmp_path / "a", "scale_schedule_ratio=0.5", steps, "scheduler.milestones=[[30ep,0.1]]")
+    for name, milestones in {"b": "[[15ep,0.1]]", "c": "[[30ep,0.1]]"}.items():
+        leave_run(
+            tmp_path / name, "max_duration=45ep", "scheduler.t_warmup=4ep", steps, f"scheduler.milestones={milestones}"
+        )
+    (table,) = tables(read_runs([tmp_path]))
+    assert sorted([record.name for record in group.records] for group in table.groups) == [["a", "b"], ["c"]]
+
+
 def test_remarks_of_a_group(tmp_path: Path) -> None:
     leave_run(tmp_path / "a", "max_duration=2ep")
     leave_run(tmp_path / "b", "max_duration=2ep", machine=A100 | {"commit": "other"})

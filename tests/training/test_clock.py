@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from composer.core import Timestamp
@@ -24,12 +25,12 @@ def goes_on(
     before: dict[str, int] | None = None,
     images: int = 48,
     ema_start: str = "0ba",
-    **given: str,
+    **given: Any,
 ) -> tuple[float, int]:
     """Load a checkpoint taken at `now`; return this run's step and its batch in the epoch."""
     config = CONFIG | given
     unit = config["max_duration"][-2:]
-    section = SimpleNamespace(max_duration=config["max_duration"], scheduler=SimpleNamespace(**config))
+    section = SimpleNamespace(**config, scheduler=SimpleNamespace(**config))
     section.algorithms = {"ema": {"ema_start": ema_start}}
     sampler = SimpleNamespace(size_at=lambda _epoch, at: at)
     guard = GoesOn(Clock(unit, images // batch, batch, images), section, sampler)  # type: ignore[arg-type]
@@ -107,8 +108,12 @@ def test_a_data_set_of_another_size(images: int) -> None:
     assert goes_on(stamp(96), 12, before, images) == (2 * images / 12, 0)
     assert goes_on(stamp(96), 12, before, images, max_duration="192sp", t_warmup="12sp") == (8, 0)
     assert goes_on(stamp(96), 12, before, images, max_duration="16ba", t_warmup="1ba") == (8, 0)
-    with pytest.raises(ConfigError, match=re.escape(f"give both in ep: scheduler.t_warmup={12 / images:g}ep")):
+    with pytest.raises(ConfigError, match=re.escape(f"give both in ep: type scheduler.t_warmup={12 / images:g}ep")):
         goes_on(stamp(96), 12, before, images, t_warmup="1ba")
+    steps: dict[str, Any] = {"name": "multistep_with_warmup", "t_warmup": "0ba", "scale_schedule_ratio": 1.0}
+    assert goes_on(stamp(96), 12, before, images, **steps, milestones=[["2ep", 0.1]]) == (2 * images / 12, 0)
+    with pytest.raises(ConfigError, match=r"scheduler\.milestones: 48sp and max_duration 4ep give"):
+        goes_on(stamp(96), 12, before, images, **steps, milestones=[["48sp", 0.1]])
 
 
 @pytest.mark.slow

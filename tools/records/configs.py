@@ -7,7 +7,7 @@ from common.errors import ConfigError
 from config.layers import SECTIONS
 from config.load import defaults
 from config.read import Tree, deepen, plain, undot
-from config.run import durations_of
+from config.run import durations_of, milestones_of
 from config.schema import Config, Scheduler
 from training.earlier_run import training_keys
 
@@ -30,12 +30,17 @@ def completed(content: Any) -> Tree:
 def durations(config: Tree) -> tuple[Duration, Duration]:
     """Return the length of a run and of its warm-up, scale_schedule_ratio applied; ConfigError if one is invalid."""
     try:
-        given = config["scheduler"]
-        scheduler = Scheduler(t_warmup=given["t_warmup"], scale_warmup=given["scale_warmup"])
-        length = {key: config[key] for key in ("max_duration", "scale_schedule_ratio")}
-        return durations_of(Config(**length, scheduler=scheduler))
+        milestones_of(_timed(config))
+        return durations_of(_timed(config))
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(str(error)) from error
+
+
+def _timed(config: Tree) -> Config:
+    """Return a Config with the times of a recorded one."""
+    keys = ("name", "t_warmup", "scale_warmup", "milestones")
+    scheduler = Scheduler(**{key: config["scheduler"][key] for key in keys})
+    return Config(**{key: config[key] for key in ("max_duration", "scale_schedule_ratio")}, scheduler=scheduler)
 
 
 def settings(config: Tree) -> dict[str, Any]:
@@ -49,7 +54,9 @@ def settings(config: Tree) -> dict[str, Any]:
         flat.pop(key, None)
     if flat.get("algorithms") == {}:
         del flat["algorithms"]  # each algorithm has its own keys
-    return flat | {"max_duration": str(length), "scheduler.t_warmup": str(warmup)}
+    milestones = [[str(time), factor] for time, factor in milestones_of(_timed(config))]
+    times = {"max_duration": str(length), "scheduler.t_warmup": str(warmup), "scheduler.milestones": milestones}
+    return flat | times
 
 
 def changes(config: Tree, base: Tree) -> dict[str, tuple[Any, Any]]:
