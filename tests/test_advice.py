@@ -82,6 +82,13 @@ CASES = [
     "model.name=torchvision.models:resnet18 model.weights=torchvision",
     # what is trained
     "model.freeze=backbone",
+    "model.name=squeezenet1_1",
+    "model.name=vit_b_16 model.init=torchvision train_dataset.crop_size=16",
+    "model.name=vit_b_32 model.init=torchvision algorithms.progressive_resizing={}",
+    "model.name=googlenet model.init=torchvision model.weights=torchvision",
+    "model.name=swin_t model.init=torchvision model.weights=torchvision model.freeze=layer1",
+    "model.name=swin_t model.init=torchvision optimizer.layer_decay=0.5",
+    "model.name=swin_t model.init=torchvision algorithms.stochastic_depth={}",
     "model.freeze=layr2 model.weights=torchvision",
     "model.freeze=fc",
     "model.freeze_batchnorm=true",

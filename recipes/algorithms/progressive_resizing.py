@@ -64,6 +64,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             "sizes: {sizes} given, but no size may exceed train_dataset.crop_size {config.train_dataset.crop_size}"
         ),
     }
+    RESIZES = True
     IMAGE_SIZE = "recipes.schedules:progressive_size"
     NO_LR_FIND = "changes the image size, and a learning rate is found at a single size"
 
