@@ -113,6 +113,11 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         except Exception as error:
             raise self.unreadable(index, error) from error
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all images as stored, for progress bars: known, estimated, or 0 where neither is quick."""
+        return 0
+
     def remark(self) -> str | None:
         """Return what a run should say about the data before it starts; None for nothing."""
         return None

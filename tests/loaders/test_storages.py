@@ -233,3 +233,12 @@ def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match=r"1 MB are free, but 1 x 2 workers.*--ipc host.*num_workers=1"):
         worker_options(2048, 224, {"num_workers": 2})
     assert worker_options(2048, 224, {"num_workers": 0}) == {"num_workers": 0}
+
+
+def test_the_bytes_of_all_images_are_known(folder: Path, shards: Path) -> None:
+    """For progress bars; of an image folder they are estimated."""
+    size = sum(path.stat().st_size for path in (folder / "val").rglob("*") if path.is_file())
+    stored = sum(path.stat().st_size for path in (shards / "val").glob("*.mds"))
+    for path, is_streaming, expected in ((folder, False, size), (shards, True, stored)):
+        spec = build_imagenet_dataspec(path, is_streaming, 2, local=path, is_train=False, num_workers=0)
+        assert spec.dataloader.dataset.stored_bytes == expected
