@@ -26,6 +26,10 @@ class ReadOptions:
     label_offset: int = 0  # added to each stored number
 
 
+class OptionNeeded(DataError):
+    """A fault that one of ReadOptions may avoid; the message names the option."""
+
+
 @dataclass(frozen=True)
 class Form:
     """One form; functions are given as package.module:name and imported when they are needed."""
@@ -131,7 +135,7 @@ def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
         found = set(wordnet_ids(name.rpartition(b"/")[2]) or wordnet_ids(name))
         if found and classes[label] not in found:
-            raise DataError(
+            raise OptionNeeded(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "
                 f"{classes[label]}. Are the labels in another order, or counted from 1? (--label-offset -1)"
             )

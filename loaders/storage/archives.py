@@ -7,6 +7,7 @@ import shlex
 from common.addresses import is_s3
 from common.errors import DataError, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
+from loaders.archives.forms import OptionNeeded
 from loaders.archives.index_file import is_in_ranges, open_indexed
 from loaders.archives.place import read_file
 from loaders.dataset import ImageDataset
@@ -27,10 +28,8 @@ class ArchiveDataset(ImageDataset):
         super().__init__(pipeline, seed)
         try:
             copy = open_indexed(path)
-        except DataError as error:
-            if "--label" in str(error):
-                raise DataError(f"{error} These options are tools.convert's: {_conversion(path)}") from error
-            raise
+        except OptionNeeded as error:
+            raise DataError(f"{error} Such options are tools.convert's: {_conversion(path)}") from error
         if copy is None:
             raise DataError(f"{path}: holds no archives and no table of images; storage={ARCHIVES} reads those.")
         if fault := why_not(path, copy, split):
