@@ -112,16 +112,22 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
 
 def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
     """Open a data set in the form that `recognize` has named; raises as `open_copy`."""
+    _check_links(place)  # before minutes of indexing
     copy: DataCopy = _function(FORMS[name].open)(place, options)
-    if dangling := place.dangling():
-        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
-        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
+    _check_links(place)  # in the folders that were listed meanwhile
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
         check_labels(catalog.labels, copy.classes, catalog.name_of)
         check_wordnet_ids(catalog, copy.classes)
     return copy
+
+
+def _check_links(place: Place) -> None:
+    """Raise a DataError for links to nothing, as of a disk that is not mounted: nothing else would miss their files."""
+    if dangling := place.dangling():
+        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
+        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
 
 
 def _function(name: str) -> Any:

@@ -168,6 +168,8 @@ def test_links_to_nothing_are_not_left_out(plain: Path, tmp_path: Path) -> None:
     opened(tars)
     (tars / "imagenet1k-train-0004.tar").symlink_to(tmp_path / "disk")
     said = "1 link leads to nothing (imagenet1k-train-0004.tar). Is a disk not mounted? Otherwise remove them."
+    assert fault(tars) == fault(tars, kind="webdataset") == f"{tars}: {said}"
+    next(tars.glob("*train-0000.tar")).write_bytes(b"damaged, but it takes long to see that")
     assert fault(tars) == f"{tars}: {said}"
 
 
