@@ -36,7 +36,7 @@ def test_shards_are_those_of_a_copy_on_a_disk(form: str, plain: Path, s3_server:
         (tmp_path / "source/archives").mkdir()
         make("archives", plain, tmp_path / "source/archives")
     name = next((tmp_path / "source").iterdir()).name
-    address = f"{upload(tmp_path / 'source', 'photos', 'all')}/{name}"
+    address = f"{upload(tmp_path / 'source', 'photos', 'run #1?a=b%20;+')}/{name}"
     assert converted(address, tmp_path / "mds") == converted(tmp_path / "source" / name, tmp_path / "local")
 
 
