@@ -50,7 +50,10 @@ def test_verify_and_data_py(
     assert "no faults" in capsys.readouterr().out
     assert inspect([address], build_imagenet_dataspec) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "WebDataset tars: 40 + 20 images" in said and f"python -m tools.convert {address}" in said
+    assert "WebDataset tars: 40 + 20 images" in said and f"python data.py {address} /a/cache/folder" in said
+    assert inspect([address, "cache", "--workers", "0", "--batch-size", "4"], build_imagenet_dataspec) == 0
+    assert "First batches" in capsys.readouterr().out and len(list(Path("cache").rglob("*.tar"))) == 5
+    assert run([address, "cache", "--workers", "1"]) == 0
 
 
 def test_an_index_takes_few_requests(
