@@ -74,7 +74,7 @@ $(OURS): $(VENV)/.run launch/composer launch/on_path.py
 
 # The fast JPEG decoder. Without a compiler or libjpeg-turbo's headers it is not built, and torchvision decodes instead.
 $(NATIVE): loaders/images/native/decode.c $(wildcard loaders/images/native/*.h)
-	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg 2>/dev/null \
+	@$(CC) -O3 -std=gnu11 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -shared -o $@.tmp $< -ljpeg -lm 2>/dev/null \
 		&& mv $@.tmp $@ || rm -f $@.tmp
 
 env: $(VENV)/.run $(OURS) $(NATIVE)  ## Create the environment that a run needs

@@ -34,6 +34,8 @@ def build_imagenet_dataspec(
     min_crop_area: float = 0.08,
     hflip: bool = True,
     decoder: str = "auto",
+    interpolation: str = "bilinear",
+    crop_ratio: float | None = None,
     device: str | None = None,
     **dataloader_kwargs: Any,
 ) -> DataSpec:
@@ -60,6 +62,9 @@ def build_imagenet_dataspec(
         min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
         hflip: mirror images with probability 1/2; training only.
         decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
+        interpolation: filter of a resize, one of `loaders.images.decoders.INTERPOLATIONS`.
+        crop_ratio: central square as a fraction of the short side, resized to crop_size; evaluation only, replaces
+            resize_size.
         device: cpu or gpu, where the trainer computes; None: gpu if there is one.
         **dataloader_kwargs: arguments of torch's DataLoader, overriding the defaults.
 
@@ -69,9 +74,10 @@ def build_imagenet_dataspec(
     path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
     split = "train" if is_train else "val"
     if is_train:
-        pipeline: Pipeline = TrainingPipeline(resize_size, crop_size, image_transforms, min_crop_area, hflip, decoder)
+        drawn = image_transforms, min_crop_area, hflip
+        pipeline: Pipeline = TrainingPipeline(resize_size, crop_size, *drawn, decoder, interpolation)
     else:
-        pipeline = EvaluationPipeline(resize_size, crop_size, decoder)
+        pipeline = EvaluationPipeline(resize_size, crop_size, decoder, interpolation, crop_ratio)
     given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, device)

@@ -10,10 +10,10 @@ from common.addresses import cut_off, is_in_place
 from common.errors import DataError
 from common.sizes import bytes_of
 from common.suggest import address_meant, listing
-from config.schema import Config, Dataset
+from config.schema import Config, Dataset, EvalDataset
 from config.structure import Report
 from loaders.errors import in_section
-from loaders.images.decoders import chosen
+from loaders.images.decoders import check_interpolation, chosen
 from loaders.storage.digits import is_made_on_demand
 from loaders.storage.kinds import KINDS, Kind, kind_of
 from recipes import registry
@@ -95,6 +95,13 @@ def check_sizes(config: Config, key: str, report: Report) -> None:
             f"a crop of {crop} px does not fit into images resized to {resize} px; type {key}.resize_size={crop} or "
             f"more, or {key}.resize_size=-1 for no resize",
         )
+    ratio = section.crop_ratio if isinstance(section, EvalDataset) else None
+    if ratio is not None and resize != -1:
+        report.add(
+            f"{key}.crop_ratio",
+            f"{ratio:g} given, and {key}.resize_size={resize}, but one of them sets the size of the crop; type "
+            f"{key}.resize_size=-1, or {key}.crop_ratio=null",
+        )
     if section.prefetch_factor is not None and section.num_workers == 0:
         report.add(f"{key}.prefetch_factor", "without workers nothing can be prefetched; set num_workers above 0")
 
@@ -114,6 +121,14 @@ def check_storage(config: Config, key: str, report: Report) -> Kind:
     elif decoder != "auto":
         with _reported(key, report):
             chosen(decoder)
+    with _reported(key, report):
+        check_interpolation(section.interpolation)
+    if kind.own_decoder:
+        ratio = section.crop_ratio if isinstance(section, EvalDataset) else None
+        for name, value, usual in (("interpolation", section.interpolation, "bilinear"), ("crop_ratio", ratio, None)):
+            if value != usual:
+                advice = f"type {key}.{name}={usual or 'null'}, or {key}.storage=null"
+                report.add(f"{key}.{name}", f"{value} given, but storage {storage} crops in its own way; {advice}")
     if kind.is_streaming and not section.is_streaming:
         report.add(f"{key}.storage", f"{storage} reads MDS shards; type {key}.is_streaming=true {key}.local=/tmp/cache")
     if section.is_streaming and kind.is_streaming is False:

@@ -50,7 +50,7 @@ EVALUATION_DATA: dict[str, Bound] = {
 }
 DATA = {
     "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1"},
-    "eval_dataset": EVALUATION_DATA,
+    "eval_dataset": {**EVALUATION_DATA, "crop_ratio": "more than 0 and at most 1"},
 }
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
 

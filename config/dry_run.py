@@ -22,7 +22,7 @@ from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
 from config.run import Run, durations_of, milestones_of
-from config.schema import AUTO, FULL, Config, Dataset
+from config.schema import AUTO, FULL, Config, Dataset, EvalDataset
 from config.stages import frozen_line, rate_line, trained_rates
 from recipes import registry
 from recipes.declared import arguments, declarations
@@ -253,8 +253,11 @@ def data_line(section: Dataset) -> str:
     """Describe a data section in a line."""
     kind = "streamed shards" if section.is_streaming else "folder of images"
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
+    if isinstance(section, EvalDataset) and section.crop_ratio:
+        resize = f"central {section.crop_ratio:g} of the short side resized to "
+    how = "" if section.interpolation == "bilinear" else f" ({section.interpolation})"
     path = section.path or "no path yet"
-    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px, batch {section.batch_size}"
+    return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px{how}, batch {section.batch_size}"
 
 
 def checkpoint_line(config: Config) -> str:

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+MODELS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+"""torchvision's ResNets, for which every recipe and tool is made."""
 INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
 MEAN_BCE = "mean_binary_cross_entropy"
@@ -68,6 +72,7 @@ class Dataset:
     pack_size: int | None = None  # storage packed: short side of the images in memory, in pixels; None: full size
     resize_size: int = -1  # short side in pixels before the random crop; -1: no resize
     crop_size: int = 224  # side in pixels of the square input of the network
+    interpolation: str = "bilinear"  # filter of a resize, one of loaders.images.decoders.INTERPOLATIONS
     batch_size: int = 2048  # images per step over ALL devices
     num_workers: int | None = None  # loader processes per device; None: one per core of the device's share, at most 8
     prefetch_factor: int | None = None  # batches that each worker prepares in advance; None: PyTorch's default
@@ -86,6 +91,7 @@ class EvalDataset(Dataset):
     """The evaluation data: a central crop of each image."""
 
     resize_size: int = 256  # short side in pixels before the central crop; -1: no resize
+    crop_ratio: float | None = None  # central square / short side, resized to crop_size; None: resize_size decides
 
 
 WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_multiplier", "layer_decay"

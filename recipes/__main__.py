@@ -1,4 +1,9 @@
-"""List the recipes (`python -m recipes`), or show the figures, changes and algorithms of one."""
+"""List the recipes, show the figures, changes and algorithms of one, or compare the published ones.
+
+python -m recipes                # the list
+python -m recipes mild           # one recipe
+python -m recipes --frontier     # published top-1 by minutes on 8x A100, and what dominates what
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,17 @@ from rich.table import Table
 
 from common.command import parser, run
 from common.durations import parse
+from common.errors import ConfigError
 from common.terminal import console
 from common.trees import leaves
 from config.dry_run import section, show_card, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 from config.read import Tree
+from recipes import frontier
+from recipes.published import read_published
+
+WRITERS = {"csv": frontier.as_csv, "json": frontier.as_json}
+FORMATS = ("table", *WRITERS)
 
 
 def shortest_first() -> dict[str, Tree]:
@@ -81,17 +92,40 @@ def describe(out: Console, name: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Print the list or one recipe; return the exit status."""
-    words = parser("recipes", "List the recipes, or show one of them.")
-    words.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
-    out, name = console(), words.parse_args(argv).name
-    if name:
-        describe(out, name)
-        return 0
+    words = parser("recipes", __doc__)
+    one = words.add_mutually_exclusive_group()
+    one.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
+    one.add_argument("--frontier", action="store_true", help="published figures by minutes on 8x A100")
+    words.add_argument("--format", choices=FORMATS, help="of --frontier (default: table)")
+    given = words.parse_args(argv)
+    if given.format and not given.frontier:
+        raise ConfigError(f"--format: {given.format} given without --frontier, whose output it is for; add --frontier")
+    out = console()
+    if given.name:
+        describe(out, given.name)
+    elif given.frontier:
+        show_frontier(out, given.format or "table")
+    else:
+        show_list(out)
+    return 0
+
+
+def show_frontier(out: Console, form: str) -> None:
+    """Print the published figures by minutes, in one of FORMATS."""
+    found, shipped = frontier.points(read_published()), recipe_files()
+    if form in WRITERS:
+        print(WRITERS[form](found, shipped))
+    else:
+        out.print(frontier.table(found, shipped))
+        out.print(frontier.LEGEND, highlight=False)
+
+
+def show_list(out: Console) -> None:
+    """Print a row per recipe, and what to type next."""
     out.print(listing())
     out.print("\ntop-1 %: best published figure (?: unverified); not measured here")
     out.print("Show one: python -m recipes mild")
     out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
-    return 0
 
 
 if __name__ == "__main__":

@@ -62,10 +62,13 @@ CASES = [
     "train_dataset.cache_limit=200gb",
     "train_dataset.storage=dali train_dataset.decoder=pil",
     "train_dataset.storage=dali algorithms.randaugment={}",
+    "train_dataset.storage=dali train_dataset.interpolation=bicubic",
+    "eval_dataset.crop_ratio=0.875",
     "train_dataset.storage=dali algorithms.colout.batch=false",
     "train_dataset.resize_size=100",
     # algorithms
     "algorithms.mixup={} algorithms.cutmix={}",
+    "algorithms.mix={} algorithms.mixup={}",
     "algorithms.mixup.interpolate_loss=true algorithms.label_smoothing={}",
     "callbacks.load_checkpoint.load_path=x.pt",
     "load_weights_only=true",
@@ -170,7 +173,7 @@ def test_every_advising_sentence_has_a_case(folder: Path) -> None:
 
 def test_advice_names_only_what_exists() -> None:
     # Keys that loaders.errors.in_section prefixes with their section.
-    own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "key"}
+    own = {"is_streaming", "local", "cache_limit", "storage", "pack_size", "decoder", "interpolation", "key"}
     known = {
         name
         for key, value in defaults().items()

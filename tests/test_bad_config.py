@@ -95,6 +95,7 @@ MISTAKES = {
     "algorithms={label_smoothing: {}, mixup: {}}": "algorithms.mixup: must be listed before label_smoothing",
     "algorithms={label_smoothing: {}, cutmix: {}}": "algorithms.cutmix: must be listed before label_smoothing",
     "algorithms={mixup: {}, cutmix: {}}": "algorithms.cutmix: cannot be combined with mixup",
+    "algorithms={mix: {}, cutmix: {}}": "algorithms.cutmix: cannot be combined with mix",
     "algorithms={cutmix: {}, mixup: {}, label_smoothing: {}}": "algorithms.cutmix: cannot be combined with mixup",
     "algorithms.selective_backprop={}": "algorithms.selective_backprop: passes batches through the model",
     "algorithms.GyroDropout={}": "a ResNet has none; type algorithms.gyro_dropout=null to remove it",

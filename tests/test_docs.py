@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import frontier
 from config import ConfigError, load
 from config.load import read_recipe
 from loaders.archives.forms import FORMS
@@ -16,7 +19,9 @@ from loaders.storage.kinds import KINDS
 from recipes import registry
 from recipes.__main__ import best_figure, is_unverified, shortest_first
 from recipes.declared import is_per_image
-from tests.pages import DOCS, FENCE, PAGES, README, ROOT, cells, check_table
+from recipes.frontier import points
+from recipes.published import read_published
+from tests.pages import DOCS, FENCE, PAGES, README, ROOT, UPDATE, cells, check_table
 from tools.records import measured
 
 ELSEWHERE = (
@@ -83,6 +88,14 @@ def test_recipes() -> None:
             full.append([title, top1, str(row.get("epochs", "not stated")), hardware, source, note])
     check_table(README, "Recipes", short)
     check_table(DOCS / "recipes.md", "Published", full)
+
+
+def test_the_frontier_is_of_todays_figures() -> None:
+    """The image's description holds the figures that it shows."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        frontier.main([])
+    description = frontier.description(points(read_published()))
+    assert description in html.unescape(frontier.TARGET.read_text()), f"type {UPDATE}; look at the image"
 
 
 def test_kinds_of_storage() -> None:

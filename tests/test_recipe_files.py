@@ -21,9 +21,9 @@ from recipes import registry
 from recipes.__main__ import best_figure, is_unverified
 from recipes.__main__ import main as recipes_main
 from recipes.declared import declarations
+from recipes.published import REFERENCE, Published, read_published
 from recipes.schedules import cosine_with_warmup, learning_rate, progressive_size, size_ladder
 from tests.pages import ROOT, UPDATE
-from tools.records.published import REFERENCE, Published, read_published
 
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]
@@ -190,7 +190,8 @@ def test_figures_are_in_the_table_of_published_ones(recipe: str) -> None:
         used = {declarations("algorithm", name).PROTOCOL for name in run_of(recipe).config.algorithms} - {""}
         checked = "UNVERIFIED" if is_unverified(figure) else "by its card"
         row = dict.fromkeys((field.name for field in fields(Published)), "") | figure
-        row |= {"recipe": recipe, "protocol": ", ".join(sorted(used)), "verified": checked}
+        row |= {"recipe": recipe, "model": run_of(recipe).config.model.name}
+        row |= {"protocol": ", ".join(sorted(used)), "verified": checked}
         with REFERENCE.open("a", newline="") as file:
             csv.DictWriter(file, row, lineterminator="\n").writerow(row)
 

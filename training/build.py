@@ -15,7 +15,7 @@ from composer.utils import dist
 
 from config import ConfigError, Run, durations_of
 from config.run import milestones_of
-from config.schema import AUTO, GROUPING, Config, TrainDataset
+from config.schema import AUTO, GROUPING, Config, EvalDataset, TrainDataset
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.errors import BatchTooLarge, in_section
@@ -211,6 +211,8 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
     given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
     if isinstance(dataset, TrainDataset):
         given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
+    if isinstance(dataset, EvalDataset):
+        given["crop_ratio"] = dataset.crop_ratio
     size_in_loader = _size_in_loader(config, algorithms)
     spec = build_imagenet_dataspec(
         path,
@@ -227,6 +229,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         pack_size=dataset.pack_size,
         cache_limit=dataset.cache_limit,
         decoder=dataset.decoder,
+        interpolation=dataset.interpolation,
         device=config.device,
         image_transforms=[a.image_transform for a in ours(algorithms) if a.image_transform is not None],
         **{key: value for key, value in given.items() if value is not None},

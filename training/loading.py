@@ -5,6 +5,7 @@ weights. We therefore replace its `load_checkpoint` while the Trainer is built.
 """
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -203,12 +204,16 @@ def architecture(plain: Mapping[str, tuple[int, ...]]) -> str | None:
     body = {entry for entry in plain.items() if not entry[0].startswith("fc.")}
     likeness: dict[str, float] = {}
     for name in MODELS:
-        with torch.device("meta"):
-            known = shapes(getattr(torchvision.models, name)().state_dict())
-        wanted = {entry for entry in known.items() if not entry[0].startswith("fc.")}
+        wanted = {entry for entry in _built(name).items() if not entry[0].startswith("fc.")}
         likeness[name] = len(wanted & body) / len(wanted | body)
     best = max(likeness, key=lambda name: likeness[name])
     return best if likeness[best] >= _ALIKE else None
+
+
+@functools.cache
+def _built(name: str) -> Shapes:
+    with torch.device("meta"):
+        return shapes(getattr(torchvision.models, name)().state_dict())
 
 
 def _described(model: tuple[str, int] | None, held: Shapes) -> str:

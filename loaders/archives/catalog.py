@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 
 from common.addresses import without_credentials
-from common.errors import DataError
+from common.errors import DataError, counted
+from loaders.class_names import MOST_CLASSES
 from loaders.transport.remote import is_remote, join
 
 AHEAD = 8  # images in flight, of a process that reads from a store: each takes tens of milliseconds
@@ -146,7 +147,7 @@ class DataCopy:
         """What it is and what it holds, in a line."""
         counts = " + ".join(f"{len(catalog):,}" for catalog in self.splits.values())
         only = f" of {next(iter(self.splits))}/" if len(self.splits) == 1 and UNSPLIT not in self.splits else ""
-        classes = f", {len(self.classes):,} classes" if self.classes else ""
+        classes = f", {counted(len(self.classes), 'class', 'classes')}" if self.classes else ""
         labels = f"; labels of val/ from {self.val_labels}" if self.val_labels else ""
         return f"{self.what}: {counts} images{only}{classes}{labels}"
 
@@ -162,11 +163,10 @@ def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: Callable[[int], str]) -> None:
-    """Raise a DataError at the first image whose label, of int64 [N], is not that of a class, or negative.
+    """Raise a DataError at the first image whose label, of int64 [N], is not that of a class.
 
     `where` returns the place of an image, given its index.
     """
-    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= len(classes))
-    for index in np.flatnonzero(wrong)[:1].tolist():
-        allowed = f"from 0 to {len(classes) - 1}" if classes is not None else "at least 0"
-        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are {allowed}.")
+    most = MOST_CLASSES if classes is None else len(classes)
+    for index in np.flatnonzero((labels < 0) | (labels >= most))[:1].tolist():
+        raise DataError(f"{where(index)}: its label is {labels[index]}; labels are from 0 to {most - 1:,}.")

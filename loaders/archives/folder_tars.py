@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.addresses import without_credentials
 from common.errors import DataError, counted, named
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy, Rows
 from loaders.archives.forms import ReadOptions
 from loaders.archives.order import near
 from loaders.archives.place import GZIPPED, Place, is_tar, plain_ranges, read_range
-from loaders.archives.splits import SPLIT_OF, TEST, split_of
+from loaders.archives.splits import SPLIT_OF, TEST, check_classes, split_of
 from loaders.archives.tars import members
 from loaders.storage.imagefolder import EXTENSIONS
 
@@ -147,18 +146,18 @@ class _Found:
         classes = sorted({found.one for found, _ in rows if found.split != TEST})
         label_of = {one: label for label, one in enumerate(classes)}
         rows.sort(key=lambda row: (row[0].split, row[0].one, _as_listed(row[0].name)))
+        whole, splits = self.rows.catalog(self.files, read_range), dict[str, Catalog]()
         for (found, index), (other, _) in itertools.pairwise(rows):
             if found[:3] == other[:3]:
-                where = without_credentials(self.files[self.rows.file[index]])
-                raise DataError(f"{where}: {self.rows.names[index].decode()} is there twice. Write the archive again.")
-        whole, splits = self.rows.catalog(self.files, read_range), dict[str, Catalog]()
+                raise DataError(f"{whole.name_of(index)}: is there twice. Write the archive again.")
         for split, group in itertools.groupby(rows, lambda row: row[0].split):
             chosen = list(group)
             labels = np.array([label_of.get(found.one, 0) for found, _ in chosen], np.int64)
             splits[split] = replace(whole.take(np.array([index for _, index in chosen])), labels=labels)
         if tests := splits.pop(TEST, None):
             self.remarks.append(f"{counted(len(tests), 'test image is', 'test images are')} left out.")
-        _check_classes(given, {split: set(catalog.labels.tolist()) for split, catalog in splits.items()}, classes)
+        of_splits = {split: {classes[label] for label in catalog.labels.tolist()} for split, catalog in splits.items()}
+        check_classes(given, of_splits)
         if self.others:
             one, many = "file is not an image of a class, and is", "files are not images of a class, and are"
             self.remarks.append(f"{counted(self.others.total(), one, many)} ignored ({named(sorted(self.others))}).")
@@ -180,13 +179,3 @@ def _as_listed(name: str) -> list[tuple[bool, str]]:
     """Return what sorts the paths in a class's folder as an image folder does: a folder's files before its folders."""
     *folders, file = name.split("/")
     return [*((True, folder) for folder in folders), (False, file)]
-
-
-def _check_classes(given: str, labels: dict[str, set[int]], classes: list[str]) -> None:
-    """Raise a DataError if train/ has other classes than val/."""
-    for split, others in labels.items():
-        if missing := [one for label, one in enumerate(classes) if label not in others]:
-            raise DataError(
-                f"{given}: {counted(len(missing), 'class has', 'classes have')} no images in {split}/ "
-                f"({named(missing)}). Add them, or remove the class from all splits."
-            )

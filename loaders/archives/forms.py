@@ -10,7 +10,9 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import DataError, named
+import numpy as np
+
+from common.errors import DataError, counted, named
 from common.suggest import did_you_mean, listing
 from loaders.archives.catalog import Catalog, DataCopy, check_labels
 from loaders.archives.place import Place
@@ -71,6 +73,11 @@ FORMS = {
         "loaders.archives.tables:is_tables",
         "loaders.archives.tables:open_tables",
     ),
+    "folder": Form(
+        "image folders in a store: `s3://.../train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`",
+        "loaders.archives.folders:is_folder_in_store",
+        "loaders.archives.folders:open_folder_in_store",
+    ),
 }
 """In the order in which they are tried."""
 
@@ -114,7 +121,20 @@ def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
     for catalog in copy.splits.values():
         check_labels(catalog.labels, copy.classes, catalog.name_of)
         check_wordnet_ids(catalog, copy.classes)
+    if copy.classes is None:
+        copy.remarks.extend(_unused(np.concatenate([catalog.labels for catalog in copy.splits.values()])))
     return copy
+
+
+def _unused(labels: np.ndarray) -> list[str]:
+    """Return a remark on numbers below the largest label that no image has, of labels without names."""
+    unused = np.setdiff1d(np.arange(labels.max()), labels).tolist()
+    if not unused:
+        return []
+    if unused == [0]:
+        return ["No image has the label 0. Are the labels counted from 1? Add --label-offset -1"]
+    count = counted(len(unused), "label below it has", "labels below it have")
+    return [f"The largest label is {labels.max():,}; {count} no images ({named(list(map(str, unused)))})."]
 
 
 def _function(name: str) -> Any:

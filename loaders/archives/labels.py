@@ -13,11 +13,12 @@ from common.addresses import without_credentials
 from common.errors import DataError
 from loaders.archives.catalog import Catalog, Reader, Rows, check_labels, numbered
 from loaders.archives.forms import ReadOptions
-from loaders.class_names import imagenet, wordnet_ids
+from loaders.class_names import MOST_CLASSES, imagenet, wordnet_ids
 from loaders.transport.remote import is_remote
 
 FEW = 10  # images, from which on a class for each of them is taken for a mistake
 _NUMBER = re.compile(r"[+-]?\d{1,18}")
+_NO_CLASS = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf)|\[.*\]", re.I)  # a target of regression, one-hot
 ADVICE = "Give --label KEY."
 THREADS = {False: 1, True: 16}  # a store answers one request per round trip
 
@@ -95,6 +96,12 @@ def resolve(
     if missing := [index for index, value in enumerate(values) if not value]:
         raise DataError(f"{where(missing[0])}: its label is empty. Write a number or the name of its class there.")
     if not all(map(_NUMBER.fullmatch, values)):
+        if classes is None and all(map(_NO_CLASS.fullmatch, values)):
+            odd = _first_odd(values)
+            raise DataError(
+                f"{where(odd)}: its label is {_short(values[odd])}; a label is a whole number from 0 to "
+                f"{MOST_CLASSES - 1:,}, or the name of a class. {ADVICE}"
+            )
         return _named(values, options, classes, where)
     labels = np.array([int(value) for value in values], np.int64) + options.label_offset
     check_labels(labels, classes, where)
@@ -106,7 +113,7 @@ def _named(
 ) -> tuple[np.ndarray, list[str]]:
     """As `resolve`, of names; all of those that occur are the classes if these are not known."""
     if options.label_offset:
-        odd = next(index for index, value in enumerate(values) if not _NUMBER.fullmatch(value))
+        odd = _first_odd(values)
         raise DataError(
             f"{where(odd)}: its label is {_short(values[odd])}, which is not a number. Leave out --label-offset, or "
             "name with --label KEY where the numbers are."
@@ -124,6 +131,11 @@ def _named(
             f"{len(values):,}: these are not classes. {ADVICE}"
         )
     return np.array(labels, np.int64), found
+
+
+def _first_odd(values: Sequence[str]) -> int:
+    """Return the index of the first label that is not a whole number."""
+    return next(index for index, value in enumerate(values) if not _NUMBER.fullmatch(value))
 
 
 def _short(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from common.errors import DataError, counted, named
 from loaders.archives.catalog import UNSPLIT
@@ -46,3 +46,14 @@ def by_split(place: Place, paths: Iterable[str]) -> tuple[dict[str, list[str]], 
     if not found:
         raise DataError(f"{place.given}: holds test images alone. To use them as val/, rename {named(tests, 1)}.")
     return {str(split): sorted(names) for split, names in sorted(found.items(), key=str)}, remarks
+
+
+def check_classes(given: str, found: Mapping[str, Iterable[str]]) -> None:
+    """Raise a DataError if a split has a class that another one lacks; `found` are the classes of each."""
+    classes = {one for each in found.values() for one in each}
+    for split, own in found.items():
+        if missing := sorted(classes.difference(own)):
+            raise DataError(
+                f"{given}: {counted(len(missing), 'class has', 'classes have')} no images in {split}/ "
+                f"({named(missing)}). Add them, or remove the class from all splits."
+            )

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import DataError, named
@@ -48,6 +49,21 @@ def columns(name: str, head: bytes) -> list[str]:
     return list(found) if isinstance(found, dict) else []
 
 
+def unread_tables(folder: Path) -> list[str]:
+    """Describe the tables in a folder that was not recognized as a data set, one sentence each."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if is_table(path.name) and path.is_file():
+            with path.open("rb") as file:
+                found.append((path, columns(path.name, file.read(_HEAD))))
+    return [
+        f"{path}: has the columns {_named(names)}. A table of paths has path and label: rename them in its first "
+        "line, or give the table itself, with --label COLUMN."
+        for path, names in found
+        if names
+    ]
+
+
 def rows(where: str, data: bytes, label: str) -> Iterator[Row]:
     """Yield a table's rows.
 
@@ -70,7 +86,10 @@ def rows(where: str, data: bytes, label: str) -> Iterator[Row]:
         place = f"{where}, line {line}"
         path = path or next((name for name in values if name in PATHS), "")
         if not path or path not in values:
-            raise DataError(f"{place}: there is no column of paths ({listing(sorted(PATHS))}), {_given(values)}.")
+            raise DataError(
+                f"{place}: there is no column of paths ({listing(sorted(PATHS))}), {_given(values)}. The first line "
+                "should name the columns: path,label"
+            )
         if label not in values:
             raise DataError(
                 f"{place}: there is no column {label}, {_given(values)}. Name the one of the labels: --label COLUMN"

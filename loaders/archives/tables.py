@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,9 +12,10 @@ import numpy as np
 from common.errors import DataError, counted
 from common.folders import S3Folder
 from common.suggest import did_you_mean, listing
-from loaders.archives.catalog import UNSPLIT, DataCopy, check_labels, numbered
+from loaders.archives.catalog import UNSPLIT, DataCopy
 from loaders.archives.catalog import Rows as CatalogRows
 from loaders.archives.forms import ReadOptions
+from loaders.archives.labels import resolve
 from loaders.archives.place import Place, file_sizes, ranges, read_file
 from loaders.archives.splits import SPLIT_OF, TEST
 from loaders.archives.table_rows import LABEL, PATHS, Row, columns, is_table, rows
@@ -23,7 +23,6 @@ from loaders.transport.remote import is_remote
 
 _SPLIT_OF = SPLIT_OF | {"dev": "val", "eval": "val", "testing": TEST}  # the test split is left out
 _METADATA = "metadata"  # the stem of Hugging Face's tables
-_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _HEAD = 1 << 16  # bytes of a table that are looked at to recognize it
 
 
@@ -65,10 +64,10 @@ def open_tables(place: Place, options: ReadOptions) -> DataCopy:
     if tests := len(images) - len(used):
         one, many = "image of the test split is", "images of the test split are"
         remarks.append(f"{place.given}: {counted(tests, one, many)} left out.")
-    classes, labels = _labels(used, options.label_offset, remarks)
+    classes, labels = _labels(used, options)
     sizes = _sizes(place, used)
     splits = {split: CatalogRows() for split in sorted({image.split for image in used})}
-    for image, size, label in zip(used, sizes, labels, strict=True):
+    for image, size, label in zip(used, sizes, labels.tolist(), strict=True):
         splits[image.split].add(0, image.path, 0, size, label)
     catalogs = {
         split: found.catalog([place.root], read_file, in_folders=True).by_name() for split, found in splits.items()
@@ -161,19 +160,12 @@ def _check(images: list[_Image]) -> None:
             raise DataError(f"{image.where}: names no split, as others do. Fill in its column split: train or val.")
 
 
-def _labels(images: list[_Image], offset: int, remarks: list[str]) -> tuple[list[str] | None, list[int]]:
+def _labels(images: list[_Image], options: ReadOptions) -> tuple[list[str] | None, np.ndarray]:
     """Return the classes and the labels: numbers as they are, if all are numbers; otherwise classes in sorted order."""
-    if words := [image for image in images if not _NUMBER.fullmatch(image.label)]:
-        if offset:
-            raise DataError(f"{words[0].where}: its label is {words[0].label}, but --label-offset is for numbers.")
-        classes, labels = numbered([image.label for image in images])
+    labels, classes = resolve([image.label for image in images], options, None, lambda index: images[index].where)
+    if classes is not None:
         _check_classes(images)
-        return classes, labels
-    labels = [int(image.label) + offset for image in images]
-    check_labels(np.array(labels, np.int64), None, lambda index: images[index].where)
-    if labels and min(labels) == 1:
-        remarks.append("No image has the label 0. Are the labels counted from 1? Add --label-offset -1")
-    return None, labels
+    return classes, labels
 
 
 def _check_classes(images: list[_Image]) -> None:

@@ -127,7 +127,7 @@ def _index(files: list[str], keys: _Keys, number: int) -> Images:
             if not isinstance(image, Range):
                 raise DataError(f"{where}: {keys.image} is not bytes.")
             name = _value(file, features, keys.name, where) if keys.name in features else None
-            text = _text(file, name, where) if isinstance(name, Range) else ""
+            text = _text(file, name, where, "surrogateescape") if isinstance(name, Range) else ""
             value = _text(file, label, where) if isinstance(label, Range) else str(label)
             found.add(number, text or where.rpartition(", ")[2], image.start, image.end - image.start, value)
     return found
@@ -218,10 +218,10 @@ def _value(file: BinaryIO, features: dict[str, Range], key: str | None, where: s
     raise DataError(f"{where}: its {key} is empty, or not bytes or an integer. {ADVICE}")
 
 
-def _text(file: BinaryIO, text: Range, where: str) -> str:
-    """Read a name."""
+def _text(file: BinaryIO, text: Range, where: str, errors: str = "strict") -> str:
+    """Read a label or a name; `errors` are those of bytes.decode."""
     file.seek(text.start)
     try:
-        return file.read(min(text.end - text.start, 4096)).decode().strip()
+        return file.read(min(text.end - text.start, 4096)).decode(errors=errors).strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: its label or name is not text in UTF-8. {ADVICE}") from error
+        raise DataError(f"{where}: its label is not text in UTF-8. {ADVICE}") from error

@@ -40,6 +40,8 @@ def declared() -> dict[str, Decoder]:
     return rows
 
 
+INTERPOLATIONS = ("bilinear", "bicubic", "area")
+"""Filters of a resize: PIL's antialiased ones, and OpenCV's INTER_AREA; numbered in this order in native/area.h."""
 DECODERS = declared()
 CHOICES = ("auto", *DECODERS)
 """Names that a configuration may use."""
@@ -58,6 +60,21 @@ def chosen(name: str) -> str:
     if not native.available():
         raise DataError(f"decoder: {name} is not built here; type {native.HOW_TO_BUILD}, or decoder=auto")
     return name
+
+
+def check_interpolation(name: str) -> None:
+    """Raise a DataError for an interpolation that is unknown, or that this machine cannot compute."""
+    if name not in INTERPOLATIONS:
+        advice = did_you_mean(name, INTERPOLATIONS)
+        raise DataError(f"interpolation: {name} given, but it must be {listing(INTERPOLATIONS)}{advice}")
+    if name == "area":
+        from loaders.images import native
+
+        if not native.available():
+            raise DataError(
+                f"interpolation: only our own C computes area, and it is not built here; type {native.HOW_TO_BUILD}, "
+                "or interpolation=bilinear"
+            )
 
 
 def opener(name: str) -> Callable[[Any], Opened]:

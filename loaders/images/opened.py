@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from loaders.images import native
+from loaders.images.decoders import INTERPOLATIONS
 from loaders.images.decoding import Source, Stored, decode, most_pixels, open_image
 from loaders.images.native import Encoded, View
+
+AREA = INTERPOLATIONS.index("area")
 
 
 class Opened(ABC):
@@ -39,23 +42,25 @@ class Opened(ABC):
     def _view(self, view: View) -> torch.Tensor: ...
 
 
-def resized(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize a uint8 [3, H, W] image, bilinear and antialiased, as PIL does."""
+def resized(pixels: torch.Tensor, height: int, width: int, mode: str = "bilinear") -> torch.Tensor:
+    """Resize a uint8 [3, H, W] image, bilinear or bicubic and antialiased, as PIL does."""
     if pixels.shape[1:] == (height, width):
         return pixels
     # Not torchvision's v2.Resize, which converts to floats on processors with AVX-512 (vision issue 8374).
-    return F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
+    return F.interpolate(pixels[None], (height, width), mode=mode, antialias=True)[0]
 
 
-def is_thin(view: View) -> bool:
-    """Whether the whole resized image would have too many pixels, so that only the kept part can be made.
+def needs_native(view: View) -> bool:
+    """Whether only our own C can make a view: by the area filter, or of a thin image, resized to too many pixels.
 
     For example, an image of 1 x 60000 px becomes 256 x 15,360,000 px if its short side is resized to 256. torch and PIL
     resize the whole image before they crop; our own C computes only the kept part.
 
     Raises:
-        ValueError: it would, and the native library is not built.
+        ValueError: an image is thin, and the native library is not built.
     """
+    if view.filter == AREA:
+        return True
     if view.rows * view.columns <= most_pixels():
         return False
     if not native.available():
@@ -118,7 +123,7 @@ class OpenedByTorchvision(Opened):
     DECODERS = {
         "torchvision": {
             "summary": "decodes the whole image, and resizes with torch",
-            "pixels": "within 1 of 255 of PIL's (one byte in millions: 2), except for 4:4:0 color and missing scans",
+            "pixels": "within 1 of 255 of PIL's (bicubic: 3; one byte in millions: 2), except for 4:4:0 color and missing scans",
         }
     }
 
@@ -127,10 +132,10 @@ class OpenedByTorchvision(Opened):
         super().__init__(*self.pixels.shape[1:])
 
     def _view(self, view: View) -> torch.Tensor:
-        if is_thin(view):
+        if needs_native(view):
             return cut_out(self.pixels.permute(1, 2, 0).numpy(), view)
         box = self.pixels[:, view.top : view.top + view.height, view.left : view.left + view.width]
-        whole = resized(box, view.rows, view.columns)
+        whole = resized(box, view.rows, view.columns, INTERPOLATIONS[view.filter])
         rows = slice(view.top_row, view.top_row + view.kept_rows)
         kept = whole[:, rows, view.left_column : view.left_column + view.kept_columns]
         return kept.flip(-1) if view.flip else kept
@@ -146,10 +151,10 @@ class OpenedByPil(Opened):
         super().__init__(self.image.height, self.image.width)
 
     def _view(self, view: View) -> torch.Tensor:
-        if is_thin(view):
+        if needs_native(view):
             return cut_out(np.array(self.image), view)
         box = self.image.crop((view.left, view.top, view.left + view.width, view.top + view.height))
-        whole = box.resize((view.columns, view.rows), Image.Resampling.BILINEAR)
+        whole = box.resize((view.columns, view.rows), Image.Resampling[INTERPOLATIONS[view.filter].upper()])
         corner = view.left_column + view.kept_columns, view.top_row + view.kept_rows
         kept = whole.crop((view.left_column, view.top_row, *corner))
         pixels = np.array(kept.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else kept)

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import center_crop
 
 from loaders.images import native
 from loaders.images.boxes import Crop, central, draw_boxes, random_crop, short_side
-from loaders.images.decoders import DECODERS, chosen, opener
+from loaders.images.decoders import DECODERS, INTERPOLATIONS, check_interpolation, chosen, opener
 from loaders.images.decoding import Stored
 from loaders.images.native import View, whole
 from loaders.images.opened import Opened
@@ -47,18 +47,23 @@ class Pipeline(ABC):
         resize_size: the short side in pixels before the crop; -1: no resize.
         crop_size: the side of the result in pixels.
         decoder: as for `loaders.images.decoders.chosen`, which may raise a DataError.
+        interpolation: one of `loaders.images.decoders.INTERPOLATIONS`; a DataError if it cannot be computed here.
     """
 
     random: bool  # whether it draws random numbers, so that each sample must be seeded
     image_transforms: Sequence[PixelTransform] = ()
 
-    def __init__(self, resize_size: int, crop_size: int, decoder: str = "auto") -> None:
+    def __init__(
+        self, resize_size: int, crop_size: int, decoder: str = "auto", interpolation: str = "bilinear"
+    ) -> None:
+        check_interpolation(interpolation)
         self.resize_size = resize_size
         self.crop_size = crop_size
         self.decoder = chosen(decoder)
         self.open = opener(self.decoder)
         row = DECODERS[self.decoder]
-        self.native, self.scaled, self.libjpeg = row.native, row.scaled, row.libjpeg
+        self.native, self.filter = row.native, INTERPOLATIONS.index(interpolation)
+        self.how = row.scaled, row.libjpeg, self.filter  # the last fields of a View
         self.threads = 1  # that decode a batch
 
     def __call__(self, source: Stored, size: int | None = None) -> torch.Tensor:
@@ -111,7 +116,7 @@ class TrainingPipeline(Pipeline):
     """Random crop and flip of the published recipes (He et al. 2015, as implemented in torchvision).
 
     Args:
-        resize_size, crop_size, decoder: as for every pipeline.
+        resize_size, crop_size, decoder, interpolation: as for every pipeline.
         image_transforms: transforms to apply after crop and flip.
         min_crop_area: smallest fraction of the image's area in a random crop.
         hflip: mirror an image with probability 0.5.
@@ -127,8 +132,9 @@ class TrainingPipeline(Pipeline):
         min_crop_area: float = 0.08,
         hflip: bool = True,
         decoder: str = "auto",
+        interpolation: str = "bilinear",
     ) -> None:
-        super().__init__(resize_size, crop_size, decoder)
+        super().__init__(resize_size, crop_size, decoder, interpolation)
         self.image_transforms = list(image_transforms)
         self.min_crop_area = min_crop_area
         self.hflip = hflip
@@ -156,13 +162,13 @@ class TrainingPipeline(Pipeline):
     def _view(self, crop: Crop, size: int) -> View:
         """Return the view that resizes a crop to the square."""
         top, left, height, width, flip = crop
-        return View(top, left, height, width, size, size, 0, 0, size, size, flip, self.scaled, self.libjpeg)
+        return View(top, left, height, width, size, size, 0, 0, size, size, flip, *self.how)
 
     def cut(self, image: Opened, size: int) -> torch.Tensor:
         """Crop a random box, resize it to `size`, perhaps mirror it, and apply the image transforms."""
         if self.resize_size > 0:
             rows, columns = self.resized_shape(image.height, image.width)
-            reduced = image.view(whole(image.height, image.width, rows, columns))
+            reduced = image.view(whole(image.height, image.width, rows, columns, self.filter))
             image = self.open(reduced.permute(1, 2, 0).numpy())
         square = image.view(self.plan(image.height, image.width, size))
         for transform in self.image_transforms:
@@ -171,16 +177,37 @@ class TrainingPipeline(Pipeline):
 
 
 class EvaluationPipeline(Pipeline):
-    """Resize of the short side, then the central square (smaller images are padded with black)."""
+    """Resize of the short side, then the central square (smaller images are padded with black).
+
+    Args:
+        resize_size, crop_size, decoder, interpolation: as for every pipeline.
+        crop_ratio: side of the central square as a fraction of the short side, rounded down to a pixel; the square is
+            resized to the crop size, as in FFCV. None: `resize_size` decides.
+    """
 
     random = False
 
+    def __init__(
+        self,
+        resize_size: int,
+        crop_size: int,
+        decoder: str = "auto",
+        interpolation: str = "bilinear",
+        crop_ratio: float | None = None,
+    ) -> None:
+        super().__init__(resize_size, crop_size, decoder, interpolation)
+        self.crop_ratio = crop_ratio
+
     def plan(self, height: int, width: int, size: int, generator: torch.Generator | None = None) -> View:  # noqa: ARG002
         """Return the central square, or its intersection with a smaller image."""
+        if self.crop_ratio is not None:
+            side = max(1, int(self.crop_ratio * min(height, width)))
+            box = (height - side) // 2, (width - side) // 2, side, side
+            return View(*box, size, size, 0, 0, size, size, False, *self.how)
         rows, columns = self.resized_shape(height, width)
-        box = central(rows, columns, size)
-        kept = max(0, box.top), max(0, box.left), min(size, rows), min(size, columns)
-        return View(0, 0, height, width, rows, columns, *kept, scaled=self.scaled, libjpeg=self.libjpeg)
+        square = central(rows, columns, size)
+        kept = max(0, square.top), max(0, square.left), min(size, rows), min(size, columns)
+        return View(0, 0, height, width, rows, columns, *kept, False, *self.how)
 
     def plan_batch(self, shapes: np.ndarray, size: int, seeds: Sequence[int]) -> np.ndarray:  # noqa: ARG002
         """Return the central squares."""

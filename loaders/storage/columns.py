@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 from streaming.base.format.mds.encodings import NDArray, get_mds_encoded_size, mds_decode
 
+from loaders.class_names import MOST_CLASSES
 from loaders.images.decoding import Source, Stored
 from loaders.images.native import Encoded
 
 D = TypeVar("D", bytes, memoryview)
 FILES = ("jpeg", "png", "bytes")  # encodings of an image that are the bytes of its file
-MOST_CLASSES = 10_000_000  # labels are counted in a list; a damaged one must not use up all memory
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _LABELS = ("int", *_INTEGERS, "str_int", "str")
 _DIGITS = re.compile(r"\s*-?[0-9]{1,19}\s*")

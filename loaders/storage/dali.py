@@ -61,7 +61,7 @@ class DaliLoader(WorkerLoader):
 
     Raises:
         DataError: DALI is not installed, or there is no GPU.
-        ValueError: the data set has image transforms, which DALI cannot apply.
+        ValueError: the data set has image transforms, an interpolation or a crop_ratio, which DALI cannot apply.
     """
 
     dataset: ImageDataset
@@ -80,6 +80,8 @@ class DaliLoader(WorkerLoader):
         require_dali(self.device)
         if dataset.pipeline.image_transforms:
             raise ValueError("DALI decodes straight to batches: image_transforms cannot be applied to its images")
+        if dataset.pipeline.filter or getattr(dataset.pipeline, "crop_ratio", None):
+            raise ValueError("DALI resizes in its own way: interpolation and crop_ratio cannot be applied")
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
         # Set after torch's __init__, which would start processes.
         self.num_workers = max(1, num_workers or default_num_workers())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import DataError, counted, named
+from loaders.archives.table_rows import unread_tables
 from loaders.class_names import are_imagenet, wordnet_ids
 from loaders.dataset import ImageDataset
 from loaders.images.decoding import Stored, shape_of
@@ -223,6 +224,7 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
     if not present and (fault := not_split(root)):
         return [fault]
     problems = [_missing_split(root, split) for split in needed if split not in present]
+    problems += unread_tables(root) if not present else []
     problems += [fault for split in present if split in needed for fault in _split_faults(root / split)]
     if not problems and len(present) == len(SPLITS):
         problems += _class_faults(root)

@@ -37,6 +37,7 @@ from loaders.storage.inspection_splits import (
     show_summary,
 )
 from loaders.storage.shard_index import files_of
+from loaders.storage.streaming import require_shards
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.preloading.source_files import list_s3
 from loaders.transport.remote import is_remote, join
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     options, console = parser.parse_args(arguments), terminal.console()
     copy = None if options.local else open_indexed(options.path)
     if copy is None and options.local is None and is_remote(options.path):
+        require_shards(options.path)
         raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
     refuse_unfinished(options.path)
     splits, faults = inspect(options.path, options.local, copy)

@@ -24,7 +24,7 @@ from loaders.storage.imagefolder import SPLITS, is_image, list_split, structure_
 from loaders.storage.inspection_jobs import CatalogJob, FolderJob, Job, Looked, ShardJob
 from loaders.storage.kinds import kind_at, kind_of
 from loaders.storage.seek_file import FolderTables
-from loaders.storage.streaming import check_index, read_classes
+from loaders.storage.streaming import check_index, read_classes, require_shards
 from loaders.transport.remote import is_remote
 
 IMAGES_PER_JOB = 64
@@ -101,6 +101,7 @@ def open_splits(path: str, local: str | None, options: ReadOptions | None = None
     if copy := None if local else open_indexed(path, options or ReadOptions(), in_stores_alone=True):
         return catalog_splits(copy), []
     if is_remote(path) and not local:
+        require_shards(path)
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"
         raise DataError(f"{path}: needs a cache folder: {command}")
     root = Path(path)

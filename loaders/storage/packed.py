@@ -117,7 +117,7 @@ class PackedDataset(ImageDataset):
             try:
                 height, width = self.shapes[index].tolist()
                 opened = self.pipeline.open(self.source.read(index)[0])
-                pixels = opened.view(whole(opened.height, opened.width, height, width))
+                pixels = opened.view(whole(opened.height, opened.width, height, width, self.pipeline.filter))
             except DataError:
                 raise
             except Exception as error:

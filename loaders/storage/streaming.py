@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from composer.utils import dist
 
-from common.addresses import is_in_place, without_credentials
-from common.errors import DataError
+from common.addresses import is_in_place, is_s3, without_credentials
+from common.errors import DataError, named
+from common.folders import S3Folder
 from common.sizes import bytes_of
 from common.store_faults import StoreOutOfReach
 from common.whole_files import whole_file
@@ -157,6 +158,18 @@ def _no_local_index(root: Path, split: str) -> str | None:
         hint = "It holds folders; for folders of images set is_streaming=false." if images else "Copy it again."
         return f"{folder / INDEX}: is missing. {hint}"
     return None
+
+
+def require_shards(path: str) -> None:
+    """Raise a DataError if a folder in S3 holds no shards, before a cache folder for them is asked for."""
+    if not is_s3(path):
+        return
+    folder = S3Folder(path)
+    if not any(INDEX in folder.names(split) for split in ("train", "val")):
+        raise DataError(
+            f"{path}: holds {named(folder.names()) or 'nothing'}. Expected shards, train/{INDEX} and val/{INDEX}; "
+            "train/CLASS/*.JPEG and val/CLASS/*.JPEG; or one of the forms in docs/archives.md."
+        )
 
 
 def check_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, Any]]:

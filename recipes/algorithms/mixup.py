@@ -37,7 +37,12 @@ class MixUp(RecipeAlgorithm):
             "losses; type algorithms.mixup.interpolate_loss=false, or algorithms.label_smoothing=null"
         ),
     }
-    NOT_WITH = {"cutmix": "each would mix images that the other has already mixed, and the labels would match neither"}
+    NOT_WITH = {
+        "cutmix": (
+            "each would mix images that the other has already mixed, and the labels would match neither; the algorithm "
+            "mix switches between them"
+        )
+    }
     rare = True  # a drawn coefficient may be too close to 1 to change anything
     BEFORE = {"label_smoothing": "which would otherwise smooth only one of the two mixed labels"}
 

@@ -11,15 +11,17 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from recipes.algorithms._base import Surgery
 
 
-class _StochasticBlock(nn.Module):
+class StochasticBlock(nn.Module):
     """Shared forward pass of StochasticBottleneck and StochasticBasicBlock.
 
     Attributes:
         drop_per_sample: whether to draw per image instead of per microbatch.
         keep_probability: of the residual branch; a Python float, so that the compiled graph has no branch and no sync.
+        scaled_in_training: divide what is kept by its probability in training, instead of multiplying in evaluation.
     """
 
     drop_per_sample: bool
+    scaled_in_training: bool = False
     keep_probability: float
     conv1: nn.Module
     bn1: nn.Module
@@ -35,13 +37,14 @@ class _StochasticBlock(nn.Module):
         return self.relu(branch * self._factor(branch) + identity)
 
     def _factor(self, branch: Tensor) -> Tensor | float:
-        """Return 0 or 1 per sample or microbatch in training, and the keep probability in evaluation."""
+        """Return 0 or 1 per sample or microbatch in training, and the keep probability in evaluation, or as scaled."""
         if not self.training:
-            return self.keep_probability
+            return 1.0 if self.scaled_in_training else self.keep_probability
         if self.drop_per_sample:
             # In float32, because bfloat16 has only multiples of 1/256 here, which turns a rate of .006 into .008.
             uniform = torch.rand((branch.shape[0], 1, 1, 1), dtype=torch.float32, device=branch.device)
-            return torch.floor(self.keep_probability + uniform).to(branch.dtype)
+            kept = torch.floor(self.keep_probability + uniform)
+            return (kept / self.keep_probability if self.scaled_in_training else kept).to(branch.dtype)
         keep = torch.full((), self.keep_probability, dtype=torch.float32, device=branch.device)
         return torch.bernoulli(keep).to(branch.dtype)
 
@@ -49,7 +52,7 @@ class _StochasticBlock(nn.Module):
         raise NotImplementedError
 
 
-class StochasticBottleneck(_StochasticBlock, Bottleneck):
+class StochasticBottleneck(StochasticBlock, Bottleneck):
     """torchvision's Bottleneck with stochastic depth."""
 
     conv3: nn.Module
@@ -61,7 +64,7 @@ class StochasticBottleneck(_StochasticBlock, Bottleneck):
         return self.bn3(self.conv3(out))
 
 
-class StochasticBasicBlock(_StochasticBlock, BasicBlock):
+class StochasticBasicBlock(StochasticBlock, BasicBlock):
     """torchvision's BasicBlock with stochastic depth."""
 
     def _branch(self, x: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ class StochasticBasicBlock(_StochasticBlock, BasicBlock):
         return self.bn2(self.conv2(out))
 
 
-STOCHASTIC: dict[type, type[_StochasticBlock]] = {Bottleneck: StochasticBottleneck, BasicBlock: StochasticBasicBlock}
+STOCHASTIC: dict[type, type[StochasticBlock]] = {Bottleneck: StochasticBottleneck, BasicBlock: StochasticBasicBlock}
 """Each of torchvision's blocks, and what replaces it."""
 
 
@@ -101,6 +104,7 @@ class StochasticDepth(Surgery):
         "drop_distribution": ("linear", "uniform"),
         "drop_warmup": "a fraction of the run, from 0 to 1, in dur",
     }
+    NOT_WITH = {"drop_path": "both drop the same branches"}
     RULES = {
         "stochastic_method != 'sample' or not drop_warmup.value": (
             "drop_warmup: must be 0 with stochastic_method=sample"
@@ -146,13 +150,13 @@ class StochasticDepth(Surgery):
         self._set_rates(blocks, self.drop_rate)
         logger.log_hyperparameters({"stochastic_depth/num_stochastic_layers": len(blocks)})
 
-    def _set_rates(self, blocks: list[_StochasticBlock], rate: float) -> None:
+    def _set_rates(self, blocks: list[StochasticBlock], rate: float) -> None:
         for index, block in enumerate(blocks, start=1):
             share = index / len(blocks) if self.drop_distribution == "linear" else 1.0
             # In float32 like the published code, so that evaluation is bit-identical.
             block.keep_probability = float(1 - torch.tensor(share * rate, dtype=torch.float32))
 
 
-def _blocks(model: nn.Module) -> list[_StochasticBlock]:
+def _blocks(model: nn.Module) -> list[StochasticBlock]:
     """Return the stochastic blocks from first to last."""
-    return [module for module in model.modules() if isinstance(module, _StochasticBlock)]
+    return [module for module in model.modules() if isinstance(module, StochasticBlock)]

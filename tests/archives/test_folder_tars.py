@@ -62,7 +62,10 @@ def test_faults(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     good = [(f"train/{one}/1.jpg", b"x") for one in "ab"]
     write_tar(path, [*good, good[1]])
-    assert fault(path) == f"{path}: train/b/1.jpg is there twice. Write the archive again."
+    assert fault(path) == f"{path}, train/b/1.jpg: is there twice. Write the archive again."
+    latin = ("train/b/caf\udce9.jpg", b"x")
+    write_tar(path, [*good, latin, latin])
+    assert fault(path) == f"{path}, {latin[0]}: is there twice. Write the archive again."
     write_tar(path, [*good, ("val/a/1.jpg", b"x")])
     assert fault(path).startswith(f"{path}: 1 class has no images in val/ (b).")
     write_tar(path, [("tench.tar", b"x")])

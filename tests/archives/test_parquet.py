@@ -103,8 +103,10 @@ FAULTS = {
     ": has no column label; it has image (binary), class (int64). Give --label KEY.": {"image": [b"1"], "class": [1]},
     ": has several columns of images": {"a": [b"1"], "b": [b"1"], "label": [0]},
     ": its column label has type double, not integers or names": {"image": [b"1"], "label": [0.5]},
+    f", row 0: its label is '{2**63}'; a label is a whole number": {"image": [b"1"], "label": np.array([2**63], "u8")},
+    ", row 0: its label is '1.0'; a label is a whole number": {"image": [b"1", b"2"], "label": ["1.0", "2"]},
     ", row 1: its label is empty": {"image": [b"1", b"2"], "label": [0, None]},
-    ", row 1: its label is -1; labels are at least 0": {"image": [b"1", b"2"], "label": [0, -1]},
+    ", row 1: its label is -1; labels are from 0 to 9,999,999": {"image": [b"1", b"2"], "label": [0, -1]},
 }
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from common import s3
+from common.errors import DataError
 from data import build_imagenet_dataspec
 from loaders.archives import place
 from loaders.archives.forms import ReadOptions, open_copy
 from loaders.class_names import imagenet
 from loaders.storage.inspection import main as inspect
-from tests.archives.layouts import converted, make_folder_tar, make_parquet, make_webdataset
+from tests.archives.layouts import CLASSES, converted, make_folder_tar, make_parquet, make_webdataset
 from tests.archives.test_imagenet import make
 from tests.s3 import s3_client, upload
 from tools.verify.__main__ import run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["webdataset", "parquet", "tgz", "official"])
+@pytest.mark.parametrize("form", ["webdataset", "parquet", "tgz", "official", "folder"])
 def test_shards_are_those_of_a_copy_on_a_disk(form: str, plain: Path, s3_server: str, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     if form == "webdataset":
@@ -28,6 +30,8 @@ def test_shards_are_those_of_a_copy_on_a_disk(form: str, plain: Path, s3_server:
         make_parquet(plain, tmp_path / "source/hf", list(imagenet()))
     elif form == "tgz":
         make_folder_tar(plain, tmp_path / "source/small.tgz", "small/", in_order=True)
+    elif form == "folder":
+        shutil.copytree(plain, tmp_path / "source/folder")
     else:
         (tmp_path / "source/archives").mkdir()
         make("archives", plain, tmp_path / "source/archives")
@@ -66,4 +70,18 @@ def test_a_store_out_of_reach_is_named(s3_server: str, capsys: pytest.CaptureFix
     assert "s3://nowhere/wds" in capsys.readouterr().err
     s3_client().create_bucket(Bucket="empty")
     assert run(["s3://empty/wds", "--workers", "1"]) == 1
-    assert "needs a cache folder" in capsys.readouterr().err
+    assert "s3://empty/wds: holds nothing. Expected shards, train/index.json" in capsys.readouterr().err
+
+
+def test_an_image_folder_in_a_store_is_checked(plain: Path, s3_server: str, tmp_path: Path) -> None:
+    (tmp_path / "data/only/one").mkdir(parents=True)
+    shutil.copy(next(plain.rglob("*.JPEG")), tmp_path / "data/only/one")
+    shutil.copytree(plain / "train", tmp_path / "data/train")
+    shutil.copytree(plain / "val", tmp_path / "data/val")
+    shutil.rmtree(tmp_path / f"data/val/{CLASSES[0]}")
+    address = upload(tmp_path / "data", "photos", "data")
+    assert open_copy(f"{address}/only", ReadOptions()) is None, "one folder of images is not several classes"
+    classes = open_copy(f"{address}/train", ReadOptions())
+    assert classes is not None and classes.headline == "an image folder: 40 images, 5 classes"
+    with pytest.raises(DataError, match=rf"data: 1 class has no images in val/ \({CLASSES[0]}\)"):
+        open_copy(address, ReadOptions())

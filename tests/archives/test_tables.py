@@ -14,6 +14,7 @@ from loaders.archives.forms import ReadOptions, open_copy, recognize
 from loaders.archives.place import Place
 from tests.archives.layouts import CLASSES, converted
 from tests.s3 import upload
+from tools.convert.sources import open_sources
 
 SPLITS = ("train", "val")
 
@@ -142,7 +143,7 @@ def test_labels_that_are_numbers(folder: Path) -> None:
     assert copy.remarks == ["No image has the label 0. Are the labels counted from 1? Add --label-offset -1"]
     found = images_of(opened(folder / "a.jsonl", "class", -1), UNSPLIT)
     assert [(data, CLASSES[int(label)]) for data, label in found] == as_folder(folder / "images", "train")
-    with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are at least 0\."):
+    with pytest.raises(DataError, match=r"a\.jsonl, line \d+: its label is -1; labels are from 0 to 9,999,999\."):
         opened(folder / "a.jsonl", "class", -2)
 
 
@@ -171,7 +172,13 @@ FAULTS = {
     "empty": ("", ": is empty. Its first line should name the columns: path,label"),
     "alone": ("path,label", ": holds no images."),
     "long": (f"path,label\nA,{'x' * 200_000}", "line 2: is not CSV (field larger than field limit"),
-    "huge": ("path,label\nA,1\nB,-1", "line 3: its label is -1; labels are at least 0."),
+    "negative": ("path,label\nA,1\nB,-1", "line 3: its label is -1; labels are from 0 to 9,999,999."),
+    "huge": ("path,label\nA,1\nB,10000000", "line 3: its label is 10000000; labels are from 0 to 9,999,999."),
+    "huger": (f"path,label\nA,1\nB,{2**63}", f"line 3: its label is '{2**63}'; a label is a whole number from 0 to"),
+    "fraction": ("path,label\nA,1.0\nB,.5e1", "line 2: its label is '1.0'; a label is a whole number from 0 to"),
+    "none": ("path,label\nA,1\nB,NaN", "line 3: its label is 'NaN'; a label is a whole number from 0 to 9,999,999,"),
+    "one-hot": ('path,label\nA,"[0, 1]"', "line 2: its label is '[0, 1]'; a label is a whole number from 0 to"),
+    "offset": ("path,label\nA,1\nB,cat", "line 3: its label is 'cat', which is not a number. Leave out"),
 }
 
 
@@ -183,7 +190,7 @@ def test_each_fault_of_a_table_is_one_sentence(name: str, workdir: Path) -> None
     text, said = FAULTS[name]
     Path("t.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError) as caught:
-        open_copy(f"{workdir}/t.csv", ReadOptions())
+        open_copy(f"{workdir}/t.csv", ReadOptions(label_offset=name == "offset"))
     assert str(caught.value).startswith(
         f"{workdir}/t.csv{'' if said.startswith(':') else ', '}{said.format(workdir, 1)}"
     )
@@ -208,6 +215,25 @@ def test_each_fault_of_json_lines_is_one_sentence(text: str, said: str, workdir:
     with pytest.raises(DataError) as caught:
         open_copy(f"{workdir}/t.jsonl", ReadOptions(kind="table"))
     assert str(caught.value).startswith(f"{workdir}/t.jsonl, {said}")
+
+
+def test_labels_that_no_image_has_are_a_remark(workdir: Path) -> None:
+    for name in ("A", "B"):
+        Path(name).write_bytes(b"x")
+    Path("t.csv").write_text("path,label\nA,1\nB,9")
+    said = "The largest label is 9; 8 labels below it have no images (0, 2, 3, 4, 5 and 3 more)."
+    assert opened(workdir / "t.csv").remarks == [said]
+
+
+def test_tables_with_other_columns_are_named(workdir: Path) -> None:
+    """Where nothing else is recognized, as for Kaggle's tables of names without extensions."""
+    Path("images").mkdir()
+    Path("labels.csv").write_text("id,breed\na,cat\n")
+    Path("folder.csv").mkdir()
+    with pytest.raises(
+        DataError, match=rf"\n{workdir}/labels\.csv: has the columns id, breed\. A table of paths has path and"
+    ):
+        open_sources(str(workdir), None)
 
 
 def test_what_is_not_a_table_is_left_to_others(plain: Path, workdir: Path) -> None:

@@ -54,10 +54,17 @@ FAULTS = {
     "record 0: has no label, but image, kind. Give --label KEY.": {"image": b"x", "kind": 0},
     "record 0: its label is empty, or not bytes or an integer": {"image": b"x", "label": 0.5},
     "record 0: image is not bytes": {"image": 1, "label": 1},
-    "record 0: its label is -3; labels are at least 0": {"image": b"x", "label": -3},
-    "record 0: its label or name is not text": {"image": b"x", "label": b"\xff"},
+    "record 0: its label is -3; labels are from 0 to 9,999,999": {"image": b"x", "label": -3},
+    "record 0: its label is '0.5'; a label is a whole number": {"image": b"x", "label": b"0.5"},
+    f"record 0: its label is {2**40}; labels are from 0": {"image": b"x", "label": 2**40},
+    "record 0: its label is not text": {"image": b"x", "label": b"\xff"},
     "record 0: its label is empty. Write": {"image": b"x", "label": b""},
 }
+
+
+def test_a_name_in_latin_1_is_kept(tmp_path: Path) -> None:
+    write_records(tmp_path / "x.tfrecord", [example(image=b"x", label=0, file_name=b"caf\xe9.jpg")])
+    assert opened(tmp_path / "x.tfrecord").splits["all"].names.tolist() == [b"caf\xe9.jpg"]
 
 
 @pytest.mark.parametrize("said", FAULTS)

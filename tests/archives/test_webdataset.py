@@ -126,6 +126,11 @@ FAULTS = {
     "third: has no label, only jpg": [("third.jpg", JPEG)],
     "third.jpg: its label is empty": [("third.jpg", JPEG), ("third.cls", b" \n")],
     "third.jpg: its label is -1": [("third.jpg", JPEG), ("third.cls", b"-1")],
+    "third.jpg: its label is 123456789012345678; labels are from 0 to 9,999,999.": [
+        ("third.jpg", JPEG),
+        ("third.cls", b"123456789012345678"),
+    ],
+    "third.jpg: its label is '0.5'; a label is a whole number": [("third.jpg", JPEG), ("third.cls", b"0.5")],
     "third.cls: is not text": [("third.jpg", JPEG), ("third.cls", b"\xff\xfe")],
     "third.cls: has 2,000,000 bytes": [("third.jpg", JPEG), ("third.cls", bytes(2_000_000))],
     "third.json: is not JSON": [("third.jpg", JPEG), ("third.json", b"{")],

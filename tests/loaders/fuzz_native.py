@@ -36,7 +36,7 @@ def write_seeds(folder: Path) -> None:
         image.save(file, "JPEG", quality=40, **options)
         view = bytes((60, 30, 150, 200, 40 // (1 + 3 * progressive), 50, 3, 2, 90, 90, 1, subsampling))
         changes = bytes(subsampling * (3 if size == 8 else 40))
-        choices = view + bytes((subsampling, 0, len(changes), 0))
+        choices = view + bytes((subsampling, size % 3, len(changes), 0))
         (folder / f"{size}-{subsampling}-{progressive}-{mode}").write_bytes(choices + changes + file.getvalue())
 
 
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     write_seeds(corpus)
     fuzzer = corpus.with_suffix(".fuzzer")
     flags = [*FLAGS, "-DTABLE_ALONE"] if tables_alone else FLAGS
-    subprocess.run([clang, *flags, "-o", str(fuzzer), str(HERE / "native_fuzz.c"), "-ljpeg"], check=True)
+    subprocess.run([clang, *flags, "-o", str(fuzzer), str(HERE / "native_fuzz.c"), "-ljpeg", "-lm"], check=True)
     command = [str(fuzzer), str(corpus), f"-artifact_prefix={FOLDER}/", *LIMITS, *words[tables_alone:]]
     return subprocess.run(command, env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}).returncode
 

@@ -31,7 +31,7 @@ def compile_c(source: Path, target: Path, *flags: str) -> Path:
     probe = [compiler, "-xc", "-fsyntax-only", "-include", "stdio.h", "-include", "jpeglib.h", "/dev/null"]
     if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("libjpeg-turbo's headers are missing: apt-get install libjpeg62-turbo-dev")
-    command = [compiler, "-Wall", "-Wextra", "-Werror", *flags, "-o", str(target), str(source), "-ljpeg"]
+    command = [compiler, "-Wall", "-Wextra", "-Werror", *flags, "-o", str(target), str(source), "-ljpeg", "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return target

@@ -30,7 +30,7 @@ static void look(const uint8_t *data, size_t size, int number)
         int32_t height = (shape[0] - top) / (i + 1) + 1, width = (shape[1] - left) / (4 - i) + 1;
         height = height > shape[0] - top ? shape[0] - top : height;
         width = width > shape[1] - left ? shape[1] - left : width;
-        struct view view = {top, left, height, width, 31, 17 + i, i, 2 * i, 31 - 3 * i, 17 - 2 * i, i & 1, i >> 1, 0};
+        struct view view = {top, left, height, width, 31, 17 + i, i, 2 * i, 31 - 3 * i, 17 - 2 * i, i & 1, i >> 1, 0, i % FILTERS};
         bytes[i] = (size_t)view.kept_rows * view.kept_columns * 3;
         jobs[i] = (struct job){.image = image, .view = view, .out = malloc(bytes[i])};
         view.libjpeg = 1;

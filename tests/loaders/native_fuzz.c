@@ -25,6 +25,7 @@ static struct view view_of(const uint8_t *choices, const int32_t shape[2])
     view.kept_columns = choices[9] % (view.columns - view.left_column) + 1;
     view.flip = choices[10] & 1;
     view.scaled = choices[11] & 1;
+    view.filter = choices[13] % (FILTERS + 1); /* one too many */
     return view;
 }
 

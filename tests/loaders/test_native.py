@@ -16,11 +16,14 @@ from common.errors import DataError
 from config import ConfigError, load
 from data import build_imagenet_dataspec
 from loaders.images import decoders, native
+from loaders.images.decoders import INTERPOLATIONS
 from loaders.images.decoding import open_image
 from loaders.images.native import View
 from loaders.images.transforms import EvaluationPipeline, TrainingPipeline
 from tests.loaders.jpegs import PHOTO, Encode, built, by_pil, jpeg, odd_images, outcome
 from tests.runs import ROOT
+
+BILINEAR, BICUBIC = map(INTERPOLATIONS.index, ("bilinear", "bicubic"))
 
 
 @st.composite
@@ -35,7 +38,7 @@ def views(draw: st.DrawFn, height: int, width: int) -> View:
     rows, columns = draw(st.just((tall, wide)) | st.tuples(st.integers(1, 200), st.integers(1, 200)))
     (top_row, kept_rows), (left_column, kept_columns) = part(rows), part(columns)
     size = (rows, columns, top_row, left_column, kept_rows, kept_columns)
-    return View(top, left, tall, wide, *size, draw(st.booleans()))
+    return View(top, left, tall, wide, *size, draw(st.booleans()), filter=draw(st.sampled_from([BILINEAR, BICUBIC])))
 
 
 @built
@@ -73,7 +76,15 @@ def test_views_of_pixels_equal_pils(data: st.DataObject) -> None:
 def test_boxes_outside_the_image_are_rejected() -> None:
     whole = View(0, 0, 40, 50, 8, 8, 0, 0, 8, 8)
     assert native.view_pixels(PHOTO[:40, :50], whole).shape == (8, 8, 3)
-    for wrong in ({"top": 1}, {"left": -1}, {"width": 51}, {"height": 0}, {"top_row": 1}, {"kept_columns": 9}):
+    for wrong in (
+        {"top": 1},
+        {"left": -1},
+        {"width": 51},
+        {"height": 0},
+        {"top_row": 1},
+        {"kept_columns": 9},
+        {"filter": 3},
+    ):
         with pytest.raises(ValueError, match="is not a view of 40 x 50 pixels"):
             native.view_pixels(PHOTO[:40, :50], whole._replace(**wrong))
         assert native.view_jpeg(jpeg(PHOTO[:40, :50]), whole._replace(**wrong)) is None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision
 
 from common.errors import DataError
+from recipes.published import REFERENCE, read_published
 from tests.tools.left_runs import A10G, A100, leave_run
 from tools.records.cost import Prices
 from tools.records.groups import over_steps, over_time, seconds_to, tables
-from tools.records.published import for_group, read_published
+from tools.records.published import differs_from, for_group
 from tools.records.reading import Record, read_run, read_runs
 
 
@@ -116,10 +119,44 @@ def test_one_run_has_no_band(tmp_path: Path) -> None:
 
 def test_every_published_figure_has_a_source() -> None:
     rows = read_published()
-    assert len(rows) > 50
+    assert len(rows) > 130
     for row in rows:
-        assert row.recipe and row.source and row.verified, row
+        assert row.recipe and row.model and row.source and row.verified, row
         assert row.top1 or row.minutes, row
+        assert not (row.minutes and row.inferred_minutes and "8x A100" in row.hardware), "the source's own count"
+
+
+def test_minutes_are_inferred_from_a_rate_that_the_note_states() -> None:
+    """Images over img/s; `inferred minutes: 28k img/s at 160 px, from ...`."""
+    inferred = [row for row in read_published() if row.inferred_minutes]
+    assert {"torchvision_v2", "rsb_a1", "rsb_a2", "rsb_a3", "nvidia_250"} <= {row.recipe for row in inferred}
+    for row in inferred:
+        (thousands,) = re.findall(r"inferred minutes: ([\d.]+)k img/s at \d+ px, from ", row.note)
+        minutes = float(row.epochs) * 1281.167 / float(thousands) / 60
+        assert row.inferred_minutes == f"{minutes:.0f}", row
+
+
+def test_ffcvs_figures_are_its_logs() -> None:
+    """assets/agg.csv of ffcv-imagenet at 4dd291a: the last row of each run, one run each."""
+    rows = [row for row in read_published() if re.fullmatch(r"ffcv_\d+", row.recipe)]
+    assert [(row.epochs, row.top1, row.top5, row.minutes, row.n) for row in rows] == [
+        ("16", "73.760", "91.840", "14.87", "1"),
+        ("24", "75.564", "92.702", "21.70", "1"),
+        ("32", "76.586", "93.472", "28.76", "1"),
+        ("40", "77.242", "93.706", "35.58", "1"),
+        ("56", "78.020", "94.082", "49.40", "1"),
+        ("88", "78.428", "94.260", "77.24", "1"),
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["torchvision_v1", "torchvision_v2"])
+def test_torchvisions_figures_are_its_metadata(recipe: str) -> None:
+    """The metadata of the weights of the installed torchvision."""
+    rows = [row for row in read_published() if row.recipe == recipe and row.variant.startswith("IMAGENET1K_")]
+    assert len(rows) > 6
+    for row in rows:
+        metrics = torchvision.models.get_model_weights(row.model)[row.variant].meta["_metrics"]["ImageNet-1K"]
+        assert (float(row.top1), float(row.top5)) == (metrics["acc@1"], metrics["acc@5"]), row
 
 
 def test_which_figures_may_be_compared(tmp_path: Path) -> None:
@@ -130,23 +167,27 @@ def test_which_figures_may_be_compared(tmp_path: Path) -> None:
     rows = read_published()
     groups = {(g.recipe, g.length): g for g in tables(read_runs([tmp_path]))[0].groups}
     baseline = groups["baseline", "90ep"]
-    assert for_group(baseline, rows).epochs == "90" and for_group(baseline, rows).differs_from(baseline) == []
+    assert for_group(baseline, rows).epochs == "90" and differs_from(for_group(baseline, rows), baseline) == []
     mild = groups["mild", "36ep"]
-    assert for_group(mild, rows).differs_from(mild) == ["32 epochs"]
+    assert differs_from(for_group(mild, rows), mild) == ["32 epochs"]
     short = groups["mild", "32ep"]
-    assert for_group(short, rows).differs_from(short) == []
+    assert differs_from(for_group(short, rows), short) == []
     ffcv = next(row for row in rows if row.recipe == "ffcv_88")
-    assert ffcv.differs_from(baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
+    assert differs_from(ffcv, baseline) == ["88 epochs", "evaluated at 256 px", "TTA (flip)"]
     leave_run(tmp_path / "changed/a", "optimizer.lr=1.5", "algorithms.channels_last={}", "seed=4")
     (changed,) = tables(read_runs([tmp_path / "changed"]))[0].groups
     own = "here with algorithms.channels_last, optimizer.lr of its own"
-    assert for_group(changed, rows).differs_from(changed) == [own]
-    assert "no EMA" in next(row for row in rows if row.recipe == "adam").differs_from(mild)
+    assert differs_from(for_group(changed, rows), changed) == [own]
+    assert "no EMA" in differs_from(next(row for row in rows if row.recipe == "adam"), mild)
 
 
 def test_no_table(tmp_path: Path) -> None:
     (tmp_path / "reference.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="is not a table of published figures"):
+        read_published(tmp_path / "reference.csv")
+    head = REFERENCE.read_text().partition("\n")[0]
+    (tmp_path / "reference.csv").write_text(f"{head}\nbaseline,resnet50,,76.6\n")
+    with pytest.raises(DataError, match="a row of baseline has too few cells"):
         read_published(tmp_path / "reference.csv")
 
 

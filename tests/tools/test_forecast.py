@@ -12,14 +12,13 @@ from rich.console import Console
 
 from common import command
 from config import ConfigError, DataError, load
+from launch.machines import PEAKS, Price, machine_of, price
 from tests.advice import alternatives, applied
 from tests.runs import ROOT, small_yaml
 from tools.forecast import __main__ as forecast
 from tools.forecast import measure, tables
 from tools.forecast.arithmetic import Forecast, Measured, Pace, Plan, plan_of
-from tools.forecast.machines import PEAKS, machine_of, price
 from tools.forecast.measure import Clock, Step, evaluation_of, pace_of
-from tools.records.cost import Price
 
 RESNET50 = str(ROOT / "yamls" / "resnet50.yaml")
 RESIZING = {"initial_scale": 0.5, "delay_fraction": 0.25, "finetune_fraction": 0.25}

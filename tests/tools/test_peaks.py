@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.forecast.machines import peak
+from launch.machines import peak
 
 
 @pytest.mark.parametrize(

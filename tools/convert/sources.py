@@ -25,7 +25,7 @@ from loaders.storage.imagefolder import SPLITS, ImageFolderDataset, class_names,
 from loaders.storage.inspection_jobs import ShardJob
 from loaders.storage.mds_writer import read_sample, stored_file
 from loaders.storage.shard_index import parse_index
-from loaders.storage.streaming import check_index, read_classes
+from loaders.storage.streaming import check_index, read_classes, require_shards
 from loaders.transport.remote import download, is_remote, join
 from tools.split.source import read_source
 
@@ -244,6 +244,7 @@ def open_sources(path: str, local: str | None, options: ReadOptions | None = Non
         return Opened(found, copy.classes, copy.headline)
     if is_remote(path):
         if not local:
+            require_shards(path)
             raise DataError(f"{path}: shards from a store are kept while they are read: add --local /a/cache/folder")
         return _open_remote(path, local)
     splits = [split for split in SPLITS if os.path.lexists(os.path.join(path, split))]  # broken links too

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from common.errors import ConfigError
 from config import Run
+from launch.machines import PEAKS, Price, machine_of, price
 from tools.forecast.arithmetic import Forecast
-from tools.forecast.machines import PEAKS, device_name, machine_of, peak_of, price
-from tools.records.cost import Price
+from tools.forecast.machines import device_name, peak_of
 from training.data_wait import TOLERATED
 
 

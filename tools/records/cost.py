@@ -7,24 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from common.errors import DataError
-from config.read import ROOT
+from launch.machines import PRICES, Price, read_prices
 from tools.records.groups import Spread, spread
 from tools.records.reading import Record
 from tools.records.trust import is_count
 
-PRICES = ROOT / "launch/prices.yaml"
 HOURS_PER_MONTH = 730  # a twelfth of a year
-
-
-@dataclass(frozen=True)
-class Price:
-    """US dollars of an hour or of a run, and their source; None, with the reason, if unknown."""
-
-    dollars: float | None
-    why: str
 
 
 @dataclass(frozen=True)
@@ -40,16 +28,7 @@ class Prices:
     @cached_property
     def listed(self) -> dict[str, Any]:
         """The list of prices; DataError if the file is not one."""
-        try:
-            content = yaml.safe_load(self.file.read_text())
-            for machine in content["machines"]:
-                re.compile(machine["gpu"])
-                machine["name"], machine["count"], machine["on_demand"], machine["spot"]
-            content["read"]["on_demand"], content["read"]["spot"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError, re.error) as error:
-            sentence = " ".join(str(error).split())
-            raise DataError(f"{self.file}: is not a list of prices ({type(error).__name__}: {sentence})") from error
-        return content
+        return read_prices(self.file)
 
     @property
     def _kind(self) -> str:

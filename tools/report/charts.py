@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from config.schema import METRICS
+from recipes.published import Published
 from tools.records.cost import Prices
 from tools.records.groups import SIGMAS, Curve, Spread, Table, over_steps, over_time
-from tools.records.published import Published
 from tools.report.drawing import INK, MUTED, REST, SERIES, new_axes, spread_labels
 from training.earlier_run import ACCURACIES
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from config.load import BASELINE, baseline_of
 from config.read import Tree
+from recipes.published import Published, read_published
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
 from tools.records.groups import Group, Table, data_of, tables
 from tools.records.measured import read_all, rows, title
-from tools.records.published import MODEL, Published, for_group, read_published
+from tools.records.published import differs_from, for_group
 from tools.records.reading import Record, State
 from tools.report import words
 from tools.report.charts import COLORED, Chart, charts
@@ -118,13 +119,12 @@ def counts(records: Sequence[Record]) -> str:
 
 def section(table: Table, prices: Prices, published: list[tuple[str, Published]]) -> Section:
     """Return one table: its groups, the charts, and every run in it."""
-    is_comparable = table.data.is_imagenet and table.model == MODEL
-    hollow = [(letter, row) for letter, row in published if letter and is_comparable]
-    rows = [row for _, row in published] if is_comparable else []
+    alike = [(letter, row) for letter, row in published if table.data.is_imagenet and row.model == table.model]
+    hollow = [(letter, row) for letter, row in alike if letter]
     return Section(
         table=table,
-        lines=[line(place, group, prices, rows) for place, group in enumerate(table.groups)],
-        notes=notes(table, prices, is_comparable),
+        lines=[line(place, group, prices, [row for _, row in alike]) for place, group in enumerate(table.groups)],
+        notes=notes(table, prices, bool(alike)),
         charts=charts(table, prices, hollow),
         parts=[part(record, prices, table) for group in table.groups for record in group.records],
         hollow=hollow,
@@ -138,7 +138,7 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
     assert top1 is not None  # a finished run has one
     difference = ""
     if reference is not None:
-        forbids = reference.differs_from(group)
+        forbids = differs_from(reference, group)
         gap = top1.mean - (reference.number("top1") or 0)
         difference = f"but {', '.join(forbids)}" if forbids else f"here {gap:+.2f}"
     return {
@@ -163,7 +163,9 @@ def notes(table: Table, prices: Prices, is_comparable: bool) -> list[str]:
     costs = [prices.of(record) for group in table.groups for record in group.records]
     notes = [f"Cost: {why}." for why in dict.fromkeys(cost.why for cost in costs)]
     if not is_comparable:
-        notes.append(f"Published figures are of {MODEL} on ImageNet-1k (1,281,167 and 50,000 images): not comparable.")
+        notes.append(
+            "Published figures are of other models, or of ImageNet-1k (1,281,167 and 50,000 images): not comparable."
+        )
     if all(len(group.records) == 1 for group in table.groups):
         notes.append("One run each: nothing here says how much a figure varies from seed to seed.")
     if len(table.groups) > COLORED:

@@ -32,7 +32,9 @@ CAPTIONS = (
     "Lines are means, bands two standard deviations (ddof = 1) to either side; one run has none. Over time, runs are "
     "interpolated to common times. The thin staircase is the Pareto front of the measured groups."
 )
-PUBLISHED = ("recipe", "variant", "top1", "top5", "epochs", "minutes", "hardware", "n", "sd", "resolution", "protocol")
+PUBLISHED = tuple(
+    "recipe model variant top1 top5 epochs minutes hardware inferred_minutes n sd resolution protocol".split()
+)
 
 
 def check(target: Path) -> None:

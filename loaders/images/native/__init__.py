@@ -1,7 +1,7 @@
 """Fast JPEG decoder: decode.c in this folder, built by `make env` if libjpeg-turbo's headers are installed.
 
-It decodes only the crop's box, and resizes it while it is in the processor's cache; the pixels are bit for bit PIL's.
-Importing this builds nothing; if `available` is false, other decoders are used.
+It decodes only the crop's box, and resizes it while it is in the cache; the pixels are bit for bit PIL's, or with the
+area filter OpenCV's. Importing this builds nothing; if `available` is false, other decoders are used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 LIBRARY = Path(__file__).with_name("decode.so")
 HOW_TO_BUILD = "apt-get install libjpeg62-turbo-dev && make env"
 MOST_EVERY = 65535  # columns of MCUs between a seek table's entries: a 16-bit number in it
-_INTERFACE = 5  # as in decode.c
+_INTERFACE = 6  # as in decode.c
 _WARNING = 200  # bytes: libjpeg's JMSG_LENGTH_MAX
 
 
@@ -27,7 +27,8 @@ class View(NamedTuple):
 
     `scaled` lets the native decoder decode an image of 800 px or more at a fraction of its size if the box is at least
     twice the result on both sides: less work, but pixels about 40 dB from PIL's. `libjpeg` selects libjpeg-turbo's
-    Huffman decoder, which is slower than ours and gives the same pixels.
+    Huffman decoder, which is slower than ours and gives the same pixels. `filter` is an index of INTERPOLATIONS
+    (loaders.images.decoders); area is never scaled.
     """
 
     top: int
@@ -43,11 +44,12 @@ class View(NamedTuple):
     flip: bool = False
     scaled: bool = False
     libjpeg: bool = False
+    filter: int = 0
 
 
-def whole(height: int, width: int, rows: int, columns: int) -> View:
+def whole(height: int, width: int, rows: int, columns: int, filter: int = 0) -> View:
     """View of a whole image of this height and width, resized."""
-    return View(0, 0, height, width, rows, columns, 0, 0, rows, columns)
+    return View(0, 0, height, width, rows, columns, 0, 0, rows, columns, filter=filter)
 
 
 class _View(ctypes.Structure):

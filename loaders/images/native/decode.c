@@ -2,8 +2,8 @@
  *
  * Rows above the box are skipped, columns outside it are not transformed, rows below it are not read, and each row is
  * resized while it is in the cache. Our own Huffman decoder reads baseline JPEGs. The pixels are identical to those of
- * Pillow: decoding the whole JPEG with libjpeg-turbo's defaults, cropping, and resizing with the antialiased bilinear
- * filter.
+ * Pillow: decoding the whole JPEG with libjpeg-turbo's defaults, cropping, and resizing with an antialiased filter, or
+ * with OpenCV's INTER_AREA.
  *
  * For unusual JPEGs the functions return 0, and the caller decodes them by other means, which also report what is
  * wrong. This includes every JPEG that libjpeg-turbo warns about, because it fills what it cannot read with gray. There
@@ -22,7 +22,7 @@
 #include "random.h"
 #include "self_test.h"
 
-#define INTERFACE 5 /* raise it when the functions below change, so that Python rejects an older library */
+#define INTERFACE 6 /* raise it when the functions below change, so that Python rejects an older library */
 
 #define EXPORTED __attribute__((visibility("default")))
 

@@ -108,7 +108,7 @@ static JDIMENSION crop_columns(struct jpeg_decompress_struct *jpeg, JDIMENSION b
 static int denominator_of(const struct view *view, const struct jpeg_decompress_struct *jpeg)
 {
     int scale = 1;
-    if (view->scaled && (jpeg->image_width >= LARGE || jpeg->image_height >= LARGE))
+    if (view->scaled && view->filter != AREA && (jpeg->image_width >= LARGE || jpeg->image_height >= LARGE))
         while (scale < 8 && view->height / (2 * scale) >= view->rows && view->width / (2 * scale) >= view->columns)
             scale *= 2;
     return scale;
@@ -122,8 +122,11 @@ static int decode(struct reader *reader, const struct image *image, const struct
     if (!is_within(view, jpeg->image_height, jpeg->image_width))
         return 0;
     int32_t rows = jpeg->image_height, columns = jpeg->image_width;
-    const struct view whole = {0, 0, rows, columns, rows, columns, 0, 0, rows, columns, 0, view->scaled, view->libjpeg};
-    int all = !memcmp(view, &whole, sizeof whole); /* the unchanged image */
+    struct view whole = *view; /* the unchanged image, by any filter */
+    whole.top = whole.left = whole.top_row = whole.left_column = whole.flip = 0;
+    whole.height = whole.rows = whole.kept_rows = rows;
+    whole.width = whole.columns = whole.kept_columns = columns;
+    int all = !memcmp(view, &whole, sizeof whole);
     jpeg->scale_denom = denominator_of(view, jpeg);
     if (!all && !open_resizer(resizer, view, jpeg->scale_denom, out))
         return 0;

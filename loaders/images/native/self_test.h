@@ -68,7 +68,7 @@ static int has_own_huffman; /* whether the self-test passed */
 __attribute__((constructor)) static void test_huffman(void)
 {
     enum { ROWS = 17, COLUMNS = 60 };
-    const struct view view = {9, 38, ROWS, COLUMNS, ROWS, COLUMNS, 0, 0, ROWS, COLUMNS, 0, 0, 0};
+    const struct view view = {9, 38, ROWS, COLUMNS, ROWS, COLUMNS, 0, 0, ROWS, COLUMNS, 0, 0, 0, 0};
     uint8_t own[3 * ROWS * COLUMNS], sought[3 * ROWS * COLUMNS], expected[3 * ROWS * COLUMNS], table[256];
     struct image image = {test_image, sizeof test_image, NULL, 0};
     struct image with_table = {test_image, sizeof test_image, table, make_seek_table(&image, 3, table, sizeof table)};

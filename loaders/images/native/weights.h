@@ -1,7 +1,9 @@
-/* Weights of Pillow's antialiased bilinear filter, in fixed point (src/libImaging/Resample.c). Used by resample.h. */
+/* Weights of Pillow's antialiased filters, in fixed point (src/libImaging/Resample.c). Used by resample.h. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include "area.h"
 
 enum { PRECISION = 32 - 8 - 2, ROUND = 1 << (PRECISION - 1) };
 enum { COPIES = 4 };          /* of each horizontal weight: one per byte of an RGBX pixel */
@@ -12,20 +14,24 @@ struct axis {
     int count, taps;  /* output pixels; input pixels per output pixel, some with weight zero */
     int begin, end;   /* range of input pixels needed by any output pixel */
     int *start;       /* [count] first input pixel of each, relative to `begin` */
-    int32_t *weights; /* [count][taps][copies] */
+    union {
+        int32_t *weights; /* [count][taps][copies] */
+        float *shares;    /* [count][taps], with the area filter */
+    };
 };
 
 /* One direction of the box, in decoded pixels: it starts `from` into pixel `first`, is `extent` long, and touches
- * `length` pixels. */
+ * `length` pixels. It is resized by a filter, with the area filter in a mode. */
 struct span {
     int first, length;
     double from, extent;
+    int filter, mode;
 };
 
 /* Span of a box whose pixels are decoded at 1 / `scale` of their size. */
-static struct span span_of(int32_t begin, int32_t length, int scale)
+static struct span span_of(int32_t begin, int32_t length, int scale, int filter)
 {
-    struct span span = {.first = begin / scale, .extent = (double)length / scale};
+    struct span span = {.first = begin / scale, .extent = (double)length / scale, .filter = filter};
     span.length = (int)(((int64_t)begin + length + scale - 1) / scale) - span.first;
     span.from = (double)(begin % scale) / scale;
     return span;
@@ -33,34 +39,48 @@ static struct span span_of(int32_t begin, int32_t length, int scale)
 
 /* Filter support of one output pixel, in input pixels of the span. */
 struct support {
-    double center, radius;
+    double center, scale; /* scale: of the filter, at least 1 */
     int first, count;
 };
 
 static struct support support_of(int output, const struct span *span, int resized)
 {
+    if (span->filter == AREA) {
+        struct cell cell = cell_of(output, span->length, resized, span->mode);
+        return (struct support){.first = cell.first, .count = cell.count};
+    }
     double scale = span->extent / resized;
-    struct support support = {.center = span->from + (output + 0.5) * scale, .radius = scale < 1.0 ? 1.0 : scale};
-    int first = (int)(support.center - support.radius + 0.5), end = (int)(support.center + support.radius + 0.5);
+    struct support support = {.center = span->from + (output + 0.5) * scale, .scale = scale < 1.0 ? 1.0 : scale};
+    double radius = span->filter == BICUBIC ? 2.0 * support.scale : support.scale;
+    int first = (int)(support.center - radius + 0.5), end = (int)(support.center + radius + 0.5);
     support.first = first < 0 ? 0 : first;
     support.count = (end > span->length ? span->length : end) - support.first;
     return support;
 }
 
-static void compute_weights(struct support support, int copies, double *shares, int32_t *weights)
+/* Keys' cubic with a = -0.5, or a triangle. */
+static double filtered(double distance, int filter)
 {
-    double total = 0.0, slope = 1.0 / support.radius;
+    if (distance < 0.0)
+        distance = -distance;
+    if (filter == BILINEAR)
+        return distance < 1.0 ? 1.0 - distance : 0.0;
+    if (distance < 1.0)
+        return (1.5 * distance - 2.5) * distance * distance + 1.0;
+    return distance < 2.0 ? (((distance - 5.0) * distance + 8.0) * distance - 4.0) * -0.5 : 0.0;
+}
+
+static void compute_weights(struct support support, int filter, int copies, double *shares, int32_t *weights)
+{
+    double total = 0.0, slope = 1.0 / support.scale;
     for (int i = 0; i < support.count; i++) {
-        double distance = (i + support.first - support.center + 0.5) * slope;
-        if (distance < 0.0)
-            distance = -distance;
-        shares[i] = distance < 1.0 ? 1.0 - distance : 0.0;
+        shares[i] = filtered((i + support.first - support.center + 0.5) * slope, filter);
         total += shares[i];
     }
     for (int i = 0; i < support.count; i++)
         for (int copy = 0; copy < copies; copy++) {
             double share = total != 0.0 ? shares[i] / total : shares[i];
-            weights[i * copies + copy] = (int32_t)(0.5 + share * (1 << PRECISION));
+            weights[i * copies + copy] = (int32_t)((share < 0.0 ? -0.5 : 0.5) + share * (1 << PRECISION));
         }
 }
 
@@ -89,12 +109,16 @@ static int make_axis(struct axis *axis, const struct span *span, int resized, in
         return 0;
     }
     for (int i = 0; i < count; i++) {
-        struct support support = support_of(kept + (flip ? count - 1 - i : i), span, resized);
+        int output = kept + (flip ? count - 1 - i : i);
+        struct support support = support_of(output, span, resized);
         int last = length > axis->taps ? length - axis->taps : 0; /* at the end, zeros precede the weights */
         int start = support.first < last ? support.first : last;
         size_t skipped = (size_t)i * axis->taps + support.first - start;
         axis->start[i] = start;
-        compute_weights(support, copies, shares, axis->weights + skipped * copies);
+        if (span->filter == AREA)
+            compute_shares(cell_of(output, length, resized, span->mode), axis->shares + skipped);
+        else
+            compute_weights(support, span->filter, copies, shares, axis->weights + skipped * copies);
     }
     free(shares);
     axis->begin = axis->start[flip ? count - 1 : 0];

@@ -1,0 +1,128 @@
+"""The frontier: what counts, what dominates what, its three forms and its plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import frontier as plot
+from common.command import run
+from config.load import recipe_files
+from recipes import __main__ as program
+from recipes import frontier
+from recipes.frontier import FLIPPED, SINGLE, points
+from recipes.published import read_published
+
+SMALL = """\
+recipe,model,variant,top1,top5,epochs,minutes,hardware,inferred_minutes,n,sd,resolution,protocol,source,verified,note
+baseline,resnet50,,76.5,,90,100,8x A100-80GB,,,,256/224,,a log,submitted log,
+mild,resnet50,,76.5,93.1,30,30,8x A100 (p4d),,,,,EMA,a page,vendor claim,
+mild,resnet50,a range,75-78,,< 60,,,,,,,EMA,a blog,vendor claim,
+medium,resnet50,,78.4,,,60,8x A100,,,,,EMA,a summary,UNVERIFIED,
+sgd,resnet50,,77.4,,90,311.0,4x A40,95,3,0.1,,,a table,source's own table,
+onecycle,resnet50,,75.3,,50,1752,1x A10G,,,,,,a log,source's own log,
+lars,resnet50,,75.9,,,29,8x A100,,,,,,a log,"target, not a final figure",
+flip_20,resnet50,,75.0,,20,20,8x A100,,,,256,"TTA (flip), 256 px eval",a log,source's own log,
+flip_80,resnet50,,78.4,,80,80,8x A100,,,,256,"TTA (flip), 256 px eval",a log,source's own log,
+flip_90,resnet50,,78.4,,90,90,8x A100,,,,256,"TTA (flip), 256 px eval",a log,source's own log,
+small,resnet18,,66.9,,16,5,8x A100,,,,256,"TTA (flip), 256 px eval",a table,source's own table,
+"""
+TABLE = """\
+recipe_name  ep  min  top-1  protocol     figures     on the front
+flip_20 *    20   20  75.00  flip TTA     published   yes
+lars *        -   29  75.90  single crop  target      not counted
+mild         30   30  76.50  single crop  published   yes
+medium        -   60  78.40  single crop  unverified  not counted
+flip_80 *    80   80  78.40  flip TTA     published   yes
+flip_90 *    90   90  78.40  flip TTA     published   no: flip_80
+sgd          90   95  77.40  single crop  inferred    yes
+baseline     90  100  76.50  single crop  published   no: sgd
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small table of published figures, which the program reads in place of the shipped one."""
+    file = tmp_path / "small.csv"
+    file.write_text(SMALL)
+    monkeypatch.setattr(program, "read_published", lambda: read_published(file))
+    return file
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return what `python -m recipes` prints."""
+    assert run(program.main, words) == 0
+    return capsys.readouterr().out
+
+
+def test_the_table(small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand. Another model, a range and a time on other hardware are no points."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.rstrip() for line in printed(capsys, "--frontier").splitlines()]
+    assert lines[: lines.index("")] == TABLE.splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_forms_for_programs(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, "--frontier", "--format", "json"))
+    assert [row["recipe"] for row in rows] == [line.split()[0] for line in TABLE.splitlines()[1:]]
+    assert rows[2] == {
+        "recipe": "mild",
+        "variant": "",
+        "epochs": 30,
+        "minutes_8xA100": 30,
+        "top1": 76.5,
+        "top5": 93.1,
+        "protocol": SINGLE,
+        "figures": "published",
+        "on_front": True,
+        "dominated_by": None,
+        "is_recipe_here": True,
+        "source": "a page",
+    }
+    again = list(csv.DictReader(io.StringIO(printed(capsys, "--frontier", "--format", "csv"))))
+    assert [list(row) for row in again] == [list(row) for row in rows]
+    assert [row["dominated_by"] for row in again] == [row["dominated_by"] or "" for row in rows]
+
+
+def test_what_is_not_counted_dominates_nothing(small: Path) -> None:
+    """The unverified 78.4 % in 60 minutes leaves sgd on the front; protocols do not dominate each other."""
+    found = points(read_published(small))
+    assert [point.recipe for point in frontier.front(found, SINGLE)] == ["mild", "sgd"]
+    assert [point.recipe for point in frontier.front(found, FLIPPED)] == ["flip_20", "flip_80"]
+
+
+def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program.main, ["--format", "csv"]) == 2
+    assert "--format: csv given without --frontier" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(program.main, ["mild", "--frontier"])
+    assert "argument --frontier: not allowed with argument name" in capsys.readouterr().err
+
+
+def test_the_shipped_frontier() -> None:
+    """Nothing on a front is dominated, everything else is by something on it; recipes of the card's time are there."""
+    found = points(read_published())
+    fronts = [frontier.front(found, protocol) for protocol in (SINGLE, FLIPPED)]
+    for best in fronts:
+        assert [point.top1 for point in best] == sorted({point.top1 for point in best}), "faster and less accurate"
+    for point in found:
+        by = frontier.dominator(point, found)
+        assert by in (fronts[point.protocol == FLIPPED] if by else (None,))
+    assert {"mild", "baseline", "sgd"} <= {point.recipe for point in found} & recipe_files().keys()
+
+
+def test_the_plot(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each point has a readable label, and the image describes itself."""
+    monkeypatch.setattr(plot, "read_published", lambda: read_published(small))
+    assert plot.main(["-o", str(tmp_path / "drawn.svg")]) == 0
+    drawn = (tmp_path / "drawn.svg").read_text()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert set(plot.labels(points(read_published(small)))) <= set(texts)
+    assert {"lars?", "medium?", "mild"} <= set(texts)
+    assert "medium 60 min 78.4 % single crop" in drawn
