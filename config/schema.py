@@ -18,7 +18,7 @@ MODELS = (
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 """torchvision's ResNets, for which every recipe and tool is made."""
-INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
+INITS = ("mosaic", "torchvision", "zero_last", "goyal", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
 MEAN_BCE = "mean_binary_cross_entropy"
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE"), MEAN_BCE: ("BCE", "val CE")}

@@ -108,6 +108,7 @@ STARTS = {
         *("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized", "torchvision_v1"),
         *("mlperf_lars_1632", "mlperf_lars_3264", "mlperf_lars_8192"),
     ],
+    "goyal": ["goyal"],
     "nvidia": ["nvidia_50", "nvidia_90", "nvidia_250"],
 }
 
