@@ -1,4 +1,6 @@
-"""Draw the published figures of `python -m recipes --frontier`: top-1 by minutes on 8x A100.
+"""Draw the published figures: top-1 by minutes on 8x A100.
+
+The table of the same figures is `python -m recipes --frontier`.
 
 python -m benchmarks.frontier
 """
@@ -148,7 +150,7 @@ def description(everything: Sequence[Point]) -> str:
     return "; ".join(f"{point.recipe} {point.minutes:g} min {point.top1:g} % {point.protocol}" for point in everything)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; return 0."""
     words = command.parser("benchmarks.frontier", __doc__)
     words.add_argument("-o", "--output", type=Path, default=TARGET, metavar="FILE", help="docs/images/frontier.svg")

@@ -22,7 +22,7 @@ from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
 from config.run import Run, durations_of, milestones_of
-from config.schema import AUTO, FULL, Config, Dataset, EvalDataset
+from config.schema import AUTO, FULL, MODELS, Config, Dataset, EvalDataset, TrainDataset
 from config.stages import frozen_line, rate_line, trained_rates
 from recipes import registry
 from recipes.declared import arguments, declarations
@@ -211,7 +211,7 @@ def built(run: Run, length: Duration) -> Table:
     number = config.model.num_classes
     classes = "the data's number of classes" if number == AUTO else f"{number} classes"
     model = f"{config.model.name}, {classes}, {config.model.loss_name}, "
-    model += "its own" if "model.name" in run.outside else config.model.init
+    model += config.model.init if config.model.name in MODELS else "its own"
     model += " initialization"
     model += ", compiled on a GPU" if config.compile == AUTO else ", compiled" if config.compile else ""
     rows = [("model", model)]
@@ -262,6 +262,8 @@ def data_line(section: Dataset) -> str:
         resize = f"central {section.crop_ratio:g} of the short side resized to "
     how = "" if section.interpolation == "bilinear" else f" ({section.interpolation})"
     path = section.path or "no path yet"
+    if isinstance(section, TrainDataset) and section.repeats > 1:
+        how += f", {section.repeats} of each image"
     return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px{how}, batch {section.batch_size}"
 
 

@@ -1,8 +1,9 @@
-"""List the recipes, show the figures, changes and algorithms of one, or compare the published ones.
+"""List the recipes, show the figures, changes and algorithms of one, compare them, or choose one.
 
 python -m recipes                # the list
 python -m recipes mild           # one recipe
 python -m recipes --frontier     # published top-1 by minutes on 8x A100, and what dominates what
+python -m recipes --budget "8x H100, 1 hour"     # which recipe, and its forecast
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from rich.table import Table
 from common.command import parser, run
 from common.durations import parse
 from common.errors import ConfigError
+from common.suggest import listing as words_of
 from common.terminal import console
 from common.trees import leaves
 from config.dry_run import section, show_card, yaml_like
 from config.load import BASELINE, as_shipped, read_recipe, recipe_files
 from config.read import Tree
-from recipes import frontier
+from launch.machines import price
+from recipes import budget, choice, frontier, offer
 from recipes.published import read_published
 
 WRITERS = {"csv": frontier.as_csv, "json": frontier.as_json}
@@ -96,6 +99,9 @@ def main(argv: Sequence[str]) -> int:
     one = words.add_mutually_exclusive_group()
     one.add_argument("name", nargs="?", help="name of a recipe, or path of your own YAML; omit it to list all")
     one.add_argument("--frontier", action="store_true", help="published figures by minutes on 8x A100")
+    examples = f"as in {words_of(map(repr, budget.EXAMPLES))}".replace("%", "%%")
+    one.add_argument("--budget", metavar="TEXT", help=f"the recipe that fits, {examples}")
+    words.add_argument("--price", type=float, help="of --budget: dollars per hour of all GPUs together")
     words.add_argument("--format", choices=FORMATS, help="of --frontier (default: table)")
     given = words.parse_args(argv)
     if given.format and not given.frontier:
@@ -105,6 +111,8 @@ def main(argv: Sequence[str]) -> int:
         describe(out, given.name)
     elif given.frontier:
         show_frontier(out, given.format or "table")
+    elif given.budget is not None:
+        show_offer(out, budget.parse(given.budget), given.price)
     else:
         show_list(out)
     return 0
@@ -118,6 +126,25 @@ def show_frontier(out: Console, form: str) -> None:
     else:
         out.print(frontier.table(found, shipped))
         out.print(frontier.LEGEND, highlight=False)
+
+
+def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> None:
+    """Print the recipes that fit a budget, their forecast, and what to type."""
+    rows, paid = read_published(), price(hourly, None, wanted.kind, wanted.count)
+    lengths = {name: parse(tree["max_duration"]).value for name, tree in shortest_first().items()}
+    scale = choice.scale_for(wanted, rows)
+    answer = choice.answer(rows, lengths, wanted, scale, paid)
+    out.print(f"Budget: {wanted}\n", highlight=False)
+    out.print(offer.table(answer, scale, paid, rows))
+    out.print()
+    for sentence in offer.remarks(answer, wanted, scale, paid):
+        out.print(sentence, highlight=False)
+    for best in answer.best:
+        out.print(f"\nTrain {best.recipe}, or measure its time first:")
+        for command in offer.commands(best, wanted, lengths):
+            out.print(command, highlight=False, soft_wrap=True)
+    if wanted.count > offer.PER_MACHINE:
+        out.print("\nSeveral machines: docs/clusters.md")
 
 
 def show_list(out: Console) -> None:

@@ -62,6 +62,8 @@ class Declarations:
     IMAGE_SIZE: ClassVar[str] = ""
     """`package.module:function` that returns the image size. It is called with what it takes of `elapsed` (fraction of
     the run), `crop_size`, `epochs` (of the run before it is scaled; None if unknown) and the arguments of the class."""
+    RESIZES: ClassVar[bool] = False
+    """Whether it changes the size of training images, which a network for one size does not take."""
     RANKS: ClassVar[str] = ""
     """`package.module:function` that returns why a training run does not fit its ranks, or None. It is called with what
     it takes of `nodes`, `per_node`, `key` (that of the class in a YAML) and the arguments of the class."""

@@ -28,7 +28,7 @@ from tests.pages import ROOT, UPDATE
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]
 BLURPOOL = {"replace_convs": True, "replace_maxpools": True, "blur_first": True, "min_channels": 16}
-EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba"}
+EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba", "decay": None}
 RESIZE: dict[str, Any] = {
     "mode": "resize",
     "size_increment": 4,
@@ -102,12 +102,19 @@ def test_merged_values_are_the_published_ones(recipe: str) -> None:
     assert list(algorithms) == list(ALGORITHMS[recipe])  # in this order
 
 
-TORCHVISION = ("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized")
+STARTS = {
+    "mosaic": MOSAIC,
+    "torchvision": [
+        *("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized", "torchvision_v1"),
+        *("mlperf_lars_1632", "mlperf_lars_3264", "mlperf_lars_8192"),
+    ],
+    "nvidia": ["nvidia_50", "nvidia_90", "nvidia_250"],
+}
 
 
-@pytest.mark.parametrize("recipe", [*MOSAIC, *TORCHVISION])
-def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
-    assert run_of(recipe).config.model.init == ("mosaic" if recipe in MOSAIC else "torchvision")
+@pytest.mark.parametrize(("init", "recipe"), [(init, recipe) for init, recipes in STARTS.items() for recipe in recipes])
+def test_each_recipe_starts_as_its_source_does(init: str, recipe: str) -> None:
+    assert run_of(recipe).config.model.init == init
 
 
 def test_baseline_is_the_same_as_no_recipe() -> None:
@@ -244,7 +251,7 @@ def test_listed_sizes_of_a_run_without_epochs_are_not_known() -> None:
 @pytest.mark.parametrize(
     "given, complaint",
     [
-        ("sizes=[160,192]", "sizes: [160, 192] given, but switches must be a time between each two sizes"),
+        ("sizes=[160,192]", "sizes: [160, 192] given, but switches must be a list with one time between"),
         (
             "sizes=[160,256] S.switches=[12ep]",
             "sizes: [160, 256] given, but no size may exceed train_dataset.crop_size",

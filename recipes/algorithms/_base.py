@@ -36,6 +36,7 @@ class Length(NamedTuple):
 
     batches: int
     batches_per_epoch: int
+    batch_size: int  # images per step over all devices
     last: float  # elapsed fraction of the run in its last batch; changes only between epochs if the length is in epochs
 
 

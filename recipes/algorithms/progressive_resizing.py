@@ -57,13 +57,13 @@ class ProgressiveResizing(RecipeAlgorithm):
             "one pixel"
         ),
         "len(sizes or [0]) == len(switches or []) + 1": (
-            "sizes: {sizes} given, but switches must be a time between each two sizes, as in sizes=[160,192] "
-            "switches=[12ep]"
+            "sizes: {sizes} given, but switches must be a list with one time between each two sizes"
         ),
         "max(sizes or [0]) <= config.train_dataset.crop_size": (
             "sizes: {sizes} given, but no size may exceed train_dataset.crop_size {config.train_dataset.crop_size}"
         ),
     }
+    RESIZES = True
     IMAGE_SIZE = "recipes.schedules:progressive_size"
     NO_LR_FIND = "changes the image size, and a learning rate is found at a single size"
 
