@@ -157,7 +157,7 @@ def answer(rows: list[Published], shipped: Collection[str], budget: Budget, scal
     if budget.dollars and price.dollars is None:
         raise ConfigError(f"--budget: ${budget.dollars:g} given, but {price.why}, in dollars per hour of all GPUs")
     known = [choice for choice in choices(points(rows)) if choice.recipe in shipped]
-    counted = [choice for choice in known if choice.point.is_counted]
+    counted = [choice for choice in known if choice.point.is_counted and choice.epochs]
     fitting = [choice for choice in counted if fits(choice, budget, scale, price)]
     if not fitting:
         raise ConfigError(nothing_fits(counted, budget, scale, price))

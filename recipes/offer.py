@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from rich.table import Table
 
 from launch.machines import Price
-from recipes.budget import Budget
+from recipes.budget import DEFAULT, Budget
 from recipes.choice import SIGMAS, Answer, Choice, Scale, spelled, spread_of, unit_of
 from recipes.frontier import FLIPPED, HARDWARE, INFERRED
 from recipes.published import Published
@@ -57,10 +57,11 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
             about.append("mirrored images at 256 px are worth some tenths of a point")
         said.append(f"{choice.recipe}: {'; '.join(about)}.")
     if not all(map(scale.published, answer.best)):
+        peaks = f"{budget.count}x {budget.kind} count as {scale.speed:.3g} times {HARDWARE} by the makers' peaks. "
         said.append(
-            f"Time: {budget.count}x {budget.kind} count as {scale.speed:.3g} times {HARDWARE} by the makers' peaks. "
-            f"{scale.runs} published runs on other GPUs took {scale.lowest:.2f} to {scale.highest:.2f} times what this "
-            f"says: hence the range{', all of which fits' if budget.minutes or budget.dollars else ''}."
+            f"Time: {'' if scale.gpus == DEFAULT else peaks}{scale.runs} published runs on other GPUs took "
+            f"{scale.lowest:.2f} to {scale.highest:.2f} times what this arithmetic says: hence the range"
+            f"{', all of which fits' if budget.minutes or budget.dollars else ''}."
         )
     said.append(f"Dollars: {price.why}.")
     said.append(f"Top-1: ± {SIGMAS} standard deviations over seeds, of the most variable source if its own ran once.")

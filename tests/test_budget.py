@@ -32,7 +32,7 @@ sgd          90  30 min (23-48)  27 (21-44)  77.4 ± 0.2  single crop
 
 sgd: a table; source's own table; its minutes on 8x A100 are inferred, images / img/s, and so a lower bound.
 Time: 8x H100 count as 3.17 times 8x A100 by the makers' peaks. 2 published runs on other GPUs took 0.76 to 1.58 times \
-what this says: hence the range, all of which fits.
+what this arithmetic says: hence the range, all of which fits.
 Dollars: p5.48xlarge, $55.04 an hour on demand (read 2026-02-09).
 Top-1: ± 2 standard deviations over seeds, of the most variable source if its own ran once.
 Not offered, because nobody has checked it: medium, 78.4 % in 19 min.
