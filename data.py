@@ -33,6 +33,7 @@ def build_imagenet_dataspec(
     image_transforms: Sequence[PixelTransform] = (),
     min_crop_area: float = 0.08,
     hflip: bool = True,
+    repeats: int = 1,
     decoder: str = "auto",
     interpolation: str = "bilinear",
     crop_ratio: float | None = None,
@@ -61,6 +62,7 @@ def build_imagenet_dataspec(
         image_transforms: additional steps after crop and flip, uint8 [3, H, W] to the same; training only.
         min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
         hflip: mirror images with probability 1/2; training only.
+        repeats: how often an epoch shows each of its images, of which it then has fewer; training only.
         decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
         interpolation: filter of a resize, one of `loaders.images.decoders.INTERPOLATIONS`.
         crop_ratio: central square as a fraction of the short side, resized to crop_size; evaluation only, replaces
@@ -80,6 +82,7 @@ def build_imagenet_dataspec(
         pipeline = EvaluationPipeline(resize_size, crop_size, decoder, interpolation, crop_ratio)
     given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
     dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
+    dataset.repeats = repeats if is_train else 1
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, device)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from common.errors import ConfigError
 from common.suggest import listing
 from config.schema import INITS, MEAN_BCE, MODELS
-from recipes import registry
+from recipes import networks, registry
 
 
 def mean_binary_cross_entropy(
@@ -46,6 +46,8 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "binary_cross_entropy": binary_cross_entropy_with_logits,
     MEAN_BCE: mean_binary_cross_entropy,
 }
+
+Head = nn.Linear | nn.Conv2d
 
 
 class MeanCrossEntropy(Metric):
@@ -83,32 +85,36 @@ def build_composer_resnet(
     num_classes: int = 1000,
     init: str = "mosaic",
     target_threshold: float | None = None,
+    image_size: int = 224,
 ) -> ComposerClassifier:
-    """Build a ResNet with top-1 and top-5 accuracy as metrics.
+    """Build a ResNet, or another network, with top-1 and top-5 accuracy as metrics.
 
     Args:
-        model_name: one of MODELS, a torchvision architecture, never pretrained; or package.module:name, a user's class
-            or function that takes num_classes and returns a torch.nn.Module.
+        model_name: one of MODELS or another architecture of torchvision, or timm:NAME, never pretrained; or
+            package.module:name, a user's class or function that takes num_classes and returns a torch.nn.Module.
         loss_name: one of LOSSES.
         num_classes: number of outputs; the model maps [B, 3, H, W] to logits [B, num_classes].
-        init: one of INITS; ignored for a user's model. "mosaic": as in Mosaic's ResNet example (see `initialize`);
-            "torchvision": as torchvision's constructor does (Kaiming-normal convolutions with fan out; BatchNorm
-            weights 1, biases 0); "zero_last": the same, but the last BatchNorm of each block starts at 0, as timm's
-            ResNets; "nvidia": torchvision's with fan in.
+        init: one of INITS; ignored for others than MODELS, which keep their own. "mosaic": as in Mosaic's ResNet
+            example (see `initialize`); "torchvision": as torchvision's constructor does (Kaiming-normal convolutions
+            with fan out; BatchNorm weights 1, biases 0); "zero_last": the same, but the last BatchNorm of each block
+            starts at 0, as timm's ResNets; "nvidia": torchvision's with fan in.
         target_threshold: of mean_binary_cross_entropy.
+        image_size: side of the images in pixels, for networks that take images of one size, such as vit_b_16.
 
     Raises:
         ConfigError: the model, loss or initialization does not exist.
     """
     is_outside = registry.is_outside(model_name)
-    if model_name not in MODELS and not is_outside:
-        raise ConfigError(f"model.name: unknown value {model_name!r}; choose {listing(MODELS)}")
+    if not is_outside and (problem := networks.problem(model_name)):
+        raise ConfigError(f"model.name: {problem}")
     if loss_name not in LOSSES:
         raise ConfigError(f"model.loss_name: unknown value {loss_name!r}; choose {listing(LOSSES)}")
     if init not in INITS:
         raise ConfigError(f"model.init: unknown value {init!r}; choose {listing(INITS)}")
     if is_outside:
         module = registry.build("model", model_name, {"num_classes": num_classes})
+    elif model_name not in MODELS:
+        module = networks.build(model_name, num_classes, image_size)
     else:
         module = getattr(torchvision.models, model_name)(
             num_classes=num_classes, zero_init_residual=init == "zero_last"
@@ -120,8 +126,14 @@ def build_composer_resnet(
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     head = head_of(module, num_classes)
-    if head is not None:
-        initialize_bias(cast(nn.Linear, module.get_submodule(head)), loss_name)
+    layer = None if head is None else cast(Head, module.get_submodule(head))
+    if layer is not None and layer.bias is not None:
+        initialize_bias(layer, loss_name)
+    elif loss_name == "binary_cross_entropy" and not is_outside:
+        raise ConfigError(
+            f"model.loss_name: {loss_name} starts from a bias of the last layer, and {model_name} has none there; type "
+            "model.loss_name=cross_entropy"
+        )
     return ResNetClassifier(
         module,
         num_classes=num_classes,
@@ -139,21 +151,29 @@ def build_composer_resnet(
 
 
 def head_of(module: nn.Module, num_classes: int) -> str | None:
-    """Return the name of the layer that gives the logits, the last linear one of num_classes outputs; None if none."""
-    linear = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    return next((name for name, layer in reversed(linear) if layer.out_features == num_classes), None)
+    """Return the name of the layer that gives the logits; None if none.
+
+    It is the last linear one of num_classes outputs, or else the last convolution of 1x1 pixels, as in a SqueezeNet.
+    """
+    last: dict[type, str] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and layer.out_features == num_classes:
+            last[nn.Linear] = name
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels == num_classes and layer.kernel_size == (1, 1):
+            last[nn.Conv2d] = name
+    return last.get(nn.Linear, last.get(nn.Conv2d))
 
 
-def initialize_bias(head: nn.Linear, loss_name: str) -> None:
+def initialize_bias(head: Head, loss_name: str) -> None:
     """With binary cross entropy, start every class at probability 1 / num_classes.
 
     So the first steps need not unlearn a prior of 1/2.
     """
     if loss_name == "binary_cross_entropy" and head.bias is not None:
-        nn.init.constant_(head.bias, -math.log(head.out_features))
+        nn.init.constant_(head.bias, -math.log(len(head.bias)))
 
 
-def initialize_head(head: nn.Linear, loss_name: str) -> None:
+def initialize_head(head: Head, loss_name: str) -> None:
     """Initialize in place the head of a pretrained network: small weights, so that all classes start alike.
 
     Kaiming-normal weights, as of `initialize`, would start with large, wrong logits, whose gradients destroy features.

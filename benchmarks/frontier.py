@@ -1,4 +1,6 @@
-"""Draw the published figures of `python -m recipes --frontier`: top-1 by minutes on 8x A100.
+"""Draw the published figures: top-1 by minutes on 8x A100.
+
+The table of the same figures is `python -m recipes --frontier`.
 
 python -m benchmarks.frontier
 """

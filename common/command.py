@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.errors import UserError, sentence_of
-from common.output import take_any_text
+from common.output import take_any_text, visible
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
@@ -38,7 +38,7 @@ def answer(error: Exception, explain: Callable[[Exception], str | None] = senten
         raise error
     if os.environ.get("RECIPES_DEBUG", "0") != "0":
         traceback.print_exception(error)
-    print(f"\n{sentence}", file=sys.stderr)
+    print(f"\n{visible(sentence)}", file=sys.stderr)
     return error.exit_status if isinstance(error, UserError) else 1
 
 

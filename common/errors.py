@@ -2,6 +2,8 @@
 
 import re
 
+from common.output import visible
+
 _ENDED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([\w ]+)")  # torch's wording
 _REASONS = {
     "Killed": "most likely the machine ran out of memory; fewer workers need less: train_dataset.num_workers=1",
@@ -70,7 +72,7 @@ def _without_traceback(text: str) -> str:
 
 def named(names: list[str], most: int = 5) -> str:
     """Format a list for a sentence, naming at most `most`: `a, b, c and 7 more`."""
-    shown = ", ".join(names[:most])
+    shown = visible(", ".join(names[:most])).replace("\n", "\\n")
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

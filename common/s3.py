@@ -71,8 +71,8 @@ def call(request: Callable[..., Any], address: str, **arguments: object) -> Any:
         pause = min(2 * pause, _PAUSES[1])
 
 
-def copy_object(address: str, out: BinaryIO, size: int | None = None, offset: int | None = None) -> None:
-    """Download an object, or `size` bytes of it from `offset`.
+def copy_object(address: str, out: BinaryIO, size: int | None = None, offset: int | None = None, tag: str = "") -> None:
+    """Download an object, or `size` bytes of it from `offset`; `tag` is the ETag that it must have, if given.
 
     After a fault that may pass, the download starts again, as long as attempts get further.
 
@@ -80,13 +80,14 @@ def copy_object(address: str, out: BinaryIO, size: int | None = None, offset: in
         Damaged: the object has more than `size` bytes, or another checksum than its own.
         Exception: whatever botocore raises, for `fault`.
     """
-    part = {} if offset is None or size is None else {"Range": f"bytes={offset}-{offset + size - 1}"}
+    options = {} if offset is None or size is None else {"Range": f"bytes={offset}-{offset + size - 1}"}
+    options |= {"IfMatch": tag} if tag else {}
     furthest, since, pause = 0, time.monotonic(), _PAUSES[0]
     while True:
         out.seek(0)
         out.truncate()
         try:
-            for chunk in within(size, _object(address, **part)):
+            for chunk in within(size, _object(address, **options)):
                 out.write(chunk)
                 if out.tell() > furthest:
                     furthest, since = out.tell(), time.monotonic()

@@ -57,6 +57,8 @@ def fault(error: BaseException, address: str) -> DataError:
         return StoreOutOfReach(f"{address}: {what}")
     if code == "NoSuchBucket":
         return StoreOutOfReach(f"{address}: {store} has no bucket {bucket!r}. Check its name, and S3_ENDPOINT_URL.")
+    if _status(error) == 412:
+        return DataError(f"{address}: has been replaced since this run started. Start the run again.")
     if code in _ABSENT or type(error) is FileNotFoundError:  # Hugging Face's own subclass means "out of reach"
         return DataError(f"{address}: is missing. Check the path, and that everything was uploaded or copied.")
     if code in _REJECTED:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import ConfigError
-from common.output import take_any_text
+from common.output import take_any_text, visible
 from common.sizes import amount
 
 LOG_SECONDS = 60.0  # between progress lines in a log file, which would otherwise become unreadable
@@ -64,13 +64,22 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
+class _VisibleConsole(Console):
+    """A console that escapes control characters."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As Console's, of `visible` text."""
+        return super().render_str(visible(text), **options)
+
+
 def console(log_width: int = 100) -> Console:
     """Return a console for tables, as wide as the terminal or COLUMNS; at least `log_width` columns in a log file.
 
-    Paths are printed literally: brackets are not markup, and bytes that are not UTF-8 are escaped.
+    Paths are printed literally: brackets are not markup, and control characters and bytes that are not UTF-8 are
+    escaped.
     """
     take_any_text()
-    made = Console(soft_wrap=True, highlight=False, markup=False)
+    made = _VisibleConsole(soft_wrap=True, highlight=False, markup=False)
     if "COLUMNS" not in os.environ:
         if made.is_dumb_terminal:
             made.size = shutil.get_terminal_size()  # Rich assumes 80 columns for every dumb terminal
@@ -196,7 +205,7 @@ class Meter(ABC):
 
 
 class ImageMeter(Meter):
-    """A meter of images; `size` is the bytes of all of them, if they are known."""
+    """A meter of images; `total` is 0 if it is unknown, `size` is the bytes of all of them, if they are known."""
 
     def __init__(self, console: Console, what: str, total: int, shown: bool = True, size: int = 0) -> None:
         super().__init__(console, what, total, shown)
@@ -210,15 +219,19 @@ class ImageMeter(Meter):
         """Return img/s, the time left at the average rate, since a disk's slow minutes come and go, and bytes/s."""
         left = clock((self.total - done) * (time.monotonic() - self.began) / done) if done else "..."
         rate = self.rate.per_second
+        left = f"  left {left}" if self.total else ""
         speed = f"  {amount(rate * self._bytes / self._weighed)}/s" if self._weighed else ""
-        return f"{rate:,.0f} img/s  left {left}{speed}"
+        return f"{rate:,.0f} img/s{left}{speed}"
 
 
 class ByteMeter(Meter):
-    """A meter of bytes."""
+    """A meter of the bytes of files."""
+
+    files = 0  # that are done
 
     def figures(self, done: int) -> str:
-        """Return the bytes that are done, the speed, and the time left at this speed."""
-        speed = self.rate.per_second
+        """Return the bytes that are done, the speed, the files per second so far, and the time left at this speed."""
+        speed, passed = self.rate.per_second, time.monotonic() - self.began
         left = f", {clock((self.total - done) / speed)} left" if speed > 0 else ""
-        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{left}"
+        files = f", {self.files / passed:,.0f} files/s" if self.files else ""
+        return f"{amount(done)} of {amount(self.total)}, {amount(speed)}/s{files}{left}"

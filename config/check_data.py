@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.addresses import cut_off, is_in_place
+from common.addresses import cut_off, is_in_place, is_s3
 from common.errors import DataError
 from common.sizes import bytes_of
 from common.suggest import address_meant, listing
@@ -34,7 +34,7 @@ def check_data(config: Config, report: Report) -> None:
     for key in config.sections():
         kind = check_storage(config, key, report)
         check_place(config, key, kind, report)
-        check_cache_limit(config.section(key), key, report)
+        check_cache_limit(config.section(key), key, kind, report)
         check_sizes(config, key, report)
 
 
@@ -57,22 +57,31 @@ def check_place(config: Config, key: str, kind: Kind, report: Report) -> None:
     remote = "://" in path
     if section.is_streaming and not section.local and not section.preload:
         report.add(f"{key}.local", f"missing; streaming needs a cache folder for shards; type {key}.local=/tmp/cache")
-    if remote and not section.is_streaming and not section.preload and not kind.remote:
+    cached = may_be_archives(section, kind)
+    if remote and not (section.is_streaming or section.preload or kind.remote or (cached and section.local)):
         scheme = path.split("://")[0]
         shards = section.storage is None or kind.is_streaming is not False
-        advice = f"{key}.is_streaming=true {key}.local=/tmp/cache" if shards else f"{key}.preload=/a/local/folder"
+        ways = [f"{key}.is_streaming=true {key}.local=/tmp/cache"] if shards else []
+        ways += [f"{key}.local=/tmp/cache{' alone for WebDataset tars' if shards else ''}"] if cached else []
+        advice = ", or ".join(ways or [f"{key}.preload=/a/local/folder"])
         report.add(f"{key}.path", f"{path} is remote ({scheme}); type {advice}")
     if not remote and not config.dry_run and not is_made_on_demand(path) and not Path(path).exists():
         here = f" (looked in {Path.cwd()})" if not Path(path).is_absolute() else ""
         report.add(f"{key}.path", f"no such folder: {path}{here}; type {key}.path=FOLDER")
 
 
-def check_cache_limit(section: Dataset, key: str, report: Report) -> None:
+def may_be_archives(section: Dataset, kind: Kind) -> bool:
+    """Whether an address may hold archives, whose files are cached as shards are; loading the data will tell."""
+    caches = section.storage is None or kind.is_streaming is None or "local" in kind.arguments
+    return caches and not section.is_streaming and is_s3(section.path or "")
+
+
+def check_cache_limit(section: Dataset, key: str, kind: Kind, report: Report) -> None:
     """Check the limit on cached shards; only copies of shards are ever evicted."""
     if section.cache_limit is None:
         return
     in_place = section.path and section.local and is_in_place(section.path, section.local)
-    if not section.is_streaming or section.preload or in_place:
+    if not (section.is_streaming or may_be_archives(section, kind)) or section.preload or in_place:
         report.add(
             f"{key}.cache_limit",
             f"{section.cache_limit} given, but it only applies to shards that are cached on demand; type "

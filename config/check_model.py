@@ -8,7 +8,7 @@ from common.suggest import address_meant
 from config.schema import AUTO, MEAN_BCE, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from config.weights import ALLOWED, TORCHVISION, find, torchvision_name
-from recipes import registry
+from recipes import networks, registry
 from recipes.declared import misfit
 
 
@@ -39,21 +39,18 @@ def check_model(config: Config, report: Report) -> None:
 
 
 def _check_threshold(config: Config, report: Report) -> None:
-    """Check that the loss uses the threshold, and that it leaves the targets their meaning."""
+    """Check that the loss uses the threshold."""
     key, loss = "model.target_threshold", config.model.loss_name
     if fault := misfit("at least 0 and less than 1", config.model.target_threshold):
         report.add(key, fault)
     if loss != MEAN_BCE:
         report.add(key, f"{loss} has none; type model.loss_name={MEAN_BCE}, or model.target_threshold=null")
-    if "label_smoothing" in config.algorithms:
-        undo = "type algorithms.label_smoothing=null, or model.target_threshold=null"
-        report.add(key, f"targets of 0 and 1 are not smoothed any more; {undo}")
 
 
 def _check_weights(config: Config, weights: str, report: Report) -> None:
     """Check the address; on this disk, the file must exist, unless a checkpoint may make it superfluous."""
     if torchvision_name(weights) is not None:
-        if registry.is_outside(config.model.name):
+        if registry.is_outside(config.model.name) or networks.is_timms(config.model.name):
             advice = "type model.weights=FILE, or model.name=resnet50"
             report.add("model.weights", f"{TORCHVISION}'s are not for {config.model.name}; {advice}")
     elif "://" in weights and not is_s3(weights):

@@ -13,11 +13,12 @@ from common.suggest import listing
 from config.check_algorithms import check_algorithms, check_declared, check_ranks
 from config.check_data import check_data
 from config.check_model import check_model
+from config.check_network import check_network
 from config.check_schedule import check_bounds, check_schedule
 from config.check_trackers import check_trackers
 from config.check_tuning import check_freezing, check_grouping
 from config.run import durations_of
-from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, MODELS, PRECISIONS, Config
+from config.schema import AUTO, DEVICES, FULL, HEADS, INITS, LOSSES, PRECISIONS, Config
 from config.structure import CALLER, COMMAND_LINE, Report
 from recipes import registry
 from recipes.declared import Bound, misfit
@@ -49,7 +50,7 @@ EVALUATION_DATA: dict[str, Bound] = {
     "prefetch_factor": "at least 1, or null",
 }
 DATA = {
-    "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1"},
+    "train_dataset": {**EVALUATION_DATA, "min_crop_area": "more than 0 and at most 1", "repeats": "at least 1"},
     "eval_dataset": {**EVALUATION_DATA, "crop_ratio": "more than 0 and at most 1"},
 }
 OLD_PRECISIONS = {"amp": "amp_fp16", "bf16": "amp_bf16", "fp16": "amp_fp16"}
@@ -74,6 +75,7 @@ def check_values(config: Config, report: Report, lenient: bool) -> None:
     check_model(config, report)
     check_freezing(config, report)
     check_algorithms(config, report)
+    check_network(config, report)
     check_trackers(config.callbacks, config.loggers, report)
 
 
@@ -87,7 +89,6 @@ def one_of(report: Report, key: str, value: Any, allowed: Iterable[str], kind: s
 
 def check_names(config: Config, report: Report) -> None:
     """Check the names for which a list of allowed values is not enough."""
-    one_of(report, "model.name", config.model.name, MODELS, "model")
     one_of(report, "scheduler.name", config.scheduler.name, SCHEDULES, "schedule")
     if config.python_log_level is not None:
         one_of(report, "python_log_level", config.python_log_level.lower(), LOG_LEVELS)

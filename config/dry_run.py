@@ -17,12 +17,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from common.durations import UNITS, Duration
+from common.durations import UNITS, Duration, parse
 from common.trees import leaves
 from config.load import defaults
 from config.plot import curve
 from config.run import Run, durations_of, milestones_of
-from config.schema import AUTO, FULL, Config, Dataset, EvalDataset
+from config.schema import AUTO, FULL, MODELS, Config, Dataset, EvalDataset, TrainDataset
 from config.stages import frozen_line, rate_line, trained_rates
 from recipes import registry
 from recipes.declared import arguments, declarations
@@ -174,7 +174,9 @@ def resizing(config: Config) -> Callable[[float], int] | None:
         if path := declarations("algorithm", name).IMAGE_SIZE:
             size = pkgutil.resolve_name(path)
             known = inspect.signature(size).parameters
-            args = {key: value for key, value in arguments("algorithm", name, given).items() if key in known}
+            whole = parse(config.max_duration)
+            taken = {"epochs": whole.value if whole.unit == "ep" else None} | arguments("algorithm", name, given)
+            args = {key: value for key, value in taken.items() if key in known}
             return functools.partial(size, crop_size=config.train_dataset.crop_size, **args)
     return None
 
@@ -190,7 +192,10 @@ def size_lines(config: Config, length: Duration) -> list[str]:
     """Return a line such as 'epochs 0-14  88 px' per range of constant size; empty if the size never changes."""
     if resizing(config) is None:
         return []
-    sizes, lines = size_per_epoch(config, length), []
+    try:
+        sizes, lines = size_per_epoch(config, length), []
+    except ValueError as error:
+        return [f"no image sizes: {error}"]
     unit = "epoch" if length.unit == "ep" and length.value == len(sizes) else "percent"
     for size, group in groupby(enumerate(sizes), key=lambda pair: pair[1]):
         numbers = [number for number, _ in group]
@@ -206,7 +211,7 @@ def built(run: Run, length: Duration) -> Table:
     number = config.model.num_classes
     classes = "the data's number of classes" if number == AUTO else f"{number} classes"
     model = f"{config.model.name}, {classes}, {config.model.loss_name}, "
-    model += "its own" if "model.name" in run.outside else config.model.init
+    model += config.model.init if config.model.name in MODELS else "its own"
     model += " initialization"
     model += ", compiled on a GPU" if config.compile == AUTO else ", compiled" if config.compile else ""
     rows = [("model", model)]
@@ -257,6 +262,8 @@ def data_line(section: Dataset) -> str:
         resize = f"central {section.crop_ratio:g} of the short side resized to "
     how = "" if section.interpolation == "bilinear" else f" ({section.interpolation})"
     path = section.path or "no path yet"
+    if isinstance(section, TrainDataset) and section.repeats > 1:
+        how += f", {section.repeats} of each image"
     return f"{path} (not checked), {kind}, {resize}crop {section.crop_size} px{how}, batch {section.batch_size}"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.outside import is_outside
+
 MODELS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
@@ -39,7 +41,7 @@ OPEN_SECTIONS = {"algorithms": "algorithm", "callbacks": "callback", "loggers": 
 class Model:
     """The network and its loss."""
 
-    name: str = "resnet50"  # one of MODELS (torchvision's, never pretrained), or package.module:Class
+    name: str = "resnet50"  # one of MODELS, another of torchvision's, timm:NAME, or package.module:Class
     loss_name: str = (
         "cross_entropy"  # one of LOSSES; binary_cross_entropy: summed over classes, averaged over the batch
     )
@@ -50,6 +52,11 @@ class Model:
     head: str = AUTO  # one of HEADS; what becomes of the weights' last layer
     freeze: str | list | bool | None = None  # what is not trained (config/stages.py); text or None once checked
     freeze_batchnorm: bool | str = AUTO  # AUTO: of what is frozen; True: every one; False: only weights, not statistics
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether it is one of torchvision's ResNets, or a user's network, which may be."""
+        return self.name in MODELS or is_outside(self.name)
 
     @property
     def classes(self) -> int:
@@ -64,7 +71,7 @@ class Dataset:
 
     is_streaming: bool = False  # True: MosaicML Streaming shards; False: a folder train/<class>/<image>
     path: str | None = None  # a folder, or a remote such as s3://bucket/folder; required
-    local: str | None = None  # cache folder for streamed shards; required if is_streaming
+    local: str | None = None  # cache folder for streamed shards or archives in S3; required if is_streaming
     cache_limit: int | str | None = None  # bytes of shards to keep in the cache, a number or 200gb; None: all
     storage: str | None = None  # a kind in loaders.storage.kinds; None: streaming or imagefolder, by is_streaming
     decoder: str = "auto"  # one of loaders.images.decoders; auto: native if it is built, else torchvision
@@ -84,6 +91,7 @@ class TrainDataset(Dataset):
 
     min_crop_area: float = 0.08  # smallest fraction of an image's area that a crop covers
     hflip: bool = True  # mirror images with probability 1/2; False where left and right differ, as in writing
+    repeats: int = 1  # how often an epoch shows each of its images, cropped anew; it has as many fewer images
 
 
 @dataclass(slots=True)

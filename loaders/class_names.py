@@ -16,6 +16,7 @@ IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 # Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575, table 2: ILSVRC 2012's classification task.
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 MOST_CLASSES = 10_000_000  # labels are counted in a list; a damaged one must not use up all memory
+NOT_ALL = "This is not all of ImageNet-1k"  # start of a remark
 BESIDE = "classes.txt"  # next to train/ and val/
 MOST_BYTES = 2**24  # of a file of names
 _WORDNET_ID = re.compile(rb"(?<![a-z0-9])n\d{8}(?!\d)")

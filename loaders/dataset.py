@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +20,24 @@ from loaders.seeding import sample_seed, seeded
 
 READ_AHEAD = 32  # encoded images per thread that are in memory at a time
 
-Key = int | tuple[int, int] | tuple[int, int, int]
+Key = int | tuple[int, int] | tuple[int, int, int | None] | tuple[int, int, int | None, int]
+ROUNDED_TO = 256  # an epoch of repeated images is cut to a multiple of it, as in DeiT, timm and torchvision
+
+
+class Sample(NamedTuple):
+    """A key, spelled out."""
+
+    epoch: int
+    image: int  # its index in the data set
+    size: int | None = None  # of the square image, in pixels; None: the pipeline's
+    copy: int = 0  # which of an image's repetitions in the epoch
 
 
 class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     """Map-style data set of labeled images.
 
-    A key is an index, or (epoch, index) or (epoch, index, size) from EpochSampler. Epoch and image size travel in the
-    key because that is how persistent workers get them for exactly the right batch.
+    A key is an index, or (epoch, index), (epoch, index, size) or a whole Sample from EpochSampler. Epoch and image size
+    travel in the key because that is how persistent workers get them for exactly the right batch.
 
     Args:
         pipeline: bytes -> uint8 tensor.
@@ -38,6 +48,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
     class_names: list[str] | None = None  # what people call these; see loaders.class_names
     labels_are_free = True  # whether labels may be any number, instead of following from the class names
     order = "over all"  # how `epoch_order` shuffles; a position in one kind of order means nothing in another
+    repeats = 1  # how often an epoch shows each of its images; see `epoch_size`
     fetches = False  # whether images are downloaded during the epoch, which may have to wait for them
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
@@ -71,14 +82,14 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         """Return where an image is stored, for messages."""
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        epoch, index, size = split_key(key)
-        source, label = (self.borrow if self.pipeline.native else self.read)(index)
-        return self._image(source, epoch, index, size), label
+        sample = split_key(key)
+        source, label = (self.borrow if self.pipeline.native else self.read)(sample.image)
+        return self._image(source, sample), label
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
         """Return many images (called by torch's loader): a whole batch at once if the pipeline supports it."""
         samples = [split_key(key) for key in keys]
-        sizes = {size for _, _, size in samples}
+        sizes = {sample.size for sample in samples}
         if not self.pipeline.batches or len(sizes) != 1:
             return [self[key] for key in keys]
         side = sizes.pop() or self.pipeline.crop_size
@@ -86,20 +97,26 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         step = READ_AHEAD * self.pipeline.threads
         for start in range(0, len(samples), step):
             chunk, out = samples[start : start + step], images[start : start + step]
-            sources, chunk_labels = zip(*(self.borrow(index) for _, index, _ in chunk), strict=True)
+            sources, chunk_labels = zip(*(self.borrow(sample.image) for sample in chunk), strict=True)
             labels += chunk_labels
-            seeds = [sample_seed(self.seed, epoch, index) for epoch, index, _ in chunk]
+            seeds = [sample_seed(self.seed, sample.epoch, sample.image, sample.copy) for sample in chunk]
             for n in self.pipeline.fill(out, sources, seeds):
-                out[n] = self._image(sources[n], *chunk[n]).permute(1, 2, 0)
+                out[n] = self._image(sources[n], chunk[n]).permute(1, 2, 0)
         return Batch(images.permute(0, 3, 1, 2), labels)
 
-    def _image(self, source: Stored, epoch: int, index: int, size: int | None) -> torch.Tensor:
+    def _image(self, source: Stored, sample: Sample) -> torch.Tensor:
         """Run the pipeline on one image, with that sample's random numbers; raises a DataError as `unreadable`."""
+        epoch, index, size, copy = sample
         try:
-            with seeded(self.seed, epoch, index) if self.pipeline.random else contextlib.nullcontext():
+            with seeded(self.seed, epoch, index, copy) if self.pipeline.random else contextlib.nullcontext():
                 return self.pipeline(source, size)
         except Exception as error:
             raise self.unreadable(index, error) from error
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all images as stored, for progress bars: known, estimated, or 0 where neither is quick."""
+        return 0
 
     def remark(self) -> str | None:
         """Return what a run should say about the data before it starts; None for nothing."""
@@ -111,6 +128,11 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             f"{self.name_of(index)}: {unreadable(error)}. "
             "Replace or delete it; `python -m tools.verify` finds every such image."
         )
+
+    @property
+    def epoch_size(self) -> int:
+        """Number of samples in an epoch: about as many if images are repeated, of fewer images then."""
+        return len(self) if self.repeats == 1 else len(self) // ROUNDED_TO * ROUNDED_TO or len(self)
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
         """Return the order of one shuffled epoch, int64 [len(self)]: here a uniform permutation."""
@@ -128,7 +150,7 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         if not from_beginning:
             raise NotImplementedError("samples are counted from the start of the epoch")
         position = {"epoch": self.epoch, "sample_in_epoch": int(num_samples)}
-        return position | {"size": len(self), "order": self.order, "classes": self.classes}
+        return position | {"size": len(self), "repeats": self.repeats, "order": self.order, "classes": self.classes}
 
     def load_state_dict(self, obj: dict[str, Any] | None) -> None:
         """Resume from a checkpoint's `state_dict`: the next iteration of its epoch starts at its sample.
@@ -143,6 +165,11 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
             raise DataError(
                 f"the checkpoint stopped after {position} of {size} images, but this data set has {len(self)}: "
                 "resume with the data set it was trained on, or start from its weights alone."
+            )
+        if position and (repeats := obj.get("repeats", 1)) != self.repeats:
+            raise DataError(
+                f"the checkpoint stopped mid-epoch with each image shown {repeats} times, but this run shows it "
+                f"{self.repeats} times: resume with train_dataset.repeats={repeats}, or start from its weights alone."
             )
         if position and obj.get("order", self.order) != self.order:
             raise DataError(
@@ -159,10 +186,9 @@ class ImageDataset(ABC, Dataset[tuple[torch.Tensor, int]]):
         return position
 
 
-def split_key(key: Key) -> tuple[int, int, int | None]:
-    """Return epoch, index and size of a key."""
-    epoch, index, *size = key if isinstance(key, tuple) else (0, int(key))
-    return epoch, index, size[0] if size else None
+def split_key(key: Key) -> Sample:
+    """Spell out a key."""
+    return Sample(*key) if isinstance(key, tuple) else Sample(0, int(key))
 
 
 def class_list(data: bytes, place: str | Path) -> list[str]:

@@ -34,7 +34,7 @@ def build_loader(
     """
     sampler = EpochSampler(dataset, shuffle=shuffle, drop_last=drop_last, batch_size=batch_size)
     if drop_last and len(sampler) < batch_size:
-        raise BatchTooLarge(batch_size * sampler.num_replicas, len(dataset), sampler.num_replicas)
+        raise BatchTooLarge(batch_size * sampler.num_replicas, dataset.epoch_size, sampler.num_replicas)
     device = device or ("gpu" if torch.cuda.is_available() else "cpu")
     if own := kind_of(storage).loader:
         workers = dataloader_kwargs.get("num_workers")

@@ -12,10 +12,13 @@ from loaders.dataset import ImageDataset, Key
 
 
 class EpochSampler(DistributedSampler[Key]):
-    """Yield (epoch, index), or (epoch, index, size), for one rank.
+    """Yield (epoch, index), (epoch, index, size) or, of repeated images, (epoch, index, size, copy), for one rank.
 
     Rank r yields every world_size-th sample of one global order. The samples of a step are therefore consecutive, and a
     run with another number of ranks can resume after "n samples done".
+
+    Copies of an image (`dataset.repeats`) follow each other in the global order, so that they go to different ranks, if
+    there are enough, as in the samplers of DeiT, timm and torchvision (Hoffer et al. 2020, Berman et al. 2019).
 
     Unlike torch's DistributedSampler (and Composer's `dist.get_sampler`) the seed matters, and `len()` is always the
     full epoch's, even while a resumed epoch yields only the rest.
@@ -52,6 +55,9 @@ class EpochSampler(DistributedSampler[Key]):
             drop_last=drop_last,
         )
         self.batch_size = batch_size
+        if dataset.repeats > 1:
+            self.num_samples = dataset.epoch_size // self.num_replicas
+            self.total_size = self.num_samples * self.num_replicas
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration (called by Composer)."""
@@ -59,9 +65,11 @@ class EpochSampler(DistributedSampler[Key]):
         self.dataset.epoch = epoch
 
     def __iter__(self) -> Iterator[Key]:
-        epoch, order = self.epoch, np.arange(len(self.dataset))
+        epoch, order, repeats = self.epoch, np.arange(len(self.dataset)), self.dataset.repeats
         if self.shuffle:
             order = self.dataset.epoch_order(np.random.default_rng([self.seed, epoch]))
+        if repeats > 1:
+            order = np.repeat(order, repeats)[: self.dataset.epoch_size]
         done = self.dataset.take_resume(epoch)
         left = order[done:]
         steps = len(left) // self.num_replicas if self.drop_last else -(-len(left) // self.num_replicas)
@@ -69,11 +77,16 @@ class EpochSampler(DistributedSampler[Key]):
         with self.dataset.prefetch(left) as reached:
             for step, index in enumerate(padded[self.rank :: self.num_replicas].tolist()):
                 reached(step * self.num_replicas)
-                if self.size_at is None:
-                    yield epoch, index
-                else:
+                size = None
+                if self.size_at is not None:
                     batch = done // (self.batch_size * self.num_replicas) + step // self.batch_size
-                    yield epoch, index, self.size_at(epoch, batch)
+                    size = self.size_at(epoch, batch)
+                if repeats > 1:
+                    yield epoch, index, size, (done + step * self.num_replicas + self.rank) % repeats
+                elif size is not None:
+                    yield epoch, index, size
+                else:
+                    yield epoch, index
 
 
 def endless(loader: Any) -> Iterator[Any]:

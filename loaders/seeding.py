@@ -1,4 +1,4 @@
-"""One seed per (run, epoch, sample).
+"""One seed per (run, epoch, sample, copy of the sample).
 
 Augmentation therefore does not depend on the number of workers, the world size, or interruptions.
 """
@@ -13,14 +13,15 @@ import torch
 from torch.utils.data import get_worker_info
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Return a well-mixed 63-bit seed for one sample of one epoch."""
-    digest = hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest()
+def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
+    """Return a well-mixed 63-bit seed for one sample of one epoch; `copy` counts its repetitions in the epoch."""
+    words = f"{seed} {epoch} {index}" + (f" {copy}" if copy else "")
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @contextlib.contextmanager
-def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
+def seeded(seed: int, epoch: int, index: int, copy: int = 0) -> Iterator[None]:
     """Seed Python's, numpy's and torch's global generators for one sample of the data set.
 
     In the main process the generators are restored afterwards, so that MixUp or dropout draw as if the data had been
@@ -28,7 +29,7 @@ def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
     """
     in_worker = get_worker_info() is not None
     before = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    value = sample_seed(seed, epoch, index)
+    value = sample_seed(seed, epoch, index, copy)
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
     # Not torch.manual_seed, which also queues a seed for CUDA at every call.

@@ -39,13 +39,13 @@ class Declarations:
     """The declarations that a class may make. All are optional, and every value is a literal.
 
     An expression is Python, over the arguments of the class (a time has `.value` and `.unit`), `config` (the whole run)
-    and `duration` (parses a time).
+    and `duration` (parses a time), with `len` and `max`.
     """
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {}
     """Argument -> allowed values. A text is shown to the user and must contain limits: `from 0 to 1`, `at least 1
     pixel`, `more than 0 and less than 1`; in a list they apply to each number. A text that ends in units (`at least 1,
-    in ba or ep`) is for a time; a number without a unit is in dur. A tuple lists the allowed words;
+    in ba or ep`) is for a time, or a list of times; a number without a unit is in dur. A tuple lists the allowed words;
     `package.module:NAME` points to that list, in a module that imports no torch. The annotation decides about null."""
     RULES: ClassVar[Mapping[str, str]] = {}
     """Expression that must also hold -> the message if it does not, with {argument} filled in. The message may start
@@ -60,7 +60,10 @@ class Declarations:
     PER_IMAGE: ClassVar[str] = "False"
     """Expression: whether it has an `image_transform`, which needs a loader of single images."""
     IMAGE_SIZE: ClassVar[str] = ""
-    """`package.module:function` of (elapsed, crop_size, arguments of the class by name) that returns the image size."""
+    """`package.module:function` that returns the image size. It is called with what it takes of `elapsed` (fraction of
+    the run), `crop_size`, `epochs` (of the run before it is scaled; None if unknown) and the arguments of the class."""
+    RESIZES: ClassVar[bool] = False
+    """Whether it changes the size of training images, which a network for one size does not take."""
     RANKS: ClassVar[str] = ""
     """`package.module:function` that returns why a training run does not fit its ranks, or None. It is called with what
     it takes of `nodes`, `per_node`, `key` (that of the class in a YAML) and the arguments of the class."""
@@ -73,6 +76,7 @@ class Declarations:
     """Reason why the learning-rate finder leaves it out."""
 
 
+FUNCTIONS = {"len": len, "max": max}  # of an expression
 WORDS = tuple(name for name in vars(Declarations) if name.isupper())
 
 
@@ -89,7 +93,7 @@ class Declares(Declarations):
             if isinstance(bound, str) and not (LIMIT.search(bound) or ":" in bound):
                 raise TypeError(f"{cls.__name__}.BOUNDS: {bound!r} has no limit; use {listing(HOLDS)}, and a number")
         for expression in (*words.get("RULES", {}), words.get("PER_IMAGE", "False")):
-            for name in _names(expression) - {"config", "duration"} - known:
+            for name in _names(expression) - {"config", "duration", *FUNCTIONS} - known:
                 raise TypeError(f"{cls.__name__}: {expression!r} uses {name}, which is not an argument of the class")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -112,7 +116,10 @@ def units(bound: Bound) -> list[str]:
     return [word for word in ends if word in UNITS]
 
 
-def _time(value: Any) -> Duration:
+def _time(value: Any) -> Any:
+    """Return a Duration, or a list of them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_time(each) for each in value]
     return parse(value) if isinstance(value, str) else Duration(value, "dur")
 
 
@@ -126,10 +133,9 @@ def misfit(bound: Bound, value: Any) -> str:
     numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if allowed := units(bound):
         try:
-            time = _time(value)
+            numbers = [time.value if time.unit in allowed else float("nan") for time in _time(list(numbers))]
         except ValueError as error:
             return str(error)
-        numbers = [time.value] if time.unit in allowed else [float("nan")]
     if all(HOLDS[word](number, float(limit)) for word, limit in LIMIT.findall(bound) for number in numbers):
         return ""
     return f"{value!r} given, but it must be {bound}"
@@ -137,7 +143,7 @@ def misfit(bound: Bound, value: Any) -> str:
 
 def holds(expression: str, names: Mapping[str, Any]) -> bool:
     """Whether an expression is true."""
-    return bool(eval(expression, {"__builtins__": {}, **names}))
+    return bool(eval(expression, {"__builtins__": {}, **FUNCTIONS, **names}))
 
 
 def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: Any = None) -> Iterator[tuple[str, str]]:
@@ -157,7 +163,7 @@ def faults(declared: type[Declarations], arguments: Mapping[str, Any], config: A
     names = {**arguments, **times, "duration": parse} | ({} if config is None else {"config": config})
     for expression, text in declared.RULES.items():
         try:
-            broken = _names(expression) <= names.keys() and not holds(expression, names)
+            broken = _names(expression) - FUNCTIONS.keys() <= names.keys() and not holds(expression, names)
         except ValueError:
             continue  # a duration of the run cannot be read, which is reported elsewhere
         if broken:

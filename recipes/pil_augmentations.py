@@ -42,7 +42,7 @@ def _signed(value: float) -> float:
     return -value if random.random() > 0.5 else value
 
 
-def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, float], Image.Image]:
+def _enhanced(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float], Image.Image]:
     return lambda image, level: kind(image).enhance(max(0.1, 1 + _signed(0.9 * level)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from common.durations import parse
 from recipes import registry
 from recipes.source import taken
 
@@ -122,6 +123,7 @@ _WITH_WARMUP: tuple[Callable[..., float], ...] = (
 WITH_WARMUP = {schedule.__name__: schedule for schedule in _WITH_WARMUP}
 SCHEDULES = (*WITH_WARMUP, "one_cycle")
 WITH_MILESTONES = ("multistep_with_warmup", "piecewise_with_warmup")
+_ROUNDING = 1e-9  # of fractions of a run: 1 - 17 / 88 is more than 71 / 88
 
 
 def learning_rate(
@@ -192,14 +194,24 @@ def progressive_size(
     finetune_fraction: float,
     size_increment: int = 4,
     max_sizes: int = 8,
+    sizes: Sequence[int] | None = None,
+    switches: Sequence[str] | None = None,
+    epochs: float | None = None,
 ) -> int:
     """Return the image size in pixels when a fraction `elapsed` of the run is over.
 
     Composer's schedule with few, exact sizes: the initial size until delay_fraction, then a linear rise to the crop
-    size, which holds for the last finetune_fraction.
+    size, which holds for the last finetune_fraction. Or, if `sizes` are given, one after the other, the next one from
+    each time in `switches`: in dur or ep, of which the run has `epochs` before it is scaled (None: a ValueError).
     """
+    if sizes:
+        times = [parse(time) for time in switches or ()]
+        if epochs is None and any(time.unit == "ep" for time in times):
+            raise ValueError("when an epoch ends depends on the number of images")
+        begin = [time.value / (epochs if epochs and time.unit == "ep" else 1) for time in times]
+        return sizes[sum(elapsed >= fraction - _ROUNDING for fraction in begin)]
     ramp = 1 - delay_fraction - finetune_fraction
-    if elapsed >= 1 - finetune_fraction:
+    if elapsed >= 1 - finetune_fraction - _ROUNDING:
         return crop_size
     progress = 0.0 if ramp <= 0 else max(0.0, elapsed - delay_fraction) / ramp
     wanted = crop_size * (initial_scale + (1 - initial_scale) * progress)

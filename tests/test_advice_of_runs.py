@@ -13,8 +13,10 @@ REFUSED_RUNS = "tests/training/test_refused_runs.py::test_advice_makes_the_run_t
 WEIGHTS = "tests/training/test_weights_runs.py::test_advice_makes_the_run_train"
 TUNED = "tests/training/test_tuned_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
+FROM_S3 = "tests/archives/test_trained_from_s3.py::test_advice_is_followed"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
+    "makes targets 0 or 1 again": DECLARED,
     "recompile the model": DECLARED,
     "finds nothing to switch": DECLARED,
     "changes the learning rate over the run": DECLARED,
@@ -66,6 +68,8 @@ TYPED = {
     "to start a new training from its weights": TUNED,
     "which is not data": "tests/training/test_saved.py::test_no_way_to_a_checkpoint_runs_it",
     "save_folder=null to keep no checkpoints": REFUSED_RUNS,
+    "is in a store": FROM_S3,
+    "holds archives instead of MDS shards": FROM_S3,
     "has no file locks": "tests/loaders/test_shard_cache.py::test_a_folder_without_locks",
 }
 NOT_TYPED = {
@@ -75,7 +79,7 @@ NOT_TYPED = {
     "further option": "the help of an option",
     "avoids our decoder": "a decoder that crashes the process",
     "give a container more with": "a container's shared memory",
-    "is in a store": "reached by callers of build_imagenet_dataspec alone: config refuses it first",
+    "archives in S3 are trained on": "reached by callers of build_imagenet_dataspec alone: config says it first",
     "no data set was named": "the same",
     "pip install -c constraints.txt": "a package index",
     "pip install --force-reinstall": "the same",

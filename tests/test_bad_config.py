@@ -43,7 +43,7 @@ MISTAKES = {
     # keys
     "sed=3": "sed: no such key; did you mean seed?",
     "model.nam=resnet18": "model.nam: no such key; did you mean model.name?",
-    "model.depth.width=3": "model.depth: no such key (the keys are name, loss_name, init, num_classes, weights,",
+    "model.depth.width=3": "model.depth: no such key (the keys are name, loss_name, target_threshold, init,",
     "sam.rho=0.1": "sam: no such key; did you mean algorithms.sam?",
     "batch_size=64": "batch_size: no such key; did you mean train_dataset.batch_size?",
     "milld.max_duration=3ep": "milld: no such key; did you mean mild?",
@@ -69,7 +69,7 @@ MISTAKES = {
     "recipe_name=hott": "unknown recipe 'hott'; did you mean hot? (choose adam, baseline, ",
     "recipe_name=my/own.yaml": "my/own.yaml: no such file",
     "model.name=resnet51": "model.name: unknown value 'resnet51'; did you mean",
-    "model.loss_name=bce": "model.loss_name: unknown value 'bce' (choose cross_entropy or binary_cross_entropy)",
+    "model.loss_name=bce": "model.loss_name: unknown value 'bce' (choose cross_entropy, binary_cross_entropy or ",
     "precision=fp8": "precision: unknown value 'fp8'",
     "scheduler.name=cosine": "scheduler.name: unknown value 'cosine'",
     "device=cuda": "device: unknown value 'cuda' (choose cpu or gpu)",
@@ -127,7 +127,8 @@ MISTAKES = {
     "eval_dataset.path=/no/such": "eval_dataset.path: no such folder: /no/such; type eval_dataset.path=FOLDER",
     "train_dataset.path=/daat/digits": "train_dataset.path: no such folder: /daat/digits",
     "train_dataset.path=daat/digits": "train_dataset.path: no such folder: daat/digits (looked in ",
-    "train_dataset.path=s3://b/x": "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache",
+    "train_dataset.path=s3://b/x": "type train_dataset.is_streaming=true train_dataset.local=/tmp/cache, or "
+    "train_dataset.local=/tmp/cache alone for WebDataset tars",
     "train_dataset.path=s3:/b/x": "train_dataset.path: s3:/b/x is neither an address nor a folder; did you mean s3://b/x?",
     "save_folder=s3:b/x": "save_folder: s3:b/x is neither an address nor a folder; did you mean s3://b/x?",
     "train_dataset.is_streaming=true": "train_dataset.local: missing; streaming needs a cache folder",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, load
+from config.schema import Model, TrainDataset, hints_of
 
 
 def problems(text: str, folder: Path, *words: str) -> list[str]:
@@ -36,12 +37,10 @@ def test_a_yaml_of_older_composers(tmp_path: Path) -> None:
     found = problems(OLD_YAML, tmp_path)
     assert sorted(found) == sorted(
         [
-            "train_dataset.imagenet: no such key (the keys are is_streaming, path, local, cache_limit, storage, "
-            "decoder, preload, pack_size, resize_size, crop_size, batch_size, num_workers, prefetch_factor, "
-            "min_crop_area, hflip); a name is not a level here, so write "
+            f"train_dataset.imagenet: no such key (the keys are {', '.join(hints_of(TrainDataset))}); "
+            "a name is not a level here, so write "
             "train_dataset: {path: /data/imagenet, batch_size: 2048}",
-            "model.resnet: no such key (the keys are name, loss_name, init, num_classes, weights, head, freeze, "
-            "freeze_batchnorm); "
+            f"model.resnet: no such key (the keys are {', '.join(hints_of(Model))}); "
             "a name is not a level here, so write model: {name: resnet50, num_classes: 1000}",
             "val_dataset: no such key; did you mean eval_dataset?",
             "schedulers: no such key; did you mean scheduler?",

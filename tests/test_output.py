@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from common.command import run
+from common.errors import DataError, named
+from common.terminal import console
 from common.trees import leaves
 from config import load
 from config.dry_run import show, yaml_like
@@ -72,3 +76,17 @@ def test_a_dry_run_in_an_ascii_process() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, env={"PATH": "", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.isascii() and b"Dry run: nothing was built" in done.stdout
+
+
+def test_control_characters_of_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    name, shown = "a\x1b]0;b\x07\r\u202e\x9b\x7f", r"a\x1b]0;b\x07\r\u202e\x9b\x7f"
+    table = Table(name, title=name)
+    table.add_row(name)
+    console().print(name, table)
+    assert capsys.readouterr().out.count(shown) == 4
+
+    def fail(_words: object) -> int:
+        raise DataError(f"{name}\tcafé 犬\n" + named([name, "c\nd"]))
+
+    assert run(fail, []) == 1
+    assert capsys.readouterr().err == f"\n{shown}\tcafé 犬\n{shown}, c\\nd\n"

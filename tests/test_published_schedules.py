@@ -59,26 +59,44 @@ PUBLISHED: dict[str, tuple[str, int, dict[str, Any], dict[int, float]]] = {
 }
 
 
+SHIPPED = {
+    "torchvision_v1": "torchvision V1",
+    "nvidia_50": "NVIDIA 50",
+    "nvidia_90": "NVIDIA 90",
+    "nvidia_250": "NVIDIA 250",
+}
+
+
 def rates(length: str, per_epoch: int, section: dict[str, Any], *words: str) -> Any:
     """Return the learning rate as a function of the step; epochs have `per_epoch` steps."""
-    given = {key: value for key, value in section.items() if key != "lr"}
-    section_words = [f"scheduler.{key}={value}".replace("'", "") for key, value in given.items()]
-    base = ["yamls/resnet50.yaml", "dry_run=true", f"max_duration={length}", f"optimizer.lr={section['lr']}"]
-    config = load([*base, *section_words, *words]).config
+    given = [f"scheduler.{key}={value}".replace("'", "") for key, value in section.items() if key != "lr"]
+    return rates_of(per_epoch, f"max_duration={length}", f"optimizer.lr={section['lr']}", *given, *words)
+
+
+def rates_of(per_epoch: int, *words: str) -> Any:
+    """Return the learning rate of a run as a function of the step."""
+    config = load(["yamls/resnet50.yaml", "dry_run=true", *words]).config
     total, warmup = (duration.batches(per_epoch, 1) for duration in durations_of(config))
     milestones = [(time.batches(per_epoch, 1, total), factor) for time, factor in milestones_of(config)]
-    curve = learning_rate(config.scheduler, section["lr"], total, warmup, per_epoch, milestones)
-    return lambda step: section["lr"] * curve(step)
+    lr = config.optimizer["lr"]
+    curve = learning_rate(config.scheduler, lr, total, warmup, per_epoch, milestones)
+    return lambda step: lr * curve(step)
 
 
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_golden_learning_rates(recipe: str) -> None:
-    """Each value to the digits with which it was published."""
-    length, per_epoch, section, golden = PUBLISHED[recipe]
-    ours = rates(length, per_epoch, section)
+@pytest.mark.parametrize("name", [*PUBLISHED, *SHIPPED])
+def test_golden_learning_rates(name: str) -> None:
+    """Of the schedules and of the recipes; each value to the digits with which it was published."""
+    length, per_epoch, section, golden = PUBLISHED[SHIPPED.get(name, name)]
+    ours = rates_of(per_epoch, f"recipe_name={name}") if name in SHIPPED else rates(length, per_epoch, section)
     for step, published in golden.items():
         digits = len(repr(published).replace(".", "").lstrip("0").partition("e")[0])
         assert ours(step) == pytest.approx(published, rel=0.6 * 10 ** (1 - digits), abs=0.6e-12), step
+
+
+def test_the_mlperf_recipe_at_its_own_number_of_steps() -> None:
+    _, _, _, golden = PUBLISHED["MLPerf 3264"]
+    ours = rates_of(393, "recipe_name=mlperf_lars_3264", "max_duration=14523ba")
+    assert [ours(step) for step in golden] == pytest.approx([*golden.values()], rel=1e-3)
 
 
 def test_a_rate_per_epoch_holds_for_all_its_steps() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from common.command import run
-from config import Run, durations_of, load
+from config import ConfigError, Run, durations_of, load
 from config.dry_run import size_per_epoch
 from config.load import as_shipped, read_recipe, recipe_files
 from recipes import registry
@@ -28,7 +28,7 @@ from tests.pages import ROOT, UPDATE
 GOLDEN = Path(__file__).parent / "golden"
 MOSAIC = ["baseline", "mild", "medium", "hot"]
 BLURPOOL = {"replace_convs": True, "replace_maxpools": True, "blur_first": True, "min_channels": 16}
-EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba"}
+EMA = {"half_life": "100ba", "smoothing": None, "ema_start": "0.0dur", "update_interval": "20ba", "decay": None}
 RESIZE: dict[str, Any] = {
     "mode": "resize",
     "size_increment": 4,
@@ -36,6 +36,7 @@ RESIZE: dict[str, Any] = {
     "max_sizes": 8,
     "finetune_fraction": 0.2,
 }
+RAMP = ("initial_scale", "delay_fraction", "finetune_fraction", "size_increment", "max_sizes")
 # As published; weight decay and severity of hot are the 2022 values.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "baseline": {},
@@ -101,12 +102,19 @@ def test_merged_values_are_the_published_ones(recipe: str) -> None:
     assert list(algorithms) == list(ALGORITHMS[recipe])  # in this order
 
 
-TORCHVISION = ("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized")
+STARTS = {
+    "mosaic": MOSAIC,
+    "torchvision": [
+        *("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized", "torchvision_v1"),
+        *("mlperf_lars_1632", "mlperf_lars_3264", "mlperf_lars_8192"),
+    ],
+    "nvidia": ["nvidia_50", "nvidia_90", "nvidia_250"],
+}
 
 
-@pytest.mark.parametrize("recipe", [*MOSAIC, *TORCHVISION])
-def test_each_recipe_starts_as_its_source_does(recipe: str) -> None:
-    assert run_of(recipe).config.model.init == ("mosaic" if recipe in MOSAIC else "torchvision")
+@pytest.mark.parametrize(("init", "recipe"), [(init, recipe) for init, recipes in STARTS.items() for recipe in recipes])
+def test_each_recipe_starts_as_its_source_does(init: str, recipe: str) -> None:
+    assert run_of(recipe).config.model.init == init
 
 
 def test_baseline_is_the_same_as_no_recipe() -> None:
@@ -119,8 +127,12 @@ def test_baseline_is_the_same_as_no_recipe() -> None:
 
 @pytest.mark.parametrize("recipe", recipe_files())
 def test_every_argument_of_every_algorithm_is_spelled_out(recipe: str) -> None:
+    """But those that are null, and those of the ramp that listed sizes replace."""
     for name, args in as_shipped(recipe)["algorithms"].items():
-        assert set(args) == set(registry.signature("algorithm", name)), name
+        known = registry.signature("algorithm", name)
+        unused = {argument for argument, parameter in known.items() if parameter.default is None}
+        unused |= {*RAMP} if args.get("sizes") else set()
+        assert set(args) | unused == set(known), name
         assert registry.canonical("algorithm", name) == name
 
 
@@ -206,6 +218,52 @@ def test_sizes_are_few_exact_and_end_at_the_crop(recipe: str, smallest: int) -> 
     assert all(size % 4 == 0 for size in sizes)
     at_full = sizes.count(176) / len(sizes)
     assert 0.2 <= at_full <= 0.3
+
+
+def sizes_per_epoch(*words: str) -> list[int]:
+    config = load(["yamls/resnet50.yaml", "train_dataset.crop_size=192", "dry_run=true", *words]).config
+    return size_per_epoch(config, durations_of(config)[0])
+
+
+@pytest.mark.parametrize("epochs", [16, 24, 32, 40, 56, 88])
+def test_listed_sizes_switch_at_an_exact_epoch(epochs: int) -> None:
+    """Both ways to write FFCV's sizes; 71/88 is less than 1 - 17/88 in floating point."""
+    first = {16: 12, 24: 19, 32: 25, 40: 32, 56: 45, 88: 71}[epochs]
+    expected, name = [160] * first + [192] * (epochs - first), "algorithms.progressive_resizing"
+    run = f"max_duration={epochs}ep"
+    assert sizes_per_epoch(run, f"{name}.sizes=[160,192]", f"{name}.switches=[{first}ep]") == expected
+    fractions = [f"{name}.delay_fraction={first / epochs}", f"{name}.finetune_fraction={1 - first / epochs}"]
+    shape = [f"{name}.initial_scale={160 / 192}", f"{name}.size_increment=32", f"{name}.max_sizes=2"]
+    assert sizes_per_epoch(run, *shape, *fractions) == expected
+    assert progressive_size(71 / 88, 192, 160 / 192, 71 / 88, 17 / 88, 32, 2) == 192
+    half = sizes_per_epoch(run, f"{name}.sizes=[160,192]", f"{name}.switches=[{first}ep]", "scale_schedule_ratio=0.5")
+    assert half == [160] * math.ceil(first / 2) + [192] * (epochs // 2 - math.ceil(first / 2))
+
+
+def test_listed_sizes_of_a_run_without_epochs_are_not_known() -> None:
+    with pytest.raises(ValueError, match="depends on the number of images"):
+        progressive_size(0.5, 192, 0.5, 0.4, 0.2, sizes=[160, 192], switches=["12ep"])
+    assert [
+        progressive_size(x, 192, 1, 0, 0, sizes=[64, 96, 192], switches=["0.2dur", "0.5dur"]) for x in (0, 0.2, 0.5)
+    ] == [64, 96, 192]
+
+
+@pytest.mark.parametrize(
+    "given, complaint",
+    [
+        ("sizes=[160,192]", "sizes: [160, 192] given, but switches must be a time between each two sizes"),
+        (
+            "sizes=[160,256] S.switches=[12ep]",
+            "sizes: [160, 256] given, but no size may exceed train_dataset.crop_size",
+        ),
+        ("sizes=[160,192] S.switches=[12ba]", "switches: ['12ba'] given, but it must be more than 0, in ep or dur"),
+    ],
+)
+def test_wrong_sizes_are_refused(given: str, complaint: str) -> None:
+    words = f"S.{given}".replace("S.", "algorithms.progressive_resizing.").split()
+    with pytest.raises(ConfigError) as refused:
+        sizes_per_epoch(*words)
+    assert f"algorithms.progressive_resizing.{complaint}" in str(refused.value)
 
 
 def test_progressive_size_at_phase_boundaries() -> None:

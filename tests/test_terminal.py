@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.terminal import ImageMeter, console
+from common.terminal import ByteMeter, ImageMeter, console
 from tests.runs import ROOT, small_yaml
 from tests.terminal import in_terminal, screen
 
@@ -131,3 +131,12 @@ def test_a_meter_of_images_shows_bytes_where_they_are_known(size: int, speed: st
         weighed.weigh(10, size // 10)
     assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", weighed.figures(10))
     assert re.fullmatch(rf"[\d,]+ img/s  left \d+:\d+{speed}", meter.figures(10))
+
+
+def test_a_meter_of_bytes_shows_the_files() -> None:
+    meter = ByteMeter(console(), "copying", 2_000_000)
+    meter.began -= 2.0
+    meter(1_000_000)
+    assert re.fullmatch(r"1\.0 MB of 2\.0 MB, [\d,.]+ [kMG]B/s, \d+:\d+ left", meter.figures(1_000_000))
+    meter.files = 100
+    assert re.search(r"/s, (49|50) files/s, \d+:\d+ left", meter.figures(1_000_000))

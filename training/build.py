@@ -13,7 +13,9 @@ from composer.loggers import LoggerDestination
 from composer.models import ComposerClassifier
 from composer.utils import dist
 
+from common.durations import parse
 from config import ConfigError, Run, durations_of
+from config.check_network import sizes_that_differ
 from config.run import milestones_of
 from config.schema import AUTO, GROUPING, Config, EvalDataset, TrainDataset
 from data import build_imagenet_dataspec
@@ -24,7 +26,7 @@ from loaders.sampler import EpochSampler
 from loaders.storage.digits import is_made_on_demand, make_digits
 from loaders.workers import WorkerLoader
 from model import build_composer_resnet
-from recipes import registry, schedules
+from recipes import networks, registry, schedules
 from recipes.algorithms._base import RecipeAlgorithm, check_hooks, ours
 from training import small_data
 from training.classes import check_labels, settle_classes
@@ -62,9 +64,15 @@ def model(config: Config) -> ComposerClassifier:
         raise ConfigError(
             "model.num_classes: auto needs the data, which are not open here; type model.num_classes=NUMBER"
         )
-    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init, values.target_threshold)
+    threshold, size = values.target_threshold, config.train_dataset.crop_size
+    built = build_composer_resnet(values.name, values.loss_name, values.classes, values.init, threshold, size)
     if registry.is_outside(values.name):
         _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
+    elif networks.is_timms(values.name):
+        if networks.takes_one_size(values.name) and (problems := sizes_that_differ(config)):
+            raise ConfigError(*problems)
+        with networks.unfit(values.name, config.eval_dataset.crop_size):
+            _check_logits(built, values.name, values.classes, config.eval_dataset.crop_size)
     freeze(built, config)
     return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -152,7 +160,7 @@ def schedule(run: Run, data: Data) -> Schedule:
         )
     peak = config.optimizer["lr"]
     multiplier = schedules.learning_rate(config.scheduler, peak, total, warmup_batches, epoch, milestones)
-    train_images = len(image_dataset(data.train)) if data.train else 0
+    train_images = image_dataset(data.train).epoch_size if data.train else 0
     advice = small_data.warning(config, train_images, per_epoch, dist.get_world_size())
     if advice and config.is_train and not run.lenient:
         say(f"warning: {advice}")
@@ -210,7 +218,7 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
         local = path if dataset.is_streaming else None
     given: dict[str, Any] = {"num_workers": dataset.num_workers, "prefetch_factor": dataset.prefetch_factor}
     if isinstance(dataset, TrainDataset):
-        given |= {"min_crop_area": dataset.min_crop_area, "hflip": dataset.hflip}
+        given |= {key: getattr(dataset, key) for key in ("min_crop_area", "hflip", "repeats")}
     if isinstance(dataset, EvalDataset):
         given["crop_ratio"] = dataset.crop_ratio
     size_in_loader = _size_in_loader(config, algorithms)
@@ -236,6 +244,9 @@ def _dataspec(config: Config, name: str, algorithms: Sequence[Algorithm] = ()) -
     )
     if size_in_loader is not None:
         loader = loader_of(spec)
+        whole = parse(config.max_duration).batches(len(loader), dataset.batch_size)
+        for algorithm in ours(algorithms):
+            algorithm.epochs = whole / len(loader)
         cast(EpochSampler, loader.sampler).size_at = functools.partial(size_in_loader, len(loader))
     return spec
 

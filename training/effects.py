@@ -188,7 +188,8 @@ def _late(watch: Watch, start: Start, schedule: Schedule) -> str:
 
 def _shortfall(watch: Watch, schedule: Schedule) -> str:
     """Return the warning about a run that is too short for an algorithm; empty if it is not."""
-    length = Length(schedule.batches, schedule.clock.batches_per_epoch, last_seen(Event.BATCH_START, "dur", schedule))
+    clock, last = schedule.clock, last_seen(Event.BATCH_START, "dur", schedule)
+    length = Length(schedule.batches, clock.batches_per_epoch, clock.batch_size, last)
     for algorithm in ours([watch.algorithm]):
         if found := algorithm.shortfall(length):
             why, arguments = found

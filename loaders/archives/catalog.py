@@ -15,6 +15,7 @@ import numpy as np
 from common.addresses import without_credentials
 from common.errors import DataError, counted
 from loaders.class_names import MOST_CLASSES
+from loaders.storage.seek_file import MOST_BYTES
 from loaders.transport.remote import is_remote, join
 
 AHEAD = 8  # images in flight, of a process that reads from a store: each takes tens of milliseconds
@@ -49,9 +50,11 @@ class Catalog:
         return replace(self, files=[self.files[at] for at in used], file=file.astype(np.int32), **chosen)
 
     def read(self, index: int) -> bytes:
-        """Return an image's bytes; raises a DataError if it cannot be read."""
+        """Return an image's bytes; raises a DataError if it cannot be read, or is too large: gzip hides that."""
+        if (size := int(self.sizes[index])) > MOST_BYTES:
+            raise DataError(f"{self.name_of(index)}: has {size:,} bytes, too many for an image. Replace or delete it.")
         file, name = self.files[self.file[index]], self.name(index)
-        return self.reader(file, name, int(self.offsets[index]), int(self.sizes[index]))
+        return self.reader(file, name, int(self.offsets[index]), size)
 
     def reads_in_order(self) -> Callable[[int], bytes]:
         """Return a function like `read` for indices in rising order; images in a store are fetched ahead of them."""

@@ -116,6 +116,9 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
 def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
     """Open a data set in the form that `recognize` has named; raises as `open_copy`."""
     copy: DataCopy = _function(FORMS[name].open)(place, options)
+    if dangling := place.dangling():
+        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
+        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():

@@ -24,7 +24,7 @@ from loaders.archives.holders import (
 from loaders.archives.place import Place
 from loaders.archives.tars import members
 from loaders.archives.val_labels import classes_of, find_labels, labels_beside, no_labels
-from loaders.class_names import IMAGENET_IMAGES, are_imagenet, imagenet
+from loaders.class_names import IMAGENET_IMAGES, NOT_ALL, are_imagenet, imagenet
 from loaders.storage.imagefolder import is_image
 from loaders.transport.remote import is_remote
 
@@ -208,4 +208,4 @@ def _counts(splits: dict[str, Catalog], classes: list[str]) -> list[str]:
     ]
     if len(classes) != len(imagenet()):
         odd.append(f"{len(classes):,} of its {len(imagenet()):,} classes are here")
-    return [f"This is not all of ImageNet-1k: {'; '.join(odd)}."] if odd and are_imagenet(classes) else []
+    return [f"{NOT_ALL}: {'; '.join(odd)}."] if odd and are_imagenet(classes) else []

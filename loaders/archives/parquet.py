@@ -18,7 +18,7 @@ from loaders.archives.forms import ReadOptions
 from loaders.archives.labels import ADVICE, Images, index_files, labeled
 from loaders.archives.order import near
 from loaders.archives.place import Place
-from loaders.archives.row_groups import CACHE, LARGEST, RowReader, column, opened, starts
+from loaders.archives.row_groups import CACHE, LARGEST, RowReader, listed, opened, starts
 from loaders.archives.splits import by_split, split_of
 from loaders.class_names import imagenet, wordnet_ids
 
@@ -81,8 +81,8 @@ def _index(files: list[str], columns: _Columns, options: ReadOptions, file: int)
         raise DataError(f"{without_credentials(address)}: its columns are other ones than those of {first}.")
     for group in range(opened(address).metadata.num_row_groups):
         size = _image_size(address, group, columns.image)
-        values = column(address, group, columns.label).to_pylist()
-        paths = column(address, group, columns.path).to_pylist() if columns.path else [None] * len(values)
+        values = listed(address, group, columns.label)
+        paths = listed(address, group, columns.path) if columns.path else [None] * len(values)
         for row, (value, path) in enumerate(zip(values, paths, strict=True), int(starts(address)[group])):
             found.add(file, path or f"row {row}", row, size, "" if value is None else str(value).strip())
     return found

@@ -51,6 +51,15 @@ class Place:
         names = self._names[folder]
         return [name for name in names if name == self.only] if self.only and not folder else names
 
+    def dangling(self) -> list[str]:
+        """Return the links to nothing in the folders that `names` has listed; none in a store."""
+        found = []
+        for folder in [] if self.only or is_remote(self.root) else self._names:
+            path = os.path.join(self.root, folder)
+            links = (entry for entry in os.scandir(path) if entry.is_symlink()) if os.path.isdir(path) else ()
+            found += [os.path.join(folder, link.name) for link in links if not os.path.exists(link.path)]
+        return sorted(found)
+
     def address(self, name: str) -> str:
         """Return the path or address of a file in it."""
         return join(self.root, name) if self.root != "." or is_remote(self.root) else name

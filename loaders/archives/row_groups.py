@@ -58,6 +58,15 @@ def column(address: str, group: int, name: str) -> Any:
     return values
 
 
+def listed(address: str, group: int, name: str) -> list[Any]:
+    """Return the values of a column of a row group; raises a DataError also for texts that are not UTF-8."""
+    try:
+        return list(column(address, group, name).to_pylist())
+    except UnicodeDecodeError as error:
+        where = f"{without_credentials(address)}, row group {group}"
+        raise DataError(f"{where}: its column {name} is not text in UTF-8. Write the file again.") from error
+
+
 @functools.lru_cache(maxsize=1024)
 def starts(address: str) -> np.ndarray:
     """Return the first row of each row group of a file, and the number of rows, int64 [groups + 1]."""

@@ -123,7 +123,7 @@ class OpenedByTorchvision(Opened):
     DECODERS = {
         "torchvision": {
             "summary": "decodes the whole image, and resizes with torch",
-            "pixels": "within 1 of 255 of PIL's (bicubic: 3; one byte in millions: 2), except for 4:4:0 color and missing scans",
+            "pixels": "within 1 of 255 of PIL's (bicubic: 3; rarely 1 more), except 4:4:0 color and missing scans",
         }
     }
 

@@ -17,7 +17,7 @@ import torch
 from composer.utils import dist
 
 from common.errors import DataError
-from loaders.dataset import ImageDataset, Key, split_key
+from loaders.dataset import ImageDataset, Key, Sample, split_key
 from loaders.images.boxes import Crop, central
 from loaders.images.decoding import Source, decode, open_file
 from loaders.images.transforms import TrainingPipeline
@@ -186,7 +186,7 @@ class _Feed:
             raise self.dataset.unreadable(index, RuntimeError("DALI cannot decode it")) from error
 
     def _read(self, key: Key) -> _Sample:
-        index = split_key(key)[1]
+        index = split_key(key).image
         source, label = self.dataset.read(index)
         try:
             return _Sample(*encoded(source), label)
@@ -195,9 +195,9 @@ class _Feed:
 
     def _batch(self, keys: list[Key], result: "AsyncResult[list[_Sample]]") -> dict[str, Any]:
         samples = result.get()
-        self.in_flight.append([(split_key(key)[1], s.label) for key, s in zip(keys, samples, strict=True)])
+        self.in_flight.append([(split_key(key).image, s.label) for key, s in zip(keys, samples, strict=True)])
         with torch.random.fork_rng(devices=()):  # the trainer's draws must not depend on how its data is loaded
-            views = [self._view(*split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
+            views = [self._view(split_key(key), sample) for key, sample in zip(keys, samples, strict=True)]
         whole, crops, sizes = zip(*views, strict=True)
         return {
             "encoded": [sample.encoded for sample in samples],
@@ -208,15 +208,15 @@ class _Feed:
             "flip": np.array([crop.flip for crop in crops], np.int32),
         }
 
-    def _view(self, epoch: int, index: int, size: int | None, sample: _Sample) -> tuple[tuple[int, int], Crop, int]:
+    def _view(self, key: Sample, sample: _Sample) -> tuple[tuple[int, int], Crop, int]:
         """Return the size to which the whole image is resized, the box in it, and the size of the crop."""
         pipeline = self.dataset.pipeline
-        size = size or pipeline.crop_size
+        size = key.size or pipeline.crop_size
         whole = pipeline.resized_shape(sample.height, sample.width)
         if not isinstance(pipeline, TrainingPipeline):
             return whole, central(*whole, size), size
         # Same as loaders.seeding.seeded in a tenth of the time, because boxes only need torch's generator.
-        torch.default_generator.manual_seed(sample_seed(self.dataset.seed, epoch, index))
+        torch.default_generator.manual_seed(sample_seed(self.dataset.seed, key.epoch, key.image, key.copy))
         return whole, pipeline.draw(*whole), size
 
 

@@ -23,6 +23,7 @@ from loaders.transport.remote import is_remote
 SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif")
 
+_MEASURED = 100  # images, of whose mean the size of all is estimated
 _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, .Trash-1000, @eaDir, $RECYCLE.BIN
 
 
@@ -59,6 +60,13 @@ class ImageFolderDataset(ImageDataset):
     def path_of(self, index: int) -> Path:
         """Return the path of an image."""
         return self.folder / os.fsdecode(self.key_of(index))
+
+    @property
+    def stored_bytes(self) -> int:
+        with contextlib.suppress(OSError):  # reading the image will report it
+            some = range(0, len(self), -(-len(self) // _MEASURED))
+            return sum(self.path_of(index).stat().st_size for index in some) * len(self) // len(some)
+        return 0
 
     def name_of(self, index: int) -> str:
         return str(self.path_of(index))
@@ -204,11 +212,16 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
         one, many = "file is not an image by name or type, and is", "files are not images by name or type, and are"
         remarks.append(f"{folder.name}: {counted(len(others), one, many)} ignored ({named(kinds)}).")
     if programs:
-        remarks.append(
-            f"{folder.name}: {named(programs)} look like folders made by programs; images in them are used like all "
-            "others. Remove the folders if that is not intended."
-        )
+        remarks.append(f"{folder.name}: {programs_remark(programs)}")
     return remarks
+
+
+def programs_remark(folders: list[str]) -> str:
+    """Return a remark on folders for which `is_of_a_program` is true."""
+    return (
+        f"{named(folders)} look like folders made by programs; images in them are used like all others. Remove the "
+        "folders if that is not intended."
+    )
 
 
 def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:

@@ -83,6 +83,7 @@ KINDS = {
         "WebDataset tars, ImageNet's archives, tables of paths ([archives.md](archives.md))",
         "the data set is in this form and you train once; recognized without `storage`",
         "loaders.storage.archives:ArchiveDataset",
+        ("path", "split", "pipeline", "seed", "local", "cache_limit"),
     ),
     "dali": Kind(
         "either of the first two, decoded by NVIDIA DALI",

@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _POPULATE_READ = 22  # MADV_POPULATE_READ of linux/mman.h, since Linux 5.14
 _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
+T = TypeVar("T")
 MOST_OPEN = 256  # files per process: well below the usual limit of 1,024
 
 
@@ -52,16 +54,34 @@ class _File:
             close(self._descriptor)  # an argument, because `os` may be gone at the interpreter's exit
 
 
-class ShardFiles:
-    """Reader for the samples in uncompressed shard files, which the cache downloads if needed.
+class OpenFiles(Generic[T]):
+    """The open files of a cache by number, each made by `opened` from its descriptor and its number.
 
-    Forked workers and threads share the mapped files.
+    Forked workers and threads share them.
     """
+
+    def __init__(self, cache: ShardCache, opened: Callable[[int, int], T]) -> None:
+        self._cache, self._opened = cache, opened
+        self._open: dict[int, T] = {}
+
+    def __getitem__(self, shard: int) -> T:
+        """Return an open file, fetched if needed; if two threads open it at once, one more closes with its reader."""
+        file = self._open.get(shard)
+        if file is None:
+            while len(self._open) >= (MOST_OPEN if self._cache.limit is None else 1):  # an open shard is not evicted
+                with contextlib.suppress(RuntimeError, StopIteration):  # another thread is evicting too
+                    self._open.pop(next(iter(self._open)), None)
+            file = self._open[shard] = self._opened(self._cache.open(shard), shard)
+        return file
+
+
+class ShardFiles:
+    """Reader for the samples in uncompressed shard files, which the cache downloads if needed."""
 
     def __init__(self, cache: ShardCache) -> None:
         self._cache = cache
         self._columns = [Columns(entry) for entry in cache.shards]
-        self._open: dict[int, _File] = {}
+        self._open = OpenFiles(cache, self._opened)
 
     def read(self, shard: int, index: int) -> tuple[Source, int]:
         """Return the image and the label of one sample of a shard, copied, so that they do not depend on its file.
@@ -79,20 +99,13 @@ class ShardFiles:
             data = bytes(data)  # an open shard is not evicted
         return self._columns[shard].borrow(memoryview(data))
 
+    def _opened(self, descriptor: int, shard: int) -> _File:
+        return _File(descriptor, self._cache.shards[shard]["samples"])
+
     def _data(self, shard: int, index: int) -> bytes | memoryview:
-        file = self._file(shard)
+        file = self._open[shard]
         begin, end = int(file.offsets[index]), int(file.offsets[index + 1])
         data = file.borrow(begin, end)
         if len(data) != end - begin:
             raise ValueError(f"it ends before byte {end}, in the middle of a sample")
         return data
-
-    def _file(self, shard: int) -> _File:
-        """Return a shard's open file; if two threads open it at once, the extra one closes with its reader."""
-        file = self._open.get(shard)
-        if file is None:
-            while len(self._open) >= (MOST_OPEN if self._cache.limit is None else 1):  # an open shard is not evicted
-                with contextlib.suppress(RuntimeError, StopIteration):  # another thread is evicting too
-                    self._open.pop(next(iter(self._open)), None)
-            file = self._open[shard] = _File(self._cache.open(shard), self._cache.shards[shard]["samples"])
-        return file

@@ -3,7 +3,6 @@
 The columns are those of the published converter: x (the encoded image) and y (its class).
 """
 
-import contextlib
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,28 +10,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from composer.utils import dist
 
 from common.addresses import is_in_place, is_s3, without_credentials
 from common.errors import DataError, named
 from common.folders import S3Folder
 from common.sizes import bytes_of
 from common.store_faults import StoreOutOfReach
-from common.whole_files import whole_file
 from loaders.dataset import ImageDataset, class_list
 from loaders.errors import LocalMissing
 from loaders.images.decoding import Source, Stored
 from loaders.images.transforms import Pipeline
 from loaders.storage.columns import WrongValue
+from loaders.storage.kinds import is_archives
 from loaders.storage.shard_files import ShardFiles
 from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
-from loaders.transport.prefetch import AHEAD, Prefetcher
+from loaders.storage.sharded import ORDER, check_mark, keep_mark, prefetch, window_order
 from loaders.transport.preloading.source_files import leads_out
-from loaders.transport.remote import is_remote, join, read, unwritable
+from loaders.transport.remote import is_remote, join, read
 from loaders.transport.shard_cache import ShardCache
 
 T = TypeVar("T")
-SHUFFLE_BLOCK = 2**18  # samples; the window of the shuffle, as mosaicml-streaming's default block
 
 
 class ShardDataset(ImageDataset):
@@ -49,7 +46,7 @@ class ShardDataset(ImageDataset):
             the limit is smaller than a shard.
     """
 
-    order = "in a window over shards"
+    order = ORDER
 
     def __init__(
         self,
@@ -72,17 +69,21 @@ class ShardDataset(ImageDataset):
         data, index = check_index(path, local, split)
         folder = Path(local, split)
         if self.fetches:
-            _keep(folder / INDEX, data, join(path, split, INDEX))
+            keep_mark(folder / INDEX, data, join(path, split, INDEX))
         limit = bytes_of(cache_limit) if cache_limit is not None and self.fetches else None
         self.cache = ShardCache(join(path, split) if self.fetches else None, folder, index["shards"], limit)
         self.files = ShardFiles(self.cache)
         self.classes = read_classes(path)
         self.samples = np.array([entry["samples"] for entry in index["shards"]])
-        self.starts = np.cumsum(self.samples) - self.samples
-        self._starts, self._length = self.starts.tolist(), int(self.samples.sum())
+        self._starts = (np.cumsum(self.samples) - self.samples).tolist()
+        self._length = int(self.samples.sum())
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(entry["raw_data"]["bytes"] for entry in self.cache.shards)
 
     def name_of(self, index: int) -> str:
         shard, position = self._find(index)
@@ -112,25 +113,10 @@ class ShardDataset(ImageDataset):
             raise DataError(f"{self.name_of(index)}: cannot be read ({type(error).__name__}: {error}).") from error
 
     def epoch_order(self, generator: np.random.Generator) -> np.ndarray:
-        """Return the shards in random order, and their samples shuffled within a rolling window.
-
-        A full permutation would need every shard for the first few batches; this needs a few dozen. The order depends
-        only on the seed and the epoch, not on the cache or the number of ranks.
-        """
-        shards = generator.permutation(len(self.samples))
-        order = np.concatenate([self.starts[shard] + np.arange(self.samples[shard]) for shard in shards])
-        keys = np.arange(len(order)) + generator.uniform(0, SHUFFLE_BLOCK, len(order))
-        return order[np.argsort(keys, kind="stable")]
+        return window_order(self.samples, generator)
 
     def prefetch(self, order: np.ndarray) -> AbstractContextManager[Callable[[int], None]]:
-        """Fetch ahead in one process per node, because all ranks and workers of a node share the cache."""
-        ahead = AHEAD
-        if self.cache.limit is not None:  # the other half of the cache is for the shards in use
-            ahead = min(AHEAD, self.cache.limit // self.cache.largest // 2)
-        if not self.fetches or not ahead or dist.get_local_rank() != 0:
-            return contextlib.nullcontext(lambda _position: None)
-        shards = np.searchsorted(self.starts, order, side="right") - 1
-        return Prefetcher(shards, lambda shard: self.cache.fetch(shard, wait=False), ahead)
+        return prefetch(self.cache, self.samples, order)
 
 
 def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
@@ -142,7 +128,12 @@ def read_index(remote: str, split: str) -> tuple[bytes, dict[str, Any]]:
     if not is_remote(remote) and (problem := _no_local_index(Path(remote), split)):
         raise DataError(problem)
     place = join(remote, split, INDEX)
-    data = read(place)
+    try:
+        data = read(place)
+    except DataError as error:
+        if is_s3(remote) and not isinstance(error, StoreOutOfReach) and is_archives(remote):
+            raise DataError(f"{remote}: holds archives instead of MDS shards. Set is_streaming=false.") from error
+        raise
     return data, parse_index(data, without_credentials(place))
 
 
@@ -188,25 +179,8 @@ def check_index(remote: str, local: str, split: str) -> tuple[bytes, dict[str, A
                     f"{folder / name}: lies outside of {folder}, by a link; shards are written to their cache folder "
                     "alone. Remove the link, or choose another cache folder."
                 )
-    cached = folder / INDEX
-    if cached.is_file() and cached.read_bytes() != data:
-        raise DataError(
-            f"{folder}: caches another data set, or an older state of {join(remote, split)}. "
-            f"Choose another cache folder, or type: rm -r {folder}"
-        )
+    check_mark(folder / INDEX, data, join(remote, split, INDEX))
     return data, index
-
-
-def _keep(path: Path, data: bytes, place: str) -> None:
-    """Write the index to the cache folder, which marks the folder as this data set's."""
-    if path.is_file():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise unwritable(error, path.parent, place) from error
 
 
 def read_classes(remote: str) -> list[str] | None:

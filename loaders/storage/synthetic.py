@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from loaders.dataset import ImageDataset
+from loaders.dataset import ImageDataset, split_key
 from loaders.images.transforms import Pipeline
 from loaders.sampler import EpochSampler
 from loaders.workers import WorkerLoader
@@ -57,7 +57,7 @@ class SyntheticLoader(WorkerLoader):
 
     def _get_iterator(self) -> Any:
         for keys in self.batch_sampler:  # type: ignore[union-attr]
-            size = keys[0][2] if len(keys[0]) == 3 else self.dataset.pipeline.crop_size
+            size = split_key(keys[0]).size or self.dataset.pipeline.crop_size
             images, labels = self._batch(size)
             yield images[: len(keys)], labels[: len(keys)]
 

@@ -45,7 +45,12 @@ def read(address: str) -> bytes:
 
 
 def download(
-    remote: str, local: Path, check: Check | None = None, size: int | None = None, part: Path | None = None
+    remote: str,
+    local: Path,
+    check: Check | None = None,
+    size: int | None = None,
+    part: Path | None = None,
+    tag: str = "",
 ) -> None:
     """Copy one file, whole or not at all; a damaged one is fetched once more.
 
@@ -55,6 +60,7 @@ def download(
         check: raises Damaged if the file at a temporary path is damaged; may unpack it there.
         size: bytes, if known; no more are read from S3 and folders.
         part: the temporary path, on the same file system; a new one if None.
+        tag: the ETag that an object of S3 must have; empty for any.
 
     Raises:
         DataError: the file could not be fetched.
@@ -63,9 +69,9 @@ def download(
         local.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(local, part) as copy:
             try:
-                _copy(remote, copy, check, size)
+                _copy(remote, copy, check, size, tag)
             except Damaged:
-                _copy(remote, copy, check, size)
+                _copy(remote, copy, check, size, tag)
     except DataError:
         raise
     except Exception as error:
@@ -74,11 +80,11 @@ def download(
         raise fault(error, remote) from error
 
 
-def _copy(remote: str, part: Path, check: Check | None, size: int | None) -> None:
+def _copy(remote: str, part: Path, check: Check | None, size: int | None, tag: str) -> None:
     """Fetch a file to its temporary path, and check it. Streaming downloads from stores other than S3 (gs://, oci://)."""
     if is_s3(remote):
         with part.open("wb") as out:
-            copy_object(remote, out, size)
+            copy_object(remote, out, size, tag=tag)
     elif is_remote(remote):
         if problem := cut_off(remote):
             raise DataError(problem)

@@ -196,7 +196,7 @@ class ShardCache:
         """Reject a limit below the largest shard, or one that cannot be kept because the folder has no locks."""
         if limit < self.largest:
             raise DataError(
-                f"{join(without_credentials(self.remote or ''), INDEX)}: cache_limit={limit} bytes, but the "
+                f"{without_credentials(self.remote or '')}: cache_limit={limit} bytes, but the "
                 f"largest shard has {self.largest}. Set cache_limit={self.largest} or more, or cache_limit=null."
             )
         try:

@@ -36,6 +36,7 @@ class Length(NamedTuple):
 
     batches: int
     batches_per_epoch: int
+    batch_size: int  # images per step over all devices
     last: float  # elapsed fraction of the run in its last batch; changes only between epochs if the length is in epochs
 
 
@@ -55,6 +56,8 @@ class RecipeAlgorithm(Declares, Algorithm):
     """A loader step after crop and flip, uint8 [3, H, W] to the same; PER_IMAGE declares when there is one."""
     crop_size: int | None = None
     """Side of the loader's largest training images, in pixels; set by the code that builds the loader."""
+    epochs: float | None = None
+    """Length of the run before scale_schedule_ratio, set as crop_size is."""
     held: int | None = None
     """Fixed image side in pixels, regardless of the progress of the run; set by tools that measure one size."""
     max_sizes: int = 1

@@ -56,6 +56,7 @@ class ColOut(RecipeAlgorithm):
         )
     }
     PER_IMAGE = "not batch"
+    RESIZES = True
 
     def __init__(
         self, p_row: float = 0.15, p_col: float = 0.15, batch: bool = True, finetune_fraction: float = 0.0

@@ -34,6 +34,9 @@ class EMA(RecipeAlgorithm):
     Args:
         half_life: time after which the weight of an old value is halved, such as '100ba' (published) or '1ep'.
         smoothing: per update, more than 0 and less than 1; an alternative to half_life, which must then be None.
+        decay: a third way, torchvision's `--model-ema-decay` (.99998 in torchvision_v2), whose smoothing is 1 - (1 -
+            decay) * images per step * batches per update / epochs. Batches are then counted from 0 in every epoch, and
+            those that are multiples of update_interval update.
         ema_start: when averaging starts: '0.25dur', '500ba' or '3ep'.
         update_interval: time between updates, such as '20ba' (published); default: 1 in half_life's unit, or '1ba'.
     """
@@ -41,13 +44,18 @@ class EMA(RecipeAlgorithm):
     BOUNDS = {
         "half_life": "at least 1, in ba or ep",
         "smoothing": "a fraction, more than 0 and less than 1, or null",
+        "decay": "a fraction, more than 0 and less than 1, or null",
         "update_interval": "at least 1, in ba or ep",
         "ema_start": "at least 0, in dur, ba or ep",
     }
     RULES = {
-        "half_life or smoothing": "half_life and smoothing are both null; give one of them",
+        "half_life or smoothing or decay": "half_life, smoothing and decay are all null; give one of them",
         "not (half_life and smoothing)": (
             "half_life and smoothing are two ways to set the same thing; set one of them to null"
+        ),
+        "not (decay and (half_life or smoothing))": "decay replaces half_life and smoothing; set both to null",
+        "not (decay and update_interval) or update_interval.unit == 'ba'": (
+            "update_interval: {update_interval} given, but decay counts batches; give it in ba, such as 32ba"
         ),
         "not (half_life and update_interval) or half_life.unit == update_interval.unit": (
             "half_life {half_life} and update_interval {update_interval} must be in the same unit"
@@ -63,9 +71,11 @@ class EMA(RecipeAlgorithm):
         smoothing: float | None = None,
         ema_start: str = "0.0dur",
         update_interval: str | None = None,
+        decay: float | None = None,
     ) -> None:
         self.half_life = None if half_life is None else Time.from_input(half_life)
         self.smoothing = smoothing
+        self.decay = decay
         shortest = Time(1, TimeUnit.BATCH if self.half_life is None else self.half_life.unit)
         self.update_interval = shortest if update_interval is None else Time.from_input(update_interval)
         self.ema_start = Time.from_input(ema_start)
@@ -85,6 +95,12 @@ class EMA(RecipeAlgorithm):
             return self.smoothing
         return 2 ** (-(self.update_interval.value / self.half_life.value))
 
+    def smoothing_in(self, epochs: float, batch_size: float) -> float:
+        """Return the weight of the old average in an update of a run of `epochs` with `batch_size` images per step."""
+        if self.decay is None:
+            return self.smoothing_per_update
+        return 1 - min(1.0, (1 - self.decay) * batch_size * self.update_interval.value / epochs)
+
     @property
     def named_buffers(self) -> dict[str, Tensor]:
         """Stored buffers by name: the averaged ones while the model holds the training weights, and vice versa."""
@@ -101,13 +117,14 @@ class EMA(RecipeAlgorithm):
         start = parse(self.ema_start.to_timestring()).batches(length.batches_per_epoch, 1, length.batches)
         by_epoch = self.update_interval.unit == TimeUnit.EPOCH
         updates = (length.batches - start) / (length.batches_per_epoch if by_epoch else 1) // self.update_interval.value
-        kept = self.smoothing_per_update**updates
+        kept = self.smoothing_in(length.batches / length.batches_per_epoch, length.batch_size) ** updates
         if kept < _MOST_KEPT:
             return None
         half_life = max(1, int(length.batches - start) // 20)
         shorter = {"half_life": f"{half_life}ba", "update_interval": "1ba"}
-        if self.smoothing is not None:
-            shorter = {"smoothing": "null", **shorter}
+        for other in ("smoothing", "decay"):
+            if getattr(self, other) is not None:
+                shorter = {other: "null", **shorter}
         helps = 2 ** (-(length.batches - start) / half_life) < _MOST_KEPT
         return f"{kept:.0%} of the final average are the weights with which it starts", shorter if helps else None
 
@@ -182,10 +199,12 @@ class EMA(RecipeAlgorithm):
         if not self.ema_started:
             self._parameters, self._buffers = ({k: v.detach().clone() for k, v in part.items()} for part in live)
             self.ema_started = self.acted = True
-        if state.timestamp.get(self.update_interval.unit).value % self.update_interval.value:
+        now = state.timestamp
+        done = now.get(self.update_interval.unit).value if self.decay is None else now.batch_in_epoch.value - 1
+        if done % self.update_interval.value:
             return
         current, average = self._pairs(state)
-        keep = self.smoothing_per_update
+        keep = self._smoothing(state)
         floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]
         torch._foreach_lerp_([average[i] for i in floats], [current[i] for i in floats], 1 - keep)
         # Integer counters (num_batches_tracked) are averaged and truncated, as published.
@@ -194,6 +213,15 @@ class EMA(RecipeAlgorithm):
             blend = torch._foreach_mul([average[i] for i in counters], keep)
             torch._foreach_add_(blend, torch._foreach_mul([current[i] for i in counters], 1 - keep))
             torch._foreach_copy_([average[i] for i in counters], blend)
+
+    def _smoothing(self, state: State) -> float:
+        if self.decay is None:
+            return self.smoothing_per_update
+        assert state.max_duration is not None and state.dataloader_len is not None
+        done, batches = state.timestamp, state.dataloader_len.value
+        batch_size = done.sample_in_epoch.value // done.batch_in_epoch.value
+        length = parse(state.max_duration.to_timestring()).batches(batches, batch_size)
+        return self.smoothing_in(length / batches, batch_size)
 
     @torch.no_grad()
     def _activate(self, state: State, average: bool) -> None:

@@ -21,6 +21,12 @@ class LabelSmoothing(RecipeAlgorithm):
 
     events = (Event.BEFORE_LOSS, Event.AFTER_LOSS)
     BOUNDS = {"smoothing": "a fraction, from 0 to 1"}
+    RULES = {
+        "config.model.target_threshold is None": (
+            "model.target_threshold makes targets 0 or 1 again; type algorithms.label_smoothing=null, or "
+            "model.target_threshold=null"
+        )
+    }
 
     def __init__(self, smoothing: float = 0.1) -> None:
         self.smoothing = smoothing

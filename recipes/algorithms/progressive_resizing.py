@@ -32,6 +32,8 @@ class ProgressiveResizing(RecipeAlgorithm):
         size_increment: sizes are multiples of this, in pixels.
         resize_targets: resize targets of shape (N, H, W) or (N, C, H, W) too.
         max_sizes: maximum number of sizes, at least 2; each costs a compilation or a cuDNN search.
+        sizes: these sizes, one after the other, in place of all the arguments above but mode and resize_targets.
+        switches: times at which the next of `sizes` begins, in ep or dur; scale_schedule_ratio scales them.
     """
 
     events = (Event.BATCH_START, Event.BEFORE_FORWARD)
@@ -42,6 +44,8 @@ class ProgressiveResizing(RecipeAlgorithm):
         "delay_fraction": "a fraction, from 0 to 1",
         "size_increment": "at least 1 pixel",
         "max_sizes": "at least 2",
+        "sizes": "at least 1 pixel",
+        "switches": "more than 0, in ep or dur",
     }
     RULES = {
         "delay_fraction + finetune_fraction <= 1": (
@@ -52,7 +56,15 @@ class ProgressiveResizing(RecipeAlgorithm):
             "initial_scale: {initial_scale:g} of train_dataset.crop_size {config.train_dataset.crop_size} is less than "
             "one pixel"
         ),
+        "len(sizes or [0]) == len(switches or []) + 1": (
+            "sizes: {sizes} given, but switches must be a time between each two sizes, as in sizes=[160,192] "
+            "switches=[12ep]"
+        ),
+        "max(sizes or [0]) <= config.train_dataset.crop_size": (
+            "sizes: {sizes} given, but no size may exceed train_dataset.crop_size {config.train_dataset.crop_size}"
+        ),
     }
+    RESIZES = True
     IMAGE_SIZE = "recipes.schedules:progressive_size"
     NO_LR_FIND = "changes the image size, and a learning rate is found at a single size"
 
@@ -65,6 +77,8 @@ class ProgressiveResizing(RecipeAlgorithm):
         size_increment: int = 4,
         resize_targets: bool = False,
         max_sizes: int = 8,
+        sizes: list[int] | None = None,
+        switches: list[str] | None = None,
     ) -> None:
         self.mode = mode
         self.initial_scale = initial_scale
@@ -72,7 +86,9 @@ class ProgressiveResizing(RecipeAlgorithm):
         self.delay_fraction = delay_fraction
         self.size_increment = size_increment
         self.resize_targets = resize_targets
-        self.max_sizes = max_sizes
+        self.max_sizes = len(sizes) if sizes else max_sizes
+        self.sizes = sizes
+        self.switches = switches
         self.size = 0  # the current one, in pixels
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
@@ -110,7 +126,7 @@ class ProgressiveResizing(RecipeAlgorithm):
         if self.held is not None:
             return self.held
         shape = (self.initial_scale, self.delay_fraction, self.finetune_fraction, self.size_increment, self.max_sizes)
-        return progressive_size(elapsed, crop_size, *shape)
+        return progressive_size(elapsed, crop_size, *shape, self.sizes, self.switches, self.epochs)
 
     def _shrink(self, images: Tensor, corner: np.ndarray) -> Tensor:
         """Shrink (N, C, H, W) to width `size`; `corner` is the position of a crop, two numbers from 0 to 1."""

@@ -106,6 +106,10 @@ class StochasticDepth(Surgery):
     }
     NOT_WITH = {"drop_path": "both drop the same branches"}
     RULES = {
+        "config.model.is_resnet": (
+            "is for the blocks of torchvision's ResNets, which {config.model.name} has not; type "
+            "algorithms.stochastic_depth=null"
+        ),
         "stochastic_method != 'sample' or not drop_warmup.value": (
             "drop_warmup: must be 0 with stochastic_method=sample"
         ),

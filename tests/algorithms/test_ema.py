@@ -9,8 +9,9 @@ import pytest
 import torch
 from composer.algorithms import EMA as StockEMA
 from composer.algorithms.ema.ema import EMAParameters, compute_ema
-from composer.core import Algorithm, Event, Time
+from composer.core import Algorithm, Event, State, Time
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from common.errors import TrainingError
 from recipes.algorithms.blurpool import BlurPool
@@ -242,3 +243,41 @@ def test_two_algorithms_that_swap_weights_restore_them(reversed_at_the_end):
         run.engine.algorithm_passes.pop()
     run.fit()
     assert torch.equal(found[0], found[1]) == reversed_at_the_end
+
+
+class TorchvisionsAverage(AveragedModel):
+    """As references/classification/utils.py of torchvision 0.22 defines ExponentialMovingAverage."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, avg_fn=lambda old, new, _: decay * old + (1 - decay) * new, use_buffers=True)
+
+
+def test_decay_is_torchvisions(tmp_path: Path) -> None:
+    """Batches counted in each epoch, copies in a warm-up of an epoch; the same when resumed in mid-epoch."""
+    assert EMA(None, decay=0.99998, update_interval="32ba").smoothing_in(600, 8 * 128) == pytest.approx(0.9989077333)
+    epochs, steps, warmup = 3, 4, 1
+    kept = 1 - (1 - 0.99) * 8 * steps / epochs  # a batch of 8, an update every 4 batches of 6
+    reference: list[TorchvisionsAverage] = []
+    saved: list[str] = []
+
+    def follow(state: State) -> None:
+        """Do as train_one_epoch does after the optimizer's step."""
+        model = state.model
+        if not reference:
+            reference.append(TorchvisionsAverage(model, kept))
+        if (state.timestamp.batch_in_epoch.value - 1) % steps == 0:
+            reference[0].update_parameters(model)
+            if state.timestamp.epoch.value < warmup:
+                reference[0].n_averaged.fill_(0)
+        if state.timestamp.batch == 9:
+            saved.append(saved_by(run, tmp_path))
+
+    arguments = {"half_life": None, "decay": 0.99, "update_interval": f"{steps}ba", "ema_start": f"{warmup}ep"}
+    run = trainer([EMA(**arguments)], duration=f"{epochs}ep", callbacks=[Recorder(Event.BATCH_END, follow)])
+    run.fit()
+    wanted = weights(reference[0].module)
+    assert all(torch.allclose(tensor, wanted[name], atol=1e-6) for name, tensor in weights(run).items())
+    assert not equal(weights(run), weights(trainer()))
+    again = trainer([EMA(**arguments)], model=resnet(seed=9), duration=f"{epochs}ep", load_path=saved[0])
+    again.fit()
+    assert equal(weights(run), weights(again))

@@ -32,6 +32,13 @@ def test_sizes_of_a_run_are_the_golden_trace():
     assert sizes(ProgressiveResizing(**arguments)) == GOLDEN
 
 
+def test_listed_sizes_begin_at_their_times():
+    """In epochs of the run as it was before scaling, which the loader's builder knows; else in dur."""
+    resizing = ProgressiveResizing(sizes=[16, 24, 32], switches=["0.3dur", "2ep"])
+    resizing.epochs = 4.0
+    assert sizes(resizing) == [16] * 3 + [24] * 2 + [32] * 5 and resizing.max_sizes == 3
+
+
 def test_all_microbatches_and_passes_of_a_batch_have_one_size():
     """Two microbatches and SAM: four forward passes per batch."""
     arguments = {"initial_scale": 0.5, "delay_fraction": 0.3, "finetune_fraction": 0.3}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from data import build_imagenet_dataspec
-from loaders.archives.forms import ReadOptions, open_copy
 from loaders.storage.inspection import main as inspect
 from tests.archives.layouts import make_webdataset
+from tests.archives.opening import opened
 from tools.verify.__main__ import run
 
 
@@ -28,13 +28,21 @@ def damaged(tars: Path, tmp_path: Path) -> Path:
 
 def overwrite(folder: Path, split: str, index: int, data: bytes) -> str:
     """Write over the start of an image, and return how it is named in messages."""
-    copy = open_copy(str(folder), ReadOptions())
-    assert copy is not None
-    catalog = copy.splits[split]
+    catalog = opened(folder).splits[split]
     with open(catalog.files[catalog.file[index]], "r+b") as file:
         file.seek(int(catalog.offsets[index]))
         file.write(data)
     return catalog.name_of(index)
+
+
+@pytest.mark.slow
+def test_a_damaged_scan_is_named(damaged: Path, capsys: pytest.CaptureFixture) -> None:
+    """PIL decodes it in silence."""
+    image = opened(damaged).splits["train"].read(3)
+    name = overwrite(damaged, "train", 3, image[:-40] + b"\xff\xd9" + image[-38:])
+    assert run([str(damaged), "--workers", "1"]) == 1
+    said = "".join(capsys.readouterr().out.split())
+    assert "1fault" in said and f"{''.join(name.split())}:isdamaged(" in said
 
 
 @pytest.mark.slow

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.errors import DataError
 from loaders.archives import folder_tars, order
+from loaders.storage.seek_file import MOST_BYTES
 from tests.archives.layouts import CLASSES, converted, make_folder_tar, make_hugging_face_tars, samples, write_tar
 from tests.archives.opening import fault, opened
 
@@ -56,6 +60,23 @@ def test_what_else_is_in_a_tar(tmp_path: Path) -> None:
         "1 test image is left out.",
         "2 files are not images of a class, and are ignored (.csv, .jpg).",
     ]
+
+
+def test_folders_of_programs_get_a_remark(tmp_path: Path) -> None:
+    names = ["train/a/1.jpg", "train/a/.ipynb_checkpoints/2.jpg", "train/@eaDir/3.jpg"]
+    write_tar(tmp_path / "x.tar", [(name, b"x") for name in names])
+    (remark,) = opened(tmp_path / "x.tar").remarks
+    assert remark.startswith(".ipynb_checkpoints, @eaDir look like folders made by programs; images in them are used")
+
+
+def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a/1.jpg")
+    info.size = MOST_BYTES + 1
+    (tmp_path / "x.tar").write_bytes(info.tobuf())
+    os.truncate(tmp_path / "x.tar", MOST_BYTES + 10_240)
+    catalog = opened(tmp_path / "x.tar").splits["all"]
+    with pytest.raises(DataError, match=r"x\.tar, a/1\.jpg: has 600,000,001 bytes, too many for an image"):
+        catalog.read(0)
 
 
 def test_faults(tmp_path: Path) -> None:

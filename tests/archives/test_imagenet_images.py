@@ -17,6 +17,7 @@ from tests.archives.layouts import CLASSES, samples
 from tests.archives.test_imagenet import make
 from tests.s3 import upload
 from tools.convert.sources import open_sources
+from tools.verify.__main__ import run as verify
 from tools.verify.compare import kind_of_copy
 
 
@@ -80,3 +81,15 @@ def test_kaggles_tree_in_a_store(folder: str, plain: Path, s3_server: str, tmp_p
     for split, catalog in copy.splits.items():
         found = [(catalog.read(at), CLASSES[catalog.labels[at]]) for at in range(len(catalog))]
         assert found == [(data, one) for _, data, one in samples(plain, split)]
+
+
+@pytest.mark.slow
+def test_verify_says_once_that_it_is_not_all_of_imagenet(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("tools.verify.compare.IMAGENET_IMAGES", {"train": 40, "val": 21})
+    monkeypatch.setattr("tools.verify.compare.IMAGENET_CLASSES", 5)
+    (tmp_path / "data").mkdir()
+    assert verify([str(make("archives", plain, tmp_path / "data")), "--workers", "1"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("not all of") == 1 and "This looks like ImageNet-1k, but is not all of it:" in said

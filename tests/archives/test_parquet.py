@@ -93,6 +93,7 @@ def column(values: Any, kind: Any = None, **others: Any) -> dict[str, Any]:
     return {"image": pyarrow.array(values, kind) if kind else values, "label": [0, 1], **others}
 
 
+LATIN = pyarrow.array([b"caf\xe9"], pyarrow.binary()).view(pyarrow.string())
 PATHS = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 FAULTS = {
     ": has no column of images": column(["a.jpg", "b.jpg"]),
@@ -101,6 +102,11 @@ FAULTS = {
     ", row group 0: 1 row has no image, a path at most": column([{"bytes": b"1"}, {"path": "b.jpg"}], PATHS),
     ", row group 0: 2 rows have no image": column([None, None], PATHS),
     ": has no column label; it has image (binary), class (int64). Give --label KEY.": {"image": [b"1"], "class": [1]},
+    ", row group 0: its column label is not text in UTF-8. Write": {"image": [b"1"], "label": LATIN},
+    ", row group 0: its column image.path is not text in UTF-8": {
+        "image": pyarrow.StructArray.from_arrays([pyarrow.array([b"1"]), LATIN], ["bytes", "path"]),
+        "label": [0],
+    },
     ": has several columns of images": {"a": [b"1"], "b": [b"1"], "label": [0]},
     ": its column label has type double, not integers or names": {"image": [b"1"], "label": [0.5]},
     f", row 0: its label is '{2**63}'; a label is a whole number": {"image": [b"1"], "label": np.array([2**63], "u8")},

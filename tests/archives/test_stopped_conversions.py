@@ -1,12 +1,16 @@
-"""A conversion of any form that was stopped in the middle continues, with the same result."""
+"""A conversion of any form that was killed in the middle continues, with the same result."""
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from common.errors import DataError
+from common import whole_files
+from common.whole_files import move
 from tests.archives.layouts import (
     CLASSES,
     converted,
@@ -18,8 +22,9 @@ from tests.archives.layouts import (
     make_tfrecord,
     make_webdataset,
 )
-from tests.tools.conversions import convert, files_of
-from tools.convert.to_mds import Conversion
+from tests.runs import wait_for
+from tests.tools.conversions import files_of
+from tools.convert.__main__ import main
 
 FORMS = {
     "archives": make_archives,
@@ -33,21 +38,36 @@ FORMS = {
 }
 
 
+def halt(temporary: Path, path: Path, durable: bool) -> None:
+    """As whole_files.move, but in a worker that has written the bytes of the second shard, wait to be killed."""
+    while path.name == "shard.00001.mds":
+        signal.pause()
+    move(temporary, path, durable)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
-def test_a_stopped_conversion_continues(
+def test_a_killed_conversion_continues(
     plain: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, target = FORMS[name](plain, tmp_path / name), tmp_path / "mds"  # type: ignore[operator]
     whole = converted(source, target)
-    stopped = tmp_path / "stopped"
+    killed = tmp_path / "killed"
+    words = [str(source), str(killed), "--shard-mb", "0.02", "--workers", "1"]
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(words)))
     with monkeypatch.context() as patch:
-        patch.setattr(Conversion, "_finish", lambda *_: (_ for _ in ()).throw(DataError("stopped")))
-        assert convert(source, stopped, "--shard-mb", 0.02) == 1
-    notes = sorted(stopped.rglob("0*.json"))
-    for note in notes[::2]:
-        note.unlink()
+        patch.setattr(whole_files, "move", halt)
+        process.start()
+    try:
+        half = killed / ".convert"
+        wait_for(lambda: list(half.glob(".shard.00001.mds.*")) or not process.is_alive(), seconds=300)
+    finally:
+        process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path for path in files_of(killed) if not path.startswith(".convert")] == ["train/shard.00000.mds"]
     capsys.readouterr()
-    assert convert(source, stopped, "--shard-mb", 0.02) == 0
-    assert f"Continuing: {len(notes) - len(notes[::2])} of {len(notes)} shards are finished." in capsys.readouterr().out
-    assert files_of(stopped) == whole
+    assert main(words) == 0
+    shards = len([path for path in whole if path.endswith(".mds")])
+    assert f"Continuing: 1 of {shards} shards are finished." in capsys.readouterr().out
+    assert files_of(killed) == whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -158,6 +159,16 @@ def test_damaged_and_empty_tars(tmp_path: Path) -> None:
         assert told.startswith(f"{folder}/train-1.tar: is {said}"), told
     write_tar(folder / "train-1.tar", [])
     assert fault(folder) == f"{folder}/train-1.tar: holds no samples. Copy it again, or remove it."
+
+
+def test_links_to_nothing_are_not_left_out(plain: Path, tmp_path: Path) -> None:
+    tars = make_webdataset(plain, tmp_path / "tars")
+    (tars / "README").symlink_to(tmp_path)
+    os.mkfifo(tars / "imagenet1k-train-0003.tar")
+    opened(tars)
+    (tars / "imagenet1k-train-0004.tar").symlink_to(tmp_path / "disk")
+    said = "1 link leads to nothing (imagenet1k-train-0004.tar). Is a disk not mounted? Otherwise remove them."
+    assert fault(tars) == f"{tars}: {said}"
 
 
 def test_the_info_file_tells_what_is_missing(plain: Path, tmp_path: Path) -> None:

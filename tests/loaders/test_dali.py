@@ -170,6 +170,14 @@ def test_two_ranks_share_the_images(photographs: Path) -> None:
             assert torch.equal(images[rank::2], part) and torch.equal(labels[rank::2], part_labels)
 
 
+def test_copies_of_an_image_are_cropped_anew(photographs: Path) -> None:
+    loader = dali(dataset := train_set(photographs))
+    dataset.repeats = 3
+    for images, expected in pairs(loader):
+        assert (images.float() - expected)[..., 1:-1, 1:-1].abs().max() <= 1
+        assert not torch.equal(images[0], images[1])
+
+
 def test_images_grow_at_the_requested_batch(photographs: Path) -> None:
     loader = dali(train_set(photographs), epoch=1, size_at=lambda epoch, batch: 31 + epoch + max(0, batch - 1) * 16)
     grown = pairs(loader)

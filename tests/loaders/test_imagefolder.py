@@ -12,6 +12,7 @@ from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.imagefolder import ImageFolderDataset, list_class, structure_faults
 from loaders.storage.inspection import inspect
 from loaders.storage.inspection_splits import open_splits
+from loaders.storage.seek_file import MOST_BYTES
 from tests.image_files import make_imagefolder, make_shards
 from tools.convert.sources import FolderSource, open_sources
 
@@ -48,6 +49,13 @@ def test_files_that_are_not_read_are_counted(root: Path) -> None:
     assert FolderSource(str(root), "train").remarks == [remark]
     report = inspect(str(root), None)[0][0]
     assert remark in report.remarks and report.images == 4 and not report.faults
+
+
+def test_a_file_that_is_too_large_is_not_read(root: Path) -> None:
+    image = min((root / "train/cat").iterdir())
+    os.truncate(image, MOST_BYTES + 1)
+    with pytest.raises(DataError, match=rf"{image}: cannot be read \(File too large\)"):
+        ImageFolderDataset(root, "train", EvaluationPipeline(-1, 8), 0).read(0)
 
 
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", ".Trash-1000", "__MACOSX"])

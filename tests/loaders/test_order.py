@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from common.errors import DataError
 from data import build_imagenet_dataspec
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import EvaluationPipeline
 from loaders.sampler import EpochSampler
-from loaders.storage.streaming import SHUFFLE_BLOCK, ShardDataset
+from loaders.storage.sharded import SHUFFLE_BLOCK
+from loaders.storage.streaming import ShardDataset
 
 
 class Numbers(ImageDataset):
@@ -173,8 +175,68 @@ def test_streaming_shuffles_in_a_rolling_window(shards: Path) -> None:
     assert sorted(order(dataset)[0]) == list(range(60)) and order(dataset)[0] != order(dataset, epoch=1)[0]
     # A large set: 2,000 shards of 640 images.
     dataset.samples = np.full(2000, 640)
-    dataset.starts = np.arange(2000) * 640
     large = dataset.epoch_order(np.random.default_rng(0))
     assert np.array_equal(np.sort(large), np.arange(2000 * 640))
     assert len(np.unique(large[:2048] // 640)) < 100, "the first 2,048 images must come from few shards"
     assert len(np.unique(large[400_000:402_048] // 640)) > SHUFFLE_BLOCK / 640 * 0.8, "the window must grow"
+
+
+def repeated(length: int, repeats: int, seed: int = 0) -> Numbers:
+    dataset = Numbers(length, seed)
+    dataset.repeats = repeats
+    return dataset
+
+
+@pytest.mark.parametrize(("world", "repeats"), [(1, 3), (2, 3), (4, 4), (8, 4)])
+def test_repeated_images_are_dealt_out_as_by_timms_sampler(world: int, repeats: int) -> None:
+    whole = order(Numbers(1000))[0]
+    timm = RepeatAugSampler(range(1000), num_replicas=world, rank=0, shuffle=False, num_repeats=repeats)
+    for rank in range(world):
+        sampler = EpochSampler(repeated(1000, repeats), shuffle=True, drop_last=True, world_size=world, rank=rank)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == len(timm) == 768 // world
+        assert world < repeats or len({key[1] for key in keys[:50]}) == 50, "copies go to different ranks"
+        timm.rank = rank  # its order: that of the data set
+        assert [whole[index] for index in timm] == [key[1] for key in keys]
+        assert [key[3] for key in keys] == [(step * world + rank) % repeats for step in range(len(keys))]
+
+
+def test_imagenets_epoch_of_repeated_images() -> None:
+    """torchvision_v2's 1,251 steps of 8 x 128, and A1's and A2's 625 of 4 x 512."""
+    for repeats, world, batch_size, steps in ((4, 8, 128, 1251), (3, 4, 512, 625)):
+        sampler = EpochSampler(
+            repeated(1_281_167, repeats), shuffle=True, drop_last=True, world_size=world, rank=0, batch_size=batch_size
+        )
+        assert len(sampler) // batch_size == steps
+    assert repeated(100, 4).epoch_size == 100 and repeated(300, 4).epoch_size == 256
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_repeated_images_resume_at_the_copy(world: int) -> None:
+    dataset = repeated(300, 3)
+    sampler = EpochSampler(dataset, shuffle=True, drop_last=True, world_size=1, rank=0)
+    whole, ranks = list(sampler), []
+    assert len(set(whole)) == 256 and len({key[1] for key in whole}) == 86
+    state = dataset.state_dict(56, True)
+    for rank in range(world):
+        resumed = repeated(300, 3)
+        resumed.load_state_dict(state)
+        ranks.append(list(EpochSampler(resumed, shuffle=True, drop_last=True, world_size=world, rank=rank)))
+    assert [key for step in zip(*ranks, strict=True) for key in step] == whole[56:]
+    with pytest.raises(DataError, match=r"shown 3 times, .* 1 times: resume with train_dataset\.repeats=3"):
+        Numbers(300).load_state_dict(state)
+    with pytest.raises(DataError, match="shown 1 times, but this run shows it 3 times"):
+        repeated(300, 3).load_state_dict({**Numbers(300).state_dict(56, True), "repeats": 1})
+    repeated(300, 3).load_state_dict(Numbers(300).state_dict(0, True))
+
+
+def test_copies_of_an_image_are_cropped_anew(folder: Path) -> None:
+    """The first as without repetitions; in batches as one by one."""
+    spec = build_imagenet_dataspec(folder, False, 8, crop_size=16, num_workers=0, repeats=4)
+    dataset, keys = spec.dataloader.dataset, list(spec.dataloader.sampler)[:8]
+    assert len({key[1] for key in keys}) == 2
+    images = next(iter(spec.dataloader))[0]
+    assert torch.equal(images, torch.stack([dataset[key][0] for key in keys]))
+    assert torch.equal(images[0], dataset[keys[0][:2]][0])
+    for one in range(4):
+        assert not any(torch.equal(images[one], images[other]) for other in range(one))

@@ -122,7 +122,7 @@ def test_odd_images_equal_pils_rgb(kind: str, workers: int, roots: dict[str, Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["streaming", "packed", "packed shards", "ffcv"])
 def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path, tmp_path: Path) -> None:
-    """Unshuffled samples with crops, flips and random operations."""
+    """Unshuffled samples with crops, flips and random operations, of repeated images too."""
     make_shards(folder, tmp_path / "mds", size_limit=20_000)
     images = ImageFolderDataset(folder, "train", EvaluationPipeline(-1, 24), 0)
     if kind == "ffcv":
@@ -130,8 +130,9 @@ def test_training_batches_are_the_same_on_every_storage(kind: str, folder: Path,
         write_beton(tmp_path / "ffcv/train.beton", len(images), images.read)
     roots = {"imagefolder": folder, "streaming": tmp_path / "mds", "ffcv": tmp_path / "ffcv"}
     options = {"image_transforms": [RandomOperations(9, 1, "all")], "batch_size": 12}
-    reference = everything(build(roots, "imagefolder", **options).dataloader)
-    for workers in (0, 1):
+    for workers, repeats in ((0, 1), (1, 3)):
+        options["repeats"] = repeats
+        reference = everything(build(roots, "imagefolder", **options).dataloader)
         found = everything(build(roots, kind, num_workers=workers, **options).dataloader)
         assert torch.equal(found[0], reference[0]) and torch.equal(found[1], reference[1])
 
@@ -217,6 +218,8 @@ def test_synthetic_batches_need_no_data() -> None:
     assert images.dtype == torch.uint8 and images.is_contiguous(memory_format=torch.channels_last)
     assert images.shape == (64, 3, 32, 32) and set(labels.tolist()) == {0, 1}
     assert batches[-1][0].data_ptr() == batches[-2][0].data_ptr(), "the batch must be shared"
+    repeated = build_imagenet_dataspec("", False, 64, storage="synthetic", crop_size=32, repeats=3)
+    assert [len(list(repeated.dataloader)), next(iter(repeated.dataloader))[0].shape[-1]] == [12_800 // 64, 32]
 
 
 def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,3 +233,12 @@ def test_memory_of_prefetched_batches_is_bounded(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match=r"1 MB are free, but 1 x 2 workers.*--ipc host.*num_workers=1"):
         worker_options(2048, 224, {"num_workers": 2})
     assert worker_options(2048, 224, {"num_workers": 0}) == {"num_workers": 0}
+
+
+def test_the_bytes_of_all_images_are_known(folder: Path, shards: Path) -> None:
+    """For progress bars; of an image folder they are estimated."""
+    size = sum(path.stat().st_size for path in (folder / "val").rglob("*") if path.is_file())
+    stored = sum(path.stat().st_size for path in (shards / "val").glob("*.mds"))
+    for path, is_streaming, expected in ((folder, False, size), (shards, True, stored)):
+        spec = build_imagenet_dataspec(path, is_streaming, 2, local=path, is_train=False, num_workers=0)
+        assert spec.dataloader.dataset.stored_bytes == expected

@@ -218,7 +218,7 @@ def test_malformed_index(content: str, said: str, shards: Path, tmp_path: Path) 
 def test_shards_close_when_the_interpreter_exits(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = build(shards, shards).dataloader.dataset.files
     files.read(0, 0)
-    (file,) = files._open.values()
+    (file,) = files._open._open.values()
     descriptor = file._descriptor
     with monkeypatch.context() as ending:
         ending.setattr("loaders.storage.shard_files.os", None)  # as the interpreter does at exit

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from common.errors import ConfigError
@@ -16,6 +19,7 @@ from tools.predict import formats, inputs
 from tools.predict.__main__ import run
 from tools.predict.formats import Answer, Prediction
 from tools.predict.images import Reader
+from tools.predict.progress import Progress
 
 slow = pytest.mark.slow
 
@@ -110,7 +114,7 @@ def test_names_are_found_in_order(photos: Path) -> None:
 def test_cells_and_names_that_are_not_text() -> None:
     one = Prediction("=a\udce9.jpg", [Answer(0, "+cat", "\x1b[31mCat", 0.5)])
     assert next(formats.as_table([one], 1)) == " 50.0 %  \\x1b[31mCat (+cat)  =a\\udce9.jpg\n"
-    assert list(formats.as_csv([one], 1))[1] == "'=a\udce9.jpg,1,'+cat,\x1b[31mCat,0.500000\n"
+    assert list(formats.as_csv([one], 1))[1] == "'=a\udce9.jpg,1,'+cat,\\x1b[31mCat,0.500000\n"
     assert json.loads(next(formats.as_json_lines([one], 1)))["file"] == one.file
     assert json.loads("".join(formats.as_json([], 5))) == []
     assert list(formats.as_table([Prediction("a", [])], 5)) == ["a\n      -    \n"]
@@ -136,3 +140,24 @@ def test_null_bytes_on_stdin_need_an_option(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(sys, "stdin", file)
         with pytest.raises(ConfigError, match="end with null bytes, as from find -print0; add -0"):
             list(inputs.find(["-"]))
+
+
+@pytest.mark.parametrize(("total", "of", "left"), [(8, " of 8", r"  left \d+:\d+"), (0, "", "")])
+def test_progress_tells_the_time_left_where_the_images_are_counted(
+    total: int, of: str, left: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Progress, "EVERY", 0.0)
+    show, reader = Progress(False), types.SimpleNamespace(bytes=0)
+    show.shown, show.total = True, total
+    for batch in show.counted([(["x"] * 4, torch.zeros(4))] * 2, lambda: reader.bytes):
+        reader.bytes += 1_000_000 * len(batch[0])
+    lines = capsys.readouterr().err.split("\r\033[K")[1:]
+    assert len(lines) == 2
+    assert re.fullmatch(rf"8{of} images  [\d,]+ img/s{left}  [\d.,]+ [kMGT]B/s", lines[-1])
+
+
+def test_images_are_counted_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MOST_COUNTED", 3)
+    for count, total in ((2, 2), (3, 3), (5, 0)):
+        names, found = inputs.counted(iter(map(str, range(count))))
+        assert found == total and list(names) == list(map(str, range(count)))

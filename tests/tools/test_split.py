@@ -55,11 +55,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_folder_of_classes(split: Split, photos: Path, workdir: Path) -> None:
+def test_a_folder_of_classes(split: Split, photos: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image is on one side, every class has its share, and nothing is copied or changed."""
-    before = contents(photos)
+    before, weighed = contents(photos), []
+    monkeypatch.setattr("common.terminal.ImageMeter.weigh", lambda _, *given: weighed.append(given))
     status, said = split(photos, "out")
     assert status == 0, said
+    assert [sum(column) for column in zip(*weighed, strict=True)] == [80, sum(map(len, before.values()))]
     out = workdir / "out"
     assert sorted(os.listdir(out)) == [RECORD, "train", "val"]
     made = contents(out)

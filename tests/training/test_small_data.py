@@ -70,13 +70,14 @@ def test_enough_steps() -> None:
         ({"half_life": "100ba", "update_interval": "20ba"}, "66%"),  # as published, in 60 batches
         ({"half_life": "2ep"}, "3%"),
         ({"half_life": None, "smoothing": 0.99}, "55%"),
+        ({"half_life": None, "decay": 0.998, "update_interval": "1ba"}, "46%"),  # 1 - .002 * 64 / 10 epochs, 60 times
         ({"half_life": "10ba", "ema_start": "0.5dur"}, "12%"),
         ({"half_life": "5ba"}, None),
         ({"half_life": "1ba", "ema_start": "55ba"}, "3%"),
     ],
 )
 def test_an_average_of_untrained_weights(arguments: dict, share: str | None) -> None:
-    length = Length(batches=60, batches_per_epoch=6, last=0.9)
+    length = Length(batches=60, batches_per_epoch=6, batch_size=64, last=0.9)
     found = EMA(**arguments).shortfall(length)
     if share is None:
         assert found is None
@@ -93,7 +94,7 @@ def test_an_average_of_untrained_weights(arguments: dict, share: str | None) -> 
 @pytest.mark.parametrize("delay", [0.2, 0.4])
 def test_images_that_stay_small(epochs: int, delay: float) -> None:
     """The size changes between epochs only, so a run of few epochs never reaches the last one."""
-    length = Length(10 * epochs, 10, (epochs - 1) / epochs)
+    length = Length(10 * epochs, 10, 64, (epochs - 1) / epochs)
 
     def resizing(share: float) -> ProgressiveResizing:
         algorithm = ProgressiveResizing(delay_fraction=delay, finetune_fraction=share)

@@ -124,7 +124,7 @@ def split(
     """
     (source,) = sources.values()
     count = len(source.sizes)
-    found = look_at_all(console, count, source.part, workers, int(source.sizes.sum()))
+    found = look_at_all(console, count, source.part, workers)
     _check_labels(found.labels, classes, path)
     whole = source.part(np.arange(count))
     names = [whole.name_of(place).removeprefix(f"{path.rstrip('/')}/").removeprefix("./") for place in range(count)]

@@ -8,7 +8,7 @@ from common.suggest import did_you_mean
 from config import ConfigError, UserError
 from config.schema import Config
 from loaders.storage.digits import is_made_on_demand
-from loaders.storage.kinds import kind_at, kind_of
+from loaders.storage.kinds import is_archives, kind_at, kind_of
 from loaders.transport.remote import is_remote
 
 
@@ -27,7 +27,7 @@ def choose_data(config: Config, data: str | None, local: str | None) -> None:
     _check_named(data, local)
     dataset.storage = kind_at(Path(data), "val")
     dataset.path, dataset.local = data, local or (data if kind_of(dataset.storage).is_streaming else None)
-    dataset.is_streaming, dataset.preload = bool(dataset.local), None
+    dataset.is_streaming, dataset.preload = bool(dataset.local) and not is_archives(data), None
 
 
 def check_file(model: Path, data: str, local: str | None) -> None:

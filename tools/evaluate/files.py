@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.cells import as_cell
+from common.output import visible
 from config.schema import MOST_WITHOUT_TOP5
 from loaders.dataset import ImageDataset
 from loaders.images.sheet import SOFT, Section, Tile, draw_sheet
@@ -26,17 +27,17 @@ _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 def write_tables(folder: Path, found: Findings, passes: Iterable[Pass]) -> None:
     """Write the four tables: the findings at the run's own size, and the accuracies of the passes at all sizes.
 
-    A cell without a figure is empty. Class names are written so that no spreadsheet runs them as formulas (`as_cell`).
+    A cell without a figure is empty. Class names are written so that no spreadsheet or terminal runs them.
     """
     rows: list[list[Any]] = [
-        [as_cell(one.name), as_cell(found.names[one.name]), one.images, _figure(one.top1), _figure(one.top5)]
+        [*map(_cell, (one.name, found.names[one.name])), one.images, _figure(one.top1), _figure(one.top5)]
         for one in found.classes
     ]
     _write(folder / "per_class.csv", ("class", "name", "images", "top1", "top5"), rows)
     rows = []
     for pair in found.confusions:
         both = pair.true, pair.predicted
-        names = [as_cell(name) for name in (*both, *(found.names[one] for one in both))]
+        names = [_cell(name) for name in (*both, *(found.names[one] for one in both))]
         rows.append([*names, pair.count, _figure(pair.share, 6)])
     _write(folder / "confusions.csv", ("true", "predicted", "true_name", "predicted_name", "count", "share"), rows)
     rows = []
@@ -66,6 +67,10 @@ def write_summary(folder: Path, found: Findings, about: dict[str, Any]) -> None:
 
 def _rounded(figures: Accuracy) -> dict[str, float]:
     return {"top1": round(figures.top1, 4), "top5": round(figures.top5, 4), "loss": round(figures.loss, 6)}
+
+
+def _cell(name: str) -> str:
+    return as_cell(visible(name))
 
 
 def _figure(value: float | None, digits: int = 4) -> str:

@@ -13,7 +13,7 @@ from common.errors import ConfigError, DataError, named
 from common.terminal import ImageMeter
 from data import build_imagenet_dataspec
 from loaders.class_names import imagenet, names_of
-from loaders.storage.kinds import kind_at, kind_of
+from loaders.storage.kinds import is_archives, kind_at, kind_of
 from tools.evaluate.figures import Pass
 from tools.evaluate.passes import answers, collected
 from tools.evaluate.results import Evaluated
@@ -33,7 +33,7 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
     local = given.local or (given.data if kind_of(storage).is_streaming else None)
     spec = build_imagenet_dataspec(
         given.data,
-        bool(local),
+        bool(local) and not is_archives(given.data),
         BATCH,
         local,
         is_train=False,
@@ -49,7 +49,7 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
     listed: list[torch.Tensor] = []
     plain: list[torch.Tensor] = []
     flipped: list[torch.Tensor] = []
-    with ImageMeter(console, f"{network.crop_size} px", len(images)) as meter:
+    with ImageMeter(console, f"{network.crop_size} px", len(images), size=images.stored_bytes) as meter:
         for batch, numbers in loader_of(spec):
             if int(numbers.max()) >= len(labels):
                 raise DataError(

@@ -141,7 +141,8 @@ def evaluate(
         for size in dict.fromkeys([own, *sizes]):
             if size != own:
                 trainer.state.evaluators[0].dataloader = at_size(config, data.evaluation, size)
-            with ImageMeter(console, f"{size} px", data.eval_samples) as listener.seen:
+            stored = build.image_dataset(data.evaluation).stored_bytes
+            with ImageMeter(console, f"{size} px", data.eval_samples, size=stored) as listener.seen:
                 trainer.eval()
             passes[size] = listener.result(size)
     finally:

@@ -104,9 +104,13 @@ def main(argv: Sequence[str]) -> int:
     network, called = open_given(given)
     given.top = min(given.top, len(network.classes))
     show = Progress(given.out is not None or not sys.stdout.isatty())
+    if show.shown and inputs.STDIN not in given.paths:
+        names, show.total = inputs.counted(names)
     reader = Reader(EvaluationPipeline(network.resize_size, network.crop_size), given.upright, show.line)
     sheet = Sheet(network.called)
-    predicted = predictions(network, called, show.counted(reader.batches(names, given.batch)), given, sheet)
+    predicted = predictions(
+        network, called, show.counted(reader.batches(names, given.batch), lambda: reader.bytes), given, sheet
+    )
     try:
         write(predicted, given)
     except BrokenPipeError:

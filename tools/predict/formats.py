@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from common.cells import as_cell
+from common.output import visible
 from common.terminal import printable
 from loaders.class_names import shown
 
@@ -82,7 +83,9 @@ def as_json_lines(predictions: Iterable[Prediction], _top: int) -> Iterator[str]
 
 def _row(*cells: str | int) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(as_cell(cell) if isinstance(cell, str) else cell for cell in cells)
+    csv.writer(text, lineterminator="\n").writerow(
+        as_cell(visible(cell)) if isinstance(cell, str) else cell for cell in cells
+    )
     return text.getvalue()
 
 

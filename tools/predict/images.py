@@ -38,6 +38,7 @@ class Reader:
     def __init__(self, pipeline: EvaluationPipeline, upright: bool, report: Callable[[str], None]) -> None:
         self.pipeline, self.upright, self.report = pipeline, upright, report
         self.pipeline.threads = decode_threads(0)
+        self.bytes = 0  # of the files read
         self.unreadable = 0  # files
         self.turned = 0  # images whose tag says that they are not upright
 
@@ -48,24 +49,29 @@ class Reader:
                 parts = []
                 for start in range(0, len(chosen), CHUNK):
                     chunk = chosen[start : start + CHUNK]
-                    parts.append(self._decoded(chunk, list(pool.map(self._source, chunk))))
+                    *given, sizes = zip(*pool.map(self._source, chunk), strict=True)
+                    self.bytes += sum(sizes)
+                    parts.append(self._decoded(chunk, *given))
                 if kept := [name for names, _ in parts for name in names]:
                     yield kept, torch.cat([images for _, images in parts])
 
-    def _source(self, name: str) -> tuple[Source | Exception, bool]:
-        """Read a file, or return the fault; and whether its tag says that it is not upright."""
+    def _source(self, name: str) -> tuple[Source | Exception, bool, int]:
+        """Read a file, or return the fault; whether its tag says that it is not upright; and its bytes."""
         try:
-            return turned(read(name), self.upright)
+            data = read(name)
+            return *turned(data, self.upright), len(data)
         except Exception as error:  # PIL raises anything
-            return error, False
+            return error, False, 0
 
-    def _decoded(self, names: Sequence[str], given: Sequence[tuple[Source | Exception, bool]]) -> Batch:
+    def _decoded(
+        self, names: Sequence[str], sources: Sequence[Source | Exception], not_upright: Sequence[bool]
+    ) -> Batch:
         """Decode a chunk, without what cannot be read."""
-        images, faults = decode(self.pipeline, [source for source, _ in given])
+        images, faults = decode(self.pipeline, sources)
         for at, error in faults.items():
             self._report(names[at], error)
         kept = [at for at in range(len(names)) if at not in faults]
-        self.turned += sum(given[at][1] for at in kept)
+        self.turned += sum(not_upright[at] for at in kept)
         return [names[at] for at in kept], images[kept].permute(0, 3, 1, 2)
 
     def _report(self, name: str, error: Exception) -> None:

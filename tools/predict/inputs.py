@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from common.addresses import is_s3
@@ -22,6 +22,7 @@ from loaders.storage.seek_file import read_file
 from loaders.transport.remote import is_remote
 
 STDIN = "-"
+MOST_COUNTED = 100_000  # images of which the time left is told
 MOST_BYTES = 2**28  # of an image file
 _GLOB = set("*?[")
 
@@ -51,6 +52,12 @@ def find(paths: Sequence[str], separator: bytes = b"\n") -> Iterator[str]:
     if problems:
         raise ConfigError(*problems)
     return chain.from_iterable(found)
+
+
+def counted(names: Iterator[str]) -> tuple[Iterator[str], int]:
+    """Return the same names and how many they are; 0 for more than MOST_COUNTED."""
+    first = list(islice(names, MOST_COUNTED + 1))
+    return chain(first, names), len(first) if len(first) <= MOST_COUNTED else 0
 
 
 def _at(path: str, separator: bytes) -> Iterator[str]:

@@ -27,6 +27,7 @@ class Looked:
     thumbnails: np.ndarray  # uint8 [N, SIDE, SIDE], gray
     labels: np.ndarray  # int64
     faults: list[str]  # why an image cannot be used, to follow its name; empty if it can
+    bytes: int = 0  # of their files
 
     @classmethod
     def of(cls, count: int, start: int = 0) -> Looked:
@@ -47,6 +48,7 @@ def look(start: int, part: Part, progress: Callable[[int], None]) -> Looked:
     for place in range(len(part.indices)):
         try:
             data, found.labels[place] = part.read(place)
+            found.bytes += len(data)
             found.digests[place] = xxhash.xxh3_64_intdigest(data)
             if data:
                 found.thumbnails[place] = thumbnail(data)

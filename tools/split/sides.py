@@ -21,10 +21,8 @@ from tools.split.source import Source
 PER_JOB = 64  # images
 
 
-def look_at_all(
-    console: Console, count: int, part: Callable[[np.ndarray], Part], workers: int, size: int = 0
-) -> Looked:
-    """Look at `count` images of `size` bytes in all, if that is known; `part` returns those at some indices.
+def look_at_all(console: Console, count: int, part: Callable[[np.ndarray], Part], workers: int) -> Looked:
+    """Look at `count` images; `part` returns those at some indices.
 
     Raises:
         DataError: their source is damaged.
@@ -32,9 +30,10 @@ def look_at_all(
     all_ = Looked.of(count)
     starts = range(0, count, PER_JOB)
     jobs = ((start, part(np.arange(start, min(start + PER_JOB, count))), report) for start in starts)
-    with Crew(min(workers, max(1, len(starts)))) as crew, ImageMeter(console, "Reading", count, size=size) as meter:
+    with Crew(min(workers, max(1, len(starts)))) as crew, ImageMeter(console, "Reading", count) as meter:
         for _, found in crew.run(look, jobs, meter):
             all_.put(found)
+            meter.weigh(len(found.faults), found.bytes)
     return all_
 
 

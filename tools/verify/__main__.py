@@ -25,6 +25,7 @@ from common import command, terminal
 from common.errors import DataError
 from common.terminal import ImageMeter, positive
 from loaders.archives.forms import add_options, read_options
+from loaders.class_names import NOT_ALL
 from loaders.storage.unfinished import refuse_unfinished
 from loaders.transport.remote import is_remote
 
@@ -81,7 +82,8 @@ def _verify(console: Console, given: argparse.Namespace) -> int:
     remarks = [remark for split in splits for remark in split.remarks]
     if len(splits) == 2:
         faults += compare.labels_apart(*splits) + compare.shared_images(*splits)
-        remarks += filter(None, [compare.compare_with_imagenet(*splits)])
+        if known := compare.compare_with_imagenet(*splits):  # says more than the remark of an archive's index
+            remarks = [remark for remark in remarks if not remark.startswith(NOT_ALL)] + [known]
     remarks += filter(None, [compare.kind_of_copy(splits)])
     faults = [fault for split in splits for fault in split.faults] + faults
     if splits:

@@ -13,7 +13,7 @@ from common.errors import named
 from config import ConfigError, Run
 from config.schema import Config, EvalDataset, Model
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
-from model import head_of, initialize_head
+from model import Head, head_of, initialize_head
 from training import build, checkpoints
 from training.checkpoints import Checkpoints
 from training.devices import say
@@ -87,7 +87,7 @@ def load(
             if is_kept or name not in of_head:
                 wanted[name].copy_(tensor)
     if not is_kept and head:
-        initialize_head(cast(nn.Linear, network.get_submodule(head)), values.loss_name)
+        initialize_head(cast(Head, network.get_submodule(head)), values.loss_name)
     new = [] if is_kept else [f"{name} {held.get(name, 'none')} -> {list(wanted[name].shape)}" for name in of_head]
     return Loaded(given, found, new, why, _parameters(network))
 

@@ -48,7 +48,7 @@ class Copier:
         self._parts = records.folder / "parts"
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._bytes = 0  # of files in place
+        self._bytes = self._files = 0  # in place
         self._copied: list[int] = []  # bytes of each file that this call copied
 
     def run(self) -> Copied:
@@ -143,6 +143,7 @@ class Copier:
                     thread.start()
                 while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
                     threads[0].join(_TICK)
+                    meter.files = self._files
                     meter(self._bytes + sum(max(0, size_of(part)) for part in self._parts.glob("*.tmp")))
         finally:
             self._stop.set()
@@ -168,6 +169,7 @@ class Copier:
             self.records.note(file.name, entry)
         with self._lock:
             self._bytes += file.size
+            self._files += 1
 
     def _fetch(self, file: SourceFile, target: Path) -> str:
         """Copy a file, verify it and return its hash; raises a DataError if it is unreadable, damaged or changed."""
