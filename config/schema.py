@@ -109,8 +109,9 @@ WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY = "weight_decay_on", "head_lr_m
 GROUPING = (WEIGHT_DECAY_ON, HEAD_LR_MULTIPLIER, LAYER_DECAY)
 """Keys of the optimizer section that are not arguments of its class: they divide its parameters into groups."""
 DECAYED = ("all", "weights", "not_norm", "not_named_bn")
-"""Values of weight_decay_on: every parameter; all but normalization layers and biases; all but normalization layers;
-those without "bn" in the name, as in sources that thus decay the shortcuts' BatchNorms of torchvision's ResNets."""
+"""Values of weight_decay_on: every parameter; weights alone, without those of normalization layers, biases, and a
+transformer's embeddings; all but normalization layers; those without "bn" in the name, as in sources that thus decay
+the shortcuts' BatchNorms of torchvision's ResNets."""
 
 
 OPTIMIZER = {"name": "decoupled_sgdw", "lr": 2.048, "momentum": 0.875, "weight_decay": 5.0e-4}
