@@ -142,7 +142,7 @@ def place_labels(axes: Axes, everything: Sequence[Point], texts: Sequence[str]) 
 def moved(written: Annotation, offset: tuple[float, float, str]) -> Bbox:
     """Move a label, and return where it is then, with a margin at its sides, in pixels."""
     written.set(position=offset[:2], horizontalalignment=offset[2])
-    return written.get_window_extent().padded(4, 0)
+    return written.get_window_extent().padded(4, 1)
 
 
 def description(everything: Sequence[Point]) -> str:

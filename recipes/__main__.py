@@ -152,6 +152,8 @@ def show_list(out: Console) -> None:
     out.print(listing())
     out.print("\ntop-1 %: best published figure (?: unverified); not measured here")
     out.print("Show one: python -m recipes mild")
+    out.print("Compare:  python -m recipes --frontier", highlight=False)
+    out.print('Choose:   python -m recipes --budget "8x H100, 1 hour"', highlight=False)
     out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
 
 

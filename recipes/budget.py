@@ -13,18 +13,7 @@ from launch.machines import PEAKS
 EXAMPLES = ("8x H100, 1 hour", "1x RTX 4090, 1 day", "8x A100, $50", "8x A100, 77 %")
 ADVICE = f"write GPUs and a time, dollars or a top-1, as in {listing(map(repr, EXAMPLES))}"
 DEFAULT = (8, "A100")
-UNITS = {
-    "m": 1,
-    "min": 1,
-    "minute": 1,
-    "h": 60,
-    "hr": 60,
-    "hour": 60,
-    "d": 1440,
-    "day": 1440,
-    "w": 10080,
-    "week": 10080,
-}
+UNITS = {"m": 1, "min": 1, "minute": 1, "h": 60, "hr": 60, "hour": 60, "d": 1440, "day": 1440, "week": 10080}
 FILLERS = "a an and at budget cost for in least less most of on or than the to under up with within".split()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from rich.table import Table
 
 from launch.machines import Price
-from recipes.budget import Budget
+from recipes.budget import DEFAULT, Budget
 from recipes.choice import SIGMAS, Answer, Choice, Scale, spelled, spread_of, unit_of
 from recipes.frontier import FLIPPED, HARDWARE, INFERRED
 from recipes.published import Published
@@ -18,7 +18,7 @@ PER_MACHINE = 8  # GPUs
 
 
 def table(answer: Answer, scale: Scale, price: Price, rows: Iterable[Published]) -> Table:
-    """Return the recipes that fit, the most accurate first."""
+    """Return the recipes that fit."""
     shown, spread = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim"), spread_of(rows)
     shown.add_column("recipe_name", style="bold", no_wrap=True)
     for title in ("ep", "time", "dollars", "top-1 %"):
@@ -45,7 +45,9 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
     said = []
     for choice in answer.best:
         row = choice.point.figure
-        about = [f"{row.variant}; {row.source}" if row.variant else row.source, row.verified]
+        about = [row.source, row.verified]
+        if row.variant and row.variant not in row.verified:
+            about.insert(0, row.variant)
         if choice.shorter:
             ends = [f"{end.top1:.2f} % in {end.figure.epochs} epochs" for end in (choice.shorter, choice.point)]
             about.append(f"{choice.epochs:g} epochs lie between two published lengths, {' and '.join(ends)}")
@@ -57,10 +59,13 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
             about.append("mirrored images at 256 px are worth some tenths of a point")
         said.append(f"{choice.recipe}: {'; '.join(about)}.")
     if not all(map(scale.published, answer.best)):
+        peaks = (
+            f"{budget.count}x {budget.kind} at {scale.speed:.3g} times the speed of {HARDWARE}, by the makers' peaks. "
+        )
         said.append(
-            f"Time: {budget.count}x {budget.kind} count as {scale.speed:.3g} times {HARDWARE} by the makers' peaks. "
-            f"{scale.runs} published runs on other GPUs took {scale.lowest:.2f} to {scale.highest:.2f} times what this "
-            f"says: hence the range{', all of which fits' if budget.minutes or budget.dollars else ''}."
+            f"Time: {'' if scale.gpus == DEFAULT else peaks}{scale.runs} published runs on other GPUs took "
+            f"{scale.lowest:.2f} to {scale.highest:.2f} times what this arithmetic says: hence the range"
+            f"{', all of which fits' if budget.minutes or budget.dollars else ''}."
         )
     said.append(f"Dollars: {price.why}.")
     said.append(f"Top-1: ± {SIGMAS} standard deviations over seeds, of the most variable source if its own ran once.")

@@ -53,7 +53,7 @@ class Own(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """A user's network without a layer that gives the logits by itself: they are means over overlapping squares."""
+    """A user's network whose logits come from a convolution of 3x3 pixels, so that it has no head."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
