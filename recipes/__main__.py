@@ -106,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     given = words.parse_args(argv)
     if given.format and not given.frontier:
         raise ConfigError(f"--format: {given.format} given without --frontier, whose output it is for; add --frontier")
+    if given.price is not None and given.budget is None:
+        raise ConfigError(f"--price: {given.price:g} given without --budget, whose GPUs it is for; add --budget")
     out = console()
     if given.name:
         describe(out, given.name)
