@@ -14,6 +14,7 @@ from common.errors import DataError, named
 from common.folders import S3Folder
 from common.sizes import amount, bytes_of
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
+from loaders.archives.forms import OptionNeeded
 from loaders.archives.index_file import is_in_ranges, open_indexed
 from loaders.archives.order import is_mixed
 from loaders.archives.place import Place, read_file
@@ -56,10 +57,8 @@ class ArchiveDataset(ImageDataset):
             raise LocalMissing(f"{path}: archives in S3 are trained on through a cache folder: set local=/some/folder.")
         try:
             copy = open_indexed(path)
-        except DataError as error:
-            if "--label" in str(error):
-                raise DataError(f"{error} These options are tools.convert's: {_conversion(path)}") from error
-            raise
+        except OptionNeeded as error:
+            raise DataError(f"{error} Such options are tools.convert's: {_conversion(path)}") from error
         if copy is None:
             raise DataError(f"{path}: holds no archives and no table of images; storage={ARCHIVES} reads those.")
         if fault := why_not(path, copy, split):
