@@ -106,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     given = words.parse_args(argv)
     if given.format and not given.frontier:
         raise ConfigError(f"--format: {given.format} given without --frontier, whose output it is for; add --frontier")
+    if given.price is not None and given.budget is None:
+        raise ConfigError(f"--price: {given.price:g} given without --budget, whose GPUs it is for; add --budget")
     out = console()
     if given.name:
         describe(out, given.name)
@@ -125,7 +127,7 @@ def show_frontier(out: Console, form: str) -> None:
         print(WRITERS[form](found, shipped))
     else:
         out.print(frontier.table(found, shipped))
-        out.print(frontier.LEGEND, highlight=False)
+        out.print(frontier.LEGEND)
 
 
 def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> None:
@@ -134,15 +136,15 @@ def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> Non
     lengths = {name: parse(tree["max_duration"]).value for name, tree in shortest_first().items()}
     scale = choice.scale_for(wanted, rows)
     answer = choice.answer(rows, lengths, wanted, scale, paid)
-    out.print(f"Budget: {wanted}\n", highlight=False)
+    out.print(f"Budget: {wanted}\n")
     out.print(offer.table(answer, scale, paid, rows))
     out.print()
     for sentence in offer.remarks(answer, wanted, scale, paid):
-        out.print(sentence, highlight=False)
+        out.print(sentence)
     for best in answer.best:
         out.print(f"\nTrain {best.recipe}, or measure its time first:")
         for command in offer.commands(best, wanted, lengths):
-            out.print(command, highlight=False, soft_wrap=True)
+            out.print(command)
     if wanted.count > offer.PER_MACHINE:
         out.print("\nSeveral machines: docs/clusters.md")
 
@@ -152,8 +154,8 @@ def show_list(out: Console) -> None:
     out.print(listing())
     out.print("\ntop-1 %: best published figure (?: unverified); not measured here")
     out.print("Show one: python -m recipes mild")
-    out.print("Compare:  python -m recipes --frontier", highlight=False)
-    out.print('Choose:   python -m recipes --budget "8x H100, 1 hour"', highlight=False)
+    out.print("Compare:  python -m recipes --frontier")
+    out.print('Choose:   python -m recipes --budget "8x H100, 1 hour"')
     out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
 
 

@@ -31,7 +31,7 @@ _DOLLARS = re.compile(rf"\$ *{_NUMBER}|{_NUMBER} *(?:\$|dollars?\b|usd\b)", re.I
 _TOP1 = re.compile(
     rf"\btop-? ?1\b(?: of\b|[ :=>])* *{_NUMBER} *%?|{_NUMBER} *(?:%|percent\b)(?: *top-? ?1\b)?", re.IGNORECASE
 )
-_COUNT = r"(?:\b(\d+)(?: *[x*\u00d7] *| +)|\b)"
+_COUNT = r"(?:\b(\d{1,6})(?: *[x*\u00d7] *| +)|\b)"
 _GPUS = re.compile(rf"{_COUNT}(?:NVIDIA )?({_KIND})\b(?:[ -]?(?:\d+ ?GB|SXM\d?)\b)*(?: GPUs?\b)?", re.IGNORECASE)
 _TIME = re.compile(rf"(?:{_NUMBER}|\b(?:an?|one)) *({'|'.join(UNITS)})s?(?![a-z])", re.IGNORECASE)
 

@@ -104,6 +104,7 @@ def test_what_may_be_typed(text: str, means: Budget) -> None:
         ("0x A100, 1 h", "its numbers must be more than 0"),
         ("8x A100, 0 min", "its numbers must be more than 0"),
         ("120 %", "a top-1 at most 100 %"),
+        (f"{'9' * 5000}x A100, 1 h", "is not understood"),
         (f"{'9' * 400} h", "its numbers must be more than 0"),
         ("-5 h", "'-' is not understood"),
     ],
@@ -112,6 +113,11 @@ def test_mistakes_get_one_sentence(text: str, sentence: str, capsys: pytest.Capt
     assert run(program.main, [f"--budget={text}"]) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert said.startswith("--budget: ") and sentence in said
+
+
+def test_a_price_is_a_budgets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program.main, ["--price", "2"]) == 2
+    assert "--price: 2 given without --budget" in capsys.readouterr().err
 
 
 def test_a_mistyped_gpu_gets_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
