@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torchvision
 import yaml
 
+from common.outside import TIMM
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from tools.export.subject import Subject
 from tools.export.weights import Reader, on_bytes, write_safetensors
@@ -64,6 +64,8 @@ read_hub = read_timm
 def config_of(subject: Subject) -> dict[str, Any]:
     """Return config.json, in timm's form; timm's own writer would copy the card of its network of the same name."""
     network, model = subject.network, subject.config.model
+    plain: Any = subject.plain
+    own = getattr(plain, "pretrained_cfg", {})  # of timm's network
     crop, outputs = network.crop_size, len(network.classes)
     how = {
         "tag": subject.name,
@@ -79,10 +81,11 @@ def config_of(subject: Subject) -> dict[str, Any]:
         "first_conv": "conv1",
         "classifier": "fc",
     }
+    how |= {key: own[key] for key in ("first_conv", "classifier", "fixed_input_size") if key in own}
     return {
-        "architecture": model.name,
+        "architecture": model.name.removeprefix(TIMM),
         "num_classes": outputs,
-        "num_features": getattr(torchvision.models, model.name)().fc.in_features,
+        "num_features": plain.num_features if own else plain.fc.in_features,
         "label_names": list(network.classes),
         "label_descriptions": dict(zip(network.classes, network.names, strict=True)),
         "pretrained_cfg": how | ({"license": subject.given.license} if subject.given.license else {}),

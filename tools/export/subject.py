@@ -19,6 +19,7 @@ from config import Run
 from config.schema import Config
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
+from recipes import networks
 from tools.evaluate import passes
 from tools.export.formats import PREPROCESS
 from tools.networks.opened import Network, TrainedRun, network_of, open_run
@@ -121,6 +122,7 @@ def open_subject(run: Run, given: argparse.Namespace) -> Subject:
     config = run.config
     config.device = "cpu"
     if given.size:
+        networks.check_sizes(config.model.name, config.eval_dataset.crop_size, [given.size], "--size")
         config.eval_dataset.resize_size = passes.resize_for(config, given.size)
         config.eval_dataset.crop_size = given.size
     trained = open_run(given.run, run, given.checkpoint, given.load_unsafe_pickle)
