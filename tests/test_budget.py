@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,10 @@ from tests.pages import DOCS, cells
 from tests.runs import ROOT
 
 SHIPPED = ("baseline", "mild", "medium", "sgd", "flip_40", "flip_80")
+TREES: dict[str, dict[str, Any]] = {
+    "flip_40": {"max_duration": "40ep", "scheduler": {"t_warmup": "2ep"}},
+    "flip_80": {"max_duration": "80ep", "scheduler": {"t_warmup": "2ep"}},
+}
 FREE = Price(None, "no price is known")
 GOLDEN = """\
 Budget: 8x H100, 1 h
@@ -175,7 +180,10 @@ def test_lengths_between_two_published_ones(small: list[Published]) -> None:
     assert offered(small, "8x A100, 60 min") == [("flip_80", 60), ("mild", 40)]
     assert offered(small, "8x A100, 77.8 %") == [("flip_80", 60)]
     budget = parse("8x A100, 60 min")
-    assert "recipe_name=flip_80 scale_schedule_ratio=0.75 " in offer.commands(sixty, budget, {"flip_80": 80})[0]
+    assert (
+        "recipe_name=flip_80 scale_schedule_ratio=0.75 scheduler.scale_warmup=false "
+        in offer.commands(sixty, budget, TREES)[0]
+    )
     said = offer.remarks(Answer([sixty], []), budget, scale_for(budget, small), FREE)
     assert "60 epochs lie between two published lengths, 77.00 % in 40 epochs and 78.40 % in 80 epochs" in said[0]
 
