@@ -18,6 +18,7 @@ from recipes.algorithms.blurpool import BlurConv2d
 from recipes.algorithms.stochastic_depth import STOCHASTIC
 from tests.runs import ROOT
 from tools.model_summary.__main__ import network
+from training import build
 
 slow = pytest.mark.slow
 
@@ -157,3 +158,18 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "builders", lambda package: {} if package == "timm.models" else builders(package))
     advice = "pip install -c constraints.txt timm"
     assert problems("model.name=timm:resnet50") == [f"model.name: timm:resnet50 needs timm; type: {advice}"]
+
+
+@slow
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "resnet18"])
+def test_the_same_parameters_decay_as_in_timm(name: str) -> None:
+    """By default, timm's optimizers decay no biases, normalization layers, class tokens, embeddings and scales."""
+    theirs: Any = pytest.importorskip("timm.optim")
+    words = [f"model.name=timm:{name}", "model.num_classes=3", "optimizer.weight_decay_on=weights", "dry_run=true"]
+    config = load([str(ROOT / "yamls" / "digits.yaml"), *words]).config
+    model = build.model(config)
+    spared: Any = getattr(model.module, "no_weight_decay", set)()
+    free, decayed = theirs.param_groups_weight_decay(model.module, no_weight_decay_list=spared)
+    ours = {group.get("decays", True): group["params"] for group in build.optimizer(config, model).param_groups}
+    for group, decays in ((free, False), (decayed, True)):
+        assert {id(p) for p in group["params"]} == {id(p) for p in ours[decays]}

@@ -126,7 +126,8 @@ def _decays(rule: str, name: str, module: nn.Module) -> bool:
     if rule == "not_named_bn":
         return "bn" not in name
     spared = isinstance(module, NORM) and rule != "all"
-    return not spared and not (rule == "weights" and name.endswith("bias"))
+    # Nor class tokens, position embeddings, scales of layers and the like: only what is called a weight.
+    return not spared and not (rule == "weights" and not name.endswith("weight"))
 
 
 def set_hyperparameters(optimizer: torch.optim.Optimizer, config: Config) -> None:

@@ -7,7 +7,7 @@
 
 Every image of val/ is evaluated once per size with the weights that main.py would evaluate, on a GPU or a CPU. The
 loss is the mean softmax cross entropy, as val_loss in metrics.csv, also for a run that minimized the binary one. The
-calibration error is the expected one, over 15 bins of equal width, in percentage points. With flip, the probabilities
+calibration error is the expected one, over 15 bins of equal width, in percentage points. With flip, the logits
 of an image and its mirror image are averaged, and reported separately.
 
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.
@@ -33,6 +33,7 @@ from common.folders import check_folder
 from common.whole_files import whole_group
 from config import ConfigError, Run, UserError
 from loaders.class_names import names_of
+from recipes import networks
 from tools.evaluate.choice import advised, check_file, choose_data, own_target
 from tools.evaluate.options import parse
 from tools.networks.runs import choose_checkpoint, load_run
@@ -98,6 +99,7 @@ def evaluate_run(run: Run, given: argparse.Namespace, console: Console) -> Evalu
     from training.saved import read_checkpoint
 
     config = run.config
+    networks.check_sizes(config.model.name, config.eval_dataset.crop_size, given.sizes, "--sizes")
     prepare(run, console)
     folder, name = choose_checkpoint(given.run, config, given.checkpoint or "best")
     data = passes.open_data(run)
