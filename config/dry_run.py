@@ -164,8 +164,8 @@ def rate_plot(config: Config, length: Duration, warmup: Duration, width: int, as
     def rate(step: float) -> float:
         return peak * multiplier(fine * step)
 
-    unit = UNITS[length.unit]
-    return curve(rate, length.value, peak, unit, width, "optimizer.lr x schedule", ascii_only)
+    top = peak * max([1.0, *(factor for _, factor in marks)])
+    return curve(rate, length.value, top, UNITS[length.unit], width, "optimizer.lr x schedule", ascii_only)
 
 
 def resizing(config: Config) -> Callable[[float], int] | None:

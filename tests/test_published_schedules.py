@@ -66,11 +66,12 @@ PUBLISHED: dict[str, tuple[str, int, dict[str, Any], dict[int, float]]] = {
 
 SHIPPED = {
     "torchvision_v1": "torchvision V1",
+    "torchvision_v2": "torchvision V2",
     "goyal": "Goyal",
-    "nvidia_50": "NVIDIA 50",
-    "nvidia_90": "NVIDIA 90",
-    "nvidia_250": "NVIDIA 250",
+    **{f"rsb_a{number}": f"RSB A{number}" for number in (1, 2, 3)},
+    **{f"nvidia_{epochs}": f"NVIDIA {epochs}" for epochs in (50, 90, 250)},
 }
+"""Recipe -> its schedule above; those of ffcv are compared with its log in test_ffcv.py."""
 
 
 def rates(length: str, per_epoch: int, section: dict[str, Any], *words: str) -> Any:

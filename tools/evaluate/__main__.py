@@ -33,6 +33,7 @@ from common.folders import check_folder
 from common.whole_files import whole_group
 from config import ConfigError, Run, UserError
 from loaders.class_names import names_of
+from recipes import networks
 from tools.evaluate.choice import advised, check_file, choose_data, own_target
 from tools.evaluate.options import parse
 from tools.networks.runs import choose_checkpoint, load_run
@@ -98,6 +99,7 @@ def evaluate_run(run: Run, given: argparse.Namespace, console: Console) -> Evalu
     from training.saved import read_checkpoint
 
     config = run.config
+    networks.check_sizes(config.model.name, config.eval_dataset.crop_size, given.sizes, "--sizes")
     prepare(run, console)
     folder, name = choose_checkpoint(given.run, config, given.checkpoint or "best")
     data = passes.open_data(run)

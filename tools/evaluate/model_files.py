@@ -41,6 +41,8 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
         shuffle=False,
         resize_size=network.resize_size,
         crop_size=network.crop_size,
+        interpolation=network.interpolation,
+        crop_ratio=network.crop_ratio,
         storage=storage,
         persistent_workers=False,
     )

@@ -24,7 +24,7 @@ from common import command
 from common.errors import ConfigError, UserError, counted
 from common.folders import check_folder
 from common.whole_files import whole_group
-from recipes.registry import is_outside
+from config.schema import MODELS
 from tools.evaluate.choice import choose_data, own_target
 from tools.export.formats import CODE, FORMATS, PREPROCESS, check_packages, function
 from tools.export.options import parse
@@ -95,7 +95,7 @@ def write(subject: Subject, files: Mapping[str, Path]) -> None:
             raise
         except Exception as error:  # torch raises anything
             model = subject.config.model.name
-            if not is_outside(model):
+            if model in MODELS:
                 raise
             cause = error.__cause__ or error  # of torch.onnx's own, which tells how to report it
             why = str(cause).strip().partition("\n")[0][:200]

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torchvision
 import yaml
 
+from common.outside import TIMM
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from tools.export.subject import Subject
 from tools.export.weights import Reader, on_bytes, write_safetensors
@@ -64,6 +64,8 @@ read_hub = read_timm
 def config_of(subject: Subject) -> dict[str, Any]:
     """Return config.json, in timm's form; timm's own writer would copy the card of its network of the same name."""
     network, model = subject.network, subject.config.model
+    plain: Any = subject.plain
+    own = getattr(plain, "pretrained_cfg", {})  # of timm's network
     crop, outputs = network.crop_size, len(network.classes)
     how = {
         "tag": subject.name,
@@ -73,16 +75,17 @@ def config_of(subject: Subject) -> dict[str, Any]:
         # timm resizes to floor(crop / crop_pct); the exact quotient would lose a pixel of some sizes.
         "crop_pct": crop / (network.resize_size + 0.5),
         "crop_mode": "center",
-        "interpolation": "bilinear",
+        "interpolation": network.interpolation,
         "mean": list(CHANNEL_MEAN),
         "std": list(CHANNEL_STD),
         "first_conv": "conv1",
         "classifier": "fc",
     }
+    how |= {key: own[key] for key in ("first_conv", "classifier", "fixed_input_size") if key in own}
     return {
-        "architecture": model.name,
+        "architecture": model.name.removeprefix(TIMM),
         "num_classes": outputs,
-        "num_features": getattr(torchvision.models, model.name)().fc.in_features,
+        "num_features": plain.num_features if own else plain.fc.in_features,
         "label_names": list(network.classes),
         "label_descriptions": dict(zip(network.classes, network.names, strict=True)),
         "pretrained_cfg": how | ({"license": subject.given.license} if subject.given.license else {}),
@@ -95,14 +98,14 @@ def card(subject: Subject) -> str:
     data = record.environment.get("data")
     data = data if isinstance(data, dict) else {}
     images = {key: data[key] for key in ("train_images", "eval_images") if isinstance(data.get(key), int)}
-    name = Path(subject.config.train_dataset.path or "").name
+    name, crop = Path(subject.config.train_dataset.path or "").name, network.crop_size
     rows: dict[str, Any] = {
         "top-1": f"{figures['top1']:.2f} %" if "top1" in figures else None,
         "evaluated on": f"{images['eval_images']:,} images" if "eval_images" in images else None,
         "trained on": f"{images['train_images']:,} images of {name}" if "train_images" in images else None,
         "epochs": figures.get("epochs"),
         "hardware": record.hardware,
-        "images": f"short side of {network.resize_size} px (bilinear), central square of {network.crop_size} px",
+        "images": f"short side of {network.resize_size} px ({network.interpolation}), central square of {crop} px",
         "commit": record.environment.get("commit"),
     }
     command = record.environment.get("command")

@@ -19,6 +19,7 @@ from config import Run
 from config.schema import Config
 from loaders.dataset import ImageDataset
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
+from recipes import networks
 from tools.evaluate import passes
 from tools.export.formats import PREPROCESS
 from tools.networks.opened import Network, TrainedRun, network_of, open_run
@@ -101,7 +102,8 @@ class Subject:
             "class_names": json.dumps(list(self.network.names)),
             "resize_size": self.network.resize_size,
             "crop_size": self.network.crop_size,
-            "interpolation": "bilinear antialias",
+            "interpolation": self.network.interpolation,
+            "crop_ratio": self.network.crop_ratio or "",
             "mean": json.dumps(CHANNEL_MEAN),
             "std": json.dumps(CHANNEL_STD),
             "outputs": outputs,
@@ -120,6 +122,7 @@ def open_subject(run: Run, given: argparse.Namespace) -> Subject:
     config = run.config
     config.device = "cpu"
     if given.size:
+        networks.check_sizes(config.model.name, config.eval_dataset.crop_size, [given.size], "--size")
         config.eval_dataset.resize_size = passes.resize_for(config, given.size)
         config.eval_dataset.crop_size = given.size
     trained = open_run(given.run, run, given.checkpoint, given.load_unsafe_pickle)
@@ -162,5 +165,6 @@ def filled(name: str, **constants: Any) -> str:
 
 def prepare(subject: Subject) -> str:
     """Return the text of preprocess.py for this network."""
-    sizes = {"RESIZE": subject.network.resize_size, "CROP": subject.network.crop_size}
-    return filled(PREPROCESS, **sizes, MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)
+    network = subject.network
+    sizes = {"RESIZE": network.resize_size, "CROP": network.crop_size, "CROP_RATIO": network.crop_ratio}
+    return filled(PREPROCESS, **sizes, INTERPOLATION=network.interpolation.upper(), MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from common.errors import ConfigError
+from common.outside import is_outside
 from common.suggest import listing
 from config.schema import MODELS
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD, NormalizationFn
+from recipes import networks
 from recipes.algorithms.blurpool import BlurConv2d, BlurMaxPool2d
 from tools.export.formats import CODE, FORMATS, PROGRAMS
 from tools.export.subject import Subject, filled
@@ -59,7 +60,7 @@ def _reader(subject: Subject, path: Path, tensors: dict[str, Tensor]) -> Reader:
     if subject.given.with_code:
         network = runpy.run_path(str(path.with_name(CODE)))["load"](str(path))
     else:
-        network = _torchvisions(subject)
+        network = _librarys(subject)
         network.load_state_dict(tensors)
     return on_bytes(network)
 
@@ -71,24 +72,32 @@ def on_bytes(network: nn.Module) -> Reader:
     return lambda images: network(normalize((images, images))[0])
 
 
-def _torchvisions(subject: Subject) -> nn.Module:
-    return getattr(torchvision.models, subject.config.model.name)(num_classes=len(subject.network.classes))
+def _librarys(subject: Subject) -> nn.Module:
+    return networks.build(subject.config.model.name, len(subject.network.classes), subject.network.crop_size)
 
 
 def check_fits(subject: Subject, formats: Sequence[str]) -> None:
-    """Raise a ConfigError for formats of weights if no network of torchvision's has them; its outputs come later."""
+    """Raise a ConfigError for formats of weights if no network of a library has them; its outputs come later."""
     problems = []
     for name in formats:
         kind, model = FORMATS[name], subject.config.model.name
         if not kind.is_weights:
             continue
         with_code = kind.takes_code and subject.given.with_code
-        if model not in MODELS:
-            problems.append(f"--format {name}: holds weights of {listing(MODELS)}, but the run's network is {model}")
+        library = model if networks.is_timms(model) else f"torchvision's {model}"
+        if is_outside(model):
+            problems.append(f"--format {name}: holds weights of torchvision's or timm's networks, but {model} is yours")
+        elif with_code and model not in MODELS:
+            problems.append(f"--with-code: {CODE} is for torchvision's ResNets, and {model} needs none; leave it out")
+        elif "timm" in kind.packages and model not in MODELS and not networks.is_timms(model):
+            problems.append(f"--format {name}: timm's networks have other layers than torchvision's {model}")
         elif "timm" in kind.packages and subject.network.resize_size < 0:
-            problems.append(f"--format {name}: timm always resizes images, but the run's evaluation does not")
+            how = "crops them first" if subject.network.crop_ratio else "does not"
+            problems.append(f"--format {name}: timm always resizes images, but the run's evaluation {how}")
+        elif "timm" in kind.packages and subject.network.interpolation == "area":
+            problems.append(f"--format {name}: timm has no interpolation=area, with which the run's evaluation resizes")
         elif _shapes(subject.plain) != _shapes(_holder(subject, with_code)):
-            holder = f"{CODE}, for networks with BlurPool alone," if with_code else f"torchvision's {model}"
+            holder = f"{CODE}, for networks with BlurPool alone," if with_code else library
             problems.append(f"--format {name}: {holder} cannot hold this network{surgeries(subject)}")
     if problems:
         raise ConfigError(*(f"{problem}; {works(subject)}" for problem in problems))
@@ -97,9 +106,10 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
 def _holder(subject: Subject, with_code: bool) -> nn.Module:
     """Return the network that shall load the weights, without memory."""
     space: dict[str, Any] = {}
-    with torch.device("meta"):
+    # Others compute with tensors when they are built, which takes values.
+    with torch.device("meta" if subject.config.model.name in MODELS else "cpu"):
         if not with_code:
-            return _torchvisions(subject)
+            return _librarys(subject)
         exec(code(subject), space)
         return space["build"]()
 
