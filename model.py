@@ -97,7 +97,8 @@ def build_composer_resnet(
         init: one of INITS; ignored for others than MODELS, which keep their own. "mosaic": as in Mosaic's ResNet
             example (see `initialize`); "torchvision": as torchvision's constructor does (Kaiming-normal convolutions
             with fan out; BatchNorm weights 1, biases 0); "zero_last": the same, but the last BatchNorm of each block
-            starts at 0, as timm's ResNets; "nvidia": torchvision's with fan in.
+            starts at 0, as timm's ResNets; "goyal": that with a classifier of N(0, 0.01), biases 0; "nvidia":
+            torchvision's with fan in.
         target_threshold: of mean_binary_cross_entropy.
         image_size: side of the images in pixels, for networks that take images of one size, such as vit_b_16.
 
@@ -116,15 +117,7 @@ def build_composer_resnet(
     elif model_name not in MODELS:
         module = networks.build(model_name, num_classes, image_size)
     else:
-        module = getattr(torchvision.models, model_name)(
-            num_classes=num_classes, zero_init_residual=init == "zero_last"
-        )
-        if init == "mosaic":
-            initialize(module)
-        elif init == "nvidia":
-            for layer in module.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        module = _resnet(model_name, num_classes, init)
     head = head_of(module, num_classes)
     layer = None if head is None else cast(Head, module.get_submodule(head))
     if layer is not None and layer.bias is not None:
@@ -148,6 +141,23 @@ def build_composer_resnet(
         ),
         loss_fn=partial(LOSSES[loss_name], **({"threshold": target_threshold} if loss_name == MEAN_BCE else {})),
     )
+
+
+def _resnet(name: str, num_classes: int, init: str) -> nn.Module:
+    """Build one of MODELS with one of INITS."""
+    module = getattr(torchvision.models, name)(
+        num_classes=num_classes, zero_init_residual=init in ("zero_last", "goyal")
+    )
+    if init == "mosaic":
+        initialize(module)
+    elif init == "nvidia":
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    elif init == "goyal":
+        nn.init.normal_(module.fc.weight, std=0.01)
+        nn.init.zeros_(module.fc.bias)
+    return module
 
 
 def head_of(module: nn.Module, num_classes: int) -> str | None:

@@ -34,18 +34,9 @@ COLORS = {SINGLE: SERIES[0], FLIPPED: SERIES[1]}
 MARKS = {SINGLE: "o", FLIPPED: "D"}
 MINUTES = (15, 30, 60, 120, 240, 480, 960)
 OFFSETS = [  # of a label from its mark in points, the preferred first, with its alignment
-    (side * x, y, {1: "left", 0: "center", -1: "right"}[side])
-    for far in (1, 2, 3.2)
-    for side, x, y in (
-        (1, 7, 0),
-        (-1, 7, 0),
-        (0, 0, 10 * far),
-        (0, 0, -10 * far),
-        (1, 5, 8 * far),
-        (-1, 5, 8 * far),
-        (1, 5, -8 * far),
-        (-1, 5, -8 * far),
-    )
+    (side * x, y * far, {1: "left", 0: "center", -1: "right"}[side])
+    for far in (1, 1.6, 2.4)
+    for side, x, y in ((1, 7, 0), (-1, 7, 0), (0, 0, 11), (0, 0, -11), (1, 5, 9), (-1, 5, 9), (1, 5, -9), (-1, 5, -9))
 ]
 
 
@@ -127,7 +118,7 @@ def place_labels(axes: Axes, everything: Sequence[Point], texts: Sequence[str]) 
         taken += map(Bbox, pairwise(axes.transData.transform(stairs(everything, protocol)).tolist()))
     if shown := axes.get_legend():
         taken.append(shown.get_window_extent())
-    for point, text in zip(everything, texts, strict=True):
+    for point, text in sorted(zip(everything, texts, strict=True), key=lambda each: -each[0].top1):  # from the top
         written = axes.annotate(text, (point.minutes, point.top1), (0, 0), textcoords="offset points", va="center")
         written.set(fontsize=8, color=INK if point.is_counted else MUTED, zorder=5)
 
@@ -142,7 +133,7 @@ def place_labels(axes: Axes, everything: Sequence[Point], texts: Sequence[str]) 
 def moved(written: Annotation, offset: tuple[float, float, str]) -> Bbox:
     """Move a label, and return where it is then, with a margin at its sides, in pixels."""
     written.set(position=offset[:2], horizontalalignment=offset[2])
-    return written.get_window_extent().padded(4, 0)
+    return written.get_window_extent().padded(4, 1)
 
 
 def description(everything: Sequence[Point]) -> str:

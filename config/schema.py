@@ -18,7 +18,7 @@ MODELS = (
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 """torchvision's ResNets, for which every recipe and tool is made."""
-INITS = ("mosaic", "torchvision", "zero_last", "nvidia")  # see model.build_composer_resnet
+INITS = ("mosaic", "torchvision", "zero_last", "goyal", "nvidia")  # see model.build_composer_resnet
 HEADS = ("auto", "new", "keep")
 MEAN_BCE = "mean_binary_cross_entropy"
 LOSSES = {"cross_entropy": ("loss", "val loss"), "binary_cross_entropy": ("BCE", "val CE"), MEAN_BCE: ("BCE", "val CE")}
@@ -28,6 +28,8 @@ METRICS = {  # of each evaluation -> (column of metrics.csv, its name in print, 
     "MulticlassAccuracy": ("top1", "top-1", "%"),
     "MulticlassTop5Accuracy": ("top5", "top-5", "%"),
 }
+MIRRORED = {"top1_tta": "top-1 with mirror images", "top5_tta": "top-5 with mirror images"}
+"""Further columns, in %, with eval_dataset.flip_tta -> their names in print."""
 MOST_WITHOUT_TOP5 = 5  # classes; with this many or fewer, top-5 accuracy is always 100 %
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 DEVICES = ("cpu", "gpu")
@@ -99,6 +101,7 @@ class EvalDataset(Dataset):
     """The evaluation data: a central crop of each image."""
 
     resize_size: int = 256  # short side in pixels before the central crop; -1: no resize
+    flip_tta: bool = False  # also measure the sum of the logits of each image and its mirror image
     crop_ratio: float | None = None  # central square / short side, resized to crop_size; None: resize_size decides
 
 

@@ -106,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     given = words.parse_args(argv)
     if given.format and not given.frontier:
         raise ConfigError(f"--format: {given.format} given without --frontier, whose output it is for; add --frontier")
+    if given.price is not None and given.budget is None:
+        raise ConfigError(f"--price: {given.price:g} given without --budget, whose GPUs it is for; add --budget")
     out = console()
     if given.name:
         describe(out, given.name)
@@ -125,24 +127,23 @@ def show_frontier(out: Console, form: str) -> None:
         print(WRITERS[form](found, shipped))
     else:
         out.print(frontier.table(found, shipped))
-        out.print(frontier.LEGEND, highlight=False)
+        out.print(frontier.LEGEND)
 
 
 def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> None:
     """Print the recipes that fit a budget, their forecast, and what to type."""
     rows, paid = read_published(), price(hourly, None, wanted.kind, wanted.count)
-    lengths = {name: parse(tree["max_duration"]).value for name, tree in shortest_first().items()}
-    scale = choice.scale_for(wanted, rows)
-    answer = choice.answer(rows, lengths, wanted, scale, paid)
-    out.print(f"Budget: {wanted}\n", highlight=False)
+    scale, trees = choice.scale_for(wanted, rows), shortest_first()
+    answer = choice.answer(rows, trees, wanted, scale, paid)
+    out.print(f"Budget: {wanted}\n")
     out.print(offer.table(answer, scale, paid, rows))
     out.print()
     for sentence in offer.remarks(answer, wanted, scale, paid):
-        out.print(sentence, highlight=False)
+        out.print(sentence)
     for best in answer.best:
         out.print(f"\nTrain {best.recipe}, or measure its time first:")
-        for command in offer.commands(best, wanted, lengths):
-            out.print(command, highlight=False, soft_wrap=True)
+        for command in offer.commands(best, wanted, trees):
+            out.print(command)
     if wanted.count > offer.PER_MACHINE:
         out.print("\nSeveral machines: docs/clusters.md")
 
@@ -152,6 +153,8 @@ def show_list(out: Console) -> None:
     out.print(listing())
     out.print("\ntop-1 %: best published figure (?: unverified); not measured here")
     out.print("Show one: python -m recipes mild")
+    out.print("Compare:  python -m recipes --frontier")
+    out.print('Choose:   python -m recipes --budget "8x H100, 1 hour"')
     out.print("Use one:  composer main.py yamls/resnet50.yaml recipe_name=mild ...")
 
 

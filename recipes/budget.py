@@ -13,18 +13,7 @@ from launch.machines import PEAKS
 EXAMPLES = ("8x H100, 1 hour", "1x RTX 4090, 1 day", "8x A100, $50", "8x A100, 77 %")
 ADVICE = f"write GPUs and a time, dollars or a top-1, as in {listing(map(repr, EXAMPLES))}"
 DEFAULT = (8, "A100")
-UNITS = {
-    "m": 1,
-    "min": 1,
-    "minute": 1,
-    "h": 60,
-    "hr": 60,
-    "hour": 60,
-    "d": 1440,
-    "day": 1440,
-    "w": 10080,
-    "week": 10080,
-}
+UNITS = {"m": 1, "min": 1, "minute": 1, "h": 60, "hr": 60, "hour": 60, "d": 1440, "day": 1440, "week": 10080}
 FILLERS = "a an and at budget cost for in least less most of on or than the to under up with within".split()
 
 
@@ -42,7 +31,7 @@ _DOLLARS = re.compile(rf"\$ *{_NUMBER}|{_NUMBER} *(?:\$|dollars?\b|usd\b)", re.I
 _TOP1 = re.compile(
     rf"\btop-? ?1\b(?: of\b|[ :=>])* *{_NUMBER} *%?|{_NUMBER} *(?:%|percent\b)(?: *top-? ?1\b)?", re.IGNORECASE
 )
-_COUNT = r"(?:\b(\d+)(?: *[x*\u00d7] *| +)|\b)"
+_COUNT = r"(?:\b(\d{1,6})(?: *[x*\u00d7] *| +)|\b)"
 _GPUS = re.compile(rf"{_COUNT}(?:NVIDIA )?({_KIND})\b(?:[ -]?(?:\d+ ?GB|SXM\d?)\b)*(?: GPUs?\b)?", re.IGNORECASE)
 _TIME = re.compile(rf"(?:{_NUMBER}|\b(?:an?|one)) *({'|'.join(UNITS)})s?(?![a-z])", re.IGNORECASE)
 

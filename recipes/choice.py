@@ -14,9 +14,10 @@ from itertools import pairwise
 from common.errors import ConfigError
 from launch.machines import PEAKS, Price
 from recipes.budget import DEFAULT, Budget, gpus_of
-from recipes.frontier import MODEL, PUBLISHED, UNVERIFIED, Point, point_of, points
+from recipes.frontier import MODEL, PUBLISHED, SINGLE, UNVERIFIED, Point, point_of, points
 from recipes.published import Published
 
+FARTHEST = 2  # the ratio of two lengths that others lie between
 SIGMAS = 2  # half of the stated spread, in standard deviations over repeated runs
 
 
@@ -118,8 +119,9 @@ def family_of(point: Point) -> str:
 def between(shorter: Point, longer: Point) -> Iterator[Choice]:
     """Yield the lengths between two: minutes in proportion to the epochs, top-1 to their logarithm."""
     first, last = float(shorter.figure.epochs), float(longer.figure.epochs)
-    if not (shorter.is_counted and shorter.minutes < longer.minutes and shorter.top1 < longer.top1):
-        return  # other conditions differed
+    rise = shorter.minutes < longer.minutes and shorter.top1 < longer.top1  # or else something else differed too
+    if not (shorter.is_counted and rise and last / first <= FARTHEST):
+        return
     for epochs in range(math.floor(first) + 1, math.ceil(last)):
         share, of_log = (epochs - first) / (last - first), math.log(epochs / first) / math.log(last / first)
         minutes = shorter.minutes + share * (longer.minutes - shorter.minutes)
@@ -145,7 +147,7 @@ def fits(choice: Choice, budget: Budget, scale: Scale, price: Price) -> bool:
 class Answer:
     """What fits a budget."""
 
-    best: list[Choice]  # one of each protocol, the most accurate first
+    best: list[Choice]  # one, or first one with mirrored images and then one of a single crop
     unverified: list[Choice]  # those more accurate by figures that nobody has checked
 
 
@@ -157,7 +159,7 @@ def answer(rows: list[Published], shipped: Collection[str], budget: Budget, scal
     if budget.dollars and price.dollars is None:
         raise ConfigError(f"--budget: ${budget.dollars:g} given, but {price.why}, in dollars per hour of all GPUs")
     known = [choice for choice in choices(points(rows)) if choice.recipe in shipped]
-    counted = [choice for choice in known if choice.point.is_counted]
+    counted = [choice for choice in known if choice.point.is_counted and choice.epochs]
     fitting = [choice for choice in counted if fits(choice, budget, scale, price)]
     if not fitting:
         raise ConfigError(nothing_fits(counted, budget, scale, price))
@@ -165,7 +167,9 @@ def answer(rows: list[Published], shipped: Collection[str], budget: Budget, scal
     for choice in fitting:
         protocols[choice.point.protocol].append(choice)
     best = [preferred(alike, budget, scale, spread_of(rows)) for alike in protocols.values()]
-    best.sort(key=lambda choice: -choice.top1)
+    best.sort(key=lambda choice: scale.span(choice)[1] if budget.top1 else -choice.top1)
+    if best[0].point.protocol == SINGLE:  # mirrored images would only make the other figure look better than it is
+        best = best[:1]
     unverified = [
         choice
         for choice in known

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
+from common.durations import parse
+from config.read import Tree
 from launch.machines import Price
-from recipes.budget import Budget
+from recipes.budget import DEFAULT, Budget
 from recipes.choice import SIGMAS, Answer, Choice, Scale, spelled, spread_of, unit_of
 from recipes.frontier import FLIPPED, HARDWARE, INFERRED
 from recipes.published import Published
@@ -18,7 +20,7 @@ PER_MACHINE = 8  # GPUs
 
 
 def table(answer: Answer, scale: Scale, price: Price, rows: Iterable[Published]) -> Table:
-    """Return the recipes that fit, the most accurate first."""
+    """Return the recipes that fit."""
     shown, spread = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim"), spread_of(rows)
     shown.add_column("recipe_name", style="bold", no_wrap=True)
     for title in ("ep", "time", "dollars", "top-1 %"):
@@ -45,7 +47,9 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
     said = []
     for choice in answer.best:
         row = choice.point.figure
-        about = [f"{row.variant}; {row.source}" if row.variant else row.source, row.verified]
+        about = [row.source, row.verified]
+        if row.variant and row.variant not in row.verified:
+            about.insert(0, row.variant)
         if choice.shorter:
             ends = [f"{end.top1:.2f} % in {end.figure.epochs} epochs" for end in (choice.shorter, choice.point)]
             about.append(f"{choice.epochs:g} epochs lie between two published lengths, {' and '.join(ends)}")
@@ -57,10 +61,13 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
             about.append("mirrored images at 256 px are worth some tenths of a point")
         said.append(f"{choice.recipe}: {'; '.join(about)}.")
     if not all(map(scale.published, answer.best)):
+        peaks = (
+            f"{budget.count}x {budget.kind} at {scale.speed:.3g} times the speed of {HARDWARE}, by the makers' peaks. "
+        )
         said.append(
-            f"Time: {budget.count}x {budget.kind} count as {scale.speed:.3g} times {HARDWARE} by the makers' peaks. "
-            f"{scale.runs} published runs on other GPUs took {scale.lowest:.2f} to {scale.highest:.2f} times what this "
-            f"says: hence the range{', all of which fits' if budget.minutes or budget.dollars else ''}."
+            f"Time: {'' if scale.gpus == DEFAULT else peaks}{scale.runs} published runs on other GPUs took "
+            f"{scale.lowest:.2f} to {scale.highest:.2f} times what this arithmetic says: hence the range"
+            f"{', all of which fits' if budget.minutes or budget.dollars else ''}."
         )
     said.append(f"Dollars: {price.why}.")
     said.append(f"Top-1: ± {SIGMAS} standard deviations over seeds, of the most variable source if its own ran once.")
@@ -70,11 +77,19 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
     return [*said, "Nobody has trained these recipes with this code yet."]
 
 
-def commands(choice: Choice, budget: Budget, lengths: Mapping[str, float]) -> tuple[str, str]:
-    """Return the command that trains a choice, and the one that measures its time first."""
-    ratio = (choice.epochs or lengths[choice.recipe]) / lengths[choice.recipe]
-    rounded = math.ceil(ratio * 1e9) / 1e9  # a run has whole epochs, rounded down
-    words = f" scale_schedule_ratio={rounded:.9g}" if ratio != 1 else ""
+def commands(choice: Choice, budget: Budget, trees: Mapping[str, Tree]) -> tuple[str, str]:
+    """Return the command that trains a choice, and the one that measures its time first.
+
+    `trees` are the resolved configurations of the recipes here, by name.
+    """
+    length = parse(trees[choice.recipe]["max_duration"]).value
+    words = ""
+    if choice.epochs and choice.epochs != length:
+        # A run has whole epochs, rounded down.
+        words += f" scale_schedule_ratio={math.ceil(choice.epochs / length * 1e9) / 1e9:.9g}"
+        ends = {end.recipe for end in (choice.shorter, choice.point) if end and end.recipe in trees}
+        if len(ends) > 1 and len({trees[end]["scheduler"]["t_warmup"] for end in ends}) == 1:
+            words += " scheduler.scale_warmup=false"
     start = f"composer -n {min(budget.count, PER_MACHINE)}"
     run = f"yamls/resnet50.yaml recipe_name={choice.recipe}{words} device_train_microbatch_size=auto {DATA}"
     return f"{start} main.py {run}", f"{start} -m tools.forecast {run}"

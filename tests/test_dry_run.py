@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -115,6 +116,20 @@ def test_the_curve_spans_the_plot() -> None:
 
 def test_warmup_in_another_unit_than_the_run_has_no_curve() -> None:
     assert "no curve" in printed("max_duration=500ba")
+    for length in ("max_duration=500ba", "max_duration=5000sp"):
+        steps = ["scheduler.name=multistep_with_warmup", "scheduler.milestones=[[1ep,0.1]]"]
+        for words in (["scheduler.every=epoch"], steps):
+            text = " ".join(printed(length, "scheduler.t_warmup=0ba", *words).split())
+            assert re.search(
+                "no curve: what fraction of .* (an epoch|the milestone 1ep) is depends on the number of", text
+            )
+
+
+def test_a_curve_of_lines_may_rise_above_the_learning_rate() -> None:
+    lines = "scheduler={name: piecewise_with_warmup, every: epoch, milestones: [[50ep, 2.0], [0.9dur, 0.0]]}"
+    text = printed(lines, "optimizer.lr=1")
+    assert line_with(text, "2 ┤") and line_with(text, "1 ┤")
+    assert "piecewise with warmup, 8ep of 90ep, once per epoch" in text
 
 
 @pytest.mark.slow

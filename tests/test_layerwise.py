@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from torch import nn
 
 from config import ConfigError, load
+from main import main
 from recipes.layerwise import Lamb, Lars
+from tests.runs import assert_same_weights, metrics, small_yaml
 from training import build
 
 
@@ -126,3 +130,19 @@ def test_they_are_built_by_name() -> None:
     for fault in ("name: lamb, max_grad_norm: 0", "name: lamb, betas: [0.9, 1.0]", "name: lars, trust: 0"):
         with pytest.raises(ConfigError, match=r"^optimizer\.\w+: .* given, but it must be"):
             load(["yamls/digits.yaml", "dry_run=true", f"optimizer={{lr: 1.0, {fault}}}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lamb", "lars"])
+def test_a_run_goes_on_exactly_in_mid_epoch(name: str, workdir: Path, image_folder: Path, few_channels: None) -> None:
+    """With a learning rate that changes once per epoch, so that it is that of the epoch's start."""
+    yaml = str(small_yaml(workdir, image_folder, train_dataset__num_workers=0, eval_dataset__num_workers=0))
+    optimizer = f"optimizer={{name: {name}, lr: 0.1, weight_decay: 0.01, weight_decay_on: weights}}"
+    scheduler = "scheduler={name: whole_cosine_with_warmup, every: epoch, t_warmup: 1ep, alpha_i: 0.1}"
+    words = [yaml, optimizer, scheduler, "max_duration=3ep", "save_num_checkpoints_to_keep=-1", "save_interval=3ba"]
+    main(load([*words, "run_name=whole"])).close()
+    main(load([*words, "run_name=second", "load_path=runs/whole/checkpoints/ep1-ba6-rank0.pt"])).close()
+    ends = [workdir / f"runs/{run}/checkpoints/ep3-ba12-rank0.pt" for run in ("whole", "second")]
+    assert_same_weights(*ends)
+    cosine = [0.05 * (1 + math.cos(math.pi * epoch / 3)) for epoch in range(3)]
+    assert [float(row["lr"]) for row in metrics(workdir / "runs/whole")] == pytest.approx([0.01, *cosine[1:]])

@@ -99,6 +99,7 @@ STARTS = {
     },
 }
 STARTS["zero_last"] = STARTS["torchvision"]
+STARTS["goyal"] = {**STARTS["torchvision"], "fc": 0.01}
 STARTS["nvidia"] = {**STARTS["mosaic"], "fc": STARTS["torchvision"]["fc"]}
 
 
@@ -116,9 +117,10 @@ def test_statistics_of_an_initialization(init: str) -> None:
     assert not betas.any()
     last = torch.cat([block.bn3.weight for name, block in layers.items() if hasattr(block, "bn3")])
     assert last.numel() == 15_104
+    assert bool(model.fc.bias.any()) == (init != "goyal")
     if init in ("torchvision", "nvidia"):
         assert gammas.eq(1).all()
-    elif init == "zero_last":
+    elif init in ("zero_last", "goyal"):
         assert not last.any() and gammas.eq(1).sum() == len(gammas) - len(last)
     else:
         assert gammas.mean().item() == pytest.approx(0.5, abs=0.02)
@@ -151,7 +153,7 @@ def test_zero_last_starts_as_timms_resnets() -> None:
 
 
 def test_unknown_initialization() -> None:
-    with pytest.raises(ConfigError, match="unknown value 'zero'; choose mosaic, torchvision, zero_last or nvidia"):
+    with pytest.raises(ConfigError, match="'zero'; choose mosaic, torchvision, zero_last, goyal or nvidia"):
         build_composer_resnet("resnet18", init="zero")
     with pytest.raises(ConfigError, match=r"model\.init: unknown value 'torchvison'; did you mean torchvision\?"):
         load(["yamls/digits.yaml", "model.init=torchvison", "dry_run=true"])

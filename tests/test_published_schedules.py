@@ -21,12 +21,17 @@ A1, A3 = {**RSB, "lr": 5e-3, "alpha_i": 0.02}, {**RSB, "lr": 8e-3, "alpha_i": 0.
 NVIDIA = {"name": "cosine_with_warmup_from_one", "lr": 2.048, "every": "epoch", "t_warmup": "8ep"}
 NVIDIA_START = {0: 0.256, 1: 0.512, 6: 1.792, 7: 2.048, 8: 2.048}
 STEPS = {"name": "multistep_with_warmup", "lr": 0.1, "t_warmup": "0ep", "milestones": [["30ep", 0.1], ["60ep", 0.01]]}
+GOYAL = [["30ep", 0.1], ["60ep", 0.01], ["80ep", 0.001]]
 FFCV = {"name": "linear_with_warmup", "lr": 1.7, "t_warmup": "2ep", "alpha_i": 1e-4}
 FFCV_START = {0: 0.00017, 311: 0.8473609134615381, 312: 0.850085, 623: 1.697275913461538, 624: 1.7}
 FFCV_18 = {**FFCV, "lr": 0.5}
 MLPERF = {"name": "polynomial_with_warmup", "lr": 10.5, "t_warmup": "786ba", "eta_min": 1e-4}
 PUBLISHED: dict[str, tuple[str, int, dict[str, Any], dict[int, float]]] = {
     "torchvision V1": ("90ep", 1, STEPS, {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001}),
+    "Goyal": (
+        *("90ep", 157, {**STEPS, "lr": 3.2, "t_warmup": "5ep", "alpha_i": 0.03125, "milestones": GOYAL}),
+        {0: 0.1, 1: 0.103949, 784: 3.196051, 785: 3.2, 4709: 3.2, 4710: 0.32, 9420: 0.032, 12560: 0.0032},
+    ),
     "torchvision V2": (
         *("600ep", 1, TORCHVISION_V2),
         {0: 0.005, 1: 0.104, 4: 0.401, 5: 0.5, 6: 0.4999965152, 150: 0.4302419865, 300: 0.2532998965}
@@ -61,10 +66,12 @@ PUBLISHED: dict[str, tuple[str, int, dict[str, Any], dict[int, float]]] = {
 
 SHIPPED = {
     "torchvision_v1": "torchvision V1",
-    "nvidia_50": "NVIDIA 50",
-    "nvidia_90": "NVIDIA 90",
-    "nvidia_250": "NVIDIA 250",
+    "torchvision_v2": "torchvision V2",
+    "goyal": "Goyal",
+    **{f"rsb_a{number}": f"RSB A{number}" for number in (1, 2, 3)},
+    **{f"nvidia_{epochs}": f"NVIDIA {epochs}" for epochs in (50, 90, 250)},
 }
+"""Recipe -> its schedule above; those of ffcv are compared with its log in test_ffcv.py."""
 
 
 def rates(length: str, per_epoch: int, section: dict[str, Any], *words: str) -> Any:

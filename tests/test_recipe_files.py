@@ -108,6 +108,7 @@ STARTS = {
         *("adam", "sgd", "schedulefree_sgd", "schedulefree_adamw", "onecycle", "decentralized", "torchvision_v1"),
         *("mlperf_lars_1632", "mlperf_lars_3264", "mlperf_lars_8192"),
     ],
+    "goyal": ["goyal"],
     "nvidia": ["nvidia_50", "nvidia_90", "nvidia_250"],
 }
 
@@ -251,7 +252,7 @@ def test_listed_sizes_of_a_run_without_epochs_are_not_known() -> None:
 @pytest.mark.parametrize(
     "given, complaint",
     [
-        ("sizes=[160,192]", "sizes: [160, 192] given, but switches must be a time between each two sizes"),
+        ("sizes=[160,192]", "sizes: [160, 192] given, but switches must be a list with one time between"),
         (
             "sizes=[160,256] S.switches=[12ep]",
             "sizes: [160, 256] given, but no size may exceed train_dataset.crop_size",

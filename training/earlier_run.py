@@ -14,15 +14,15 @@ from common.trees import leaves
 from config import ConfigError, Run, UserError
 from config.load import defaults
 from config.read import UNREADABLE, check_depth, reason
-from config.schema import AUTO, METRICS
+from config.schema import AUTO, METRICS, MIRRORED
 from training.secrets import redacted
 
 MEASURED = tuple(column for column, _, _ in METRICS.values())
-COLUMNS = (  # of metrics.csv
+COLUMNS = (  # of metrics.csv, with MIRRORED after them if these were measured
     *("epoch", "step", "train_loss", *MEASURED, "lr", "image_size"),
     *("train_seconds", "eval_seconds", "wait_seconds", "total_seconds", "samples_per_second"),
 )
-ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit}  # columns in percent
+ACCURACIES = {column: title for column, title, unit in METRICS.values() if unit} | MIRRORED  # columns in percent
 _MOST = 2**26  # bytes: a row of metrics.csv takes 100
 # Keys that do not change what is trained: a run may resume with other values.
 _HARMLESS = (
@@ -45,7 +45,9 @@ _HARMLESS = (
     "save_overwrite",
     "recipe_name",
 )
-_HARMLESS_IN_DATASETS = ("path", "local", "cache_limit", "preload", "num_workers", "prefetch_factor", "decoder")
+_HARMLESS_IN_DATASETS = (
+    *("path", "local", "cache_limit", "preload", "num_workers", "prefetch_factor", "decoder", "flip_tta"),
+)
 
 
 def plain(run: Run) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.csv"
     try:
         reader = csv.DictReader(io.StringIO(_read(path)))
-        if not {"step", "total_seconds"} <= set(reader.fieldnames or []) <= set(COLUMNS):
+        if not {"step", "total_seconds"} <= set(reader.fieldnames or []) <= {*COLUMNS, *MIRRORED}:
             raise ValueError("its first line does not name the columns")
         table = list(reader)
         for line, row in enumerate(table, 2):

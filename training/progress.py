@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from common.terminal import LOG_SECONDS, Rate, bar, clock, console
-from config.schema import LOSSES, MOST_WITHOUT_TOP5
+from config.schema import LOSSES, MIRRORED, MOST_WITHOUT_TOP5
 from training.recorder import Recorder
 
 
@@ -61,11 +61,12 @@ class ProgressLine(Callback):
         train, val = LOSSES[model.loss_name]
         loss = f"{train} {row['train_loss']:.4f}  " if row["train_loss"] != "" else ""
         top5 = f"top-5 {row['top5']:.2f} %  " if model.classes > MOST_WITHOUT_TOP5 else ""
+        mirrored = f"mirrored too {row['top1_tta']:.2f} %  " if "top1_tta" in row else ""
         rate = f"{row['samples_per_second']:,.0f} img/s  " if row["samples_per_second"] != "" else ""
         started = state.timestamp.epoch.value + (state.timestamp.batch_in_epoch.value > 0)
         self.console.print(
             f"epoch {started:>3}/{_epochs(state)}  {loss}{val} {row['val_loss']:.4f}  "
-            f"top-1 {row['top1']:.2f} %  {top5}{rate}"
+            f"top-1 {row['top1']:.2f} %  {top5}{mirrored}{rate}"
             f"lr {row['lr']:<9.4g}  {row['image_size']} px  {clock(int(float(row['total_seconds'])))}",
         )
 
@@ -94,6 +95,7 @@ def print_summary(console: Console, summary: dict[str, Any], model: Any, folder:
         "top-1": _percent(summary["top1"])
         + (f"  (best {_percent(summary['best_top1'])})" if summary["best_top1"] else ""),
         "top-5": _percent(summary["top5"]) if model.classes > MOST_WITHOUT_TOP5 else "",
+        MIRRORED["top1_tta"]: _percent(summary["top1_tta"]) if "top1_tta" in summary else "",
         LOSSES[model.loss_name][1]: "-" if summary["val_loss"] is None else f"{summary['val_loss']:.4f}",
         "seconds training": f"{summary['train_seconds']:.1f}" if summary["train_seconds"] else "",
         "seconds evaluating": f"{summary['eval_seconds']:.1f}",

@@ -25,7 +25,7 @@ from common.lock_file import LockFile
 from common.whole_files import whole_file
 from config import ConfigError, Run, UserError
 from config.load import baseline_of
-from config.schema import AUTO
+from config.schema import AUTO, MIRRORED
 from loaders.images import native
 from training import earlier_run
 from training.devices import on_rank_zero
@@ -112,7 +112,8 @@ class RunFolder:
         """Add one evaluation to metrics.csv."""
         self.rows.append(row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        more = [column for column in MIRRORED if any(column in row for row in self.rows)]
+        writer = csv.DictWriter(text, [*COLUMNS, *more], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         self.write("metrics.csv", text.getvalue())

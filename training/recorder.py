@@ -8,12 +8,13 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from config.schema import METRICS
+from config.schema import METRICS, MIRRORED
 from recipes.algorithms._base import at_own_pace
 from training.classes import named_classes
 from training.data_wait import DataWait
 from training.devices import say
 from training.earlier_run import MEASURED, plain
+from training.mirrored import Mirrored
 from training.param_groups import learning_rate, trained, trained_line
 from training.record import RunFolder, command, describe
 from training.secrets import redacted
@@ -24,8 +25,9 @@ class Recorder(Callback):
     """Measure training, evaluation and total time, and write metrics.csv and summary.json.
 
     All clocks continue after a resume. Training time includes waiting for data, but no evaluation and no saving; top-1
-    and top-5 are percentages, losses are as Composer logs them, samples per second are over the row's interval. Total
-    time counts from `started`, in time.monotonic(); `data_wait` must run before this callback.
+    and top-5 are percentages, with eval_dataset.flip_tta also those with mirror images; losses are as Composer logs
+    them, samples per second are over the row's interval. Total time counts from `started`, in time.monotonic();
+    `data_wait` must run before this callback.
     """
 
     def __init__(self, folder: RunFolder, started: float, data_wait: DataWait, loaded: Loaded | None = None) -> None:
@@ -33,6 +35,8 @@ class Recorder(Callback):
         self.loaded = loaded
         self.weights = loaded.given.record if loaded else {}  # kept in checkpoints
         self.data_wait = data_wait
+        config = folder.run.config
+        self.mirrored = Mirrored(config.model.classes) if config.eval_dataset.flip_tta else None
         self._started = started
         self._total_before = 0.0  # seconds taken by earlier processes of this run
         self._train_seconds = self._eval_seconds = 0.0
@@ -81,16 +85,24 @@ class Recorder(Callback):
     def eval_start(self, state: State, logger: Logger) -> None:
         """Start the evaluation clock; sum the ranks' losses if they do not wait for each other."""
         self._eval_mark = time.monotonic()
+        if self.mirrored:
+            self.mirrored.start(state)
         if at_own_pace(state):
             sums = torch.tensor([self._loss_sum, self._loss_count], dtype=torch.float64)
             sums = state.device.tensor_to_device(sums)
             dist.all_reduce(sums)
             self._loss_sum, self._loss_count = sums.tolist()
 
+    def eval_after_forward(self, state: State, logger: Logger) -> None:
+        """Evaluate the mirror images of a batch, if asked to."""
+        if self.mirrored:
+            self.mirrored.add(state)
+
     def eval_end(self, state: State, logger: Logger) -> None:
         """Stop the evaluation clock and write a row."""
         self._eval_seconds += time.monotonic() - self._eval_mark
         self._last_row = row = self._row(state)
+        logger.log_metrics({f"metrics/eval/{column}": row[column] / 100 for column in MIRRORED if column in row})
         if self.folder.run.config.is_train and state.timestamp.batch.value:
             self.folder.add_row(row)
         self._start_interval(state)
@@ -113,13 +125,14 @@ class Recorder(Callback):
         """Return the content of summary.json: the last evaluation's figures, the clocks, and how the run ended."""
         clocks = self.seconds()
         last = self._last_row or (self.folder.rows[-1] if self.folder.rows else {})
+        columns = ("train_loss", *MEASURED, *(MIRRORED if self.mirrored else ()))
         return {
             "run_name": self.folder.name,
             "recipe": self.folder.run.recipe_name,
             "ended": redacted(ended),
             "epoch": state.timestamp.epoch.value,
             "step": state.timestamp.batch.value,
-            **{key: float(last[key]) if last.get(key, "") != "" else None for key in ("train_loss", *MEASURED)},
+            **{key: float(last[key]) if last.get(key, "") != "" else None for key in columns},
             "best_top1": max((float(row["top1"]) for row in self.folder.rows), default=None),
             **{key: round(value, 3) for key, value in clocks.items()},
             "wait_seconds": round(max(self.data_wait.seconds, self.data_wait.so_far), 3),
@@ -154,6 +167,7 @@ class Recorder(Callback):
         for name, (column, _, unit) in METRICS.items():
             value = float(state.eval_metrics["eval"][name].compute())
             measured[column] = round(100 * value, 4) if unit else round(value, 6)
+        extra = self.mirrored.figures() if self.mirrored else {}
         clocks = self.seconds()
         seconds = clocks["train_seconds"] - self._row_seconds
         samples = state.timestamp.sample.value - self._row_samples
@@ -166,6 +180,7 @@ class Recorder(Callback):
             "image_size": self._image_size,
             **{key: round(value, 3) for key, value in clocks.items()},
             "samples_per_second": round(samples / seconds, 1) if seconds > 0 else "",
+            **extra,
         }
 
     def _start_interval(self, state: State) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.addresses import without_credentials
 from common.errors import DataError, counted
+from loaders.archives.place import read_file
 from loaders.class_names import MOST_CLASSES
 from loaders.storage.seek_file import MOST_BYTES
 from loaders.transport.remote import is_remote, join
@@ -38,7 +39,6 @@ class Catalog:
     sizes: np.ndarray  # bytes, int64 [N]
     labels: np.ndarray  # int64 [N]
     mixed: bool = False  # whether the classes are mixed already, so that a conversion keeps the order
-    in_folders: bool = False  # whether `files` are folders, so that images have paths
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +67,7 @@ class Catalog:
     def name_of(self, index: int) -> str:
         """Return where an image is, for messages."""
         file = without_credentials(self.files[self.file[index]])
-        return join(file, self.name(index)) if self.in_folders else f"{file}, {self.name(index)}"
+        return join(file, self.name(index)) if self.reader is read_file else f"{file}, {self.name(index)}"
 
     def by_name(self) -> Self:
         """Return the images as an image folder orders them, by class and name, whatever the order in the archive."""
@@ -125,14 +125,12 @@ class Rows:
             for name in ("file", "names", "offsets", "sizes", "labels"):
                 getattr(self, name).extend(getattr(other, name))
 
-    def catalog(
-        self, files: Sequence[str], reader: Reader, *, mixed: bool = False, in_folders: bool = False
-    ) -> Catalog:
+    def catalog(self, files: Sequence[str], reader: Reader, *, mixed: bool = False) -> Catalog:
         """Return the images as a Catalog."""
         file = np.array(self.file, np.int32)
         offsets, sizes, labels = (np.array(values, np.int64) for values in (self.offsets, self.sizes, self.labels))
         names = np.array(self.names, np.bytes_) if self.names else np.empty(0, "S1")
-        return Catalog(files, reader, file, names, offsets, sizes, labels, mixed, in_folders)
+        return Catalog(files, reader, file, names, offsets, sizes, labels, mixed)
 
 
 @dataclass(frozen=True)

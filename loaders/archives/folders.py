@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from loaders.archives.catalog import UNSPLIT, DataCopy
 from loaders.archives.forms import ReadOptions
 from loaders.archives.holders import class_folders
@@ -26,7 +24,7 @@ def open_folder_in_store(place: Place, _options: ReadOptions) -> DataCopy:
     found = {split or UNSPLIT: class_folders(place, split) for split in splits or [""]}
     check_classes(place.given, {split: images.classes or [] for split, images in found.items()})
     classes = next(iter(found.values())).classes or []
-    catalogs = {split: replace(images.catalog(classes), in_folders=True) for split, images in found.items()}
+    catalogs = {split: images.catalog(classes) for split, images in found.items()}
     return DataCopy("an image folder", catalogs, classes)
 
 

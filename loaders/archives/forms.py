@@ -28,6 +28,10 @@ class ReadOptions:
     label_offset: int = 0  # added to each stored number
 
 
+class OptionNeeded(DataError):
+    """A fault that one of ReadOptions may avoid; the message names the option."""
+
+
 @dataclass(frozen=True)
 class Form:
     """One form; functions are given as package.module:name and imported when they are needed."""
@@ -115,10 +119,9 @@ def open_copy(path: str, options: ReadOptions) -> DataCopy | None:
 
 def open_as(name: str, place: Place, options: ReadOptions) -> DataCopy:
     """Open a data set in the form that `recognize` has named; raises as `open_copy`."""
+    _check_links(place)  # before minutes of indexing
     copy: DataCopy = _function(FORMS[name].open)(place, options)
-    if dangling := place.dangling():
-        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
-        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
+    _check_links(place)  # in the folders that were listed meanwhile
     if not any(len(catalog) for catalog in copy.splits.values()):
         raise DataError(f"{place.given}: holds no images.")
     for catalog in copy.splits.values():
@@ -140,6 +143,13 @@ def _unused(labels: np.ndarray) -> list[str]:
     return [f"The largest label is {labels.max():,}; {count} no images ({named(list(map(str, unused)))})."]
 
 
+def _check_links(place: Place) -> None:
+    """Raise a DataError for links to nothing, as of a disk that is not mounted: nothing else would miss their files."""
+    if dangling := place.dangling():
+        links = counted(len(dangling), "link leads to nothing", "links lead to nothing")
+        raise DataError(f"{place.given}: {links} ({named(dangling)}). Is a disk not mounted? Otherwise remove them.")
+
+
 def _function(name: str) -> Any:
     return pkgutil.resolve_name(name)
 
@@ -151,7 +161,7 @@ def check_wordnet_ids(catalog: Catalog, classes: list[str] | None) -> None:
     for index, (name, label) in enumerate(zip(catalog.names.tolist(), catalog.labels.tolist(), strict=True)):
         found = set(wordnet_ids(name.rpartition(b"/")[2]) or wordnet_ids(name))
         if found and classes[label] not in found:
-            raise DataError(
+            raise OptionNeeded(
                 f"{catalog.name_of(index)}: its name says {named(sorted(found))}, but its label, {label}, is "
                 f"{classes[label]}. Are the labels in another order, or counted from 1? (--label-offset -1)"
             )

@@ -12,7 +12,7 @@ import numpy as np
 from common.addresses import without_credentials
 from common.errors import DataError
 from loaders.archives.catalog import Catalog, Reader, Rows, check_labels, numbered
-from loaders.archives.forms import ReadOptions
+from loaders.archives.forms import OptionNeeded, ReadOptions
 from loaders.class_names import MOST_CLASSES, imagenet, wordnet_ids
 from loaders.transport.remote import is_remote
 
@@ -98,7 +98,7 @@ def resolve(
     if not all(map(_NUMBER.fullmatch, values)):
         if classes is None and all(map(_NO_CLASS.fullmatch, values)):
             odd = _first_odd(values)
-            raise DataError(
+            raise OptionNeeded(
                 f"{where(odd)}: its label is {_short(values[odd])}; a label is a whole number from 0 to "
                 f"{MOST_CLASSES - 1:,}, or the name of a class. {ADVICE}"
             )
@@ -126,7 +126,7 @@ def _named(
                 raise DataError(f"{where(index)}: its label is {_short(value)}, which is not one of the classes.")
         labels = [known[value] for value in values]
     elif len(found) == len(values) >= FEW:
-        raise DataError(
+        raise OptionNeeded(
             f"{where(0)}: its label is {_short(values[0])}, and no other image has the same, nor do any two of all "
             f"{len(values):,}: these are not classes. {ADVICE}"
         )

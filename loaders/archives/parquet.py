@@ -14,7 +14,7 @@ import numpy as np
 from common.addresses import without_credentials
 from common.errors import DataError, counted, named
 from loaders.archives.catalog import Catalog, DataCopy
-from loaders.archives.forms import ReadOptions
+from loaders.archives.forms import OptionNeeded, ReadOptions
 from loaders.archives.labels import ADVICE, Images, index_files, labeled
 from loaders.archives.order import near
 from loaders.archives.place import Place
@@ -142,11 +142,11 @@ def _columns(address: str, options: ReadOptions) -> _Columns:
         raise DataError(f"{where}: has several columns of images: {there}. Rename the one to be used to image.")
     label = options.label or LABEL
     if label not in schema.names:
-        raise DataError(f"{where}: has no column {label}; it has {there}. {ADVICE}")
+        raise OptionNeeded(f"{where}: has no column {label}; it has {there}. {ADVICE}")
     kind = schema.field(label).type
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise DataError(f"{where}: its column {label} has type {_short(kind)}, not integers or names. {ADVICE}")
+        raise OptionNeeded(f"{where}: its column {label} has type {_short(kind)}, not integers or names. {ADVICE}")
     image, path = chosen[0][1]
     return _Columns(image, path, label, _classes(schema.metadata or {}, label))
 

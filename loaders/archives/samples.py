@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from common.addresses import without_credentials
 from common.errors import DataError, named
+from loaders.archives.forms import OptionNeeded
 from loaders.archives.labels import ADVICE
 from loaders.archives.place import ranges
 from loaders.archives.tars import Member, members
@@ -49,12 +50,12 @@ class Sample:
         if isinstance(value, str | int) and not isinstance(value, bool):
             return str(value).strip()
         if value is not None:
-            raise DataError(f"{self.where}: {key} of its JSON is {str(value)[:40]}, not a number or a name. {ADVICE}")
+            raise OptionNeeded(f"{self.where}: {key} of its JSON is {str(value)[:40]}, not a number or name. {ADVICE}")
         there = sorted(one for one in self.parts if not is_image(one) and one != "json")
         there += [name for name, one in described.items() if isinstance(one, str | int)]
         if not there:
             raise DataError(f"{self.where}: has no label, only {named(sorted(self.parts))}. Write one next to it.")
-        raise DataError(f"{self.where}: has no {key or LABEL} with its label, but {named(there, 20)}. {ADVICE}")
+        raise OptionNeeded(f"{self.where}: has no {key or LABEL} with its label, but {named(there, 20)}. {ADVICE}")
 
     def _described(self) -> dict[str, object]:
         """Return the sample's JSON; empty if it has none."""
@@ -69,11 +70,11 @@ class Sample:
     def _text(self, extension: str) -> str:
         part = self.parts[extension]
         if part.size > MOST_BYTES:
-            raise DataError(f"{self.where}.{extension}: has {part.size:,} bytes, too many for a label. {ADVICE}")
+            raise OptionNeeded(f"{self.where}.{extension}: has {part.size:,} bytes, too many for a label. {ADVICE}")
         try:
             return ranges(self.address).read(part.offset, part.size).decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.where}.{extension}: is not text in UTF-8. {ADVICE}") from error
+            raise OptionNeeded(f"{self.where}.{extension}: is not text in UTF-8. {ADVICE}") from error
 
 
 def split_name(name: str) -> tuple[str, str]:

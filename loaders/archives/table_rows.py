@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from common.errors import DataError, named
 from common.suggest import listing
 from common.terminal import printable
+from loaders.archives.forms import OptionNeeded
 
 TABLES = (".csv", ".tsv", ".jsonl")
 PATHS = {"path", "file_name", "filename", "image"}  # columns that hold the path; Hugging Face's is file_name
@@ -91,7 +92,7 @@ def rows(where: str, data: bytes, label: str) -> Iterator[Row]:
                 "should name the columns: path,label"
             )
         if label not in values:
-            raise DataError(
+            raise OptionNeeded(
                 f"{place}: there is no column {label}, {_given(values)}. Name the one of the labels: --label COLUMN"
             )
         row = Row(line, *(_text(place, name, values.get(name)) for name in (path, label, SPLIT)))

@@ -69,9 +69,7 @@ def open_tables(place: Place, options: ReadOptions) -> DataCopy:
     splits = {split: CatalogRows() for split in sorted({image.split for image in used})}
     for image, size, label in zip(used, sizes, labels.tolist(), strict=True):
         splits[image.split].add(0, image.path, 0, size, label)
-    catalogs = {
-        split: found.catalog([place.root], read_file, in_folders=True).by_name() for split, found in splits.items()
-    }
+    catalogs = {split: found.catalog([place.root], read_file).by_name() for split, found in splits.items()}
     what = "Hugging Face's image folder" if _is_metadata(tables[0].name) else "a table of paths"
     return DataCopy(what, catalogs, classes, remarks)
 

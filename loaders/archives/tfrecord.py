@@ -13,7 +13,7 @@ import numpy as np
 from common.addresses import without_credentials
 from common.errors import DataError, named
 from loaders.archives.catalog import DataCopy
-from loaders.archives.forms import ReadOptions
+from loaders.archives.forms import OptionNeeded, ReadOptions
 from loaders.archives.labels import ADVICE, Images, classes_by_names, index_files, labeled
 from loaders.archives.place import Place, ranges, read_range, stream
 from loaders.archives.splits import by_split, split_of
@@ -86,7 +86,7 @@ def _check_from_zero(labels: np.ndarray, given: str, keys: _Keys) -> None:
     if len(present) < 2 or present[0] < 1:
         return
     if keys.label == _BACKGROUND or np.array_equal(present, np.arange(1, len(present) + 1)):
-        raise DataError(
+        raise OptionNeeded(
             f"{given}: labels ({keys.label}) are from {present[0]} to "
             f"{present[-1]:,}, and none is 0, the background's in such files. Add --label-offset -1, or --label KEY "
             f"with a key of names: it has {named(keys.there, 20)}."
@@ -114,7 +114,7 @@ def _keys(address: str, options: ReadOptions) -> _Keys:
         raise DataError(f"{where}: has no image ({named(list(IMAGES))}), but {named(sorted(there), 20)}.")
     label = options.label or next((key for key in LABELS if key in there), None)
     if label not in there:
-        raise DataError(f"{where}: has no {label or 'label'}, but {named(sorted(there), 20)}. {ADVICE}")
+        raise OptionNeeded(f"{where}: has no {label or 'label'}, but {named(sorted(there), 20)}. {ADVICE}")
     return _Keys(image, label, next((key for key in NAMES if key in there), None), sorted(there))
 
 
@@ -215,7 +215,7 @@ def _value(file: BinaryIO, features: dict[str, Range], key: str | None, where: s
                 _varint(file)
             number = _varint(file)
             return number - (1 << 64) if number >> 63 else number
-    raise DataError(f"{where}: its {key} is empty, or not bytes or an integer. {ADVICE}")
+    raise OptionNeeded(f"{where}: its {key} is empty, or not bytes or an integer. {ADVICE}")
 
 
 def _text(file: BinaryIO, text: Range, where: str, errors: str = "strict") -> str:
@@ -224,4 +224,4 @@ def _text(file: BinaryIO, text: Range, where: str, errors: str = "strict") -> st
     try:
         return file.read(min(text.end - text.start, 4096)).decode(errors=errors).strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: its label is not text in UTF-8. {ADVICE}") from error
+        raise OptionNeeded(f"{where}: its label is not text in UTF-8. {ADVICE}") from error

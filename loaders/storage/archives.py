@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from common.errors import DataError, named
 from common.folders import S3Folder
 from common.sizes import amount, bytes_of
 from loaders.archives.catalog import UNSPLIT, Catalog, DataCopy
+from loaders.archives.forms import OptionNeeded
 from loaders.archives.index_file import is_in_ranges, open_indexed
 from loaders.archives.order import is_mixed
 from loaders.archives.place import Place, read_file
@@ -21,7 +21,7 @@ from loaders.dataset import ImageDataset
 from loaders.errors import LocalMissing
 from loaders.images.transforms import Pipeline
 from loaders.storage.kinds import ARCHIVES
-from loaders.storage.sharded import ORDER, prefetch, window_order
+from loaders.storage.sharded import ORDER, cache_folder, prefetch, window_order
 from loaders.storage.stored_files import StoredFile, StoredFiles
 
 LARGEST = 8 << 30  # bytes of a file in S3: the first batch would have to wait for all of a larger one
@@ -56,10 +56,8 @@ class ArchiveDataset(ImageDataset):
             raise LocalMissing(f"{path}: archives in S3 are trained on through a cache folder: set local=/some/folder.")
         try:
             copy = open_indexed(path)
-        except DataError as error:
-            if "--label" in str(error):
-                raise DataError(f"{error} These options are tools.convert's: {_conversion(path)}") from error
-            raise
+        except OptionNeeded as error:
+            raise DataError(f"{error} Such options are tools.convert's: {_conversion(path)}") from error
         if copy is None:
             raise DataError(f"{path}: holds no archives and no table of images; storage={ARCHIVES} reads those.")
         if fault := why_not(path, copy, split):
@@ -71,7 +69,7 @@ class ArchiveDataset(ImageDataset):
         if is_s3(path):
             self.order, self.fetches, self.catalog = ORDER, True, as_stored(self.catalog)
             limit = None if cache_limit is None else bytes_of(cache_limit)
-            self.stored = StoredFiles(path, Path(local or "", split), files_in(path, self.catalog), limit)
+            self.stored = StoredFiles(path, cache_folder(local or "", split), files_in(path, self.catalog), limit)
             self._samples = np.bincount(self.catalog.file)
 
     def __len__(self) -> int:
@@ -108,7 +106,7 @@ def files_in(path: str, catalog: Catalog) -> list[StoredFile]:
     place = Place(path)
     assert isinstance(place.folder, S3Folder)
     there = {place.address(name): (size, tag) for name, size, tag in place.folder.walk()}
-    return [StoredFile(file, *there[file]) for file in catalog.files]
+    return [StoredFile(file, *there.get(file, (0, ""))) for file in catalog.files]  # reading a missing one says so
 
 
 def is_direct(catalog: Catalog) -> bool:

@@ -18,6 +18,7 @@ from loaders.images.decoding import Stored, shape_of
 from loaders.images.native import Encoded
 from loaders.images.transforms import Pipeline
 from loaders.storage.seek_file import FolderTables, read_file
+from loaders.storage.unpacking import packed_inside, unpacking
 from loaders.transport.remote import is_remote
 
 SPLITS = ("train", "val")
@@ -232,9 +233,10 @@ def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
     if not root.exists():
         return [f"{root}: no such folder. It should hold train/ and val/, with one folder per class in each."]
     if not root.is_dir():
-        return [f"{root}: is a file. A data set is a folder with train/ and val/ in it; unpack archives first."]
+        what = unpacking(root) or "is a file. A data set is a folder with train/ and val/ in it."
+        return [f"{root}: {what}"]
     present = [split for split in SPLITS if (root / split).is_dir()]
-    if not present and (fault := not_split(root)):
+    if not present and (fault := not_split(root) or packed_inside(root)):
         return [fault]
     problems = [_missing_split(root, split) for split in needed if split not in present]
     problems += unread_tables(root) if not present else []

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     add("--crop-size", type=positive, default=224, help="side of an image in pixels (default: 224)")
     add("--workers", type=not_negative, default=default_num_workers(), help="processes (default: %(default)s)")
     options, console = parser.parse_args(arguments), terminal.console()
-    copy = None if options.local else open_indexed(options.path)
+    copy = open_indexed(options.path) if options.local is None or is_s3(options.path) else None
     if copy is None and options.local is None and is_remote(options.path):
         require_shards(options.path)
         raise DataError(f"{options.path}: needs a cache folder: python data.py {options.path} /a/cache/folder")
@@ -89,8 +89,11 @@ def main(arguments: Sequence[str], build: Callable[..., Any]) -> int:
     if copy and (reason := next(filter(None, (why_not(options.path, copy, split) for split in SPLITS)), None)):
         console.print(reason, highlight=False)
         return 0
+    if options.local is None and is_remote(options.path):
+        console.print(f"To see batches: python data.py {options.path} /a/cache/folder", highlight=False)
+        return 0
     check_writable(SHEET)
-    show_batches(console, options, build)
+    show_batches(console, options, build, is_streaming=options.local is not None and copy is None)
     return 0
 
 
@@ -99,7 +102,7 @@ def inspect(path: str, local: str | None, copy: DataCopy | None = None) -> tuple
 
     `local` is None for a folder of images; `copy` is a data set in another form.
     """
-    splits, faults = open_shards(path, local) if local else ([], []) if copy else open_folder(Path(path))
+    splits, faults = ([], []) if copy else open_shards(path, local) if local else open_folder(Path(path))
     splits = catalog_splits(copy) if copy else splits
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -169,7 +172,9 @@ def _shard_faults(jobs: list[ShardJob]) -> list[str]:
     return faults
 
 
-def show_batches(console: Console, options: argparse.Namespace, build: Callable[..., Any]) -> None:
+def show_batches(
+    console: Console, options: argparse.Namespace, build: Callable[..., Any], *, is_streaming: bool
+) -> None:
     """Load both splits as training would, print their batches and speed, and draw the contact sheet."""
     table = Table(title="First batches", title_justify="left")
     for name in ("split", "batch", "images", "memory format", "labels", "values"):
@@ -178,7 +183,7 @@ def show_batches(console: Console, options: argparse.Namespace, build: Callable[
     for split in SPLITS:
         spec = build(
             data_path=options.path,
-            is_streaming=options.local is not None,
+            is_streaming=is_streaming,
             batch_size=options.batch_size,
             local=options.local,
             is_train=split == "train",

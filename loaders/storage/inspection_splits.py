@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from common.addresses import is_s3
 from common.errors import DataError, counted, named
 from common.store_faults import StoreOutOfReach
 from loaders.archives.catalog import DataCopy
@@ -98,8 +99,9 @@ def open_splits(path: str, local: str | None, options: ReadOptions | None = None
         DataError: shards in a store are given without a cache folder, the store cannot be reached, the shards exceed
             the cache folder's disk, or a data set in another form is damaged.
     """
-    if copy := None if local else open_indexed(path, options or ReadOptions(), in_stores_alone=True):
-        return catalog_splits(copy), []
+    if not local or is_s3(path):
+        if copy := open_indexed(path, options or ReadOptions(), in_stores_alone=True):
+            return catalog_splits(copy), []
     if is_remote(path) and not local:
         require_shards(path)
         command = f"python -m tools.verify {shlex.quote(str(path))} /a/cache/folder"

@@ -13,7 +13,7 @@ from composer.utils import dist
 from common.errors import DataError
 from common.whole_files import whole_file
 from loaders.transport.prefetch import AHEAD, Prefetcher
-from loaders.transport.remote import unwritable
+from loaders.transport.remote import is_remote, unwritable
 from loaders.transport.shard_cache import ShardCache
 
 SHUFFLE_BLOCK = 2**18  # samples; the window of the shuffle, as mosaicml-streaming's default block
@@ -43,6 +43,13 @@ def prefetch(
         return contextlib.nullcontext(lambda _position: None)
     shards = np.searchsorted(np.cumsum(samples), order, side="right")
     return Prefetcher(shards, lambda shard: cache.fetch(shard, wait=False), ahead)
+
+
+def cache_folder(local: str, split: str) -> Path:
+    """Return where a split's shards are cached; raises a DataError if that is not on this machine."""
+    if is_remote(local):
+        raise DataError(f"{local}: shards are cached in a folder of this machine; set local=/some/folder.")
+    return Path(local, split)
 
 
 def check_mark(mark: Path, data: bytes, place: str) -> None:

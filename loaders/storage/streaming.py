@@ -24,7 +24,7 @@ from loaders.storage.columns import WrongValue
 from loaders.storage.kinds import is_archives
 from loaders.storage.shard_files import ShardFiles
 from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
-from loaders.storage.sharded import ORDER, check_mark, keep_mark, prefetch, window_order
+from loaders.storage.sharded import ORDER, cache_folder, check_mark, keep_mark, prefetch, window_order
 from loaders.transport.preloading.source_files import leads_out
 from loaders.transport.remote import is_remote, join, read
 from loaders.transport.shard_cache import ShardCache
@@ -63,11 +63,9 @@ class ShardDataset(ImageDataset):
                 f"{path}: streaming needs a cache folder that shards are downloaded to: set local=/some/folder, or "
                 "give the path itself where the shards are on this machine already."
             )
-        if is_remote(local):
-            raise DataError(f"{local}: shards are cached in a folder of this machine; set local=/some/folder.")
+        folder = cache_folder(local, split)
         self.fetches = not is_in_place(path, local)
         data, index = check_index(path, local, split)
-        folder = Path(local, split)
         if self.fetches:
             keep_mark(folder / INDEX, data, join(path, split, INDEX))
         limit = bytes_of(cache_limit) if cache_limit is not None and self.fetches else None

@@ -57,8 +57,7 @@ class ProgressiveResizing(RecipeAlgorithm):
             "one pixel"
         ),
         "len(sizes or [0]) == len(switches or []) + 1": (
-            "sizes: {sizes} given, but switches must be a time between each two sizes, as in sizes=[160,192] "
-            "switches=[12ep]"
+            "sizes: {sizes} given, but switches must be a list with one time between each two sizes"
         ),
         "max(sizes or [0]) <= config.train_dataset.crop_size": (
             "sizes: {sizes} given, but no size may exceed train_dataset.crop_size {config.train_dataset.crop_size}"

@@ -1,4 +1,4 @@
-"""The algorithms of the three published recipes together: they train, resume bitwise, and compile to one graph."""
+"""The algorithms of published recipes together: they train, resume bitwise, and compile to one graph."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from recipes import registry
 from recipes.algorithms.blurpool import BlurPool
 from recipes.algorithms.channels_last import ChannelsLast
 from recipes.algorithms.colout import ColOut
+from recipes.algorithms.drop_path import DropPath
 from recipes.algorithms.ema import EMA
 from recipes.algorithms.label_smoothing import LabelSmoothing
+from recipes.algorithms.mix import Mix
 from recipes.algorithms.mixup import MixUp
 from recipes.algorithms.progressive_resizing import ProgressiveResizing
 from recipes.algorithms.randaugment import RandAugment
+from recipes.algorithms.random_erasing import RandomErasing
 from recipes.algorithms.sam import SAM
 from recipes.algorithms.stochastic_depth import StochasticDepth
 from recipes.optimizers import DecoupledSGDW
@@ -70,7 +73,13 @@ def test_runs_and_ends_with_the_average_at_full_size(recipe):
     assert all(tensor.isfinite().all() for tensor in weights(run).values())
 
 
-@pytest.mark.parametrize("recipe", [medium, hot])
+def mixed() -> list:
+    """Return what torchvision_v2 and rsb_a1 do to batches and to the network."""
+    average = EMA(None, decay=0.99, update_interval="2ba", ema_start="3ba")
+    return [DropPath(0.3), RandomErasing(0.3), Mix(), LabelSmoothing(0.1), average]
+
+
+@pytest.mark.parametrize("recipe", [medium, hot, mixed])
 def test_a_resumed_run_is_bitwise_the_same(recipe, tmp_path: Path):
     common = {"optimizer": DecoupledSGDW, "device_train_microbatch_size": 4, "duration": "12ba"}
     paths: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -84,6 +85,28 @@ def kaggles(plain: Path, root: Path) -> None:
     make_val_table(plain, root / "LOC_val_solution.csv")
 
 
+def uncompressed_devkit(plain: Path, root: Path) -> None:
+    devkit(plain, root)
+    packed = root / "ILSVRC2012_devkit_t12.tar.gz"
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+
+
+def annotations(plain: Path, root: Path) -> None:
+    folder = root / "ILSVRC/Annotations/CLS-LOC/val"
+    folder.mkdir(parents=True)
+    for name, _, one in samples(plain, "val"):
+        boxes = f"<object>\n\t<name>{one}</name>\n</object>" * 2
+        text = f"<annotation><filename>{Path(name).stem}</filename>{boxes}</annotation>"
+        (folder / f"{Path(name).stem}.xml").write_text(text)
+
+
+def annotated_tree(plain: Path, root: Path) -> None:
+    kaggle_tree(plain, root)
+    annotations(plain, root)
+    (root / "LOC_val_solution.csv").unlink()
+
+
 def kaggle_tree(plain: Path, root: Path) -> None:
     inner = root / "ILSVRC/Data/CLS-LOC"
     inner.mkdir(parents=True)
@@ -107,6 +130,9 @@ FORMS: dict[str, tuple[list[Make], str, str, str]] = {
     "kaggle": ([kaggle_tree], "", "Kaggle's copy", "LOC_val_solution.csv"),
     "kaggle, inner": ([kaggle_tree], "ILSVRC/Data/CLS-LOC", "Kaggle's copy", "LOC_val_solution.csv"),
     "kaggle, between": ([kaggle_tree], "ILSVRC", "Kaggle's copy", "LOC_val_solution.csv"),
+    "annotations": ([annotated_tree], "", "Kaggle's copy", "ILSVRC/Annotations/CLS-LOC/val/*.xml"),
+    "annotations, inner": ([annotated_tree], "ILSVRC", "Kaggle's copy", "ILSVRC/Annotations/CLS-LOC/val/*.xml"),
+    "devkit's tar": ([train_tar, val_tar, uncompressed_devkit], "", "official archives", "ILSVRC2012_devkit_t12.tar"),
     "flat val": ([train_folders, val_flat, kaggles], "", "image folder, val/ flat", "LOC_val_solution.csv"),
     "val in a tar": ([train_folders, val_tar, torchvisions], "", "official archives", "meta.bin"),
 }
@@ -298,3 +324,22 @@ def test_a_fault_names_its_place(number: int, plain: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match=said) as error:
         open_copy(str(tmp_path), ReadOptions())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<annotation></annotation>", "names no class"),
+        (f"<name>{CLASSES[0]}</name><name>{CLASSES[1]}</name>", "names 2 classes"),
+        ('<!DOCTYPE a [<!ENTITY b "b">]><name>&b;</name>', r"val: names 1 class that train/ lacks \(&b;\)"),
+    ],
+)
+def test_an_annotation_that_names_not_one_class(text: str, said: str, plain: Path, tmp_path: Path) -> None:
+    annotated_tree(plain, tmp_path)
+    path = next((tmp_path / "ILSVRC/Annotations/CLS-LOC/val").iterdir())
+    path.write_text(text)
+    with pytest.raises(DataError, match=said):
+        open_copy(str(tmp_path), ReadOptions())
+    path.unlink()
+    with pytest.raises(DataError, match=rf"has no class for 1 of 20 images \({path.stem}.JPEG\)"):
+        open_copy(str(tmp_path), ReadOptions())

@@ -29,6 +29,13 @@ def test_an_image_in_the_folder_of_another_class_is_named(plain: Path, tmp_path:
         open_sources(str(root), None)
 
 
+def test_an_image_of_a_tree_is_named_by_its_path(plain: Path, tmp_path: Path) -> None:
+    copy = open_copy(str(make("kaggle", plain, tmp_path)), ReadOptions())
+    assert copy is not None
+    for catalog in copy.splits.values():
+        assert Path(catalog.name_of(0)).read_bytes() == catalog.read(0)
+
+
 def encoded(mode: str, kind: str) -> bytes:
     held = io.BytesIO()
     Image.new(mode, (30, 20)).save(held, kind)

@@ -36,7 +36,7 @@ def test_shards_are_those_of_a_copy_on_a_disk(form: str, plain: Path, s3_server:
         (tmp_path / "source/archives").mkdir()
         make("archives", plain, tmp_path / "source/archives")
     name = next((tmp_path / "source").iterdir()).name
-    address = f"{upload(tmp_path / 'source', 'photos', 'all')}/{name}"
+    address = f"{upload(tmp_path / 'source', 'photos', 'run #1?a=b%20;+')}/{name}"
     assert converted(address, tmp_path / "mds") == converted(tmp_path / "source" / name, tmp_path / "local")
 
 
@@ -50,7 +50,10 @@ def test_verify_and_data_py(
     assert "no faults" in capsys.readouterr().out
     assert inspect([address], build_imagenet_dataspec) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "WebDataset tars: 40 + 20 images" in said and f"python -m tools.convert {address}" in said
+    assert "WebDataset tars: 40 + 20 images" in said and f"python data.py {address} /a/cache/folder" in said
+    assert inspect([address, "cache", "--workers", "0", "--batch-size", "4"], build_imagenet_dataspec) == 0
+    assert "First batches" in capsys.readouterr().out and len(list(Path("cache").rglob("*.tar"))) == 5
+    assert run([address, "cache", "--workers", "1"]) == 0
 
 
 def test_an_index_takes_few_requests(

@@ -151,9 +151,10 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_do(tmp_path: Path) ->
     with pytest.raises(DataError, match="has no images of val, only of train"):
         opened(tmp_path, "val")
     write_tar(tmp_path / "train-0.tar", [("a.jpg", b"x"), ("a.txt", b"cat")])
-    with pytest.raises(
-        DataError, match=r"--label.* These options are tools\.convert's: python -m tools\.convert .*-mds"
-    ):
+    with pytest.raises(DataError, match=r"--label KEY\. Such options are tools\.convert's: python -m tools\..*-mds"):
+        opened(tmp_path)
+    write_tar(tmp_path / "train-0.tar", [("--label.jpg", b"x"), ("--label.cls", b"0"), ("--label.jpg", b"x")])
+    with pytest.raises(DataError, match=r"--label\.jpg: is there twice\. Write the tar again\.$"):
         opened(tmp_path)
     write_tar(tmp_path / "train-0.tar.gz", [("a.jpg", b"x"), ("a.cls", b"0")], "w:gz")
     (tmp_path / "train-0.tar").unlink()

@@ -48,7 +48,7 @@ def proxy(s3_server: str, address: str, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield proxy
 
 
-def built(path: str | Path, local: Path | None, workers: int = 0, **options):
+def built(path: str | Path, local: str | Path | None, workers: int = 0, **options):
     """Open a split as training does."""
     options = {"batch_size": 5, "crop_size": 16, "seed": 3, "num_workers": workers, **options}
     return build_imagenet_dataspec(path, False, local=local, **options)
@@ -208,6 +208,8 @@ def test_what_has_to_be_copied_or_converted_is_said(
 ) -> None:
     with pytest.raises(LocalMissing, match=r"photos/wds: archives in S3 .* set local=/some/folder"):
         built(address, None)
+    with pytest.raises(DataError, match="s3://cache: shards are cached in a folder of this machine"):
+        built(address, "s3://cache")
     with pytest.raises(DataError, match=rf"{address}: holds archives instead of MDS shards\. Set is_streaming=false"):
         build_imagenet_dataspec(address, True, 5, local=tmp_path / "cache")
     monkeypatch.setattr(archives, "LARGEST", 1000)

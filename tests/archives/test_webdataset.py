@@ -108,7 +108,7 @@ def test_samples_without_a_label_say_what_could_be_one(tmp_path: Path) -> None:
     assert fault(path) == f"{start}has no cls with its label, but txt, caption, key, n. Give --label KEY."
     assert fault(path, label="colour").startswith(f"{start}has no colour with its label, but txt, caption")
     assert (
-        fault(path, label="meta") == f"{start}meta of its JSON is {{'x': 1}}, not a number or a name. Give --label KEY."
+        fault(path, label="meta") == f"{start}meta of its JSON is {{'x': 1}}, not a number or name. Give --label KEY."
     )
     told = fault(path, label="txt", label_offset=-1)
     assert told.startswith(f"{start[:-2]}.jpg: its label is 'red', which is not a number. Leave out --label-offset")
@@ -168,6 +168,8 @@ def test_links_to_nothing_are_not_left_out(plain: Path, tmp_path: Path) -> None:
     opened(tars)
     (tars / "imagenet1k-train-0004.tar").symlink_to(tmp_path / "disk")
     said = "1 link leads to nothing (imagenet1k-train-0004.tar). Is a disk not mounted? Otherwise remove them."
+    assert fault(tars) == fault(tars, kind="webdataset") == f"{tars}: {said}"
+    next(tars.glob("*train-0000.tar")).write_bytes(b"damaged, but it takes long to see that")
     assert fault(tars) == f"{tars}: {said}"
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from tools.evaluate.__main__ import run as evaluate
 from tools.networks.opened import open_network
 from tools.predict.__main__ import run
 from tools.predict.images import Reader
+from tools.predict.progress import Progress
 
 slow = pytest.mark.slow
 
@@ -217,3 +219,13 @@ def test_bad_networks(named_run: Path, photos: Path, capsys: pytest.CaptureFixtu
         assert run([*words[:1], "photos", *words[1:], "-o", "out.csv"]) in (1, 2)
         assert said in capsys.readouterr().err
     assert not Path("out.csv").exists()
+
+
+@slow
+def test_progress_on_a_terminal(
+    named_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(Progress, "EVERY", 0.0)
+    run([str(named_run), "photos", "-o", "out.jsonl"])
+    assert re.search(r"\r\033\[K4 of 6 images  [\d,]+ img/s  left \d+:\d+  [\d.,]+ \wB/s\r", capsys.readouterr().err)

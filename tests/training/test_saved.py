@@ -112,7 +112,8 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_
         workdir, image_folder, recipe_name=recipe, train_dataset__num_workers=0, eval_dataset__num_workers=0
     )
     words = ["run_name=it", "train_dataset.crop_size=16", "eval_dataset.resize_size=20", "max_duration=2ba"]
-    words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba", "seed=3"]
+    words += ["eval_dataset.crop_size=16", "train_dataset.batch_size=12", "scheduler.t_warmup=1ba"]
+    words += ["optimizer.lr=0.01", "seed=3"]
     soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}
     words += [soon[name] for name in as_shipped(recipe)["algorithms"] if name in soon]
     starts = []

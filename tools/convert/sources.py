@@ -261,7 +261,7 @@ def open_classes(path: str) -> Opened:
     """Return the images of a folder of classes that has no train/ and val/, in the order of an image folder's."""
     found = read_source(Path(path), "")
     rows = rows_of(path, list(zip(found.names, found.labels, strict=True)))
-    source = CatalogSource(rows.catalog([path.rstrip("/")], read_file, in_folders=True), found.classes, found.remarks)
+    source = CatalogSource(rows.catalog([path.rstrip("/")], read_file), found.classes, found.remarks)
     return Opened({UNSPLIT: source}, found.classes)
 
 

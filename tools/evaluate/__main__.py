@@ -7,7 +7,7 @@
 
 Every image of val/ is evaluated once per size with the weights that main.py would evaluate, on a GPU or a CPU. The
 loss is the mean softmax cross entropy, as val_loss in metrics.csv, also for a run that minimized the binary one. The
-calibration error is the expected one, over 15 bins of equal width, in percentage points. With flip, the probabilities
+calibration error is the expected one, over 15 bins of equal width, in percentage points. With flip, the logits
 of an image and its mirror image are averaged, and reported separately.
 
 summary.json, per_class.csv, confusions.csv, sizes.csv, reliability.csv and mistakes.png go to runs/NAME/evaluation/.

@@ -35,7 +35,7 @@ class Pass:
     size: int  # side of the square that the network saw, in pixels
     labels: np.ndarray  # the true classes, int64 [N]
     plain: Answers  # to the images as they are
-    flipped: Answers | None  # from the mean probabilities of each image and its mirror image; None if not asked for
+    flipped: Answers | None  # from the mean logits of each image and its mirror image; None if not asked for
 
     @property
     def right(self) -> np.ndarray:

@@ -41,6 +41,8 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
         shuffle=False,
         resize_size=network.resize_size,
         crop_size=network.crop_size,
+        interpolation=network.interpolation,
+        crop_ratio=network.crop_ratio,
         storage=storage,
         persistent_workers=False,
     )
@@ -57,10 +59,11 @@ def evaluate_file(given: argparse.Namespace, console: Console) -> Evaluated:
                     "give a data set with its classes: --data PATH"
                 )
             outputs, true = network.probabilities(batch), labels[numbers]
-            plain.append(answers(outputs.clamp(min=_TINY).log(), true))
+            scores = outputs.clamp(min=_TINY).log()  # logits, but for a constant per image
+            plain.append(answers(scores, true))
             if given.flip:
-                both = (outputs + network.probabilities(batch.flip(-1))) / 2
-                flipped.append(answers(both.clamp(min=_TINY).log(), true))
+                mirrored = network.probabilities(batch.flip(-1)).clamp(min=_TINY).log()
+                flipped.append(answers((scores + mirrored) / 2, true))
             listed.append(true)
             meter(sum(map(len, listed)))
     result: Pass = collected(network.crop_size, listed, [plain, flipped])

@@ -1,7 +1,6 @@
 """Evaluate all images once per size, with the run's own Trainer and a callback that keeps the answers."""
 
 import copy
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -45,7 +44,7 @@ class Listener(Callback):
         if self.flip:
             with get_precision_context(state.precision, state.precision_config):
                 mirrored = unwrapped(state.model).eval_forward((images.flip(-1), labels))  # type: ignore[operator]
-            self._answers[1].append(answers(mean_of_probabilities(logits, mirrored), labels))
+            self._answers[1].append(answers((logits + mirrored) / 2, labels))
         self.seen(sum(map(len, self._labels)))
 
     def result(self, size: int) -> Pass:
@@ -78,11 +77,6 @@ def answers(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack([t.double() for t in (predicted, confidence, (top == labels[:, None]).any(dim=1), loss)]).cpu()
 
 
-def mean_of_probabilities(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the mean softmax of two batches of logits, float32 [B, classes]."""
-    return torch.logaddexp(one.float().log_softmax(dim=1), other.float().log_softmax(dim=1)) - math.log(2)
-
-
 def _columns(batches: list[torch.Tensor]) -> Answers:
     predicted, confidence, in_top5, losses = torch.cat(batches, dim=1).numpy()
     return Answers(predicted.astype(np.int64), confidence, in_top5.astype(bool), losses)
@@ -94,10 +88,17 @@ def resize_for(config: Config, size: int) -> int:
     return dataset.resize_size if dataset.resize_size == -1 else round(size * dataset.resize_size / dataset.crop_size)
 
 
+def pipeline_for(config: Config, size: int) -> EvaluationPipeline:
+    """Return the run's evaluation pipeline at another image size."""
+    section = config.eval_dataset
+    how = section.decoder, section.interpolation, section.crop_ratio
+    return EvaluationPipeline(resize_for(config, size), size, *how)
+
+
 def at_size(config: Config, spec: DataSpec, size: int) -> DataSpec:
     """Return the same data at another image size, without opening them again."""
     dataset, section = build.image_dataset(spec), config.eval_dataset
-    dataset.pipeline = EvaluationPipeline(resize_for(config, size), size)
+    dataset.pipeline = pipeline_for(config, size)
     given = {"num_workers": section.num_workers, "prefetch_factor": section.prefetch_factor}
     options = {key: value for key, value in given.items() if value is not None} | {"persistent_workers": False}
     again = copy.copy(spec)
@@ -147,5 +148,5 @@ def evaluate(
             passes[size] = listener.result(size)
     finally:
         trainer.close()
-    build.image_dataset(data.evaluation).pipeline = EvaluationPipeline(resize_for(config, own), own)
+    build.image_dataset(data.evaluation).pipeline = pipeline_for(config, own)
     return passes

@@ -75,7 +75,7 @@ def config_of(subject: Subject) -> dict[str, Any]:
         # timm resizes to floor(crop / crop_pct); the exact quotient would lose a pixel of some sizes.
         "crop_pct": crop / (network.resize_size + 0.5),
         "crop_mode": "center",
-        "interpolation": "bilinear",
+        "interpolation": network.interpolation,
         "mean": list(CHANNEL_MEAN),
         "std": list(CHANNEL_STD),
         "first_conv": "conv1",
@@ -98,14 +98,14 @@ def card(subject: Subject) -> str:
     data = record.environment.get("data")
     data = data if isinstance(data, dict) else {}
     images = {key: data[key] for key in ("train_images", "eval_images") if isinstance(data.get(key), int)}
-    name = Path(subject.config.train_dataset.path or "").name
+    name, crop = Path(subject.config.train_dataset.path or "").name, network.crop_size
     rows: dict[str, Any] = {
         "top-1": f"{figures['top1']:.2f} %" if "top1" in figures else None,
         "evaluated on": f"{images['eval_images']:,} images" if "eval_images" in images else None,
         "trained on": f"{images['train_images']:,} images of {name}" if "train_images" in images else None,
         "epochs": figures.get("epochs"),
         "hardware": record.hardware,
-        "images": f"short side of {network.resize_size} px (bilinear), central square of {network.crop_size} px",
+        "images": f"short side of {network.resize_size} px ({network.interpolation}), central square of {crop} px",
         "commit": record.environment.get("commit"),
     }
     command = record.environment.get("command")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from common.errors import DataError, UserError, counted, named
 from data import build_imagenet_dataspec
-from loaders.images.transforms import EvaluationPipeline
 from loaders.storage.kinds import kind_of
 from tools.export.onnx_file import read_onnx, write_onnx
 from tools.export.programs import INPUT, quiet
@@ -97,7 +96,7 @@ def training_images(subject: Subject) -> Tensor:
             cache_limit=section.cache_limit,
         )
         dataset = image_dataset(spec)
-        dataset.pipeline = EvaluationPipeline(network.resize_size, network.crop_size, section.decoder)
+        dataset.pipeline = network.pipeline(section.decoder)
         return images_of(dataset, CALIBRATION)[0]
     except DataError as error:
         raise UserError(f"--int8: is calibrated with images of train/; {error}") from error

@@ -37,7 +37,8 @@ def write_space(subject: Subject, path: Path) -> None:
     write_onnx(subject, path / NETWORK)
     shutil.copyfile(ALONE / APP, path / APP)
     (path / PREPROCESS).write_text(prepare(subject))
-    pins = {name: _pin(name) for name in NEEDS}
+    needed = [*NEEDS, *(["opencv-python-headless"] if subject.network.interpolation == "area" else [])]
+    pins = {name: _pin(name) for name in needed}
     (path / "requirements.txt").write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
     (path / "README.md").write_text(_card(subject, pins["gradio"]))
     if subject.given.examples:

@@ -102,7 +102,8 @@ class Subject:
             "class_names": json.dumps(list(self.network.names)),
             "resize_size": self.network.resize_size,
             "crop_size": self.network.crop_size,
-            "interpolation": "bilinear antialias",
+            "interpolation": self.network.interpolation,
+            "crop_ratio": self.network.crop_ratio or "",
             "mean": json.dumps(CHANNEL_MEAN),
             "std": json.dumps(CHANNEL_STD),
             "outputs": outputs,
@@ -164,5 +165,6 @@ def filled(name: str, **constants: Any) -> str:
 
 def prepare(subject: Subject) -> str:
     """Return the text of preprocess.py for this network."""
-    sizes = {"RESIZE": subject.network.resize_size, "CROP": subject.network.crop_size}
-    return filled(PREPROCESS, **sizes, MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)
+    network = subject.network
+    sizes = {"RESIZE": network.resize_size, "CROP": network.crop_size, "CROP_RATIO": network.crop_ratio}
+    return filled(PREPROCESS, **sizes, INTERPOLATION=network.interpolation.upper(), MEAN=CHANNEL_MEAN, STD=CHANNEL_STD)

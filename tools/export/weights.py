@@ -97,7 +97,10 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
         elif "timm" in kind.packages and model not in MODELS and not networks.is_timms(model):
             problems.append(f"--format {name}: timm's networks have other layers than torchvision's {model}")
         elif "timm" in kind.packages and subject.network.resize_size < 0:
-            problems.append(f"--format {name}: timm always resizes images, but the run's evaluation does not")
+            how = "crops them first" if subject.network.crop_ratio else "does not"
+            problems.append(f"--format {name}: timm always resizes images, but the run's evaluation {how}")
+        elif "timm" in kind.packages and subject.network.interpolation == "area":
+            problems.append(f"--format {name}: timm has no interpolation=area, with which the run's evaluation resizes")
         elif _shapes(subject.plain) != _shapes(_holder(subject, with_code)):
             holder = f"{CODE}, for networks with BlurPool alone," if with_code else called(subject)
             problems.append(f"--format {name}: {holder} cannot hold this network{surgeries(subject)}")

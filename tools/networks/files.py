@@ -20,6 +20,7 @@ from common.errors import ConfigError, UserError, counted
 from common.pointers import POINTER, is_pointer
 from common.suggest import did_you_mean, listing
 from loaders.class_names import names_of
+from loaders.images.decoders import INTERPOLATIONS
 from tools.networks.inputs import INSTALL, Input, Triple
 from tools.networks.opened import Network
 
@@ -60,7 +61,8 @@ def open_file(path: Path, stated: Input, outside_code: bool = False) -> Network:
     outputs = module(torch.zeros(1, 3, taken.crop_size, taken.crop_size, dtype=torch.uint8)).shape[1]
     classes = _texts(path, loaded.texts, "classes", outputs) or [str(label) for label in range(outputs)]
     names = _texts(path, loaded.texts, "class_names", outputs) or names_of(classes)
-    return Network(path.name, classes, names, taken.resize_size, taken.crop_size, module, loaded.device)
+    how = _how(loaded.texts) if stated.resize_size is None else ()
+    return Network(path.name, classes, names, taken.resize_size, taken.crop_size, module, loaded.device, *how)
 
 
 class FromFile(nn.Module):
@@ -213,6 +215,13 @@ def _input(path: Path, loaded: Loaded, stated: Input) -> Input:
     if problems:
         raise ConfigError(f"{path}: takes {_kind(loaded)}; {'; '.join(problems)}")
     return Input(resize, crop, stated.mean, stated.std)
+
+
+def _how(texts: Mapping[str, str]) -> tuple[str, float | None]:
+    """Return the interpolation and the crop_ratio of the metadata, as tools.export writes them, or their defaults."""
+    filter_name, ratio = texts.get("interpolation", "").split(" ")[0], texts.get("crop_ratio", "")
+    known = filter_name if filter_name in INTERPOLATIONS else INTERPOLATIONS[0]
+    return known, float(ratio) if re.fullmatch(r"0\.0*[1-9]\d*|1\.0", ratio) else None
 
 
 def _kind(loaded: Loaded) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Run, UserError
+from loaders.images.transforms import EvaluationPipeline
 from tools.networks.inputs import SUFFIXES, Input
 from tools.networks.runs import choose_checkpoint, load_run
 from tools.networks.shipped import Shipped, trained_network
@@ -28,6 +29,12 @@ class Network:
     crop_size: int  # side of the square that the network sees, in pixels
     module: nn.Module  # Shipped
     device: torch.device
+    interpolation: str = "bilinear"  # of the resize
+    crop_ratio: float | None = None  # of the central square to the short side, if that is resized to the crop size
+
+    def pipeline(self, decoder: str = "auto") -> EvaluationPipeline:
+        """Return what prepares images as in the evaluation of the run; DataError for an unknown decoder."""
+        return EvaluationPipeline(self.resize_size, self.crop_size, decoder, self.interpolation, self.crop_ratio)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Map RGB images, uint8 [B, 3, S, S], to probabilities, float32 [B, classes] on the CPU."""
@@ -101,9 +108,10 @@ def network_of(trained: TrainedRun, device: str | None = None) -> Network:
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     module = Shipped(trained.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = classes_of(trained.saved.state.get("dataset_state"), config.model.classes)
-    sizes = config.eval_dataset.resize_size, config.eval_dataset.crop_size
+    images = config.eval_dataset
+    sizes, how = (images.resize_size, images.crop_size), (images.interpolation, images.crop_ratio)
     names = run_names(trained.folder, classes)
-    return Network(f"{trained.name}, {trained.checkpoint}", classes, names, *sizes, module, target)
+    return Network(f"{trained.name}, {trained.checkpoint}", classes, names, *sizes, module, target, *how)
 
 
 def classes_of(datasets: object, num_classes: int) -> list[str]:

@@ -95,7 +95,6 @@ def main(argv: Sequence[str]) -> int:
     names = inputs.find(given.paths, b"\0" if given.null else b"\n")
 
     # Imported late: torch takes seconds, and mistakes are reported before.
-    from loaders.images.transforms import EvaluationPipeline
     from tools.predict.images import Reader
     from tools.predict.sheet import Sheet
 
@@ -106,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     show = Progress(given.out is not None or not sys.stdout.isatty())
     if show.shown and inputs.STDIN not in given.paths:
         names, show.total = inputs.counted(names)
-    reader = Reader(EvaluationPipeline(network.resize_size, network.crop_size), given.upright, show.line)
+    reader = Reader(network.pipeline(), given.upright, show.line)
     sheet = Sheet(network.called)
     predicted = predictions(
         network, called, show.counted(reader.batches(names, given.batch), lambda: reader.bytes), given, sheet

@@ -8,6 +8,8 @@ from recipes.published import Published
 from tools.records.configs import settings
 from tools.records.groups import Group
 
+FLIPPED = "TTA (flip)"  # protocol of figures with mirror images, which a run measures with eval_dataset.flip_tta
+
 TRAINED = ("optimizer.", "scheduler.", "algorithms.", "model.", "train_dataset.", "eval_dataset.")
 IGNORED = {"scheduler.t_warmup", "eval_dataset.batch_size"} | {  # follow from the length, or from where images are
     f"{section}_dataset.{key}" for section in ("train", "eval") for key in ("is_streaming", "storage")
@@ -26,6 +28,8 @@ def differs_from(row: Published, group: Group) -> list[str]:
     names = {key.split(".")[1] for key in group.settings if key.startswith("algorithms.")}
     ours = {protocol for name in names if (protocol := declarations("algorithm", name).PROTOCOL)}
     theirs = [part.strip() for part in row.protocol.split(",") if part and "px" not in part]
+    if FLIPPED in theirs and group.figure("top1_tta"):
+        ours.add(FLIPPED)
     reasons += [part for part in theirs if part not in ours]
     reasons += [f"no {protocol}" for protocol in sorted(ours.difference(theirs))]
     if changed := changed_settings(group):

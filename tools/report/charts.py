@@ -47,7 +47,7 @@ def charts(table: Table, prices: Prices, published: list[tuple[str, Published]])
     known = [column for column in (*ACCURACIES, *OTHERS) if any(over_steps(group, column) for group in table.groups)]
     found = []
     for column in known:
-        if column in ACCURACIES and (column != "top5" or table.data.has_top5):
+        if column in ACCURACIES and (not column.startswith("top5") or table.data.has_top5):
             name = ACCURACIES[column].capitalize()
             found += [_over_steps(table, column, name, f"{name}, %"), _over_time(table, column, name)]
     found.append(_pareto_chart(table, "time", [group.figure("train_seconds") for group in table.groups], published))

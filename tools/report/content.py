@@ -7,12 +7,13 @@ from typing import Any
 
 from config.load import BASELINE, baseline_of
 from config.read import Tree
+from config.schema import MIRRORED
 from recipes.published import Published, read_published
 from tools.records.configs import changes, completed
 from tools.records.cost import Prices
 from tools.records.groups import Group, Table, data_of, tables
 from tools.records.measured import read_all, rows, title
-from tools.records.published import differs_from, for_group
+from tools.records.published import FLIPPED, differs_from, for_group
 from tools.records.reading import Record, State
 from tools.report import words
 from tools.report.charts import COLORED, Chart, charts
@@ -67,8 +68,10 @@ class Section:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The LEADERBOARD, without top-5 if there are too few classes."""
-        return {key: title for key, title in LEADERBOARD.items() if key != "top5" or self.table.data.has_top5}
+        """The LEADERBOARD, without top-5 if there are too few classes, and without figures that no run has."""
+        left_out = {name for name in MIRRORED if not any(line[name] for line in self.lines)}
+        left_out |= set() if self.table.data.has_top5 else {name for name in ACCURACIES if name.startswith("top5")}
+        return {key: title for key, title in LEADERBOARD.items() if key not in left_out}
 
     @property
     def rows(self) -> list[list[object]]:
@@ -139,7 +142,8 @@ def line(place: int, group: Group, prices: Prices, published: list[Published]) -
     difference = ""
     if reference is not None:
         forbids = differs_from(reference, group)
-        gap = top1.mean - (reference.number("top1") or 0)
+        measured = group.figure("top1_tta") if FLIPPED in reference.protocol else None
+        gap = (measured or top1).mean - (reference.number("top1") or 0)
         difference = f"but {', '.join(forbids)}" if forbids else f"here {gap:+.2f}"
     return {
         "number": place + 1,
@@ -188,7 +192,7 @@ def part(record: Record, prices: Prices, table: Table | None) -> Part:
     reached = [
         f"{title} {words.number(value)} %"
         for key, title in ACCURACIES.items()
-        if (key != "top5" or has_top5) and (value := record.final(key)) is not None
+        if (not key.startswith("top5") or has_top5) and (value := record.final(key)) is not None
     ]
     if record.total_seconds is not None:
         reached.append(f"{record.total_seconds / 60:.1f} min")

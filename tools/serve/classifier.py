@@ -12,7 +12,6 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from loaders.images.decoding import open_file
-from loaders.images.transforms import EvaluationPipeline
 from loaders.workers import decode_threads
 from tools.networks.opened import Network
 from tools.predict.answers import best_answers
@@ -56,7 +55,7 @@ class Classifier:
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL rejects twice as many, and only warns below
         self.network, self.called, self.upright = network, called, upright
         self.top = min(top, len(network.classes))
-        self.pipeline = EvaluationPipeline(network.resize_size, network.crop_size)
+        self.pipeline = network.pipeline()
         self.pipeline.threads = decode_threads(0)
         self._places = BoundedSemaphore(1 + MOST_WAITING)
         self._thread, self._is_closing = ThreadPoolExecutor(1), False
