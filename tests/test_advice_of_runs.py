@@ -65,6 +65,7 @@ TYPED = {
     "untrained head cannot be evaluated": WEIGHTS,
     "outputs to replace": WEIGHTS,
     "starts from a bias of the last layer": NETWORKS + "test_a_head_without_bias",
+    "is for the blocks of torchvision": NETWORKS + "test_what_a_network_cannot_do",
     "names weights; type": NETWORKS + "test_what_a_network_cannot_do",
     "does not work with images of": "tests/tools/test_other_networks.py::test_what_timms_transformer_cannot_do",
     "keep given, but ": WEIGHTS,
