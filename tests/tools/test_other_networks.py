@@ -51,6 +51,10 @@ def test_torchvisions(name: str, workdir: Path, image_folder: Path, capsys: pyte
     assert capsys.readouterr().out.count(", 0 with another top-1") == 2
     assert export([str(run), "-o", "out", "--format", "hub"]) == 2
     assert f"--format hub: timm's networks have other layers than torchvision's {name}" in capsys.readouterr().err
+    tuned = [f"model.weights={run}", "model.freeze=backbone", "run_name=tuned"]
+    trained(name, image_folder, *NETWORKS[name], *tuned)
+    said = capsys.readouterr().out
+    assert "kept: the data have the same 3 classes" in said and "; frozen: backbone" in said
 
 
 def test_timms(workdir: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
