@@ -64,6 +64,7 @@ TYPED = {
     "is not a timm model's": WEIGHTS,
     "untrained head cannot be evaluated": WEIGHTS,
     "outputs to replace": WEIGHTS,
+    "measured on images resized with": "tests/training/test_weights.py::test_a_hub_folder",
     "starts from a bias of the last layer": NETWORKS + "test_a_head_without_bias",
     "is for the blocks of torchvision": NETWORKS + "test_what_a_network_cannot_do",
     "names weights; type": NETWORKS + "test_what_a_network_cannot_do",
