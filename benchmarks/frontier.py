@@ -30,6 +30,7 @@ from tools.report.drawing import GRID, INK, MUTED, SERIES, STYLE
 
 TARGET = Path(__file__).parent.parent / "docs/images/frontier.svg"
 SIZE = (8.6, 5.2)  # inches
+LOOK = STYLE | {"svg.hashsalt": "frontier", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"]}
 COLORS = {SINGLE: SERIES[0], FLIPPED: SERIES[1]}
 MARKS = {SINGLE: "o", FLIPPED: "D"}
 MINUTES = (15, 30, 60, 120, 240, 480, 960)
@@ -54,7 +55,7 @@ def labels(everything: Sequence[Point]) -> list[str]:
 
 def draw(everything: Sequence[Point]) -> Figure:
     """Return the plot."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=SIZE)
         axes = figure.add_axes((0.065, 0.1, 0.92, 0.88))
         axes.set_xscale("log")
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = words.parse_args(argv).output
     everything = points(read_published())
     metadata = {"Date": None, "Creator": None, "Description": description(everything)}
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "frontier"}), whole_file(target) as file:
+    with matplotlib.rc_context(LOOK), whole_file(target) as file:
         draw(everything).savefig(file, format="svg", facecolor="white", metadata=metadata)
     print(target)
     return 0

@@ -109,8 +109,9 @@ def test_what_may_be_typed(text: str, means: Budget) -> None:
         ("0x A100, 1 h", "its numbers must be more than 0"),
         ("8x A100, 0 min", "its numbers must be more than 0"),
         ("120 %", "a top-1 at most 100 %"),
-        (f"{'9' * 5000}x A100, 1 h", "is not understood"),
-        (f"{'9' * 400} h", "its numbers must be more than 0"),
+        (f"{'9' * 50}x A100, 1 h", "is not understood"),
+        ("9" * 5000, "5,000 characters given, and at most 400 are read; write "),
+        (f"{'9' * 398} h", "its numbers must be more than 0"),
         ("-5 h", "'-' is not understood"),
     ],
 )

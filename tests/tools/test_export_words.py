@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from common.errors import UserError
 from tests.pages import DOCS, check_table
@@ -22,8 +23,9 @@ from tools.export.quantized import is_loss
 def test_timm_resizes_to_the_same_pixel(resize: int, crop: int) -> None:
     given = argparse.Namespace(license=None)
     network = SimpleNamespace(resize_size=resize, crop_size=crop, classes=["a", "b"], names=["a", "b"])
-    config = SimpleNamespace(model=SimpleNamespace(name="resnet18"))
-    how = hub.config_of(SimpleNamespace(network=network, config=config, name="it", given=given))["pretrained_cfg"]  # type: ignore
+    config, plain = SimpleNamespace(model=SimpleNamespace(name="resnet18")), SimpleNamespace(fc=torch.nn.Linear(3, 2))
+    subject = SimpleNamespace(network=network, config=config, name="it", given=given, plain=plain)
+    how = hub.config_of(subject)["pretrained_cfg"]  # type: ignore
     assert math.floor(crop / how["crop_pct"]) == resize and "license" not in how
 
 
