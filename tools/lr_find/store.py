@@ -37,6 +37,7 @@ def store(target: Path, words: list[str], lr: float) -> str:
     before = target.read_bytes() if target.exists() else None
     # ruamel keeps comments, and with these options the layout.
     yaml = YAML()
+    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml.preserve_quotes, yaml.width = True, 4096
     tree = yaml.load(before if before is not None else Path(yaml_path).expanduser().read_bytes())
     is_recipe = _is(target, recipe)
