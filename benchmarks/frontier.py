@@ -30,22 +30,14 @@ from tools.report.drawing import GRID, INK, MUTED, SERIES, STYLE
 
 TARGET = Path(__file__).parent.parent / "docs/images/frontier.svg"
 SIZE = (8.6, 5.2)  # inches
+LOOK = STYLE | {"svg.hashsalt": "frontier", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"]}
 COLORS = {SINGLE: SERIES[0], FLIPPED: SERIES[1]}
 MARKS = {SINGLE: "o", FLIPPED: "D"}
 MINUTES = (15, 30, 60, 120, 240, 480, 960)
 OFFSETS = [  # of a label from its mark in points, the preferred first, with its alignment
-    (side * x, y, {1: "left", 0: "center", -1: "right"}[side])
-    for far in (1, 2, 3.2)
-    for side, x, y in (
-        (1, 7, 0),
-        (-1, 7, 0),
-        (0, 0, 10 * far),
-        (0, 0, -10 * far),
-        (1, 5, 8 * far),
-        (-1, 5, 8 * far),
-        (1, 5, -8 * far),
-        (-1, 5, -8 * far),
-    )
+    (side * x, y * far, {1: "left", 0: "center", -1: "right"}[side])
+    for far in (1, 1.6, 2.4)
+    for side, x, y in ((1, 7, 0), (-1, 7, 0), (0, 0, 11), (0, 0, -11), (1, 5, 9), (-1, 5, 9), (1, 5, -9), (-1, 5, -9))
 ]
 
 
@@ -63,7 +55,7 @@ def labels(everything: Sequence[Point]) -> list[str]:
 
 def draw(everything: Sequence[Point]) -> Figure:
     """Return the plot."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=SIZE)
         axes = figure.add_axes((0.065, 0.1, 0.92, 0.88))
         axes.set_xscale("log")
@@ -127,7 +119,7 @@ def place_labels(axes: Axes, everything: Sequence[Point], texts: Sequence[str]) 
         taken += map(Bbox, pairwise(axes.transData.transform(stairs(everything, protocol)).tolist()))
     if shown := axes.get_legend():
         taken.append(shown.get_window_extent())
-    for point, text in zip(everything, texts, strict=True):
+    for point, text in sorted(zip(everything, texts, strict=True), key=lambda each: -each[0].top1):  # from the top
         written = axes.annotate(text, (point.minutes, point.top1), (0, 0), textcoords="offset points", va="center")
         written.set(fontsize=8, color=INK if point.is_counted else MUTED, zorder=5)
 
@@ -157,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = words.parse_args(argv).output
     everything = points(read_published())
     metadata = {"Date": None, "Creator": None, "Description": description(everything)}
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "frontier"}), whole_file(target) as file:
+    with matplotlib.rc_context(LOOK), whole_file(target) as file:
         draw(everything).savefig(file, format="svg", facecolor="white", metadata=metadata)
     print(target)
     return 0

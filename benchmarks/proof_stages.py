@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_session import Check, Ended, Session, batch_of
-from config.load import as_shipped, recipe_files
+from config.load import as_shipped, read_recipe, recipe_files
 
 SEVERAL_GPUS = "decentralized"  # the recipe that needs them; NCCL refuses two ranks on one
 SAVED = "baseline"  # the recipe whose weights those start from that need any
@@ -83,8 +83,8 @@ def train_twice() -> None:
 
 
 def recipes(session: Session) -> Iterator[Check]:
-    """Every recipe in bf16 and some in fp16 on the digits; in fp32 without a GPU."""
-    names = [name for name in recipe_files() if name != SEVERAL_GPUS]
+    """Every recipe not based on another one in bf16, some in fp16, on the digits; in fp32 without a GPU."""
+    names = [name for name in recipe_files() if name != SEVERAL_GPUS and read_recipe(name).parent is None]
     tuned = [name for name in names if starts_from_weights(name)]
     own = "amp_bf16" if session.has_gpu else "fp32"
     pairs = [(name, own) for name in names if name not in tuned]

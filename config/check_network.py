@@ -31,6 +31,12 @@ def _check_torchvisions(config: Config, report: Report) -> None:
         report.add(
             f"optimizer.{LAYER_DECAY}", f"{decay} given, but {name} has no such layers; type optimizer.{LAYER_DECAY}=1"
         )
+    if networks.has_no_negative_logits(name) and model.loss_name != "cross_entropy":
+        report.add(
+            "model.loss_name",
+            f"{model.loss_name} given, but {name} gives no logits below 0, so no probability below 1/2; type "
+            "model.loss_name=cross_entropy",
+        )
     if networks.has_auxiliary(name) and model.weights and torchvision_name(model.weights) is not None:
         report.add(
             "model.weights",

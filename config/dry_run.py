@@ -256,7 +256,7 @@ def call(args: dict[str, Any]) -> str:
 
 def data_line(section: Dataset) -> str:
     """Describe a data section in a line."""
-    kind = "streamed shards" if section.is_streaming else "folder of images"
+    kind = section.storage or ("streamed shards" if section.is_streaming else "images in folders or archives")
     resize = "" if section.resize_size == -1 else f"resize {section.resize_size}, "
     if isinstance(section, EvalDataset) and section.crop_ratio:
         resize = f"central {section.crop_ratio:g} of the short side resized to "

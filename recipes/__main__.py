@@ -133,9 +133,8 @@ def show_frontier(out: Console, form: str) -> None:
 def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> None:
     """Print the recipes that fit a budget, their forecast, and what to type."""
     rows, paid = read_published(), price(hourly, None, wanted.kind, wanted.count)
-    lengths = {name: parse(tree["max_duration"]).value for name, tree in shortest_first().items()}
-    scale = choice.scale_for(wanted, rows)
-    answer = choice.answer(rows, lengths, wanted, scale, paid)
+    scale, trees = choice.scale_for(wanted, rows), shortest_first()
+    answer = choice.answer(rows, trees, wanted, scale, paid)
     out.print(f"Budget: {wanted}\n")
     out.print(offer.table(answer, scale, paid, rows))
     out.print()
@@ -143,7 +142,7 @@ def show_offer(out: Console, wanted: budget.Budget, hourly: float | None) -> Non
         out.print(sentence)
     for best in answer.best:
         out.print(f"\nTrain {best.recipe}, or measure its time first:")
-        for command in offer.commands(best, wanted, lengths):
+        for command in offer.commands(best, wanted, trees):
             out.print(command)
     if wanted.count > offer.PER_MACHINE:
         out.print("\nSeveral machines: docs/clusters.md")

@@ -13,6 +13,7 @@ from launch.machines import PEAKS
 EXAMPLES = ("8x H100, 1 hour", "1x RTX 4090, 1 day", "8x A100, $50", "8x A100, 77 %")
 ADVICE = f"write GPUs and a time, dollars or a top-1, as in {listing(map(repr, EXAMPLES))}"
 DEFAULT = (8, "A100")
+LONGEST = 400  # characters
 UNITS = {"m": 1, "min": 1, "minute": 1, "h": 60, "hr": 60, "hour": 60, "d": 1440, "day": 1440, "week": 10080}
 FILLERS = "a an and at budget cost for in least less most of on or than the to under up with within".split()
 
@@ -61,6 +62,8 @@ def gpus_of(text: str) -> tuple[int, str] | None:
 
 def parse(text: str) -> Budget:
     """Return the budget that a text describes; a ConfigError, one sentence, if it does not."""
+    if len(text) > LONGEST:
+        raise ConfigError(f"--budget: {len(text):,} characters given, and at most {LONGEST} are read; {ADVICE}")
     rest, limits = text, dict[str, float]()
     for name, pattern in (("dollars", _DOLLARS), ("top1", _TOP1)):
         found = pattern.findall(rest)

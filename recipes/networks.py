@@ -87,6 +87,11 @@ def has_auxiliary(name: str) -> bool:
     return _module(name) in _AUXILIARY
 
 
+def has_no_negative_logits(name: str) -> bool:
+    """Whether a network's last layer is followed by a ReLU, so that sigmoids of its logits are at least 1/2."""
+    return _module(name) == "squeezenet"
+
+
 def takes_one_size(name: str) -> bool:
     """Whether a network takes images of one size only; imports timm for a network of timm's."""
     if not is_timms(name):

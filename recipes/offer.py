@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
+from common.durations import parse
+from config.read import Tree
 from launch.machines import Price
 from recipes.budget import DEFAULT, Budget
 from recipes.choice import SIGMAS, Answer, Choice, Scale, spelled, spread_of, unit_of
@@ -75,11 +77,19 @@ def remarks(answer: Answer, budget: Budget, scale: Scale, price: Price) -> list[
     return [*said, "Nobody has trained these recipes with this code yet."]
 
 
-def commands(choice: Choice, budget: Budget, lengths: Mapping[str, float]) -> tuple[str, str]:
-    """Return the command that trains a choice, and the one that measures its time first."""
-    ratio = (choice.epochs or lengths[choice.recipe]) / lengths[choice.recipe]
-    rounded = math.ceil(ratio * 1e9) / 1e9  # a run has whole epochs, rounded down
-    words = f" scale_schedule_ratio={rounded:.9g}" if ratio != 1 else ""
+def commands(choice: Choice, budget: Budget, trees: Mapping[str, Tree]) -> tuple[str, str]:
+    """Return the command that trains a choice, and the one that measures its time first.
+
+    `trees` are the resolved configurations of the recipes here, by name.
+    """
+    length = parse(trees[choice.recipe]["max_duration"]).value
+    words = ""
+    if choice.epochs and choice.epochs != length:
+        # A run has whole epochs, rounded down.
+        words += f" scale_schedule_ratio={math.ceil(choice.epochs / length * 1e9) / 1e9:.9g}"
+        ends = {end.recipe for end in (choice.shorter, choice.point) if end and end.recipe in trees}
+        if len(ends) > 1 and len({trees[end]["scheduler"]["t_warmup"] for end in ends}) == 1:
+            words += " scheduler.scale_warmup=false"
     start = f"composer -n {min(budget.count, PER_MACHINE)}"
     run = f"yamls/resnet50.yaml recipe_name={choice.recipe}{words} device_train_microbatch_size=auto {DATA}"
     return f"{start} main.py {run}", f"{start} -m tools.forecast {run}"

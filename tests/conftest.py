@@ -131,10 +131,12 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_channels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give ResNet-18 an eighth of its channels: checkpoints take less than 1 MB instead of 90."""
     import torch
     from torchvision.models.resnet import BasicBlock, ResNet
+
+    from training import loading
 
     class Small(ResNet):
         def _make_layer(self, block, planes, *args, **kwargs):
@@ -146,3 +148,6 @@ def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
         return model
 
     monkeypatch.setattr("torchvision.models.resnet18", resnet18)
+    loading._built.cache_clear()
+    yield
+    loading._built.cache_clear()  # another test must not compare its networks with this one

@@ -83,6 +83,7 @@ CASES = [
     # what is trained
     "model.freeze=backbone",
     "model.name=squeezenet1_1",
+    "model.name=squeezenet1_0 model.init=torchvision model.loss_name=binary_cross_entropy",
     "model.name=vit_b_16 model.init=torchvision train_dataset.crop_size=16",
     "model.name=vit_b_32 model.init=torchvision algorithms.progressive_resizing={}",
     "model.name=googlenet model.init=torchvision model.weights=torchvision",

@@ -14,6 +14,7 @@ WEIGHTS = "tests/training/test_weights_runs.py::test_advice_makes_the_run_train"
 TUNED = "tests/training/test_tuned_runs.py::test_advice_makes_the_run_train"
 REFUSED_DATA = "tests/loaders/test_refused_data.py::"
 FROM_S3 = "tests/archives/test_trained_from_s3.py::test_advice_is_followed"
+NETWORKS = "tests/test_architectures.py::"
 TYPED = {
     "may smooth only one of the two losses": DECLARED,
     "makes targets 0 or 1 again": DECLARED,
@@ -63,6 +64,11 @@ TYPED = {
     "is not a timm model's": WEIGHTS,
     "untrained head cannot be evaluated": WEIGHTS,
     "outputs to replace": WEIGHTS,
+    "measured on images resized with": "tests/training/test_weights.py::test_a_hub_folder",
+    "starts from a bias of the last layer": NETWORKS + "test_a_head_without_bias",
+    "is for the blocks of torchvision": NETWORKS + "test_what_a_network_cannot_do",
+    "names weights; type": NETWORKS + "test_what_a_network_cannot_do",
+    "does not work with images of": "tests/tools/test_other_networks.py::test_what_timms_transformer_cannot_do",
     "keep given, but ": WEIGHTS,
     "which model.freeze keeps": TUNED,
     "to start a new training from its weights": TUNED,

@@ -153,6 +153,14 @@ def test_what_a_network_cannot_do(words: str) -> None:
     assert problems(*words.split()) == REFUSED[words]
 
 
+def test_a_head_without_bias(on_meta: torch.device) -> None:
+    """MaxViT's: probabilities cannot start at 1 / classes; with the advice, it is built."""
+    with on_meta, pytest.raises(ConfigError, match=r"maxvit_t has none there; type model\.loss_name=cross_entropy"):
+        build_composer_resnet("maxvit_t", "binary_cross_entropy", 7)
+    with on_meta:
+        assert head_of(build_composer_resnet("maxvit_t", "cross_entropy", 7).module, 7) == "classifier.5"
+
+
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     builders = networks.builders
     monkeypatch.setattr(networks, "builders", lambda package: {} if package == "timm.models" else builders(package))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,10 @@ from tests.pages import DOCS, cells
 from tests.runs import ROOT
 
 SHIPPED = ("baseline", "mild", "medium", "sgd", "flip_40", "flip_80")
+TREES: dict[str, dict[str, Any]] = {
+    "flip_40": {"max_duration": "40ep", "scheduler": {"t_warmup": "2ep"}},
+    "flip_80": {"max_duration": "80ep", "scheduler": {"t_warmup": "2ep"}},
+}
 FREE = Price(None, "no price is known")
 GOLDEN = """\
 Budget: 8x H100, 1 h
@@ -104,8 +109,9 @@ def test_what_may_be_typed(text: str, means: Budget) -> None:
         ("0x A100, 1 h", "its numbers must be more than 0"),
         ("8x A100, 0 min", "its numbers must be more than 0"),
         ("120 %", "a top-1 at most 100 %"),
-        (f"{'9' * 5000}x A100, 1 h", "is not understood"),
-        (f"{'9' * 400} h", "its numbers must be more than 0"),
+        (f"{'9' * 50}x A100, 1 h", "is not understood"),
+        ("9" * 5000, "5,000 characters given, and at most 400 are read; write "),
+        (f"{'9' * 398} h", "its numbers must be more than 0"),
         ("-5 h", "'-' is not understood"),
     ],
 )
@@ -175,7 +181,10 @@ def test_lengths_between_two_published_ones(small: list[Published]) -> None:
     assert offered(small, "8x A100, 60 min") == [("flip_80", 60), ("mild", 40)]
     assert offered(small, "8x A100, 77.8 %") == [("flip_80", 60)]
     budget = parse("8x A100, 60 min")
-    assert "recipe_name=flip_80 scale_schedule_ratio=0.75 " in offer.commands(sixty, budget, {"flip_80": 80})[0]
+    assert (
+        "recipe_name=flip_80 scale_schedule_ratio=0.75 scheduler.scale_warmup=false "
+        in offer.commands(sixty, budget, TREES)[0]
+    )
     said = offer.remarks(Answer([sixty], []), budget, scale_for(budget, small), FREE)
     assert "60 epochs lie between two published lengths, 77.00 % in 40 epochs and 78.40 % in 80 epochs" in said[0]
 

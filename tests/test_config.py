@@ -232,7 +232,7 @@ def test_resnet50_yaml_shows_every_key_and_its_default() -> None:
             assert "#" in line, f"no comment: {line}"
 
 
-@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot"])
+@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "hot", "torchvision_v2_224", "rsb_a1", "rsb_a3"])
 def test_digits_yaml_works_with_every_recipe(recipe: str) -> None:
     run = load([str(ROOT / "yamls" / "digits.yaml"), f"recipe_name={recipe}"])
     assert run.config.train_dataset.crop_size == run.config.eval_dataset.crop_size == 32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks import frontier
 from config import ConfigError, load
-from config.load import read_recipe
+from config.load import read_recipe, recipe_files
 from loaders.archives.forms import FORMS
 from loaders.images.decoders import DECODERS, chosen
 from loaders.storage.kinds import KINDS
@@ -73,13 +74,16 @@ def figures(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_recipes() -> None:
-    """The README lists each recipe with its best published figure, docs/recipes.md with all of them."""
+    """The README lists each recipe not based on another with its best published figure, docs/recipes.md all figures."""
     assert "Published, not ours" in README.read_text()
     short = [["recipe", "in one line", "epochs", "published top-1", "time and hardware"]]
     full = [["recipe", "published top-1", "epochs", "time and hardware", "source", "remarks"]]
+    first = Counter(read_recipe(name).lineage[0].name for name in recipe_files())
     for name, tree in shortest_first().items():
         card, length = read_recipe(name).card, tree["max_duration"].removesuffix("ep")
-        short.append([f"`{name}`", card["summary"], length, *figures(best_figure(name))])
+        if name in first:
+            others = f" and {first[name] - 1} based on it" if first[name] > 1 else ""
+            short.append([f"`{name}`{others}", card["summary"], length, *figures(best_figure(name))])
         for number, row in enumerate(card["published"]):
             top1, hardware = figures(row)
             source = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", row["source"])

@@ -21,7 +21,7 @@ from loaders.dataset import ImageDataset
 from loaders.errors import LocalMissing
 from loaders.images.transforms import Pipeline
 from loaders.storage.kinds import ARCHIVES
-from loaders.storage.sharded import ORDER, cache_folder, prefetch, window_order
+from loaders.storage.sharded import ORDER, SHUFFLE_BLOCK, cache_folder, prefetch, window_order
 from loaders.storage.stored_files import StoredFile, StoredFiles
 
 LARGEST = 8 << 30  # bytes of a file in S3: the first batch would have to wait for all of a larger one
@@ -136,7 +136,8 @@ def _why_not_from_s3(catalog: Catalog, split: str) -> str | None:
         return "training reads single images on disks alone"
     if (size := int((catalog.offsets + catalog.sizes).max())) > LARGEST:
         return f"a file of {amount(size)} would have to be downloaded before the first batch"
-    if split == "train" and not is_mixed(as_stored(catalog).labels):
+    in_window = len(catalog) <= SHUFFLE_BLOCK // 10  # so that the shuffled images come from all files
+    if split == "train" and not in_window and not is_mixed(as_stored(catalog).labels):
         return "their files hold class after class, so that mixing the classes would need all of them at once"
     return None
 

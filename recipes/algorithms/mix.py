@@ -27,7 +27,8 @@ class Mix(RecipeAlgorithm):
         cutmix_alpha: parameter of CutMix's Beta distribution. Published: 1.
         switch_prob: probability of CutMix, else MixUp. Published: .5.
         prob: probability that a batch is mixed at all. Published: 1.
-        partners: `roll`, the image before, as in torchvision; `flip`, the one as far from the end, as in timm.
+        partners: `roll`, the image before, as in torchvision (with train_dataset.repeats on few ranks, mostly
+            another copy of the image); `flip`, the one as far from the end, as in timm.
     """
 
     BOUNDS = {

@@ -206,7 +206,7 @@ def test_a_model_that_torch_cannot_export(
         assert printed.err.startswith(f"\n{said}") and len(printed.err.splitlines()) == 2, printed.err
     assert not Path("out").exists()
     assert run(["it", "-o", "out", "--outside-code", "--format", "hub"]) == 2
-    assert "resnet101 or resnet152, but the run's network is branching" in capfd.readouterr().err
+    assert "torchvision's or timm's networks, but branching_model:Branching is yours" in capfd.readouterr().err
 
 
 @slow

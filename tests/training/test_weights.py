@@ -184,7 +184,13 @@ def hub(folder: str = "hub", **said: Any) -> dict[str, Tensor]:
 
 
 def test_a_hub_folder(capsys: pytest.CaptureFixture) -> None:
-    how = {"input_size": [3, 224, 224], "crop_pct": 0.95, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    how = {
+        "input_size": [3, 224, 224],
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
     held = hub(architecture="resnet18", label_names=["a", "b", "c"], pretrained_cfg=how)
     run = run_with("hub/")
     model, loaded = start(run, ["a", "b", "c"])
@@ -193,6 +199,10 @@ def test_a_hub_folder(capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().out
     assert "measured with resize 235 and crop 224, this run evaluates with resize 256 and crop 224" in said
     assert "normalized with mean (0.5, 0.5, 0.5)" in said
+    assert "for the same, type eval_dataset.interpolation=bicubic" in said
+    run.config.eval_dataset.interpolation = "bicubic"
+    show(loaded, run.config.eval_dataset, model)
+    assert "bicubic" not in capsys.readouterr().out
     assert start(run, ["a", "b", "d"])[1].why == "label 2 was 'c' and is 'd' in the data"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from common.errors import ConfigError, UserError
 from tools.export.formats import FORMATS, function
 from tools.export.subject import Subject, in_batches
-from tools.export.weights import surgeries, works
+from tools.export.weights import called, surgeries, works
 
 TOLERANCE = 1e-4  # of the largest logit, or of a probability
 
@@ -37,8 +37,7 @@ def check(subject: Subject, name: str, path: Path) -> Checked:
             f"--format {name}: what was written {off}, more than {TOLERANCE:g}; this format does not work here"
         )
     raise ConfigError(
-        f"--format {name}: torchvision's {subject.config.model.name} with these weights {off}"
-        f"{surgeries(subject)}; {works(subject)}"
+        f"--format {name}: {called(subject)} with these weights {off}{surgeries(subject)}; {works(subject)}"
     )
 
 
@@ -46,5 +45,5 @@ def compared(outputs: Tensor, logits: Tensor, are_logits: bool) -> Checked:
     """Compare outputs [N, classes] with the run's logits."""
     expected = logits if are_logits else logits.softmax(dim=1)
     scale = float(expected.abs().max()) if are_logits else 1.0
-    difference = float((outputs - expected).abs().max()) / scale
+    difference = float((outputs - expected).abs().max()) / (scale or 1)  # a network may give zeros alone
     return Checked(difference, int((outputs.argmax(1) != expected.argmax(1)).sum()), len(outputs))

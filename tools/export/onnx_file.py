@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tools.export.programs import INPUT, Reader, example, outputs, quiet
+from tools.export.programs import BATCH, INPUT, Reader, example, outputs, quiet
 from tools.export.subject import Subject
 
 OPSET = 18
@@ -24,7 +24,7 @@ def write_onnx(subject: Subject, path: Path) -> None:
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[outputs(subject)],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=({0: BATCH},),
             external_data=False,
         )
     assert program is not None

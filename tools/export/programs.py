@@ -17,6 +17,9 @@ from tools.export.subject import Subject
 INPUT = "images"  # the name of a program's input
 Reader = Callable[[Tensor], Tensor]
 
+# Attention's guards rule out the largest integer, which is the bound if none is given.
+BATCH = torch.export.Dim("batch", min=1, max=2**31 - 1)
+
 
 def outputs(subject: Subject) -> str:
     """Return what a program of this subject gives."""
@@ -31,9 +34,8 @@ def example(subject: Subject) -> Tensor:
 
 def write_pt2(subject: Subject, path: Path) -> None:
     """Write a program for batches of any size."""
-    batch = {0: torch.export.Dim("batch", min=1)}
     with quiet():
-        program = torch.export.export(subject.program, (example(subject),), dynamic_shapes=(batch,), strict=False)
+        program = torch.export.export(subject.program, (example(subject),), dynamic_shapes=({0: BATCH},), strict=False)
         buffer = io.BytesIO()  # on a full disk, torch aborts the process
         torch.export.save(program, buffer, extra_files=subject.texts(outputs(subject)))
     path.write_bytes(buffer.getbuffer())

@@ -72,6 +72,12 @@ def on_bytes(network: nn.Module) -> Reader:
     return lambda images: network(normalize((images, images))[0])
 
 
+def called(subject: Subject) -> str:
+    """Return what the network is called in its library."""
+    name = subject.config.model.name
+    return name if networks.is_timms(name) else f"torchvision's {name}"
+
+
 def _librarys(subject: Subject) -> nn.Module:
     return networks.build(subject.config.model.name, len(subject.network.classes), subject.network.crop_size)
 
@@ -84,7 +90,6 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
         if not kind.is_weights:
             continue
         with_code = kind.takes_code and subject.given.with_code
-        library = model if networks.is_timms(model) else f"torchvision's {model}"
         if is_outside(model):
             problems.append(f"--format {name}: holds weights of torchvision's or timm's networks, but {model} is yours")
         elif with_code and model not in MODELS:
@@ -97,7 +102,7 @@ def check_fits(subject: Subject, formats: Sequence[str]) -> None:
         elif "timm" in kind.packages and subject.network.interpolation == "area":
             problems.append(f"--format {name}: timm has no interpolation=area, with which the run's evaluation resizes")
         elif _shapes(subject.plain) != _shapes(_holder(subject, with_code)):
-            holder = f"{CODE}, for networks with BlurPool alone," if with_code else library
+            holder = f"{CODE}, for networks with BlurPool alone," if with_code else called(subject)
             problems.append(f"--format {name}: {holder} cannot hold this network{surgeries(subject)}")
     if problems:
         raise ConfigError(*(f"{problem}; {works(subject)}" for problem in problems))

@@ -97,12 +97,13 @@ def _check(given: Pretrained, held: Shapes, wanted: Shapes, model: Model) -> Non
     faults = differences(held, wanted)
     if not faults:
         return
-    start = f"model.weights: {given.origin.address} does not fit model.name={model.name}: it looks like"
+    start = f"model.weights: {given.origin.address} does not fit model.name={model.name}:"
     likeness = architecture(held)
     if likeness and model.name in MODELS and likeness != model.name:
-        raise ConfigError(f"{start} a {likeness}'s; type model.name={likeness}")
-    seen = f"a {likeness}'s" if likeness else f"none of {', '.join(MODELS)}"
-    raise ConfigError(f"{start} {seen}, and {'; '.join(faults)}. Give weights of this architecture")
+        raise ConfigError(f"{start} it looks like a {likeness}'s; type model.name={likeness}")
+    seen = f"a {likeness}'s" if likeness else f"none of {', '.join(MODELS)}" if model.is_resnet else ""
+    seen = seen and f"it looks like {seen}, and "
+    raise ConfigError(f"{start} {seen}{'; '.join(faults)}. Give weights of this architecture")
 
 
 def _plain(given: Pretrained, algorithms: Sequence[Algorithm]) -> tuple[dict[str, Tensor], list[str]]:

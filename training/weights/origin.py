@@ -33,6 +33,7 @@ class Measured:
     top1: float | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _in_cache(architecture: str, name: str) -> Origin:
             f"and type wget -P {shlex.quote(str(cache))} {chosen.url}"
         )
     preset, top1 = chosen.transforms(), chosen.meta["_metrics"]["ImageNet-1K"]["acc@1"]
-    measured = Measured(preset.resize_size[0], preset.crop_size[0], top1, tuple(preset.mean), tuple(preset.std))
+    sizes, normalized = (preset.resize_size[0], preset.crop_size[0]), (tuple(preset.mean), tuple(preset.std))
+    measured = Measured(*sizes, top1, *normalized, preset.interpolation.value)
     return Origin(f"{called} ({path.name})", path, digest, measured=measured)
 
 
@@ -147,7 +149,8 @@ def _described(folder: Folder, file: str) -> dict[str, Any]:
         if "input_size" in how:
             crop = int(how["input_size"][-1])
             sizes = math.floor(crop / float(how.get("crop_pct", 1.0))), crop  # as timm rounds
-            measured = Measured(*sizes, None, *(tuple(map(float, how.get(key, ()))) for key in ("mean", "std")))
+            mean, std = (tuple(map(float, how.get(key, ()))) for key in ("mean", "std"))
+            measured = Measured(*sizes, None, mean, std, str(how.get("interpolation", "bilinear")))
     except (
         AttributeError,
         LookupError,

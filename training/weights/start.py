@@ -12,6 +12,7 @@ from torch import nn
 from common.errors import named
 from config import ConfigError, Run
 from config.schema import Config, EvalDataset, Model
+from loaders.images.decoders import INTERPOLATIONS
 from loaders.images.transforms import CHANNEL_MEAN, CHANNEL_STD
 from model import Head, head_of, initialize_head
 from training import build, checkpoints
@@ -156,6 +157,11 @@ def _remarks(measured: Measured | None, dataset: EvalDataset) -> list[str]:
         remarks.append(
             f"{top1} measured with resize {then[0]} and crop {then[1]}, this run evaluates with resize "
             f"{dataset.resize_size} and crop {dataset.crop_size}; for the same, type {words}"
+        )
+    if measured.interpolation in INTERPOLATIONS and measured.interpolation != dataset.interpolation:
+        remarks.append(
+            f"they were measured on images resized with the {measured.interpolation} filter, this run has "
+            f"{dataset.interpolation}; for the same, type eval_dataset.interpolation={measured.interpolation}"
         )
     ours = (CHANNEL_MEAN, CHANNEL_STD)
     if (measured.mean or ours[0], measured.std or ours[1]) != ours:
