@@ -59,7 +59,7 @@ static struct support support_of(int output, const struct span *span, int resize
 }
 
 /* Keys' cubic with a = -0.5, or a triangle. */
-static double filtered(double distance, int filter)
+INLINE double filtered(double distance, int filter)
 {
     if (distance < 0.0)
         distance = -distance;
@@ -70,7 +70,7 @@ static double filtered(double distance, int filter)
     return distance < 2.0 ? (((distance - 5.0) * distance + 8.0) * distance - 4.0) * -0.5 : 0.0;
 }
 
-static void compute_weights(struct support support, int filter, int copies, double *shares, int32_t *weights)
+INLINE void compute_weights(struct support support, int filter, int copies, double *shares, int32_t *weights)
 {
     double total = 0.0, slope = 1.0 / support.scale;
     for (int i = 0; i < support.count; i++) {
@@ -80,7 +80,8 @@ static void compute_weights(struct support support, int filter, int copies, doub
     for (int i = 0; i < support.count; i++)
         for (int copy = 0; copy < copies; copy++) {
             double share = total != 0.0 ? shares[i] / total : shares[i];
-            weights[i * copies + copy] = (int32_t)((share < 0.0 ? -0.5 : 0.5) + share * (1 << PRECISION));
+            double half = filter == BICUBIC && share < 0.0 ? -0.5 : 0.5;
+            weights[i * copies + copy] = (int32_t)(half + share * (1 << PRECISION));
         }
 }
 
@@ -117,8 +118,10 @@ static int make_axis(struct axis *axis, const struct span *span, int resized, in
         axis->start[i] = start;
         if (span->filter == AREA)
             compute_shares(cell_of(output, length, resized, span->mode), axis->shares + skipped);
+        else if (span->filter == BICUBIC) /* compiled for each filter, or bilinear would pay for the test */
+            compute_weights(support, BICUBIC, copies, shares, axis->weights + skipped * copies);
         else
-            compute_weights(support, span->filter, copies, shares, axis->weights + skipped * copies);
+            compute_weights(support, BILINEAR, copies, shares, axis->weights + skipped * copies);
     }
     free(shares);
     axis->begin = axis->start[flip ? count - 1 : 0];
