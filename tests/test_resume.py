@@ -29,17 +29,14 @@ from training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
+SMALL = ["train_dataset.batch_size=12", "eval_dataset.crop_size=16", "scheduler.t_warmup=1ba"]
 # Recipes scaled down to two epochs of four batches at 16 px, with every stateful algorithm.
 RECIPES = {
     "baseline": [],
     "mild": ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba"],
     "medium": ["algorithms.ema.half_life=2ba", "algorithms.ema.update_interval=1ba", "algorithms.sam.interval=2"],
-    "schedulefree_sgd": [
-        "train_dataset.batch_size=12",
-        "eval_dataset.crop_size=16",
-        "scheduler.t_warmup=1ba",
-        "optimizer.lr=0.1",
-    ],
+    "torchvision_v2": [*SMALL, "algorithms.ema.update_interval=1ba", "algorithms.random_erasing.p=0.5"],
+    "schedulefree_sgd": [*SMALL, "optimizer.lr=0.1"],
 }
 STREAMED = "baseline, streamed"
 KILLED = f"""
@@ -67,7 +64,7 @@ def words(recipe: str, yaml: Path, name: str) -> list[str]:
     return [str(yaml), f"recipe_name={recipe}", *small, *saving, *RECIPES[recipe]]
 
 
-@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", STREAMED])
+@pytest.mark.parametrize("recipe", ["baseline", "mild", "medium", "torchvision_v2", STREAMED])
 def test_a_killed_run_resumes_in_mid_epoch(recipe: str, tmp_path: Path, image_folder: Path) -> None:
     yaml = small_yaml(tmp_path, image_folder)
     if recipe == STREAMED:

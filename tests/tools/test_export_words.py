@@ -22,7 +22,14 @@ from tools.export.quantized import is_loss
 @pytest.mark.parametrize(("resize", "crop"), [(232, 224), (256, 224), (232, 176), (176, 160), (32, 32), (20, 16)])
 def test_timm_resizes_to_the_same_pixel(resize: int, crop: int) -> None:
     given = argparse.Namespace(license=None)
-    network = SimpleNamespace(resize_size=resize, crop_size=crop, classes=["a", "b"], names=["a", "b"])
+    network = SimpleNamespace(
+        resize_size=resize,
+        crop_size=crop,
+        crop_ratio=None,
+        interpolation="bilinear",
+        classes=["a", "b"],
+        names=["a", "b"],
+    )
     config, plain = SimpleNamespace(model=SimpleNamespace(name="resnet18")), SimpleNamespace(fc=torch.nn.Linear(3, 2))
     subject = SimpleNamespace(network=network, config=config, name="it", given=given, plain=plain)
     how = hub.config_of(subject)["pretrained_cfg"]  # type: ignore
