@@ -4,7 +4,7 @@
     python -m tools.export runs/NAME --format pth safetensors hub --checkpoint latest -o FOLDER
 
 Programs (onnx, pt2, torchscript) take RGB images, uint8 [B, 3, S, S], and give probabilities: the normalization is
-inside. Weights (pth, safetensors, timm, hub) are of torchvision's network, which takes normalized images and gives
+inside. Weights (pth, safetensors, timm, hub) are of a library's network, which takes normalized images and gives
 logits. Each file holds its classes and image size, and names its run; preprocess.py, next to it, prepares an image.
 A space is a folder with a page that runs the ONNX program.
 
