@@ -20,7 +20,7 @@ from loaders.archives.order import near
 from loaders.archives.place import GZIPPED, Place, is_tar, plain_ranges, read_range
 from loaders.archives.splits import SPLIT_OF, TEST, check_classes, split_of
 from loaders.archives.tars import members
-from loaders.storage.imagefolder import EXTENSIONS, is_of_a_program, programs_remark
+from loaders.storage.imagefolder import EXTENSIONS, OF_PROGRAMS, is_of_a_program
 
 WITHIN_REACH = 4 << 30  # bytes of .tgz files, up to which any image is decompressed as fast as it is decoded
 STRETCH = 1 << 23  # bytes of larger ones that are read in one go
@@ -163,7 +163,7 @@ class _Found:
             self.remarks.append(f"{counted(self.others.total(), one, many)} ignored ({named(sorted(self.others))}).")
         folders = {folder for found, _ in rows for folder in [found.one, *found.name.split("/")[:-1]]}
         if programs := sorted(filter(is_of_a_program, folders)):
-            self.remarks.append(programs_remark(programs))
+            self.remarks.append(f"{named(programs)} {OF_PROGRAMS}")
         return DataCopy(what, self._within_reach(splits), classes, self.remarks)
 
     def _within_reach(self, splits: dict[str, Catalog]) -> dict[str, Catalog]:

@@ -25,6 +25,9 @@ SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif")
 
 _MEASURED = 100  # images, of whose mean the size of all is estimated
+OF_PROGRAMS = (
+    "look like folders made by programs; images in them are used like others. Remove them if that is not intended."
+)
 _PROGRAMS = re.compile(r"[.@#$].*|__MACOSX|lost\+found")  # .ipynb_checkpoints, .Trash-1000, @eaDir, $RECYCLE.BIN
 
 
@@ -213,16 +216,8 @@ def _remarks(folder: Path, classes: list[str], listings: Sequence[Listing]) -> l
         one, many = "file is not an image by name or type, and is", "files are not images by name or type, and are"
         remarks.append(f"{folder.name}: {counted(len(others), one, many)} ignored ({named(kinds)}).")
     if programs:
-        remarks.append(f"{folder.name}: {programs_remark(programs)}")
+        remarks.append(f"{folder.name}: {named(programs)} {OF_PROGRAMS}")
     return remarks
-
-
-def programs_remark(folders: list[str]) -> str:
-    """Return a remark on folders for which `is_of_a_program` is true."""
-    return (
-        f"{named(folders)} look like folders made by programs; images in them are used like all others. Remove the "
-        "folders if that is not intended."
-    )
 
 
 def structure_faults(root: Path, needed: tuple[str, ...] = SPLITS) -> list[str]:
