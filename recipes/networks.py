@@ -47,7 +47,7 @@ def problem(name: str) -> str:
     if not (timms := builders("timm.models")):
         return f"{name} needs timm; type: pip install -c constraints.txt timm"
     if inner not in timms:
-        return f"timm has no {inner}{did_you_mean(inner, timms)}; timm.list_models() names them all"
+        return f"timm has no {inner}{did_you_mean(inner, timms)} (timm.list_models() names them all)"
     if tag:
         return f".{tag} names weights; type model.name={TIMM}{inner} and model.weights=FILE"
     return ""

@@ -138,7 +138,7 @@ REFUSED = {
         "algorithms.stochastic_depth=null",
     ],
     "model.name=timm:resnt50": [
-        "model.name: timm has no resnt50; did you mean resnet50?; timm.list_models() names them all"
+        "model.name: timm has no resnt50; did you mean resnet50? (timm.list_models() names them all)"
     ],
     "model.name=timm:resnet50.a1_in1k": [
         "model.name: .a1_in1k names weights; type model.name=timm:resnet50 and model.weights=FILE"
