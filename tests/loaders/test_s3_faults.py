@@ -24,6 +24,8 @@ from tests.image_files import make_mds
 from tests.loaders.proxy import FaultProxy, Rule
 from tests.runs import wait_for
 from tests.s3 import s3_client, upload, use_endpoint
+from tools.convert.__main__ import main as convert
+from tools.verify.__main__ import run as verify
 
 REMOTE = "s3://images/set"
 DAMAGED = "shard.00002.mds"
@@ -151,6 +153,13 @@ def test_a_local_shard_lost_in_mid_epoch(workers: int, shards: Path, tmp_path: P
     spec = build(source, workers, source)
     (source / "val" / DAMAGED).unlink()
     assert f"{DAMAGED}: is missing" in sentence(lambda: list(spec.dataloader))
+
+
+@pytest.mark.slow
+def test_credentials_for_shards_need_not_allow_a_listing(stored: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.rules = [Rule(403, match="list-type", code="AccessDenied")]
+    assert verify([REMOTE, str(tmp_path / "cache"), "--workers", "1"]) == 0
+    assert convert([REMOTE, str(tmp_path / "mds"), "--local", str(tmp_path / "cache"), "--workers", "1"]) == 0
 
 
 def test_no_index(stored: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
