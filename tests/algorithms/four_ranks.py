@@ -205,7 +205,7 @@ def through_main(folder: Path, image_folder: str) -> dict[str, Any]:
     again = [f"load_path={middle}", "save_folder=null"]
     still = ["optimizer.lr=0", "optimizer.weight_decay=0"]
     # A ResNet-10, half the size: four ranks share the memory.
-    torchvision.models.resnet18 = lambda num_classes: ResNet(BasicBlock, [1, 1, 1, 1], num_classes)
+    torchvision.models.resnet18 = lambda **given: ResNet(BasicBlock, [1, 1, 1, 1], **given)
     ends, own, losses = {}, {}, {}
     for name, more in {"whole": [], "again": again, "mean": [*still, *again]}.items():
         if name == "mean":
