@@ -139,7 +139,7 @@ def build_composer_resnet(
             # The two accuracies share no state, so the search for groups on the first batch would be wasted.
             compute_groups=False,
         ),
-        loss_fn=partial(LOSSES[loss_name], **({"threshold": target_threshold} if loss_name == MEAN_BCE else {})),
+        loss_fn=partial(LOSSES[loss_name], threshold=target_threshold) if loss_name == MEAN_BCE else LOSSES[loss_name],
     )
 
 

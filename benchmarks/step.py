@@ -65,13 +65,23 @@ class Row:
         return [self.recipe, str(self.size), *rates, ratio, *mfu]
 
 
+class Epoch:
+    """The number of images of an epoch, which is all that a run asks of these data sets."""
+
+    def __init__(self, epoch_size: int) -> None:
+        self.epoch_size = epoch_size
+
+    def __len__(self) -> int:
+        return self.epoch_size
+
+
 class Batches:
     """Random batches like our loader's, the same few repeated: uint8, channels_last, pinned for a GPU."""
 
     def __init__(self, run: Run) -> None:
         config = run.config
         self.batch_size, size = config.train_dataset.batch_size, config.train_dataset.crop_size
-        self.dataset = range(1000 * self.batch_size)
+        self.dataset = Epoch(1000 * self.batch_size)
         generator = torch.Generator().manual_seed(0)
         shape = (self.batch_size, size, size, 3)
         self.batches = []

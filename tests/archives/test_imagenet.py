@@ -72,7 +72,8 @@ def devkit(plain: Path, root: Path) -> None:
 def unpacked_devkit(plain: Path, root: Path) -> None:
     devkit(plain, root)
     with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz") as archive:
-        archive.extractall(root, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # which 3.11.2 does not have
+        archive.extractall(root)
     (root / "ILSVRC2012_devkit_t12.tar.gz").unlink()
 
 

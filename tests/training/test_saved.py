@@ -116,6 +116,8 @@ def test_a_checkpoint_of_every_recipe_is_data(recipe: str, workdir: Path, image_
     words += ["optimizer.lr=0.01", "seed=3"]
     soon = {"ema": "algorithms.ema.update_interval=1ba", "sam": "algorithms.sam.interval=1"}
     words += [soon[name] for name in as_shipped(recipe)["algorithms"] if name in soon]
+    if as_shipped(recipe)["algorithms"].get("progressive_resizing", {}).get("sizes"):
+        words += ["algorithms.progressive_resizing.sizes=[12,16]", "eval_dataset.crop_ratio=null"]
     starts = []
     if as_shipped(recipe)["model"]["weights"]:
         torch.save(resnet18(), "w.pth")
