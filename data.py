@@ -42,53 +42,46 @@ def build_imagenet_dataspec(
 ) -> DataSpec:
     """Load this rank's part of the train/ or val/ split of a data set.
 
-    Batches are (uint8 [B, 3, crop, crop] in channels_last memory format, int64 [B]) on the CPU; images are normalized
-    on the trainer's device.
+    Batches are (uint8 [B, 3, crop, crop] in channels_last, int64 [B]) on the CPU; the trainer's device normalizes them.
 
     Args:
         data_path: the folder, or s3://bucket/folder, that contains train/ and val/.
-        is_streaming: MDS shards (True), or a folder of images per class (False).
+        is_streaming, storage: MDS shards or not; another of `loaders.storage.kinds`, or package.module:Class.
         batch_size: samples per device.
-        local: cache folder for shards; each split has its own subfolder.
+        local, cache_limit: cache folder for shards, a subfolder per split, and how much each may hold, as 200gb.
         is_train: train/ with random crop and flip, or val/ with the central crop.
-        drop_last: whether to drop an incomplete last batch.
-        shuffle: whether to use a new order in each epoch.
-        resize_size: short side in pixels before the crop; -1: no resize.
-        crop_size: side of the images in a batch, in pixels.
+        drop_last, shuffle: whether to drop an incomplete last batch, and to use a new order in each epoch.
+        resize_size, crop_size: short side before the crop (-1: no resize), and side of a batch's images, in pixels.
         seed: order and augmentation depend only on it, the epoch and the sample.
-        storage: a kind in `loaders.storage.kinds`, or package.module:Class; None: the default for is_streaming.
         pack_size: storage packed: short side, in pixels, to which larger images are reduced in memory.
-        cache_limit: bytes of shards that the split's cache folder may hold, a number or 200gb; None: all.
         image_transforms: additional steps after crop and flip, uint8 [3, H, W] to the same; training only.
-        min_crop_area: smallest fraction of an image's area that a random crop covers; training only.
-        hflip: mirror images with probability 1/2; training only.
+        min_crop_area, hflip: smallest part of an image that a random crop covers; mirror half of them; training only.
         repeats: how often an epoch shows each of its images, of which it then has fewer; training only.
-        decoder: a name in `loaders.images.decoders`; auto: native if it is built, else torchvision.
-        interpolation: filter of a resize, one of `loaders.images.decoders.INTERPOLATIONS`.
-        crop_ratio: central square as a fraction of the short side, resized to crop_size; evaluation only, replaces
-            resize_size.
+        decoder, interpolation: names in `loaders.images.decoders`; auto: native if it is built, else torchvision.
+        crop_ratio: central square / short side, resized to crop_size in place of resize_size; evaluation only.
         device: cpu or gpu, where the trainer computes; None: gpu if there is one.
         **dataloader_kwargs: arguments of torch's DataLoader, overriding the defaults.
 
     Raises:
         DataError: the data set is missing or incomplete, or streams without `local` (then also a ValueError).
     """
-    path, cache = os.fspath(data_path) if data_path else "", os.fspath(local) if local else None
-    split = "train" if is_train else "val"
     if is_train:
         drawn = image_transforms, min_crop_area, hflip
         pipeline: Pipeline = TrainingPipeline(resize_size, crop_size, *drawn, decoder, interpolation)
     else:
         pipeline = EvaluationPipeline(resize_size, crop_size, decoder, interpolation, crop_ratio)
-    given: dict[str, Any] = {"path": path, "local": cache, "split": split, "pipeline": pipeline, "seed": seed}
-    dataset = _open(storage, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
+    given = {"path": data_path, "local": local, "pipeline": pipeline, "seed": seed}
+    dataset = _open(storage, is_train, given, is_streaming=is_streaming, pack_size=pack_size, cache_limit=cache_limit)
     dataset.repeats = repeats if is_train else 1
     loader = build_loader(storage, dataset, batch_size, drop_last, shuffle, dataloader_kwargs, device)
     return DataSpec(loader, microbatch_transforms=NormalizationFn(), split_batch=split_batch)
 
 
-def _open(storage: str | None, given: dict[str, Any], **ours: Any) -> ImageDataset:
-    """Open a data set; a class from outside this checkout takes `given` alone, our own kinds take `ours` too."""
+def _open(storage: str | None, is_train: bool, given: dict[str, Any], **ours: Any) -> ImageDataset:
+    """Open a split; a class from outside this checkout takes `given` and `split` alone, our own kinds `ours` too."""
+    path, local = given["path"], given["local"]
+    given |= {"path": os.fspath(path) if path else "", "local": os.fspath(local) if local else None}
+    given["split"] = "train" if is_train else "val"
     if storage and registry.is_outside(storage):
         return registry.build("storage", storage, given)
     return open_dataset(storage, **given, **ours)

@@ -130,16 +130,21 @@ def build_composer_resnet(
     return ResNetClassifier(
         module,
         num_classes=num_classes,
-        val_metrics=MetricCollection(
-            {
-                "CrossEntropy": MeanCrossEntropy(),
-                "MulticlassAccuracy": MulticlassAccuracy(num_classes, average="micro"),
-                "MulticlassTop5Accuracy": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            },
-            # The two accuracies share no state, so the search for groups on the first batch would be wasted.
-            compute_groups=False,
-        ),
+        val_metrics=evaluation_metrics(num_classes),
         loss_fn=partial(LOSSES[loss_name], threshold=target_threshold) if loss_name == MEAN_BCE else LOSSES[loss_name],
+    )
+
+
+def evaluation_metrics(num_classes: int) -> MetricCollection:
+    """Return the metrics of an evaluation: cross entropy, top-1 and top-5 accuracy."""
+    return MetricCollection(
+        {
+            "CrossEntropy": MeanCrossEntropy(),
+            "MulticlassAccuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "MulticlassTop5Accuracy": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+        },
+        # The two accuracies share no state, so the search for groups on the first batch would be wasted.
+        compute_groups=False,
     )
 
 

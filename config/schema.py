@@ -44,9 +44,7 @@ class Model:
     """The network and its loss."""
 
     name: str = "resnet50"  # one of MODELS, another of torchvision's, timm:NAME, or package.module:Class
-    loss_name: str = (
-        "cross_entropy"  # one of LOSSES; binary_cross_entropy: summed over classes, averaged over the batch
-    )
+    loss_name: str = "cross_entropy"  # one of LOSSES; binary_cross_entropy is summed over classes, MEAN_BCE averaged
     target_threshold: float | None = None  # MEAN_BCE: targets above it count as 1, others as 0; None: as they are
     init: str = "mosaic"  # one of INITS; how weights are initialized
     num_classes: int | str = 1000  # the number of class folders in the data; AUTO: counted there

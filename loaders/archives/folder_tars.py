@@ -156,7 +156,7 @@ class _Found:
             splits[split] = replace(whole.take(np.array([index for _, index in chosen])), labels=labels)
         if tests := splits.pop(TEST, None):
             self.remarks.append(f"{counted(len(tests), 'test image is', 'test images are')} left out.")
-        of_splits = {split: {classes[label] for label in catalog.labels.tolist()} for split, catalog in splits.items()}
+        of_splits = {name: {classes[label] for label in np.unique(found.labels)} for name, found in splits.items()}
         check_classes(given, of_splits)
         if self.others:
             one, many = "file is not an image of a class, and is", "files are not images of a class, and are"

@@ -18,17 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common import s3
 from common.addresses import is_s3
-from common.errors import DataError
 from common.folders import S3Folder
-from common.store_faults import StoreOutOfReach
 from common.whole_files import whole_file
 from loaders.archives.catalog import Catalog, DataCopy
 from loaders.archives.forms import ReadOptions, open_as, recognize
 from loaders.archives.place import GZIPPED, Place, read_range
-from loaders.storage.imagefolder import SPLITS
-from loaders.transport.remote import join
+from loaders.storage.shard_index import are_shards
 
 MOST_FILES = 10_000  # of a data set whose index is kept; more are a tree of images, which is quick to list
 LARGE = 1 << 30  # bytes of a data set from which indexing takes long enough to be announced
@@ -41,7 +37,7 @@ def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: 
 
     `in_stores_alone` leaves the cache alone for disks, for programs that read every image anyway.
     """
-    if options.kind is None and is_s3(path) and _are_shards(path):
+    if options.kind is None and is_s3(path) and are_shards(path):
         return None
     place = Place(path)
     if (name := recognize(place, options)) is None:
@@ -62,19 +58,6 @@ def open_indexed(path: str, options: ReadOptions = DEFAULT, *, in_stores_alone: 
             with contextlib.suppress(OSError), whole_file(kept) as temporary:
                 temporary.write_bytes(_packed(copy, state))
     return copy
-
-
-def _are_shards(address: str) -> bool:
-    """Whether an address in S3 holds MDS shards. Lists nothing, which the credentials for shards need not allow."""
-    for split in SPLITS:
-        try:
-            s3.size_of(join(address, split, "index.json"))
-        except StoreOutOfReach:
-            raise
-        except DataError:
-            continue
-        return True
-    return False
 
 
 def is_in_ranges(catalog: Catalog) -> bool:

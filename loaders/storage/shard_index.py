@@ -13,8 +13,11 @@ from typing import Any
 
 from streaming.base.compression import is_compression
 
+from common import s3
 from common.errors import DataError, named
+from common.store_faults import StoreOutOfReach
 from loaders.storage.columns import column_fault
+from loaders.transport.remote import join
 
 INDEX, CLASSES = "index.json", "classes.json"
 _LONGEST = 200  # bytes of a file name: file systems allow 255, and a file being written has a longer name
@@ -24,6 +27,19 @@ _AGAIN = "Convert the data set again."
 
 class _Fault(ValueError):
     """A fault of an index, with a complete message."""
+
+
+def are_shards(address: str) -> bool:
+    """Whether an address in S3 holds MDS shards. Lists nothing, which the credentials for shards need not allow."""
+    for split in ("train", "val"):
+        try:
+            s3.size_of(join(address, split, INDEX))
+        except StoreOutOfReach:
+            raise
+        except DataError:
+            continue
+        return True
+    return False
 
 
 def parse_index(data: bytes, place: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from loaders.images.transforms import Pipeline
 from loaders.storage.columns import WrongValue
 from loaders.storage.kinds import is_archives
 from loaders.storage.shard_files import ShardFiles
-from loaders.storage.shard_index import CLASSES, INDEX, files_of, parse_index
+from loaders.storage.shard_index import CLASSES, INDEX, are_shards, files_of, parse_index
 from loaders.storage.sharded import ORDER, cache_folder, check_mark, keep_mark, prefetch, window_order
 from loaders.transport.preloading.source_files import leads_out
 from loaders.transport.remote import is_remote, join, read
@@ -151,13 +151,10 @@ def _no_local_index(root: Path, split: str) -> str | None:
 
 def require_shards(path: str) -> None:
     """Raise a DataError if a folder in S3 holds no shards, before a cache folder for them is asked for."""
-    if not is_s3(path):
-        return
-    folder = S3Folder(path)
-    if not any(INDEX in folder.names(split) for split in ("train", "val")):
+    if is_s3(path) and not are_shards(path):
         raise DataError(
-            f"{path}: holds {named(folder.names()) or 'nothing'}. Expected shards, train/{INDEX} and val/{INDEX}; "
-            "train/CLASS/*.JPEG and val/CLASS/*.JPEG; or one of the forms in docs/archives.md."
+            f"{path}: holds {named(S3Folder(path).names()) or 'nothing'}. Expected shards, train/{INDEX} and "
+            f"val/{INDEX}; train/CLASS/*.JPEG and val/CLASS/*.JPEG; or one of the forms in docs/archives.md."
         )
 
 
